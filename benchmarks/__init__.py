@@ -1,0 +1,1 @@
+"""Measures the engine beside its limits, in the same run: `python -m benchmarks`."""

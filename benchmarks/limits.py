@@ -1,0 +1,176 @@
+"""What the engine stands on, doing the same work with nothing around it: bare Trio, and SQLAlchemy Core on SQLite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import trio
+
+from benchmarks.harness import Stopwatch, Workload
+
+PAYLOAD = b"x" * 200
+"""What one step writes, in bytes."""
+
+metadata = sa.MetaData()
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("run_id", sa.String(36), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+
+def expect(found: object, expected: object) -> None:
+    """Fail where a workload did not do what it was to do."""
+    if found != expected:
+        raise AssertionError(f"the workload gave {found!r} instead of {expected!r}: what was measured is not the work")
+
+
+async def run_chain(steps: int, *, checkpoint: bool) -> int:
+    """One run: an event comes out of a channel, a task is spawned for it, and its result goes into the channel."""
+    send, receive = trio.open_memory_channel[int](math.inf)
+
+    async def step(n: int) -> None:
+        if checkpoint:
+            await trio.lowlevel.checkpoint()
+        send.send_nowait(n + 1)
+
+    async with trio.open_nursery() as nursery:
+        send.send_nowait(0)
+        async for n in receive:
+            if n == steps:
+                break
+            nursery.start_soon(step, n)
+    return n
+
+
+async def trio_chain(stopwatch: Stopwatch, *, steps: int, checkpoint: bool) -> None:
+    """One long run."""
+    with stopwatch:
+        found = await run_chain(steps, checkpoint=checkpoint)
+    expect(found, steps)
+
+
+async def trio_fan(stopwatch: Stopwatch, *, width: int, checkpoint: bool) -> None:
+    """One run that spawns a task per event of a list, and collects their results from a channel."""
+    send, receive = trio.open_memory_channel[int](math.inf)
+
+    async def step(n: int) -> None:
+        if checkpoint:
+            await trio.lowlevel.checkpoint()
+        send.send_nowait(n)
+
+    with stopwatch:
+        async with trio.open_nursery() as nursery:
+            for n in range(width):
+                nursery.start_soon(step, n)
+            found = [await receive.receive() for _ in range(width)]
+    expect(sorted(found), list(range(width)))
+
+
+async def trio_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: bool) -> None:
+    """Many runs at once."""
+    found: list[int] = []
+
+    async def one() -> None:
+        found.append(await run_chain(steps, checkpoint=checkpoint))
+
+    with stopwatch:
+        async with trio.open_nursery() as nursery:
+            for _ in range(runs):
+                nursery.start_soon(one)
+    expect(found, [steps] * runs)
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[sa.Connection]:
+    """A new SQLite file with WAL and synchronous=FULL, as the engine has it."""
+    engine = sa.create_engine(f"sqlite:///{folder / 'limit.db'}")
+
+    @sa.event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    metadata.create_all(engine)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def count_rows(connection: sa.Connection) -> int:
+    """How many steps are on disk."""
+    with connection.begin():
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(journal)) or 0)
+
+
+async def sql_one_by_one(stopwatch: Stopwatch, *, steps: int) -> None:
+    """One INSERT and one COMMIT per step, with no thread and no event loop in between."""
+    insert = sa.insert(journal)
+    with database(stopwatch.folder) as connection:
+        with stopwatch:
+            for seq in range(steps):
+                with connection.begin():
+                    connection.execute(insert, {"run_id": "run", "seq": seq, "data": PAYLOAD})  # noqa: ASYNC200
+        expect(count_rows(connection), steps)
+
+
+async def sql_by_hundreds(stopwatch: Stopwatch, *, steps: int) -> None:
+    """100 rows per COMMIT."""
+    insert = sa.insert(journal)
+    with database(stopwatch.folder) as connection:
+        with stopwatch:
+            for start in range(0, steps, 100):
+                rows = [{"run_id": "run", "seq": start + i, "data": PAYLOAD} for i in range(100)]
+                with connection.begin():
+                    connection.execute(insert, rows)  # noqa: ASYNC200
+        expect(count_rows(connection), steps)
+
+
+async def sql_beside_busy(stopwatch: Stopwatch, *, steps: int) -> None:
+    """One INSERT and one COMMIT per step in the event loop itself, where one turn of the busy task lies between two."""
+    insert = sa.insert(journal)
+    with database(stopwatch.folder) as connection:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_busy)
+            with stopwatch:
+                for seq in range(steps):
+                    with connection.begin():
+                        connection.execute(insert, {"run_id": "run", "seq": seq, "data": PAYLOAD})  # noqa: ASYNC200
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        expect(count_rows(connection), steps)
+
+
+async def keep_busy() -> None:
+    """Keep the event loop busy for 1 ms at a time, until cancelled."""
+    while True:
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            sum(range(50))
+        await trio.lowlevel.checkpoint()
+
+
+def chain(steps: int, *, checkpoint: bool = False) -> Workload:
+    """`trio_chain` of so many steps."""
+    return partial(trio_chain, steps=steps, checkpoint=checkpoint)
+
+
+def fan(width: int, *, checkpoint: bool = False) -> Workload:
+    """`trio_fan` of that width."""
+    return partial(trio_fan, width=width, checkpoint=checkpoint)
+
+
+def many(runs: int, steps: int, *, checkpoint: bool = False) -> Workload:
+    """`trio_many` of so many runs of so many steps."""
+    return partial(trio_many, runs=runs, steps=steps, checkpoint=checkpoint)

@@ -1,0 +1,106 @@
+"""A durable, event-driven, pausable workflow engine for Trio: a step is a transaction over its run."""
+
+from __future__ import annotations
+
+from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._codec.values import DynamicValue
+from blazen_trio._definitions.events import (
+    Delayed,
+    DynamicEvent,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    Lagged,
+    LifecycleEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from blazen_trio._definitions.retry import RetryPolicy
+from blazen_trio._definitions.steps import step
+from blazen_trio._dispatch.streams import EventStream
+from blazen_trio._state.history import HistoryRecord
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.memory import MemoryStore
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import CheckpointStore, RunInfo
+from blazen_trio._surface.context import Context
+from blazen_trio._surface.run import Run
+from blazen_trio._surface.workflow import Workflow
+from blazen_trio.errors import (
+    IncompatibleRunError,
+    InputRequiredError,
+    InputResponseError,
+    NoHandlerError,
+    RunCancelledError,
+    RunExistsError,
+    RunFinishedError,
+    RunLockedError,
+    RunNotFoundError,
+    RunPausedError,
+    RunStalledError,
+    RunTimeoutError,
+    SchemaError,
+    SerializationError,
+    SnapshotVersionError,
+    StaleRunError,
+    StateConflictError,
+    StepFailedError,
+    StepOutputError,
+    StepTimeoutError,
+    StoreError,
+    WorkflowError,
+    WorkflowValidationError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointStore",
+    "Context",
+    "Delayed",
+    "DynamicEvent",
+    "DynamicValue",
+    "Event",
+    "EventStream",
+    "HistoryRecord",
+    "IncompatibleRunError",
+    "InputRequestEvent",
+    "InputRequiredError",
+    "InputResponseError",
+    "InputResponseEvent",
+    "Lagged",
+    "LifecycleEvent",
+    "MemoryStore",
+    "NoHandlerError",
+    "RetryPolicy",
+    "Run",
+    "RunCancelledError",
+    "RunExistsError",
+    "RunFinishedError",
+    "RunInfo",
+    "RunLockedError",
+    "RunNotFoundError",
+    "RunPausedError",
+    "RunStalledError",
+    "RunStatus",
+    "RunTimeoutError",
+    "SchemaError",
+    "SerializationError",
+    "Snapshot",
+    "SnapshotVersionError",
+    "StaleRunError",
+    "StartEvent",
+    "StateConflictError",
+    "StepFailedError",
+    "StepFailedEvent",
+    "StepOutputError",
+    "StepTimeoutError",
+    "StopEvent",
+    "StoreError",
+    "Workflow",
+    "WorkflowError",
+    "WorkflowValidationError",
+    "open_store",
+    "step",
+]

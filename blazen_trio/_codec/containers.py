@@ -1,0 +1,139 @@
+"""Lists, tuples, sets and dicts of declared element types."""
+
+from __future__ import annotations
+
+from collections import abc
+from collections.abc import Callable
+from typing import Any
+
+from blazen_trio._codec import values
+from blazen_trio._codec.names import Misfit, short
+
+__all__ = ["ARRAYS", "DICTS", "array_hooks", "dict_hooks", "tuple_hooks"]
+
+Hook = Callable[[Any], Any]
+
+ARRAYS: dict[Any, tuple[type, ...]] = {
+    list: (list,),
+    set: (set,),
+    frozenset: (frozenset,),
+    abc.Sequence: (list, tuple),
+    abc.MutableSequence: (list,),
+    abc.Set: (set, frozenset),
+    abc.MutableSet: (set,),
+    abc.Collection: (list, tuple, set, frozenset),
+    abc.Iterable: (list, tuple, set, frozenset),
+}
+"""Declared type -> the types of the values that it takes; the first is stored as a plain list, the others tagged."""
+
+DICTS: frozenset[Any] = frozenset({dict, abc.Mapping, abc.MutableMapping})
+
+_TAGS: dict[type, str] = {list: "$list", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+
+
+def each(hook: Hook, items: Any) -> list[Any]:
+    """The hook on each item; what does not fit is told with its index."""
+    out: list[Any] = []
+    try:
+        for item in items:
+            out.append(hook(item))  # noqa: PERF401  # the length tells the index of what fails
+    except Misfit as misfit:
+        raise misfit.under(len(out)) from misfit.__cause__
+    return out
+
+
+def expected(what: str, value: Any) -> Misfit:
+    """The refusal of a value of another type."""
+    return Misfit(f"expected {what}, not {short(value)} (a {type(value).__name__})")
+
+
+def untagged(wire: Any, tag: str) -> Any:
+    """What is under the tag of a self-describing value, or the wire form itself."""
+    return wire[tag] if type(wire) is dict and len(wire) == 1 and tag in wire else wire
+
+
+def array_hooks(kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | None) -> tuple[Hook, Hook]:
+    """Hooks of a list, set or the like. `atom`: the element type where a list of nothing else needs no look at each."""
+    what = " or ".join(kind.__name__ for kind in kinds)
+
+    def unstructure(value: Any) -> Any:
+        kind = type(value)
+        if kind not in kinds:
+            raise expected(what, value)
+        if kind is list and atom is not None and set(map(type, value)) <= {atom}:
+            return value
+        wires = each(write, value)
+        if kind is set or kind is frozenset:
+            wires = values.encoded_order(wires)
+        return wires if kind is kinds[0] else {_TAGS[kind]: wires}
+
+    def structure(wire: Any) -> Any:
+        if type(wire) is list:
+            kind = kinds[0]
+        else:
+            kind = next((k for k in kinds if type(wire) is dict and wire.keys() == {_TAGS[k]}), kinds[0])
+            wire = untagged(wire, _TAGS[kind])
+        if type(wire) is not list:
+            raise expected(what, wire)
+        items = each(read, wire)
+        try:
+            return items if kind is list else kind(items)
+        except TypeError as error:  # what can't be hashed
+            raise Misfit(str(error)) from error
+
+    return unstructure, structure
+
+
+def tuple_hooks(writes: list[Hook], reads: list[Hook]) -> tuple[Hook, Hook]:
+    """Hooks of a tuple of declared length, each place with its own type."""
+
+    def place(hooks: list[Hook], items: Any) -> list[Any]:
+        if len(items) != len(hooks):
+            raise expected(f"a tuple of {len(hooks)}", items)
+        turn = iter(hooks)
+        return each(lambda item: next(turn)(item), items)  # noqa: PLW0108  # a different one for each item
+
+    def unstructure(value: Any) -> Any:
+        if type(value) is not tuple:
+            raise expected("tuple", value)
+        return place(writes, value)
+
+    def structure(wire: Any) -> Any:
+        wire = untagged(wire, "$tuple")
+        if type(wire) is not list:
+            raise expected("tuple", wire)
+        return tuple(place(reads, wire))
+
+    return unstructure, structure
+
+
+def dict_hooks(key_hooks: tuple[Hook, Hook], value_hooks: tuple[Hook, Hook]) -> tuple[Hook, Hook]:
+    """Hooks of a dict: an object where all keys are strings that don't begin with "$", else a tagged list of pairs."""
+    write_key, read_key = key_hooks
+    write, read = value_hooks
+
+    def pair(key: Any, item: Any, on_key: Hook, on_item: Hook) -> tuple[Any, Any]:
+        try:
+            return on_key(key), on_item(item)
+        except Misfit as misfit:
+            raise misfit.at_key(key) from misfit.__cause__
+
+    def unstructure(value: Any) -> Any:
+        if type(value) is not dict:
+            raise expected("dict", value)
+        pairs = [pair(key, item, write_key, write) for key, item in value.items()]
+        if all(type(key) is str and not key.startswith("$") for key, _ in pairs) and set(map(type, value)) <= {str}:
+            return dict(pairs)
+        return {"$dict": [list(both) for both in pairs]}
+
+    def structure(wire: Any) -> Any:
+        if type(wire) is not dict:
+            raise expected("dict", wire)
+        tagged = len(wire) == 1 and "$dict" in wire
+        pairs = values.pairs_of(wire["$dict"]) if tagged else wire.items()
+        try:
+            return dict(pair(key, item, read_key, read) for key, item in pairs)
+        except TypeError as error:
+            raise Misfit(str(error)) from error
+
+    return unstructure, structure

@@ -1,0 +1,221 @@
+"""The one cattrs converter: the hooks of every type that a field may be declared with.
+
+Built once, at import; all workflows share it, so the hooks of a class are made once. What differs between workflows,
+the names that they know, is looked up in `names.current`.
+
+Hooks are strict both ways: encoding checks that a value fits its declared type, so that a wrong value is an error
+where it is made and not at resume.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from cattrs.preconf.orjson import make_converter
+
+from blazen_trio._codec import classes, values
+from blazen_trio._codec.containers import ARRAYS, DICTS, array_hooks, dict_hooks, expected, tuple_hooks, untagged
+from blazen_trio._codec.names import Misfit
+from blazen_trio._codec.scalars import SCALARS, decode_scalar
+from blazen_trio._codec.unions import literal_hooks, union_hooks
+from blazen_trio._definitions.events import Event
+
+__all__ = ["converter", "fields_writer", "structure_hook", "unstructure_hook"]
+
+Hook = Callable[[Any], Any]
+Hooks = tuple[Hook, Hook]
+
+converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
+
+_NONE = type(None)
+
+
+def unstructure_hook(type_: Any) -> Hook:
+    """The function from a value of a declared type to its wire form; it raises `Misfit` for any other value."""
+    return _hooks_of(type_)[0]
+
+
+def structure_hook(type_: Any) -> Hook:
+    """The function from a wire form, plain or self-describing, to a value of a declared type."""
+    return _hooks_of(type_)[1]
+
+
+def _hooks_of(type_: Any) -> Hooks:
+    type_ = _bare(type_)
+    if isinstance(type_, type) and issubclass(type_, enum.Enum):
+        # Not left to cattrs's dispatch, which takes a StrEnum for a str.
+        return _enum_hooks(type_)
+    structure = converter.get_structure_hook(type_)
+    return converter.get_unstructure_hook(type_), lambda wire: structure(wire, type_)
+
+
+def _bare(type_: Any) -> Any:
+    """A declared type without what says nothing of its values: Annotated, NewType, Final, aliases."""
+    while True:
+        origin = typing.get_origin(type_)
+        if origin is typing.Annotated or origin is typing.Final:
+            type_ = typing.get_args(type_)[0]
+        elif isinstance(type_, typing.NewType):
+            type_ = type_.__supertype__
+        elif hasattr(type_, "__value__") and origin is None:
+            type_ = type_.__value__
+        elif origin is not None and hasattr(origin, "__value__"):
+            type_ = origin.__value__[typing.get_args(type_)]
+        else:
+            return _NONE if type_ is None else type_
+
+
+def _make_hooks(type_: Any) -> Hooks:
+    """The hooks of anything that is no scalar."""
+    origin = typing.get_origin(type_)
+    arguments = typing.get_args(type_)
+    kind = origin or type_
+    if type_ is Any or type_ is object or isinstance(type_, typing.TypeVar):
+        return values.to_wire, values.from_wire
+    if origin is typing.Union or origin is types.UnionType:
+        return _union_hooks(tuple(_bare(arm) for arm in arguments))
+    if origin is typing.Literal:
+        return literal_hooks(arguments)
+    if kind is tuple:
+        return _tuple_hooks(arguments, bare=origin is None)
+    if kind in ARRAYS:
+        element = _bare(arguments[0]) if arguments else Any
+        return array_hooks(ARRAYS[kind], *_hooks_of(element), element if element in (str, bool) else None)
+    if kind in DICTS:
+        key, item = arguments or (Any, Any)
+        return dict_hooks(_hooks_of(key), _hooks_of(item))
+    if isinstance(kind, type) and issubclass(kind, Event):
+        return classes.event_hooks(kind)
+    if values.is_value_class(kind):
+        # Looked up on use, not here: a class may contain itself.
+        return classes.value_class_hooks(type_, lambda: fields_writer(type_), lambda: fields_reader(type_))
+    return _refusing(type_)
+
+
+def _refusing(type_: Any) -> Hooks:
+    def refuse(value: Any) -> Any:
+        del value
+        msg = (
+            f"fields of type {getattr(type_, '__name__', type_)} can't be stored: use JSON types, attrs classes, "
+            "dataclasses, enums, datetime, UUID, Decimal, bytes, list, tuple, set, dict, or Any"
+        )
+        raise Misfit(msg)
+
+    return refuse, refuse
+
+
+def _tuple_hooks(arguments: tuple[Any, ...], *, bare: bool) -> Hooks:
+    if bare or (len(arguments) == 2 and arguments[1] is Ellipsis):
+        return array_hooks((tuple,), *_hooks_of(Any if bare else arguments[0]), None)
+    hooks = [_hooks_of(argument) for argument in arguments]
+    return tuple_hooks([write for write, _ in hooks], [read for _, read in hooks])
+
+
+def _union_hooks(arms: tuple[Any, ...]) -> Hooks:
+    if Any in arms or object in arms or any(isinstance(arm, typing.TypeVar) for arm in arms):
+        return values.to_wire, values.from_wire
+    if len(arms) == 2 and _NONE in arms:
+        write, read = _hooks_of(arms[0] if arms[1] is _NONE else arms[1])
+        return (
+            lambda value: None if value is None else write(value),
+            lambda wire: None if wire is None else read(wire),
+        )
+    return union_hooks(arms, _hooks_of)
+
+
+def _enum_hooks(cls: type[enum.Enum]) -> Hooks:
+    def unstructure(value: Any) -> Any:
+        if type(value) is not cls:
+            raise expected(cls.__name__, value)
+        return values.enum_wire(value)
+
+    def structure(wire: Any) -> Any:
+        content = untagged(wire, "$enum")
+        if content is wire:
+            return values.enum_member(cls, wire)
+        name, member = values.named(content)
+        if name != cls.__name__:
+            raise expected(cls.__name__, wire)
+        return values.enum_member(cls, member)
+
+    return unstructure, structure
+
+
+def _scalar_hooks(cls: type) -> Hooks:
+    tag, encode, _ = SCALARS[cls]
+    native = cls is int or cls is float
+
+    def unstructure(value: Any) -> Any:
+        if type(value) is cls:
+            return encode(value)
+        if cls is float and type(value) is int:
+            return SCALARS[int][1](value)
+        raise expected(cls.__name__, value)
+
+    def structure(wire: Any) -> Any:
+        if native and (type(wire) is cls or (cls is float and type(wire) is int)):
+            return wire
+        content = untagged(wire, tag)
+        if content is not wire:
+            return decode_scalar(cls, content)
+        if cls is float and type(wire) is dict and wire.keys() == {"$int"}:
+            return decode_scalar(int, wire["$int"])
+        if native:
+            raise expected(cls.__name__, wire)
+        return decode_scalar(cls, wire)
+
+    return unstructure, structure
+
+
+def _exact_hooks(cls: type) -> Hooks:
+    name = "None" if cls is _NONE else cls.__name__
+
+    def same(value: Any) -> Any:
+        if type(value) is not cls:
+            raise expected(name, value)
+        return value
+
+    return same, same
+
+
+def _register() -> None:
+    def two(structure: Hook) -> Callable[[Any, Any], Any]:
+        return lambda wire, _type: structure(wire)
+
+    converter.register_unstructure_hook_factory(lambda _type: True, lambda type_: _make_hooks(type_)[0])
+    converter.register_structure_hook_factory(lambda _type: True, lambda type_: two(_make_hooks(type_)[1]))
+    for cls in (*SCALARS, str, bool, _NONE):
+        unstructure, structure = _scalar_hooks(cls) if cls in SCALARS else _exact_hooks(cls)
+        converter.register_unstructure_hook(cls, unstructure)
+        converter.register_structure_hook(cls, two(structure))
+
+
+_writers: dict[Any, Hook] = {}
+_readers: dict[Any, Hook] = {}
+
+
+def fields_writer(cls: Any) -> Hook:
+    """From an instance to the dict of its fields, made on first use: a class may contain itself."""
+    writer = _writers.get(cls)
+    if writer is None:
+        writer = _writers[cls] = classes.fields_writer(cls, unstructure_hook)
+    return writer
+
+
+def fields_reader(cls: Any) -> Hook:
+    """From the dict of all fields to an instance, made on first use."""
+    reader = _readers.get(cls)
+    if reader is None:
+        reader = _readers[cls] = classes.fields_reader(cls, structure_hook)
+    return reader
+
+
+_register()
+values.classes.write_fields = lambda value: fields_writer(type(value))(value)
+values.classes.read_fields = lambda cls, data: fields_reader(cls)(data)
+values.classes.write_event = classes.event_wire
+values.classes.read_event = classes.load_event

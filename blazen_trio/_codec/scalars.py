@@ -1,0 +1,122 @@
+"""The wire form of single values that JSON lacks: dates, times, UUID, Decimal, bytes, big integers, NaN."""
+
+from __future__ import annotations
+
+import binascii
+import datetime as dt
+import math
+import uuid
+import zoneinfo
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._codec.names import Misfit, short
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["INT_MAX", "INT_MIN", "SCALARS", "decode_scalar", "float_wire", "int_wire"]
+
+INT_MIN = -(2**63)
+INT_MAX = 2**64 - 1
+"""The integers that orjson writes as they are."""
+
+
+def int_wire(value: int) -> Any:
+    """An integer of any size; beyond 64 bits as `{"$int": hex}` (decimal text has a length limit in Python)."""
+    return value if INT_MIN <= value <= INT_MAX else {"$int": hex(value)}
+
+
+def float_wire(value: float) -> Any:
+    """A float; NaN and the infinities as `{"$float": ...}`, which plain JSON has no form for."""
+    return value if math.isfinite(value) else {"$float": repr(value)}
+
+
+def _encode_bytes(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode("ascii")
+
+
+def _decode_bytes(wire: str) -> bytes:
+    return binascii.a2b_base64(wire.encode("ascii"), strict_mode=True)
+
+
+def _zone(value: dt.datetime | dt.time) -> str | None:
+    """The zone's key where the offset alone would not keep it. Zones of other libraries are refused."""
+    if value.tzinfo is None or type(value.tzinfo) is dt.timezone:
+        return None
+    if type(value.tzinfo) is zoneinfo.ZoneInfo and value.tzinfo.key is not None:
+        return value.tzinfo.key
+    msg = f"its time zone {short(value.tzinfo)} can't be stored: use datetime.timezone or zoneinfo.ZoneInfo"
+    raise Misfit(msg)
+
+
+def _encode_instant(value: dt.datetime | dt.time) -> Any:
+    zone = _zone(value)
+    if zone is None and not value.fold:
+        return value.isoformat()
+    text = value.isoformat() if zone is None else value.replace(tzinfo=None).isoformat()
+    return [text, zone, value.fold]
+
+
+def _instant_decoder(cls: Any) -> Callable[[Any], Any]:
+    def decode(wire: Any) -> Any:
+        if type(wire) is str:
+            return cls.fromisoformat(wire)
+        text, zone, fold = wire
+        value = cls.fromisoformat(text)
+        if zone is not None:
+            value = value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+        return value.replace(fold=fold)
+
+    return decode
+
+
+def _encode_timedelta(value: dt.timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+def _decode_timedelta(wire: list[int]) -> dt.timedelta:
+    days, seconds, microseconds = wire
+    return dt.timedelta(days, seconds, microseconds)
+
+
+def _decode_int(wire: str) -> int:
+    return int(wire, 16)
+
+
+def _decode_float(wire: str) -> float:
+    return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[wire]
+
+
+def _of_text(decode: Callable[[str], Any]) -> Callable[[Any], Any]:
+    def checked(wire: Any) -> Any:
+        if type(wire) is not str:
+            msg = f"a string is expected, not {short(wire)}"
+            raise ValueError(msg)
+        return decode(wire)
+
+    return checked
+
+
+SCALARS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    bytes: ("$bytes", _encode_bytes, _of_text(_decode_bytes)),
+    dt.datetime: ("$datetime", _encode_instant, _instant_decoder(dt.datetime)),
+    dt.date: ("$date", dt.date.isoformat, _of_text(dt.date.fromisoformat)),
+    dt.time: ("$time", _encode_instant, _instant_decoder(dt.time)),
+    dt.timedelta: ("$timedelta", _encode_timedelta, _decode_timedelta),
+    uuid.UUID: ("$uuid", str, _of_text(uuid.UUID)),
+    Decimal: ("$decimal", str, _of_text(Decimal)),
+    int: ("$int", int_wire, _of_text(_decode_int)),
+    float: ("$float", float_wire, _of_text(_decode_float)),
+}
+"""class -> (tag, to wire, from wire)."""
+
+
+def decode_scalar(cls: type, wire: Any) -> Any:
+    """Bring one back from its wire form, which may be rubbish."""
+    try:
+        return SCALARS[cls][2](wire)
+    except (ValueError, TypeError, KeyError, OverflowError, OSError, InvalidOperation, binascii.Error) as error:
+        # zoneinfo's ZoneInfoNotFoundError is a KeyError; a name that is a path outside its data is a ValueError.
+        msg = f"{short(wire)} is no stored {cls.__name__}: {error}"
+        raise Misfit(msg) from error

@@ -1,0 +1,323 @@
+"""`Snapshot`: a run as of one moment, for people and for resuming."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+import ormsgpack
+
+from blazen_trio._codec.codec import PLAIN
+from blazen_trio._codec.document import iter_state, large_values
+from blazen_trio._codec.reader import rubbish
+from blazen_trio._codec.restore import decode_state
+from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
+from blazen_trio._state.model import Member
+from blazen_trio._state.status import RunStatus  # noqa: TC001  # attrs resolves it
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.model import Item, RunState
+
+__all__ = [
+    "Snapshot",
+    "SnapshotCollected",
+    "SnapshotDelayed",
+    "SnapshotDelivery",
+    "SnapshotFanOut",
+    "blob_digests",
+    "decode_state",
+    "iter_state",
+    "large_values",
+]
+
+
+@attrs.frozen
+class SnapshotDelivery:
+    """An undone delivery.
+
+    Attributes:
+        id: Its id.
+        step: The step that it is for.
+        event: The event; for a join, a tuple of them.
+        attempt: The attempt that comes next, or was under way; from 1.
+        due: When it may start, UTC; `None`: at once.
+        fan_out: The id of its fan-out; 0: the run's root; `None`: none whose order is kept.
+    """
+
+    id: int
+    step: str
+    event: Event | tuple[Event, ...]
+    attempt: int
+    due: dt.datetime | None
+    fan_out: int | None
+
+
+@attrs.frozen
+class SnapshotCollected:
+    """An event that waits in a join or in a `ctx.collect` buffer.
+
+    Attributes:
+        step: The join, or the step that collects.
+        event: The event.
+        types: The event types that `ctx.collect` asked for; empty for a join.
+        fan_out: The id of the fan-out of a join's event; 0: the run's root.
+    """
+
+    step: str
+    event: Event
+    types: tuple[str, ...] = ()
+    fan_out: int | None = None
+
+
+@attrs.frozen
+class SnapshotFanOut:
+    """An open fan-out.
+
+    Attributes:
+        id: Its id.
+        joins: The joins that it still has to fire.
+        live: How many things live in it hold them back, by step (or `event:` and `question:` with the event's type).
+    """
+
+    id: int
+    joins: tuple[str, ...]
+    live: dict[str, int]
+
+
+@attrs.frozen
+class SnapshotDelayed:
+    """An event that is routed later.
+
+    Attributes:
+        event: The event.
+        due: When, UTC.
+        fan_out: As of a delivery.
+    """
+
+    event: Event
+    due: dt.datetime
+    fan_out: int | None
+
+
+def _instant(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
+
+
+def _group_of(item: Item) -> int | None:
+    return None if item.group is None else item.group.id
+
+
+@attrs.frozen(eq=False)
+class Snapshot:
+    """A run as of one moment: all that a resume needs. Equal to another that holds the same.
+
+    What it holds is looked up in it on first use, with events as `DynamicEvent` and classes that are not builtins as
+    `DynamicValue`: a snapshot needs no workflow.
+
+    Attributes:
+        version: The format's version.
+        workflow_name: The workflow.
+        workflow_version: The version of the workflow that ran it last.
+        run_id: The run.
+        timestamp: When the run last changed, UTC.
+        status: Where it stood.
+        elapsed: Seconds that count against the run's timeout.
+        seq: The number of its last transition.
+        error: Why it failed, or `None`.
+    """
+
+    version: int
+    workflow_name: str
+    workflow_version: str
+    run_id: str
+    timestamp: dt.datetime
+    status: RunStatus
+    elapsed: float
+    seq: int
+    error: str | None
+    _document: bytes = attrs.field(repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return self._document == other._document if isinstance(other, Snapshot) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._document)
+
+    @classmethod
+    def from_state(
+        cls, state: RunState, *, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
+    ) -> Snapshot:
+        """A snapshot of a run's state; `codec` encodes the events of a run without a store."""
+        return cls.from_pieces(state, list(iter_state(state, inline=True, codec=codec, history=history)))
+
+    @classmethod
+    def from_pieces(cls, state: RunState, pieces: Sequence[bytes]) -> Snapshot:
+        """The same, of what `iter_state(state, inline=True)` gave."""
+        return cls(
+            version=1,
+            workflow_name=state.workflow,
+            workflow_version=state.workflow_version,
+            run_id=state.run_id,
+            timestamp=_instant(state.updated),
+            status=state.status,
+            elapsed=state.elapsed,
+            seq=state.seq,
+            error=None if state.error is None else state.error.message,
+            document=b"".join(pieces),
+        )
+
+    def to_state(self, codec: Codec) -> RunState:
+        """The run's state, with events decoded by a workflow's codec.
+
+        Raises:
+            SerializationError: An event does not fit its class.
+        """
+        return decode_state(self._document, {}, codec)
+
+    def to_json(self) -> str:
+        """The snapshot as JSON."""
+        return self._document.decode()
+
+    @classmethod
+    def from_json(cls, data: str | bytes) -> Snapshot:
+        """The snapshot of `to_json`.
+
+        Raises:
+            SnapshotVersionError: It was written by a newer version of this package.
+            SerializationError: It is rubbish.
+        """
+        try:
+            return cls._from_document(orjson.loads(data))
+        except orjson.JSONDecodeError as error:
+            raise rubbish("snapshot", "", f"it is not JSON ({error})") from error
+
+    def to_msgpack(self) -> bytes:
+        """The snapshot as msgpack."""
+        return ormsgpack.packb(orjson.loads(self._document))
+
+    @classmethod
+    def from_msgpack(cls, data: bytes) -> Snapshot:
+        """The snapshot of `to_msgpack`.
+
+        Raises:
+            SnapshotVersionError: It was written by a newer version of this package.
+            SerializationError: It is rubbish.
+        """
+        try:
+            return cls._from_document(ormsgpack.unpackb(data))
+        except ormsgpack.MsgpackDecodeError as error:
+            raise rubbish("snapshot", "", f"it is not msgpack ({error})") from error
+
+    @classmethod
+    def _from_document(cls, content: Any) -> Snapshot:
+        try:
+            document = orjson.dumps(content)
+        except orjson.JSONEncodeError as error:
+            raise rubbish("snapshot", "", str(error)) from error
+        # Reading all of it checks it; written again, two that hold the same are the same bytes.
+        return cls.from_state(decode_state(document, {}, PLAIN))
+
+    @functools.cached_property
+    def _state(self) -> RunState:
+        return decode_state(self._document, {}, PLAIN)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The run's key/value state."""
+        return {key: PLAIN.decode_value(cell.payload.data, key) for key, cell in self._state.cells.items()}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was given with the run at its start."""
+        metadata: dict[str, Any] = PLAIN.decode_value(self._state.metadata.data, "metadata")
+        return metadata
+
+    @property
+    def deliveries(self) -> tuple[SnapshotDelivery, ...]:
+        """The undone deliveries, oldest first."""
+        return tuple(
+            SnapshotDelivery(
+                item.id,
+                item.step,
+                item.event,
+                item.attempt,
+                None if item.due is None else _instant(item.due),
+                _group_of(item),
+            )
+            for item in self._state.deliveries.values()
+        )
+
+    @property
+    def collected(self) -> tuple[SnapshotCollected, ...]:
+        """What waits in joins, in the order in which they will get it, then what waits in `ctx.collect` buffers."""
+        state = self._state
+        groups = ([] if state.root is None else [state.root]) + list(state.fan_outs.values())
+        members = [
+            SnapshotCollected(item.join, item.event, fan_out=group.id)
+            for group in groups
+            for item in group
+            if isinstance(item, Member)
+        ]
+        buffered = [
+            SnapshotCollected(step, one.event, types)
+            for (step, types), by_type in state.buffers.items()
+            for events in by_type.values()
+            for one in events.values()
+        ]
+        return (*members, *buffered)
+
+    @property
+    def fan_outs(self) -> tuple[SnapshotFanOut, ...]:
+        """The open fan-outs."""
+        return tuple(
+            SnapshotFanOut(one.id, tuple(one.pending), dict(one.live)) for one in self._state.fan_outs.values()
+        )
+
+    @property
+    def delayed(self) -> tuple[SnapshotDelayed, ...]:
+        """The delayed events."""
+        return tuple(
+            SnapshotDelayed(item.event, _instant(item.due), _group_of(item)) for item in self._state.delayed.values()
+        )
+
+    @property
+    def input_requests(self) -> tuple[Event, ...]:
+        """The open questions, oldest first: `InputRequestEvent`s."""
+        return tuple(as_request(question.event) for question in self._state.questions.values())
+
+    @property
+    def result(self) -> Any:
+        """The result of a completed run (of a typed `StopEvent`, the event); else `None`."""
+        stop = self._state.stop
+        if isinstance(stop, DynamicEvent) and stop.event_type == StopEvent.event_type and "result" in stop.data:
+            return PLAIN.decode_value(orjson.dumps(stop.data["result"]), "result")
+        return stop
+
+    @property
+    def history(self) -> tuple[HistoryRecord, ...]:
+        """The run's history."""
+        return tuple(self._state.history)
+
+
+def as_request(event: Event) -> Event:
+    """A question whose class is not at hand as an `InputRequestEvent`, if it has what makes one."""
+    if not isinstance(event, DynamicEvent):
+        return event
+    data = event.data
+    prompt, request_id = data.get("prompt"), data.get("request_id")
+    if not isinstance(prompt, str) or not isinstance(request_id, str):
+        return event
+    metadata = PLAIN.decode_value(orjson.dumps(data.get("metadata", {})), "metadata")
+    return InputRequestEvent(prompt, metadata, request_id) if isinstance(metadata, dict) else event
+
+
+def blob_digests(state: RunState) -> frozenset[str]:
+    """The digests of the large values that a state refers to."""
+    return frozenset(large_values(state))

@@ -1,0 +1,325 @@
+"""Plain values as self-describing JSON: what comes back is what went in, or it is refused.
+
+JSON's own types stand for themselves. What JSON would bend is an object of one key that begins with "$": the tag
+names what it is. A dict with such a key, or with keys that are not strings, is itself tagged, so there is no clash.
+Classes are named by class name and found again only in the workflow's registry. Subclasses of builtins are refused:
+storing them as the builtin would change them in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+
+from blazen_trio._codec.names import DynamicValue, Misfit, current, short
+from blazen_trio._codec.scalars import INT_MAX, INT_MIN, SCALARS, decode_scalar, float_wire, int_wire
+from blazen_trio._definitions.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_plain", "classes", "encoded_order", "from_wire", "is_value_class", "to_wire"]
+
+
+class _Classes:
+    """What this module needs of the converter, which is built on it and puts its functions here."""
+
+    write_fields: Callable[[Any], Any]
+    read_fields: Callable[[type, Any], Any]
+    write_event: Callable[[Event], Any]
+    read_event: Callable[[Any], Event]
+
+
+classes = _Classes()
+
+_BUILTINS = (str, int, float, complex, bytes, bytearray, list, tuple, dict, set, frozenset)
+_ATOMS = frozenset({str, bool, type(None)})
+
+
+def is_value_class(cls: Any) -> bool:
+    """Whether it is an attrs class or dataclass that can be stored field by field."""
+    return (
+        isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls)) and not issubclass(cls, _BUILTINS)
+    )
+
+
+def to_wire(value: Any) -> Any:
+    """The JSON form of a value; containers that are plain already come back as they are.
+
+    Raises:
+        Misfit: It, or something in it, can't be stored faithfully.
+    """
+    encode = _ENCODERS.get(value.__class__)
+    return encode(value) if encode is not None else _object_wire(value)
+
+
+def _list_wire(value: list[Any]) -> Any:
+    kinds = set(map(type, value))
+    if kinds <= _ATOMS:
+        return value
+    if kinds == {int} and min(value) >= INT_MIN and max(value) <= INT_MAX:
+        return value
+    if kinds == {float} and all(map(isfinite, value)):
+        return value
+    return _items_wire(value)
+
+
+def _items_wire(value: Any) -> list[Any]:
+    out: list[Any] = []
+    try:
+        for item in value:
+            out.append(to_wire(item))  # noqa: PERF401  # the length tells the index of what fails
+    except Misfit as misfit:
+        raise misfit.under(len(out)) from misfit.__cause__
+    return out
+
+
+def _dict_wire(value: dict[Any, Any]) -> Any:
+    if set(map(type, value)) <= {str} and not any(key.startswith("$") for key in value):
+        if set(map(type, value.values())) <= _ATOMS:
+            return value
+        out = {}
+        key = None
+        try:
+            for key, item in value.items():
+                out[key] = to_wire(item)
+        except Misfit as misfit:
+            raise misfit.at_key(key) from misfit.__cause__
+        return out
+    pairs = []
+    for key, item in value.items():
+        try:
+            pairs.append([to_wire(key), to_wire(item)])
+        except Misfit as misfit:
+            raise misfit.at_key(key) from misfit.__cause__
+    return {"$dict": pairs}
+
+
+def encoded_order(wires: list[Any]) -> list[Any]:
+    """A set's elements in an order that depends on nothing but themselves: that of their bytes."""
+    return wires if len(wires) < 2 else sorted(wires, key=orjson.dumps)
+
+
+def _set_wire(tag: str) -> Callable[[Any], Any]:
+    def encode(value: Any) -> Any:
+        return {tag: encoded_order(_items_wire(value))}
+
+    return encode
+
+
+def _tagged(tag: str, encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: {tag: encode(value)}
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    **{cls: _tagged(tag, encode) for cls, (tag, encode, _) in SCALARS.items()},
+    str: _plain,
+    bool: _plain,
+    type(None): _plain,
+    int: int_wire,
+    float: float_wire,
+    list: _list_wire,
+    dict: _dict_wire,
+    tuple: _tagged("$tuple", _items_wire),
+    set: _set_wire("$set"),
+    frozenset: _set_wire("$frozenset"),
+}
+
+
+def _object_wire(value: Any) -> Any:
+    cls = value.__class__
+    if isinstance(value, enum.Enum):
+        check_known(cls)
+        return {"$enum": [cls.__name__, enum_wire(value)]}
+    if isinstance(value, Event):
+        return {"$event": classes.write_event(value)}
+    if cls is DynamicValue:
+        check_plain(value.data)
+        return {"$object" if type(value.data) is dict else "$enum": [value.type_name, value.data]}
+    if is_value_class(cls):
+        check_known(cls)
+        return {"$object": [cls.__name__, classes.write_fields(value)]}
+    raise Misfit(_refusal(value))
+
+
+def _refusal(value: Any) -> str:
+    cls = type(value)
+    base = next((base for base in _BUILTINS if isinstance(value, base)), None)
+    if base in (bytearray, complex) and cls is base:
+        return f"a {cls.__name__} can't be stored" + ("; convert it with bytes(...)" if cls is bytearray else "")
+    if base is not None:
+        return (
+            f"{short(value)} is a {cls.__qualname__}, a subclass of {base.__name__}, which would come back as a plain "
+            f"{base.__name__}; convert it with {base.__name__}(...) first"
+        )
+    return (
+        f"a value of type {cls.__qualname__} can't be stored: use JSON types, attrs classes, dataclasses, enums, "
+        "datetime, UUID, Decimal, bytes, tuples or sets"
+    )
+
+
+def check_known(cls: type) -> None:
+    """Refuse a class that decoding would not find again, or take for another of that name."""
+    names = current.names
+    known = names.types.get(cls.__name__)
+    if known is cls or (known is None and not names.strict):
+        return
+    if known is None:
+        msg = f"the workflow does not know the class {cls.__name__}, and could not load it again: add it to Workflow(types=[...])"
+    else:
+        msg = f"the workflow knows another class of the name {cls.__name__} ({known.__module__}): rename one of them"
+    raise Misfit(msg)
+
+
+def enum_wire(member: enum.Enum) -> Any:
+    """A member's name; of a combination of flags, which need not have one, the value."""
+    name = member.name
+    if name in type(member).__members__:
+        return name
+    return int_wire(int(member.value))
+
+
+def enum_member(cls: type[enum.Enum], wire: Any) -> enum.Enum:
+    """The member of that name (for flags, or of that value)."""
+    if type(wire) is str and wire in cls.__members__:
+        return cls.__members__[wire]
+    if issubclass(cls, enum.Flag) and type(wire) in (int, dict):
+        try:
+            return cls(from_wire(wire))
+        except (ValueError, TypeError) as error:
+            raise Misfit(str(error)) from error
+    msg = f"{cls.__name__} has no member {short(wire)}; it has {', '.join(cls.__members__)}"
+    raise Misfit(msg)
+
+
+def check_plain(data: Any) -> None:
+    """Refuse what is not JSON already: the data of a `DynamicEvent` or `DynamicValue` is stored as it is."""
+    kind = type(data)
+    if kind is dict:
+        for key, item in data.items():
+            if type(key) is not str:
+                msg = f"{short(key)} is no JSON key"
+                raise Misfit(msg)
+            check_plain(item)
+    elif kind is list:
+        for item in data:
+            check_plain(item)
+    elif not (kind in _ATOMS or (kind is int and INT_MIN <= data <= INT_MAX) or (kind is float and isfinite(data))):
+        msg = f"{short(data)} is no JSON value"
+        raise Misfit(msg)
+
+
+def from_wire(wire: Any) -> Any:
+    """The value that `to_wire` was given.
+
+    Raises:
+        Misfit: It is rubbish, or names a class that the registry lacks (where that is closed).
+    """
+    kind = wire.__class__
+    if kind is list:
+        return wire if set(map(type, wire)) <= _LEAVES else [from_wire(item) for item in wire]
+    if kind is not dict:
+        return wire
+    if len(wire) == 1:
+        [(key, content)] = wire.items()
+        if key.startswith("$"):
+            return _untag(key, content)
+        return {key: from_wire(content)}
+    if set(map(type, wire.values())) <= _LEAVES:
+        return wire
+    return {key: from_wire(item) for key, item in wire.items()}
+
+
+_LEAVES = frozenset({str, bool, int, float, type(None)})
+
+
+def _untag(tag: str, content: Any) -> Any:
+    decode = _DECODERS.get(tag)
+    if decode is None:
+        msg = f"an unknown kind of value, {short(tag)}"
+        raise Misfit(msg)
+    return decode(content)
+
+
+def _items(content: Any) -> list[Any]:
+    if type(content) is not list:
+        msg = f"a list is expected, not {short(content)}"
+        raise Misfit(msg)
+    return [from_wire(item) for item in content]
+
+
+def _hashed(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
+    def decode(content: Any) -> Any:
+        try:
+            return make(_items(content))
+        except TypeError as error:
+            raise Misfit(str(error)) from error
+
+    return decode
+
+
+def pairs_of(content: Any) -> list[tuple[Any, Any]]:
+    """The pairs of a dict that is stored as a list of them."""
+    if type(content) is not list or any(type(pair) is not list or len(pair) != 2 for pair in content):
+        msg = f"a list of pairs is expected, not {short(content)}"
+        raise Misfit(msg)
+    return [(key, item) for key, item in content]
+
+
+def _decode_dict(content: Any) -> dict[Any, Any]:
+    try:
+        return {from_wire(key): from_wire(item) for key, item in pairs_of(content)}
+    except TypeError as error:
+        raise Misfit(str(error)) from error
+
+
+def named(content: Any) -> tuple[str, Any]:
+    """The [name, data] under `$object` or `$enum`."""
+    if type(content) is not list or len(content) != 2 or type(content[0]) is not str:
+        msg = f"[name, data] is expected, not {short(content)}"
+        raise Misfit(msg)
+    return content[0], content[1]
+
+
+def _decode_object(content: Any) -> Any:
+    name, data = named(content)
+    cls = current.names.types.get(name)
+    if cls is None:
+        if current.names.closed:
+            msg = f"the workflow does not know the class {name}: pass type={name} to get, or add it to Workflow(types=[...])"
+            raise Misfit(msg)
+        return DynamicValue(name, data)
+    if issubclass(cls, enum.Enum):
+        return enum_member(cls, data)
+    return classes.read_fields(cls, data)
+
+
+def _decode_event(content: Any) -> Event:
+    return classes.read_event(content)
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "$tuple": lambda content: tuple(_items(content)),
+    "$set": _hashed(set),
+    "$frozenset": _hashed(frozenset),
+    "$dict": _decode_dict,
+    "$object": _decode_object,
+    "$enum": _decode_object,
+    "$event": _decode_event,
+}
+
+
+def _scalar_decoder(cls: type) -> Callable[[Any], Any]:
+    return lambda content: decode_scalar(cls, content)
+
+
+_DECODERS.update({tag: _scalar_decoder(cls) for cls, (tag, _, _) in SCALARS.items()})

@@ -1,0 +1,34 @@
+"""What journal entries and snapshots have in common when they are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from blazen_trio._state.model import Payload, StoredError
+
+__all__ = ["error_wire", "reference"]
+
+
+def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
+    """A payload in place, or a large one by its digest; its bytes then go to `blobs`."""
+    if payload.digest is None:
+        return orjson.Fragment(payload.data)
+    blobs[payload.digest] = payload.data
+    return {"$blob": payload.digest}
+
+
+def error_wire(error: StoredError) -> dict[str, Any]:
+    """A stored error, without what it does not have."""
+    wire: dict[str, Any] = {"kind": error.kind, "message": error.message}
+    if error.step:
+        wire["step"] = error.step
+    if error.attempts:
+        wire["attempts"] = error.attempts
+    if error.error_type:
+        wire["error_type"] = error.error_type
+    if error.details:
+        wire["details"] = error.details
+    return wire

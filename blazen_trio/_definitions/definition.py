@@ -1,0 +1,204 @@
+"""A workflow as declared: validated when built, immutable, shared freely."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._definitions.events import Event, StartEvent
+from blazen_trio._definitions.graph import Graph, handles_failure
+from blazen_trio._definitions.registry import event_registry, value_registry
+from blazen_trio._definitions.validation import (
+    as_classes,
+    check_options,
+    check_steps,
+    collect_steps,
+    find_starts,
+)
+from blazen_trio.errors import NoHandlerError, WorkflowValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from blazen_trio._definitions.steps import StepDefinition
+
+__all__ = ["Route", "WorkflowDefinition"]
+
+
+class Route:
+    """Where an event goes: names of steps, in the order of declaration.
+
+    Attributes:
+        steps: The steps that each get it.
+        joins: The joins that collect it.
+    """
+
+    __slots__ = ("joins", "steps")
+
+    def __init__(self, steps: tuple[str, ...], joins: tuple[str, ...]) -> None:
+        self.steps = steps
+        self.joins = joins
+
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.joins)
+
+
+class WorkflowDefinition:
+    """A named, validated, immutable set of steps.
+
+    Args:
+        name: Stored with each run; a run is resumed by the workflow of its name.
+        steps: Functions and bound methods declared with `@step`.
+        version: Stored with each run, for people to read.
+        timeout: Seconds that a run may be at work; `None`: no limit.
+        input_handler: An async function that answers an `InputRequestEvent`; `None`: a run waits for `respond`.
+        publish_lifecycle: Whether `LifecycleEvent`s are in a run's stream.
+        history: Whether a run records all that happens to it; otherwise start, end and failures.
+        max_concurrency: How many tasks of all steps a run has at most; `None`: no bound.
+        durability: `"sync"`, `"async"` or `"exit"`.
+        external: Event classes that may be sent in from outside.
+        types: Classes of values in untyped fields and state (attrs classes, dataclasses, enums), and event classes
+            that no step names but that are to be found again.
+
+    Raises:
+        WorkflowValidationError: With every fault at once in `.errors`.
+
+    Attributes:
+        steps: The steps by name, in the order of declaration.
+        starts: What a run may start with.
+        graph: What can come of what.
+        has_joins: Whether any step is a join.
+        event_types: Every event class known here, by `event_type`: what steps accept and emit, `external`, `types`, the
+            built-in ones, and the subclasses of all these that existed when the workflow was built.
+        value_types: Every value class known here, by class name: of `types`, and of the events' annotations.
+    """
+
+    name: str
+    version: str
+    timeout: float | None
+    input_handler: Callable[..., Any] | None
+    publish_lifecycle: bool
+    history: bool
+    max_concurrency: int | None
+    durability: str
+    external: tuple[type[Event], ...]
+    types: tuple[type, ...]
+    steps: Mapping[str, StepDefinition]
+    starts: tuple[type[Event], ...]
+    graph: Graph
+    has_joins: bool
+    event_types: dict[str, type[Event]]
+    value_types: dict[str, type]
+    _routes: dict[type[Event], Route]
+    _failure_routes: dict[str, Route]
+    _sealed = False
+
+    def __init__(
+        self,
+        name: str,
+        steps: Iterable[Callable[..., Any]],
+        *,
+        version: str = "1",
+        timeout: float | None = 300.0,
+        input_handler: Callable[..., Any] | None = None,
+        publish_lifecycle: bool = False,
+        history: bool = False,
+        max_concurrency: int | None = None,
+        durability: str = "sync",
+        external: Iterable[type[Event]] = (),
+        types: Iterable[type] = (),
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.timeout = timeout
+        self.input_handler = input_handler
+        self.publish_lifecycle = bool(publish_lifecycle)
+        self.history = bool(history)
+        self.max_concurrency = max_concurrency
+        self.durability = durability
+        self._declare(steps, external, types)
+        self._routes = {}
+        self._failure_routes = {}
+        self._sealed = True
+
+    def _declare(self, steps: object, external: object, types: object) -> None:
+        faults = check_options(self)
+        self.external = as_classes("external", external, faults)
+        self.types = as_classes("types", types, faults)
+        self.steps = collect_steps(steps, faults)
+        self.starts = find_starts(self.steps, self.external)
+        faults += check_steps(self.steps, self.starts, self.external)
+        mentioned = dict.fromkeys(
+            one for step in self.steps.values() for one in (*step.accepts, *step.emits, *step.list_emits)
+        )
+        events: list[type[Event]] = [one for one in self.types if issubclass(one, Event)]
+        values = [one for one in self.types if not issubclass(one, Event)]
+        self.event_types = event_registry((*mentioned, *self.external, *events), faults)
+        self.value_types = value_registry(values, self.event_types.values(), faults)
+        if faults:
+            raise WorkflowValidationError(f"workflow {self.name!r}", faults)
+        self.graph = Graph(self.steps)
+        self.has_joins = any(step.is_join for step in self.steps.values())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._sealed:
+            msg = f"workflow {self.name!r} is immutable: build another one instead of setting {name!r}"
+            raise AttributeError(msg)
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        msg = f"workflow {self.name!r} is immutable: {name!r} can't be deleted"
+        raise AttributeError(msg)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} version {self.version!r}, {len(self.steps)} steps>"
+
+    def routes(self, event_class: type[Event]) -> Route:
+        """Where an event of this very class goes: to each step that accepts it or a base of it. Cached."""
+        route = self._routes.get(event_class)
+        if route is None:
+            taking = [step for step in self.steps.values() if issubclass(event_class, step.accepts)]
+            route = self._routes[event_class] = _route(taking)
+        return route
+
+    def failure_handlers(self, step_name: str) -> Route:
+        """Where the `StepFailedEvent` of that step goes. Cached.
+
+        It goes to each other step that names this class in what it accepts (`Event` is not enough), and whose
+        `handles`, if given, names the step.
+        """
+        route = self._failure_routes.get(step_name)
+        if route is None:
+            taking = [step for step in self.steps.values() if handles_failure(step, step_name)]
+            route = self._failure_routes[step_name] = _route(taking)
+        return route
+
+    def can_emit_start(self, input: object) -> bool:  # noqa: A002
+        """Whether `start_event(input)` makes an event rather than an error."""
+        if isinstance(input, Event):
+            return isinstance(input, self.starts)
+        return issubclass(StartEvent, self.starts)
+
+    def start_event(self, input: object) -> Event:  # noqa: A002
+        """The event that starts a run on this input: an event of one of `starts` is itself, plain input is wrapped in a
+        `StartEvent`.
+
+        Raises:
+            NoHandlerError: The input is an event that no run starts with, or plain and no step accepts `StartEvent`.
+        """
+        if self.can_emit_start(input):
+            return input if isinstance(input, Event) else StartEvent(input)
+        starts = ", ".join(one.__name__ for one in self.starts)
+        if isinstance(input, Event):
+            msg = f"workflow {self.name!r} can't start with {type(input).__name__}: it starts with {starts}"
+            raise NoHandlerError(msg, event_type=input.event_type)
+        msg = (
+            f"workflow {self.name!r} can't start with {input!r:.200}: plain input is wrapped in a StartEvent, which no step"
+            f" accepts; it starts with {starts}, so give it such an event"
+        )
+        raise NoHandlerError(msg, event_type=StartEvent.event_type)
+
+
+def _route(taking: list[StepDefinition]) -> Route:
+    return Route(
+        tuple(step.name for step in taking if not step.is_join), tuple(step.name for step in taking if step.is_join)
+    )

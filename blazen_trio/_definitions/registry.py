@@ -1,0 +1,153 @@
+"""The types that a workflow knows by name: events by `event_type`, values by class name.
+
+Stored data is read back through these tables only; no name from data is ever imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+import typing
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from blazen_trio._definitions.events import (
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from blazen_trio._definitions.scope import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = ["BUILT_IN", "event_registry", "is_value_type", "value_registry"]
+
+BUILT_IN: Final = (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)
+
+
+def event_registry(declared: Iterable[type[Event]], faults: list[str]) -> dict[str, type[Event]]:
+    """The declared event classes and their present subclasses, by `event_type`.
+
+    A step that emits a class may return its subclasses, so those have to be found again when stored. A subclass that
+    nobody declared gives way to a declared class of the same `event_type`; where two undeclared ones share one, neither
+    is known: declare one with `types=`.
+
+    Args:
+        declared: The classes that the workflow mentions.
+        faults: Gets a sentence for each clash of two of them.
+    """
+    found: dict[str, type[Event]] = {}
+    classes: tuple[type[Event], ...] = (*BUILT_IN, *declared)
+    for event_class in classes:
+        other = found.setdefault(event_class.event_type, event_class)
+        if other is not event_class:
+            faults.append(
+                f"event_type {event_class.event_type!r} is that of two classes, {_full_name(other)} and"
+                f" {_full_name(event_class)}: set `event_type: ClassVar[str] = ...` on one of them"
+            )
+    undeclared: dict[str, list[type[Event]]] = {}
+    for event_class in _subclasses(tuple(found.values())):
+        if event_class.event_type not in found:
+            undeclared.setdefault(event_class.event_type, []).append(event_class)
+    for event_type, rivals in undeclared.items():
+        # A slotted attrs class is made anew; the one it was made from lingers among the subclasses until it is collected.
+        candidates = [one for one in rivals if "__attrs_attrs__" in vars(one)] or rivals
+        if len(candidates) == 1:
+            found[event_type] = candidates[0]
+    return found
+
+
+def _full_name(some_class: type) -> str:
+    return f"{some_class.__module__}.{some_class.__qualname__}"
+
+
+def _subclasses(classes: tuple[type[Event], ...]) -> Iterator[type[Event]]:
+    # The subclasses of `Event` itself are all the events of the program, of other workflows too.
+    todo = [one for one in classes if one is not Event]
+    seen = set(todo)
+    while todo:
+        for event_class in todo.pop().__subclasses__():
+            if event_class not in seen:
+                seen.add(event_class)
+                todo.append(event_class)
+                yield event_class
+
+
+def is_value_type(candidate: object) -> bool:
+    """Whether it is a class whose values are stored under its name: attrs, dataclass or enum."""
+    return isinstance(candidate, type) and (
+        attrs.has(candidate) or dataclasses.is_dataclass(candidate) or issubclass(candidate, enum.Enum)
+    )
+
+
+def value_registry(given: Iterable[type], events: Iterable[type[Event]], faults: list[str]) -> dict[str, type]:
+    """The attrs classes, dataclasses and enums that values may be of, by class name.
+
+    They are those of `types=`, and those that the fields of the events are annotated with, and so on within. Where
+    two found in annotations share a name, neither is known by it (a field annotated with one still reads it back).
+
+    Args:
+        given: The value types of `types=`.
+        events: All known events.
+        faults: Gets a sentence for each clash among the given.
+    """
+    found: dict[str, type] = {}
+    for value_type in given:
+        other = found.setdefault(value_type.__name__, value_type)
+        if other is not value_type:
+            faults.append(
+                f"types= names two classes {value_type.__name__!r}, {_full_name(other)} and {_full_name(value_type)}:"
+                " values are stored under the class's name, so rename one"
+            )
+    fixed = set(found)
+    ambiguous: set[str] = set()
+    seen: set[type] = set()
+    todo: list[type] = [*found.values(), *events]
+    while todo:
+        owner = todo.pop()
+        if owner in seen:
+            continue
+        seen.add(owner)
+        name = owner.__name__
+        if not issubclass(owner, Event) and name not in fixed and found.setdefault(name, owner) is not owner:
+            ambiguous.add(name)
+        todo.extend(_field_types(owner))
+    return {name: value_type for name, value_type in found.items() if name not in ambiguous}
+
+
+def _field_types(owner: type) -> Iterator[type]:
+    """The value types that the fields of a class are annotated with."""
+    annotations: Iterable[Any]
+    if attrs.has(owner):
+        annotations = [field.type for field in attrs.fields(owner)]
+    elif dataclasses.is_dataclass(owner):
+        annotations = [field.type for field in dataclasses.fields(owner)]
+    else:
+        return
+    module: Mapping[str, Any] = vars(sys.modules.get(owner.__module__, typing))
+    scope = Scope(owner.__qualname__, module)
+    for annotation in annotations:
+        yield from _value_types_in(annotation, scope)
+
+
+def _value_types_in(annotation: Any, scope: Scope) -> Iterator[type]:
+    if isinstance(annotation, str | typing.ForwardRef):
+        text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
+        try:
+            annotation = scope.resolve(text)
+        except Exception:  # noqa: BLE001  # not to be read here; the codec tells when it needs it
+            return
+    if typing.get_origin(annotation) is None:
+        if is_value_type(annotation) and not issubclass(annotation, Event):
+            yield annotation
+        return
+    if is_value_type(origin := typing.get_origin(annotation)):
+        yield origin
+    for argument in typing.get_args(annotation):
+        yield from _value_types_in(argument, scope)

@@ -1,0 +1,130 @@
+"""Retry policies: when a failed step is tried again. Pure arithmetic; clock and randomness are the caller's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable  # noqa: TC003  # attrs resolves it
+from typing import Any, TypeAlias
+
+import attrs
+
+__all__ = ["RetryPolicy"]
+
+RetryOn: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_exception_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _check_attempts(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"RetryPolicy(max_attempts={value!r}): expected an integer, at least 1 (the first attempt counts)"
+        raise ValueError(msg)
+
+
+def _check_seconds(_policy: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is None and field.name == "max_elapsed":
+        return
+    if not _is_number(value) or value < 0:  # type: ignore[operator]
+        msg = f"RetryPolicy({field.name}={value!r}): expected a finite number of seconds, at least 0"
+        raise ValueError(msg)
+
+
+def _check_multiplier(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
+    if not _is_number(value) or value < 1:  # type: ignore[operator]
+        msg = f"RetryPolicy(multiplier={value!r}): expected a finite number, at least 1 (1: the delay stays the same)"
+        raise ValueError(msg)
+
+
+def _check_jitter(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
+    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        msg = f"RetryPolicy(jitter={value!r}): expected a fraction of the delay, from 0 to 1"
+        raise ValueError(msg)
+
+
+def _check_retry_on(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, tuple):
+        good = bool(value) and all(_is_exception_class(one) for one in value)
+    else:
+        good = _is_exception_class(value) or (callable(value) and not isinstance(value, type))
+    if not good:
+        msg = (
+            f"RetryPolicy(retry_on={value!r}): expected an exception class, a tuple of exception classes,"
+            " or a function that takes the exception and tells whether to try again"
+        )
+        raise ValueError(msg)
+
+
+@attrs.frozen
+class RetryPolicy:
+    """Tries a failed step again, with exponential backoff. All times are in seconds.
+
+    Attributes:
+        max_attempts: How often the step is tried at most, the first attempt included.
+        initial_delay: The delay after the first failure.
+        max_delay: No delay is ever longer, jitter included.
+        multiplier: Each delay is this many times the one before.
+        jitter: A fraction, 0 to 1: a delay is drawn evenly from `delay * (1 - jitter)` to `delay * (1 + jitter)`,
+            so that steps that failed together are not tried again together.
+        max_elapsed: Give up rather than start an attempt later than this after the first attempt began;
+            `None`: no limit.
+        retry_on: The exceptions that are worth another attempt: a class, a tuple of classes, or a function
+            from the exception to a bool. All others fail at once.
+
+    Raises:
+        ValueError: A value makes no sense; the message names it and tells what was expected.
+    """
+
+    max_attempts: int = attrs.field(default=3, validator=_check_attempts)
+    initial_delay: float = attrs.field(default=1.0, validator=_check_seconds)
+    max_delay: float = attrs.field(default=60.0, validator=_check_seconds)
+    multiplier: float = attrs.field(default=2.0, validator=_check_multiplier)
+    jitter: float = attrs.field(default=0.1, validator=_check_jitter)
+    max_elapsed: float | None = attrs.field(default=None, validator=_check_seconds)
+    retry_on: RetryOn = attrs.field(default=Exception, validator=_check_retry_on)
+
+    def wants(self, exc: BaseException) -> bool:
+        """Whether an exception of this kind is worth another attempt at all.
+
+        Raises:
+            Exception: Whatever a `retry_on` function raises.
+        """
+        rule: Any = self.retry_on
+        if isinstance(rule, type | tuple):
+            return isinstance(exc, rule)
+        return bool(rule(exc))
+
+    def delay(self, attempt: int, random: float) -> float:
+        """The seconds to wait before the next attempt.
+
+        Args:
+            attempt: The attempt that failed, from 1.
+            random: Evenly drawn from [0, 1); 0.5 gives the delay without jitter.
+        """
+        try:
+            base = self.initial_delay * self.multiplier ** (attempt - 1)
+        except OverflowError:
+            base = self.max_delay if self.initial_delay else 0.0
+        base = min(base, self.max_delay)
+        return min(base * (1 + self.jitter * (2 * random - 1)), self.max_delay)
+
+    def next_delay(self, exc: BaseException, *, attempt: int, elapsed: float, random: float) -> float | None:
+        """The seconds to wait before the next attempt, or `None`: give up.
+
+        Args:
+            exc: What the attempt raised.
+            attempt: The attempt that failed, from 1.
+            elapsed: Seconds since the first attempt began.
+            random: Evenly drawn from [0, 1).
+        """
+        if attempt >= self.max_attempts or not self.wants(exc):
+            return None
+        delay = self.delay(attempt, random)
+        if self.max_elapsed is not None and elapsed + delay > self.max_elapsed:
+            return None
+        return delay

@@ -1,0 +1,316 @@
+"""`@step`, and what a workflow knows of each of its steps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+import attrs
+
+from blazen_trio._definitions.annotations import (
+    Accepts,
+    Emits,
+    Shape,
+    function_scope,
+    read_accepts,
+    read_emits,
+    read_shape,
+)
+from blazen_trio._definitions.events import Event  # noqa: TC001  # attrs resolves it
+from blazen_trio._definitions.retry import RetryPolicy
+from blazen_trio.errors import WorkflowValidationError
+
+if TYPE_CHECKING:
+    from blazen_trio._definitions.scope import Scope
+
+__all__ = ["StepDefinition", "define_step", "is_step", "step", "step_name"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK: Final = "__blazen_step__"
+
+
+@attrs.frozen(eq=False)
+class _Options:
+    """What `@step` was told, and the names that the function's annotations use."""
+
+    function: Callable[..., Any]
+    scope: Scope
+    name: str
+    accepts: tuple[Any, ...] | None
+    emits: tuple[Any, ...] | None
+    timeout: float | None
+    retry: RetryPolicy | None
+    max_concurrency: int | None
+    handles: tuple[str, ...] | None
+
+
+@attrs.frozen(eq=False)
+class StepDefinition:
+    """One step of a workflow, as declared.
+
+    Attributes:
+        name: Its name in the workflow.
+        index: Its place in the order of declaration, from 0.
+        call: The function, as `call(event, ctx)` if `passes_context`, else as `call(event)`. The event of a join is
+            a list of events.
+        passes_context: Whether it asks for the context.
+        is_async: Whether `call` has to be awaited; otherwise it is synchronous, and runs in a worker thread.
+        accepts: The event classes that it takes, with their subclasses.
+        is_join: Whether it takes a list of them (fan-in).
+        emits: The event classes that it may return or send one by one: alone, in a tuple, or delayed.
+        list_emits: The event classes that may be in a list that it returns (fan-out).
+        returns_list: Whether it may return a list.
+        returns_tuple: Whether it may return a tuple.
+        returns_none: Whether it declares that it may return `None`.
+        timeout: Seconds for one attempt; `None`: no limit.
+        retry: When a failed attempt is tried again; `None`: never.
+        max_concurrency: How many tasks a run gives it at most; `None`: no bound.
+        handles: The steps whose failures it takes, if it accepts `StepFailedEvent`; `None`: all but its own.
+    """
+
+    name: str
+    index: int
+    call: Callable[..., Any]
+    passes_context: bool
+    is_async: bool
+    accepts: tuple[type[Event], ...]
+    is_join: bool
+    emits: tuple[type[Event], ...]
+    list_emits: tuple[type[Event], ...]
+    returns_list: bool
+    returns_tuple: bool
+    returns_none: bool
+    timeout: float | None
+    retry: RetryPolicy | None
+    max_concurrency: int | None
+    handles: tuple[str, ...] | None
+    _plain: dict[type, bool] = attrs.field(factory=dict, init=False, repr=False)
+    _listed: dict[type, bool] = attrs.field(factory=dict, init=False, repr=False)
+
+    def emits_plain(self, event_class: type) -> bool:
+        """Whether it may return or send an event of this class (or of a base of it) on its own. Cached by class."""
+        known = self._plain.get(event_class)
+        if known is None:
+            known = self._plain[event_class] = issubclass(event_class, self.emits)
+        return known
+
+    def emits_in_list(self, event_class: type) -> bool:
+        """Whether it may return an event of this class (or of a base of it) in a list. Cached by class."""
+        known = self._listed.get(event_class)
+        if known is None:
+            known = self._listed[event_class] = issubclass(event_class, self.list_emits)
+        return known
+
+
+@overload
+def step(function: F, /) -> F: ...
+
+
+@overload
+def step(
+    *,
+    name: str | None = None,
+    accepts: Any = None,
+    emits: Any = None,
+    timeout: float | None = None,
+    retry: RetryPolicy | None = None,
+    max_concurrency: int | None = None,
+    handles: Sequence[str | Callable[..., Any]] | None = None,
+) -> Callable[[F], F]: ...
+
+
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    accepts: Any = None,
+    emits: Any = None,
+    timeout: float | None = None,
+    retry: RetryPolicy | None = None,
+    max_concurrency: int | None = None,
+    handles: Sequence[str | Callable[..., Any]] | None = None,
+) -> Any:
+    """Declare a function or method a step. It stays callable exactly as it was.
+
+    What it accepts and returns is read from its annotations when a workflow is built. A synchronous function
+    runs in a worker thread.
+
+    Args:
+        function: The function; given by the bare `@step`.
+        name: The step's name in its workflow; by default the function's.
+        accepts: Instead of the event parameter's annotation: an event class, or a sequence of them, or `list[E]` for a
+            join.
+        emits: Instead of the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]` or `None`,
+            or a sequence of them; `()` for a step that returns none.
+        timeout: Seconds that one attempt may take; `None`: no limit.
+        retry: Try a failed attempt again; `None`: never.
+        max_concurrency: How many of its tasks may run at a time in a run; `None`: no bound.
+        handles: For a step that accepts `StepFailedEvent`: the steps, or their names, whose failures it takes;
+            `None`: all but its own.
+
+    Raises:
+        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, a `functools.partial`,
+            a generator function).
+    """
+
+    def mark(function: Any) -> Any:
+        # A static or class method passes for its function, which is what an instance or the class will give out.
+        target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
+        faults = _function_faults(target)
+        subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
+        if not faults:
+            faults = _option_faults(name, timeout, retry, max_concurrency, handles)
+        if faults:
+            raise WorkflowValidationError(subject, faults)
+        options = _Options(
+            function=target,
+            scope=function_scope(target),
+            name=name or target.__name__,
+            accepts=_as_tuple(accepts),
+            emits=_as_tuple(emits),
+            timeout=timeout,
+            retry=retry,
+            max_concurrency=max_concurrency,
+            handles=None if handles is None else tuple(map(step_name, handles)),
+        )
+        setattr(target, _MARK, options)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def _as_tuple(given: Any) -> tuple[Any, ...] | None:
+    if given is None:
+        return None
+    return tuple(given) if isinstance(given, list | tuple | set | frozenset) else (given,)
+
+
+def _function_faults(function: Any) -> list[str]:
+    if isinstance(function, functools.partial):
+        return ["a functools.partial can't be a step: it has no name and no annotations; write a function, or a method"]
+    if inspect.ismethod(function):
+        return ["it is bound already: put @step on the method in its class, then give Workflow the bound method"]
+    if not inspect.isfunction(function):
+        return [f"@step is for functions and methods, async or not; found {type(function).__name__} {function!r}"]
+    target = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        return [
+            "a generator function can't be a step (yet): return the events instead of yielding them, as -> list[...]"
+        ]
+    marked: _Options | None = getattr(function, _MARK, None)
+    if marked is not None and marked.function is function:
+        return [
+            f"it is a step already, named {marked.name!r}: a function can be only one step; write a second function"
+        ]
+    return []
+
+
+def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any) -> list[str]:
+    faults = []
+    # A colon marks what is no step where a run's live items are told apart by name.
+    if name is not None and (not isinstance(name, str) or not name or ":" in name):
+        faults.append(f"name={name!r}: expected a non-empty string without a colon")
+    if timeout is not None and not is_positive_seconds(timeout):
+        faults.append(f"timeout={timeout!r}: expected a finite number of seconds above 0, or None for no limit")
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        faults.append(f"retry={retry!r}: expected a RetryPolicy, as in RetryPolicy(max_attempts=5), or None")
+    if max_concurrency is not None and not is_positive_int(max_concurrency):
+        faults.append(f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no bound")
+    if handles is not None:
+        if not isinstance(handles, list | tuple | set | frozenset):
+            faults.append(f"handles={handles!r}: expected a sequence of steps or step names, as in ['fetch']")
+        else:
+            faults += [
+                f"handles= has {one!r} in it: expected a step or a step's name"
+                for one in handles
+                if not isinstance(one, str) and not is_step(one)
+            ]
+    return faults
+
+
+def is_positive_seconds(value: object) -> bool:
+    """Whether it is a usable time limit, in seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
+
+
+def is_positive_int(value: object) -> bool:
+    """Whether it is a usable bound."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_step(candidate: object) -> bool:
+    """Whether this was declared with `@step`."""
+    return callable(candidate) and isinstance(getattr(candidate, _MARK, None), _Options)
+
+
+def step_name(function: Any) -> str:
+    """The name of what was declared with `@step`; a string is a name already."""
+    if isinstance(function, str):
+        return function
+    options: _Options = getattr(function, _MARK)
+    return options.name
+
+
+def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition | None:
+    """The definition of a step, its annotations read now; `None` if they tell nothing.
+
+    With faults noted it is what could be read, so that the other steps can be checked all the same.
+
+    Args:
+        function: What was declared with `@step`; a method is bound.
+        index: Its place in its workflow.
+        faults: Gets a sentence for each fault.
+    """
+    options: _Options = getattr(function, _MARK)
+    accepts: Accepts | None = None
+    emits: Emits | None = None
+    if options.accepts is not None:
+        accepts = read_accepts(options.name, options.scope, options.accepts, faults)
+    if options.emits is not None:
+        emits = read_emits(options.name, options.scope, options.emits, faults)
+    shape = read_shape(options.name, function, options.scope, accepts, emits, faults)
+    if shape is None:
+        return None
+    return StepDefinition(
+        name=options.name,
+        index=index,
+        call=_adapter(function, shape),
+        passes_context=shape.context is not None,
+        # A plain wrapper around an async function returns what has to be awaited.
+        is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function)),
+        accepts=tuple(shape.accepts.classes),
+        is_join=shape.accepts.is_join,
+        emits=tuple(shape.emits.plain),
+        list_emits=tuple(shape.emits.listed),
+        returns_list=shape.emits.returns_list,
+        returns_tuple=shape.emits.returns_tuple,
+        returns_none=shape.emits.returns_none,
+        timeout=options.timeout,
+        retry=options.retry,
+        max_concurrency=options.max_concurrency,
+        handles=options.handles,
+    )
+
+
+def _adapter(function: Callable[..., Any], shape: Shape) -> Callable[..., Any]:
+    """The function as the dispatcher calls it: itself wherever that is possible."""
+    event, context = shape.event, shape.context
+    positional = [one.name for one in shape.parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if context is None:
+        if positional[:1] == [event.name]:
+            return function
+        return lambda ev: function(**{event.name: ev})
+    if positional[:2] == [event.name, context.name]:
+        return function
+    if positional[:2] == [context.name, event.name]:
+        return lambda ev, ctx: function(ctx, ev)
+    if positional[:1] == [event.name]:
+        return lambda ev, ctx: function(ev, **{context.name: ctx})
+    if positional[:1] == [context.name]:
+        return lambda ev, ctx: function(ctx, **{event.name: ev})
+    return lambda ev, ctx: function(**{event.name: ev, context.name: ctx})

@@ -1,0 +1,306 @@
+"""What can be wrong with a workflow, told all at once."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from blazen_trio._definitions.events import (
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from blazen_trio._definitions.graph import may_be_routed
+from blazen_trio._definitions.registry import is_value_type
+from blazen_trio._definitions.steps import define_step, is_positive_int, is_positive_seconds, is_step, step_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from blazen_trio._definitions.steps import StepDefinition
+
+__all__ = ["DURABILITIES", "as_classes", "check_options", "check_steps", "collect_steps", "find_starts"]
+
+DURABILITIES: Final = ("sync", "async", "exit")
+_SELF_MADE: Final = (InputResponseEvent, StepFailedEvent)
+"""Events that the engine or somebody outside makes: they need no emitter."""
+
+
+def check_options(options: Any) -> list[str]:
+    """The faults of a workflow's plain options, found as its attributes."""
+    faults = []
+    if not isinstance(options.name, str) or not options.name:
+        faults.append(f"name={options.name!r}: expected a non-empty string")
+    if not isinstance(options.version, str) or not options.version:
+        faults.append(f"version={options.version!r}: expected a non-empty string")
+    if options.timeout is not None and not is_positive_seconds(options.timeout):
+        faults.append(f"timeout={options.timeout!r}: expected a finite number of seconds above 0, or None for no limit")
+    if options.input_handler is not None and not callable(options.input_handler):
+        faults.append(f"input_handler={options.input_handler!r}: expected an async function of the InputRequestEvent")
+    if options.max_concurrency is not None and not is_positive_int(options.max_concurrency):
+        faults.append(
+            f"max_concurrency={options.max_concurrency!r}: expected an integer, at least 1, or None for no bound"
+        )
+    if options.durability not in DURABILITIES:
+        faults.append(f"durability={options.durability!r}: expected one of {', '.join(map(repr, DURABILITIES))}")
+    return faults
+
+
+def as_classes(option: str, given: object, faults: list[str]) -> tuple[Any, ...]:
+    """The classes given for `external` or `types`, in order, each once."""
+    if isinstance(given, str | type) or not isinstance(given, Iterable):
+        faults.append(f"{option}={given!r}: expected a sequence of classes, as in {option}=[Approved]")
+        return ()
+    classes = list(given)
+    for one in classes:
+        if option == "external" and not _is_event_class(one):
+            faults.append(f"external= has {one!r} in it: expected Event subclasses, which others send in")
+        elif not _is_event_class(one) and not is_value_type(one):
+            faults.append(f"types= has {one!r} in it: expected attrs classes, dataclasses, enums or Event subclasses")
+    good = (one for one in classes if _is_event_class(one) or (option == "types" and is_value_type(one)))
+    return tuple(dict.fromkeys(good))
+
+
+def _is_event_class(candidate: object) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, Event)
+
+
+def collect_steps(given: object, faults: list[str]) -> dict[str, StepDefinition]:
+    """The definitions of a workflow's steps by name, in order of declaration; with faults, as far as they could be read."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        faults.append(f"steps={given!r}: expected a sequence of steps, as in [begin, tick]")
+        return {}
+    found: dict[str, StepDefinition] = {}
+    names: set[str] = set()
+    steps = list(given)
+    if not steps:
+        faults.append("it has no steps: give it at least one function declared with @step")
+    for index, function in enumerate(steps):
+        if not is_step(function):
+            faults.append(f"{_describe(function)} is not a step: declare it with @step")
+            continue
+        name = step_name(function)
+        definition = define_step(function, index, faults)
+        if name in names:
+            faults.append(f"two steps are named {name!r}: rename one with @step(name=...)")
+            name = f"{name} (the {index + 1}th)"
+        names.add(name)
+        if definition is not None:
+            found[name] = definition if definition.name == name else attrs.evolve(definition, name=name)
+    return found
+
+
+def _describe(candidate: object) -> str:
+    name = getattr(candidate, "__qualname__", None)
+    return f"{type(candidate).__name__} {name or repr(candidate)}"
+
+
+def event_class_fault(event_class: type[Event]) -> str | None:
+    """What is wrong with an event class, as the end of a sentence; `None` if it is fine."""
+    if "__attrs_attrs__" in vars(event_class):
+        if event_class.__setattr__ is not StartEvent.__setattr__:
+            return "can be changed after it was made: declare it with @attrs.frozen instead"
+        return None
+    try:
+        own = inspect.get_annotations(event_class)
+    except NameError:
+        own = {"?": "?"}
+    if all(_is_class_variable(annotation) for annotation in own.values()) and "__init__" not in vars(event_class):
+        return None
+    return "has fields but is no attrs class: declare it with @attrs.frozen"
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return annotation.removeprefix("typing.").removeprefix("t.").startswith("ClassVar")
+    return annotation is typing.ClassVar or typing.get_origin(annotation) is typing.ClassVar
+
+
+def emitted_classes(step: StepDefinition) -> tuple[type[Event], ...]:
+    """All classes that a step may return or send, on their own or in lists."""
+    return (*step.emits, *step.list_emits)
+
+
+def _accepted(steps: Mapping[str, StepDefinition]) -> list[type[Event]]:
+    return list(dict.fromkeys(one for step in steps.values() for one in step.accepts))
+
+
+def _is_emitted(accepted: type[Event], steps: Mapping[str, StepDefinition]) -> bool:
+    return any(may_be_routed(one, accepted) for step in steps.values() for one in emitted_classes(step))
+
+
+def find_starts(steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]) -> tuple[type[Event], ...]:
+    """The events that a run may start with.
+
+    They are the accepted `StartEvent` classes; if there are none, what nothing emits and nobody sends in from outside;
+    if none, whatever is accepted.
+    """
+    accepted = [
+        one for one in _accepted(steps) if not issubclass(one, StopEvent | InputResponseEvent | StepFailedEvent)
+    ]
+    return (
+        tuple(one for one in accepted if issubclass(one, StartEvent))
+        or tuple(one for one in accepted if not _is_emitted(one, steps) and not issubclass(one, tuple(external)))
+        or tuple(accepted)
+    )
+
+
+def check_steps(
+    steps: Mapping[str, StepDefinition], starts: Sequence[type[Event]], external: Sequence[type[Event]]
+) -> list[str]:
+    """The faults of the steps together."""
+    return [
+        *_check_classes(steps, external),
+        *_check_handles(steps),
+        *_check_routes(steps, starts, external),
+        *_check_reachable(steps, starts, external),
+        *_check_cycles(steps),
+    ]
+
+
+def _check_classes(steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]) -> list[str]:
+    emitted = [one for step in steps.values() for one in emitted_classes(step)]
+    classes = dict.fromkeys((*_accepted(steps), *emitted, *external))
+    return [f"event class {one.__name__} {fault}" for one in classes if (fault := event_class_fault(one))]
+
+
+def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
+    faults = []
+    for step in steps.values():
+        if step.handles is None:
+            continue
+        if StepFailedEvent not in step.accepts:
+            faults.append(
+                f"step {step.name!r} says handles=, but does not accept StepFailedEvent: accept it, or drop handles="
+            )
+        for name in step.handles:
+            if name not in steps:
+                faults.append(
+                    f"step {step.name!r} handles failures of {name!r}, which is no step here; the steps are"
+                    f" {', '.join(map(repr, steps))}"
+                )
+            elif name == step.name:
+                faults.append(f"step {step.name!r} can't handle its own failures: let another step do it")
+    return faults
+
+
+def _check_routes(
+    steps: Mapping[str, StepDefinition], starts: Sequence[type[Event]], external: Sequence[type[Event]]
+) -> list[str]:
+    """Events that go nowhere, and events that come from nowhere."""
+    faults = []
+    accepted = _accepted(steps)
+    for step in steps.values():
+        faults += [
+            f"step {step.name!r} returns {one.__name__}, which no step accepts: add a step that takes it"
+            for one in dict.fromkeys(emitted_classes(step))
+            if not issubclass(one, StopEvent | InputRequestEvent) and not any(may_be_routed(one, to) for to in accepted)
+        ]
+        for one in step.accepts:
+            if issubclass(one, StopEvent):
+                faults.append(
+                    f"step {step.name!r} accepts {one.__name__}, but a StopEvent ends the run and reaches no step"
+                )
+            elif not _has_source(one, steps, starts, external):
+                faults.append(_no_source(step, one))
+    return faults
+
+
+def _has_source(
+    accepted: type[Event],
+    steps: Mapping[str, StepDefinition],
+    starts: Sequence[type[Event]],
+    external: Sequence[type[Event]],
+) -> bool:
+    if issubclass(accepted, _SELF_MADE) or _is_emitted(accepted, steps):
+        return True
+    return any(may_be_routed(one, accepted) for one in (*starts, *external))
+
+
+def _no_source(step: StepDefinition, accepted: type[Event]) -> str:
+    name = accepted.__name__
+    cure = f"return it from a step, or name it in external=[{name}] if it is sent in from outside"
+    if step.is_join:
+        return f"step {step.name!r} joins list[{name}], but no fan-out can feed it, for no step returns {name}: {cure}"
+    return f"step {step.name!r} accepts {name}, which no step returns and no run starts with: {cure}"
+
+
+def _followers(steps: Mapping[str, StepDefinition]) -> dict[str, list[str]]:
+    """Of each step, those that what it emits may go to."""
+    return {
+        step.name: [
+            to.name
+            for to in steps.values()
+            if any(may_be_routed(one, accepted) for one in emitted_classes(step) for accepted in to.accepts)
+        ]
+        for step in steps.values()
+    }
+
+
+def _reach(begin: Iterable[str], followers: Mapping[str, Sequence[str]]) -> set[str]:
+    seen = set(begin)
+    todo = list(seen)
+    while todo:
+        for name in followers[todo.pop()]:
+            if name not in seen:
+                seen.add(name)
+                todo.append(name)
+    return seen
+
+
+def _check_reachable(
+    steps: Mapping[str, StepDefinition], starts: Sequence[type[Event]], external: Sequence[type[Event]]
+) -> list[str]:
+    """Steps that feed only each other. What comes from nowhere is a fault of its own; it is not told again for what follows."""
+    begin = [
+        step.name
+        for step in steps.values()
+        if any(
+            issubclass(one, _SELF_MADE)
+            or any(may_be_routed(source, one) for source in (*starts, *external))
+            or not _is_emitted(one, steps)
+            for one in step.accepts
+        )
+    ]
+    reached = _reach(begin, _followers(steps))
+    return [
+        f"step {name!r} can't be reached from what a run starts with ({', '.join(one.__name__ for one in starts)}):"
+        " let a step that can be reached return what it accepts"
+        for name in steps
+        if name not in reached
+    ]
+
+
+def _may_end(step: StepDefinition) -> bool:
+    """Whether a run can leave a cycle here: it may stop, wait for somebody outside, or have nothing more to do."""
+    if step.returns_none or step.returns_list:
+        return True
+    return any(
+        issubclass(one, StopEvent | InputRequestEvent) or issubclass(StopEvent, one) for one in emitted_classes(step)
+    )
+
+
+def _check_cycles(steps: Mapping[str, StepDefinition]) -> list[str]:
+    """Cycles that a run can't leave: from none of their steps can one that may end be reached."""
+    followers = _followers(steps)
+    ahead = {name: _reach(to, followers) for name, to in followers.items()}
+    faults = []
+    told: set[str] = set()
+    for name in steps:
+        if name not in ahead[name] or name in told:
+            continue
+        cycle = [other for other in steps if other in ahead[name] and name in ahead[other]]
+        told.update(cycle)
+        if not any(_may_end(steps[other]) for other in ahead[name]):
+            faults.append(
+                f"the cycle of {', '.join(map(repr, cycle))} has no exit: let one of them, or a step after them, return a"
+                " StopEvent"
+            )
+    return faults

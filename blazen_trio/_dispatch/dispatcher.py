@@ -1,0 +1,443 @@
+"""Drives one run: periods in which steps run, and rests between them.
+
+A *period* is a nursery with a cancel scope. In it the dispatcher (the task that opened it) and workers run: a worker
+runs a delivery, commits it, and takes the next ready one itself, so a chain of steps costs no task and no channel
+per step. A period ends when the last worker has; only then the run is finished, parked, paused or stalled. The run's
+timeout is the period's deadline, so it counts only while something is runnable or in flight: the clock stands still in
+a *rest* because there is none.
+
+Whoever stops a period early (a stop event, a failure, a pause out of patience, a cancel) leaves word of why in a field
+here and cancels the scope; the reason is acted on once all steps have ended, by the dispatcher alone. So the steps
+of a run never outlive what ended it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from blazen_trio._dispatch.clock import wall_clock
+from blazen_trio._dispatch.inputs import InputDesk
+from blazen_trio._dispatch.mail import pack_event
+from blazen_trio._dispatch.ready import ReadyQueue
+from blazen_trio._dispatch.turns import Turns
+from blazen_trio._dispatch.worker import Workers
+from blazen_trio._state.machine import Moment
+from blazen_trio._state.model import StoredError
+from blazen_trio._state.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._dispatch.inputs import InputHandler
+    from blazen_trio._dispatch.journal import Journal
+    from blazen_trio._dispatch.recorder import Recorder
+    from blazen_trio._dispatch.standstill import Standstill
+    from blazen_trio._dispatch.streams import Broadcast
+    from blazen_trio._dispatch.transaction import Transaction
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.machine import Machine
+
+__all__ = ["Dispatcher"]
+
+_FLUSH_SECONDS: Final = 5.0
+"""How long a run that is cancelled from outside may take to write what is committed and give its lease back."""
+
+
+class Dispatcher:
+    """One run being driven by this process.
+
+    Args:
+        machine: Decides the run's transitions.
+        codec: Encodes events and values.
+        journal: Takes the entries to the store; `None`: the run lives in memory only.
+        broadcast: The run's observers.
+        recorder: The run's history.
+        standstill: Closed while the run's state is being written down.
+        input_handler: Answers questions; `None`: they wait for `respond`.
+        make_context: Makes what a step gets as its context.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        codec: Codec,
+        journal: Journal | None,
+        broadcast: Broadcast,
+        recorder: Recorder,
+        standstill: Standstill,
+        *,
+        input_handler: InputHandler | None,
+        make_context: Callable[[Dispatcher, Transaction], Any],
+    ) -> None:
+        definition = machine.definition
+        self.machine = machine
+        self.state = machine.state
+        self.definition = definition
+        self.codec = codec
+        self.journal = journal
+        self.encode = codec.encode_event if journal is not None else None
+        self.broadcast = broadcast
+        self.recorder = recorder
+        self.standstill = standstill
+        self.make_context = make_context
+        self.clock = wall_clock()
+        self.ready = ReadyQueue(definition.steps, definition.max_concurrency)
+        self.turns = Turns()
+        self.workers = Workers(self)
+        self.inputs = InputDesk(self, input_handler)
+        self.task_context = contextvars.copy_context()
+        self.scope: trio.CancelScope | None = None
+        """The period's, while there is one."""
+        self.nursery: trio.Nursery | None = None
+        self.changed = trio.Event()
+        """Set, and replaced, whenever the status or what it rests on changes."""
+        self._elapsed = self.state.elapsed
+        self._period_began: float | None = None
+        self._keys: set[str] = set()
+        self._timers: list[tuple[float, int]] = []
+        self._signal, self._signalled = trio.open_memory_channel[None](1)
+        self._timed = journal is not None or recorder.detailed
+        self._still = Moment(self.state.updated, self.state.elapsed)
+        # Why a period ends early.
+        self.over = False
+        """The run has ended, in memory: nothing of it commits any more."""
+        self.held = False
+        """No new step may start: the run pauses, or is paused."""
+        self.cancel_reason: tuple[str | None] | None = None
+        self.failure: BaseException | None = None
+        """The engine's own: the store failed, or the run was lost to another process."""
+        self.cause: BaseException | None = None
+        """The exception that failed the run, as long as this process lives."""
+        self.leaving = False
+        """Nobody is there any more to answer or unpause: don't wait for it."""
+        self.parked = False
+        """The run waits for something from outside or for a time, and that is on disk."""
+        self.paused = False
+        """The run is paused, and that is on disk."""
+        self.detached = False
+        """This process drives the run no more."""
+
+    # Time
+
+    def moment(self) -> Moment:
+        """Now."""
+        elapsed = self._elapsed
+        if self._period_began is not None:
+            elapsed += trio.current_time() - self._period_began
+        return Moment(self.clock.now(), elapsed)
+
+    def step_moment(self) -> Moment:
+        """Now, for a step's commit; where nobody asks for its time, no clock is read."""
+        return self.moment() if self._timed else self._still
+
+    def restart(self, elapsed: float) -> None:
+        """Count the run's time from here on."""
+        self._elapsed = elapsed
+        self._still = Moment(self.clock.now(), elapsed)
+
+    # Signals
+
+    def wake(self) -> None:
+        """Let the dispatcher look again. Signals are many, looks are few: one waiting is enough."""
+        try:
+            self._signal.send_nowait(None)
+        except trio.WouldBlock:
+            pass
+
+    def notify(self) -> None:
+        """Let those who wait for the run look again."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def absorb(self, entry: Entry) -> None:
+        """Act on what a transition brought in, once it is as durable as it has to be."""
+        if entry.ready:
+            self.ready.extend(entry.ready)
+        if entry.timers:
+            for delayed in entry.timers:
+                self.set_timer(delayed.due, delayed.id)
+        if entry.asked:
+            self.inputs.ask(entry.asked)
+
+    def set_timer(self, due: float, id_: int) -> None:
+        """Look at this item again when it is due (UTC)."""
+        heapq.heappush(self._timers, (self.clock.deadline(due), id_))
+        self.wake()
+
+    def stop_period(self, reason: str) -> None:
+        """Cancel the steps in flight, if there are any; and let the dispatcher look."""
+        if self.scope is not None:
+            self.scope.cancel(reason=reason)
+        self.wake()
+
+    def crash(self, failure: BaseException) -> None:
+        """The engine can't go on with the run."""
+        if self.failure is None:
+            self.failure = failure
+        self.stop_period("the engine failed")
+
+    # Ends
+
+    def end(self, entry: Entry) -> None:
+        """A transition ended the run: nothing commits after it. `drive` sees it to the disk and tells of it."""
+        self.over = True
+        if self.journal is not None:
+            self.journal.record(entry)
+        self.stop_period("the run has ended")
+
+    def fail(self, error: StoredError, cause: BaseException | None) -> None:
+        """The run fails; what is undone stays so, for another try."""
+        self.cause = cause
+        moment = self.moment()
+        self.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
+        self.end(self.machine.changed("failed", RunStatus.FAILED, moment, error))
+
+    async def post_with_key(self, event: Any, key: str) -> tuple[bool, int | None]:
+        """Reserve a sender's key for an event. Returns whether it was free, and the inbox row that holds the event."""
+        if self.journal is None:
+            if key in self._keys:
+                return False, None
+            self._keys.add(key)
+            return True, None
+        mail = await self.journal.store.post(self.state.run_id, "event", pack_event(self.codec, event), key=key)
+        return mail is not None, None if mail is None else mail.id
+
+    # Driving
+
+    async def drive(self) -> None:
+        """Drive the run until it has ended, or rests and nobody is left to wait for (`leaving`).
+
+        Never raises on behalf of the run: `failure` and the run's state tell what happened. What comes out is a
+        cancellation from outside, a KeyboardInterrupt or SystemExit out of a step, or a bug.
+        """
+        try:
+            if self.journal is not None and self.journal.durability == "async":
+                async with trio.open_nursery() as services:
+                    services.start_soon(self._guarded, self.journal.write_behind)
+                    await self._drive_with_inputs()
+                    services.cancel_scope.cancel()
+            else:
+                await self._drive_with_inputs()
+        finally:
+            await self._leave()
+
+    async def _drive_with_inputs(self) -> None:
+        if not self.inputs.has_handler:
+            await self._guarded(self._drive)
+            return
+        async with trio.open_nursery() as nursery:
+            self.inputs.open(nursery)
+            await self._guarded(self._drive)
+            nursery.cancel_scope.cancel()
+
+    async def _guarded(self, work: Callable[[], Any]) -> None:
+        try:
+            await work()
+        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+            self.crash(failure)
+
+    async def _drive(self) -> None:
+        self._begin()
+        while not self.over and self.failure is None:
+            if self.cancel_reason is not None:
+                self._cancelled(self.cancel_reason[0])
+            elif self.held:
+                if not await self._pause():
+                    return
+            elif len(self.ready):
+                await self._period()
+            elif not await self._rest():
+                return
+        if self.failure is None and self.journal is not None:
+            await self.journal.settle()
+
+    def _begin(self) -> None:
+        """Take up what is undone."""
+        for delivery in self.state.deliveries.values():
+            if delivery.due is not None and delivery.due > self.clock.now():
+                self.set_timer(delivery.due, delivery.id)
+            else:
+                self.ready.extend((delivery,))
+        for delayed in self.state.delayed.values():
+            self.set_timer(delayed.due, delayed.id)
+        self.inputs.ask(self.state.questions.values())
+
+    async def _leave(self) -> None:
+        """Write what is committed and give the run back, also when cancelled; then tell everybody."""
+        if self.journal is not None:
+            with trio.CancelScope(shield=True) as shield:
+                shield.deadline = trio.current_time() + _FLUSH_SECONDS
+                try:
+                    if self.failure is None:
+                        await self.journal.settle()
+                    if not self.over or self.failure is not None:
+                        await self.journal.store.release(self.state.run_id)
+                except Exception as failure:  # noqa: BLE001
+                    self.failure = self.failure or failure
+        stop = self.state.stop if self.failure is None else None
+        self.detached = True
+        self.broadcast.end(stop)  # type: ignore[arg-type]
+        self.notify()
+
+    # Periods
+
+    async def _period(self) -> None:
+        """Run steps until none is ready or in flight."""
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            self.nursery, self.scope = nursery, nursery.cancel_scope
+            if self.state.timeout is not None:
+                nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
+            self._period_began = began
+            self.workers.recruit()
+            try:
+                while self.workers.count or (len(self.ready) and not self.workers.halted):
+                    await self._signal_or_timer()
+                    await self._take_due()
+                    self.workers.recruit()
+            finally:
+                scope, self.scope, self.nursery = self.scope, None, None
+        self._elapsed += trio.current_time() - began
+        self._period_began = None
+        if not self.workers.halted and scope.cancelled_caught:
+            self._timed_out()
+
+    async def _signal_or_timer(self) -> None:
+        if self._timers:
+            with trio.move_on_at(self._timers[0][0]):
+                await self._signalled.receive()
+        else:
+            await self._signalled.receive()
+
+    async def _take_due(self) -> None:
+        """Route the delayed events that are due, and let due retries run."""
+        now = trio.current_time()
+        while self._timers and self._timers[0][0] <= now:
+            await self.standstill.opened()
+            if self.workers.halted:
+                return
+            id_ = heapq.heappop(self._timers)[1]
+            if (delayed := self.state.delayed.get(id_)) is not None:
+                await self.settle(self.machine.due(delayed, self.moment()), "event_received", delayed.event.event_type)
+            elif (delivery := self.state.deliveries.get(id_)) is not None:
+                self.ready.extend((delivery,))
+
+    async def settle(self, entry: Entry, kind: str, event_type: str, taken: int | None = None) -> None:
+        """See a transition that no step made to where its durability wants it, then act on it."""
+        self.recorder.record(kind, entry.at, event_type=event_type)
+        if entry.stop is not None:
+            self.record_stop(entry)
+            return
+        if self.journal is not None:
+            self.journal.record(entry, taken)
+            await self.journal.written()
+        self.absorb(entry)
+        self.wake()
+
+    def record_stop(self, entry: Entry) -> None:
+        """A `StopEvent` has been committed in memory."""
+        assert entry.stop is not None
+        self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
+        self.end(entry)
+
+    def _timed_out(self) -> None:
+        active = tuple(sorted(self.workers.interrupted))
+        moment = self.moment()
+        message = f"run {self.state.run_id!r} took longer than its timeout of {self.state.timeout:g} s"
+        if active:
+            message += f"; in flight: {', '.join(active)}"
+        error = StoredError("RunTimeoutError", message, details=active)
+        self.recorder.record("workflow_timed_out", moment.at, error=message)
+        self.end(self.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
+
+    def _cancelled(self, reason: str | None) -> None:
+        moment = self.moment()
+        message = f"run {self.state.run_id!r} was cancelled" + (f": {reason}" if reason else "")
+        error = StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
+        self.recorder.record("workflow_cancelled", moment.at, error=reason)
+        self.end(self.machine.changed("cancelled", RunStatus.CANCELLED, moment, error))
+
+    # Rests
+
+    async def _pause(self) -> bool:
+        """Stay paused until unpaused or cancelled. False: nobody is left who could."""
+        if self.state.status is not RunStatus.PAUSED:
+            self.recorder.record("workflow_paused", self.clock.now(), error="manual")
+            await self._change("paused", RunStatus.PAUSED)
+        self.paused = True
+        self.notify()
+        try:
+            while self.held and self.cancel_reason is None:
+                if self.leaving or self.failure is not None:
+                    return False
+                await self._signalled.receive()
+        finally:
+            self.paused = False
+        return True
+
+    async def _rest(self) -> bool:
+        """Nothing is ready: wait for what may come. False: nobody is left to wait for."""
+        state = self.state
+        waiting = len(self._timers)
+        if len(state.deliveries) + len(state.delayed) > waiting:
+            # Something is decided and on its way to the disk, and will be ready then.
+            await self._signalled.receive()
+            return True
+        if not waiting and not state.questions and not self.definition.external:
+            self._stalled()
+            return True
+        if not self.inputs.busy or not state.questions:
+            if state.status is not RunStatus.WAITING:
+                if state.questions:
+                    self.recorder.record("workflow_paused", self.clock.now(), error="input")
+                await self._change("waiting", RunStatus.WAITING)
+            if not self._idle():
+                return True
+            self.parked = True
+            self.notify()
+            if self.leaving and self.inputs.open_questions():
+                return False
+        try:
+            await self._signal_or_timer()
+        finally:
+            self.parked = False
+        await self._take_due()
+        if len(self.ready) and state.status is RunStatus.WAITING:
+            self._note(self.machine.changed("woken", RunStatus.RUNNING, self.moment()))
+        return True
+
+    def _idle(self) -> bool:
+        return not (self.over or self.held or self.cancel_reason or self.failure or len(self.ready))
+
+    async def _change(self, kind: str, status: RunStatus) -> None:
+        self._note(self.machine.changed(kind, status, self.moment()))
+        if self.journal is not None:
+            await self.journal.settle()
+
+    def _note(self, entry: Entry) -> None:
+        if self.journal is not None:
+            self.journal.record(entry)
+
+    def unpause(self) -> None:
+        """Let a paused run go on."""
+        self.held = False
+        if self.state.status is RunStatus.PAUSED:
+            moment = self.moment()
+            self.recorder.record("workflow_resumed", moment.at)
+            self._note(self.machine.changed("unpaused", RunStatus.RUNNING, moment))
+        self.wake()
+        self.notify()
+
+    def _stalled(self) -> None:
+        half = self.machine.half_collected()
+        message = (
+            f"run {self.state.run_id!r} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
+        )
+        if half:
+            message += "; half collected: " + "; ".join(half)
+        self.fail(StoredError("RunStalledError", message, details=half), None)

@@ -1,0 +1,104 @@
+"""The questions that a run asks: handed to the input handler, or left to whoever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
+from blazen_trio._state.model import StoredError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import trio
+
+    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._state.model import Question
+
+__all__ = ["InputDesk", "InputHandler"]
+
+InputHandler = Callable[[Any], Awaitable[Any]]
+"""Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
+
+
+class InputDesk:
+    """Hands a run's questions out; each question that has a handler has a task of its own."""
+
+    def __init__(self, dispatcher: Dispatcher, handler: InputHandler | None) -> None:
+        self._dispatcher = dispatcher
+        self._handler = handler
+        self._nursery: trio.Nursery | None = None
+        self._asking: set[str] = set()
+
+    @property
+    def has_handler(self) -> bool:
+        return self._handler is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a handler is at work on a question."""
+        return bool(self._asking)
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """The handler's tasks run here."""
+        self._nursery = nursery
+
+    def open_questions(self) -> list[InputRequestEvent]:
+        """The questions that nobody is at work on, oldest first."""
+        return [
+            question.event  # type: ignore[misc]
+            for question in self._dispatcher.state.questions.values()
+            if question.request_id not in self._asking
+        ]
+
+    def ask(self, questions: Iterable[Question]) -> None:
+        """Questions that are on disk (or in a run without a store)."""
+        d = self._dispatcher
+        for question in questions:
+            d.recorder.record("input_requested", d.clock.now(), event_type=question.event.event_type)
+            d.broadcast.publish(question.event)
+            if self._handler is not None and self._nursery is not None:
+                self._asking.add(question.request_id)
+                d.task_context.copy().run(self._nursery.start_soon, self._ask_handler, question.event)
+
+    async def _ask_handler(self, request: InputRequestEvent) -> None:
+        d = self._dispatcher
+        assert self._handler is not None
+        try:
+            response = await self._handler(request)
+            if response is not None and request.request_id in d.state.questions and not d.over:
+                if not isinstance(response, InputResponseEvent):
+                    response = InputResponseEvent(request.request_id, response)
+                await self.answer(response)
+        except Exception as error:  # noqa: BLE001  # a failing handler fails the run, as a failing step does
+            self._failed(error)
+        finally:
+            self._asking.discard(request.request_id)
+            d.wake()
+            d.notify()
+
+    async def answer(self, response: InputResponseEvent, taken: int | None = None) -> None:
+        """Route an answer; on disk as far as the durability asks when this returns."""
+        d = self._dispatcher
+        await d.standstill.opened()
+        entry = d.machine.answered(response, d.encode, d.moment())
+        await d.settle(entry, "input_received", response.event_type, taken)
+
+    def _failed(self, error: Exception) -> None:
+        d = self._dispatcher
+        if d.over or d.failure is not None:
+            return
+        if d.journal is not None and d.journal.failure is error:
+            d.crash(error)
+            return
+        d.fail(
+            StoredError(
+                "StepFailedError",
+                f"the input handler of run {d.state.run_id!r} failed: {type(error).__name__}: {error}",
+                step="input_handler",
+                attempts=1,
+                error_type=type(error).__name__,
+            ),
+            error,
+        )

@@ -1,0 +1,68 @@
+"""What happens in a run, told to its history and, as lifecycle events, to its streams."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from blazen_trio._definitions.events import LifecycleEvent
+from blazen_trio._state.history import HistoryRecord
+
+if TYPE_CHECKING:
+    from blazen_trio._dispatch.streams import Broadcast
+
+__all__ = ["Recorder"]
+
+_ALWAYS = frozenset(
+    {
+        "workflow_started",
+        "step_failed",
+        "event_rejected",
+        "workflow_completed",
+        "workflow_failed",
+        "workflow_timed_out",
+        "workflow_cancelled",
+    }
+)
+"""What a history tells even when it is off: the start, the end and the failures."""
+
+
+class Recorder:
+    """Keeps a run's history. `detailed` is false where nobody wants more than the start, the end and the failures."""
+
+    def __init__(self, broadcast: Broadcast, *, history: bool, lifecycle: bool) -> None:
+        self._broadcast = broadcast
+        self._history = history
+        self._lifecycle = lifecycle
+        self.detailed = history or lifecycle
+        self.records: list[HistoryRecord] = []
+        self._written = 0
+
+    def load(self, records: list[HistoryRecord], *, written: bool = True) -> None:
+        """Go on with the history of an earlier process; `written`: the store has it."""
+        self.records = records
+        self._written = len(records) if written else 0
+
+    def record(
+        self,
+        kind: str,
+        at: float,
+        *,
+        step: str | None = None,
+        event_type: str | None = None,
+        duration: float | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Note that something happened, at this UTC (seconds since the epoch)."""
+        if self._history or kind in _ALWAYS:
+            sequence = self.records[-1].sequence + 1 if self.records else 1
+            when = dt.datetime.fromtimestamp(at, dt.UTC)
+            self.records.append(HistoryRecord(sequence, when, kind, step, event_type, duration, error))
+        if self._lifecycle:
+            self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
+
+    def take(self) -> list[HistoryRecord]:
+        """The records not taken before, to be stored with the next commit."""
+        fresh = self.records[self._written :]
+        self._written = len(self.records)
+        return fresh

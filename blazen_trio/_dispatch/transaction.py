@@ -1,0 +1,238 @@
+"""One attempt's transaction over the run: what it read, what it will write if it commits, and whether that still holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blazen_trio._state.entry import Collected
+from blazen_trio._state.model import Cell
+from blazen_trio.errors import StateConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._definitions.events import Event
+    from blazen_trio._state.model import Delivery, Payload, RunState
+
+__all__ = ["IMMUTABLE", "Transaction", "make_cell"]
+
+IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes})
+
+
+
+class _Collect(NamedTuple):
+    types: tuple[str, ...]
+    own_type: str
+    event: Event
+    result: list[Event] | None
+    taken: tuple[int, ...]
+    keeps_own: bool
+
+
+class _HandedOut(NamedTuple):
+    key: str
+    value: Any
+    data: bytes
+
+
+def make_cell(codec: Codec, key: str, value: Any) -> Cell:
+    """Encode a state value.
+
+    Raises:
+        SerializationError: It can't be stored.
+    """
+    return Cell(codec.encode_value(value, f"state key {key!r}"), (value,) if type(value) in IMMUTABLE else None)
+
+
+class Transaction:
+    """What a step's `Context` works on. All of it is memory; nothing is seen by others before the commit."""
+
+    __slots__ = (
+        "_codec",
+        "_collects",
+        "_handed_out",
+        "_reads",
+        "_state",
+        "_updates",
+        "closed",
+        "delivery",
+        "fault",
+        "sent",
+        "writes",
+    )
+
+    def __init__(self, delivery: Delivery, state: RunState, codec: Codec) -> None:
+        self.delivery = delivery
+        self.closed = False
+        """Whether the attempt is over, and what is done to this now would be lost."""
+        self.fault: Exception | None = None
+        """What the step was refused, and may have swallowed: it must not commit."""
+        self.sent: list[Any] = []
+        self.writes: dict[str, Cell | None] = {}
+        self._state = state
+        self._codec = codec
+        self._reads: dict[str, Cell | None] = {}
+        self._updates: dict[str, list[tuple[Callable[[Any], Any], Any]]] = {}
+        self._collects: dict[tuple[str, ...], _Collect] = {}
+        self._handed_out: list[_HandedOut] = []
+
+    # State
+
+    def get(self, key: str, default: Any, types: tuple[Any, ...]) -> Any:
+        """The newest decided value, or this attempt's own; `types` is empty or holds the type to give it back as."""
+        if key in self._updates:
+            # Seen by the step, so from here on it is a read and a write like any other.
+            cell = self._state.cells.get(key)
+            self._reads.setdefault(key, cell)
+            self.writes[key] = self._updated(key, self._updates.pop(key), cell)
+        if key in self.writes:
+            cell = self.writes[key]
+        else:
+            cell = self._state.cells.get(key)
+            self._reads.setdefault(key, cell)
+        if cell is None:
+            return default
+        if cell.scalar is not None and not types:
+            return cell.scalar[0]
+        value = self._decode(key, cell, types)
+        if type(value) in IMMUTABLE:
+            if not types:
+                cell.scalar = (value,)
+        else:
+            data = self._codec.encode_value(value, f"state key {key!r}").data if types else cell.payload.data
+            self._handed_out.append(_HandedOut(key, value, data))
+        return value
+
+    def set(self, key: str, value: Any) -> None:
+        cell = make_cell(self._codec, key, value)
+        self._updates.pop(key, None)
+        self.writes[key] = cell
+
+    def delete(self, key: str) -> None:
+        self._updates.pop(key, None)
+        self.writes[key] = None
+
+    def update(self, key: str, fn: Callable[[Any], Any], default: Any) -> None:
+        if key in self.writes:
+            self.writes[key] = self._updated(key, [(fn, default)], self.writes[key])
+        else:
+            self._updates.setdefault(key, []).append((fn, default))
+
+    def _decode(self, key: str, cell: Cell, types: tuple[Any, ...] = ()) -> Any:
+        subject = f"state key {key!r}"
+        if types:
+            return self._codec.decode_value(cell.payload.data, subject, types[0])
+        return self._codec.decode_value(cell.payload.data, subject)
+
+    def _updated(self, key: str, updates: list[tuple[Callable[[Any], Any], Any]], cell: Cell | None) -> Cell:
+        for fn, default in updates:
+            if cell is None:
+                value = default
+            elif cell.scalar is not None:
+                value = cell.scalar[0]
+            else:
+                value = self._decode(key, cell)
+            cell = make_cell(self._codec, key, fn(value))
+        assert cell is not None
+        return cell
+
+    # Collecting
+
+    def collect(self, event: Event, classes: Sequence[type[Event]]) -> list[Event] | None:
+        """The events of these classes in that order once all are there, else `None`."""
+        types = tuple(cls.event_type for cls in classes)
+        if not types:
+            return []
+        if types not in self._collects:
+            own_type = next((cls.event_type for cls in classes if isinstance(event, cls)), None)
+            if own_type is None:
+                return None
+            self._collects[types] = self._look(types, own_type, event)
+        found = self._collects[types].result
+        return None if found is None else list(found)
+
+    def _look(self, types: tuple[str, ...], own_type: str, event: Event) -> _Collect:
+        by_type = self._state.buffers.get((self.delivery.step, types), {})
+        # list(): a step in a thread looks while the loop goes on.
+        waiting = {name: list(by_type.get(name, {}).values()) for name in types}
+        need = Counter(types)
+        if any(len(waiting[name]) + (name == own_type) < count for name, count in need.items()):
+            return _Collect(types, own_type, event, None, (), keeps_own=True)
+        keeps_own = True
+        events: list[Event] = []
+        taken: list[int] = []
+        for name in types:
+            if waiting[name]:
+                first = waiting[name].pop(0)
+                taken.append(first.id)
+                events.append(first.event)
+            else:
+                keeps_own = False
+                events.append(event)
+        return _Collect(types, own_type, event, events, tuple(taken), keeps_own)
+
+    # At the commit
+
+    def footprint(self) -> set[object]:
+        """The keys and buffers that a commit of another step must not change under this attempt."""
+        return {*self._reads, *self._collects}
+
+    def touches(self, footprint: set[object]) -> bool:
+        """Whether this commit would change any of them."""
+        return not footprint.isdisjoint(self.writes.keys() | self._updates.keys() | self._collects.keys())
+
+    def conflict(self) -> str | None:
+        """What this attempt relied on and has changed since, in words; `None`: its commit holds."""
+        cells = self._state.cells
+        for key in self.writes:
+            if key in self._reads and cells.get(key) is not self._reads[key]:
+                return f"state key {key!r}"
+        for seen in self._collects.values():
+            now = self._look(seen.types, seen.own_type, seen.event)
+            if (now.result is None) != (seen.result is None) or now.taken != seen.taken:
+                return f"the collect buffer [{', '.join(seen.types)}]"
+        return None
+
+    def cells(self) -> dict[str, Cell | None] | None:
+        """The writes, updates applied to the newest values.
+
+        Raises:
+            StepOutputError: The step tried to send what it does not declare.
+            StateConflictError: A value that was handed out was changed in place and not set.
+            SerializationError: An updated value can't be stored.
+        """
+        if self.fault is not None:
+            raise self.fault
+        for key, value, data in self._handed_out:
+            if key not in self.writes and key not in self._updates:
+                self._check_unchanged(key, value, data)
+        if self._updates:
+            writes = dict(self.writes)
+            for key, updates in self._updates.items():
+                writes[key] = self._updated(key, updates, self._state.cells.get(key))
+            return writes
+        return self.writes or None
+
+    def _check_unchanged(self, key: str, value: Any, data: bytes) -> None:
+        if self._codec.encode_value(value, f"state key {key!r}").data != data:
+            raise StateConflictError(
+                f"step {self.delivery.step!r} changed the value of state key {key!r} in place: get() hands out a copy, "
+                f"so the change would be lost. Write it back with ctx.set({key!r}, value), or use ctx.update",
+                step_name=self.delivery.step,
+                attempts=self.delivery.attempt,
+                error_type="StateConflictError",
+            )
+
+    def collected(self, payload: Callable[[Event], Payload | None]) -> list[Collected] | tuple[()]:
+        """What to do to the collect buffers; `payload` encodes an event."""
+        return [
+            Collected(
+                seen.types,
+                (seen.own_type, seen.event, payload(seen.event)) if seen.keeps_own else None,
+                seen.taken,
+                self.delivery.step,
+            )
+            for seen in self._collects.values()
+        ]

@@ -1,0 +1,240 @@
+"""Applying a journal entry to a run's state: the one place where it changes.
+
+A live run and the fold of a journal go through the same function, so what is on disk and what is in memory can't
+drift apart. It needs no workflow: an entry says where its events went and which joins it fired.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._state.model import (
+    ID_EPOCH,
+    Buffered,
+    Delayed,
+    Delivery,
+    FanOut,
+    Item,
+    Member,
+    Pending,
+    Question,
+    RunState,
+)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blazen_trio._state.entry import Collected, Entry, Output
+
+__all__ = ["apply_body", "apply_entry", "find_item", "fire", "state_from_first"]
+
+
+def state_from_first(entry: Entry) -> RunState:
+    """The state of a run before its first entry, which names it."""
+    assert entry.created is not None, "the first entry of a journal creates the run"
+    state = RunState(entry.created["run_id"], entry.created["workflow"], entry.created["workflow_version"])
+    state.created = entry.at
+    return state
+
+
+def apply_entry(state: RunState, entry: Entry) -> None:
+    """Apply a whole entry, the joins that it fired included."""
+    apply_body(state, entry)
+    for fan_out_id, join in entry.fired:
+        entry.ready.append(fire(state, fan_out_id, join))
+
+
+def apply_body(state: RunState, entry: Entry) -> None:
+    """Apply all of an entry but the joins that it fired (which can be told only from the state that this makes)."""
+    state.seq = entry.seq
+    state.updated = entry.at
+    state.elapsed = entry.elapsed
+    if entry.created is not None or entry.epoch is not None:
+        _apply_driver(state, entry)
+    if entry.status is not None:
+        state.status = entry.status
+        state.error = entry.error
+    if entry.cells is not None:
+        for key, cell in entry.cells.items():
+            if cell is None:
+                state.cells.pop(key, None)
+            else:
+                state.cells[key] = cell
+    for collected in entry.collected:
+        _apply_collected(state, collected)
+    if entry.stop is not None:
+        _apply_stop(state, entry)
+        return
+    if entry.retry is not None:
+        retry = entry.retry
+        delivery = state.deliveries[retry.id]
+        delivery.attempt, delivery.due, delivery.since = retry.attempt, retry.due, retry.since
+        return
+    group: FanOut | None = state.root
+    before: Item | None = group
+    if entry.done:
+        item = find_item(state, entry.done)
+        _drop(state, item)
+        group = item.group
+        if group is not None:
+            before = item.next
+            group.remove(item)
+    if entry.outputs:
+        _insert(state, entry, entry.outputs, group, before)
+    if entry.fan_out is not None:
+        opened = entry.fan_out
+        fan_out = FanOut(_next_id(state))
+        state.fan_outs[fan_out.id] = fan_out
+        for join in opened.joins:
+            pending = Pending(_next_id(state), fan_out, join)
+            fan_out.pending[join] = pending
+            if group is not None:
+                assert before is not None
+                group.insert(pending, before)
+        _insert(state, entry, opened.outputs, fan_out, fan_out)
+
+
+def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
+    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one.
+
+    Args:
+        fan_out_id: 0 for the root, whose joins' deliveries stay in it, in their first member's place.
+    """
+    fan_out = state.fan_outs[fan_out_id] if fan_out_id else state.root
+    assert fan_out is not None, "only a tracked root fires joins"
+    members = [item for item in fan_out if isinstance(item, Member) and item.join == join]
+    delivery = Delivery(
+        _next_id(state), join, tuple(m.event for m in members), tuple(m.payload for m in members)
+    )
+    if fan_out_id:
+        place: Item = fan_out.pending.pop(join)
+    else:
+        place = members[0]
+    group = place.group
+    if group is not None:
+        group.insert(delivery, place)
+    for member in members:
+        fan_out.remove(member)
+    if fan_out_id:
+        if group is not None:
+            group.remove(place)
+        if not fan_out.pending:
+            # What is left in it reaches no join any more, so its place in the order is of no use.
+            del state.fan_outs[fan_out_id]
+            for item in list(fan_out):
+                item.group = None
+    state.deliveries[delivery.id] = delivery
+    return delivery
+
+
+def _next_id(state: RunState) -> int:
+    id_ = state.next_id
+    state.next_id = id_ + 1
+    return id_
+
+
+def find_item(state: RunState, id_: int) -> Delivery | Delayed | Question:
+    """The undone delivery, delayed event or open question of this id."""
+    item = state.deliveries.get(id_) or state.delayed.get(id_)
+    # Questions are few, and kept by the name that their answers use.
+    return item or next(question for question in state.questions.values() if question.id == id_)
+
+
+def _drop(state: RunState, item: Delivery | Delayed | Question) -> None:
+    if isinstance(item, Delivery):
+        del state.deliveries[item.id]
+    elif isinstance(item, Delayed):
+        del state.delayed[item.id]
+    else:
+        del state.questions[item.request_id]
+
+
+def _insert(
+    state: RunState, entry: Entry, outputs: Iterable[Output], group: FanOut | None, before: Item | None
+) -> None:
+    ready = entry.ready
+    for output in outputs:
+        event, payload = output.event, output.payload
+        if output.due is not None:
+            delayed = Delayed(_next_id(state), event, payload, output.due)
+            state.delayed[delayed.id] = delayed
+            entry.timers = _noted(entry.timers, delayed)
+            if group is not None:
+                group.insert(delayed, before)  # type: ignore[arg-type]
+            continue
+        if output.request_id is not None:
+            question = Question(_next_id(state), event, payload, output.request_id)
+            state.questions[output.request_id] = question
+            entry.asked = _noted(entry.asked, question)
+            if group is not None:
+                group.insert(question, before)  # type: ignore[arg-type]
+        joins = output.joins
+        for step in output.steps:
+            id_ = state.next_id
+            state.next_id = id_ + 1
+            if joins and step in joins:
+                assert group is not None, "a join collects in a fan-out or in a tracked root only"
+                group.insert(Member(id_, step, event, payload), before)  # type: ignore[arg-type]
+                continue
+            delivery = Delivery(id_, step, event, payload)
+            state.deliveries[id_] = delivery
+            ready.append(delivery)
+            if group is not None:
+                group.insert(delivery, before)  # type: ignore[arg-type]
+
+
+def _noted(so_far: list[Any] | tuple[()], item: Any) -> list[Any]:
+    if not so_far:
+        return [item]
+    so_far.append(item)
+    return so_far
+
+
+def _apply_collected(state: RunState, collected: Collected) -> None:
+    key = (collected.step, collected.types)
+    by_type = state.buffers.get(key)
+    if by_type is None:
+        by_type = state.buffers[key] = {}
+    for id_ in collected.taken:
+        for events in by_type.values():
+            if events.pop(id_, None) is not None:
+                break
+    if collected.added is not None:
+        event_type, event, payload = collected.added
+        id_ = _next_id(state)
+        by_type.setdefault(event_type, {})[id_] = Buffered(id_, event, payload)
+    if not any(by_type.values()):
+        del state.buffers[key]
+
+
+def _apply_stop(state: RunState, entry: Entry) -> None:
+    """The run is over: all that is undone is dropped by the commit that stops it."""
+    state.stop, state.stop_payload = entry.stop, entry.stop_payload
+    state.deliveries.clear()
+    state.delayed.clear()
+    state.questions.clear()
+    state.fan_outs.clear()
+    state.buffers.clear()
+    state.root = None
+
+
+def _apply_driver(state: RunState, entry: Entry) -> None:
+    """A process begins to drive the run, for the first time or again."""
+    if entry.epoch is not None:
+        state.epoch = entry.epoch
+        state.next_id = max(state.next_id, entry.epoch * ID_EPOCH + 1)
+        if state.status.ended:
+            # Tried again from its undone deliveries, with fresh attempts.
+            for delivery in state.deliveries.values():
+                delivery.attempt, delivery.due, delivery.since = 1, None, None
+    created = entry.created
+    if created is None:
+        return
+    state.workflow_version = created["workflow_version"]
+    state.timeout = created["timeout"]
+    if "metadata" in created:
+        state.metadata = created["metadata"]
+    if created["root"] and state.root is None:
+        state.root = FanOut(0)
+        loose = [*state.deliveries.values(), *state.delayed.values(), *state.questions.values()]
+        for item in sorted((item for item in loose if item.group is None), key=lambda item: item.id):
+            state.root.insert(item, state.root)

@@ -1,0 +1,137 @@
+"""A journal entry: one transition of a run, with all that applying it again needs, and no more than what changed.
+
+An entry says where each event was routed and which joins fired, so that folding a journal needs no workflow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from blazen_trio._definitions.events import Event
+    from blazen_trio._state.model import Cell, Delayed, Delivery, Payload, Question, StoredError
+    from blazen_trio._state.status import RunStatus
+
+__all__ = ["Collected", "Entry", "FanOutOpened", "Output", "Retry"]
+
+
+class Output:
+    """An event that a transition brings into the run, and where it goes."""
+
+    __slots__ = ("due", "event", "joins", "payload", "request_id", "steps")
+
+    def __init__(
+        self,
+        event: Event,
+        payload: Payload | None = None,
+        steps: tuple[str, ...] = (),
+        joins: tuple[str, ...] = (),
+        due: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        self.event = event
+        self.payload = payload
+        self.steps = steps
+        """The steps that it goes to, in declaration order: each gets a delivery of its own. Empty: recorded, not routed."""
+        self.joins = joins
+        """Those of the steps that are joins: they collect it instead."""
+        self.due = due
+        """UTC, of an event that is to be routed only then (steps and joins are empty)."""
+        self.request_id = request_id
+        """Of an input request: it opens a question."""
+
+
+@attrs.define(eq=False)
+class FanOutOpened:
+    """A returned list: its joins (never empty), and its members."""
+
+    joins: tuple[str, ...]
+    outputs: list[Output]
+
+
+@attrs.define(eq=False)
+class Collected:
+    """What one step did to one of its `ctx.collect` buffers."""
+
+    types: tuple[str, ...]
+    added: tuple[str, Event, Payload | None] | None
+    """The event put in, behind the name of the asked-for type that it fills; `None` where the set was completed with the step's own event, which so never enters."""
+    taken: tuple[int, ...] = ()
+    """The ids of the buffered events that the completed set used up."""
+    step: str = ""
+
+
+@attrs.define(eq=False)
+class Retry:
+    """A delivery that failed and is tried again."""
+
+    id: int
+    attempt: int
+    due: float
+    since: float
+
+
+class Entry:
+    """One transition. `kind` is for people and for the history; what is applied are the other fields."""
+
+    __slots__ = (
+        "asked",
+        "at",
+        "cells",
+        "collected",
+        "created",
+        "done",
+        "elapsed",
+        "epoch",
+        "error",
+        "fan_out",
+        "fired",
+        "history",
+        "kind",
+        "outputs",
+        "ready",
+        "retry",
+        "seq",
+        "status",
+        "step",
+        "stop",
+        "stop_payload",
+        "timers",
+    )
+
+    def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
+        self.seq = seq
+        self.kind = kind
+        """`started`, `committed`, `retried`, `handled` (a failure given to a StepFailedEvent step), `received`, `answered`,
+        `due`, `rejected`, `failed`, `timed_out`, `stalled`, `cancelled`, `paused`, `unpaused`, `waiting`, `woken`, `resumed`."""
+        self.at = at
+        self.elapsed = elapsed
+        self.step: str | None = None
+        """The step that this is about, for people."""
+        self.done = 0
+        """The id of the item that this consumes; the outputs take its place. 0: none; they go to the end of the root."""
+        self.outputs: list[Output] | tuple[()] = ()
+        self.fan_out: FanOutOpened | None = None
+        self.fired: list[tuple[int, str]] | tuple[()] = ()
+        """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this order."""
+        self.cells: dict[str, Cell | None] | None = None
+        """State writes; `None` deletes."""
+        self.collected: list[Collected] | tuple[()] = ()
+        self.retry: Retry | None = None
+        self.stop: Event | None = None
+        self.stop_payload: Payload | None = None
+        self.status: RunStatus | None = None
+        self.error: StoredError | None = None
+        self.epoch: int | None = None
+        self.created: dict[str, Any] | None = None
+        """Of a `started` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
+        kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout."""
+        self.history: list[Any] | tuple[()] = ()
+        self.ready: list[Delivery] = []
+        """The deliveries that applying this made. This and the next two are never stored."""
+        self.asked: list[Question] | tuple[()] = ()
+        """The questions that it opened."""
+        self.timers: list[Delayed] | tuple[()] = ()
+        """The delayed events that it brought in."""

@@ -1,0 +1,422 @@
+"""The run's state machine: what happens next is decided here, without I/O, clock or randomness.
+
+Each method is one transition. It decides, encodes what it brings in (which may fail, and then nothing has happened),
+applies it through `apply`, sees which joins are due by that, and returns the journal entry of all of it:
+
+    what happens                         entry        item consumed     what takes its place
+    -----------------------------------  -----------  ----------------  --------------------------------
+    a run begins                         started      -                 the start event's deliveries
+    a step has run                       committed    its delivery      its outputs; or the run stops
+    a step failed, and is tried again    retried      -                 the same delivery, due later
+    a step failed, a handler takes it    handled      its delivery      the StepFailedEvent's deliveries
+    a step failed for good               failed       -                 - (the delivery stays undone)
+    an event comes in from outside       received     -                 its deliveries, at the root's end
+    a question is answered               answered     the question      the answer's deliveries
+    a delayed event is due               due          the delayed one   its deliveries
+    the run's status changes             the status   -                 -
+
+Every path into the run's memory is one of these entries, so a crash between any two of them leaves a run that goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blazen_trio._definitions.events import (
+    Delayed,
+    DynamicEvent,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from blazen_trio._state.apply import apply_body, find_item, fire, state_from_first
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry
+from blazen_trio._state.status import RunStatus
+from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._definitions.steps import StepDefinition
+    from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState, StoredError
+    from blazen_trio._state.model import Delayed as DelayedItem
+
+    Encode = Callable[[Event], Payload] | None
+
+__all__ = ["Machine", "Moment", "Targets", "begin", "misfits"]
+
+
+class Moment(NamedTuple):
+    """When a transition happens: UTC (seconds since the epoch), and the run's time so far (seconds)."""
+
+    at: float
+    elapsed: float
+
+
+class Targets(NamedTuple):
+    """Where events of a class go: all steps in declaration order, and those of them that are joins."""
+
+    steps: tuple[str, ...]
+    joins: tuple[str, ...]
+
+
+def begin(
+    definition: WorkflowDefinition,
+    run_id: str,
+    event: Event,
+    metadata: Payload,
+    timeout: float | None,
+    encode: Encode,
+    moment: Moment,
+) -> tuple[Machine, Entry]:
+    """Begin a run with its start event; `timeout` in seconds."""
+    entry = Entry(1, "started", moment.at, moment.elapsed)
+    entry.created = {
+        "run_id": run_id,
+        "workflow": definition.name,
+        "workflow_version": definition.version,
+        "metadata": metadata,
+        "root": definition.has_joins,
+        "timeout": timeout,
+    }
+    entry.status = RunStatus.RUNNING
+    entry.epoch = 0
+    machine = Machine(definition, state_from_first(entry))
+    entry.outputs = machine.outputs([event], encode, moment)
+    machine.finish(entry)
+    return machine, entry
+
+
+class Machine:
+    """Decides the transitions of one run of one workflow."""
+
+    def __init__(self, definition: WorkflowDefinition, state: RunState) -> None:
+        self.definition = definition
+        self.state = state
+        self._targets: dict[type[Event], Targets] = {}
+        self._holds: dict[tuple[str, bool], frozenset[str]] = {}
+        self._root_joins = tuple(step.name for step in definition.steps.values() if step.is_join)
+
+    # Outputs
+
+    def targets(self, cls: type[Event]) -> Targets:
+        """Where events of this class go."""
+        targets = self._targets.get(cls)
+        if targets is None:
+            route = self.definition.routes(cls)
+            chosen = {*route.steps, *route.joins}
+            steps = tuple(name for name in self.definition.steps if name in chosen)
+            targets = self._targets[cls] = Targets(steps, route.joins)
+        return targets
+
+    def outputs(self, events: Iterable[Any], encode: Encode, now: Callable[[], float]) -> list[Output]:
+        """Events (some `Delayed`) on their way into the run, encoded. `now` tells UTC, asked only for delayed ones.
+
+        Raises:
+            SerializationError: One of them can't be stored.
+        """
+        outputs = []
+        known = self._targets
+        for event in events:
+            due = None
+            if isinstance(event, Delayed):
+                due = now() + event.seconds
+                event = event.event  # noqa: PLW2901
+            payload = None if encode is None else encode(event)
+            if due is not None:
+                outputs.append(Output(event, payload, due=due))
+                continue
+            cls = type(event)
+            targets = known.get(cls) or self.targets(cls)
+            if isinstance(event, InputRequestEvent):
+                self._check_request(event)
+                outputs.append(Output(event, payload, targets.steps, targets.joins, request_id=event.request_id))
+            else:
+                outputs.append(Output(event, payload, targets.steps, targets.joins))
+        return outputs
+
+    def _check_request(self, event: InputRequestEvent) -> None:
+        if event.request_id in self.state.questions:
+            msg = f"the request_id {event.request_id!r} of a {type(event).__name__} is that of a question already open"
+            raise ValueError(msg)
+
+    # Transitions
+
+    def committed(
+        self,
+        delivery: Delivery,
+        step: StepDefinition,
+        outputs: list[Output] | tuple[()],
+        members: list[Output] | None,
+        moment: Moment,
+        cells: dict[str, Cell | None] | None = None,
+        collected: list[Collected] | tuple[()] = (),
+    ) -> Entry:
+        """A step has run: its delivery is done, its outputs are routed, its writes apply; or it stops the run.
+
+        Args:
+            outputs: What it sent and returned plainly, in that order.
+            members: The members of the fan-out that it returned; `None`: no list.
+            cells: Its state writes; `None` deletes.
+            collected: What it did to its collect buffers.
+        """
+        entry = Entry(self.state.seq + 1, "committed", moment.at, moment.elapsed)
+        entry.step = step.name
+        entry.done = delivery.id
+        entry.cells = cells
+        entry.collected = collected
+        for output in outputs:
+            if isinstance(output.event, StopEvent) and output.due is None:
+                return self._stopped(entry, output, outputs, members)
+        if members is not None:
+            for output in members:
+                if isinstance(output.event, StopEvent) and output.due is None:
+                    return self._stopped(entry, output, outputs, members)
+            joins = self.definition.graph.fired_joins(step.list_emits)
+            if joins:
+                self._check_collectable(step, members, joins)
+                entry.fan_out = FanOutOpened(joins, members)
+            else:
+                # Nothing ever asks for these members' order or end: no fan-out has to be kept.
+                outputs = [*outputs, *members]
+        if outputs and delivery.group is not None:
+            self._check_collectable(step, outputs, delivery.group.pending if delivery.group.id else None)
+        entry.outputs = outputs
+        return self.finish(entry)
+
+    def _stopped(
+        self, entry: Entry, stop: Output, outputs: Sequence[Output], members: Sequence[Output] | None
+    ) -> Entry:
+        entry.kind = "completed"
+        entry.status = RunStatus.COMPLETED
+        entry.stop, entry.stop_payload = stop.event, stop.payload
+        entry.outputs = [
+            Output(output.event, output.payload) for output in (*outputs, *(members or ())) if output is not stop
+        ]
+        return self.finish(entry)
+
+    def _check_collectable(
+        self, step: StepDefinition, outputs: Iterable[Output], pending: Iterable[str] | None
+    ) -> None:
+        if pending is None:
+            return
+        for output in outputs:
+            for join in output.joins:
+                if join not in pending:
+                    raise StepOutputError(
+                        f"step {step.name!r} made a {output.event.event_type} that the join {join!r} can't collect any "
+                        "more: no declared path leads from the elements of the fan-out to it. Declare in the return "
+                        "annotations on the way what the steps really emit",
+                        step_name=step.name,
+                        error_type="StepOutputError",
+                    )
+
+    def retried(self, delivery: Delivery, due: float, since: float, moment: Moment) -> Entry:
+        """A failed delivery is to be tried again when it is due (UTC)."""
+        entry = Entry(self.state.seq + 1, "retried", moment.at, moment.elapsed)
+        entry.step = delivery.step
+        entry.retry = Retry(delivery.id, delivery.attempt + 1, due, since)
+        return self.finish(entry)
+
+    def handled(self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment) -> Entry | None:
+        """A failure goes to the steps that accept it. `None`: there are none."""
+        route = self.definition.failure_handlers(delivery.step)
+        if not route.steps or isinstance(delivery.event, StepFailedEvent):
+            return None
+        entry = Entry(self.state.seq + 1, "handled", moment.at, moment.elapsed)
+        entry.step = delivery.step
+        entry.done = delivery.id
+        entry.outputs = [Output(failure, None if encode is None else encode(failure), tuple(route.steps))]
+        return self.finish(entry)
+
+    def received(self, event: Any, encode: Encode, moment: Moment) -> Entry:
+        """An event comes in from outside, to the end of the root.
+
+        Raises:
+            NoHandlerError: No step accepts it.
+        """
+        inner = event.event if isinstance(event, Delayed) else event
+        if not self.targets(type(inner)).steps:
+            raise self.no_handler(inner)
+        entry = Entry(self.state.seq + 1, "received", moment.at, moment.elapsed)
+        entry.outputs = self.outputs([event], encode, lambda: moment.at)
+        return self._woken(entry)
+
+    def rejected(self, moment: Moment) -> Entry:
+        """An event came in from a sender who could not know that nothing accepts it: only the history tells."""
+        return self.finish(Entry(self.state.seq + 1, "rejected", moment.at, moment.elapsed))
+
+    def answered(self, response: InputResponseEvent, encode: Encode, moment: Moment) -> Entry:
+        """A question is answered; the answer takes its place.
+
+        Raises:
+            InputResponseError: No question of this `request_id` is open.
+            NoHandlerError: No step accepts the answer.
+        """
+        question = self.state.questions.get(response.request_id)
+        if question is None:
+            raise InputResponseError(
+                f"no question with request_id {response.request_id!r} is open in run {self.state.run_id!r}: it is "
+                f"unknown or answered already; open are {sorted(self.state.questions) or 'none'}",
+                run_id=self.state.run_id,
+                request_id=response.request_id,
+            )
+        if not self.targets(type(response)).steps:
+            raise self.no_handler(response)
+        entry = Entry(self.state.seq + 1, "answered", moment.at, moment.elapsed)
+        entry.done = question.id
+        entry.outputs = self.outputs([response], encode, lambda: moment.at)
+        return self._woken(entry)
+
+    def due(self, delayed: DelayedItem, moment: Moment) -> Entry:
+        """A delayed event's time has come."""
+        entry = Entry(self.state.seq + 1, "due", moment.at, moment.elapsed)
+        entry.done = delayed.id
+        event = delayed.event
+        if isinstance(event, StopEvent):
+            entry.kind = "completed"
+            entry.status = RunStatus.COMPLETED
+            entry.stop, entry.stop_payload = event, delayed.payload
+            return self.finish(entry)
+        targets = self.targets(type(event))
+        request_id = event.request_id if isinstance(event, InputRequestEvent) else None
+        entry.outputs = [Output(event, delayed.payload, targets.steps, targets.joins, request_id=request_id)]
+        return self._woken(entry)
+
+    def changed(
+        self,
+        kind: str,
+        status: RunStatus,
+        moment: Moment,
+        error: StoredError | None = None,
+    ) -> Entry:
+        """The run's status changes: paused, unpaused, waiting, woken, cancelled, failed, timed_out, stalled."""
+        entry = Entry(self.state.seq + 1, kind, moment.at, moment.elapsed)
+        entry.status = status
+        entry.error = error
+        return self.finish(entry)
+
+    def resumed(self, timeout: float | None, moment: Moment) -> Entry:
+        """A process goes on with the run: a new epoch, so that no id is ever given twice."""
+        state = self.state
+        entry = Entry(state.seq + 1, "resumed", moment.at, moment.elapsed)
+        entry.epoch = state.epoch + 1
+        entry.status = RunStatus.RUNNING
+        entry.created = {
+            "workflow_version": self.definition.version,
+            "root": self.definition.has_joins,
+            "timeout": timeout,
+        }
+        return self.finish(entry)
+
+    def _woken(self, entry: Entry) -> Entry:
+        if self.state.status is RunStatus.WAITING:
+            entry.status = RunStatus.RUNNING
+        return self.finish(entry)
+
+    def no_handler(self, event: Event) -> NoHandlerError:
+        accepted = sorted({cls.__name__ for step in self.definition.steps.values() for cls in step.accepts})
+        return NoHandlerError(
+            f"no step of workflow {self.definition.name!r} accepts {type(event).__name__}; accepted are "
+            f"{', '.join(accepted)}",
+            run_id=self.state.run_id,
+            event_type=event.event_type,
+        )
+
+    # Joins
+
+    def finish(self, entry: Entry) -> Entry:
+        """Apply an entry, and fire the joins that are due by it."""
+        state = self.state
+        if entry.done:
+            done = find_item(state, entry.done)
+            group = done.group
+            node = None if group is None else done.node
+        else:
+            group, node = state.root, None
+        apply_body(state, entry)
+        if group is None or state.stop is not None:
+            return entry
+        fired: list[tuple[int, str]] = []
+        if entry.fan_out is not None:
+            self._fire_due(state.fan_outs[next(reversed(state.fan_outs))], fired, entry)
+        if node is None or node not in group.live:
+            # While there is another item of this node, nothing that it holds back can be due, nor anything else new.
+            self._fire_due(group, fired, entry)
+        if fired:
+            entry.fired = fired
+        return entry
+
+    def _fire_due(self, group: FanOut, fired: list[tuple[int, str]], entry: Entry) -> None:
+        root = group.id == 0
+        joins = [j for j in self._root_joins if "member:" + j in group.live] if root else list(group.pending)
+        for join in joins:
+            if not any(join in self.holds(node, root) for node in group.live):
+                fired.append((group.id, join))
+                entry.ready.append(fire(self.state, group.id, join))
+
+    def holds(self, node: str, root: bool) -> frozenset[str]:
+        """The joins that a live item of this node holds back."""
+        key = (node, root)
+        held = self._holds.get(key)
+        if held is None:
+            held = self._holds[key] = self._find_holds(node, root)
+        return held
+
+    def _find_holds(self, node: str, root: bool) -> frozenset[str]:
+        definition = self.definition
+        kind, _, name = node.partition(":")
+        if node in definition.steps:
+            return definition.graph.step_holds(node, root)
+        if kind == "member":
+            return frozenset()
+        cls = definition.event_types.get(name)
+        if cls is None:
+            # A class made after the workflow was built: until it is routed it may lead anywhere.
+            return frozenset(self._root_joins)
+        return definition.graph.event_holds(cls, root) if kind == "event" else definition.graph.question_holds(cls, root)
+
+    # What a run that has come to rest is waiting for
+
+    def half_collected(self) -> tuple[str, ...]:
+        """What waits in joins and collect buffers for more, a sentence each."""
+        lines = []
+        for (step, types), by_type in self.state.buffers.items():
+            have = ", ".join(f"{len(events)} {name}" for name, events in by_type.items() if events)
+            lines.append(f"step {step!r} collects [{', '.join(types)}] and has {have}")
+        for fan_out in (*self.state.fan_outs.values(), *([self.state.root] if self.state.root else [])):
+            for node, count in fan_out.live.items():
+                if node.startswith("member:"):
+                    lines.append(f"join {node[7:]!r} has collected {count}")
+        return tuple(lines)
+
+
+def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
+    """Why this workflow can't go on with a stored run: one sentence per undone delivery's unknown step or event."""
+    problems: dict[str, None] = {}
+    known: Mapping[str, object] = definition.steps
+    def check_event(event: object, where: str) -> None:
+        for one in event if isinstance(event, tuple) else (event,):
+            if isinstance(one, DynamicEvent):
+                problems[f"{where} holds an event of type {one.event_type!r}, which the workflow does not know"] = None
+
+    for delivery in state.deliveries.values():
+        if delivery.step not in known:
+            problems[f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"] = None
+        check_event(delivery.event, f"an undone delivery to step {delivery.step!r}")
+    for delayed in state.delayed.values():
+        check_event(delayed.event, "a delayed delivery")
+    for question in state.questions.values():
+        check_event(question.event, "an open question")
+    for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):
+        for node in fan_out.live:
+            join = node.removeprefix("member:")
+            if ":" not in join and join not in known:
+                problems[f"an open fan-out waits for the join {join!r}, which the workflow does not have"] = None
+    for step, _types in state.buffers:
+        if step not in known:
+            problems[f"a collect buffer belongs to step {step!r}, which the workflow does not have"] = None
+    return list(problems)

@@ -1,0 +1,307 @@
+"""What a run consists of: live items in the order of their fan-outs, key/value cells, collect buffers.
+
+Order without paths. The members that a join collects are ordered by where they come from in the tree of steps
+(member index, then output index and step declaration order at each hop), never by time. Such a tree's leaves,
+kept in a linked list per fan-out in which the outputs of a step take that step's place, *are* in that order; so no
+item has to carry its path, and a step costs the same in the first minute and after a year.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from blazen_trio._state.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blazen_trio._definitions.events import Event
+
+__all__ = [
+    "ID_EPOCH",
+    "Buffered",
+    "Cell",
+    "Delayed",
+    "Delivery",
+    "FanOut",
+    "Item",
+    "Member",
+    "Payload",
+    "Pending",
+    "Question",
+    "RunState",
+    "StoredError",
+]
+
+ID_EPOCH: Final = 1 << 32
+"""Ids of items count up from `epoch * ID_EPOCH`. Each resume raises the epoch on disk before any step runs, so an id (and
+with it an idempotency key) that was lost with an unwritten suffix of the journal is never given to another delivery."""
+
+
+class Payload:
+    """An event or a value as JSON bytes; a large one has a digest and is stored once, apart from what refers to it."""
+
+    __slots__ = ("data", "digest")
+
+    def __init__(self, data: bytes, digest: str | None = None) -> None:
+        self.data = data
+        self.digest = digest
+
+
+class Cell:
+    """One committed value of the run's key/value state; never changed, only replaced (so identity tells of a change)."""
+
+    __slots__ = ("payload", "scalar")
+
+    def __init__(self, payload: Payload, scalar: Any = None) -> None:
+        self.payload = payload
+        self.scalar = scalar
+        """A 1-tuple with the value itself where it is an immutable scalar, so that reading it needs no decoding."""
+
+
+class Item:
+    """Something live in a run; `group` is the fan-out it belongs to, `None` where no join can ever ask for its place."""
+
+    __slots__ = ("group", "id", "next", "prev")
+
+    group: FanOut | None
+    prev: Item
+    next: Item
+
+    def __init__(self, id: int) -> None:  # noqa: A002
+        self.id = id
+        self.group = None
+
+    @property
+    def node(self) -> str:
+        """What this item is to the workflow's graph: the name under which it holds joins back."""
+        raise NotImplementedError
+
+
+class Delivery(Item):
+    """An event on its way to one step (a tuple of events, to a join): undone until that step has committed."""
+
+    __slots__ = ("attempt", "due", "event", "payload", "since", "step")
+
+    def __init__(self, id: int, step: str, event: Event | tuple[Event, ...], payload: Any) -> None:  # noqa: A002
+        self.id = id
+        self.group = None
+        self.step = step
+        self.event = event
+        self.payload = payload
+        """The event's `Payload` (a tuple of them for a join), `None` in a run without a store."""
+        self.attempt = 1
+        self.due: float | None = None
+        """UTC, seconds since the epoch, of a delivery that waits for its next attempt."""
+        self.since: float | None = None
+        """UTC, when the first attempt of one that has failed began."""
+
+    @property
+    def node(self) -> str:
+        return self.step
+
+
+class Delayed(Item):
+    """An event that is routed when it is due."""
+
+    __slots__ = ("due", "event", "payload")
+
+    def __init__(self, id: int, event: Event, payload: Payload | None, due: float) -> None:  # noqa: A002
+        super().__init__(id)
+        self.event = event
+        self.payload = payload
+        self.due = due
+        """UTC, seconds since the epoch."""
+
+    @property
+    def node(self) -> str:
+        return "event:" + self.event.event_type
+
+
+class Question(Item):
+    """An open `InputRequestEvent` (of any subclass; a `DynamicEvent` where the class is not at hand)."""
+
+    __slots__ = ("event", "payload", "request_id")
+
+    def __init__(self, id: int, event: Event, payload: Payload | None, request_id: str) -> None:  # noqa: A002
+        super().__init__(id)
+        self.event = event
+        self.payload = payload
+        self.request_id = request_id
+
+    @property
+    def node(self) -> str:
+        return "question:" + self.event.event_type
+
+
+class Member(Item):
+    """An event that a join has collected. It holds no join back; its node only counts."""
+
+    __slots__ = ("event", "join", "payload")
+
+    def __init__(self, id: int, join: str, event: Event, payload: Payload | None) -> None:  # noqa: A002
+        super().__init__(id)
+        self.join = join
+        self.event = event
+        self.payload = payload
+
+    @property
+    def node(self) -> str:
+        return "member:" + self.join
+
+
+class Pending(Item):
+    """The place, in the enclosing fan-out, of what a join of a fan-out will return. To the graph it is that join's delivery already."""
+
+    __slots__ = ("fan_out", "join")
+
+    def __init__(self, id: int, fan_out: FanOut, join: str) -> None:  # noqa: A002
+        super().__init__(id)
+        self.fan_out = fan_out
+        self.join = join
+
+    @property
+    def node(self) -> str:
+        return self.join
+
+
+class FanOut(Item):
+    """An open fan-out, or the run's root: its live items in order, and how many of them hold which joins back.
+
+    It is itself the sentinel of the circular list of its items.
+    """
+
+    __slots__ = ("live", "pending")
+
+    def __init__(self, id: int) -> None:  # noqa: A002
+        super().__init__(id)
+        self.prev = self.next = self
+        self.live: dict[str, int] = {}
+        """How many live items there are of each graph node; absent when there are none."""
+        self.pending: dict[str, Pending] = {}
+        """The joins that it has still to fire, each with its place in the enclosing fan-out. Empty for the root."""
+
+    def __iter__(self) -> Iterator[Item]:
+        item = self.next
+        while item is not self:
+            yield item
+            item = item.next
+
+    def insert(self, item: Item, before: Item) -> None:
+        """Put `item` in front of `before` (of this fan-out; itself for the end)."""
+        item.group = self
+        item.next = before
+        item.prev = before.prev
+        before.prev.next = item
+        before.prev = item
+        node = item.node
+        self.live[node] = self.live.get(node, 0) + 1
+
+    def remove(self, item: Item) -> None:
+        """Take `item` out."""
+        item.prev.next = item.next
+        item.next.prev = item.prev
+        item.group = None
+        node = item.node
+        left = self.live[node] - 1
+        if left:
+            self.live[node] = left
+        else:
+            del self.live[node]
+
+
+class Buffered:
+    """An event in a buffer of `ctx.collect`."""
+
+    __slots__ = ("event", "id", "payload")
+
+    def __init__(self, id: int, event: Event, payload: Payload | None) -> None:  # noqa: A002
+        self.id = id
+        self.event = event
+        self.payload = payload
+
+
+class StoredError:
+    """Why a run ended without a result, as far as it can be stored: `kind` is the class name of one of `blazen_trio.errors`."""
+
+    __slots__ = ("attempts", "details", "error_type", "kind", "message", "step")
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        step: str = "",
+        attempts: int = 0,
+        error_type: str = "",
+        details: tuple[str, ...] = (),
+    ) -> None:
+        self.kind = kind
+        self.message = message
+        self.step = step
+        self.attempts = attempts
+        self.error_type = error_type
+        self.details = details
+        """Active steps of a timeout, half collected events of a stall, the reason of a cancel."""
+
+
+class RunState:
+    """All that there is to know of a run; changed only by applying journal entries."""
+
+    __slots__ = (
+        "buffers",
+        "cells",
+        "created",
+        "delayed",
+        "deliveries",
+        "elapsed",
+        "epoch",
+        "error",
+        "fan_outs",
+        "history",
+        "history_length",
+        "metadata",
+        "next_id",
+        "questions",
+        "root",
+        "run_id",
+        "seq",
+        "status",
+        "stop",
+        "stop_payload",
+        "timeout",
+        "updated",
+        "workflow",
+        "workflow_version",
+    )
+
+    def __init__(self, run_id: str, workflow: str, workflow_version: str) -> None:
+        self.run_id = run_id
+        self.workflow = workflow
+        self.workflow_version = workflow_version
+        self.metadata: Payload = Payload(b"{}")
+        self.created = 0.0
+        self.updated = 0.0
+        self.seq = 0
+        """The number of the last entry applied; the first is 1."""
+        self.epoch = 0
+        self.next_id = 1
+        self.status = RunStatus.QUEUED
+        self.timeout: float | None = None
+        """Seconds that the run may take; `None`: no limit."""
+        self.elapsed = 0.0
+        """Seconds that count against the run's timeout."""
+        self.deliveries: dict[int, Delivery] = {}
+        self.delayed: dict[int, Delayed] = {}
+        self.questions: dict[str, Question] = {}
+        self.fan_outs: dict[int, FanOut] = {}
+        self.root: FanOut | None = None
+        """The root's list, kept only where the workflow has a join."""
+        self.cells: dict[str, Cell] = {}
+        self.buffers: dict[tuple[str, tuple[str, ...]], dict[str, dict[int, Buffered]]] = {}
+        """(step, event types asked for) -> type -> events in order of arrival, by id."""
+        self.stop: Event | None = None
+        self.stop_payload: Payload | None = None
+        self.error: StoredError | None = None
+        self.history: list[Any] = []
+        self.history_length = 0

@@ -1,0 +1,93 @@
+"""What a step handed over, checked against what it declares, and told apart: plain outputs and members of a fan-out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._definitions.events import Delayed, Event
+from blazen_trio.errors import StepOutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blazen_trio._definitions.steps import StepDefinition
+
+__all__ = ["check_returned", "check_sent", "unwrap"]
+
+
+
+def unwrap(output: Any) -> Any:
+    """The event itself of a `Delayed` one."""
+    return output.event if isinstance(output, Delayed) else output
+
+
+def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], list[Any] | None]:
+    """Tell what a step returned apart.
+
+    Returns:
+        The plain outputs, and the members of the fan-out that a returned list opens (`None`: no list). Both may hold
+        `Delayed` events.
+
+    Raises:
+        StepOutputError: It is not an event, a list or tuple of events, or None, or of a type that the step does not declare.
+    """
+    if result is None:
+        return (), None
+    if isinstance(result, (Event, Delayed)):
+        check_plain(step, result, "returned")
+        return (result,), None
+    if type(result) is tuple:
+        if not step.returns_tuple:
+            raise _wrong(step, f"returned a tuple of {_names(result)}")
+        for output in result:
+            check_plain(step, output, "returned")
+        return result, None
+    if type(result) is list:
+        if not step.returns_list:
+            raise _wrong(step, f"returned a list of {_names(result)}")
+        checked: set[type] = set()
+        for output in result:
+            event = unwrap(output)
+            cls = type(event)
+            if cls not in checked:
+                if not isinstance(event, Event) or not step.emits_in_list(cls):
+                    raise _wrong(step, f"returned a list with {_describe(event)} in it")
+                checked.add(cls)
+        return (), list(result)
+    raise _wrong(step, f"returned {_describe(result)}")
+
+
+def check_sent(step: StepDefinition, output: Any) -> None:
+    """Check an event given to `ctx.send`.
+
+    Raises:
+        StepOutputError: It is no event, or of a type that the step does not declare.
+    """
+    check_plain(step, output, "sent")
+
+
+def check_plain(step: StepDefinition, output: Any, verb: str) -> None:
+    event = unwrap(output)
+    if not isinstance(event, Event):
+        raise _wrong(step, f"{verb} {_describe(event)}")
+    if not step.emits_plain(type(event)):
+        raise _wrong(step, f"{verb} {_describe(event)}")
+
+
+def _wrong(step: StepDefinition, what: str) -> StepOutputError:
+    declared = [cls.__name__ for cls in step.emits] + [f"list[{cls.__name__}]" for cls in step.list_emits]
+    return StepOutputError(
+        f"step {step.name!r} {what}, but it declares {' | '.join(declared) or 'no event at all'}: change what it "
+        "returns or sends, or its return annotation (or `@step(emits=...)`). A list of events opens a fan-out and is "
+        "declared as list[...], a tuple as tuple[...]; what `ctx.send` sends is declared outside of any list",
+        step_name=step.name,
+        error_type="StepOutputError",
+    )
+
+
+def _describe(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:80]!r}" if not isinstance(value, Event) else type(value).__name__
+
+
+def _names(values: Iterable[Any]) -> str:
+    return ", ".join(sorted({type(unwrap(value)).__name__ for value in values})) or "nothing"

@@ -1,0 +1,138 @@
+"""What every store checks alike: the arguments of its queries, and that a run's journal has no gap."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import TYPE_CHECKING
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio.errors import RunExistsError, RunLockedError, RunNotFoundError, StaleRunError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio._stores.protocol import Commit
+
+__all__ = [
+    "check_limit",
+    "cutoff",
+    "exists",
+    "following",
+    "in_use",
+    "not_driven",
+    "not_found",
+    "parse_status",
+    "parse_statuses",
+]
+
+_ENDED = tuple(status for status in RunStatus if status.ended)
+
+
+def parse_status(status: RunStatus | str) -> RunStatus:
+    """The status of this name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        return RunStatus(status)
+    except ValueError:
+        known = ", ".join(repr(each.value) for each in RunStatus)
+        msg = f"status={status!r} is no status of a run; the statuses are {known}"
+        raise ValueError(msg) from None
+
+
+def parse_statuses(statuses: Sequence[RunStatus | str] | None) -> tuple[RunStatus, ...]:
+    """These statuses; by default those of the runs that have ended."""
+    if statuses is None:
+        return _ENDED
+    if isinstance(statuses, str):
+        statuses = (statuses,)
+    return tuple(parse_status(status) for status in statuses)
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a page of no rows.
+
+    Raises:
+        ValueError: `limit` is less than 1.
+    """
+    if limit < 1:
+        msg = f"limit={limit}: a page holds at least one run"
+        raise ValueError(msg)
+
+
+def cutoff(older_than: dt.timedelta | dt.datetime) -> float:
+    """The instant meant by an age or an instant: UTC, seconds since the epoch.
+
+    Raises:
+        ValueError: The instant has no time zone.
+    """
+    if isinstance(older_than, dt.timedelta):
+        return time.time() - older_than.total_seconds()
+    if older_than.tzinfo is None:
+        msg = "older_than= is a datetime without a time zone; say which, e.g. datetime.now(timezone.utc)"
+        raise ValueError(msg)
+    return older_than.timestamp()
+
+
+def following(commit: Commit, stored: int | None) -> int | None:
+    """The sequence number of the run's last entry once this is stored after the entry `stored`.
+
+    Raises:
+        StaleRunError: The store has these entries already: somebody else wrote them.
+        StoreError: Entries are missing in between.
+    """
+    if commit.entries:
+        first = commit.entries[0][0]
+        if stored is not None and first <= stored:
+            raise StaleRunError(
+                f"run {commit.run_id!r}: entry {first} is stored already (the last one is {stored}); somebody else "
+                "went on with this run. Take it up from the store with resume_from",
+                run_id=commit.run_id,
+            )
+        expected = first if stored is None else stored + 1
+        for seq, _ in commit.entries:
+            if seq != expected:
+                raise StoreError(
+                    f"run {commit.run_id!r}: entry {seq} was to be stored where entry {expected} belongs; "
+                    "entries are stored in order and without a gap",
+                    run_id=commit.run_id,
+                )
+            expected += 1
+        stored = expected - 1
+    if commit.snapshot is not None:
+        stored = commit.snapshot.seq if stored is None else max(stored, commit.snapshot.seq)
+    return stored
+
+
+def not_found(run_id: str) -> RunNotFoundError:
+    """There is no such run."""
+    return RunNotFoundError(f"the store has no run {run_id!r}; list_runs() tells which it has", run_id=run_id)
+
+
+def exists(run_id: str) -> RunExistsError:
+    """There is such a run already."""
+    return RunExistsError(
+        f"the store has a run {run_id!r} already; go on with it by resume_from, or choose another run_id",
+        run_id=run_id,
+    )
+
+
+def in_use(run_id: str, owner: str) -> RunLockedError:
+    """Somebody drives it."""
+    return RunLockedError(
+        f"run {run_id!r} is being driven by {owner}; it can be taken up once that has ended, or is known to be dead",
+        run_id=run_id,
+        owner=owner,
+    )
+
+
+def not_driven(run_id: str) -> StaleRunError:
+    """We don't drive it, so we must not write to it."""
+    return StaleRunError(
+        f"this store does not drive run {run_id!r} (any more), so nothing was written to it: the run was given back, "
+        "or another process took it over. Take it up again with resume_from",
+        run_id=run_id,
+    )

@@ -1,0 +1,80 @@
+"""Reading a stored run: the fold of its journal, and the queries that every store answers the same way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blazen_trio._codec.codec import PLAIN
+from blazen_trio._codec.entries import decode_entry, decode_history
+from blazen_trio._codec.snapshot import Snapshot, decode_state
+from blazen_trio._state.apply import apply_entry, state_from_first
+from blazen_trio.errors import StoreError
+
+if TYPE_CHECKING:
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.model import RunState
+    from blazen_trio._stores.protocol import StoredRun
+
+__all__ = ["StoreQueries", "fold"]
+
+
+def fold(stored: StoredRun, codec: Codec) -> RunState:
+    """The state of a stored run: its snapshot with the journal applied to it.
+
+    Raises:
+        StoreError: The journal has a gap, or does not fit the snapshot.
+        SerializationError: Something in it can't be read.
+    """
+    run_id = stored.info.run_id
+    state = decode_state(stored.snapshot[1], stored.blobs, codec) if stored.snapshot is not None else None
+    for seq, data in stored.entries:
+        entry = decode_entry(data, stored.blobs, codec)
+        if state is None:
+            if entry.created is None or "run_id" not in entry.created:
+                msg = f"the journal of run {run_id!r} begins with entry {seq}, and no snapshot holds what came before"
+                raise StoreError(msg, run_id=run_id)
+            state = state_from_first(entry)
+        if entry.seq != seq or seq != state.seq + 1:
+            msg = f"the journal of run {run_id!r} has entry {entry.seq} at {seq} after entry {state.seq}: it has a gap"
+            raise StoreError(msg, run_id=run_id)
+        try:
+            apply_entry(state, entry)
+        except (KeyError, IndexError, StopIteration, AssertionError, AttributeError) as error:
+            msg = f"entry {seq} of run {run_id!r} ({entry.kind}) does not fit what came before it: {error!r}"
+            raise StoreError(msg, run_id=run_id) from error
+    if state is None:
+        msg = f"nothing is stored of run {run_id!r} but its row"
+        raise StoreError(msg, run_id=run_id)
+    state.history = history_of(stored)
+    state.history_length = max(state.history_length, len(state.history))
+    return state
+
+
+def history_of(stored: StoredRun) -> list[HistoryRecord]:
+    """A stored run's history."""
+    return [record for data in stored.history for record in decode_history(data)]
+
+
+class StoreQueries:
+    """What users ask of a store and `load` can answer."""
+
+    async def load(self, run_id: str) -> StoredRun:
+        """Read all of a run, whoever drives it, as of one moment."""
+        raise NotImplementedError
+
+    async def load_snapshot(self, run_id: str) -> Snapshot:
+        """The run as it is stored now, whoever drives it; needs no workflow.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        return Snapshot.from_state(fold(await self.load(run_id), PLAIN))
+
+    async def history(self, run_id: str) -> list[HistoryRecord]:
+        """The run's history, oldest first.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        return history_of(await self.load(run_id))

@@ -1,0 +1,50 @@
+"""Opening a store, without loading a database library before one is opened."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import sqlalchemy as sa
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["open_store"]
+
+
+@asynccontextmanager
+async def open_store(
+    url_or_engine: str | sa.URL | sa.Engine,
+    *,
+    lease_ttl: float = 15.0,
+    busy_timeout: float = 5.0,
+    migrate: bool = False,
+) -> AsyncIterator[SqlStore]:
+    """Open a store in a database, for as long as the block lasts.
+
+    An SQLite file is created and its schema upgraded by itself; its directory has to exist. Leaving the block writes
+    what was handed over, and gives back the runs that this opening drives.
+
+    Args:
+        url_or_engine: `"sqlite:///runs.db"` or another of SQLAlchemy's URLs, or an engine of yours, which stays yours.
+        lease_ttl: After how many seconds without a sign of life a vanished machine's runs may be taken over.
+            A process that died on the same machine is known to be dead at once.
+        busy_timeout: For how many seconds a commit waits for a lock that another program holds, before it is tried again.
+        migrate: Whether to create or upgrade a server's schema too, and to add the tables to a file that has others.
+
+    Raises:
+        ValueError: The URL names a database that can't be used.
+        SchemaError: The schema is not the one needed, or this is no database of ours.
+        StoreError: The database can't be opened.
+    """
+    if lease_ttl <= 0:
+        msg = f"lease_ttl={lease_ttl}: a lease lasts some seconds"
+        raise ValueError(msg)
+    # Here and not above: `import blazen_trio` needs no database library.
+    from blazen_trio._stores.sql.store import open_sql_store
+
+    async with open_sql_store(url_or_engine, lease_ttl=lease_ttl, busy_timeout=busy_timeout, migrate=migrate) as store:
+        yield store

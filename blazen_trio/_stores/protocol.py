@@ -1,0 +1,240 @@
+"""What a checkpoint store is to the engine: an append-only journal per run, with snapshots, leases and an inbox.
+
+Stores deal in bytes and know nothing of what they mean; `blazen_trio.testing.check_store` proves one right.
+"""
+
+from __future__ import annotations
+
+import datetime as dt  # noqa: TC003  # attrs resolves it
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+from blazen_trio._state.status import RunStatus  # noqa: TC001
+
+__all__ = ["CheckpointStore", "Commit", "Mail", "NewRun", "RunInfo", "SnapshotRow", "StoredRun"]
+
+
+@attrs.frozen
+class RunInfo:
+    """A stored run, in a line.
+
+    Attributes:
+        run_id: Its id.
+        workflow: The workflow's name.
+        version: The workflow's version that started or last resumed it.
+        status: Where it stands.
+        created: When it was stored first, UTC.
+        updated: When its status was written last, UTC.
+        error: Why it failed, or `None`.
+    """
+
+    run_id: str
+    workflow: str
+    version: str
+    status: RunStatus
+    created: dt.datetime
+    updated: dt.datetime
+    error: str | None = None
+
+
+@attrs.frozen
+class NewRun:
+    """What a run's row is made of. Times are UTC, seconds since the epoch."""
+
+    workflow: str
+    version: str
+    created: float
+
+
+@attrs.frozen
+class SnapshotRow:
+    """A folded journal: replaces all entries up to and with `seq`, and all earlier snapshots.
+
+    Attributes:
+        seq: The last entry that it holds.
+        data: The snapshot.
+        keep: The digests of the blobs still referred to; all others of the run are dropped.
+    """
+
+    seq: int
+    data: bytes
+    keep: frozenset[str]
+
+
+@attrs.frozen
+class Commit:
+    """One append to one run, stored whole or not at all.
+
+    Attributes:
+        run_id: The run.
+        entries: (seq, bytes) of the journal entries, in order, without a gap to what is stored.
+        blobs: Large values that the entries or the snapshot refer to, by digest; some may be stored already.
+        snapshot: A snapshot to be stored with the entries, or `None`.
+        history: (sequence of its first record, bytes) to be added to the run's history, or `None`.
+        taken: Ids of the inbox rows that the entries took.
+        status: The run's new status, or `None` where it stays.
+        error: Why it failed, with the status.
+        version: The workflow's version, where it changed.
+        at: UTC, seconds since the epoch.
+        release: Whether the run is given back: nobody drives it then.
+    """
+
+    run_id: str
+    entries: Sequence[tuple[int, bytes]] = ()
+    blobs: Mapping[str, bytes] = attrs.field(factory=dict)
+    snapshot: SnapshotRow | None = None
+    history: tuple[int, bytes] | None = None
+    taken: Sequence[int] = ()
+    status: RunStatus | None = None
+    error: str | None = None
+    version: str | None = None
+    at: float = 0.0
+    release: bool = False
+
+
+@attrs.frozen
+class Mail:
+    """A row of a run's inbox.
+
+    Attributes:
+        id: Its id, given by the store; taken by it, never by a watermark.
+        kind: `event`, `response`, `pause`, `unpause` or `cancel`.
+        data: What is in it.
+        key: What its sender named it, to be accepted once only.
+    """
+
+    id: int
+    kind: str
+    data: bytes
+    key: str | None = None
+
+
+@attrs.frozen
+class StoredRun:
+    """All that is stored of a run.
+
+    Attributes:
+        info: Its row.
+        snapshot: The newest snapshot's (seq, bytes), or `None`.
+        entries: (seq, bytes) of the journal after it, without a gap.
+        blobs: The large values that they refer to, by digest.
+        history: The bytes given as `Commit.history`, in order.
+        inbox: What nobody has taken yet, in order of its ids.
+    """
+
+    info: RunInfo
+    snapshot: tuple[int, bytes] | None
+    entries: Sequence[tuple[int, bytes]]
+    blobs: Mapping[str, bytes]
+    history: Sequence[bytes] = ()
+    inbox: Sequence[Mail] = ()
+
+
+class CheckpointStore(Protocol):
+    """Where runs are kept. One opening of a store holds one lease, and every run that it drives names that lease.
+
+    Cancellation: `Cancelled` raised out of `create`, `claim` or `post` means that nothing was written; once such a call
+    has begun to write it can't be cancelled any more. `commit` and `release` can't be cancelled at all (not even by a
+    cancellation that is pending when they are called): what they are given has been decided already. Faults that are likely to pass are
+    retried within bounds; what remains is a `StoreError`, and then nothing is known of what was to be written.
+    """
+
+    async def create(self, run: NewRun, first: Commit) -> None:
+        """Commit a new run with its first entry, driven by this opening (unless `first.release`).
+
+        Raises:
+            RunExistsError: There is a run of this id.
+        """
+        ...
+
+    async def claim(self, run_id: str) -> StoredRun:
+        """Make this opening the run's driver, and read all of it. A completed run is read and not claimed.
+
+        Takes over from an opening that is known to be dead: that declares the whole of its lease dead.
+
+        Raises:
+            RunNotFoundError: There is none.
+            RunLockedError: Somebody alive drives it, this opening included.
+        """
+        ...
+
+    async def commit(self, commit: Commit) -> None:
+        """Append to a run that this opening drives; on disk when it returns.
+
+        What is given first is stored first: the calls for one run are stored in the order in which they were made,
+        each before its first suspension, and once one has failed all later ones of that run fail.
+
+        Raises:
+            StaleRunError: This opening does not drive the run (any more); nothing was written.
+        """
+        ...
+
+    async def release(self, run_id: str) -> None:
+        """Give the run back: nobody drives it then. Nothing happens where this opening does not drive it."""
+        ...
+
+    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None) -> Mail | None:
+        """Commit a row to the run's inbox, whoever drives it. `None`: a row with this key was posted before.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        ...
+
+    async def load(self, run_id: str) -> StoredRun:
+        """Read all of a run, whoever drives it, as of one moment.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        ...
+
+    async def list_runs(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        workflow: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[RunInfo]:
+        """The stored runs, ordered by when they were created, oldest first.
+
+        Args:
+            status: Only those.
+            workflow: Only those of this name.
+            limit: At most so many.
+            after: Only those that come after this run: the last id of the page before.
+        """
+        ...
+
+    async def get_run(self, run_id: str) -> RunInfo:
+        """One run's line.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        ...
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete all that is stored of a run.
+
+        Raises:
+            RunNotFoundError: There is none.
+            RunLockedError: Somebody alive drives it.
+        """
+        ...
+
+    async def purge(
+        self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
+    ) -> int:
+        """Delete the runs last updated longer ago than that, and tell how many.
+
+        Args:
+            older_than: An age, or an instant (with its time zone).
+            status: Only those of these; by default all that have ended. Runs that somebody drives are never deleted.
+        """
+        ...

@@ -1,0 +1,184 @@
+"""The writer's side of the database: batches of jobs, each in one transaction, fenced by our lease."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from blazen_trio._stores import arguments
+from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.jobs import Append, Driven, Job
+from blazen_trio._stores.sql.schema import lease, runs
+from blazen_trio._stores.sql.statements import Statements
+from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
+from blazen_trio.errors import WorkflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine.interfaces import DBAPICursor
+
+__all__ = ["Batches"]
+
+_ATTEMPTS = 3
+_PAUSE = 0.05  # seconds between the first two attempts; twice as long after each
+
+
+class Batches:
+    """Writes jobs over one connection, which it keeps. Used by one thread at a time.
+
+    Attributes:
+        driven: The runs that this opening drives. Only this class changes it.
+        lease_id: Our lease, `None` while there is none.
+        batches: How many transactions were committed.
+        commits: How many jobs were, in them.
+        bytes: How many bytes of payload.
+        largest: The most jobs in one of them.
+    """
+
+    def __init__(self, engine: sa.Engine, *, lease_ttl: float, busy_timeout: float) -> None:
+        self.driven: dict[str, Driven] = {}
+        self.lease_id: int | None = None
+        self.batches = self.commits = self.bytes = self.largest = 0
+        self._engine = engine
+        self._lease_ttl = int(lease_ttl * 1_000_000)
+        self._busy_timeout = busy_timeout
+        self._statements = Statements(engine.dialect)
+        self._connection: sa.Connection | None = None
+        self._cursor: DBAPICursor | None = None
+        # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
+        # because the first to get it never committed.
+        self._number = secrets.randbits(62)
+
+    def write(self, jobs: Sequence[Job]) -> None:
+        """Write these in one transaction, and leave in each its result or its error.
+
+        Where the fault lies in one of them, they are written one by one instead.
+        """
+        try:
+            self._try(jobs)
+        except LeaseLostError:
+            self._forget()
+            others = [job for job in jobs if not isinstance(job, Append)]
+            for job in jobs:
+                if isinstance(job, Append):
+                    job.error = arguments.not_driven(job.driven.run_id)
+            if others:
+                self.write(others)
+        except Exception as error:  # noqa: BLE001  # whatever it was, each waiter is told
+            if len(jobs) > 1 and dialects.is_record_fault(error):
+                for job in jobs:
+                    self.write([job])
+                return
+            self._drop_connection()
+            for job in jobs:
+                job.error = job.failed(error)
+
+    def close(self) -> None:
+        """Give the lease and all its runs back. If that fails, the lease expires by itself."""
+        if self.lease_id is not None:
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection, _ = self._connect()
+                with connection.begin():
+                    connection.execute(sa.update(runs).where(runs.c.owner == self.lease_id).values(owner=None))
+                    connection.execute(sa.delete(lease).where(lease.c.lease_id == self.lease_id))
+        self.driven.clear()
+        self._drop_connection()
+
+    def _forget(self) -> None:
+        """Our lease is lost: drive nothing, and take a new one when one is needed."""
+        self.lease_id = None
+        for driven in self.driven.values():
+            driven.failed = driven.failed or arguments.not_driven(driven.run_id)
+        self.driven.clear()
+
+    def _try(self, jobs: Sequence[Job]) -> None:
+        """Write them, waiting for locks that others hold."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._write(jobs)
+            except Exception as error:
+                if attempt == _ATTEMPTS or not dialects.is_busy(error):
+                    raise
+                time.sleep(_PAUSE * 2 ** (attempt - 1))
+            else:
+                return
+
+    def _write(self, jobs: Sequence[Job]) -> None:
+        connection, cursor = self._connect()
+        self._number += 1
+        begun = connection.begin()
+        transaction = Transaction(
+            connection,
+            cursor,
+            self._statements,
+            lease_id=self.lease_id,
+            number=self._number,
+            lease_ttl=self._lease_ttl,
+        )
+        try:
+            transaction.fence()
+            for job in jobs:
+                job.error = None
+                try:
+                    job.result = job.apply(transaction)
+                except WorkflowError as refusal:
+                    job.error = refusal
+            transaction.flush()
+        except BaseException:
+            begun.rollback()
+            raise
+        try:
+            begun.commit()
+        except Exception:
+            if not self._landed(transaction):
+                raise
+        self._settle(jobs, transaction)
+
+    def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
+        """They are on disk."""
+        self.lease_id = transaction.lease_id
+        written = [job for job in jobs if job.error is None]
+        for job in written:
+            job.done(self.driven)
+        if jobs:
+            self.batches += 1
+            self.commits += len(written)
+            self.bytes += sum(job.size for job in written)
+            self.largest = max(self.largest, len(jobs))
+
+    def _landed(self, transaction: Transaction) -> bool:
+        """Whether a transaction whose COMMIT failed is on disk all the same: its lease says which was the last."""
+        self._drop_connection()
+        if transaction.lease_id is None:
+            return False
+        connection, _ = self._connect()
+        begun = connection.begin()
+        try:
+            query = sa.select(lease.c.batch).where(lease.c.lease_id == transaction.lease_id)
+            return connection.execute(query).scalar() == self._number
+        finally:
+            begun.rollback()
+
+    def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
+        if self._connection is None or self._cursor is None:
+            connection = self._engine.connect().execution_options(blazen_trio_role="writer")
+            dialects.prepare_writer(connection, self._busy_timeout)
+            self._connection, self._cursor = connection, connection.connection.cursor()
+        return self._connection, self._cursor
+
+    def _drop_connection(self) -> None:
+        """Close the connection, whatever state it is in; the next use opens another."""
+        connection, self._connection, self._cursor = self._connection, None, None
+        if connection is not None:
+            # An unfinished transaction would hold its locks for as long as anything refers to its cursor.
+            with contextlib.suppress(Exception):
+                connection.connection.rollback()
+            with contextlib.suppress(Exception):
+                connection.invalidate()
+            with contextlib.suppress(Exception):
+                connection.close()

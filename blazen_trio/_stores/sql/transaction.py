@@ -1,0 +1,194 @@
+"""One transaction of the writer: what is gathered to be written in few statements, and what is done at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.leases import Holder
+from blazen_trio._stores.sql.queries import micros
+from blazen_trio._stores.sql.schema import PART_SIZE, PLAIN, STATUS_CODES, lease, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine.interfaces import DBAPICursor
+
+    from blazen_trio._stores.protocol import Commit, SnapshotRow
+    from blazen_trio._stores.sql.statements import Statement, Statements
+
+__all__ = ["LeaseLostError", "Transaction"]
+
+
+class LeaseLostError(Exception):
+    """Our lease was declared dead: nothing may be written under it."""
+
+
+class Transaction:
+    """What is written in one transaction, in the writer's thread.
+
+    Attributes:
+        connection: The connection, in a transaction, for statements that are rarely run.
+        lease_id: The lease under which is written, or `None` while this opening has none.
+    """
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        cursor: DBAPICursor,
+        statements: Statements,
+        *,
+        lease_id: int | None,
+        number: int,
+        lease_ttl: int,
+    ) -> None:
+        self.connection = connection
+        self.lease_id = lease_id
+        self._cursor = cursor
+        self._sql = statements
+        self._number = number
+        self._lease_ttl = lease_ttl
+        self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
+
+    @property
+    def dialect(self) -> str:
+        """The name of the database's dialect."""
+        return self.connection.dialect.name
+
+    def fence(self) -> None:
+        """Renew our lease, and with it make sure that we still may write.
+
+        Raises:
+            LeaseLostError: We may not.
+        """
+        row = (self._lease_ttl, self._number, self.lease_id)
+        if self.lease_id is not None and self._sql.renew.execute(self._cursor, row) != 1:
+            raise LeaseLostError
+
+    def take_lease(self) -> int:
+        """Our lease, a new one if we have none."""
+        if self.lease_id is None:
+            holder = Holder.this_process()
+            clock = dialects.now(self.dialect)
+            # What was declared dead a day ago has long been noticed by its holder, if that lives.
+            long_dead = (lease.c.state == 0) & (lease.c.expires < clock - 86_400_000_000)
+            self.connection.execute(sa.delete(lease).where(long_dead))
+            row = sa.insert(lease).values(
+                state=1,
+                expires=clock + self._lease_ttl,
+                batch=self._number,
+                host=holder.host,
+                boot=holder.boot,
+                pid_namespace=holder.pid_namespace,
+                pid=holder.pid,
+                started=holder.started,
+            )
+            key = self.connection.execute(row).inserted_primary_key
+            assert key is not None  # an INSERT of one row has one
+            self.lease_id = int(key[0])
+        return self.lease_id
+
+    def depose(self, lease_id: int) -> str | None:
+        """Declare a lease dead, if its holder is, and orphan all its runs; otherwise who holds it."""
+        clock = dialects.now(self.dialect)
+        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(lease.c.lease_id == lease_id)
+        row = self.connection.execute(query).mappings().first()
+        if row is not None and row["state"] == 1:
+            holder = Holder.of_row(row)
+            if not (row["expired"] or holder.known_dead()):
+                return str(holder)
+            # Its holder may have renewed it since we looked: then it lives.
+            unchanged = (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.expires == row["expires"])
+            if self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
+                return str(holder)
+        self.connection.execute(sa.update(runs).where(runs.c.owner == lease_id).values(owner=None))
+        return None
+
+    def find(self, run_id: str) -> int | None:
+        """The number of this run, if there is one."""
+        self._sql.find_run.execute(self._cursor, (run_id,))
+        row = self._cursor.fetchone()
+        return None if row is None else int(row[0])
+
+    def add_run(self, *values: Any) -> int:
+        """Write a run's row, and tell its number."""
+        self._sql.add_run.execute(self._cursor, values)
+        return dialects.insert_id(self._cursor, self.dialect)
+
+    def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int | None:
+        """Write a row of an inbox, and tell its id; `None` where the key was used before."""
+        if key is not None and self._sql.add_key.execute(self._cursor, (run_no, key)) != 1:
+            return None
+        self._sql.add_mail.execute(self._cursor, (run_no, kind, key, PLAIN, data))
+        return dialects.insert_id(self._cursor, self.dialect)
+
+    def give_back(self, run_no: int, lease_id: int) -> None:
+        """Nobody drives this run then, if this lease did."""
+        self._gather(self._sql.give_back, (run_no, lease_id))
+
+    def append(self, run_no: int, commit: Commit) -> None:
+        """Gather what a commit appends to a run."""
+        if commit.snapshot is not None:
+            # It deletes what it replaces, but nothing that comes after it: so it has its place in the order.
+            self.flush()
+        sql = self._sql
+        for seq, data in commit.entries:
+            self._gather_parts(sql.add_entry, run_no, seq, data)
+        for digest, data in commit.blobs.items():
+            self._gather_parts(sql.add_blob, run_no, digest, data)
+        if commit.history is not None:
+            self._gather_parts(sql.add_history, run_no, *commit.history)
+        for mail_id in commit.taken:
+            self._gather(sql.take_mail, (mail_id, run_no))
+        if commit.snapshot is not None:
+            self.flush()
+            self._fold(run_no, commit.snapshot, commit.snapshot.keep | commit.blobs.keys())
+
+    def set_row(self, run_no: int, commit: Commit) -> None:
+        """Gather what a commit changes in a run's row."""
+        if commit.status is not None:
+            row = (STATUS_CODES[commit.status], commit.error, micros(commit.at), run_no)
+            self._gather(self._sql.set_status, row)
+        if commit.version is not None:
+            self._gather(self._sql.set_version, (commit.version, run_no))
+        if commit.release and self.lease_id is not None:
+            self.give_back(run_no, self.lease_id)
+
+    def flush(self) -> None:
+        """Write what was gathered, one statement for all rows of a kind."""
+        for statement, rows in self._gathered.items():
+            statement.execute_many(self._cursor, rows)
+        self._gathered.clear()
+
+    def _gather(self, statement: Statement, row: tuple[Any, ...]) -> None:
+        rows = self._gathered.get(statement)
+        if rows is None:
+            self._gathered[statement] = [row]
+        else:
+            rows.append(row)
+
+    def _gather_parts(self, statement: Statement, run_no: int, key: int | str, data: bytes) -> None:
+        if len(data) <= PART_SIZE:
+            self._gather(statement, (run_no, key, 0, PLAIN, data))
+        else:
+            for part, piece in enumerate(_pieces(data)):
+                self._gather(statement, (run_no, key, part, PLAIN, piece))
+
+    def _fold(self, run_no: int, snapshot: SnapshotRow, keep: frozenset[str]) -> None:
+        """Put a snapshot in the place of what it replaces."""
+        sql, cursor = self._sql, self._cursor
+        sql.fold_entries.execute(cursor, (run_no, snapshot.seq))
+        self._gather_parts(sql.add_snapshot, run_no, snapshot.seq, snapshot.data)
+        self.flush()
+        sql.drop_snapshots.execute(cursor, (run_no, snapshot.seq))
+        sql.digests.execute(cursor, (run_no,))
+        unused = [(run_no, digest) for (digest,) in cursor.fetchall() if digest not in keep]
+        if unused:
+            sql.drop_blob.execute_many(cursor, unused)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), PART_SIZE):
+        yield data[start : start + PART_SIZE]

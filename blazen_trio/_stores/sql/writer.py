@@ -1,0 +1,188 @@
+"""The hand-over from Trio to the writer's thread, and back.
+
+One thread writes everything: it takes all that waits, writes it in one transaction, and wakes the waiters with one call
+into the loop. There is no timer: a batch is what arrived while the last one was being written.
+
+A waiter that has handed its job over can't be cancelled any more, as the job may be on disk already. So every path
+has to settle every waiter: the thread settles each batch, and when the thread ends, for whatever reason, `run` settles
+the rest.
+
+A loop that never rests starves the thread: Trio gives the GIL away for a moment in each turn, so the thread's claim to it
+starts anew each time and is never granted. `pace` therefore, and only while a batch is overdue beside a busy loop, sleeps for
+a moment with the GIL given away.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from blazen_trio.errors import StoreError
+
+if TYPE_CHECKING:
+    from blazen_trio._stores.sql.batches import Batches
+    from blazen_trio._stores.sql.jobs import Job
+
+__all__ = ["Writer"]
+
+_BATCH_BYTES = 4 * 1024 * 1024
+_TICK = 0.003  # seconds between two looks at whether a batch is overdue
+_GIVEN = 0.00005  # seconds for which the GIL is given away
+_RESTED = 0.0002  # seconds: a turn of the loop that is shorter has left the thread alone
+_CLOSE = None  # the last thing in the queue
+
+
+def _refuse_abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
+
+
+class Writer:
+    """Takes jobs from tasks and has them written by a thread.
+
+    Args:
+        batches: What writes them.
+        renew_every: How often an idle thread renews the lease, in seconds.
+    """
+
+    def __init__(self, batches: Batches, *, renew_every: float) -> None:
+        self._batches = batches
+        self._renew_every = renew_every
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: dict[Job, trio.lowlevel.Task] = {}
+        self._settled = 0
+        self._parked: trio.lowlevel.Task | None = None
+        self._closed = False
+        self._fault: BaseException | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._ended = trio.Event()
+        self._left_over: Job | None = None
+
+    async def submit(self, job: Job) -> Any:
+        """Hand a job over before anything else happens, and wait until it is on disk. Not cancellable.
+
+        Raises:
+            StoreError: It could not be written; or the writer has ended.
+            WorkflowError: What the job was refused for.
+        """
+        self.check_open()
+        self._waiting[job] = trio.lowlevel.current_task()
+        self._queue.put(job)
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
+        await trio.lowlevel.wait_task_rescheduled(_refuse_abort)
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def check_open(self) -> None:
+        """Refuse what can't be written any more.
+
+        Raises:
+            StoreError: The writer was closed, or has crashed.
+        """
+        if self._closed or self._fault is not None:
+            raise self._refusal()
+
+    async def run(self) -> None:
+        """Own the thread until `close`; then, or when the thread has crashed, settle whatever is left."""
+        self._token = trio.lowlevel.current_trio_token()
+        limiter = trio.CapacityLimiter(1)
+        try:
+            # Shielded: the thread has to be there for what is handed over until `close` says that no more comes.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._loop, limiter=limiter, thread_name="blazen_trio writer")
+        except Exception as fault:  # noqa: BLE001  # told to every waiter, and to all who come after
+            self._fault = fault
+        finally:
+            self._closed = True
+            for job in self._waiting:
+                job.error = self._refusal()
+            self._wake(list(self._waiting))
+            self._ended.set()
+
+    async def close(self) -> None:
+        """Write what was handed over, give the lease back, and wait for the thread to end."""
+        self._closed = True
+        self._queue.put(_CLOSE)
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    async def pace(self) -> None:
+        """See to it that the thread makes headway beside a busy loop. Parks while nothing is being written."""
+        while True:
+            if not self._waiting:
+                self._parked = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort_pace)
+            settled = self._settled
+            await trio.sleep(_TICK)
+            while self._waiting and settled == self._settled:
+                began = time.perf_counter()
+                await trio.lowlevel.checkpoint()
+                if time.perf_counter() - began > _RESTED:
+                    time.sleep(_GIVEN)  # noqa: ASYNC251  # what this is for: the GIL goes to the thread
+                else:
+                    await trio.sleep(_TICK)
+
+    def _abort_pace(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _refusal(self) -> StoreError:
+        if self._fault is None:
+            return StoreError("this store is closed; open_store opens it for as long as its block lasts")
+        refusal = StoreError(
+            f"the store's writer has ended by {self._fault!r}: nothing more is written. Open the store again, and "
+            "resume its runs by their ids"
+        )
+        refusal.__cause__ = self._fault
+        return refusal
+
+    def _wake(self, jobs: list[Job]) -> None:
+        """In the loop: their errors and results are in them."""
+        self._settled += 1
+        for job in jobs:
+            task = self._waiting.pop(job, None)
+            if task is not None:
+                trio.lowlevel.reschedule(task)
+
+    # What follows runs in the thread.
+
+    def _loop(self) -> None:
+        assert self._token is not None  # set by `run`
+        try:
+            while True:
+                jobs, closing = self._take()
+                self._batches.write(jobs)
+                if jobs:
+                    self._token.run_sync_soon(self._wake, jobs)
+                if closing:
+                    return
+        finally:
+            self._batches.close()
+
+    def _take(self) -> tuple[list[Job], bool]:
+        """All that waits, in order, up to a bound; nothing if nothing came for so long that the lease is to be renewed."""
+        first, self._left_over = self._left_over, None
+        if first is None:
+            idle = None if self._batches.lease_id is None else self._renew_every
+            try:
+                first = self._queue.get(timeout=idle)
+            except queue.Empty:
+                return [], False
+            if first is _CLOSE:
+                return [], True
+        jobs, size = [first], first.size
+        while not first.alone and size < _BATCH_BYTES and not self._queue.empty():
+            job = self._queue.get_nowait()
+            if job is _CLOSE:
+                return jobs, True
+            if job.alone or size + job.size > _BATCH_BYTES:
+                self._left_over = job
+                break
+            jobs.append(job)
+            size += job.size
+        return jobs, False

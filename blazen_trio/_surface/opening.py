@@ -1,0 +1,275 @@
+"""Making a run ready to be driven: new, from a snapshot, or from a store by its id."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
+from blazen_trio._codec.snapshot import iter_state, large_values
+from blazen_trio._definitions.events import InputResponseEvent
+from blazen_trio._dispatch.clock import wall_clock
+from blazen_trio._dispatch.dispatcher import Dispatcher
+from blazen_trio._dispatch.journal import Journal
+from blazen_trio._dispatch.mail import take_mail
+from blazen_trio._dispatch.recorder import Recorder
+from blazen_trio._dispatch.standstill import Standstill
+from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._state.machine import Machine, Moment, begin, misfits
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.base import fold
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+from blazen_trio._surface.context import Context
+from blazen_trio.errors import (
+    IncompatibleRunError,
+    InputResponseError,
+    RunNotFoundError,
+    StaleRunError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._codec.snapshot import Snapshot
+    from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._dispatch.inputs import InputHandler
+    from blazen_trio._state.model import RunState
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+
+__all__ = ["Options", "new_run_id", "open_new", "open_snapshot", "open_stored"]
+
+_FROM_RUN: Any = object()
+
+
+@attrs.frozen
+class Options:
+    """How a run is to be driven.
+
+    Attributes:
+        definition: The workflow.
+        codec: Its codec.
+        store: Where the run is kept; `None`: nowhere.
+        durability: When its entries are written.
+        timeout: Seconds, `None` for no limit; `Options.KEEP` for what the run has left.
+        input_handler: Answers its questions; `None`: nobody does.
+    """
+
+    KEEP = _FROM_RUN
+
+    definition: WorkflowDefinition
+    codec: Codec
+    store: CheckpointStore | None
+    durability: Any
+    timeout: Any
+    input_handler: InputHandler | None
+
+
+def new_run_id() -> str:
+    """A UUID of version 7 (RFC 9562): ordered by time (milliseconds), so that databases like it."""
+    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000) << 80
+    value = value & ~(0xF000 << 64) | 0x7000 << 64
+    value = value & ~(0xC000 << 48) | 0x8000 << 48
+    return str(uuid.UUID(int=value))
+
+
+async def open_new(options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]) -> Dispatcher:  # noqa: A002
+    """A new run; with a store, it, its input and its lease are on disk when this returns."""
+    definition, codec, store = options.definition, options.codec, options.store
+    event = definition.start_event(input)
+    payload = codec.encode_value(dict(metadata), "metadata")
+    timeout = definition.timeout if options.timeout is Options.KEEP else options.timeout
+    moment = Moment(wall_clock().now(), 0.0)
+    machine, entry = begin(
+        definition,
+        new_run_id() if run_id is None else run_id,
+        event,
+        payload,
+        timeout,
+        None if store is None else codec.encode_event,
+        moment,
+    )
+    broadcast, recorder = _observers(definition)
+    recorder.record("workflow_started", moment.at, event_type=event.event_type)
+    if store is not None:
+        data, blobs = encode_entry(entry)
+        first = Commit(
+            machine.state.run_id,
+            entries=[(entry.seq, data)],
+            blobs=blobs,
+            history=(1, encode_history(recorder.take())),
+            status=RunStatus.RUNNING,
+            at=moment.at,
+        )
+        await store.create(NewRun(definition.name, definition.version, moment.at), first)
+    return _dispatcher(options, machine, broadcast, recorder)
+
+
+async def open_stored(options: Options, run_id: str) -> Dispatcher:
+    """A stored run, gone on with from its last committed step."""
+    store = options.store
+    assert store is not None
+    stored = await store.claim(run_id)
+    try:
+        state = fold(stored, options.codec)
+        _check_fit(options.definition, state)
+        return await _go_on(options, state, stored)
+    except BaseException:
+        await store.release(run_id)
+        raise
+
+
+async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> Dispatcher:
+    """A run as a snapshot has it, its question answered if there is a response."""
+    state = snapshot.to_state(options.codec)
+    _check_fit(options.definition, state)
+    answer = None if response is None else _as_answer(state, response)
+    store = options.store
+    if store is None:
+        return await _go_on(options, state, None, answer)
+    try:
+        stored = await store.claim(state.run_id)
+    except RunNotFoundError:
+        stored = None
+    if stored is None:
+        large = large_values(state)
+        await store.create(
+            NewRun(state.workflow, state.workflow_version, state.created),
+            Commit(
+                state.run_id,
+                snapshot=SnapshotRow(state.seq, b"".join(iter_state(state, inline=False)), frozenset(large)),
+                blobs=large,
+                history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
+                status=state.status,
+                at=state.updated,
+            ),
+        )
+        return await _go_on(options, state, None, answer, known=True)
+    try:
+        known_seq = max([seq for seq, _ in stored.entries], default=stored.snapshot[0] if stored.snapshot else 0)
+        if known_seq != state.seq:
+            raise StaleRunError(
+                f"the snapshot of run {state.run_id!r} is of entry {state.seq}, and the store knows the run up to entry "
+                f"{known_seq}: go on with what the store has (resume_from), or resume the snapshot without the store",
+                run_id=state.run_id,
+            )
+        return await _go_on(options, state, stored, answer)
+    except BaseException:
+        await store.release(state.run_id)
+        raise
+
+
+async def _go_on(
+    options: Options,
+    state: RunState,
+    stored: StoredRun | None,
+    answer: InputResponseEvent | None = None,
+    *,
+    known: bool = False,
+) -> Dispatcher:
+    """Make a run that exists ready: a new epoch, its mail taken, all that on disk."""
+    definition = options.definition
+    broadcast, recorder = _observers(definition)
+    if stored is not None:
+        recorder.load([record for data in stored.history for record in decode_history(data)])
+    else:
+        recorder.load(list(state.history), written=known or options.store is None)
+    machine = Machine(definition, state)
+    dispatcher = _dispatcher(options, machine, broadcast, recorder, stored)
+    if state.status is RunStatus.COMPLETED:
+        dispatcher.over = dispatcher.detached = True
+        broadcast.end(state.stop)  # type: ignore[arg-type]
+        return dispatcher
+    elapsed, timeout = state.elapsed, state.timeout
+    if options.timeout is not Options.KEEP:
+        elapsed, timeout = 0.0, options.timeout
+    elif state.status is RunStatus.TIMED_OUT:
+        elapsed = 0.0
+    moment = Moment(wall_clock().now(), elapsed)
+    recorder.record("workflow_resumed", moment.at)
+    entry = machine.resumed(timeout, moment)
+    dispatcher.restart(elapsed)
+    journal = dispatcher.journal
+    if journal is not None:
+        journal.record(entry)
+    if answer is not None:
+        recorder.record("input_received", moment.at, event_type=answer.event_type)
+        entry = machine.answered(answer, dispatcher.encode, moment)
+        if journal is not None:
+            journal.record(entry)
+    if stored is not None:
+        take_mail(dispatcher, stored.inbox)
+    if journal is not None:
+        await journal.settle()
+    return dispatcher
+
+
+def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:
+    broadcast = Broadcast()
+    return broadcast, Recorder(broadcast, history=definition.history, lifecycle=definition.publish_lifecycle)
+
+
+def _dispatcher(
+    options: Options,
+    machine: Machine,
+    broadcast: Broadcast,
+    recorder: Recorder,
+    stored: StoredRun | None = None,
+) -> Dispatcher:
+    standstill = Standstill(machine.state, options.codec, recorder)
+    journal = None
+    if options.store is not None:
+        snapshot = stored.snapshot[1] if stored is not None and stored.snapshot is not None else b""
+        journal = Journal(
+            options.store,
+            machine.state,
+            options.durability,
+            recorder,
+            standstill,
+            snapshot_size=len(snapshot),
+            tail_size=sum(len(data) for _, data in stored.entries) if stored is not None else 0,
+            blobs=stored.blobs if stored is not None else (),
+        )
+    return Dispatcher(
+        machine,
+        options.codec,
+        journal,
+        broadcast,
+        recorder,
+        standstill,
+        input_handler=options.input_handler,
+        make_context=Context,
+    )
+
+
+def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
+    problems = []
+    if state.workflow != definition.name:
+        problems.append(f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}")
+    elif state.status is not RunStatus.COMPLETED:
+        problems = misfits(definition, state)
+    if problems:
+        faults = "".join(f"\n  - {problem}" for problem in problems)
+        raise IncompatibleRunError(
+            f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
+            run_id=state.run_id,
+            problems=problems,
+        )
+
+
+def _as_answer(state: RunState, response: Any) -> InputResponseEvent:
+    if isinstance(response, InputResponseEvent):
+        return response
+    if len(state.questions) != 1:
+        raise InputResponseError(
+            f"the snapshot of run {state.run_id!r} has {len(state.questions)} open questions: say which one is answered, "
+            "with an InputResponseEvent that carries its request_id",
+            run_id=state.run_id,
+            request_id="",
+        )
+    return InputResponseEvent(next(iter(state.questions)), response)

@@ -1,0 +1,132 @@
+"""What the four verbs return: a coroutine that gives the result, or an async context manager that gives the run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from blazen_trio._surface.outcome import bare
+from blazen_trio._surface.run import Run
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from blazen_trio._dispatch.dispatcher import Dispatcher
+
+__all__ = ["RunStart"]
+
+
+class RunStart(Coroutine[Any, Any, Any]):
+    """A run that has not begun: await it for the result, or enter it with `async with` for the `Run`. Once only."""
+
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, Dispatcher]], label: str) -> None:
+        self._begin = begin
+        self._label = label
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._manager: AbstractAsyncContextManager[Run] | None = None
+        self._used = False
+
+    def __repr__(self) -> str:
+        return f"<{self._label}, {'used' if self._used else 'neither awaited nor entered yet'}>"
+
+    def _use(self) -> None:
+        if self._used:
+            msg = f"{self._label} was awaited or entered before: call the workflow's method again for another run"
+            raise RuntimeError(msg)
+        self._used = True
+
+    # Awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._use()
+        return _to_result(self._begin).__await__()
+
+    def send(self, value: Any) -> Any:
+        """For `trio.run` and `start_soon`: go on with the coroutine."""
+        return self._started().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """For `trio.run` and `start_soon`: raise in the coroutine."""
+        return self._started().throw(*error)
+
+    def close(self) -> None:
+        """Give the coroutine up, begun or not."""
+        self._used = True
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+    def _started(self) -> Coroutine[Any, Any, Any]:
+        if self._coroutine is None:
+            self._use()
+            self._coroutine = _to_result(self._begin)
+        return self._coroutine
+
+    # Entered
+
+    async def __aenter__(self) -> Run:
+        self._use()
+        self._manager = _entered(self._begin)
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._manager is not None
+        return await self._manager.__aexit__(exc_type, exc, traceback)
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn(f"{self._label} was neither awaited nor entered", RuntimeWarning, stacklevel=2, source=self)
+
+
+async def _to_result(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Any:
+    dispatcher = await begin()
+    # Nobody holds the run, so nobody can answer or unpause it.
+    dispatcher.leaving = True
+    if not dispatcher.detached:
+        try:
+            await dispatcher.drive()
+        except BaseExceptionGroup as group:
+            _raise_bare(group)
+    return await Run(dispatcher).result()
+
+
+@asynccontextmanager
+async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> AsyncGenerator[Run]:
+    """The block owns the nursery that the run lives in. The run never cancels the block; an error in the block
+    cancels the run, and comes out as it is."""
+    dispatcher = await begin()
+    run = Run(dispatcher)
+    body_error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            if not dispatcher.detached:
+                nursery.start_soon(dispatcher.drive)
+            try:
+                yield run
+            except BaseException as error:  # noqa: BLE001  # raised again below, outside of the nursery's group
+                body_error = error
+                nursery.cancel_scope.cancel(reason="the block of the run raised")
+            dispatcher.leaving = True
+            dispatcher.wake()
+    except BaseExceptionGroup as group:
+        _raise_bare(group)
+    if body_error is not None:
+        failure = run.undelivered_failure
+        if failure is not None and failure is not body_error:
+            msg = "both the block and the engine failed"
+            raise BaseExceptionGroup(msg, [body_error, failure])
+        raise body_error
+    if (error := await run.block_error()) is not None:
+        raise error
+
+
+def _raise_bare(group: BaseExceptionGroup[BaseException]) -> None:
+    error = bare(group)
+    if error is group:
+        raise group
+    raise error from None

@@ -1,0 +1,194 @@
+"""The workflow that users hold: its definition, and the four verbs that run it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._codec.codec import Codec
+from blazen_trio._definitions.definition import WorkflowDefinition
+from blazen_trio._surface.opening import Options, open_new, open_snapshot, open_stored
+from blazen_trio._surface.starting import RunStart
+
+if TYPE_CHECKING:
+    from blazen_trio._codec.snapshot import Snapshot
+    from blazen_trio._definitions.events import Event
+    from blazen_trio._dispatch.inputs import InputHandler
+    from blazen_trio._stores.protocol import CheckpointStore
+
+__all__ = ["Workflow"]
+
+_KEEP: Any = Options.KEEP
+_OWN: Any = object()
+
+
+class Workflow(WorkflowDefinition):
+    __doc__ = WorkflowDefinition.__doc__
+
+    _codec: Codec
+
+    def __init__(
+        self,
+        name: str,
+        steps: Iterable[Callable[..., Any]],
+        *,
+        version: str = "1",
+        timeout: float | None = 300.0,
+        input_handler: InputHandler | None = None,
+        publish_lifecycle: bool = False,
+        history: bool = False,
+        max_concurrency: int | None = None,
+        durability: str = "sync",
+        external: Iterable[type[Event]] = (),
+        types: Iterable[type] = (),
+    ) -> None:
+        super().__init__(
+            name,
+            steps,
+            version=version,
+            timeout=timeout,
+            input_handler=input_handler,
+            publish_lifecycle=publish_lifecycle,
+            history=history,
+            max_concurrency=max_concurrency,
+            durability=durability,
+            external=external,
+            types=types,
+        )
+        object.__setattr__(self, "_codec", Codec(self.event_types, self.value_types))
+
+    def run(
+        self,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        store: CheckpointStore | None = None,
+        durability: str | None = None,
+        timeout: float | None = _KEEP,  # noqa: ASYNC109
+        input_handler: InputHandler | None = _OWN,
+    ) -> RunStart:
+        """Start a run. Await what this returns for the result; or enter it, `async with`, for the `Run`.
+
+        Args:
+            input: Wrapped in a `StartEvent`; or an event that the workflow starts with.
+            run_id: By default a new UUID of version 7.
+            metadata: Stored with the run; steps read it as `ctx.metadata`.
+            store: Where the run is kept; left out: in memory only.
+            durability: `"sync"`, `"async"` or `"exit"`; by default the workflow's.
+            timeout: Seconds that the run may be at work, `None` for no limit; by default the workflow's.
+            input_handler: Answers questions; by default the workflow's.
+
+        Raises:
+            RunExistsError: The store has a run of this id.
+            NoHandlerError: No run of this workflow starts with this input.
+            SerializationError: The input or the metadata can't be stored.
+        """
+        if run_id is not None and (type(run_id) is not str or not 0 < len(run_id) <= _LONGEST_ID):
+            msg = f"run_id={run_id!r:.80}: a run's id is a str of 1 to {_LONGEST_ID} characters"
+            raise ValueError(msg)
+        options = self._options(store, durability, timeout, input_handler)
+        begin = functools.partial(open_new, options, input, run_id, metadata or {})
+        return RunStart(begin, f"run of workflow {self.name!r}")
+
+    def resume(
+        self,
+        snapshot: Snapshot,
+        *,
+        store: CheckpointStore | None = None,
+        durability: str | None = None,
+        timeout: float | None = _KEEP,  # noqa: ASYNC109
+        input_handler: InputHandler | None = _OWN,
+    ) -> RunStart:
+        """Go on with a run as a snapshot has it. Await or enter what this returns.
+
+        Args:
+            snapshot: From `pause`, `snapshot`, an error, or `Snapshot.from_json`.
+            store: Where the run is kept from now on.
+            durability: By default the workflow's.
+            timeout: Seconds from now on; left out: what the run has left (all of it again if it timed out).
+            input_handler: By default the workflow's.
+
+        Raises:
+            IncompatibleRunError: The workflow lacks what the run's undone deliveries need, or is another one.
+            SerializationError: What is in the snapshot does not fit.
+            StaleRunError: The store knows the run further on.
+        """
+        options = self._options(store, durability, timeout, input_handler)
+        return RunStart(functools.partial(open_snapshot, options, snapshot), f"resumed run {snapshot.run_id!r}")
+
+    def resume_with_input(
+        self,
+        snapshot: Snapshot,
+        response: Any,
+        *,
+        store: CheckpointStore | None = None,
+        durability: str | None = None,
+        timeout: float | None = _KEEP,  # noqa: ASYNC109
+        input_handler: InputHandler | None = _OWN,
+    ) -> RunStart:
+        """Answer the question that a snapshot's run waits for, and go on with it as `resume` does.
+
+        Args:
+            snapshot: As for `resume`.
+            response: An `InputResponseEvent`; or, where exactly one question is open, a plain value (not `None`).
+            store: As for `resume`.
+            durability: As for `resume`.
+            timeout: As for `resume`.
+            input_handler: As for `resume`.
+
+        Raises:
+            InputResponseError: No such question is open.
+        """
+        options = self._options(store, durability, timeout, input_handler)
+        begin = functools.partial(open_snapshot, options, snapshot, response)
+        return RunStart(begin, f"resumed run {snapshot.run_id!r}")
+
+    def resume_from(
+        self,
+        run_id: str,
+        *,
+        store: CheckpointStore,
+        durability: str | None = None,
+        timeout: float | None = _KEEP,  # noqa: ASYNC109
+        input_handler: InputHandler | None = _OWN,
+    ) -> RunStart:
+        """Go on with a stored run from its last committed step, whatever became of the process that drove it. Of a
+        completed run, this gives the recorded result. Await or enter what this returns.
+
+        Args:
+            run_id: The run's id.
+            store: Where it is kept.
+            durability: By default the workflow's.
+            timeout: As for `resume`.
+            input_handler: As for `resume`.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+            RunLockedError: Somebody alive drives it.
+            IncompatibleRunError: The workflow lacks what its undone deliveries need, or is another one.
+        """
+        options = self._options(store, durability, timeout, input_handler)
+        return RunStart(functools.partial(open_stored, options, run_id), f"resumed run {run_id!r}")
+
+    def _options(
+        self, store: CheckpointStore | None, durability: str | None, timeout: float | None, handler: InputHandler | None
+    ) -> Options:
+        if durability not in (None, "sync", "async", "exit"):
+            msg = f"durability={durability!r}: it is 'sync', 'async' or 'exit'"
+            raise ValueError(msg)
+        if timeout is not _KEEP and timeout is not None and not timeout > 0:
+            msg = f"timeout={timeout!r}: a number of seconds above 0, or None for no limit"
+            raise ValueError(msg)
+        return Options(
+            self,
+            self._codec,
+            store,
+            durability or self.durability,
+            timeout,
+            self.input_handler if handler is _OWN else handler,
+        )
+
+
+_LONGEST_ID = 200

@@ -1,0 +1,156 @@
+"""A store that fails when it is told to, for tests of what a run does then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from blazen_trio._stores.base import StoreQueries
+from blazen_trio.errors import StoreError
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Sequence
+
+    from blazen_trio._state.status import RunStatus
+    from blazen_trio._stores.protocol import CheckpointStore, Commit, Mail, NewRun, RunInfo, StoredRun
+
+__all__ = ["FaultyStore"]
+
+
+class FaultyStore(StoreQueries):
+    """A store over another one, that is severed at a commit of your choice.
+
+    Once severed, all of its methods raise `StoreError`, as a process that is killed there would do nothing more. The
+    runs that it drove are given back in the store beneath, as those of a dead process are: go on with that one.
+
+        faulty = FaultyStore(store, fail_after=3)     # stored, but its caller never hears of it
+
+    Args:
+        store: The store beneath.
+        fail_before: The number of the commit, from 1, before which it is severed: that one is not stored.
+        fail_after: The number of the commit after which it is severed: that one is stored.
+        on_commit: Called with each commit's number before it is stored; what it raises comes out of the commit.
+
+    Attributes:
+        commits: How many commits were begun; `create` counts as one.
+        severed: Whether it was severed.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        fail_before: int | None = None,
+        fail_after: int | None = None,
+        on_commit: Callable[[int], object] | None = None,
+    ) -> None:
+        self.commits = 0
+        self.severed = False
+        self._store = store
+        self._fail_before = fail_before
+        self._fail_after = fail_after
+        self._on_commit = on_commit
+        self._driven: set[str] = set()
+
+    async def sever(self) -> None:
+        """Be severed now."""
+        self.severed = True
+        with trio.CancelScope(shield=True):
+            while self._driven:
+                await self._store.release(self._driven.pop())
+            await trio.lowlevel.checkpoint()
+
+    async def create(self, run: NewRun, first: Commit) -> None:
+        """See `CheckpointStore.create`."""
+        number = await self._begin()
+        await self._store.create(run, first)
+        if not first.release:
+            self._driven.add(first.run_id)
+        await self._end(number)
+
+    async def commit(self, commit: Commit) -> None:
+        """See `CheckpointStore.commit`."""
+        number = await self._begin()
+        await self._store.commit(commit)
+        if commit.release:
+            self._driven.discard(commit.run_id)
+        await self._end(number)
+
+    async def claim(self, run_id: str) -> StoredRun:
+        """See `CheckpointStore.claim`."""
+        self._check()
+        stored = await self._store.claim(run_id)
+        self._driven.add(run_id)
+        await self._end(0)
+        return stored
+
+    async def release(self, run_id: str) -> None:
+        """See `CheckpointStore.release`."""
+        self._check()
+        self._driven.discard(run_id)
+        await self._store.release(run_id)
+
+    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None) -> Mail | None:
+        """See `CheckpointStore.post`."""
+        self._check()
+        mail = await self._store.post(run_id, kind, data, key=key)
+        self._check()
+        return mail
+
+    async def load(self, run_id: str) -> StoredRun:
+        """See `CheckpointStore.load`."""
+        self._check()
+        return await self._store.load(run_id)
+
+    async def list_runs(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        workflow: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[RunInfo]:
+        """See `CheckpointStore.list_runs`."""
+        self._check()
+        return await self._store.list_runs(status=status, workflow=workflow, limit=limit, after=after)
+
+    async def get_run(self, run_id: str) -> RunInfo:
+        """See `CheckpointStore.get_run`."""
+        self._check()
+        return await self._store.get_run(run_id)
+
+    async def delete_run(self, run_id: str) -> None:
+        """See `CheckpointStore.delete_run`."""
+        self._check()
+        await self._store.delete_run(run_id)
+
+    async def purge(
+        self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
+    ) -> int:
+        """See `CheckpointStore.purge`."""
+        self._check()
+        return await self._store.purge(older_than=older_than, status=status)
+
+    def _check(self) -> None:
+        if self.severed:
+            raise StoreError("severed: this FaultyStore failed at a commit, as it was told to, and does nothing more")
+
+    async def _begin(self) -> int:
+        """Count a commit, before it is handed over and before anything suspends."""
+        self._check()
+        self.commits += 1
+        number = self.commits
+        if self._on_commit is not None:
+            self._on_commit(number)
+        if number == self._fail_before:
+            await self.sever()
+        self._check()
+        return number
+
+    async def _end(self, number: int) -> None:
+        if self.severed or number == self._fail_after:
+            await self.sever()
+        # Also what was stored meanwhile: a killed process hears of nothing any more.
+        self._check()

@@ -1,0 +1,47 @@
+"""Alembic's environment: run by `open_store` with a connection, or by the `alembic` command with `-x url=...`.
+
+alembic -x url=sqlite:///runs.db upgrade head
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context
+
+from blazen_trio._stores.sql.schema import VERSION_TABLE, metadata
+
+
+def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """Whether a table of the database belongs to this store: it may share the database with others."""
+    return kind != "table" or (name or "").startswith("blazen_")
+
+
+def _run(connection: sa.Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        include_name=_is_ours,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _url() -> str:
+    url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option("sqlalchemy.url")
+    if not url:
+        raise SystemExit("say which database: alembic -x url=sqlite:///runs.db upgrade head")
+    return url
+
+
+if context.is_offline_mode():
+    context.configure(url=_url(), target_metadata=metadata, version_table=VERSION_TABLE, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+elif context.config.attributes.get("connection") is not None:
+    _run(context.config.attributes["connection"])
+else:
+    engine = sa.create_engine(_url(), poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
+        _run(connection)

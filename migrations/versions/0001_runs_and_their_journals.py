@@ -1,0 +1,94 @@
+"""Runs, their journals, snapshots, blobs, histories and inboxes, and the leases of those who drive them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+# Spelled out, and not imported: what a migration does must not change with the code.
+_Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+_Id = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.create_table(
+        "blazen_run",
+        sa.Column("run_no", _Number, autoincrement=True, nullable=False),
+        sa.Column("run_id", _Id, nullable=False),
+        sa.Column("workflow", _Id, nullable=False),
+        sa.Column("version", sa.String(255), nullable=False),
+        sa.Column("status", sa.SmallInteger, nullable=False),
+        sa.Column("owner", sa.BigInteger, nullable=True),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("updated", sa.BigInteger, nullable=False),
+        sa.Column("error", sa.Text, nullable=True),
+        sa.PrimaryKeyConstraint("run_no", name="pk_blazen_run"),
+        sa.UniqueConstraint("run_id", name="uq_blazen_run_run_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_blazen_run_owner", "blazen_run", ["owner"])
+    op.create_index("ix_blazen_run_created_run_no", "blazen_run", ["created", "run_no"])
+    op.create_index("ix_blazen_run_status_updated", "blazen_run", ["status", "updated"])
+    _create_payload_table("blazen_journal", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
+    _create_payload_table("blazen_snapshot", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
+    _create_payload_table("blazen_blob", sa.Column("digest", _Id, nullable=False))
+    _create_payload_table("blazen_history", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
+    op.create_table(
+        "blazen_inbox",
+        sa.Column("mail_id", _Number, autoincrement=True, nullable=False),
+        sa.Column("run_no", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.String(32), nullable=False),
+        sa.Column("key", _Id, nullable=True),
+        sa.Column("format", sa.SmallInteger, nullable=False),
+        sa.Column("data", _Payload, nullable=False),
+        sa.PrimaryKeyConstraint("mail_id", name="pk_blazen_inbox"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_blazen_inbox_run_no", "blazen_inbox", ["run_no"])
+    op.create_table(
+        "blazen_inbox_key",
+        sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("key", _Id, nullable=False),
+        sa.PrimaryKeyConstraint("run_no", "key", name="pk_blazen_inbox_key"),
+    )
+    op.create_table(
+        "blazen_lease",
+        sa.Column("lease_id", _Number, autoincrement=True, nullable=False),
+        sa.Column("state", sa.SmallInteger, nullable=False),
+        sa.Column("expires", sa.BigInteger, nullable=False),
+        sa.Column("batch", sa.BigInteger, nullable=False),
+        sa.Column("host", sa.String(255), nullable=False),
+        sa.Column("boot", sa.String(64), nullable=False),
+        sa.Column("pid_namespace", sa.String(64), nullable=False),
+        sa.Column("pid", sa.BigInteger, nullable=False),
+        sa.Column("started", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("lease_id", name="pk_blazen_lease"),
+        sqlite_autoincrement=True,
+    )
+
+
+def _create_payload_table(name: str, number: sa.Column[int] | sa.Column[str]) -> None:
+    """A table of payloads of runs, in parts."""
+    op.create_table(
+        name,
+        sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
+        number,
+        sa.Column("part", sa.SmallInteger, autoincrement=False, nullable=False),
+        sa.Column("format", sa.SmallInteger, nullable=False),
+        sa.Column("data", _Payload, nullable=False),
+        sa.PrimaryKeyConstraint("run_no", number.name, "part", name=f"pk_{name}"),
+    )
+
+
+def downgrade() -> None:
+    """Drop them, with all that is in them."""
+    for name in ("run", "journal", "snapshot", "blob", "history", "inbox", "inbox_key", "lease"):
+        op.drop_table(f"blazen_{name}")

@@ -1,0 +1,87 @@
+"""The checks of this project: `nox` runs them all, `nox -s tests-3.12` one of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests", "wheel"]
+
+PYTHONS = [
+    line.rsplit(" :: ", 1)[1]
+    for line in nox.project.load_toml("pyproject.toml")["project"]["classifiers"]
+    if line.startswith("Programming Language :: Python :: 3.")
+]
+CODE = ["blazen_trio", "migrations", "tests", "benchmarks", "examples", "noxfile.py"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; what is given after `--` goes to pytest."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and tell which lines and branches they leave out."""
+    session.install("-e", ".[test]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for faults without running anything."""
+    session.install(".[lint]")
+    session.run("ruff", "format", "--check", *CODE)
+    session.run("ruff", "check", *CODE)
+    session.run("flake8", *CODE)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the package's types, and the public ones as a user's checker sees them."""
+    session.install("-e", ".[types]")  # has what benchmarks and examples import, too
+    session.run("mypy", "blazen_trio", "benchmarks", "examples", "tests/typing/api.py")
+    session.run("pyright", "tests/typing/api.py")
+
+
+@nox.session
+def docs_snippets(session: nox.Session) -> None:
+    """Run every Python snippet of the README and of the docs."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/docs", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, install it in a clean environment, and run the example from outside the checkout."""
+    session.install("build")
+    out = Path(session.create_tmp()).resolve()
+    shutil.rmtree(out)
+    out.mkdir()
+    session.run("python", "-m", "build", "--outdir", str(out), ".", silent=True)
+    clean = out / "clean"
+    session.run("python", "-m", "venv", str(clean))
+    python = str(clean / "bin" / "python")
+    (built,) = out.glob("*.whl")
+    session.run(python, "-m", "pip", "install", "-q", f"{built}[examples]", external=True)
+    shutil.copytree("examples", out / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    with session.chdir(out):
+        session.run(python, "examples/stdlib_report.py", *session.posargs, external=True)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure the engine beside its limits; what is given after `--` goes to `python -m benchmarks`."""
+    session.install(".[benchmarks]")
+    session.run("python", "-m", "benchmarks", *session.posargs)

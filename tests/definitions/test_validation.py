@@ -1,0 +1,296 @@
+"""A workflow that can't work is refused when it is built, with every fault at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+
+from blazen_trio._definitions.definition import WorkflowDefinition
+from blazen_trio._definitions.events import (
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from blazen_trio._definitions.steps import step
+from blazen_trio.errors import WorkflowValidationError
+
+
+@attrs.frozen
+class A(Event):
+    pass
+
+
+@attrs.frozen
+class B(Event):
+    pass
+
+
+@attrs.frozen
+class Special(A):
+    pass
+
+
+def made(name: str, accepts: Any, *emits: Any, **options: Any) -> Any:
+    async def function(ev: Any) -> Any:
+        return ev
+
+    return step(name=name, accepts=accepts, emits=emits, **options)(function)
+
+
+OK = made("ok", StartEvent, StopEvent)
+
+
+def faults(*steps: Any, **options: Any) -> tuple[str, ...]:
+    with pytest.raises(WorkflowValidationError, match="workflow 'w' is not valid") as caught:
+        WorkflowDefinition("w", steps, **options)
+    return caught.value.errors
+
+
+def fault(*steps: Any, **options: Any) -> str:
+    [only] = faults(*steps, **options)
+    return only
+
+
+def test_no_steps() -> None:
+    assert "no steps" in fault()
+
+
+def test_steps_that_are_no_sequence() -> None:
+    with pytest.raises(WorkflowValidationError, match="expected a sequence of steps"):
+        WorkflowDefinition("w", OK)
+
+
+def test_two_steps_of_one_name() -> None:
+    assert "two steps are named 'ok'" in fault(OK, made("ok", StartEvent, StopEvent))
+
+
+def test_not_a_step() -> None:
+    async def forgotten(ev: A) -> None:
+        del ev
+
+    assert "forgotten is not a step: declare it with @step" in fault(OK, forgotten)
+    assert "int 3 is not a step" in fault(OK, 3)
+
+
+def test_faults_of_one_step_do_not_hide_those_of_others() -> None:
+    @step
+    async def bad(ev: Event) -> int:
+        return 3
+
+    found = faults(made("begin", StartEvent, StopEvent), made("begin", A, B), bad, 3)
+    assert [one for one in found if "two steps" in one]
+    assert [one for one in found if "is int" in one]
+    assert [one for one in found if "int 3 is not a step" in one]
+    assert [one for one in found if "accepts A, which no step returns" in one]
+    assert len(found) == 4
+
+
+def test_a_fault_of_a_step_is_told_and_no_other_is_accused_of_it() -> None:
+    @step
+    async def bad(ev: A) -> int:
+        return 3
+
+    assert "return annotation is int" in fault(made("begin", StartEvent, A), bad)
+
+
+def test_an_emitted_event_that_nothing_accepts() -> None:
+    assert fault(made("begin", StartEvent, A, StopEvent)) == (
+        "step 'begin' returns A, which no step accepts: add a step that takes it"
+    )
+    assert "returns B" in fault(made("begin", StartEvent, list[B], StopEvent))
+
+
+def test_an_emitted_subclass_or_base_of_what_is_accepted_is_fine() -> None:
+    WorkflowDefinition("w", [made("begin", StartEvent, Special), made("a", A, StopEvent)])
+    WorkflowDefinition("w", [made("begin", StartEvent, A), made("a", Special, StopEvent)])
+
+
+def test_stop_and_questions_need_no_acceptor_nor_answers_and_failures_an_emitter() -> None:
+    class Ask(InputRequestEvent):
+        pass
+
+    class Done(StopEvent):
+        pass
+
+    class Answer(InputResponseEvent):
+        pass
+
+    WorkflowDefinition(
+        "w",
+        [
+            made("begin", StartEvent, Ask, Done),
+            made("answered", Answer, StopEvent),
+            made("failed", StepFailedEvent, StopEvent),
+        ],
+    )
+
+
+def test_an_accepted_event_that_nothing_emits() -> None:
+    found = fault(OK, made("lonely", A, None))
+    assert found.startswith("step 'lonely' accepts A, which no step returns")
+    assert "external=[A]" in found
+    WorkflowDefinition("w", [OK, made("lonely", A, None)], external=[A])
+
+
+def test_an_external_event_feeds_those_that_accept_a_base_of_it() -> None:
+    WorkflowDefinition("w", [OK, made("lonely", A, None)], external=[Special])
+
+
+def test_what_follows_a_lonely_step_is_not_accused_too() -> None:
+    assert "'lonely' accepts A" in fault(OK, made("lonely", A, B), made("next", B, StopEvent))
+
+
+def test_steps_that_feed_only_each_other() -> None:
+    found = faults(OK, made("a", A, B, StopEvent), made("b", B, A))
+    assert [one.split(" can't be reached")[0] for one in found] == ["step 'a'", "step 'b'"]
+
+
+def test_a_cycle_without_exit() -> None:
+    found = fault(made("begin", StartEvent, A), made("a", A, B), made("b", B, A))
+    assert found.startswith("the cycle of 'a', 'b' has no exit")
+
+
+def test_a_step_that_only_repeats_itself() -> None:
+    assert "the cycle of 'a' has no exit" in fault(made("begin", StartEvent, A), made("a", A, A))
+
+
+@pytest.mark.parametrize("way_out", [StopEvent, None, InputRequestEvent, list[A], Event])
+def test_a_cycle_with_an_exit_is_fine(way_out: Any) -> None:
+    WorkflowDefinition("w", [made("begin", StartEvent, A), made("a", A, B), made("b", B, A, way_out)])
+
+
+def test_the_exit_may_be_a_step_after_the_cycle() -> None:
+    WorkflowDefinition("w", [made("begin", StartEvent, A), made("a", A, A, B), made("b", B, StopEvent)])
+
+
+def test_a_join_that_nothing_feeds() -> None:
+    found = fault(OK, made("join", list[A], StopEvent))
+    assert "joins list[A], but no fan-out can feed it" in found
+
+
+def test_a_join_of_the_root_needs_no_list() -> None:
+    WorkflowDefinition("w", [made("begin", StartEvent, A), made("join", list[A], StopEvent)])
+    WorkflowDefinition("w", [made("join", list[A], StopEvent)])
+    WorkflowDefinition("w", [OK, made("join", list[A], StopEvent)], external=[A])
+
+
+def test_an_event_type_clash() -> None:
+    @attrs.frozen
+    class Other(Event):
+        event_type: ClassVar[str] = "A"
+
+    found = fault(made("begin", StartEvent, A), made("a", A, Other), made("b", Other, StopEvent))
+    assert found.startswith("event_type 'A' is that of two classes")
+    assert ".A and " in found
+    assert "Other: set" in found
+    assert "two classes" in fault(made("begin", StartEvent, A), made("a", A, StopEvent), types=[Other])
+
+
+def test_an_event_type_of_a_built_in_class() -> None:
+    @attrs.frozen
+    class Mine(Event):
+        event_type: ClassVar[str] = "StopEvent"
+
+    assert "event_type 'StopEvent'" in fault(made("begin", StartEvent, Mine), made("mine", Mine, StopEvent))
+
+
+def test_a_step_that_accepts_the_stop() -> None:
+    assert "accepts StopEvent, but a StopEvent ends the run" in fault(OK, made("after", StopEvent, None))
+
+
+def test_handles_has_to_make_sense() -> None:
+    assert "does not accept StepFailedEvent" in fault(made("begin", StartEvent, StopEvent, handles=["ok"]), OK)
+    assert "'nobody', which is no step here; the steps are 'ok', 'care'" in fault(
+        OK, made("care", StepFailedEvent, StopEvent, handles=["nobody"])
+    )
+    assert "its own failures" in fault(OK, made("care", StepFailedEvent, StopEvent, handles=["care"]))
+
+
+@attrs.define
+class Changeable(Event):
+    n: int = 0
+
+
+class Bare(Event):
+    n: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Event):
+    n: int = 0
+
+
+class Marker(Event):
+    event_type: ClassVar[str] = "marker"
+
+
+@pytest.mark.parametrize(
+    ("event_class", "expected"),
+    [
+        (Changeable, "Changeable can be changed after it was made: declare it with @attrs.frozen"),
+        (Bare, "Bare has fields but is no attrs class"),
+        (Data, "Data has fields but is no attrs class"),
+    ],
+)
+def test_events_are_frozen_attrs_classes(event_class: Any, expected: str) -> None:
+    assert expected in fault(made("begin", StartEvent, event_class), made("next", event_class, StopEvent))
+
+
+def test_an_event_without_fields_need_not_be_attrs() -> None:
+    WorkflowDefinition("w", [made("begin", StartEvent, Marker), made("next", Marker, StopEvent)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"version": 2},
+        {"version": ""},
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": "1"},
+        {"timeout": float("inf")},
+        {"input_handler": 3},
+        {"max_concurrency": 0},
+        {"durability": "never"},
+        {"external": A},
+        {"external": 3},
+        {"external": [int]},
+        {"types": [int]},
+        {"types": "A"},
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any]) -> None:
+    [name] = options
+    found = fault(OK, **options)
+    assert found.startswith(f"{name}=")
+    assert "expected" in found
+
+
+def test_a_bad_name() -> None:
+    with pytest.raises(WorkflowValidationError, match="name=''"):
+        WorkflowDefinition("", [OK])
+
+
+def test_two_value_types_of_one_name() -> None:
+    one = enum.Enum("Colour", "RED")
+    two = enum.Enum("Colour", "RED GREEN")
+    assert "two classes 'Colour'" in fault(OK, types=[one, two])
+
+
+def test_every_fault_is_told_at_once() -> None:
+    found = faults(
+        made("begin", StartEvent, A),
+        made("lonely", B, None),
+        made("after", StopEvent, None),
+        timeout=0,
+        durability="x",
+        types=[3],
+    )
+    assert len(found) == 6

@@ -1,0 +1,177 @@
+"""Databases that can't be used: each is a clear error of the right class, and harms nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio.errors import RunNotFoundError, SchemaError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+async def _make(url: str) -> None:
+    async with open_store(url) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+
+
+@pytest.mark.parametrize("rubbish", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20])
+async def test_a_file_that_is_no_database(tmp_path: Path, rubbish: bytes) -> None:
+    (tmp_path / "a.db").write_bytes(rubbish)
+    with pytest.raises(SchemaError, match="no SQLite database"):
+        await _make(f"sqlite:///{tmp_path}/a.db")
+    assert rubbish == (tmp_path / "a.db").read_bytes()
+
+
+async def test_a_database_of_another_program_is_left_alone_unless_asked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    with closing(sqlite3.connect(tmp_path / "a.db")) as theirs:
+        theirs.execute("CREATE TABLE customers (name)")
+        theirs.execute("CREATE TABLE alembic_version (version_num)")
+    before = (tmp_path / "a.db").read_bytes()
+    with pytest.raises(SchemaError, match="customers.*migrate=True"):
+        await _make(url)
+    assert before == (tmp_path / "a.db").read_bytes()
+    async with open_store(url, migrate=True) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+    with closing(sqlite3.connect(tmp_path / "a.db")) as theirs:
+        assert theirs.execute("SELECT * FROM customers").fetchall() == []
+
+
+async def test_a_database_made_by_a_newer_version(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    await _make(url)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        database.execute("UPDATE blazen_version SET version_num = '9999'")
+    for migrate in (False, True):
+        with pytest.raises(SchemaError, match=r"newer version.*9999"):
+            async with open_store(url, migrate=migrate):
+                raise AssertionError
+
+
+async def test_a_payload_packed_by_a_newer_version(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with open_store(url) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")], release=True))
+        with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+            database.execute("UPDATE blazen_journal SET format = 7")
+        for read in (store.load, store.claim):
+            with pytest.raises(SchemaError, match="format 7"):
+                await read("a")
+
+
+async def test_a_read_only_database(tmp_path: Path) -> None:
+    await _make(f"sqlite:///{tmp_path}/a.db")
+    url = f"sqlite:///file:{tmp_path}/a.db?mode=ro&uri=true"
+    async with open_store(url) as store:
+        assert (await store.get_run("a")).workflow == "w"
+        with pytest.raises(StoreError, match="read-only"):
+            await store.post("a", "event", b"")
+
+
+async def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="directory has to exist"):
+        await _make(f"sqlite:///{tmp_path}/missing/a.db")
+
+
+async def test_a_full_disk_stops_the_run_and_leaves_it_resumable(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    engine = sa.create_engine(url)
+    full = False
+
+    @sa.event.listens_for(engine, "checkout")
+    def bound(connection: sqlite3.Connection, _record: Any, _proxy: Any) -> None:
+        if full:
+            connection.execute("PRAGMA max_page_count = 40")
+
+    await _make(url)
+    full = True
+    async with open_store(engine) as store:
+        await store.claim("a")
+        with pytest.raises(StoreError, match="no room left") as error:
+            await store.commit(Commit("a", [(2, bytes(500_000))]))
+        assert error.value.run_id == "a"
+        assert not isinstance(error.value, SchemaError)
+        with pytest.raises(StoreError, match="earlier commit"):
+            await store.commit(Commit("a", [(3, b"")]))
+        await store.claim("a")
+        await store.commit(Commit("a", [(2, b"small")]))
+        assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2]
+    engine.dispose()
+
+
+async def test_a_database_locked_by_another_program(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with open_store(url, busy_timeout=0.01) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as theirs:
+            theirs.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StoreError, match="locked"):
+                await store.commit(Commit("a", [(2, b"")]))
+            assert [seq for seq, _ in (await store.load("a")).entries] == [1]
+            theirs.execute("ROLLBACK")
+        await store.claim("a")
+        await store.commit(Commit("a", [(2, b"")]))
+
+
+async def test_a_lock_that_passes_is_waited_for(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with open_store(url) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        program = (
+            "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+            "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); time.sleep(0.2); c.execute('ROLLBACK'); c.close()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "a.db")], stdout=subprocess.PIPE, text=True
+        ) as locker:
+            assert locker.stdout is not None
+            assert locker.stdout.readline() == "locked\n"
+            await store.commit(Commit("a", [(2, b"")]))
+        assert len((await store.load("a")).entries) == 2
+
+
+async def test_a_table_that_went_missing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with open_store(url) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+            database.execute("DROP TABLE blazen_journal")
+        with pytest.raises(SchemaError, match="table of the store is missing"):
+            await store.commit(Commit("a", [(2, b"")]))
+        with pytest.raises(SchemaError, match="table of the store is missing"):
+            await store.load("a")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+async def test_a_database_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="MemoryStore"):
+        await _make(url)
+
+
+async def test_a_lease_lasts_some_time(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lease_ttl"):
+        async with open_store(f"sqlite:///{tmp_path}/a.db", lease_ttl=0):
+            raise AssertionError
+
+
+async def test_an_unknown_page_is_told(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        with pytest.raises(RunNotFoundError, match="'nothing'"):
+            await store.list_runs(after="nothing")
+
+
+def test_importing_the_package_loads_no_database_library() -> None:
+    program = "import sys, blazen_trio._stores.open, blazen_trio._stores.memory; assert 'sqlalchemy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)

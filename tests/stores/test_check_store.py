@@ -1,0 +1,148 @@
+"""Both stores keep every promise of the protocol, and a store that breaks one is found out."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio.testing
+
+from blazen_trio._stores.memory import MemoryStore
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, Mail, NewRun, StoredRun
+from blazen_trio.testing.check import check_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from blazen_trio._stores.protocol import CheckpointStore
+
+
+async def test_memory_store_keeps_every_promise() -> None:
+    await check_store(MemoryStore)
+
+
+async def test_sqlite_store_keeps_every_promise(tmp_path: Path) -> None:
+    urls: dict[int, str] = {}
+    numbers = count()
+
+    @asynccontextmanager
+    async def fresh() -> AsyncIterator[CheckpointStore]:
+        url = f"sqlite:///{tmp_path}/{next(numbers)}.db"
+        async with open_store(url) as store:
+            urls[id(store)] = url
+            yield store
+
+    await check_store(fresh, reopen=lambda store: open_store(urls[id(store)]))
+
+
+class _Forgetful(MemoryStore):
+    """Forgets the keys of what was taken."""
+
+    async def commit(self, commit: Commit) -> None:
+        await super().commit(commit)
+        if commit.taken:
+            self._runs[commit.run_id].keys.clear()
+
+
+class _Lax(MemoryStore):
+    """Lets two drive one run."""
+
+    async def claim(self, run_id: str) -> StoredRun:
+        await self.release(run_id)
+        return await super().claim(run_id)
+
+
+class _Sloppy(MemoryStore):
+    """Loses blobs."""
+
+    async def load(self, run_id: str) -> StoredRun:
+        return attrs.evolve(await super().load(run_id), blobs={})
+
+
+class _Doubling(MemoryStore):
+    """Takes all rows that are older than the one to be taken."""
+
+    async def commit(self, commit: Commit) -> None:
+        taken = range(1, max(commit.taken) + 1) if commit.taken else ()
+        await super().commit(attrs.evolve(commit, taken=list(taken)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (_Forgetful, "a key stays used"),
+        (_Lax, "can't be claimed"),
+        (_Sloppy, "blobs are stored"),
+        (_Doubling, "by its id"),
+    ],
+)
+async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(kind: type[MemoryStore], told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        await check_store(kind)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_every_method_that_returns_is_a_checkpoint(kind: str, tmp_path: Path) -> None:
+    async with MemoryStore() if kind == "memory" else open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        calls: list[Any] = [
+            lambda: store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")])),
+            lambda: store.commit(Commit("a", [(2, b"")])),
+            lambda: store.post("a", "event", b""),
+            lambda: store.load("a"),
+            lambda: store.get_run("a"),
+            store.list_runs,
+            lambda: store.release("a"),
+            lambda: store.release("a"),
+            lambda: store.claim("a"),
+            lambda: store.release("a"),
+            lambda: store.delete_run("a"),
+        ]
+        for call in calls:
+            with trio.testing.assert_checkpoints():
+                await call()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_cancelled_means_that_nothing_was_written(kind: str, tmp_path: Path) -> None:
+    async with MemoryStore() if kind == "memory" else open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.commit(Commit("a", [(2, b"")]))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.post("a", "event", b"")
+        stored = await store.load("a")
+        assert list(stored.entries) == [(1, b"")]
+        assert tuple(stored.inbox) == ()
+        # And the run goes on as if it had never been tried.
+        await store.commit(Commit("a", [(2, b"")]))
+
+
+async def test_what_was_handed_over_is_written_although_its_caller_is_cancelled(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
+        told: list[Mail | None] = []
+        async with trio.open_nursery() as nursery:
+
+            async def post() -> None:
+                told.append(await store.post("a", "event", b"x"))
+
+            nursery.start_soon(post)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert told == list((await store.load("a")).inbox)
+        assert len(told) == 1
+
+
+async def test_a_bad_argument_is_told() -> None:
+    store = MemoryStore()
+    with pytest.raises(ValueError, match="'queued', 'running'"):
+        await store.list_runs(status="broken")
+    with pytest.raises(ValueError, match="at least one"):
+        await store.list_runs(limit=0)

@@ -1,0 +1,59 @@
+"""The store that fails when it is told to."""
+
+from __future__ import annotations
+
+import pytest
+
+from blazen_trio._stores.memory import MemoryStore
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio.errors import StoreError
+from blazen_trio.testing.check import check_store
+from blazen_trio.testing.faults import FaultyStore
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+async def _commit_four(store: FaultyStore) -> None:
+    await store.create(_NEW, Commit("a", [(1, b"")]))
+    for seq in (2, 3, 4):
+        await store.commit(Commit("a", [(seq, b"")]))
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "stored"), [("before", 3, 2), ("after", 3, 3), ("before", 2, 1), ("after", 1, 1)]
+)
+async def test_it_is_severed_where_it_was_told_to(where: str, number: int, stored: int) -> None:
+    below = MemoryStore()
+    faulty = FaultyStore(below, **{f"fail_{where}": number})
+    with pytest.raises(StoreError, match="severed"):
+        await _commit_four(faulty)
+    assert number == faulty.commits
+    for call in (faulty.load("a"), faulty.commit(Commit("a")), faulty.release("a"), faulty.post("a", "event", b"")):
+        with pytest.raises(StoreError, match="severed"):
+            await call
+    # Its runs are those of a dead process: whoever comes goes on with them.
+    assert stored == len((await below.claim("a")).entries)
+
+
+async def test_before_the_first_commit_there_is_nothing() -> None:
+    below = MemoryStore()
+    with pytest.raises(StoreError, match="severed"):
+        await _commit_four(FaultyStore(below, fail_before=1))
+    assert await below.list_runs() == []
+
+
+async def test_untouched_it_is_a_store_like_any_other() -> None:
+    await check_store(_Whole)
+
+
+class _Whole(MemoryStore):
+    """A faulty store without faults, opened."""
+
+    async def __aenter__(self) -> FaultyStore:  # type: ignore[override]
+        return FaultyStore(await super().__aenter__())
+
+
+async def test_it_can_call_a_function_at_each_commit() -> None:
+    numbers: list[int] = []
+    await _commit_four(FaultyStore(MemoryStore(), on_commit=numbers.append))
+    assert numbers == [1, 2, 3, 4]

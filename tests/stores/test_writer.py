@@ -1,0 +1,228 @@
+"""The group-commit writer: few statements, every waiter settled, faults kept to whom they belong."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+import trio.testing
+
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+@asynccontextmanager
+async def _traced(tmp_path: Path) -> AsyncIterator[tuple[SqlStore, list[str]]]:
+    """A store, and all statements that SQLite is given from now on."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
+    statements: list[str] = []
+
+    @sa.event.listens_for(engine, "connect")
+    def trace(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.set_trace_callback(statements.append)
+
+    async with open_store(engine) as store:
+        yield store, statements
+    engine.dispose()
+
+
+async def test_a_commit_is_one_short_transaction(tmp_path: Path) -> None:
+    async with _traced(tmp_path) as (store, statements):
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        statements.clear()
+        await store.commit(Commit("a", [(2, b"x")]))
+        kinds = [statement.split()[0] for statement in statements]
+        assert kinds == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
+
+
+async def test_what_waits_is_written_together(tmp_path: Path) -> None:
+    async with _traced(tmp_path) as (store, statements):
+        for number in range(50):
+            await store.create(_NEW, Commit(f"r{number}", [(1, b"")]))
+        statements.clear()
+        before = store.statistics()
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(store.commit, Commit(f"r{number}", [(2, b"x")]))
+        batches = store.statistics().batches - before.batches
+        assert batches <= 3  # the first to come, and those who came meanwhile
+        assert batches == statements.count("COMMIT") == statements.count("BEGIN IMMEDIATE")
+        assert store.statistics().commits - before.commits == 50
+
+
+async def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        for number in range(6):
+            await store.create(_NEW, Commit(f"r{number}", [(1, b"")]))
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(store.commit, Commit(f"r{number}", [(2, bytes(3_000_000))]))
+        assert store.statistics().largest_batch == 1
+
+
+async def test_a_poisoned_record_harms_its_own_run_only(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with open_store(url) as store:
+        for run_id in ("good", "bad", "fine"):
+            await store.create(_NEW, Commit(run_id, [(1, b"")]))
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:  # as if another driver had written it
+            connection.execute(
+                sa.text("INSERT INTO blazen_journal SELECT run_no, 2, 0, 1, x'00' FROM blazen_run WHERE run_id = 'bad'")
+            )
+        engine.dispose()
+        failed: dict[str, BaseException] = {}
+
+        async def commit(commit: Commit) -> None:
+            try:
+                await store.commit(commit)
+            except Exception as error:  # looked at below
+                failed[f"{commit.run_id}{commit.entries[0][0]}"] = error
+
+        async with trio.open_nursery() as nursery:
+            for seq in (2, 3):
+                for run_id in ("good", "bad", "fine"):
+                    nursery.start_soon(commit, Commit(run_id, [(seq, b"x")]))
+                await trio.lowlevel.checkpoint()
+        assert {"bad2", "bad3"} <= set(failed) | {"bad2"}
+        assert all(isinstance(error, StaleRunError) for error in failed.values())
+        assert {key[:-1] for key in failed} == {"bad"}
+        for run_id in ("good", "fine"):
+            assert [seq for seq, _ in (await store.load(run_id)).entries] == [1, 2, 3]
+        await store.create(_NEW, Commit("later", [(1, b"")]))
+
+
+async def test_two_creations_of_one_run_at_once(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        refused: list[BaseException] = []
+
+        async def create() -> None:
+            try:
+                await store.create(_NEW, Commit("a", [(1, b"")]))
+            except RunExistsError as error:
+                refused.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(create)
+        assert len(refused) == 4
+
+
+async def test_a_crashed_writer_settles_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[BaseException] = []
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+
+        def crash(_jobs: object) -> None:
+            msg = "a bug"
+            raise MemoryError(msg)
+
+        monkeypatch.setattr(store._batches, "write", crash)
+
+        async def post() -> None:
+            try:
+                await store.post("a", "event", b"")
+            except StoreError as error:
+                errors.append(error)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(post)
+            await post()
+        with pytest.raises(StoreError, match="resume"):
+            await store.commit(Commit("a", [(2, b"")]))
+    assert len(errors) == 11
+    assert all(isinstance(error.__cause__, MemoryError) for error in errors)
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+    with pytest.raises(StoreError, match="closed"):
+        await store.commit(Commit("a", [(2, b"")]))
+
+
+async def test_an_error_in_the_block_comes_out_bare(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+            await store.create(_NEW, Commit("a", [(1, b"")]))
+            raise KeyError
+    with trio.move_on_after(3600) as scope:
+        async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+            await store.claim("a")  # it was given back
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        fails = ["after", "before"]
+
+        @sa.event.listens_for(store._engine, "commit")
+        def lose_connection(connection: sa.Connection) -> None:
+            if connection.get_execution_options()["blazen_trio_role"] == "writer" and fails:
+                if fails.pop(0) == "after":
+                    connection.connection.commit()
+                msg = "connection lost"
+                raise sqlite3.OperationalError(msg)
+
+        await store.commit(Commit("a", [(2, b"stored")]))
+        with pytest.raises(StoreError, match="connection lost"):
+            await store.commit(Commit("a", [(3, b"not stored")]))
+        assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2]
+        # What failed is over for this driver, and the run can be taken up again, by the same store too.
+        with pytest.raises(StoreError, match="earlier commit"):
+            await store.commit(Commit("a", [(4, b"")]))
+        await store.claim("a")
+        await store.commit(Commit("a", [(3, b"stored")]))
+
+
+async def test_a_busy_loop_does_not_stop_the_writer(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store, trio.open_nursery() as nursery:
+
+        async def compute() -> None:
+            while True:
+                until = time.perf_counter() + 0.001
+                while time.perf_counter() < until:
+                    pass
+                await trio.lowlevel.checkpoint()
+
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        nursery.start_soon(compute)
+        with trio.fail_after(20):
+            for seq in range(2, 102):
+                await store.commit(Commit("a", [(seq, b"x")]))
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_store_does_not_wake_the_loop(tmp_path: Path) -> None:
+    class Turns(trio.abc.Instrument):
+        count = 0
+
+        def before_io_wait(self, timeout: float) -> None:
+            self.count += 1
+
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        await trio.sleep(0.3)
+        trio.lowlevel.remove_instrument(turns)
+        assert turns.count < 10

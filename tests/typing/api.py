@@ -1,0 +1,228 @@
+"""The public API as a user's type checker sees it. Checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar, assert_type
+
+import attrs
+
+from blazen_trio import (
+    CheckpointStore,
+    Context,
+    Delayed,
+    DynamicEvent,
+    Event,
+    HistoryRecord,
+    InputRequestEvent,
+    InputRequiredError,
+    InputResponseEvent,
+    Lagged,
+    LifecycleEvent,
+    MemoryStore,
+    RetryPolicy,
+    Run,
+    RunCancelledError,
+    RunInfo,
+    RunPausedError,
+    RunStatus,
+    Snapshot,
+    StartEvent,
+    StepFailedError,
+    StepFailedEvent,
+    StopEvent,
+    Workflow,
+    WorkflowError,
+    WorkflowValidationError,
+    open_store,
+    step,
+)
+
+
+@attrs.frozen
+class Order(Event):
+    """An event with a stable name, a version and an upcast."""
+
+    event_type: ClassVar[str] = "orders.Order"
+    schema_version: ClassVar[int] = 2
+
+    number: int
+
+    @classmethod
+    def upcast(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Version 1 called it differently."""
+        return {"number": data["no"]} if version == 1 else data
+
+
+@attrs.frozen
+class Shipped(Event):
+    """Another."""
+
+    number: int
+
+
+@step
+async def begin(ev: StartEvent) -> list[Order]:
+    """Fan out."""
+    return [Order(number) for number in ev.data]
+
+
+@step(
+    name="ship",
+    timeout=30,
+    max_concurrency=4,
+    retry=RetryPolicy(
+        max_attempts=5,
+        initial_delay=0.5,
+        max_delay=30.0,
+        multiplier=2.0,
+        jitter=0.1,
+        max_elapsed=600.0,
+        retry_on=(OSError, TimeoutError),
+    ),
+)
+async def ship(ev: Order, ctx: Context) -> Shipped | Delayed[Order] | None:
+    """Use the whole of the context."""
+    assert_type(ctx.run_id, str)
+    assert_type(ctx.workflow_name, str)
+    assert_type(ctx.step_name, str)
+    assert_type(ctx.attempt, int)
+    assert_type(ctx.idempotency_key, str)
+    owner = ctx.metadata.get("owner")
+    ctx.set("owner", owner)
+    ctx.update("shipped", lambda n: n + 1, default=0)
+    ctx.delete("owner")
+    assert_type(ctx.get("shipped", 0, type=int), int)
+    ctx.publish(Lagged(1))
+    ctx.send(Shipped(ev.number))
+    pair = ctx.collect(ev, [Order, Order])
+    if pair is None:
+        return Delayed(ev, 5)
+    return Shipped(ev.number) if owner else None
+
+
+@step(accepts=[Shipped], emits=[StopEvent])
+def close(ev: Shipped) -> StopEvent:
+    """A synchronous step, declared by hand."""
+    return StopEvent(ev.number)
+
+
+@step(handles=["ship"])
+async def failed(ev: StepFailedEvent) -> StopEvent:
+    """Take what failed for good."""
+    return StopEvent(f"{ev.step_name}: {ev.error_type}: {ev.message} after {ev.attempts}")
+
+
+class Service:
+    """Its methods are steps."""
+
+    @step
+    async def answer(self, ev: InputResponseEvent) -> StopEvent:
+        """A step."""
+        return StopEvent(ev.response)
+
+
+async def answer(request: InputRequestEvent) -> object:
+    """An input handler."""
+    return f"{request.prompt}: yes"
+
+
+orders = Workflow(
+    "orders",
+    [begin, ship, close, failed, Service().answer],
+    version="2",
+    timeout=None,
+    input_handler=answer,
+    publish_lifecycle=True,
+    history=True,
+    max_concurrency=100,
+    durability="async",
+    external=[InputResponseEvent],
+    types=[Order],
+)
+
+
+async def steps_stay_functions() -> None:
+    """A step can be called as it was."""
+    assert_type(await begin(StartEvent([1])), list[Order])
+    assert_type(close(Shipped(1)), StopEvent)
+
+
+async def verbs(store: CheckpointStore, saved: Snapshot) -> None:
+    """Each verb, awaited and entered."""
+    await orders.run()
+    await orders.run([1, 2], run_id="r", metadata={"owner": "ann"}, store=store, durability="exit", timeout=5)
+    await orders.resume(saved, store=store)
+    await orders.resume_with_input(saved, InputResponseEvent("q", "yes"), input_handler=answer)
+    await orders.resume_from("r", store=store, durability="sync")
+    async with orders.run([1]) as run:
+        await handle(run)
+    async with orders.resume_from("r", store=store) as run:
+        await handle(run)
+
+
+async def handle(run: Run) -> None:
+    """Use the whole of the handle."""
+    assert_type(run.run_id, str)
+    assert_type(run.status, RunStatus)
+    async for event in run.stream(buffer=16):
+        if isinstance(event, LifecycleEvent):
+            assert_type(event.duration, float | None)
+        elif isinstance(event, DynamicEvent):
+            assert_type(event.data, dict[str, Any])
+    snapshot = await run.pause(grace=1.0)
+    assert_type(snapshot, Snapshot)
+    await run.unpause()
+    await run.send(Order(1))
+    await run.respond(InputResponseEvent("q"))
+    for request in run.input_requests:
+        print(request)
+    run.cancel("enough")
+    print(await run.result())
+
+
+async def snapshots(run: Run) -> None:
+    """Round trips and fields."""
+    snapshot = await run.snapshot()
+    text = snapshot.to_json()
+    packed = snapshot.to_msgpack()
+    assert_type(Snapshot.from_json(text), Snapshot)
+    assert_type(Snapshot.from_msgpack(packed), Snapshot)
+    assert_type(snapshot.run_id, str)
+    assert_type(snapshot.status, RunStatus)
+    assert_type(snapshot.elapsed, float)
+    assert_type(snapshot.seq, int)
+
+
+async def stores() -> None:
+    """The users' queries, of either store."""
+    memory: CheckpointStore = MemoryStore()
+    await verbs(memory, Snapshot.from_json(b"{}"))
+    async with open_store("sqlite:///runs.db") as store:
+        wanted: CheckpointStore = store
+        assert_type(await wanted.list_runs(status=RunStatus.FAILED, workflow="orders", limit=10), list[RunInfo])
+        assert_type(await store.get_run("r"), RunInfo)
+        for record in await store.history("r"):
+            assert_type(record, HistoryRecord)
+        assert_type(await store.load_snapshot("r"), Snapshot)
+        await store.delete_run("r")
+        assert_type(await store.purge(older_than=dt.timedelta(days=30), status=[RunStatus.COMPLETED]), int)
+
+
+async def errors(store: CheckpointStore) -> None:
+    """They carry their parts."""
+    try:
+        await orders.resume_from("r", store=store)
+    except InputRequiredError as error:
+        print(error.request, error.requests, error.snapshot)
+    except RunPausedError as error:
+        print(error.snapshot)
+    except StepFailedError as error:
+        assert_type(error.step_name, str)
+        assert_type(error.attempts, int)
+    except RunCancelledError as error:
+        assert_type(error.reason, str | None)
+    except WorkflowValidationError as error:
+        assert_type(error.errors, tuple[str, ...])
+    except WorkflowError as error:
+        assert_type(error.run_id, str | None)
