@@ -11,6 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -19,7 +20,7 @@ from benchmarks import limits, workloads
 from benchmarks.harness import Case, Measurement, Spread, measure
 
 SPAWN = "bare Trio, a task per step"
-SPAWN_CHECKPOINT = "the same, a checkpoint per step"
+SPAWN_CHECKPOINT = "that, with a checkpoint"
 COMMIT = "INSERT + COMMIT per step"
 
 CASES = [
@@ -68,24 +69,29 @@ CASES = [
         300,
         partial(workloads.durable_beside_busy, steps=300),
         partial(limits.sql_beside_busy, steps=300),
-        "INSERT + COMMIT in the busy loop",
+        "that, in the busy loop",
     ),
 ]
 
 
+def cell(numbers: list[float], form: str) -> str:
+    """The median, and under it the least and the greatest."""
+    spread = Spread.of(numbers)
+    return f"{spread.median:{form}}\n[dim]{spread.least:{form}}-{spread.greatest:{form}}[/dim]"
+
+
 def show(measurements: list[Measurement]) -> None:
     """Print the table."""
-    table = Table(title="steps per second, median [least - greatest]")
-    for heading in ("case", "steps", "blazen_trio", "limit", "ratio", "aim"):
-        table.add_column(heading, justify="left" if heading in {"case", "limit"} else "right", overflow="fold")
+    table = Table(title="steps per second: median, least-greatest", box=box.SIMPLE, padding=(0, 1, 1, 0))
+    table.add_column("case\n[dim]its limit[/dim]", no_wrap=True)
+    for heading in ("blazen_trio", "limit", "ratio", "aim"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for one in measurements:
-        ours, limit, ratio = Spread.of(one.ours), Spread.of(one.limit), Spread.of(one.ratios)
         table.add_row(
-            one.case.name,
-            str(one.case.steps),
-            f"{ours.median:,.0f}\n[{ours.least:,.0f} - {ours.greatest:,.0f}]",
-            f"{limit.median:,.0f} [{limit.least:,.0f} - {limit.greatest:,.0f}]\n{one.case.limit_name}",
-            f"{ratio.median:.2f}\n[{ratio.least:.2f} - {ratio.greatest:.2f}]",
+            f"{one.case.name}\n[dim]{one.case.limit_name}[/dim]",
+            cell(one.ours, ",.0f"),
+            cell(one.limit, ",.0f"),
+            cell(one.ratios, ".2f"),
             "" if one.case.aim is None else f"{one.case.aim}",
         )
     Console().print(table)

@@ -94,17 +94,15 @@ CODEC = Codec(
 )
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-integers = st.integers() | st.integers(-(2**70), 2**70) | st.sampled_from([2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63)])
+integers = (
+    st.integers() | st.integers(-(2**70), 2**70) | st.sampled_from([2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63)])
+)
 zones = st.sampled_from(
     [None, dt.UTC, dt.timezone(dt.timedelta(hours=-3, minutes=-30)), zoneinfo.ZoneInfo("Europe/Berlin")]
 )
-datetimes = st.builds(
-    lambda value, fold: value.replace(fold=fold), st.datetimes(timezones=zones), st.integers(0, 1)
-)
+datetimes = st.builds(lambda value, fold: value.replace(fold=fold), st.datetimes(timezones=zones), st.integers(0, 1))
 colors = st.sampled_from([*Color, *Mode, *Permission, Permission.READ | Permission.WRITE, Permission(0)])
-items = st.builds(
-    Item, text, st.floats(allow_nan=False), st.lists(st.builds(SpecialItem, text), max_size=2).map(tuple)
-)
+items = st.builds(Item, text, st.floats(allow_nan=False), st.lists(st.builds(SpecialItem, text), max_size=2).map(tuple))
 points = st.builds(Point, integers, st.none() | integers)
 
 scalars = (
@@ -140,8 +138,14 @@ values = st.recursive(
     max_leaves=12,
 )
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | text,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text | st.sampled_from(["$set", "f", "q"]), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(text | st.sampled_from(["$set", "f", "q"]), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 orders = st.builds(
@@ -174,7 +178,10 @@ def states(draw: st.DrawFn) -> RunState:
     state.status = draw(st.sampled_from(RunStatus))
     state.elapsed = draw(st.floats(0, 1e6))
     state.metadata = CODEC.encode_value(draw(st.dictionaries(text, json_values, max_size=2)), "metadata")
-    state.cells = {key: Cell(CODEC.encode_value(value, key)) for key, value in draw(st.dictionaries(text, values, max_size=3)).items()}
+    state.cells = {
+        key: Cell(CODEC.encode_value(value, key))
+        for key, value in draw(st.dictionaries(text, values, max_size=3)).items()
+    }
     if draw(st.booleans()):
         state.root = FanOut(0)
     for _ in range(draw(st.integers(0, 2))):
@@ -217,12 +224,15 @@ def _add_item(draw: st.DrawFn, state: RunState) -> None:
     group = draw(st.sampled_from(groups if kind == "member" else [None, *groups]))
     item: Any
     if kind == "delivery":
-        item = state.deliveries[state.next_id] = Delivery(_id(state), "tick", event, payload)
+        item = Delivery(_id(state), "tick", event, payload)
+        state.deliveries[item.id] = item
         item.attempt, item.due = draw(st.integers(1, 4)), draw(st.none() | instants)
     elif kind == "join":
-        item = state.deliveries[state.next_id] = Delivery(_id(state), "sum", (event, event), (payload, payload))
+        item = Delivery(_id(state), "sum", (event, event), (payload, payload))
+        state.deliveries[item.id] = item
     elif kind == "delayed":
-        item = state.delayed[state.next_id] = Delayed(_id(state), event, payload, draw(instants))
+        item = Delayed(_id(state), event, payload, draw(instants))
+        state.delayed[item.id] = item
     elif kind == "question":
         request = InputRequestEvent(draw(text), {"k": 1}, f"q{state.next_id}")
         item = Question(_id(state), request, CODEC.encode_event(request), request.request_id)

@@ -34,14 +34,7 @@ def _fields(cls: Any) -> list[_Field]:
     """The fields of a class, or of a generic class with its arguments, with their types resolved."""
     origin = typing.get_origin(cls) or cls
     arguments = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(cls), strict=False))
-    try:
-        hints = typing.get_type_hints(origin, include_extras=True)
-    except NameError as error:
-        msg = (
-            f"the annotations of {origin.__qualname__} can't be resolved ({error}): import and define what they name "
-            "at module level, not in a function or under TYPE_CHECKING"
-        )
-        raise Misfit(msg) from error
+    hints = _hints(origin)
     if attrs.has(origin):
         return [
             _Field(a.name, a.alias or a.name, _filled(_hint(hints, a), arguments), a.init, a.converter is not None)
@@ -50,6 +43,19 @@ def _fields(cls: Any) -> list[_Field]:
     return [
         _Field(f.name, f.name, _filled(hints[f.name], arguments), f.init, False) for f in dataclasses.fields(origin)
     ]
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        if attrs.has(cls) and not any(isinstance(attribute.type, str) for attribute in attrs.fields(cls)):
+            return {}  # Whoever could see their names (`attrs.resolve_types`) has resolved them already.
+        msg = (
+            f"the annotations of {cls.__qualname__} can't be resolved ({error}): import and define what they name "
+            "at module level, not in a function or under TYPE_CHECKING"
+        )
+        raise Misfit(msg) from error
 
 
 def _hint(hints: dict[str, Any], attribute: attrs.Attribute[Any]) -> Any:

@@ -1,9 +1,9 @@
 """Journal entries as bytes: a compact JSON object with only what is not the default.
 
-Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at, `e` elapsed, `s` step, `d` done, `o` outputs,
+Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done, `o` outputs,
 `n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected, `y` retry, `z` stop event,
 `a` status, `w` error, `p` epoch, `b` created. An output is `[event, steps, joins, due, request_id]`, cut after the
-last that it has. History records are not in it: they are stored apart, as `encode_history` gives them.
+last that it has; one step stands for itself. History records are not in it: they are stored apart, as `encode_history` gives them.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
     wire: dict[str, Any] = {"f": FORMAT, "q": entry.seq}
     if entry.kind != "committed":
         wire["k"] = entry.kind
-    wire["t"] = entry.at
-    wire["e"] = entry.elapsed
+    wire["t"] = (entry.at, entry.elapsed)
     if entry.step is not None:
         wire["s"] = entry.step
     if entry.done:
@@ -77,7 +76,8 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
 def _output_wire(output: Output, blobs: dict[str, bytes]) -> list[Any]:
     payload = output.payload
     assert payload is not None, "a run with a store encodes its events before it records them"
-    wire: list[Any] = [reference(payload, blobs), output.steps]
+    steps = output.steps
+    wire: list[Any] = [reference(payload, blobs), steps[0] if len(steps) == 1 else steps]
     if output.joins or output.due is not None or output.request_id is not None:
         wire += [output.joins, output.due, output.request_id]
         while wire[-1] is None:
@@ -132,9 +132,8 @@ def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry
         SerializationError: It is rubbish, or an event in it does not fit its class.
     """
     reader = Reader(parse(data, "journal entry", "f", FORMAT), "", "journal entry", blobs, codec)
-    entry = Entry(
-        reader.count("q", least=1), reader.maybe("k", str) or "committed", reader.seconds("t"), reader.seconds("e")
-    )
+    when = reader.inner("t") or reader
+    entry = Entry(reader.count("q", least=1), reader.maybe("k", str) or "committed", when.seconds(0), when.seconds(1))
     entry.step = reader.maybe("s", str)
     entry.done = reader.count("d", 0)
     if reader.raw("o"):
@@ -191,7 +190,8 @@ def status_of(reader: Reader, key: str) -> RunStatus:
 
 def _output_of(reader: Reader) -> Output:
     event, payload = reader.event(0)
-    return Output(event, payload, reader.names(1), reader.names(2), reader.maybe_seconds(3), reader.maybe(4, str))
+    steps = (reader.take(1, str),) if type(reader.raw(1)) is str else reader.names(1)
+    return Output(event, payload, steps, reader.names(2), reader.maybe_seconds(3), reader.maybe(4, str))
 
 
 def _cells_of(reader: Reader) -> dict[str, Cell | None]:

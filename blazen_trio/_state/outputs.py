@@ -33,6 +33,8 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
     """
     if result is None:
         return (), None
+    if step.emits_plain(type(result)):
+        return (result,), None
     if isinstance(result, (Event, Delayed)):
         check_plain(step, result, "returned")
         return (result,), None

@@ -147,9 +147,9 @@ class FaultyStore(StoreQueries):
         if number == self._fail_before:
             await self.sever()
         self._check()
-        return number
+        return number  # noqa: ASYNC910  # what follows has to be handed over before anything suspends
 
-    async def _end(self, number: int) -> None:
+    async def _end(self, number: int) -> None:  # noqa: ASYNC910  # the store beneath has suspended
         if self.severed or number == self._fail_after:
             await self.sever()
         # Also what was stored meanwhile: a killed process hears of nothing any more.

@@ -254,7 +254,6 @@ TAGS = "int float bytes datetime date time timedelta uuid decimal tuple set froz
 )
 def test_rubbish_under_a_tag_is_a_serialization_error_or_a_value(tag: str, content: Any) -> None:
 
-
     data = orjson.dumps({"$" + tag: content})
     for type_ in (Any, Item, Color | Item, list[int], dict[int, int], Tick, dt.datetime, dt.timedelta, Decimal, bytes):
         for codec in (CODEC, PLAIN):

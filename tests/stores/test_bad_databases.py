@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+import trio
+import trio.testing
 
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
@@ -40,7 +42,7 @@ async def test_a_database_of_another_program_is_left_alone_unless_asked(tmp_path
         theirs.execute("CREATE TABLE customers (name)")
         theirs.execute("CREATE TABLE alembic_version (version_num)")
     before = (tmp_path / "a.db").read_bytes()
-    with pytest.raises(SchemaError, match="customers.*migrate=True"):
+    with pytest.raises(SchemaError, match=r"customers.*migrate=True"):
         await _make(url)
     assert before == (tmp_path / "a.db").read_bytes()
     async with open_store(url, migrate=True) as store:
@@ -126,19 +128,15 @@ async def test_a_database_locked_by_another_program(tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_passes_is_waited_for(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
-        program = (
-            "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
-            "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); time.sleep(0.2); c.execute('ROLLBACK'); c.close()"
-        )
-        with subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "a.db")], stdout=subprocess.PIPE, text=True
-        ) as locker:
-            assert locker.stdout is not None
-            assert locker.stdout.readline() == "locked\n"
-            await store.commit(Commit("a", [(2, b"")]))
+        theirs = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+        with closing(theirs):
+            theirs.execute("BEGIN EXCLUSIVE")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.commit, Commit("a", [(2, b"")]))
+                await trio.testing.wait_all_tasks_blocked()
+                theirs.execute("ROLLBACK")
         assert len((await store.load("a")).entries) == 2
 
 

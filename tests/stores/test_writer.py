@@ -223,6 +223,6 @@ async def test_an_idle_store_does_not_wake_the_loop(tmp_path: Path) -> None:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         turns = Turns()
         trio.lowlevel.add_instrument(turns)
-        await trio.sleep(0.3)
+        await trio.sleep(0.1)
         trio.lowlevel.remove_instrument(turns)
         assert turns.count < 10

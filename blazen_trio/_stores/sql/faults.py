@@ -23,6 +23,7 @@ _TOLD: tuple[tuple[str, type[StoreError], str], ...] = (
     ("is locked", StoreError, _LOCKED),
     ("no such table", SchemaError, "a table of the store is missing: the database was changed while it was in use"),
 )
+_UNKNOWN = ("", StoreError, "nothing is known to be written; the run can be resumed by its id")
 
 
 def translate(error: BaseException, doing: str, run_id: str | None = None) -> StoreError:
@@ -36,11 +37,8 @@ def translate(error: BaseException, doing: str, run_id: str | None = None) -> St
     if isinstance(error, StoreError):
         return error
     text = str(getattr(error, "orig", None) or error)
-    for said, kind, advice in _TOLD:
-        if said in text.lower():
-            break
-    else:
-        kind, advice = StoreError, "nothing is known to be written; the run can be resumed by its id"
+    fitting = (each for each in _TOLD if each[0] in text.lower())
+    _, kind, advice = next(fitting, _UNKNOWN)
     told = kind(f"{doing}: {advice} (the database says: {text})", run_id=run_id)
     told.__cause__ = error
     return told

@@ -81,7 +81,7 @@ def _boot() -> str:
 
 def _pid_namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")[:64]
+        return str(Path("/proc/self/ns/pid").readlink())[:64]
     except OSError:
         return ""
 

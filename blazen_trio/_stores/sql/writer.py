@@ -87,7 +87,7 @@ class Writer:
         if self._closed or self._fault is not None:
             raise self._refusal()
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: ASYNC910  # a task of the store, which the thread keeps waiting
         """Own the thread until `close`; then, or when the thread has crashed, settle whatever is left."""
         self._token = trio.lowlevel.current_trio_token()
         limiter = trio.CapacityLimiter(1)
@@ -123,7 +123,7 @@ class Writer:
                 began = time.perf_counter()
                 await trio.lowlevel.checkpoint()
                 if time.perf_counter() - began > _RESTED:
-                    time.sleep(_GIVEN)  # noqa: ASYNC251  # what this is for: the GIL goes to the thread
+                    time.sleep(_GIVEN)  # noqa: ASYNC200, ASYNC251  # what this is for: the GIL goes to the thread
                 else:
                     await trio.sleep(_TICK)
 

@@ -1,0 +1,194 @@
+"""One attempt at a delivery: run its step, then commit what came of it, or act on its failure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from blazen_trio._dispatch.failures import Failures, contains, described
+from blazen_trio._dispatch.transaction import Transaction
+from blazen_trio._state.outputs import check_returned, unwrap
+from blazen_trio.errors import StepTimeoutError
+
+if TYPE_CHECKING:
+    from blazen_trio._definitions.events import Event
+    from blazen_trio._definitions.steps import StepDefinition
+    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.model import Delivery, Payload
+
+__all__ = ["Attempts"]
+
+_ENCODE_PER_TURN: Final = 1000
+"""Members of a fan-out encoded between two checkpoints: a few milliseconds' worth."""
+
+
+class Attempts:
+    """Runs the deliveries of one run, for whichever worker asks."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._d = dispatcher
+        self._steps = dispatcher.definition.steps
+        self._failures = Failures(dispatcher)
+        self._limiter: trio.CapacityLimiter | None = None
+        self.interrupted: set[str] = set()
+        """The steps whose attempts were cancelled."""
+
+    async def run(self, delivery: Delivery) -> None:
+        """Run a delivery's step and commit it; again at once if its commit comes too late and it has the turn."""
+        step = self._steps[delivery.step]
+        if not step.passes_context:
+            await self._attempt(delivery, step, None)
+            return
+        turns = self._d.turns
+        again: bool | None = True
+        try:
+            while again:
+                transaction = Transaction(delivery, self._d.state, self._d.codec)
+                turns.begins(transaction)
+                again = await self._attempt(delivery, step, transaction)
+        finally:
+            if again is not False and (following := turns.ended(delivery)) is not None:
+                self._d.ready.push_first(following)
+                self._d.wake()
+
+    async def _attempt(self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None) -> bool | None:
+        """`None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn."""
+        d = self._d
+        began = None
+        if step.retry is not None or d.recorder.detailed:
+            began = d.clock.now()
+            if d.recorder.detailed:
+                d.recorder.record("step_dispatched", began, step=step.name, event_type=described(delivery))
+        event: Any = list(delivery.event) if step.is_join else delivery.event  # type: ignore[call-overload]
+        arguments = (event,) if transaction is None else (event, d.make_context(d, transaction))
+        try:
+            if step.is_async and step.timeout is None:
+                result = await step.call(*arguments)
+            else:
+                result = await self._bounded(step, arguments)
+            if transaction is not None:
+                transaction.closed = True
+                while d.turns.blocks(transaction):
+                    await d.turns.moved()
+            encode = d.encode
+            if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
+                encode = await self._encode_slowly(step, result)
+            if d.standstill.closed:
+                await d.standstill.opened()
+            if d.over:
+                return None
+            # From here to the record of it in the journal there is no checkpoint.
+            if transaction is not None and transaction.conflict() is not None:
+                return d.turns.ask(delivery)
+            entry = self._decide(delivery, step, transaction, result, encode)
+            if d.recorder.detailed:
+                self._record(entry, step, delivery, entry.at - began if began is not None else None)
+            if entry.stop is not None:
+                d.record_stop(entry)
+                return None
+            if d.journal is not None:
+                await self._write(entry)
+            d.absorb(entry)
+        except BaseException as error:
+            if transaction is not None:
+                transaction.closed = True
+            if d.journal is not None and d.journal.failure is not None and isinstance(error, Exception):
+                raise d.journal.failure from None
+            await self._interrupted_or_failed(delivery, step, error, began)
+        return None
+
+    async def _bounded(self, step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
+        """Run a step with a timeout, or in a thread."""
+        limit = float("inf") if step.timeout is None else step.timeout
+        with trio.move_on_after(limit) as scope:
+            if step.is_async:
+                return await step.call(*arguments)
+            if self._limiter is None:
+                # Its own, so that steps that block don't starve the store or the program's other threads.
+                self._limiter = trio.CapacityLimiter(40)
+            result = await trio.to_thread.run_sync(step.call, *arguments, limiter=self._limiter)
+            if not scope.cancel_called:
+                return result
+            # A thread can't be interrupted: it was awaited, and its result comes too late.
+        raise StepTimeoutError(
+            f"step {step.name!r} took longer than its timeout of {limit:g} s",
+            step_name=step.name,
+            error_type="StepTimeoutError",
+        )
+
+    # The end of an attempt
+
+    def _decide(
+        self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None, result: Any, encode: Any
+    ) -> Entry:
+        """What the attempt comes to: checked, encoded, and applied to the run's state."""
+        d = self._d
+        machine = d.machine
+        returned, listed = check_returned(step, result)
+        members = None if listed is None else machine.outputs(listed, encode, d.clock.now)
+        if transaction is None:
+            outputs = machine.outputs(returned, encode, d.clock.now) if returned else ()
+            return machine.committed(delivery, step, outputs, members, d.step_moment())
+        outputs = machine.outputs([*transaction.sent, *returned], encode, d.clock.now)
+        cells = transaction.cells()
+        collected = transaction.collected(encode or _nothing)
+        return machine.committed(delivery, step, outputs, members, d.step_moment(), cells, collected)
+
+    async def _write(self, entry: Entry) -> None:
+        journal = self._d.journal
+        assert journal is not None
+        journal.record(entry)
+        await journal.written()
+        if journal.fold_due:
+            await journal.fold()
+        if entry.asked:
+            await journal.settle()
+
+    async def _encode_slowly(self, step: StepDefinition, members: list[Any]) -> Any:
+        """Encode a wide fan-out's members ahead, giving way in between."""
+        encode = self._d.encode
+        assert encode is not None
+        check_returned(step, members)
+        payloads: dict[int, Payload] = {}
+        for index, member in enumerate(members):
+            event = unwrap(member)
+            payloads[id(event)] = encode(event)
+            if index % _ENCODE_PER_TURN == _ENCODE_PER_TURN - 1:
+                await trio.lowlevel.checkpoint()
+
+        def encoded(event: Event) -> Payload:
+            return payloads.get(id(event)) or encode(event)
+
+        return encoded
+
+    def _record(self, entry: Entry, step: StepDefinition, delivery: Delivery, duration: float | None) -> None:
+        record = self._d.recorder.record
+        record("step_completed", entry.at, step=step.name, event_type=described(delivery), duration=duration)
+        if entry.stop is None:
+            for output in (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ())):
+                record("event_received", entry.at, step=step.name, event_type=output.event.event_type)
+
+    async def _interrupted_or_failed(
+        self, delivery: Delivery, step: StepDefinition, error: BaseException, began: float | None
+    ) -> None:
+        """An attempt did not get to its commit: it was cancelled from outside of it, or it failed."""
+        d = self._d
+        if contains(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            raise error
+        if trio.current_effective_deadline() == float("-inf"):
+            # Cancelled by whoever ended or paused the run: the delivery stays undone. What the step raised while
+            # it cleaned up is part of an attempt that never was.
+            self.interrupted.add(step.name)
+            if delivery.id in d.state.deliveries:
+                d.ready.push_first(delivery)
+            if isinstance(error, trio.Cancelled):
+                raise error
+            await trio.lowlevel.checkpoint()
+        if not d.over:
+            await self._failures.failed(delivery, step, error, began)
+
+
+def _nothing(_event: Event) -> None:
+    """In a run without a store, no event is encoded."""
