@@ -20,7 +20,7 @@ from crash_demo import Demo
 from screen import follow, print_report
 from stdlib_workflow import stdlib_report, survey
 
-from blazen_trio import open_store
+from blazen_trio import WorkflowError, open_store
 
 
 async def run_once(options: argparse.Namespace) -> None:
@@ -57,7 +57,10 @@ def main() -> int:
     if options.run or options.resume:
         if not options.db:
             parser.error("--run and --resume need --db FILE")
-        trio.run(run_once, options)
+        try:
+            trio.run(run_once, options)
+        except WorkflowError as error:
+            parser.exit(1, f"{error}\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="stdlib-report-") as folder:
         database = Path(options.db or Path(folder, "runs.db")).absolute()

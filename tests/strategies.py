@@ -122,7 +122,7 @@ scalars = (
     | colors
 )
 hashables = st.recursive(
-    scalars | points,
+    scalars | points | st.builds(Tick, st.integers(-9, 9)),
     lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
     max_leaves=5,
 )

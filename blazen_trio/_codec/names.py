@@ -56,6 +56,10 @@ class DynamicValue:
     type_name: str
     data: Any
 
+    def __hash__(self) -> int:
+        # The class that it stands for may have been in a set or a dict's key; its data, a dict, can't be hashed.
+        return hash(self.type_name)
+
 
 class Names:
     """The names under which classes are found again: never by import, only here.

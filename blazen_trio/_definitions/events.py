@@ -133,6 +133,10 @@ class DynamicEvent(Event):
     data: dict[str, Any] = attrs.field()
     schema_version: int = attrs.field(default=1)  # type: ignore[misc]
 
+    def __hash__(self) -> int:
+        # The event that it stands for may have been in a set or a dict's key; `data`, a dict, can't be hashed.
+        return hash((self.event_type, self.schema_version))
+
 
 @attrs.frozen
 class Lagged(Event):

@@ -86,7 +86,7 @@ class Dispatcher:
         self.standstill = standstill
         self.make_context = make_context
         self.clock = wall_clock()
-        self.ready = ReadyQueue(definition.steps, definition.max_concurrency)
+        self.ready = ReadyQueue(machine.routing.bounds, definition.max_concurrency)
         self.turns = Turns()
         self.workers = Workers(self)
         self.inputs = InputDesk(self, input_handler)

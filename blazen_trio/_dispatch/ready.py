@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import Delivery
 
 __all__ = ["ReadyQueue"]
@@ -18,15 +17,13 @@ class ReadyQueue:
     """First in, first out; a delivery over its step's bound waits aside, at no cost but its place there.
 
     Args:
-        steps: The workflow's steps.
+        bounds: How many deliveries of each bounded step may be in flight at once.
         max_concurrency: How many deliveries may be in flight at once in all; `None`: no bound.
     """
 
-    def __init__(self, steps: Mapping[str, StepDefinition], max_concurrency: int | None) -> None:
+    def __init__(self, bounds: Mapping[str, int], max_concurrency: int | None) -> None:
         self._queue: deque[Delivery] = deque()
-        self._room: dict[str, int] = {
-            name: step.max_concurrency for name, step in steps.items() if step.max_concurrency is not None
-        }
+        self._room = dict(bounds)
         self._aside: dict[str, deque[Delivery]] = {name: deque() for name in self._room}
         self._total_room = float("inf") if max_concurrency is None else max_concurrency
         self.bounded = bool(self._room) or max_concurrency is not None

@@ -27,7 +27,7 @@ class Turns:
         self._queue: deque[Delivery] = deque()
         self._holder: Delivery | None = None
         self._running: Transaction | None = None
-        self._moved = trio.Event()
+        self._moved: trio.Event | None = None
         self._reruns: dict[int, int] = {}
 
     def reruns(self, delivery: Delivery) -> int:
@@ -57,6 +57,8 @@ class Turns:
 
     async def moved(self) -> None:
         """Wait until the holder's attempt is over."""
+        if self._moved is None:
+            self._moved = trio.Event()
         await self._moved.wait()
 
     def ended(self, delivery: Delivery) -> Delivery | None:
@@ -70,6 +72,7 @@ class Turns:
             return None
         self._running = None
         self._holder = self._queue.popleft() if self._queue else None
-        self._moved.set()
-        self._moved = trio.Event()
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
         return self._holder

@@ -33,6 +33,8 @@ class Workers:
         self._attempts = Attempts(dispatcher)
         self.count = 0
         self._starting = 0
+        self._last: object = None
+        """Whichever worker ran last."""
 
     @property
     def interrupted(self) -> set[str]:
@@ -62,6 +64,7 @@ class Workers:
         self._starting -= 1
         context = contextvars.copy_context()
         turn_began, in_turn, first = perf_counter(), 0, True
+        me = self._last = object()
         try:
             while not self.halted and (delivery := ready.pop()) is not None:
                 if ready and (first or not self._starting):
@@ -73,6 +76,10 @@ class Workers:
                     ready.done(delivery.step)
                 if contextvars.copy_context() != context:
                     break
+                if self._last is not me:
+                    # Another worker has run meanwhile, so this one gave way in its step.
+                    self._last = me
+                    turn_began, in_turn = perf_counter(), 0
                 in_turn += 1
                 if in_turn >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
                     await trio.lowlevel.checkpoint()

@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState, StoredError
     from blazen_trio._state.model import Delayed as DelayedItem
+    from blazen_trio._state.routing import Routing
 
     Encode = Callable[[Event], Payload] | None
 
-__all__ = ["Machine", "Moment", "Targets", "begin", "misfits"]
+__all__ = ["Machine", "Moment", "begin", "misfits"]
 
 
 class Moment(NamedTuple):
@@ -56,15 +57,8 @@ class Moment(NamedTuple):
     elapsed: float
 
 
-class Targets(NamedTuple):
-    """Where events of a class go: all steps in declaration order, and those of them that are joins."""
-
-    steps: tuple[str, ...]
-    joins: tuple[str, ...]
-
-
 def begin(
-    definition: WorkflowDefinition,
+    routing: Routing,
     run_id: str,
     event: Event,
     metadata: Payload,
@@ -73,6 +67,7 @@ def begin(
     moment: Moment,
 ) -> tuple[Machine, Entry]:
     """Begin a run with its start event; `timeout` in seconds."""
+    definition = routing.definition
     entry = Entry(1, "started", moment.at, moment.elapsed)
     entry.created = {
         "run_id": run_id,
@@ -84,7 +79,7 @@ def begin(
     }
     entry.status = RunStatus.RUNNING
     entry.epoch = 0
-    machine = Machine(definition, state_from_first(entry))
+    machine = Machine(routing, state_from_first(entry))
     entry.outputs = machine.outputs([event], encode, moment)
     machine.finish(entry)
     return machine, entry
@@ -93,24 +88,12 @@ def begin(
 class Machine:
     """Decides the transitions of one run of one workflow."""
 
-    def __init__(self, definition: WorkflowDefinition, state: RunState) -> None:
-        self.definition = definition
+    def __init__(self, routing: Routing, state: RunState) -> None:
+        self.routing = routing
+        self.definition = routing.definition
         self.state = state
-        self._targets: dict[type[Event], Targets] = {}
-        self._holds: dict[tuple[str, bool], frozenset[str]] = {}
-        self._root_joins = tuple(step.name for step in definition.steps.values() if step.is_join)
 
     # Outputs
-
-    def targets(self, cls: type[Event]) -> Targets:
-        """Where events of this class go."""
-        targets = self._targets.get(cls)
-        if targets is None:
-            route = self.definition.routes(cls)
-            chosen = {*route.steps, *route.joins}
-            steps = tuple(name for name in self.definition.steps if name in chosen)
-            targets = self._targets[cls] = Targets(steps, route.joins)
-        return targets
 
     def outputs(self, events: Iterable[Any], encode: Encode, now: Callable[[], float]) -> list[Output]:
         """Events (some `Delayed`) on their way into the run, encoded. `now` tells UTC, asked only for delayed ones.
@@ -119,7 +102,7 @@ class Machine:
             SerializationError: One of them can't be stored.
         """
         outputs = []
-        known = self._targets
+        known = self.routing.known
         for event in events:
             due = None
             if isinstance(event, Delayed):
@@ -130,7 +113,7 @@ class Machine:
                 outputs.append(Output(event, payload, due=due))
                 continue
             cls = type(event)
-            targets = known.get(cls) or self.targets(cls)
+            targets = known.get(cls) or self.routing.targets(cls)
             if isinstance(event, InputRequestEvent):
                 self._check_request(event)
                 outputs.append(Output(event, payload, targets.steps, targets.joins, request_id=event.request_id))
@@ -239,7 +222,7 @@ class Machine:
             NoHandlerError: No step accepts it.
         """
         inner = event.event if isinstance(event, Delayed) else event
-        if not self.targets(type(inner)).steps:
+        if not self.routing.targets(type(inner)).steps:
             raise self.no_handler(inner)
         entry = Entry(self.state.seq + 1, "received", moment.at, moment.elapsed)
         entry.outputs = self.outputs([event], encode, lambda: moment.at)
@@ -264,7 +247,7 @@ class Machine:
                 run_id=self.state.run_id,
                 request_id=response.request_id,
             )
-        if not self.targets(type(response)).steps:
+        if not self.routing.targets(type(response)).steps:
             raise self.no_handler(response)
         entry = Entry(self.state.seq + 1, "answered", moment.at, moment.elapsed)
         entry.done = question.id
@@ -281,7 +264,7 @@ class Machine:
             entry.status = RunStatus.COMPLETED
             entry.stop, entry.stop_payload = event, delayed.payload
             return self.finish(entry)
-        targets = self.targets(type(event))
+        targets = self.routing.targets(type(event))
         request_id = event.request_id if isinstance(event, InputRequestEvent) else None
         entry.outputs = [Output(event, delayed.payload, targets.steps, targets.joins, request_id=request_id)]
         return self._woken(entry)
@@ -352,32 +335,11 @@ class Machine:
 
     def _fire_due(self, group: FanOut, fired: list[tuple[int, str]], entry: Entry) -> None:
         root = group.id == 0
-        joins = [j for j in self._root_joins if "member:" + j in group.live] if root else list(group.pending)
+        joins = [j for j in self.routing.root_joins if "member:" + j in group.live] if root else list(group.pending)
         for join in joins:
-            if not any(join in self.holds(node, root) for node in group.live):
+            if not any(join in self.routing.holds(node, root=root) for node in group.live):
                 fired.append((group.id, join))
                 entry.ready.append(fire(self.state, group.id, join))
-
-    def holds(self, node: str, root: bool) -> frozenset[str]:
-        """The joins that a live item of this node holds back."""
-        key = (node, root)
-        held = self._holds.get(key)
-        if held is None:
-            held = self._holds[key] = self._find_holds(node, root)
-        return held
-
-    def _find_holds(self, node: str, root: bool) -> frozenset[str]:
-        definition = self.definition
-        kind, _, name = node.partition(":")
-        if node in definition.steps:
-            return definition.graph.step_holds(node, root)
-        if kind == "member":
-            return frozenset()
-        cls = definition.event_types.get(name)
-        if cls is None:
-            # A class made after the workflow was built: until it is routed it may lead anywhere.
-            return frozenset(self._root_joins)
-        return definition.graph.event_holds(cls, root) if kind == "event" else definition.graph.question_holds(cls, root)
 
     # What a run that has come to rest is waiting for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -20,6 +20,7 @@ from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state.machine import Machine, Moment, begin, misfits
+from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.inputs import InputHandler
     from blazen_trio._state.model import RunState
+    from blazen_trio._state.routing import Routing
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
 __all__ = ["Options", "new_run_id", "open_new", "open_snapshot", "open_stored"]
 
 _FROM_RUN: Any = object()
+_NO_METADATA: Final = Payload(b"{}")
 
 
 @attrs.frozen
@@ -52,7 +55,7 @@ class Options:
     """How a run is to be driven.
 
     Attributes:
-        definition: The workflow.
+        routing: The workflow's.
         codec: Its codec.
         store: Where the run is kept; `None`: nowhere.
         durability: When its entries are written.
@@ -62,12 +65,17 @@ class Options:
 
     KEEP = _FROM_RUN
 
-    definition: WorkflowDefinition
+    routing: Routing
     codec: Codec
     store: CheckpointStore | None
     durability: Any
     timeout: Any
     input_handler: InputHandler | None
+
+    @property
+    def definition(self) -> WorkflowDefinition:
+        """The workflow."""
+        return self.routing.definition
 
 
 def new_run_id() -> str:
@@ -82,11 +90,11 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     """A new run; with a store, it, its input and its lease are on disk when this returns."""
     definition, codec, store = options.definition, options.codec, options.store
     event = definition.start_event(input)
-    payload = codec.encode_value(dict(metadata), "metadata")
+    payload = codec.encode_value(dict(metadata), "metadata") if metadata else _NO_METADATA
     timeout = definition.timeout if options.timeout is Options.KEEP else options.timeout
     moment = Moment(wall_clock().now(), 0.0)
     machine, entry = begin(
-        definition,
+        options.routing,
         new_run_id() if run_id is None else run_id,
         event,
         payload,
@@ -179,7 +187,7 @@ async def _go_on(
         recorder.load([record for data in stored.history for record in decode_history(data)])
     else:
         recorder.load(list(state.history), written=known or options.store is None)
-    machine = Machine(definition, state)
+    machine = Machine(options.routing, state)
     dispatcher = _dispatcher(options, machine, broadcast, recorder, stored)
     if state.status is RunStatus.COMPLETED:
         dispatcher.over = dispatcher.detached = True

@@ -199,7 +199,7 @@ class Run:
             await self.respond(event)
             return True
         d = self._dispatcher
-        if not d.machine.targets(type(inner)).steps:
+        if not d.machine.routing.targets(type(inner)).steps:
             raise d.machine.no_handler(inner)
         taken = None
         if key is not None:

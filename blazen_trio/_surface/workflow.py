@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blazen_trio._codec.codec import Codec
 from blazen_trio._definitions.definition import WorkflowDefinition
+from blazen_trio._state.routing import Routing
 from blazen_trio._surface.opening import Options, open_new, open_snapshot, open_stored
 from blazen_trio._surface.starting import RunStart
 
@@ -27,6 +28,7 @@ class Workflow(WorkflowDefinition):
     __doc__ = WorkflowDefinition.__doc__
 
     _codec: Codec
+    _routing: Routing
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Workflow(WorkflowDefinition):
             types=types,
         )
         object.__setattr__(self, "_codec", Codec(self.event_types, self.value_types))
+        object.__setattr__(self, "_routing", Routing(self))
 
     def run(
         self,
@@ -182,7 +185,7 @@ class Workflow(WorkflowDefinition):
             msg = f"timeout={timeout!r}: a number of seconds above 0, or None for no limit"
             raise ValueError(msg)
         return Options(
-            self,
+            self._routing,
             self._codec,
             store,
             durability or self.durability,

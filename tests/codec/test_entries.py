@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN
 from blazen_trio._codec.entries import decode_entry, decode_history, encode_entry, encode_history

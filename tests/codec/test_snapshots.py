@@ -9,8 +9,7 @@ import attrs
 import orjson
 import ormsgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN
 from blazen_trio._codec.entries import encode_entry, encode_history

@@ -12,8 +12,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN, Codec
 from blazen_trio._codec.names import DynamicValue
@@ -68,7 +67,7 @@ class MyDict(dict):  # type: ignore[type-arg]
     pass
 
 
-Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024
+Pair = collections.namedtuple("Pair", "a b")
 
 
 class Zone(dt.tzinfo):
@@ -143,7 +142,8 @@ def test_a_cycle_is_refused() -> None:
 
 def test_sets_are_stored_in_one_order() -> None:
     letters = [f"letter {n}" for n in range(50)]
-    assert CODEC.encode_value(set(letters), "k").data == CODEC.encode_value(set(reversed(letters)), "k").data
+    stored = CODEC.encode_value(set(letters), "k").data
+    assert stored == b'{"$set":[' + b",".join(sorted(f'"{letter}"'.encode() for letter in letters)) + b"]}"
 
 
 def test_a_large_value_has_a_digest() -> None:
@@ -245,7 +245,26 @@ def test_rubbish_bytes_are_a_serialization_error_or_a_value(data: bytes) -> None
             continue
 
 
-TAGS = "int float bytes datetime date time timedelta uuid decimal tuple set frozenset dict object enum event union blob".split()
+TAGS = [
+    "int",
+    "float",
+    "bytes",
+    "datetime",
+    "date",
+    "time",
+    "timedelta",
+    "uuid",
+    "decimal",
+    "tuple",
+    "set",
+    "frozenset",
+    "dict",
+    "object",
+    "enum",
+    "event",
+    "union",
+    "blob",
+]
 
 
 @given(
