@@ -183,12 +183,16 @@ class Dispatcher:
 
     # Ends
 
-    def end(self, entry: Entry) -> None:
+    def end(self, entry: Entry, *, by_worker: bool = False) -> None:
         """A transition ended the run: nothing commits after it. `drive` sees it to the disk and tells of it."""
         self.over = True
         if self.journal is not None:
             self.journal.record(entry)
-        self.stop_period("the run has ended")
+        if self.workers.count > by_worker:
+            self.stop_period("the run has ended")
+        else:
+            # Nobody is in flight but the worker itself, if it is one, which ends by itself: no scope has to be cancelled.
+            self.wake()
 
     def fail(self, error: StoredError, cause: BaseException | None) -> None:
         """The run fails; what is undone stays so, for another try."""
@@ -339,11 +343,11 @@ class Dispatcher:
         self.absorb(entry)
         self.wake()
 
-    def record_stop(self, entry: Entry) -> None:
+    def record_stop(self, entry: Entry, *, by_worker: bool = False) -> None:
         """A `StopEvent` has been committed in memory."""
         assert entry.stop is not None
         self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
-        self.end(entry)
+        self.end(entry, by_worker=by_worker)
 
     def _timed_out(self) -> None:
         active = tuple(sorted(self.workers.interrupted))

@@ -74,64 +74,43 @@ class Retry:
 
 
 class Entry:
-    """One transition. `kind` is for people and for the history; what is applied are the other fields."""
+    """One transition. `kind` is for people and for the history; what is applied are the other fields.
 
-    __slots__ = (
-        "asked",
-        "at",
-        "cells",
-        "collected",
-        "created",
-        "done",
-        "elapsed",
-        "epoch",
-        "error",
-        "fan_out",
-        "fired",
-        "history",
-        "kind",
-        "outputs",
-        "ready",
-        "retry",
-        "seq",
-        "status",
-        "step",
-        "stop",
-        "stop_payload",
-        "timers",
-    )
+    What an entry does not say stays a default of the class: most say little, and a step makes one.
+    """
+
+    step: str | None = None
+    """The step that this is about, for people."""
+    done: int = 0
+    """The id of the item that this consumes; the outputs take its place. 0: none; they go to the end of the root."""
+    outputs: list[Output] | tuple[()] = ()
+    fan_out: FanOutOpened | None = None
+    fired: list[tuple[int, str]] | tuple[()] = ()
+    """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this order."""
+    cells: dict[str, Cell | None] | None = None
+    """State writes; `None` deletes."""
+    collected: list[Collected] | tuple[()] = ()
+    retry: Retry | None = None
+    stop: Event | None = None
+    stop_payload: Payload | None = None
+    status: RunStatus | None = None
+    error: StoredError | None = None
+    epoch: int | None = None
+    created: dict[str, Any] | None = None
+    """Of a `started` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
+    kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout."""
+    asked: list[Question] | tuple[()] = ()
+    """The questions that applying this opened. This and the next two are never stored."""
+    timers: list[Delayed] | tuple[()] = ()
+    """The delayed events that it brought in."""
 
     def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
         self.seq = seq
         self.kind = kind
-        """`started`, `committed`, `retried`, `handled` (a failure given to a StepFailedEvent step), `received`, `answered`,
-        `due`, `rejected`, `failed`, `timed_out`, `stalled`, `cancelled`, `paused`, `unpaused`, `waiting`, `woken`, `resumed`."""
+        """`started`, `committed`, `completed`, `retried`, `handled` (a failure given to a StepFailedEvent step), `received`,
+        `answered`, `due`, `rejected`, `failed`, `timed_out`, `cancelled`, `paused`, `unpaused`, `waiting`, `woken`,
+        `resumed`."""
         self.at = at
         self.elapsed = elapsed
-        self.step: str | None = None
-        """The step that this is about, for people."""
-        self.done = 0
-        """The id of the item that this consumes; the outputs take its place. 0: none; they go to the end of the root."""
-        self.outputs: list[Output] | tuple[()] = ()
-        self.fan_out: FanOutOpened | None = None
-        self.fired: list[tuple[int, str]] | tuple[()] = ()
-        """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this order."""
-        self.cells: dict[str, Cell | None] | None = None
-        """State writes; `None` deletes."""
-        self.collected: list[Collected] | tuple[()] = ()
-        self.retry: Retry | None = None
-        self.stop: Event | None = None
-        self.stop_payload: Payload | None = None
-        self.status: RunStatus | None = None
-        self.error: StoredError | None = None
-        self.epoch: int | None = None
-        self.created: dict[str, Any] | None = None
-        """Of a `started` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
-        kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout."""
-        self.history: list[Any] | tuple[()] = ()
         self.ready: list[Delivery] = []
-        """The deliveries that applying this made. This and the next two are never stored."""
-        self.asked: list[Question] | tuple[()] = ()
-        """The questions that it opened."""
-        self.timers: list[Delayed] | tuple[()] = ()
-        """The delayed events that it brought in."""
+        """The deliveries that applying this made."""

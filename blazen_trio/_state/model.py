@@ -62,20 +62,17 @@ class Cell:
 class Item:
     """Something live in a run; `group` is the fan-out it belongs to, `None` where no join can ever ask for its place."""
 
-    __slots__ = ("group", "id", "next", "prev")
+    __slots__ = ("group", "id", "next", "node", "prev")
 
     group: FanOut | None
     prev: Item
     next: Item
 
-    def __init__(self, id: int) -> None:  # noqa: A002
+    def __init__(self, id: int, node: str) -> None:  # noqa: A002
         self.id = id
-        self.group = None
-
-    @property
-    def node(self) -> str:
+        self.node = node
         """What this item is to the workflow's graph: the name under which it holds joins back."""
-        raise NotImplementedError
+        self.group = None
 
 
 class Delivery(Item):
@@ -85,8 +82,8 @@ class Delivery(Item):
 
     def __init__(self, id: int, step: str, event: Event | tuple[Event, ...], payload: Any) -> None:  # noqa: A002
         self.id = id
+        self.node = self.step = step
         self.group = None
-        self.step = step
         self.event = event
         self.payload = payload
         """The event's `Payload` (a tuple of them for a join), `None` in a run without a store."""
@@ -96,10 +93,6 @@ class Delivery(Item):
         self.since: float | None = None
         """UTC, when the first attempt of one that has failed began."""
 
-    @property
-    def node(self) -> str:
-        return self.step
-
 
 class Delayed(Item):
     """An event that is routed when it is due."""
@@ -107,15 +100,11 @@ class Delayed(Item):
     __slots__ = ("due", "event", "payload")
 
     def __init__(self, id: int, event: Event, payload: Payload | None, due: float) -> None:  # noqa: A002
-        super().__init__(id)
+        super().__init__(id, "event:" + event.event_type)
         self.event = event
         self.payload = payload
         self.due = due
         """UTC, seconds since the epoch."""
-
-    @property
-    def node(self) -> str:
-        return "event:" + self.event.event_type
 
 
 class Question(Item):
@@ -124,14 +113,10 @@ class Question(Item):
     __slots__ = ("event", "payload", "request_id")
 
     def __init__(self, id: int, event: Event, payload: Payload | None, request_id: str) -> None:  # noqa: A002
-        super().__init__(id)
+        super().__init__(id, "question:" + event.event_type)
         self.event = event
         self.payload = payload
         self.request_id = request_id
-
-    @property
-    def node(self) -> str:
-        return "question:" + self.event.event_type
 
 
 class Member(Item):
@@ -140,14 +125,10 @@ class Member(Item):
     __slots__ = ("event", "join", "payload")
 
     def __init__(self, id: int, join: str, event: Event, payload: Payload | None) -> None:  # noqa: A002
-        super().__init__(id)
+        super().__init__(id, "member:" + join)
         self.join = join
         self.event = event
         self.payload = payload
-
-    @property
-    def node(self) -> str:
-        return "member:" + self.join
 
 
 class Pending(Item):
@@ -156,13 +137,9 @@ class Pending(Item):
     __slots__ = ("fan_out", "join")
 
     def __init__(self, id: int, fan_out: FanOut, join: str) -> None:  # noqa: A002
-        super().__init__(id)
+        super().__init__(id, join)
         self.fan_out = fan_out
         self.join = join
-
-    @property
-    def node(self) -> str:
-        return self.join
 
 
 class FanOut(Item):
@@ -174,7 +151,7 @@ class FanOut(Item):
     __slots__ = ("live", "pending")
 
     def __init__(self, id: int) -> None:  # noqa: A002
-        super().__init__(id)
+        super().__init__(id, "")
         self.prev = self.next = self
         self.live: dict[str, int] = {}
         """How many live items there are of each graph node; absent when there are none."""
