@@ -137,10 +137,12 @@ class Attempts:
         return machine.committed(delivery, step, outputs, members, d.step_moment(), cells, collected)
 
     async def _write(self, entry: Entry) -> None:
-        journal = self._d.journal
+        d, journal = self._d, self._d.journal
         assert journal is not None
         journal.record(entry)
         await journal.written()
+        if journal.durability == "sync":
+            d.workers.gave_way()
         if journal.fold_due:
             await journal.fold()
         if entry.asked:

@@ -26,7 +26,10 @@ class WallClock:
 
     def now(self) -> float:
         """UTC, in seconds since the epoch."""
-        current = trio.current_time()
+        return self.at(trio.current_time())
+
+    def at(self, current: float) -> float:
+        """UTC of this instant of Trio's clock, which is now."""
         offset = time.time() - current
         if offset > self._offset:
             self._offset = offset

@@ -126,10 +126,11 @@ class Dispatcher:
 
     def moment(self) -> Moment:
         """Now."""
+        current = trio.current_time()
         elapsed = self._elapsed
         if self._period_began is not None:
-            elapsed += trio.current_time() - self._period_began
-        return Moment(self.clock.now(), elapsed)
+            elapsed += current - self._period_began
+        return Moment(self.clock.at(current), elapsed)
 
     def step_moment(self) -> Moment:
         """Now, for a step's commit; where nobody asks for its time, no clock is read."""

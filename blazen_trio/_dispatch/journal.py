@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.standstill import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
-    from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["Durability", "Journal"]
@@ -69,17 +68,15 @@ class Journal:
         self._state = state
         self._recorder = recorder
         self._standstill = standstill
-        self._entries: list[tuple[int, bytes]] = []
-        self._blobs: dict[str, bytes] = {}
+        self._pending: Commit | None = None
+        """What is recorded and not handed over yet."""
         self._stored_blobs = set(blobs)
-        self._taken: list[int] = []
-        self._status: RunStatus | None = None
-        self._version: str | None = None
         self._behind = 0
         self._snapshot_size = snapshot_size
         self._tail_size = tail_size
         self._recorded = self._on_disk = state.seq
         self._progress = trio.Event()
+        self._waiting = 0
         self._wanted = trio.Event()
         self.failure: Exception | None = None
 
@@ -88,28 +85,32 @@ class Journal:
     def record(self, entry: Entry, taken: int | None = None) -> None:
         """Take note of an entry that has been applied; `taken` is the inbox row that it took."""
         self._recorded = entry.seq
+        pending = self._pending
+        if pending is None:
+            pending = self._pending = Commit(self._state.run_id)
         if taken is not None:
-            self._taken.append(taken)
+            pending.taken = [*pending.taken, taken]
         if entry.status is not None:
-            self._status = entry.status
+            pending.status = entry.status
+            pending.release = entry.status.ended
         if entry.created is not None:
-            self._version = entry.created["workflow_version"]
+            pending.version = entry.created["workflow_version"]
         if self.durability == "exit":
             return
         data, blobs = encode_entry(entry)
-        self._entries.append((entry.seq, data))
-        self._behind += len(data)
+        pending.entries.append((entry.seq, data))
         self._tail_size += len(data)
         if blobs:
-            self._note_blobs(blobs)
+            self._add_blobs(pending, blobs)
         if self.durability == "async":
+            self._behind += len(data)
             self._wanted.set()
 
-    def _note_blobs(self, blobs: Mapping[str, bytes]) -> None:
+    def _add_blobs(self, commit: Commit, blobs: Mapping[str, bytes]) -> None:
         """A large value is written once, with the first entry that refers to it."""
-        for digest in blobs.keys() - self._stored_blobs:
-            self._blobs[digest] = blobs[digest]
-            self._stored_blobs.add(digest)
+        fresh = blobs.keys() - self._stored_blobs
+        commit.blobs = {**commit.blobs, **{digest: blobs[digest] for digest in fresh}}
+        self._stored_blobs |= fresh
 
     async def written(self) -> None:
         """After `record`, without a checkpoint in between: wait for as much as the durability asks for."""
@@ -130,10 +131,10 @@ class Journal:
         """
         self._check()
         target = self._recorded
-        if target > self._on_disk or self._entries:
+        if self._pending is not None:
             if self.durability == "exit":
                 await self.fold()
-            elif self._entries:
+            else:
                 await self._hand_over(self._take())
         while self._on_disk < target:
             await self._progressed()
@@ -144,7 +145,7 @@ class Journal:
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
-            if self._entries:
+            if self._pending is not None:
                 await self._hand_over(self._take())
 
     # Folding
@@ -158,35 +159,26 @@ class Journal:
         """Write the whole state down as a snapshot, which replaces the journal so far."""
         data = b"".join(await self._standstill.image(inline=False))
         large = large_values(self._state)
-        self._note_blobs(large)
+        commit = self._take()
+        commit.snapshot = SnapshotRow(self._state.seq, data, frozenset(large))
+        self._add_blobs(commit, large)
         self._stored_blobs.intersection_update(large)
         self._snapshot_size, self._tail_size = len(data), 0
-        await self._hand_over(self._take(SnapshotRow(self._state.seq, data, frozenset(large))))
+        await self._hand_over(commit)
 
     # Handing over
 
-    def _take(self, snapshot: SnapshotRow | None = None) -> Commit:
+    def _take(self) -> Commit:
         """All that is recorded and not handed over yet."""
-        entries, self._entries = self._entries, []
-        blobs, self._blobs = self._blobs, {}
-        taken, self._taken = self._taken, []
-        status, self._status = self._status, None
-        version, self._version = self._version, None
-        records = self._recorder.take()
-        error = self._state.error
-        return Commit(
-            self._state.run_id,
-            entries=entries,
-            blobs=blobs,
-            snapshot=snapshot,
-            history=(records[0].sequence, encode_history(records)) if records else None,
-            taken=taken,
-            status=status,
-            error=error.message if status is not None and error is not None else None,
-            version=version,
-            at=self._state.updated,
-            release=status is not None and status.ended,
-        )
+        commit, self._pending = self._pending, None
+        if commit is None:
+            commit = Commit(self._state.run_id)
+        commit.at = self._state.updated
+        if commit.status is not None and self._state.error is not None:
+            commit.error = self._state.error.message
+        if records := self._recorder.take():
+            commit.history = (records[0].sequence, encode_history(records))
+        return commit
 
     async def _hand_over(self, commit: Commit) -> None:
         """The store takes it in the order of these calls; nothing may be awaited between `_take` and this."""
@@ -203,19 +195,24 @@ class Journal:
         finally:
             if self.failure is not None:
                 self._wake()
-        self._behind -= sum(len(data) for _, data in commit.entries)
         self._on_disk = max(self._on_disk, target)
-        self._wake()
+        if self.durability == "async":
+            self._behind -= sum(len(data) for _, data in commit.entries)
+        if self._waiting:
+            self._wake()
 
     async def _progressed(self) -> None:
         # What is decided can't be undone by a cancellation any more; and every commit ends.
-        with trio.CancelScope(shield=True):
-            await self._progress.wait()
+        self._waiting += 1
+        try:
+            with trio.CancelScope(shield=True):
+                await self._progress.wait()
+        finally:
+            self._waiting -= 1
 
     def _wake(self) -> None:
-        if self._progress.statistics().tasks_waiting:
-            self._progress.set()
-            self._progress = trio.Event()
+        self._progress.set()
+        self._progress = trio.Event()
 
     def _check(self) -> None:
         if self.failure is not None:

@@ -63,6 +63,8 @@ class Recorder:
 
     def take(self) -> list[HistoryRecord]:
         """The records not taken before, to be stored with the next commit."""
+        if self._written == len(self.records):
+            return []
         fresh = self.records[self._written :]
         self._written = len(self.records)
         return fresh

@@ -58,6 +58,10 @@ class Workers:
             # In the run's own context: what one step sets in its context variables ends with its worker.
             d.task_context.run(d.nursery.start_soon, self._work)
 
+    def gave_way(self) -> None:
+        """The worker that runs has just waited for something, so others have run."""
+        self._last = None
+
     async def _work(self) -> None:
         d = self._d
         ready, run = d.ready, self._attempts.run
@@ -77,7 +81,7 @@ class Workers:
                 if contextvars.copy_context() != context:
                     break
                 if self._last is not me:
-                    # Another worker has run meanwhile, so this one gave way in its step.
+                    # Others have run meanwhile, so this one gave way.
                     self._last = me
                     turn_began, in_turn = perf_counter(), 0
                 in_turn += 1

@@ -99,7 +99,6 @@ class MemoryStore(StoreQueries):
 
     async def commit(self, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         kept = self._runs.get(commit.run_id)
         if kept is None or not kept.driven:
             raise arguments.not_driven(commit.run_id)
@@ -109,7 +108,6 @@ class MemoryStore(StoreQueries):
 
     async def release(self, run_id: str) -> None:
         """See `CheckpointStore.release`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         kept = self._runs.get(run_id)
         if kept is not None:
             kept.driven = False

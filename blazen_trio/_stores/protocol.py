@@ -6,6 +6,7 @@ Stores deal in bytes and know nothing of what they mean; `blazen_trio.testing.ch
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003  # attrs resolves it
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 from blazen_trio._state.status import RunStatus  # noqa: TC001
+
+_NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 
 __all__ = ["CheckpointStore", "Commit", "Mail", "NewRun", "RunInfo", "SnapshotRow", "StoredRun"]
 
@@ -65,9 +68,9 @@ class SnapshotRow:
     keep: frozenset[str]
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Commit:
-    """One append to one run, stored whole or not at all.
+    """One append to one run, stored whole or not at all. Not changed any more once it was given to a store.
 
     Attributes:
         run_id: The run.
@@ -84,8 +87,8 @@ class Commit:
     """
 
     run_id: str
-    entries: Sequence[tuple[int, bytes]] = ()
-    blobs: Mapping[str, bytes] = attrs.field(factory=dict)
+    entries: list[tuple[int, bytes]] = attrs.field(factory=list)
+    blobs: Mapping[str, bytes] = _NO_BLOBS
     snapshot: SnapshotRow | None = None
     history: tuple[int, bytes] | None = None
     taken: Sequence[int] = ()

@@ -111,7 +111,8 @@ class Batches:
     def _write(self, jobs: Sequence[Job]) -> None:
         connection, cursor = self._connect()
         self._number += 1
-        begun = connection.begin()
+        plain = self.lease_id is not None and not any(job.alone for job in jobs)
+        begun = dialects.PlainTransaction(connection, cursor) if plain else connection.begin()
         transaction = Transaction(
             connection,
             cursor,
@@ -142,13 +143,13 @@ class Batches:
     def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
         """They are on disk."""
         self.lease_id = transaction.lease_id
-        written = [job for job in jobs if job.error is None]
-        for job in written:
-            job.done(self.driven)
+        for job in jobs:
+            if job.error is None:
+                job.done(self.driven)
+                self.commits += 1
+                self.bytes += job.size
         if jobs:
             self.batches += 1
-            self.commits += len(written)
-            self.bytes += sum(job.size for job in written)
             self.largest = max(self.largest, len(jobs))
 
     def _landed(self, transaction: Transaction) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
 
 __all__ = [
+    "PlainTransaction",
     "begin",
     "insert_id",
     "insert_missing",
@@ -71,6 +72,26 @@ def begin(connection: sa.Connection) -> None:
         # A writer that begins as a reader can be refused when it comes to write; one that begins as a writer waits.
         writer = connection.get_execution_options().get("blazen_trio_role") == "writer"
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+class PlainTransaction:
+    """A transaction on the driver's own connection, for statements that run on its own cursor: SQLAlchemy's part in
+    beginning and ending one costs as much as writing a small row."""
+
+    def __init__(self, connection: sa.Connection, cursor: DBAPICursor) -> None:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None  # the writer's connection is open
+        self._driver = driver
+        if connection.dialect.name == "sqlite":
+            cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit."""
+        self._driver.commit()
+
+    def rollback(self) -> None:
+        """Roll back."""
+        self._driver.rollback()
 
 
 def prepare_writer(connection: sa.Connection, busy_timeout: float) -> None:

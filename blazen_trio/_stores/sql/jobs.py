@@ -290,7 +290,9 @@ def _delete(transaction: Transaction, run_no: int) -> None:
 
 
 def _size(commit: Commit) -> int:
-    size = sum(len(data) for _, data in commit.entries)
+    size = 0
+    for _, data in commit.entries:
+        size += len(data)
     if commit.blobs:
         size += sum(len(data) for data in commit.blobs.values())
     if commit.snapshot is not None:

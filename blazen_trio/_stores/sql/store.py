@@ -72,7 +72,6 @@ class SqlStore(StoreQueries):
 
     async def commit(self, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         self._writer.check_open()
         driven = self._batches.driven.get(commit.run_id)
         if driven is None or driven.released:
@@ -84,7 +83,6 @@ class SqlStore(StoreQueries):
 
     async def release(self, run_id: str) -> None:
         """See `CheckpointStore.release`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         driven = self._batches.driven.get(run_id)
         if driven is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
