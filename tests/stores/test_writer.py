@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from blazen_trio._stores.open import open_store
+from blazen_trio._stores.sql.dialects import PlainTransaction
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
+    from blazen_trio._stores.sql.dialects import PlainTransaction
+from blazen_trio._stores.sql.store import SqlStore
 
 _NEW = NewRun("w", "1", 1.0)
 
@@ -170,19 +172,23 @@ async def test_an_error_in_the_block_comes_out_bare(tmp_path: Path) -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(tmp_path: Path) -> None:
+async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         fails = ["after", "before"]
+        commit = PlainTransaction.commit
 
-        @sa.event.listens_for(store._engine, "commit")
-        def lose_connection(connection: sa.Connection) -> None:
-            if connection.get_execution_options()["blazen_trio_role"] == "writer" and fails:
-                if fails.pop(0) == "after":
-                    connection.connection.commit()
+        def lose_connection(self: PlainTransaction) -> None:
+            failing = fails.pop(0) if fails else None
+            if failing != "before":
+                commit(self)
+            if failing is not None:
                 msg = "connection lost"
                 raise sqlite3.OperationalError(msg)
 
+        monkeypatch.setattr(PlainTransaction, "commit", lose_connection)
         await store.commit(Commit("a", [(2, b"stored")]))
         with pytest.raises(StoreError, match="connection lost"):
             await store.commit(Commit("a", [(3, b"not stored")]))
