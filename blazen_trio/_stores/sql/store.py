@@ -72,11 +72,12 @@ class SqlStore(StoreQueries):
 
     async def commit(self, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
-        self._writer.check_open()
         driven = self._batches.driven.get(commit.run_id)
         if driven is None or driven.released:
+            self._writer.check_open()
             raise arguments.not_driven(commit.run_id)
-        driven.check()
+        if driven.failed is not None:
+            driven.check()
         driven.last = arguments.following(commit, driven.last)
         driven.released = commit.release
         await self._writer.submit(jobs.Append(driven, commit))

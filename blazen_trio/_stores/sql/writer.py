@@ -67,7 +67,8 @@ class Writer:
             StoreError: It could not be written; or the writer has ended.
             WorkflowError: What the job was refused for.
         """
-        self.check_open()
+        if self._closed or self._fault is not None:
+            raise self._refusal()
         self._waiting[job] = trio.lowlevel.current_task()
         self._queue.put(job)
         if self._parked is not None:
