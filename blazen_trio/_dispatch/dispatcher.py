@@ -115,6 +115,8 @@ class Dispatcher:
         """The exception that failed the run, as long as this process lives."""
         self.leaving = False
         """Nobody is there any more to answer or unpause: don't wait for it."""
+        self.abandoned = False
+        """The block that held the run has ended: somebody else, later, may send what it waits for."""
         self.parked = False
         """The run waits for something from outside or for a time, and that is on disk."""
         self.paused = False
@@ -341,6 +343,8 @@ class Dispatcher:
         if self.journal is not None:
             self.journal.record(entry, taken)
             await self.journal.written()
+            if entry.asked:
+                await self.journal.settle()
         self.absorb(entry)
         self.wake()
 
@@ -407,6 +411,13 @@ class Dispatcher:
             self.notify()
             if self.leaving and self.inputs.open_questions():
                 return False
+            if self.leaving and not waiting and not state.questions:
+                # What it waits for has to be sent in, and whoever held the run here is gone.
+                if self.journal is None:
+                    self._stalled()
+                    return True
+                if self.abandoned:
+                    return False
         try:
             await self._signal_or_timer()
         finally:

@@ -288,8 +288,11 @@ class Run:
         """What the end of the block owes its caller: what nobody has been told yet. Called once the run is detached."""
         if self._delivered or self.status in (RunStatus.COMPLETED, RunStatus.PAUSED) and self._dispatcher.failure is None:
             return None
-        if self.status is RunStatus.CANCELLED and self._cancelled_here and self._dispatcher.failure is None:
+        d = self._dispatcher
+        if self.status is RunStatus.CANCELLED and self._cancelled_here and d.failure is None:
             return None
+        if not d.over and d.failure is None and not d.state.questions:
+            return None  # It waits for an event from outside, which others may send.
         return await self._outcome()
 
     @property

@@ -111,7 +111,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Asyn
             except BaseException as error:  # noqa: BLE001  # raised again below, outside of the nursery's group
                 body_error = error
                 nursery.cancel_scope.cancel(reason="the block of the run raised")
-            dispatcher.leaving = True
+            dispatcher.leaving = dispatcher.abandoned = True
             dispatcher.wake()
     except BaseExceptionGroup as group:
         _raise_bare(group)
