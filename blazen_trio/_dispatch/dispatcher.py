@@ -346,6 +346,7 @@ class Dispatcher:
             if entry.asked:
                 await self.journal.settle()
         self.absorb(entry)
+        self.parked = False
         self.wake()
 
     def record_stop(self, entry: Entry, *, by_worker: bool = False) -> None:
@@ -441,7 +442,7 @@ class Dispatcher:
 
     def unpause(self) -> None:
         """Let a paused run go on."""
-        self.held = False
+        self.held = self.paused = False
         if self.state.status is RunStatus.PAUSED:
             moment = self.moment()
             self.recorder.record("workflow_resumed", moment.at)
