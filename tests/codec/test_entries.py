@@ -20,7 +20,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError, SnapshotVersionError
 from tests.strategies import CODEC, Tick, events, json_values, text, values
 
-RUNTIME_ONLY = {"history", "ready", "asked", "timers"}
+RUNTIME_ONLY = {"ready", "asked", "timers"}
 
 
 def plain(value: Any) -> Any:
@@ -35,8 +35,11 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if attrs.has(type(value)):
         return plain(attrs.asdict(value, recurse=False))
-    if isinstance(value, (Entry, Output, Payload, StoredError)):
-        return {name: plain(getattr(value, name)) for name in value.__slots__ if name not in RUNTIME_ONLY}
+    if isinstance(value, Entry):
+        told = {name for name in vars(Entry) if not name.startswith("_")} | vars(value).keys()
+        return {name: plain(getattr(value, name)) for name in told - RUNTIME_ONLY}
+    if isinstance(value, (Output, Payload, StoredError)):
+        return {name: plain(getattr(value, name)) for name in value.__slots__}
     return value
 
 
