@@ -91,7 +91,7 @@ class Attempts:
             if d.journal is not None:
                 await self._write(entry)
             d.absorb(entry)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again there, unless the step alone has failed
             if transaction is not None:
                 transaction.closed = True
             if d.journal is not None and d.journal.failure is not None and isinstance(error, Exception):

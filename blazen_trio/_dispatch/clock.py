@@ -31,8 +31,7 @@ class WallClock:
     def at(self, current: float) -> float:
         """UTC of this instant of Trio's clock, which is now."""
         offset = time.time() - current
-        if offset > self._offset:
-            self._offset = offset
+        self._offset = max(self._offset, offset)
         return current + self._offset
 
     def deadline(self, due: float) -> float:

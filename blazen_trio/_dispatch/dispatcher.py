@@ -28,6 +28,7 @@ from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
+import contextlib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,10 +148,8 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Let the dispatcher look again. Signals are many, looks are few: one waiting is enough."""
-        try:
+        with contextlib.suppress(trio.WouldBlock):
             self._signal.send_nowait(None)
-        except trio.WouldBlock:
-            pass
 
     def notify(self) -> None:
         """Let those who wait for the run look again."""
@@ -452,9 +451,7 @@ class Dispatcher:
 
     def _stalled(self) -> None:
         half = self.machine.half_collected()
-        message = (
-            f"run {self.state.run_id!r} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
-        )
+        message = f"run {self.state.run_id!r} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
         if half:
             message += "; half collected: " + "; ".join(half)
         self.fail(StoredError("RunStalledError", message, details=half), None)

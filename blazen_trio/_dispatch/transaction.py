@@ -21,7 +21,6 @@ __all__ = ["IMMUTABLE", "Transaction", "make_cell"]
 IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes})
 
 
-
 class _Collect(NamedTuple):
     types: tuple[str, ...]
     own_type: str

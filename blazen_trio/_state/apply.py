@@ -20,6 +20,7 @@ from blazen_trio._state.model import (
     Question,
     RunState,
 )
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -102,9 +103,7 @@ def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
     fan_out = state.fan_outs[fan_out_id] if fan_out_id else state.root
     assert fan_out is not None, "only a tracked root fires joins"
     members = [item for item in fan_out if isinstance(item, Member) and item.join == join]
-    delivery = Delivery(
-        _next_id(state), join, tuple(m.event for m in members), tuple(m.payload for m in members)
-    )
+    delivery = Delivery(_next_id(state), join, tuple(m.event for m in members), tuple(m.payload for m in members))
     if fan_out_id:
         place: Item = fan_out.pending.pop(join)
     else:

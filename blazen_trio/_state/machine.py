@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.steps import StepDefinition
-    from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState, StoredError
-    from blazen_trio._state.model import Delayed as DelayedItem
+    from blazen_trio._state.model import Cell, Delayed as DelayedItem, Delivery, FanOut, Payload, RunState, StoredError
     from blazen_trio._state.routing import Routing
 
     Encode = Callable[[Event], Payload] | None
@@ -360,6 +359,7 @@ def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
     """Why this workflow can't go on with a stored run: one sentence per undone delivery's unknown step or event."""
     problems: dict[str, None] = {}
     known: Mapping[str, object] = definition.steps
+
     def check_event(event: object, where: str) -> None:
         for one in event if isinstance(event, tuple) else (event,):
             if isinstance(one, DynamicEvent):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["check_returned", "check_sent", "unwrap"]
 
 
-
 def unwrap(output: Any) -> Any:
     """The event itself of a `Delayed` one."""
     return output.event if isinstance(output, Delayed) else output

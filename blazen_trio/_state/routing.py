@@ -60,4 +60,6 @@ class Routing:
         if cls is None:
             # A class made after the workflow was built: until it is routed it may lead anywhere.
             return frozenset(self.root_joins)
-        return definition.graph.event_holds(cls, root) if kind == "event" else definition.graph.question_holds(cls, root)
+        return (
+            definition.graph.event_holds(cls, root) if kind == "event" else definition.graph.question_holds(cls, root)
+        )

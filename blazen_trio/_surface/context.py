@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
@@ -13,6 +12,7 @@ from blazen_trio._state.outputs import check_sent
 from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from blazen_trio._dispatch.dispatcher import Dispatcher
     from blazen_trio._dispatch.transaction import Transaction
 
@@ -61,7 +61,8 @@ class Context:
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this delivery, in whatever process, and for no other: give it to services that
-        are to act once."""
+        are to act once.
+        """
         return f"{self.run_id}:{self._transaction.delivery.id}:{self.step_name}"
 
     @property
@@ -143,7 +144,8 @@ class Context:
 
     def publish(self, event: Event) -> None:
         """Show an event to the run's observers, at once. Not part of the transaction: if the step is redone, it is
-        published again."""
+        published again.
+        """
         if not isinstance(event, Event):
             msg = f"ctx.publish() takes an event, found {event!r:.80}"
             raise TypeError(msg)

@@ -30,7 +30,6 @@ from blazen_trio.errors import (
     InputResponseError,
     RunNotFoundError,
     StaleRunError,
-    StoreError,
 )
 
 if TYPE_CHECKING:

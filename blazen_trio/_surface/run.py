@@ -54,7 +54,8 @@ class Run:
 
     def history(self) -> list[HistoryRecord]:
         """What has happened to the run so far, in all processes that drove it: all of it with `history=True`,
-        otherwise the start, the end and the failures."""
+        otherwise the start, the end and the failures.
+        """
         return list(self._dispatcher.recorder.records)
 
     def stream(self, buffer: int = 256) -> EventStream:
@@ -249,7 +250,8 @@ class Run:
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that
-        has ended."""
+        has ended.
+        """
         d = self._dispatcher
         if d.over or d.detached or d.cancel_reason is not None:
             return
@@ -262,7 +264,7 @@ class Run:
         if journal is not None:
             try:
                 await journal.settle()
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001  # raised again as a new exception
                 self._delivered = True
                 raise engine_error(failure, self.run_id) from failure.__cause__
 
@@ -286,7 +288,11 @@ class Run:
 
     async def block_error(self) -> BaseException | None:
         """What the end of the block owes its caller: what nobody has been told yet. Called once the run is detached."""
-        if self._delivered or self.status in (RunStatus.COMPLETED, RunStatus.PAUSED) and self._dispatcher.failure is None:
+        if (
+            self._delivered
+            or (self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
+            and self._dispatcher.failure is None)
+        ):
             return None
         d = self._dispatcher
         if self.status is RunStatus.CANCELLED and self._cancelled_here and d.failure is None:

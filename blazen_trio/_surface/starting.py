@@ -98,7 +98,8 @@ async def _to_result(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> An
 @asynccontextmanager
 async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> AsyncGenerator[Run]:
     """The block owns the nursery that the run lives in. The run never cancels the block; an error in the block
-    cancels the run, and comes out as it is."""
+    cancels the run, and comes out as it is.
+    """
     dispatcher = await begin()
     run = Run(dispatcher)
     body_error: BaseException | None = None

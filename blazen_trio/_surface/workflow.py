@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._codec.codec import Codec
@@ -13,6 +12,7 @@ from blazen_trio._surface.opening import Options, open_new, open_snapshot, open_
 from blazen_trio._surface.starting import RunStart
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.events import Event
     from blazen_trio._dispatch.inputs import InputHandler

@@ -13,8 +13,8 @@ import trio
 import trio.testing
 
 from blazen_trio._stores.open import open_store
-from blazen_trio._stores.sql.dialects import PlainTransaction
 from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql.dialects import PlainTransaction
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 
 if TYPE_CHECKING:

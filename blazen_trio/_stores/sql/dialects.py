@@ -76,7 +76,8 @@ def begin(connection: sa.Connection) -> None:
 
 class PlainTransaction:
     """A transaction on the driver's own connection, for statements that run on its own cursor: SQLAlchemy's part in
-    beginning and ending one costs as much as writing a small row."""
+    beginning and ending one costs as much as writing a small row.
+    """
 
     def __init__(self, connection: sa.Connection, cursor: DBAPICursor) -> None:
         driver = connection.connection.dbapi_connection
