@@ -302,16 +302,20 @@ class Dispatcher:
             self._period_began = began
             self.workers.recruit()
             try:
-                while self.workers.count or (len(self.ready) and not self.workers.halted):
-                    await self._signal_or_timer()
-                    await self._take_due()
-                    self.workers.recruit()
+                await self._guarded(self._attend)
             finally:
                 scope, self.scope, self.nursery = self.scope, None, None
         self._elapsed += trio.current_time() - began
         self._period_began = None
         if not self.workers.halted and scope.cancelled_caught:
             self._timed_out()
+
+    async def _attend(self) -> None:
+        """While workers are at it: start more for what becomes ready, and route what becomes due."""
+        while self.workers.count or (len(self.ready) and not self.workers.halted):
+            await self._signal_or_timer()
+            await self._take_due()
+            self.workers.recruit()
 
     async def _signal_or_timer(self) -> None:
         if self._timers:

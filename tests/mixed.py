@@ -1,0 +1,185 @@
+"""A workflow that has one of everything, for the tests that crash it; and what is to come out of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import attrs
+import trio
+
+from blazen_trio import (
+    Context,
+    Delayed,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    RetryPolicy,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
+
+
+@attrs.frozen
+class Shelf(Event):
+    shelf: int
+    books: int
+
+
+@attrs.frozen
+class Book(Event):
+    shelf: int
+    number: int
+
+
+@attrs.frozen
+class Read(Event):
+    pages: int
+
+
+@attrs.frozen
+class ShelfDone(Event):
+    shelf: int
+    pages: list[int]
+
+
+@attrs.frozen
+class Library(Event):
+    shelves: list[list[int]]
+
+
+@attrs.frozen
+class Left(Event):
+    n: int
+
+
+@attrs.frozen
+class Right(Event):
+    n: int
+
+
+@attrs.frozen
+class Countdown(Event):
+    n: int
+
+
+@attrs.frozen
+class Counted(Event):
+    pass
+
+
+@attrs.frozen
+class Asked(InputRequestEvent):
+    pages: int = 0
+
+
+@attrs.frozen
+class Approved(InputResponseEvent):
+    pass
+
+
+class Log:
+    """What ran in this process: for each attempt (idempotency key, attempt)."""
+
+    def __init__(self) -> None:
+        self.attempts: list[tuple[str, int]] = []
+
+    def note(self, ctx: Context) -> None:
+        self.attempts.append((ctx.idempotency_key, ctx.attempt))
+        ctx.update("commits", lambda counts: {**counts, ctx.step_name: counts.get(ctx.step_name, 0) + 1}, {})
+
+
+def mixed_workflow(log: Any, *, slowness: float = 0.01, **options: Any) -> Workflow:
+    """Fan-out and fan-in, nested; a chain; retries; a question; collect; delays; state with conflicts; a failure handled."""
+
+    @step
+    async def open_library(ev: StartEvent, ctx: Context) -> list[Shelf]:
+        log.note(ctx)
+        return [Shelf(number, ev.data["books"]) for number in range(ev.data["shelves"])]
+
+    @step
+    async def open_shelf(ev: Shelf, ctx: Context) -> list[Book]:
+        log.note(ctx)
+        await trio.sleep(slowness * (ev.shelf + 1))
+        return [Book(ev.shelf, number) for number in range(ev.books)]
+
+    @step(retry=RetryPolicy(max_attempts=3, initial_delay=slowness, jitter=0), max_concurrency=3)
+    async def read(ev: Book, ctx: Context) -> Read | Delayed[Read]:
+        log.note(ctx)
+        await trio.sleep(slowness)
+        if ev.number == 1 and ctx.attempt == 1:
+            msg = "the book fell down"
+            raise OSError(msg)
+        if ev.number == 2:
+            msg = "this book has no pages"
+            raise ValueError(msg)
+        seen = ctx.get("seen", 0)
+        await trio.sleep(slowness)
+        ctx.set("seen", seen + 1)
+        pages = Read(ev.shelf * 100 + ev.number)
+        return Delayed(pages, slowness) if ev.number == 3 else pages
+
+    @step(handles=["read"])
+    async def mend(ev: StepFailedEvent, ctx: Context) -> Read:
+        log.note(ctx)
+        return Read(-ev.event.number)
+
+    @step
+    async def close_shelf(pages: list[Read], ctx: Context) -> ShelfDone:
+        log.note(ctx)
+        return ShelfDone(0, [one.pages for one in pages])
+
+    @step
+    async def close_library(shelves: list[ShelfDone], ctx: Context) -> tuple[Left, Right, Countdown]:
+        log.note(ctx)
+        ctx.set("shelves", [one.pages for one in shelves])
+        total = sum(sum(one.pages) for one in shelves)
+        return Left(total), Right(len(shelves)), Countdown(3)
+
+    @step
+    async def count(ev: Countdown, ctx: Context) -> Countdown | Counted:
+        log.note(ctx)
+        ctx.update("counted", lambda seen: [*seen, ev.n], [])
+        return Countdown(ev.n - 1) if ev.n else Counted()
+
+    @step
+    async def pair(ev: Left | Right, ctx: Context) -> Asked | None:
+        log.note(ctx)
+        both = ctx.collect(ev, [Left, Right])
+        await trio.sleep(slowness)
+        return None if both is None else Asked("good?", pages=both[0].n * 10 + both[1].n)  # type: ignore[attr-defined]
+
+    @step
+    async def finish(ev: Approved | Counted, ctx: Context) -> StopEvent | None:
+        log.note(ctx)
+        if ctx.collect(ev, [Approved, Counted]) is None:
+            return None
+        return StopEvent(["yes", ctx.get("shelves"), ctx.get("seen"), ctx.get("counted")])
+
+    async def approve(request: InputRequestEvent) -> Approved:
+        await trio.sleep(slowness)
+        return Approved(request.request_id, "yes")
+
+    steps = [open_library, open_shelf, read, mend, close_shelf, close_library, count, pair, finish]
+    return Workflow("mixed", steps, input_handler=approve, **options)
+
+
+INPUT = {"shelves": 3, "books": 4}
+SHELVES = [[shelf * 100, shelf * 100 + 1, -2, shelf * 100 + 3] for shelf in range(3)]
+
+
+def check_result(result: list[Any]) -> None:
+    """What every run of it comes to."""
+    response, shelves, seen, counted = result
+    assert response == "yes"
+    assert shelves == SHELVES
+    assert seen == 9
+    assert counted == [3, 2, 1, 0]
+
+
+def steps_done(attempts: list[tuple[str, int]]) -> Counter[str]:
+    """How often each step began, of attempts as `Log` notes them."""
+    return Counter(key.rpartition(":")[2] for key, _ in attempts)
