@@ -80,7 +80,6 @@ def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
         "next_id": state.next_id,
         "created": state.created,
         "updated": state.updated,
-        "history_length": state.history_length,
         "rooted": state.root is not None,
         "metadata": writer.reference(state.metadata),
         "stop": stop,

@@ -61,7 +61,6 @@ class _Restoring:
         state.next_id = reader.count("next_id", least=1)
         state.created = reader.seconds("created")
         state.updated = reader.seconds("updated")
-        state.history_length = reader.count("history_length", 0)
         state.root = FanOut(0) if reader.take("rooted", bool) else None
         reader.take("timestamp", str)
         if reader.raw("metadata") is not None:

@@ -236,7 +236,6 @@ class RunState:
         "error",
         "fan_outs",
         "history",
-        "history_length",
         "metadata",
         "next_id",
         "questions",
@@ -281,4 +280,3 @@ class RunState:
         self.stop_payload: Payload | None = None
         self.error: StoredError | None = None
         self.history: list[Any] = []
-        self.history_length = 0

@@ -47,7 +47,6 @@ def fold(stored: StoredRun, codec: Codec) -> RunState:
         msg = f"nothing is stored of run {run_id!r} but its row"
         raise StoreError(msg, run_id=run_id)
     state.history = history_of(stored)
-    state.history_length = max(state.history_length, len(state.history))
     return state
 
 

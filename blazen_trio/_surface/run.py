@@ -257,6 +257,7 @@ class Run:
             return
         self._cancelled_here = True
         d.cancel_reason = (reason,)
+        d.parked = d.paused = False
         d.stop_period("the run was cancelled")
 
     async def _acknowledged(self) -> None:
