@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from blazen_trio._codec.names import DynamicValue
 from blazen_trio._codec.snapshot import Snapshot
-from blazen_trio._codec.values import DynamicValue
 from blazen_trio._definitions.events import (
     Delayed,
     DynamicEvent,

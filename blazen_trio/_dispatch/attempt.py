@@ -61,7 +61,7 @@ class Attempts:
             began = d.clock.now()
             if d.recorder.detailed:
                 d.recorder.record("step_dispatched", began, step=step.name, event_type=described(delivery))
-        event: Any = list(delivery.event) if step.is_join else delivery.event  # type: ignore[call-overload]
+        event: Any = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
         arguments = (event,) if transaction is None else (event, d.make_context(d, transaction))
         try:
             if step.is_async and step.timeout is None:
@@ -91,12 +91,12 @@ class Attempts:
             if d.journal is not None:
                 await self._write(entry)
             d.absorb(entry)
-        except BaseException as error:  # noqa: BLE001  # raised again there, unless the step alone has failed
+        except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
             if transaction is not None:
                 transaction.closed = True
             if d.journal is not None and d.journal.failure is not None and isinstance(error, Exception):
-                raise d.journal.failure from None
-            await self._interrupted_or_failed(delivery, step, error, began)
+                raise d.journal.failure from None  # noqa: ASYNC104  # nothing of the run goes on
+            await self._interrupted_or_failed(delivery, step, error, began)  # noqa: ASYNC102  # raises where cancelled
         return None
 
     async def _bounded(self, step: StepDefinition, arguments: tuple[Any, ...]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
@@ -60,9 +61,10 @@ class InputDesk:
             d.broadcast.publish(question.event)
             if self._handler is not None and self._nursery is not None:
                 self._asking.add(question.request_id)
-                d.task_context.copy().run(self._nursery.start_soon, self._ask_handler, question.event)
+                start = partial(self._nursery.start_soon, self._ask_handler, question.event)
+                d.task_context.run(start)
 
-    async def _ask_handler(self, request: InputRequestEvent) -> None:
+    async def _ask_handler(self, request: Any) -> None:
         d = self._dispatcher
         assert self._handler is not None
         try:

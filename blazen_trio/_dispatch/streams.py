@@ -76,7 +76,7 @@ class Broadcast:
 
     def subscribe(self, buffer: int) -> EventStream:
         """A new stream; of a run that has ended, one that holds its `StopEvent` at most."""
-        if not isinstance(buffer, int) or buffer < 1:
+        if type(buffer) is not int or buffer < 1:
             msg = f"stream(buffer={buffer!r}): the buffer is a number of events, at least 1"
             raise ValueError(msg)
         stream = EventStream(self, buffer)

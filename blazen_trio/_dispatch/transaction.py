@@ -174,11 +174,11 @@ class Transaction:
 
     # At the commit
 
-    def footprint(self) -> set[object]:
+    def footprint(self) -> frozenset[object]:
         """The keys and buffers that a commit of another step must not change under this attempt."""
-        return {*self._reads, *self._collects}
+        return frozenset((*self._reads, *self._collects))
 
-    def touches(self, footprint: set[object]) -> bool:
+    def touches(self, footprint: frozenset[object]) -> bool:
         """Whether this commit would change any of them."""
         return not footprint.isdisjoint(self.writes.keys() | self._updates.keys() | self._collects.keys())
 

@@ -79,7 +79,7 @@ def begin(
     entry.status = RunStatus.RUNNING
     entry.epoch = 0
     machine = Machine(routing, state_from_first(entry))
-    entry.outputs = machine.outputs([event], encode, moment)
+    entry.outputs = machine.outputs([event], encode, lambda: moment.at)
     machine.finish(entry)
     return machine, entry
 

@@ -13,6 +13,7 @@ from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
     from blazen_trio._dispatch.dispatcher import Dispatcher
     from blazen_trio._dispatch.transaction import Transaction
 
@@ -121,7 +122,7 @@ class Context:
         """
         self._check_key(key)
         if not callable(fn):
-            msg = f"ctx.update({key!r}, ...) takes a function of the value, found {fn!r}"
+            msg = f"ctx.update({key!r}, ...) takes a function of the value, found {fn!r}"  # type: ignore[unreachable]
             raise TypeError(msg)
         self._open.update(key, fn, default)
 
@@ -147,7 +148,7 @@ class Context:
         published again.
         """
         if not isinstance(event, Event):
-            msg = f"ctx.publish() takes an event, found {event!r:.80}"
+            msg = f"ctx.publish() takes an event, found {event!r:.80}"  # type: ignore[unreachable]
             raise TypeError(msg)
         publish = self._dispatcher.broadcast.publish
         if trio.lowlevel.in_trio_task():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+import trio
 
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
 from blazen_trio._codec.snapshot import iter_state, large_values
@@ -30,6 +32,7 @@ from blazen_trio.errors import (
     InputResponseError,
     RunNotFoundError,
     StaleRunError,
+    StoreError,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "new_run_id", "open_new", "open_snapshot", "open_stored"]
 
 _FROM_RUN: Any = object()
+_GIVE_BACK_SECONDS: Final = 5.0
 _NO_METADATA: Final = Payload(b"{}")
 
 
@@ -127,7 +131,7 @@ async def open_stored(options: Options, run_id: str) -> Dispatcher:
         _check_fit(options.definition, state)
         return await _go_on(options, state, stored)
     except BaseException:
-        await store.release(run_id)
+        await _give_back(store, run_id)  # noqa: ASYNC102  # shields itself
         raise
 
 
@@ -167,8 +171,14 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
             )
         return await _go_on(options, state, stored, answer)
     except BaseException:
-        await store.release(state.run_id)
+        await _give_back(store, state.run_id)  # noqa: ASYNC102  # shields itself
         raise
+
+
+async def _give_back(store: CheckpointStore, run_id: str) -> None:
+    """What could not be made ready is driven by nobody."""
+    with trio.move_on_after(_GIVE_BACK_SECONDS, shield=True), contextlib.suppress(StoreError):
+        await store.release(run_id)
 
 
 async def _go_on(

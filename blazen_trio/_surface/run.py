@@ -289,10 +289,8 @@ class Run:
 
     async def block_error(self) -> BaseException | None:
         """What the end of the block owes its caller: what nobody has been told yet. Called once the run is detached."""
-        if (
-            self._delivered
-            or (self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
-            and self._dispatcher.failure is None)
+        if self._delivered or (
+            self.status in (RunStatus.COMPLETED, RunStatus.PAUSED) and self._dispatcher.failure is None
         ):
             return None
         d = self._dispatcher

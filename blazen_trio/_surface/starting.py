@@ -76,7 +76,7 @@ class RunStart(Coroutine[Any, Any, Any]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         assert self._manager is not None
-        return await self._manager.__aexit__(exc_type, exc, traceback)
+        return await self._manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102  # the block is not left before
 
     def __del__(self) -> None:
         if not self._used:
@@ -109,7 +109,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Asyn
                 nursery.start_soon(dispatcher.drive)
             try:
                 yield run
-            except BaseException as error:  # noqa: BLE001  # raised again below, outside of the nursery's group
+            except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside of the nursery's group
                 body_error = error
                 nursery.cancel_scope.cancel(reason="the block of the run raised")
             dispatcher.leaving = dispatcher.abandoned = True
@@ -122,8 +122,9 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Asyn
             msg = "both the block and the engine failed"
             raise BaseExceptionGroup(msg, [body_error, failure])
         raise body_error
-    if (error := await run.block_error()) is not None:
-        raise error
+    owed = await run.block_error()
+    if owed is not None:
+        raise owed
 
 
 def _raise_bare(group: BaseExceptionGroup[BaseException]) -> None:

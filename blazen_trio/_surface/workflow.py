@@ -13,6 +13,7 @@ from blazen_trio._surface.starting import RunStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.events import Event
     from blazen_trio._dispatch.inputs import InputHandler

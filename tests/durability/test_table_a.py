@@ -248,7 +248,7 @@ async def test_the_end_of_the_block(kind: str, status: str, tmp_path: Path, auto
                     await run.pause(grace=0)
                 elif status == "cancelled":
                     run.cancel()
-        except Exception as error:  # noqa: BLE001  # which it is is what is tested
+        except Exception as error:  # which it is is what is tested
             told = error
         ends: dict[str, Any] = {"waiting": InputRequiredError, **ERRORS, "cancelled": None}
         assert type(told) is (ends.get(status) or type(None))

@@ -125,17 +125,16 @@ async def test_send_and_respond(kind: str, durability: str, tmp_path: Path) -> N
         return StopEvent()
 
     workflow = Workflow("asks", [begin, slow], external=[Nudge], durability=durability)
-    async with staged(kind, tmp_path) as stage:
-        async with workflow.run(store=stage.store, run_id="run") as run:
-            await run.send(Nudge(1))
-            assert [one.event.event_type for one in (await stage.on_disk()).deliveries][-1] == "Nudge"
-            while not run.input_requests:
-                await trio.lowlevel.checkpoint()
-            await run.respond(InputResponseEvent("q", "yes"))
-            stored = await stage.on_disk()
-            assert [one.event.event_type for one in stored.deliveries] == ["Nudge", "InputResponseEvent"]
-            assert not stored.input_requests
-            run.cancel()
+    async with staged(kind, tmp_path) as stage, workflow.run(store=stage.store, run_id="run") as run:
+        await run.send(Nudge(1))
+        assert [one.event.event_type for one in (await stage.on_disk()).deliveries][-1] == "Nudge"
+        while not run.input_requests:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
+            await trio.lowlevel.checkpoint()
+        await run.respond(InputResponseEvent("q", "yes"))
+        stored = await stage.on_disk()
+        assert [one.event.event_type for one in stored.deliveries] == ["Nudge", "InputResponseEvent"]
+        assert not stored.input_requests
+        run.cancel()
 
 
 @on_each_store

@@ -7,10 +7,18 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from blazen_trio import Delayed, Event, InputRequestEvent, InputResponseEvent, StartEvent, StepFailedEvent, StopEvent, step
+from blazen_trio import (
+    Delayed,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+    step,
+)
 from blazen_trio._codec.codec import Codec
 from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio._codec.snapshot import decode_state, iter_state
@@ -239,12 +247,6 @@ async def drive(harness: Harness, data: Any) -> None:
 async def drive_in_order(harness: Harness) -> None:
     while choices := harness.choices():
         await harness.happen(choices[0])
-
-
-def totals(harness: Harness) -> list[str]:
-    """The run has no stop: at rest, the root's join has collected all that ever came to the root."""
-    assert not harness.choices()
-    return [line for line in harness.machine.half_collected()]
 
 
 @settings(max_examples=120, deadline=None)
