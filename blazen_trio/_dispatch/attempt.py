@@ -86,7 +86,7 @@ class Attempts:
             if d.recorder.detailed:
                 self._record(entry, step, delivery, entry.at - began if began is not None else None)
             if entry.stop is not None:
-                d.record_stop(entry, by_worker=True)
+                d.endings.record_stop(entry, by_worker=True)
                 return None
             if d.journal is not None:
                 await self._write(entry)

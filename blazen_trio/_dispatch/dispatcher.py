@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import heapq
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from blazen_trio._dispatch.clock import wall_clock
+from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
 from blazen_trio._dispatch.mail import pack_event
 from blazen_trio._dispatch.ready import ReadyQueue
+from blazen_trio._dispatch.timers import Timers
 from blazen_trio._dispatch.turns import Turns
 from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
-from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
@@ -63,6 +63,27 @@ class Dispatcher:
         make_context: Makes what a step gets as its context.
     """
 
+    # Why a period ends early, and where the run stands.
+    over: bool = False
+    """The run has ended, in memory: nothing of it commits any more."""
+    held: bool = False
+    """No new step may start: the run pauses, or is paused."""
+    cancel_reason: tuple[str | None] | None = None
+    failure: BaseException | None = None
+    """The engine's own: the store failed, or the run was lost to another process."""
+    cause: BaseException | None = None
+    """The exception that failed the run, as long as this process lives."""
+    leaving: bool = False
+    """Nobody is there any more to answer or unpause: don't wait for it."""
+    abandoned: bool = False
+    """The block that held the run has ended: somebody else, later, may send what it waits for."""
+    parked: bool = False
+    """The run waits for something from outside or for a time, and that is on disk."""
+    paused: bool = False
+    """The run is paused, and that is on disk."""
+    detached: bool = False
+    """This process drives the run no more."""
+
     def __init__(
         self,
         machine: Machine,
@@ -90,6 +111,7 @@ class Dispatcher:
         self.ready = ReadyQueue(machine.routing.bounds, definition.max_concurrency)
         self.turns = Turns()
         self.workers = Workers(self)
+        self.endings = Endings(self)
         self.inputs = InputDesk(self, input_handler)
         self.task_context = contextvars.copy_context()
         self.scope: trio.CancelScope | None = None
@@ -100,30 +122,10 @@ class Dispatcher:
         self._elapsed = self.state.elapsed
         self._period_began: float | None = None
         self._keys: set[str] = set()
-        self._timers: list[tuple[float, int]] = []
+        self._timers = Timers(self.clock)
         self._signal, self._signalled = trio.open_memory_channel[None](1)
         self._timed = journal is not None or recorder.detailed
         self._still = Moment(self.state.updated, self.state.elapsed)
-        # Why a period ends early.
-        self.over = False
-        """The run has ended, in memory: nothing of it commits any more."""
-        self.held = False
-        """No new step may start: the run pauses, or is paused."""
-        self.cancel_reason: tuple[str | None] | None = None
-        self.failure: BaseException | None = None
-        """The engine's own: the store failed, or the run was lost to another process."""
-        self.cause: BaseException | None = None
-        """The exception that failed the run, as long as this process lives."""
-        self.leaving = False
-        """Nobody is there any more to answer or unpause: don't wait for it."""
-        self.abandoned = False
-        """The block that held the run has ended: somebody else, later, may send what it waits for."""
-        self.parked = False
-        """The run waits for something from outside or for a time, and that is on disk."""
-        self.paused = False
-        """The run is paused, and that is on disk."""
-        self.detached = False
-        """This process drives the run no more."""
 
     # Time
 
@@ -168,7 +170,7 @@ class Dispatcher:
 
     def set_timer(self, due: float, id_: int) -> None:
         """Look at this item again when it is due (UTC)."""
-        heapq.heappush(self._timers, (self.clock.deadline(due), id_))
+        self._timers.add(due, id_)
         self.wake()
 
     def stop_period(self, reason: str) -> None:
@@ -182,26 +184,6 @@ class Dispatcher:
         if self.failure is None:
             self.failure = failure
         self.stop_period("the engine failed")
-
-    # Ends
-
-    def end(self, entry: Entry, *, by_worker: bool = False) -> None:
-        """A transition ended the run: nothing commits after it. `drive` sees it to the disk and tells of it."""
-        self.over = True
-        if self.journal is not None:
-            self.journal.record(entry)
-        if self.workers.count > by_worker:
-            self.stop_period("the run has ended")
-        else:
-            # Nobody is in flight but the worker itself, if it is one, which ends by itself: no scope has to be cancelled.
-            self.wake()
-
-    def fail(self, error: StoredError, cause: BaseException | None) -> None:
-        """The run fails; what is undone stays so, for another try."""
-        self.cause = cause
-        moment = self.moment()
-        self.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
-        self.end(self.machine.changed("failed", RunStatus.FAILED, moment, error))
 
     async def post_with_key(self, event: Any, key: str) -> tuple[bool, int | None]:
         """Reserve a sender's key for an event. Returns whether it was free, and the inbox row that holds the event."""
@@ -251,7 +233,7 @@ class Dispatcher:
         self._begin()
         while not self.over and self.failure is None:
             if self.cancel_reason is not None:
-                self._cancelled(self.cancel_reason[0])
+                self.endings.cancelled(self.cancel_reason[0])
             elif self.held:
                 if not await self._pause():
                     return
@@ -308,7 +290,7 @@ class Dispatcher:
         self._elapsed += trio.current_time() - began
         self._period_began = None
         if not self.workers.halted and scope.cancelled_caught:
-            self._timed_out()
+            self.endings.timed_out()
 
     async def _attend(self) -> None:
         """While workers are at it: start more for what becomes ready, and route what becomes due."""
@@ -318,8 +300,8 @@ class Dispatcher:
             self.workers.recruit()
 
     async def _signal_or_timer(self) -> None:
-        if self._timers:
-            with trio.move_on_at(self._timers[0][0]):
+        if len(self._timers):
+            with trio.move_on_at(self._timers.next):
                 await self._signalled.receive()
         else:
             await self._signalled.receive()
@@ -327,11 +309,11 @@ class Dispatcher:
     async def _take_due(self) -> None:
         """Route the delayed events that are due, and let due retries run."""
         now = trio.current_time()
-        while self._timers and self._timers[0][0] <= now:
+        while self._timers.next <= now:
             await self.standstill.opened()
             if self.workers.halted:
                 return
-            id_ = heapq.heappop(self._timers)[1]
+            id_ = self._timers.pop()
             if (delayed := self.state.delayed.get(id_)) is not None:
                 await self.settle(self.machine.due(delayed, self.moment()), "event_received", delayed.event.event_type)
             elif (delivery := self.state.deliveries.get(id_)) is not None:
@@ -341,7 +323,7 @@ class Dispatcher:
         """See a transition that no step made to where its durability wants it, then act on it."""
         self.recorder.record(kind, entry.at, event_type=event_type)
         if entry.stop is not None:
-            self.record_stop(entry)
+            self.endings.record_stop(entry)
             return
         if self.journal is not None:
             self.journal.record(entry, taken)
@@ -351,29 +333,6 @@ class Dispatcher:
         self.absorb(entry)
         self.parked = False
         self.wake()
-
-    def record_stop(self, entry: Entry, *, by_worker: bool = False) -> None:
-        """A `StopEvent` has been committed in memory."""
-        assert entry.stop is not None
-        self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
-        self.end(entry, by_worker=by_worker)
-
-    def _timed_out(self) -> None:
-        active = tuple(sorted(self.workers.interrupted))
-        moment = self.moment()
-        message = f"run {self.state.run_id!r} took longer than its timeout of {self.state.timeout:g} s"
-        if active:
-            message += f"; in flight: {', '.join(active)}"
-        error = StoredError("RunTimeoutError", message, details=active)
-        self.recorder.record("workflow_timed_out", moment.at, error=message)
-        self.end(self.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
-
-    def _cancelled(self, reason: str | None) -> None:
-        moment = self.moment()
-        message = f"run {self.state.run_id!r} was cancelled" + (f": {reason}" if reason else "")
-        error = StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
-        self.recorder.record("workflow_cancelled", moment.at, error=reason)
-        self.end(self.machine.changed("cancelled", RunStatus.CANCELLED, moment, error))
 
     # Rests
 
@@ -402,7 +361,7 @@ class Dispatcher:
             await self._signalled.receive()
             return True
         if not waiting and not state.questions and not self.definition.external:
-            self._stalled()
+            self.endings.stalled()
             return True
         if not self.inputs.busy or not state.questions:
             if state.status is not RunStatus.WAITING:
@@ -418,7 +377,7 @@ class Dispatcher:
             if self.leaving and not waiting and not state.questions:
                 # What it waits for has to be sent in, and whoever held the run here is gone.
                 if self.journal is None:
-                    self._stalled()
+                    self.endings.stalled()
                     return True
                 if self.abandoned:
                     return False
@@ -452,10 +411,3 @@ class Dispatcher:
             self._note(self.machine.changed("unpaused", RunStatus.RUNNING, moment))
         self.wake()
         self.notify()
-
-    def _stalled(self) -> None:
-        half = self.machine.half_collected()
-        message = f"run {self.state.run_id!r} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
-        if half:
-            message += "; half collected: " + "; ".join(half)
-        self.fail(StoredError("RunStalledError", message, details=half), None)

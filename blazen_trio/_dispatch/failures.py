@@ -69,7 +69,7 @@ class Failures:
         message = f"step {step.name!r} of run {d.state.run_id!r} failed"
         if delivery.attempt > 1:
             message += f" after {delivery.attempt} attempts"
-        d.fail(
+        d.endings.fail(
             StoredError(
                 kind,
                 f"{message}: {error_type}: {text}",

@@ -94,7 +94,7 @@ class InputDesk:
         if d.journal is not None and d.journal.failure is error:
             d.crash(error)
             return
-        d.fail(
+        d.endings.fail(
             StoredError(
                 "StepFailedError",
                 f"the input handler of run {d.state.run_id!r} failed: {type(error).__name__}: {error}",

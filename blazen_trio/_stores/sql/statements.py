@@ -77,6 +77,18 @@ class Statements:
         self.add_run = insert_numbered(
             runs, runs.c.run_no, "run_id", "workflow", "version", "status", "owner", "created", "updated", "error"
         )
+        self._compile_row(dialect)
+        self._compile_fold(dialect)
+        self.renew = _compile(
+            sa.update(lease)
+            .where(lease.c.lease_id == sa.bindparam("me"), lease.c.state == sa.literal_column("1"))
+            .values(expires=dialects.now(name) + sa.bindparam("ttl"), batch=sa.bindparam("number")),
+            ("ttl", "number", "me"),
+            dialect,
+        )
+
+    def _compile_row(self, dialect: Dialect) -> None:
+        """What finds and changes a run's row, and takes its mail."""
         of_run = runs.c.run_no == sa.bindparam("the_run")
         self.find_run = _compile(sa.select(runs.c.run_no).where(runs.c.run_id == sa.bindparam("id")), ("id",), dialect)
         self.set_status = _compile(
@@ -96,6 +108,9 @@ class Statements:
             ("mail", "the_run"),
             dialect,
         )
+
+    def _compile_fold(self, dialect: Dialect) -> None:
+        """What a snapshot replaces."""
         self.fold_entries = _compile(
             _up_to(journal, journal.c.seq <= sa.bindparam("last")), ("the_run", "last"), dialect
         )
@@ -110,13 +125,6 @@ class Statements:
                 blob.c.run_no == sa.bindparam("the_run"), blob.c.digest == sa.bindparam("the_digest")
             ),
             ("the_run", "the_digest"),
-            dialect,
-        )
-        self.renew = _compile(
-            sa.update(lease)
-            .where(lease.c.lease_id == sa.bindparam("me"), lease.c.state == sa.literal_column("1"))
-            .values(expires=dialects.now(name) + sa.bindparam("ttl"), batch=sa.bindparam("number")),
-            ("ttl", "number", "me"),
             dialect,
         )
 
