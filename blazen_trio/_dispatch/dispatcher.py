@@ -197,6 +197,16 @@ class Dispatcher:
 
     # Driving
 
+    def take_up(self) -> None:
+        """Take up what is undone. Before anybody has the run, since what comes in from then on brings itself in."""
+        for delivery in self.state.deliveries.values():
+            if delivery.due is not None and delivery.due > self.clock.now():
+                self.set_timer(delivery.due, delivery.id)
+            else:
+                self.ready.extend((delivery,))
+        for delayed in self.state.delayed.values():
+            self.set_timer(delayed.due, delayed.id)
+
     async def drive(self) -> None:
         """Drive the run until it has ended, or rests and nobody is left to wait for (`leaving`).
 
@@ -230,7 +240,7 @@ class Dispatcher:
             self.crash(failure)
 
     async def _drive(self) -> None:
-        self._begin()
+        self.inputs.ask(self.state.questions.values())
         while not self.over and self.failure is None:
             if self.cancel_reason is not None:
                 self.endings.cancelled(self.cancel_reason[0])
@@ -243,17 +253,6 @@ class Dispatcher:
                 return
         if self.failure is None and self.journal is not None:
             await self.journal.settle()
-
-    def _begin(self) -> None:
-        """Take up what is undone."""
-        for delivery in self.state.deliveries.values():
-            if delivery.due is not None and delivery.due > self.clock.now():
-                self.set_timer(delivery.due, delivery.id)
-            else:
-                self.ready.extend((delivery,))
-        for delayed in self.state.delayed.values():
-            self.set_timer(delayed.due, delayed.id)
-        self.inputs.ask(self.state.questions.values())
 
     async def _leave(self) -> None:
         """Write what is committed and give the run back, also when cancelled; then tell everybody."""

@@ -118,7 +118,9 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
             at=moment.at,
         )
         await store.create(NewRun(definition.name, definition.version, moment.at), first)
-    return _dispatcher(options, machine, broadcast, recorder)
+    dispatcher = _dispatcher(options, machine, broadcast, recorder)
+    dispatcher.take_up()
+    return dispatcher
 
 
 async def open_stored(options: Options, run_id: str) -> Dispatcher:
@@ -223,6 +225,7 @@ async def _go_on(
         take_mail(dispatcher, stored.inbox)
     if journal is not None:
         await journal.settle()
+    dispatcher.take_up()
     return dispatcher
 
 

@@ -1,0 +1,347 @@
+"""The run's key/value state: a step is a transaction over it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import uuid
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from blazen_trio import (
+    Context,
+    MemoryStore,
+    RetryPolicy,
+    SerializationError,
+    StartEvent,
+    StateConflictError,
+    StepFailedError,
+    StopEvent,
+    Workflow,
+    step,
+)
+from tests.behaviour.events import A, B
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@attrs.frozen
+class Point:
+    x: int
+    y: int
+
+
+@step
+async def spread(ev: StartEvent) -> list[A]:
+    return [A(n) for n in range(ev.data)]
+
+
+async def test_state_is_shared_by_steps_and_survives() -> None:
+    """D68."""
+
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> A:
+        assert ctx.get("missing") is None
+        assert ctx.get("missing", 7) == 7
+        ctx.set("kept", [1])
+        ctx.set("dropped", 1)
+        ctx.delete("dropped")
+        assert ctx.get("dropped", "gone") == "gone"
+        return A()
+
+    @step
+    async def end(ev: A, ctx: Context) -> StopEvent:
+        return StopEvent((ctx.get("kept"), ctx.get("dropped")))
+
+    store = MemoryStore()
+    assert await Workflow("state", [begin, end]).run(store=store, run_id="run") == ([1], None)
+    assert (await store.load_snapshot("run")).state == {"kept": [1]}
+
+
+VALUES = [
+    None,
+    True,
+    2**70,
+    float("inf"),
+    "text",
+    b"bytes",
+    dt.datetime(2026, 1, 2, 3, 4, 5, 6, dt.UTC),
+    dt.date(2026, 1, 2),
+    dt.timedelta(days=1, microseconds=2),
+    uuid.UUID(int=5),
+    decimal.Decimal("1.10"),
+    (1, (2,)),
+    {1, 2},
+    frozenset({"a"}),
+    {"a": [1, {"b": None}]},
+    {1: "one", (2,): "two"},
+    Colour.RED,
+    Point(1, 2),
+    [Point(1, 2), {"p": Point(3, 4)}],
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+async def test_every_kind_of_value_comes_back_as_itself(value: Any) -> None:
+    """X14 (P17): from memory, and from the store."""
+
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> A:
+        ctx.set("value", value)
+        assert ctx.get("value") == value
+        assert type(ctx.get("value")) is type(value)
+        return A()
+
+    @step
+    async def end(ev: A, ctx: Context) -> StopEvent:
+        return StopEvent(ctx.get("value"))
+
+    workflow = Workflow("values", [begin, end], types=[Point, Colour])
+    store = MemoryStore()
+    assert await workflow.run(store=store, run_id="run") == value
+    again = await workflow.resume_from("run", store=store)
+    assert again == value
+    assert type(again) is type(value)
+
+
+async def test_a_class_that_the_workflow_does_not_know_needs_its_type() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        ctx.set("point", Point(1, 2))
+        assert ctx.get("point", type=Point) == Point(1, 2)
+        with pytest.raises(SerializationError, match="Point"):
+            ctx.get("point")
+        return StopEvent()
+
+    await Workflow("types", [begin]).run()
+
+
+@pytest.mark.parametrize("value", [object(), {"deep": [print]}, type("Sub", (str,), {})("x")])
+async def test_what_can_not_be_stored_is_an_error_where_it_is_set(value: Any) -> None:
+    """Also in a run without a store."""
+
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        with pytest.raises(SerializationError, match="state key 'bad'") as caught:
+            ctx.set("bad", value)
+        assert caught.value.path == (".deep[0]" if isinstance(value, dict) else "") or "deep" in caught.value.path
+        return StopEvent(ctx.get("bad", "nothing was set"))
+
+    assert await Workflow("bad", [begin]).run() == "nothing was set"
+
+
+async def test_others_see_writes_when_the_step_commits_and_not_before(autojump_clock: Any) -> None:
+    seen = []
+
+    @step
+    async def begin(ev: StartEvent) -> tuple[A, B]:
+        return A(), B()
+
+    @step
+    async def write(ev: A, ctx: Context) -> None:
+        ctx.set("key", 1)
+        await trio.sleep(2)
+
+    @step
+    async def look(ev: B, ctx: Context) -> StopEvent:
+        await trio.sleep(1)
+        seen.append(ctx.get("key"))
+        await trio.sleep(2)
+        seen.append(ctx.get("key"))  # read committed, not repeatable
+        return StopEvent()
+
+    await Workflow("isolation", [begin, write, look]).run()
+    assert seen == [None, 1]
+
+
+async def test_a_failed_attempt_leaves_nothing(autojump_clock: Any) -> None:
+    """X19 (P8)."""
+
+    @step(retry=RetryPolicy(max_attempts=2, jitter=0))
+    async def begin(ev: StartEvent, ctx: Context) -> A:
+        assert ctx.get("half") is None
+        ctx.set("half", ctx.attempt)
+        ctx.update("count", lambda n: n + 1, 0)
+        if ctx.attempt == 1:
+            raise OSError("once")
+        return A()
+
+    @step
+    async def end(ev: A, ctx: Context) -> StopEvent:
+        return StopEvent((ctx.get("half"), ctx.get("count")))
+
+    assert await Workflow("rollback", [begin, end]).run() == (2, 1)
+
+
+async def test_read_and_set_loses_no_update_and_ends_in_turns(autojump_clock: Any) -> None:
+    """Twenty steps that all read, wait and set: each is run at most twice."""
+    attempts: list[tuple[int, str]] = []
+
+    @step
+    async def add(ev: A, ctx: Context) -> B:
+        attempts.append((ctx.attempt, ctx.idempotency_key))
+        before = ctx.get("sum", 0)
+        await trio.sleep(1)
+        ctx.set("sum", before + 1)
+        return B()
+
+    @step
+    async def end(done: list[B], ctx: Context) -> StopEvent:
+        return StopEvent(ctx.get("sum"))
+
+    assert await Workflow("adds", [spread, add, end]).run(20, store=MemoryStore()) == 20
+    assert len(attempts) == 39
+    assert max(attempt for attempt, _ in attempts) == 2
+    assert len({key for _, key in attempts}) == 20
+
+
+async def test_update_needs_no_second_attempt(autojump_clock: Any) -> None:
+    attempts = []
+
+    @step
+    async def add(ev: A, ctx: Context) -> B:
+        attempts.append(ctx.attempt)
+        ctx.update("sum", lambda n: n + ev.n, 0)
+        await trio.sleep(1)
+        return B()
+
+    @step
+    async def end(done: list[B], ctx: Context) -> StopEvent:
+        return StopEvent(ctx.get("sum"))
+
+    assert await Workflow("updates", [spread, add, end]).run(10) == 45
+    assert attempts == [1] * 10
+
+
+async def test_a_get_after_an_update_counts_as_a_read(autojump_clock: Any) -> None:
+    @step
+    async def ticket(ev: A, ctx: Context) -> B:
+        ctx.update("next", lambda n: n + 1, 0)
+        number = ctx.get("next")
+        await trio.sleep(1)
+        return B(number)
+
+    @step
+    async def end(done: list[B]) -> StopEvent:
+        return StopEvent(sorted(one.n for one in done))
+
+    assert await Workflow("tickets", [spread, ticket, end]).run(5) == [1, 2, 3, 4, 5]
+
+
+async def test_a_step_that_reads_one_key_and_writes_another_can_see_write_skew(autojump_clock: Any) -> None:
+    """Told in the documentation: only lost updates of a key are detected."""
+
+    @step
+    async def begin(ev: StartEvent) -> tuple[A, B]:
+        return A(), B()
+
+    @step
+    async def left(ev: A, ctx: Context) -> A | None:
+        if ctx.get("right") is None:
+            await trio.sleep(1)
+            ctx.set("left", 1)
+
+    @step
+    async def right(ev: B, ctx: Context) -> StopEvent:
+        if ctx.get("left") is None:
+            await trio.sleep(1)
+            ctx.set("right", 1)
+        await trio.sleep(1)
+        return StopEvent((ctx.get("left"), ctx.get("right")))
+
+    assert await Workflow("skew", [begin, left, right]).run() == (1, 1)
+
+
+async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> A:
+        ctx.set("list", [1])
+        return A()
+
+    @step
+    async def end(ev: A, ctx: Context) -> StopEvent:
+        ctx.get("list").append(2)
+        return StopEvent()
+
+    with pytest.raises(StateConflictError, match=r"'list' in place"):
+        await Workflow("mutates", [begin, end]).run()
+
+
+async def test_a_value_changed_in_place_and_set_is_a_write() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> A:
+        ctx.set("list", [1])
+        return A()
+
+    @step
+    async def change(ev: A, ctx: Context) -> B:
+        found = ctx.get("list")
+        found.append(2)
+        ctx.set("list", found)
+        found.append(3)  # after set: not part of it
+        return B()
+
+    @step
+    async def end(ev: B, ctx: Context) -> StopEvent:
+        return StopEvent(ctx.get("list"))
+
+    assert await Workflow("sets", [begin, change, end]).run() == [1, 2]
+
+
+async def test_update_is_applied_to_what_the_step_has_set() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        ctx.set("n", 10)
+        ctx.update("n", lambda n: n + 1)
+        ctx.update("m", lambda m: m * 2, 4)
+        ctx.set("m", 1)
+        return StopEvent((ctx.get("n"), ctx.get("m")))
+
+    assert await Workflow("own", [begin]).run() == (11, 1)
+
+
+async def test_an_update_that_fails_fails_the_step() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        ctx.update("n", lambda n: n / 0, 1)
+        return StopEvent()
+
+    with pytest.raises(StepFailedError) as caught:
+        await Workflow("divides", [begin]).run()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_metadata_is_read_only_and_stays() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        with pytest.raises(TypeError):
+            ctx.metadata["user"] = "eve"  # type: ignore[index]
+        return StopEvent((ctx.metadata["user"], ctx.workflow_name, ctx.step_name, ctx.attempt))
+
+    workflow = Workflow("meta", [begin])
+    store = MemoryStore()
+    assert await workflow.run(store=store, run_id="run", metadata={"user": "ann"}) == ("ann", "meta", "begin", 1)
+    assert (await store.load_snapshot("run")).metadata == {"user": "ann"}
+    with pytest.raises(SerializationError, match="metadata"):
+        await workflow.run(metadata={"bad": object()})
+
+
+async def test_a_context_is_not_used_after_its_step() -> None:
+    kept: list[Context] = []
+
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        kept.append(ctx)
+        return StopEvent()
+
+    await Workflow("late", [begin]).run()
+    with pytest.raises(RuntimeError, match="after the step had ended"):
+        kept[0].set("late", 1)
+    with pytest.raises(RuntimeError, match="after the step had ended"):
+        kept[0].send(A())
