@@ -75,8 +75,10 @@ class Attempts:
             encode = d.encode
             if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
                 encode = await self._encode_slowly(step, result)
-            if d.standstill.closed:
+            while d.standstill.closed or (d.journal is not None and d.journal.full):
                 await d.standstill.opened()
+                if d.journal is not None:
+                    await d.journal.room()
             if d.over:
                 return None
             # From here to the record of it in the journal there is no checkpoint.

@@ -217,8 +217,10 @@ class Dispatcher:
             if self.journal is not None and self.journal.durability == "async":
                 async with trio.open_nursery() as services:
                     services.start_soon(self._guarded, self.journal.write_behind)
-                    await self._drive_with_inputs()
-                    services.cancel_scope.cancel()
+                    try:
+                        await self._drive_with_inputs()
+                    finally:
+                        self.journal.stop_writing_behind()
             else:
                 await self._drive_with_inputs()
         finally:

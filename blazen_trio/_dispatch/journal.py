@@ -75,6 +75,9 @@ class Journal:
         self._snapshot_size = snapshot_size
         self._tail_size = tail_size
         self._recorded = self._on_disk = state.seq
+        self._folding = False
+        self._room = trio.lowlevel.ParkingLot()
+        self._writing_behind = trio.CancelScope(shield=True)
         self._progress = trio.Event()
         self._waiting = 0
         self._wanted = trio.Event()
@@ -116,12 +119,21 @@ class Journal:
         """After `record`, without a checkpoint in between: wait for as much as the durability asks for."""
         if self.durability == "sync":
             await self._hand_over(self._take())
-        elif self.durability == "async":
-            while (
-                self._recorded - self._on_disk > _ENTRIES_BEHIND or self._behind > _BYTES_BEHIND
-            ) and self.failure is None:
-                await self._progressed()
+        else:
             self._check()
+
+    @property
+    def full(self) -> bool:
+        """Whether, with `async` durability, the run is as far ahead of the disk as it may be."""
+        return self.durability == "async" and (
+            self._recorded - self._on_disk >= _ENTRIES_BEHIND or self._behind >= _BYTES_BEHIND
+        )
+
+    async def room(self) -> None:
+        """Wait, before deciding anything, until the disk has caught up."""
+        while self.full and self.failure is None:
+            await self._room.park()
+        self._check()
 
     async def settle(self) -> None:
         """Everything recorded so far is on disk when this returns. Not cancellable.
@@ -141,23 +153,37 @@ class Journal:
             self._check()
 
     async def write_behind(self) -> None:
-        """With `async` durability, a task of the run: write what is recorded, for as long as the run lasts."""
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            if self._pending is not None:
-                await self._hand_over(self._take())
+        """With `async` durability, a task of the run: write what is recorded, until `stop_writing_behind`.
+
+        Shielded: steps that are too far ahead wait for it, also while the run is being cancelled.
+        """
+        with self._writing_behind:
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                if self._pending is not None:
+                    await self._hand_over(self._take())
+
+    def stop_writing_behind(self) -> None:
+        """No step runs any more: what is left is for `settle`."""
+        self._writing_behind.cancel()
 
     # Folding
 
     @property
     def fold_due(self) -> bool:
-        """Whether the journal has outgrown the last snapshot, so that folding it costs a constant per byte written."""
-        return self._tail_size >= _FOLD_AT_LEAST and self._tail_size >= self._snapshot_size
+        """Whether the journal has outgrown the last snapshot, so that folding it costs a constant per byte written; and
+        nobody is at it.
+        """
+        return self._tail_size >= _FOLD_AT_LEAST and self._tail_size >= self._snapshot_size and not self._folding
 
     async def fold(self) -> None:
         """Write the whole state down as a snapshot, which replaces the journal so far."""
-        data = b"".join(await self._standstill.image(inline=False))
+        self._folding = True
+        try:
+            data = b"".join(await self._standstill.image(inline=False))
+        finally:
+            self._folding = False
         large = large_values(self._state)
         commit = self._take()
         commit.snapshot = SnapshotRow(self._state.seq, data, frozenset(large))
@@ -198,6 +224,8 @@ class Journal:
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
             self._behind -= sum(len(data) for _, data in commit.entries)
+            # As many as there is room for, in the order in which they came: each takes one place.
+            self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
         if self._waiting:
             self._wake()
 
@@ -211,6 +239,8 @@ class Journal:
             self._waiting -= 1
 
     def _wake(self) -> None:
+        if self.failure is not None:
+            self._room.unpark_all()
         self._progress.set()
         self._progress = trio.Event()
 
