@@ -29,7 +29,10 @@ _ANY: Final = object()
 
 def payload_of(data: bytes) -> Payload:
     """A payload of these bytes, with a digest if they are many."""
-    return Payload(data, hashlib.sha256(data).hexdigest() if len(data) >= LARGE else None)
+    if len(data) >= LARGE:
+        return Payload(data, hashlib.sha256(data).hexdigest())
+    # A copy: orjson's own bytes hold on to the 4 KiB that it wrote them in, and payloads live as long as their events.
+    return Payload(memoryview(data).tobytes())
 
 
 class Codec:
@@ -64,7 +67,7 @@ class Codec:
             return _encode(event_wire, event, self._events, event.event_type, "event")
         finally:
             current.names = previous
-        return Payload(data) if len(data) < LARGE else payload_of(data)
+        return payload_of(data)
 
     def _encode_new(self, event: Event) -> Payload:
         payload = _encode(event_wire, event, self._events, event.event_type, "event")
@@ -137,7 +140,7 @@ def _encode(to_wire: Callable[[Any], Any], value: Any, names: Names, subject: st
         raise _error("encode", what, subject, reason, "") from error
     finally:
         current.names = previous
-    return Payload(data) if len(data) < LARGE else payload_of(data)
+    return payload_of(data)
 
 
 def _decode(

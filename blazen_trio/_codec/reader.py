@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from blazen_trio._codec.codec import LARGE, payload_of
+from blazen_trio._codec.codec import payload_of
 from blazen_trio._codec.names import short
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio.errors import SerializationError, SnapshotVersionError
@@ -166,7 +166,7 @@ class Reader:
             data = orjson.dumps(wire)
         except orjson.JSONEncodeError as error:
             raise self.fail(key, str(error)) from error
-        return Payload(data) if len(data) < LARGE else payload_of(data)
+        return payload_of(data)
 
     def event(self, key: str | int) -> tuple[Event, Payload]:
         """An event with its payload."""

@@ -193,7 +193,8 @@ class MemoryStore(StoreQueries):
 def _append(kept: _Kept, commit: Commit) -> None:
     """Apply a commit that was checked."""
     kept.last = arguments.following(commit, kept.last)
-    kept.entries.update((seq, bytes(data)) for seq, data in commit.entries)
+    # Copies of just their size: a serialiser's own bytes may hold on to the buffer that they were written in.
+    kept.entries.update((seq, memoryview(data).tobytes()) for seq, data in commit.entries)
     kept.blobs.update((digest, bytes(data)) for digest, data in commit.blobs.items())
     if commit.snapshot is not None:
         kept.snapshot = (commit.snapshot.seq, bytes(commit.snapshot.data))
@@ -204,7 +205,7 @@ def _append(kept: _Kept, commit: Commit) -> None:
         needed = commit.snapshot.keep | commit.blobs.keys()
         kept.blobs = {digest: data for digest, data in kept.blobs.items() if digest in needed}
     if commit.history is not None:
-        kept.history[commit.history[0]] = bytes(commit.history[1])
+        kept.history[commit.history[0]] = memoryview(commit.history[1]).tobytes()
     for mail_id in commit.taken:
         kept.inbox.pop(mail_id, None)
     if commit.status is not None:

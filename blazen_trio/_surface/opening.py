@@ -160,6 +160,7 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
                 history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
                 status=state.status,
                 at=state.updated,
+                release=state.status is RunStatus.COMPLETED,
             ),
         )
         return await _go_on(options, state, None, answer, known=True)

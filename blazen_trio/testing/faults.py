@@ -54,6 +54,10 @@ class FaultyStore(StoreQueries):
         self._on_commit = on_commit
         self._driven: set[str] = set()
 
+    def fail_next(self) -> None:
+        """Be severed before the next commit, which is not stored."""
+        self._fail_before = self.commits + 1
+
     async def sever(self) -> None:
         """Be severed now."""
         self.severed = True

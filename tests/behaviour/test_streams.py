@@ -104,7 +104,7 @@ async def test_a_sync_step_publishes_sends_and_collects() -> None:
     @step
     def gathers(ev: A, ctx: Context) -> StopEvent | None:
         found = ctx.collect(ev, [A, A])
-        return StopEvent(sorted(one.n for one in found) + [ctx.get("key")]) if found else None  # type: ignore[attr-defined]
+        return StopEvent([*sorted(one.n for one in found), ctx.get("key")]) if found else None  # type: ignore[attr-defined]
 
     async with Workflow("threads", [threaded, gathers]).run() as run:
         assert await collected(run.stream()) == [A(0), StopEvent([1, 2, 1])]
