@@ -76,11 +76,12 @@ class Journal:
         self._tail_size = tail_size
         self._recorded = self._on_disk = state.seq
         self._folding = False
-        self._room = trio.lowlevel.ParkingLot()
-        self._writing_behind = trio.CancelScope(shield=True)
-        self._progress = trio.Event()
-        self._waiting = 0
-        self._wanted = trio.Event()
+        self._progress: trio.Event | None = None
+        """Set with the next commit that ends; made when somebody waits for one."""
+        if durability == "async":
+            self._wanted = trio.Event()
+            self._room = trio.lowlevel.ParkingLot()
+            self._writing_behind = trio.CancelScope(shield=True)
         self.failure: Exception | None = None
 
     # Recording
@@ -226,23 +227,21 @@ class Journal:
             self._behind -= sum(len(data) for _, data in commit.entries)
             # As many as there is room for, in the order in which they came: each takes one place.
             self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
-        if self._waiting:
-            self._wake()
+        self._wake()
 
     async def _progressed(self) -> None:
+        if self._progress is None:
+            self._progress = trio.Event()
         # What is decided can't be undone by a cancellation any more; and every commit ends.
-        self._waiting += 1
-        try:
-            with trio.CancelScope(shield=True):
-                await self._progress.wait()
-        finally:
-            self._waiting -= 1
+        with trio.CancelScope(shield=True):
+            await self._progress.wait()
 
     def _wake(self) -> None:
-        if self.failure is not None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+        if self.failure is not None and self.durability == "async":
             self._room.unpark_all()
-        self._progress.set()
-        self._progress = trio.Event()
 
     def _check(self) -> None:
         if self.failure is not None:

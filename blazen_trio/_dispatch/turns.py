@@ -8,7 +8,6 @@ is not running, and a holder waits for nobody, so this can't deadlock.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,7 +23,7 @@ class Turns:
     """The queue of a run's re-runs."""
 
     def __init__(self) -> None:
-        self._queue: deque[Delivery] = deque()
+        self._queue: list[Delivery] = []  # short, and mostly empty
         self._holder: Delivery | None = None
         self._running: Transaction | None = None
         self._moved: trio.Event | None = None
@@ -71,7 +70,7 @@ class Turns:
         if delivery is not self._holder:
             return None
         self._running = None
-        self._holder = self._queue.popleft() if self._queue else None
+        self._holder = self._queue.pop(0) if self._queue else None
         if self._moved is not None:
             self._moved.set()
             self._moved = None

@@ -20,6 +20,7 @@ from blazen_trio._state.model import (
     Question,
     RunState,
 )
+from blazen_trio._state.table import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,6 +53,7 @@ def apply_body(state: RunState, entry: Entry) -> None:
     if entry.created is not None or entry.epoch is not None:
         _apply_driver(state, entry)
     if entry.status is not None:
+        check(entry.kind, state.status, entry.status)
         state.status = entry.status
         state.error = entry.error
     if entry.cells is not None:

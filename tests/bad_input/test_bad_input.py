@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import pytest
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Order(Event):
+    event_type: ClassVar[str] = "shop.Order"
     item: str
     count: int
 
@@ -157,7 +158,7 @@ async def test_a_snapshot_of_another_workflow_or_of_steps_that_are_gone() -> Non
         await Workflow("orders", [only]).resume(SNAPSHOT)
     assert len(caught.value.problems) == 2
     assert any("'order'" in problem for problem in caught.value.problems)
-    assert any("'Order'" in problem for problem in caught.value.problems)
+    assert any("'shop.Order'" in problem for problem in caught.value.problems)
 
 
 async def test_unknown_and_known_run_ids() -> None:
@@ -242,7 +243,7 @@ async def spoilt_and_repaired(path: Path, sql: str, argument: Any, error: type[E
     async with open_store(f"sqlite:///{path}") as store:
         with trio.CancelScope() as scope:
             async with WORKFLOW.run(store=store, run_id="run") as run:
-                while not run.input_requests:
+                while not run.input_requests:  # noqa: ASYNC110
                     await trio.sleep(0.001)
                 scope.cancel()
                 await trio.lowlevel.checkpoint()

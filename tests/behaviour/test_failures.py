@@ -166,7 +166,7 @@ async def test_a_handlers_own_failure_fails_the_run() -> None:
     async def mend(ev: StepFailedEvent) -> StopEvent:
         raise OSError("second")
 
-    with pytest.raises(StepFailedError, match="'mend'.*second"):
+    with pytest.raises(StepFailedError, match=r"'mend'.*second"):
         await Workflow("both", [broken, mend]).run()
 
 

@@ -155,7 +155,7 @@ async def test_history_goes_on_across_a_crash(autojump_clock: Any) -> None:
     workflow = Workflow("history", [begin, end], history=True)
     with trio.CancelScope() as scope:
         async with workflow.run(store=store, run_id="run") as run:
-            while not run.input_requests:
+            while not run.input_requests:  # noqa: ASYNC110
                 await trio.sleep(1)
             await run.pause()
             await run.unpause()

@@ -75,16 +75,16 @@ def with_annotations(parameter: Any, returned: Any) -> Callable[..., Any]:
         ("A | B", (A, B), False),
         ("AB", (A, B), False),
         ('A | "B"', (A, B), False),
-        (Union[A, B], (A, B), False),
+        (Union[A, B], (A, B), False),  # noqa: UP007
         (Union[A, "B"], (A, B), False),
-        (Optional[A], (A,), False),
+        (Optional[A], (A,), False),  # noqa: UP045
         (Annotated[A, "note"], (A,), False),
         ('Annotated[A | "B", "not a name"]', (A, B), False),
         ("Box[int]", (Box,), False),
         ("list[A]", (A,), True),
         (list[A], (A,), True),
         (list["A"], (A,), True),
-        (typing.List[A], (A,), True),
+        (typing.List[A], (A,), True),  # noqa: UP006
         ("list[A | B]", (A, B), True),
         ("list[A] | list[B]", (A, B), True),
     ],
@@ -103,7 +103,7 @@ def test_reads_the_event_parameter(annotation: Any, accepts: tuple[Any, ...], is
         ("A", (A,), (), ""),
         ("A | None", (A,), (), "none"),
         ("A | StopEvent", (A, StopEvent), (), ""),
-        (Optional[A], (A,), (), "none"),
+        (Optional[A], (A,), (), "none"),  # noqa: UP045
         ("list[A]", (), (A,), "list"),
         ("list[A | B]", (), (A, B), "list"),
         ("list[A] | list[B]", (), (A, B), "list"),
@@ -236,7 +236,7 @@ def test_an_enclosing_name_hides_the_modules() -> None:
 
 
 def test_a_callers_names_are_not_the_steps() -> None:
-    A = B
+    A = B  # noqa: N806, F841
 
     assert define(make_module_like()).accepts[0].__name__ == "A"
 

@@ -262,7 +262,7 @@ def test_local_value_types_are_found() -> None:
 
     @attrs.frozen
     class Local(Event):
-        item: Item | Missing  # type: ignore[name-defined]
+        item: Item | Missing  # type: ignore[name-defined] # noqa: F821
         good: list[Item]
 
     found = workflow(made("begin", StartEvent, Local), made("b", Local, StopEvent))

@@ -96,7 +96,7 @@ async def test_a_snapshot_that_the_run_has_left_behind_is_stale(kind: str, tmp_p
             ASKING.resume(snapshot, store=store),
             ASKING.resume_with_input(snapshot, "yes", store=store),
         ):
-            with pytest.raises(StaleRunError, match="further|up to entry") as caught:
+            with pytest.raises(StaleRunError, match=r"further|up to entry") as caught:
                 await resumed
             assert caught.value.run_id == "run"
         # Nobody drives it, and it is as it was.

@@ -37,9 +37,9 @@ async def main(url: str, log: str, durability: str, run_id: str, ttl: str) -> No
             except RunNotFoundError:
                 result = await workflow.run(INPUT, store=store, run_id=run_id)
     except WorkflowError as error:
-        print(type(error).__name__, flush=True)
+        print(type(error).__name__, flush=True)  # noqa: T201
         sys.exit(1)
-    print(result, flush=True)
+    print(result, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
