@@ -265,6 +265,7 @@ async def test_an_idle_run_that_waits_costs_at_most_20_kb(kind: str) -> None:
             nursery.start_soon(one)
         while waiting <= runs:  # noqa: ASYNC110  # each of them has to get there
             await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         gc.collect()
         held = tracemalloc.get_traced_memory()[0] / runs
         tracemalloc.stop()
