@@ -1,8 +1,9 @@
-"""What tests of workflows and of stores need: a store that fails on demand, and a proof that a store is right."""
+"""What tests of workflows and of stores need: time that jumps, a store that fails on demand, a proof that a store is right."""
 
 from __future__ import annotations
 
 from blazen_trio.testing.check import check_store
+from blazen_trio.testing.clock import run_without_waiting
 from blazen_trio.testing.faults import FaultyStore
 
-__all__ = ["FaultyStore", "check_store"]
+__all__ = ["FaultyStore", "check_store", "run_without_waiting"]
