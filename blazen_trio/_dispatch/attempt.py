@@ -70,15 +70,11 @@ class Attempts:
                 result = await self._bounded(step, arguments)
             if transaction is not None:
                 transaction.closed = True
-                while d.turns.blocks(transaction):
-                    await d.turns.moved()
             encode = d.encode
             if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
                 encode = await self._encode_slowly(step, result)
-            while d.standstill.closed or (d.journal is not None and d.journal.full):
-                await d.standstill.opened()
-                if d.journal is not None:
-                    await d.journal.room()
+            while self._has_to_wait(transaction) and not d.over:
+                await self._wait(transaction)
             if d.over:
                 return None
             # From here to the record of it in the journal there is no checkpoint.
@@ -121,6 +117,25 @@ class Attempts:
         )
 
     # The end of an attempt
+
+    def _has_to_wait(self, transaction: Transaction | None) -> bool:
+        """Whether nothing may be decided yet: the state is being written down, the run is too far ahead of the disk, or
+        the commit would change what the running turn holder has read.
+        """
+        d = self._d
+        return (
+            d.standstill.closed
+            or (d.journal is not None and d.journal.full)
+            or (transaction is not None and d.turns.blocks(transaction))
+        )
+
+    async def _wait(self, transaction: Transaction | None) -> None:
+        d = self._d
+        if transaction is not None and d.turns.blocks(transaction):
+            await d.turns.moved()
+        await d.standstill.opened()
+        if d.journal is not None:
+            await d.journal.room()
 
     def _decide(
         self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None, result: Any, encode: Any

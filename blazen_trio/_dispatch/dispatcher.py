@@ -283,6 +283,7 @@ class Dispatcher:
             if self.state.timeout is not None:
                 nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
             self._period_began = began
+            self.workers.interrupted.clear()
             self.workers.recruit()
             try:
                 await self._guarded(self._attend)
