@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import signal
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ async def test_a_frozen_driver_that_was_replaced_writes_nothing_more(scene: Any)
     scene.lease_ttl = 0.5
     child = scene.start()
     assert wait_for_attempts(scene, child, 8)
-    child.send_signal(signal.SIGSTOP)
+    freeze_between_transactions(scene, child)
     try:
         async with open_store(scene.url) as store:
             log = Log()
@@ -159,6 +160,23 @@ async def test_a_frozen_driver_that_was_replaced_writes_nothing_more(scene: Any)
     finally:
         child.kill()
         child.communicate()
+
+
+def freeze_between_transactions(scene: Any, child: subprocess.Popen[str]) -> None:
+    """A process that is frozen inside its transaction keeps an SQLite file locked until it goes on: not what is tested."""
+    while True:
+        child.send_signal(signal.SIGSTOP)
+        connection = sqlite3.connect(scene.folder / "runs.db", timeout=0.2, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            child.send_signal(signal.SIGCONT)
+            time.sleep(0.002)
+        else:
+            return
+        finally:
+            connection.close()
 
 
 async def resume_when_free(workflow: Any, store: Any) -> Any:
