@@ -92,8 +92,11 @@ class Log:
         ctx.update("commits", lambda counts: {**counts, ctx.step_name: counts.get(ctx.step_name, 0) + 1}, {})
 
 
-def mixed_workflow(log: Any, *, slowness: float = 0.01, **options: Any) -> Workflow:
-    """Fan-out and fan-in, nested; a chain; retries; a question; collect; delays; state with conflicts; a failure handled."""
+def mixed_workflow(log: Any, *, slowness: float = 0.01, in_thread: bool = False, **options: Any) -> Workflow:
+    """Fan-out and fan-in, nested; a chain; retries; a question; collect; delays; state with conflicts; a failure handled.
+
+    `in_thread`: the chain's step is a synchronous function.
+    """
 
     @step
     async def open_library(ev: StartEvent, ctx: Context) -> list[Shelf]:
@@ -139,11 +142,15 @@ def mixed_workflow(log: Any, *, slowness: float = 0.01, **options: Any) -> Workf
         total = sum(sum(one.pages) for one in shelves)
         return Left(total), Right(len(shelves)), Countdown(3)
 
-    @step
-    async def count(ev: Countdown, ctx: Context) -> Countdown | Counted:
+    def count_in_thread(ev: Countdown, ctx: Context) -> Countdown | Counted:
         log.note(ctx)
         ctx.update("counted", lambda seen: [*seen, ev.n], [])
         return Countdown(ev.n - 1) if ev.n else Counted()
+
+    async def count_in_task(ev: Countdown, ctx: Context) -> Countdown | Counted:
+        return count_in_thread(ev, ctx)
+
+    count = step(name="count")(count_in_thread if in_thread else count_in_task)
 
     @step
     async def pair(ev: Left | Right, ctx: Context) -> Asked | None:

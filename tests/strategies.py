@@ -197,7 +197,7 @@ def states(draw: st.DrawFn) -> RunState:
         event = draw(events)
         id_ = _id(state)
         state.buffers["collect", ("Tick", "Tick")] = {"Tick": {id_: Buffered(id_, event, CODEC.encode_event(event))}}
-    if draw(st.booleans()):
+    if state.status is RunStatus.COMPLETED or draw(st.booleans()):
         state.stop = StopEvent(draw(values))
         state.stop_payload = CODEC.encode_event(state.stop)
     if draw(st.booleans()):

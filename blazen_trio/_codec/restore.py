@@ -9,6 +9,7 @@ from blazen_trio._codec.entries import cell_of, record_of, status_of
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, parse
 from blazen_trio._state.model import Buffered, Delayed, Delivery, FanOut, Item, Member, Pending, Question, RunState
+from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +68,8 @@ class _Restoring:
             state.metadata = reader.payload("metadata")
         if reader.raw("stop") is not None:
             state.stop, state.stop_payload = reader.event("stop")
+        elif state.status is RunStatus.COMPLETED:
+            raise reader.fail("stop", "a completed run has the event that ended it")
         if (error := reader.inner("error")) is not None:
             state.error = error_of(error)
         return state

@@ -182,7 +182,7 @@ class Delayed(Generic[E]):
     seconds: float = attrs.field()
 
     @seconds.validator
-    def _check_seconds(self, _attribute: attrs.Attribute[float], value: float) -> None:
-        if not 0 <= value < float("inf"):
+    def _check_seconds(self, _attribute: attrs.Attribute[float], value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
             msg = f"Delayed(..., seconds={value!r}): the delay is a finite number of seconds, at least 0"
             raise ValueError(msg)

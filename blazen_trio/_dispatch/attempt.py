@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from blazen_trio._dispatch.failures import Failures, contains, described
+from blazen_trio._dispatch.failures import Failures, described, is_failure
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._state.outputs import check_returned, unwrap
 from blazen_trio.errors import StepTimeoutError
@@ -49,9 +49,11 @@ class Attempts:
                 turns.begins(transaction)
                 again = await self._attempt(delivery, step, transaction)
         finally:
-            if again is not False and (following := turns.ended(delivery)) is not None:
-                self._d.ready.push_first(following)
-                self._d.wake()
+            if again is not False:
+                following = turns.ended(delivery, done=delivery.id not in self._d.state.deliveries)
+                if following is not None:
+                    self._d.ready.push_first(following)
+                    self._d.wake()
 
     async def _attempt(self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None) -> bool | None:
         """`None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn."""
@@ -160,8 +162,6 @@ class Attempts:
         await journal.written()
         if journal.durability == "sync":
             d.workers.gave_way()
-        if journal.fold_due:
-            await journal.fold()
         if entry.asked:
             await journal.settle()
 
@@ -194,7 +194,7 @@ class Attempts:
     ) -> None:
         """An attempt did not get to its commit: it was cancelled from outside of it, or it failed."""
         d = self._d
-        if contains(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        if not is_failure(error):
             raise error
         if trio.current_effective_deadline() == float("-inf"):
             # Cancelled by whoever ended or paused the run: the delivery stays undone. What the step raised while

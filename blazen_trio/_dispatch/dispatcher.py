@@ -24,11 +24,11 @@ from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
 from blazen_trio._dispatch.mail import pack_event
 from blazen_trio._dispatch.ready import ReadyQueue
+from blazen_trio._dispatch.rests import Rests
 from blazen_trio._dispatch.timers import Timers
 from blazen_trio._dispatch.turns import Turns
 from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
-from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,9 @@ __all__ = ["Dispatcher"]
 
 _FLUSH_SECONDS: Final = 5.0
 """How long a run that is cancelled from outside may take to write what is committed and give its lease back."""
+
+_DUE_PER_TURN: Final = 32
+"""Due events routed between two checkpoints."""
 
 
 class Dispatcher:
@@ -102,6 +105,8 @@ class Dispatcher:
         self.definition = definition
         self.codec = codec
         self.journal = journal
+        if journal is not None:
+            journal.on_failure = self.crash
         self.encode = codec.encode_event if journal is not None else None
         self.broadcast = broadcast
         self.recorder = recorder
@@ -111,6 +116,7 @@ class Dispatcher:
         self.ready = ReadyQueue(machine.routing.bounds, definition.max_concurrency)
         self.turns = Turns()
         self.workers = Workers(self)
+        self.rests = Rests(self)
         self.endings = Endings(self)
         self.inputs = InputDesk(self, input_handler)
         self.task_context = contextvars.copy_context()
@@ -122,8 +128,8 @@ class Dispatcher:
         self._elapsed = self.state.elapsed
         self._period_began: float | None = None
         self._keys: set[str] = set()
-        self._timers = Timers(self.clock)
-        self._signal, self._signalled = trio.open_memory_channel[None](1)
+        self.timers = Timers(self.clock)
+        self._signal, self.signalled = trio.open_memory_channel[None](1)
         self._timed = journal is not None or recorder.detailed
         self._still = Moment(self.state.updated, self.state.elapsed)
 
@@ -170,7 +176,7 @@ class Dispatcher:
 
     def set_timer(self, due: float, id_: int) -> None:
         """Look at this item again when it is due (UTC)."""
-        self._timers.add(due, id_)
+        self.timers.add(due, id_)
         self.wake()
 
     def stop_period(self, reason: str) -> None:
@@ -243,15 +249,19 @@ class Dispatcher:
 
     async def _drive(self) -> None:
         self.inputs.ask(self.state.questions.values())
-        while not self.over and self.failure is None:
+        while True:
+            # Whatever is decided below is decided without a checkpoint in between.
+            await self.may_decide()
+            if self.over or self.failure is not None:
+                break
             if self.cancel_reason is not None:
                 self.endings.cancelled(self.cancel_reason[0])
             elif self.held:
-                if not await self._pause():
+                if not await self.rests.pause():
                     return
             elif len(self.ready):
                 await self._period()
-            elif not await self._rest():
+            elif not await self.rests.rest():
                 return
         if self.failure is None and self.journal is not None:
             await self.journal.settle()
@@ -291,35 +301,52 @@ class Dispatcher:
                 scope, self.scope, self.nursery = self.scope, None, None
         self._elapsed += trio.current_time() - began
         self._period_began = None
+        await self.may_decide()
         if not self.workers.halted and scope.cancelled_caught:
             self.endings.timed_out()
 
     async def _attend(self) -> None:
         """While workers are at it: start more for what becomes ready, and route what becomes due."""
         while self.workers.count or (len(self.ready) and not self.workers.halted):
-            await self._signal_or_timer()
-            await self._take_due()
+            await self.signal_or_timer()
+            await self.take_due()
             self.workers.recruit()
 
-    async def _signal_or_timer(self) -> None:
-        if len(self._timers):
-            with trio.move_on_at(self._timers.next):
-                await self._signalled.receive()
+    async def signal_or_timer(self) -> None:
+        # What becomes due while no step may start is taken later: its time is past, so waiting for it would spin.
+        if len(self.timers) and not self.workers.halted:
+            with trio.move_on_at(self.timers.next):
+                await self.signalled.receive()
         else:
-            await self._signalled.receive()
+            await self.signalled.receive()
 
-    async def _take_due(self) -> None:
+    async def take_due(self) -> None:
         """Route the delayed events that are due, and let due retries run."""
         now = trio.current_time()
-        while self._timers.next <= now:
-            await self.standstill.opened()
+        taken = 0
+        while self.timers.next <= now:
+            taken += 1
+            if taken % _DUE_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            await self.may_decide()
             if self.workers.halted:
                 return
-            id_ = self._timers.pop()
+            id_ = self.timers.pop()
             if (delayed := self.state.delayed.get(id_)) is not None:
                 await self.settle(self.machine.due(delayed, self.moment()), "event_received", delayed.event.event_type)
             elif (delivery := self.state.deliveries.get(id_)) is not None:
                 self.ready.extend((delivery,))
+
+    async def may_decide(self) -> None:
+        """Wait until a transition may happen: the state is not being written down, nor too far ahead of the disk. Not
+        cancellable, since what waits here has happened already. The caller must make its transition without a
+        checkpoint in between.
+        """
+        await self.standstill.opened()
+        while self.journal is not None and self.journal.full:
+            with trio.CancelScope(shield=True):
+                await self.journal.room()
+            await self.standstill.opened()
 
     async def settle(self, entry: Entry, kind: str, event_type: str, taken: int | None = None) -> None:
         """See a transition that no step made to where its durability wants it, then act on it."""
@@ -335,81 +362,3 @@ class Dispatcher:
         self.absorb(entry)
         self.parked = False
         self.wake()
-
-    # Rests
-
-    async def _pause(self) -> bool:
-        """Stay paused until unpaused or cancelled. False: nobody is left who could."""
-        if self.state.status is not RunStatus.PAUSED:
-            self.recorder.record("workflow_paused", self.clock.now(), error="manual")
-            await self._change("paused", RunStatus.PAUSED)
-        self.paused = True
-        self.notify()
-        try:
-            while self.held and self.cancel_reason is None:
-                if self.leaving or self.failure is not None:
-                    return False
-                await self._signalled.receive()
-        finally:
-            self.paused = False
-        return True
-
-    async def _rest(self) -> bool:
-        """Nothing is ready: wait for what may come. False: nobody is left to wait for."""
-        state = self.state
-        waiting = len(self._timers)
-        if len(state.deliveries) + len(state.delayed) > waiting:
-            # Something is decided and on its way to the disk, and will be ready then.
-            await self._signalled.receive()
-            return True
-        if not waiting and not state.questions and not self.definition.external:
-            self.endings.stalled()
-            return True
-        if not self.inputs.busy or not state.questions:
-            if state.status is not RunStatus.WAITING:
-                if state.questions:
-                    self.recorder.record("workflow_paused", self.clock.now(), error="input")
-                await self._change("waiting", RunStatus.WAITING)
-            if not self._idle():
-                return True
-            self.parked = True
-            self.notify()
-            if self.leaving and self.inputs.open_questions():
-                return False
-            if self.leaving and not waiting and not state.questions:
-                # What it waits for has to be sent in, and whoever held the run here is gone.
-                if self.journal is None:
-                    self.endings.stalled()
-                    return True
-                if self.abandoned:
-                    return False
-        try:
-            await self._signal_or_timer()
-        finally:
-            self.parked = False
-        await self._take_due()
-        if len(self.ready) and state.status is RunStatus.WAITING:
-            self._note(self.machine.changed("woken", RunStatus.RUNNING, self.moment()))
-        return True
-
-    def _idle(self) -> bool:
-        return not (self.over or self.held or self.cancel_reason or self.failure or len(self.ready))
-
-    async def _change(self, kind: str, status: RunStatus) -> None:
-        self._note(self.machine.changed(kind, status, self.moment()))
-        if self.journal is not None:
-            await self.journal.settle()
-
-    def _note(self, entry: Entry) -> None:
-        if self.journal is not None:
-            self.journal.record(entry)
-
-    def unpause(self) -> None:
-        """Let a paused run go on."""
-        self.held = self.paused = False
-        if self.state.status is RunStatus.PAUSED:
-            moment = self.moment()
-            self.recorder.record("workflow_resumed", moment.at)
-            self._note(self.machine.changed("unpaused", RunStatus.RUNNING, moment))
-        self.wake()
-        self.notify()

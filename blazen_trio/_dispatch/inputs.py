@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
 from blazen_trio._state.model import StoredError
+from blazen_trio._state.texts import text_of
+from blazen_trio.errors import InputResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +76,7 @@ class InputDesk:
                     response = InputResponseEvent(request.request_id, response)
                 await self.answer(response)
         except Exception as error:  # noqa: BLE001  # a failing handler fails the run, as a failing step does
-            self._failed(error)
+            await self._failed(error)  # noqa: ASYNC120  # shields itself
         finally:
             self._asking.discard(request.request_id)
             d.wake()
@@ -84,11 +86,17 @@ class InputDesk:
         """Route an answer; on disk as far as the durability asks when this returns."""
         d = self._dispatcher
         await d.standstill.opened()
-        entry = d.machine.answered(response, d.encode, d.moment())
+        try:
+            entry = d.machine.answered(response, d.encode, d.moment())
+        except InputResponseError:
+            if taken is not None:
+                await d.settle(d.machine.rejected(d.moment()), "event_rejected", response.event_type, taken)  # noqa: ASYNC120  # raised again
+            raise
         await d.settle(entry, "input_received", response.event_type, taken)
 
-    def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: Exception) -> None:
         d = self._dispatcher
+        await d.standstill.opened()
         if d.over or d.failure is not None:
             return
         if d.journal is not None and d.journal.failure is error:
@@ -97,7 +105,7 @@ class InputDesk:
         d.endings.fail(
             StoredError(
                 "StepFailedError",
-                f"the input handler of run {d.state.run_id!r} failed: {type(error).__name__}: {error}",
+                f"the input handler of run {d.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",
                 step="input_handler",
                 attempts=1,
                 error_type=type(error).__name__,

@@ -19,7 +19,7 @@ from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from blazen_trio._dispatch.recorder import Recorder
     from blazen_trio._dispatch.standstill import Standstill
@@ -83,6 +83,8 @@ class Journal:
             self._room = trio.lowlevel.ParkingLot()
             self._writing_behind = trio.CancelScope(shield=True)
         self.failure: Exception | None = None
+        self.on_failure: Callable[[Exception], None] | None = None
+        """Called with the failure when a commit could not be stored, whoever waits for it: the run must stop."""
 
     # Recording
 
@@ -122,6 +124,8 @@ class Journal:
             await self._hand_over(self._take())
         else:
             self._check()
+        if self.fold_due:
+            await self.fold()
 
     @property
     def full(self) -> bool:
@@ -222,6 +226,8 @@ class Journal:
         finally:
             if self.failure is not None:
                 self._wake()
+                if self.on_failure is not None:
+                    self.on_failure(self.failure)
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
             self._behind -= sum(len(data) for _, data in commit.entries)

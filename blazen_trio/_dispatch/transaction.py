@@ -149,6 +149,12 @@ class Transaction:
             if own_type is None:
                 return None
             self._collects[types] = self._look(types, own_type, event)
+        elif self._collects[types].event is not event and isinstance(event, tuple(classes)):
+            msg = (
+                f"step {self.delivery.step!r} gave ctx.collect() a second event for [{', '.join(types)}]: one attempt puts "
+                "one event into a buffer. A step that gets its events in a list has collected them already"
+            )
+            raise ValueError(msg)
         found = self._collects[types].result
         return None if found is None else list(found)
 

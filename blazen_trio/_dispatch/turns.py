@@ -60,13 +60,17 @@ class Turns:
             self._moved = trio.Event()
         await self._moved.wait()
 
-    def ended(self, delivery: Delivery) -> Delivery | None:
+    def ended(self, delivery: Delivery, *, done: bool) -> Delivery | None:
         """A delivery is in flight no more (its attempt has committed, failed or been cancelled).
+
+        Args:
+            done: Whether it will never be run again; otherwise its next attempt goes on counting.
 
         Returns:
             The delivery that has the next turn, to be run now.
         """
-        self._reruns.pop(delivery.id, None)
+        if done:
+            self._reruns.pop(delivery.id, None)
         if delivery is not self._holder:
             return None
         self._running = None

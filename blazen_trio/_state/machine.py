@@ -33,11 +33,12 @@ from blazen_trio._definitions.events import (
 )
 from blazen_trio._state.apply import apply_body, find_item, fire, state_from_first
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry
+from blazen_trio._state.model import Member
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.steps import StepDefinition
@@ -99,9 +100,11 @@ class Machine:
 
         Raises:
             SerializationError: One of them can't be stored.
+            ValueError: One asks a question under the `request_id` of another.
         """
         outputs = []
         known = self.routing.known
+        asked: set[str] = set()
         for event in events:
             due = None
             if isinstance(event, Delayed):
@@ -109,21 +112,27 @@ class Machine:
                 event = event.event  # noqa: PLW2901
             payload = None if encode is None else encode(event)
             if due is not None:
+                if isinstance(event, InputRequestEvent):
+                    self._check_request(event, asked)
                 outputs.append(Output(event, payload, due=due))
                 continue
             cls = type(event)
             targets = known.get(cls) or self.routing.targets(cls)
             if isinstance(event, InputRequestEvent):
-                self._check_request(event)
+                self._check_request(event, asked)
                 outputs.append(Output(event, payload, targets.steps, targets.joins, request_id=event.request_id))
             else:
                 outputs.append(Output(event, payload, targets.steps, targets.joins))
         return outputs
 
-    def _check_request(self, event: InputRequestEvent) -> None:
-        if event.request_id in self.state.questions:
-            msg = f"the request_id {event.request_id!r} of a {type(event).__name__} is that of a question already open"
+    def _check_request(self, event: InputRequestEvent, asked: set[str]) -> None:
+        if event.request_id in self.state.questions or event.request_id in asked:
+            msg = (
+                f"the request_id {event.request_id!r} of a {type(event).__name__} is that of another open question: give each "
+                "an id of its own, or leave request_id out to get a new one"
+            )
             raise ValueError(msg)
+        asked.add(event.request_id)
 
     # Transitions
 
@@ -157,6 +166,12 @@ class Machine:
             for output in members:
                 if isinstance(output.event, StopEvent) and output.due is None:
                     return self._stopped(entry, output, outputs, members)
+            if outputs:
+                # Each was looked at by itself; between the two an id may be there twice, too.
+                asked: set[str] = set()
+                for output in (*outputs, *members):
+                    if isinstance(output.event, InputRequestEvent):
+                        self._check_request(output.event, asked)
             joins = self.definition.graph.fired_joins(step.list_emits)
             if joins:
                 self._check_collectable(step, members, joins)
@@ -164,8 +179,9 @@ class Machine:
             else:
                 # Nothing ever asks for these members' order or end: no fan-out has to be kept.
                 outputs = [*outputs, *members]
-        if outputs and delivery.group is not None:
-            self._check_collectable(step, outputs, delivery.group.pending if delivery.group.id else None)
+        group = delivery.group
+        if outputs and group is not self.state.root:
+            self._check_collectable(step, outputs, () if group is None else group.pending)
         entry.outputs = outputs
         return self.finish(entry)
 
@@ -180,13 +196,11 @@ class Machine:
         ]
         return self.finish(entry)
 
-    def _check_collectable(
-        self, step: StepDefinition, outputs: Iterable[Output], pending: Iterable[str] | None
-    ) -> None:
-        if pending is None:
-            return
+    def _check_collectable(self, step: StepDefinition, outputs: Iterable[Output], pending: Container[str]) -> None:
         for output in outputs:
-            for join in output.joins:
+            # A delayed one is routed only when it is due, which would be too late to tell its step.
+            joins = output.joins if output.due is None else self.routing.targets(type(output.event)).joins
+            for join in joins:
                 if join not in pending:
                     raise StepOutputError(
                         f"step {step.name!r} made a {output.event.event_type} that the join {join!r} can't collect any "
@@ -206,12 +220,15 @@ class Machine:
     def handled(self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment) -> Entry | None:
         """A failure goes to the steps that accept it. `None`: there are none."""
         route = self.definition.failure_handlers(delivery.step)
-        if not route.steps or isinstance(delivery.event, StepFailedEvent):
+        events = delivery.event if isinstance(delivery.event, tuple) else (delivery.event,)
+        if not route or any(isinstance(event, StepFailedEvent) for event in events):
+            # A handler's own failure goes to nobody, or two handlers could go on for ever.
             return None
         entry = Entry(self.state.seq + 1, "handled", moment.at, moment.elapsed)
         entry.step = delivery.step
         entry.done = delivery.id
-        entry.outputs = [Output(failure, None if encode is None else encode(failure), tuple(route.steps))]
+        takers = tuple(name for name in self.definition.steps if name in route.steps or name in route.joins)
+        entry.outputs = [Output(failure, None if encode is None else encode(failure), takers, route.joins)]
         return self.finish(entry)
 
     def received(self, event: Any, encode: Encode, moment: Moment) -> Entry:
@@ -254,7 +271,7 @@ class Machine:
         return self._woken(entry)
 
     def due(self, delayed: DelayedItem, moment: Moment) -> Entry:
-        """A delayed event's time has come."""
+        """A delayed event's time has come. A question whose id another open one has by now is not opened a second time."""
         entry = Entry(self.state.seq + 1, "due", moment.at, moment.elapsed)
         entry.done = delayed.id
         event = delayed.event
@@ -265,6 +282,8 @@ class Machine:
             return self.finish(entry)
         targets = self.routing.targets(type(event))
         request_id = event.request_id if isinstance(event, InputRequestEvent) else None
+        if request_id in self.state.questions:
+            request_id = None
         entry.outputs = [Output(event, delayed.payload, targets.steps, targets.joins, request_id=request_id)]
         return self._woken(entry)
 
@@ -320,12 +339,12 @@ class Machine:
         else:
             group, node = state.root, None
         apply_body(state, entry)
-        if group is None or state.stop is not None:
+        if state.stop is not None:
             return entry
         fired: list[tuple[int, str]] = []
         if entry.fan_out is not None:
             self._fire_due(state.fan_outs[next(reversed(state.fan_outs))], fired, entry)
-        if node is None or node not in group.live:
+        if group is not None and (node is None or node not in group.live):
             # While there is another item of this node, nothing that it holds back can be due, nor anything else new.
             self._fire_due(group, fired, entry)
         if fired:
@@ -336,9 +355,19 @@ class Machine:
         root = group.id == 0
         joins = [j for j in self.routing.root_joins if "member:" + j in group.live] if root else list(group.pending)
         for join in joins:
-            if not any(join in self.routing.holds(node, root=root) for node in group.live):
+            if not any(join in self.routing.holds(node, root=root) for node in group.live) and not (
+                root and self._comes_later(join, joins)
+            ):
                 fired.append((group.id, join))
                 entry.ready.append(fire(self.state, group.id, join))
+
+    def _comes_later(self, join: str, due: Sequence[str]) -> bool:
+        """Whether another root join that is due with this one leads to it: what that one returns is to be collected first.
+
+        Which of the two became due first would be a matter of time. Two that lead to each other go in order of declaration.
+        """
+        holds = self.routing.holds
+        return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)
 
     # What a run that has come to rest is waiting for
 
@@ -374,11 +403,16 @@ def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
     for question in state.questions.values():
         check_event(question.event, "an open question")
     for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):
-        for node in fan_out.live:
-            join = node.removeprefix("member:")
-            if ":" not in join and join not in known:
+        members = [item for item in fan_out if type(item) is Member]
+        for join in dict.fromkeys((*fan_out.pending, *(member.join for member in members))):
+            if join not in known:
                 problems[f"an open fan-out waits for the join {join!r}, which the workflow does not have"] = None
-    for step, _types in state.buffers:
+        for member in members:
+            check_event(member.event, f"what the join {member.join!r} has collected")
+    for (step, _types), by_type in state.buffers.items():
         if step not in known:
             problems[f"a collect buffer belongs to step {step!r}, which the workflow does not have"] = None
+        for buffered in by_type.values():
+            for one in buffered.values():
+                check_event(one.event, f"a collect buffer of step {step!r}")
     return list(problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.events import Delayed, Event
+from blazen_trio._state.texts import text_of
 from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _wrong(step: StepDefinition, what: str) -> StepOutputError:
 
 
 def _describe(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:80]!r}" if not isinstance(value, Event) else type(value).__name__
+    return f"{type(value).__name__} {text_of(value)[:80]!r}" if not isinstance(value, Event) else type(value).__name__
 
 
 def _names(values: Iterable[Any]) -> str:

@@ -24,7 +24,7 @@ TRANSITIONS: Final[dict[str, tuple[tuple[RunStatus, ...], RunStatus]]] = {
     "answered": ((RunStatus.WAITING,), RunStatus.RUNNING),
     "due": ((RunStatus.WAITING,), RunStatus.RUNNING),
     "woken": ((RunStatus.WAITING,), RunStatus.RUNNING),
-    "resumed": ((*_DRIVEN, *_TRIED_AGAIN), RunStatus.RUNNING),
+    "resumed": ((RunStatus.QUEUED, *_DRIVEN, *_TRIED_AGAIN), RunStatus.RUNNING),
 }
 """Kind of entry -> (the statuses that it may change, what to). All other kinds leave the status alone; `received`, `answered`
 and `due` do so too in a run that is not waiting."""

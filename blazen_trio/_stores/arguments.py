@@ -58,8 +58,8 @@ def check_limit(limit: int) -> None:
     Raises:
         ValueError: `limit` is less than 1.
     """
-    if limit < 1:
-        msg = f"limit={limit}: a page holds at least one run"
+    if type(limit) is not int or limit < 1:
+        msg = f"limit={limit!r:.80}: a page holds a whole number of runs, at least one"
         raise ValueError(msg)
 
 
@@ -71,6 +71,9 @@ def cutoff(older_than: dt.timedelta | dt.datetime) -> float:
     """
     if isinstance(older_than, dt.timedelta):
         return time.time() - older_than.total_seconds()
+    if not isinstance(older_than, dt.datetime):
+        msg = f"older_than={older_than!r:.80}: an age (timedelta) or an instant (datetime with a time zone)"  # type: ignore[unreachable]
+        raise TypeError(msg)
     if older_than.tzinfo is None:
         msg = "older_than= is a datetime without a time zone; say which, e.g. datetime.now(timezone.utc)"
         raise ValueError(msg)

@@ -165,7 +165,13 @@ class Context:
         Args:
             event: The event, most often the one that the step was given.
             expected: The classes, one as often as that many are needed. Nothing expected is complete at once: `[]`.
+
+        Raises:
+            ValueError: This attempt has put another event into that buffer before.
         """
+        if not isinstance(event, Event):
+            msg = f"ctx.collect() takes an event, found {event!r:.80}"  # type: ignore[unreachable]
+            raise TypeError(msg)
         return self._open.collect(event, expected)
 
     @property

@@ -9,11 +9,13 @@ import trio
 from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, InputResponseEvent
 from blazen_trio._state.status import RunStatus
+from blazen_trio._state.texts import text_of
+from blazen_trio._surface.arguments import check_grace, check_id, check_reason
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio.errors import InputRequiredError, InputResponseError, RunFinishedError, RunPausedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from blazen_trio._dispatch.dispatcher import Dispatcher
     from blazen_trio._dispatch.streams import EventStream
@@ -127,9 +129,11 @@ class Run:
         """All there is to know of the run, without stopping it; everything in it is on disk, if the run has a store."""
         await trio.lowlevel.checkpoint()
         d = self._dispatcher
+        # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
+        snapshot = await self._image()
         if d.journal is not None and not d.detached:
             await self._acknowledged()
-        return await self._image()
+        return snapshot
 
     async def pause(self, grace: float | None = None) -> Snapshot:
         """Let no new step start, let those in flight finish, and stay so until `unpause`.
@@ -143,6 +147,7 @@ class Run:
             RunFinishedError: The run has ended.
         """
         await trio.lowlevel.checkpoint()
+        check_grace(grace)
         self._check_alive("paused")
         d = self._dispatcher
         d.held = True
@@ -157,7 +162,7 @@ class Run:
             return await self._image()
         except BaseException:
             if not d.detached:
-                d.unpause()
+                await d.rests.unpause()  # noqa: ASYNC102  # shields itself, and is short
             raise
 
     async def _until(self, happened: Callable[[], bool]) -> None:
@@ -173,7 +178,7 @@ class Run:
         """
         await trio.lowlevel.checkpoint()
         self._check_alive("unpaused")
-        self._dispatcher.unpause()
+        await self._dispatcher.rests.unpause()
 
     async def send(self, event: Event | Delayed[Any], *, key: str | None = None) -> bool:
         """Send an event into the run, to the steps that accept it.
@@ -187,16 +192,19 @@ class Run:
 
         Raises:
             NoHandlerError: No step accepts it.
+            InputResponseError: It answers a question that is not open.
             RunFinishedError: The run has ended.
             SerializationError: It can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if key is not None:
+            check_id("key", key)
         inner = event.event if isinstance(event, Delayed) else event
         if not isinstance(inner, Event):
             msg = f"send() takes an event, found {inner!r:.80}"
             raise TypeError(msg)
         self._check_alive("sent to")
-        if isinstance(event, InputResponseEvent):
+        if isinstance(event, InputResponseEvent) and key is None:
             await self.respond(event)
             return True
         d = self._dispatcher
@@ -209,9 +217,11 @@ class Run:
                 return False
         await d.standstill.opened()
         self._check_alive("sent to")
-        entry = d.machine.received(event, d.encode, d.moment())
-        await d.settle(entry, "event_received", inner.event_type, taken)
-        await self._acknowledged()
+        if isinstance(event, InputResponseEvent):
+            await self._acknowledged(d.inputs.answer(event, taken))
+        else:
+            entry = d.machine.received(event, d.encode, d.moment())
+            await self._acknowledged(d.settle(entry, "event_received", inner.event_type, taken))
         await trio.lowlevel.cancel_shielded_checkpoint()
         return True
 
@@ -233,8 +243,7 @@ class Run:
             response = self._wrapped(response)
         await d.standstill.opened()
         self._check_alive("answered")
-        await d.inputs.answer(response)
-        await self._acknowledged()
+        await self._acknowledged(d.inputs.answer(response))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _wrapped(self, response: Any) -> InputResponseEvent:
@@ -251,23 +260,32 @@ class Run:
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that
         has ended.
+
+        Args:
+            reason: A text for people, stored with the run.
         """
+        check_reason(reason)
         d = self._dispatcher
         if d.over or d.detached or d.cancel_reason is not None:
             return
         self._cancelled_here = True
-        d.cancel_reason = (reason,)
+        d.cancel_reason = (None if reason is None else text_of(reason),)
         d.parked = d.paused = False
         d.stop_period("the run was cancelled")
 
-    async def _acknowledged(self) -> None:
+    async def _acknowledged(self, transition: Awaitable[None] | None = None) -> None:
+        """Make a transition, and wait until it and all before it is on disk."""
         journal = self._dispatcher.journal
-        if journal is not None:
-            try:
+        try:
+            if transition is not None:
+                await transition
+            if journal is not None:
                 await journal.settle()
-            except Exception as failure:  # noqa: BLE001  # raised again as a new exception
-                self._delivered = True
-                raise engine_error(failure, self.run_id) from failure.__cause__
+        except Exception as failure:
+            if journal is None or failure is not journal.failure:
+                raise
+            self._delivered = True
+            raise engine_error(failure, self.run_id) from (failure.__cause__ or failure)
 
     def _check_alive(self, what: str) -> None:
         d = self._dispatcher

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from blazen_trio._codec.codec import Codec
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.routing import Routing
+from blazen_trio._surface.arguments import check_driving, check_id, check_metadata, check_snapshot, check_store
 from blazen_trio._surface.opening import Options, open_new, open_snapshot, open_stored
 from blazen_trio._surface.starting import RunStart
 
@@ -89,9 +90,10 @@ class Workflow(WorkflowDefinition):
             NoHandlerError: No run of this workflow starts with this input.
             SerializationError: The input or the metadata can't be stored.
         """
-        if run_id is not None and (type(run_id) is not str or not 0 < len(run_id) <= _LONGEST_ID):
-            msg = f"run_id={run_id!r:.80}: a run's id is a str of 1 to {_LONGEST_ID} characters"
-            raise ValueError(msg)
+        if run_id is not None:
+            check_id("run_id", run_id)
+        if metadata is not None:
+            check_metadata(metadata)
         options = self._options(store, durability, timeout, input_handler)
         begin = functools.partial(open_new, options, input, run_id, metadata or {})
         return RunStart(begin, f"run of workflow {self.name!r}")
@@ -119,6 +121,7 @@ class Workflow(WorkflowDefinition):
             SerializationError: What is in the snapshot does not fit.
             StaleRunError: The store knows the run further on.
         """
+        check_snapshot(snapshot)
         options = self._options(store, durability, timeout, input_handler)
         return RunStart(functools.partial(open_snapshot, options, snapshot), f"resumed run {snapshot.run_id!r}")
 
@@ -145,6 +148,7 @@ class Workflow(WorkflowDefinition):
         Raises:
             InputResponseError: No such question is open.
         """
+        check_snapshot(snapshot)
         options = self._options(store, durability, timeout, input_handler)
         begin = functools.partial(open_snapshot, options, snapshot, response)
         return RunStart(begin, f"resumed run {snapshot.run_id!r}")
@@ -173,18 +177,17 @@ class Workflow(WorkflowDefinition):
             RunLockedError: Somebody alive drives it.
             IncompatibleRunError: The workflow lacks what its undone deliveries need, or is another one.
         """
+        check_id("run_id", run_id)
+        check_store(store)
         options = self._options(store, durability, timeout, input_handler)
         return RunStart(functools.partial(open_stored, options, run_id), f"resumed run {run_id!r}")
 
     def _options(
         self, store: CheckpointStore | None, durability: str | None, timeout: float | None, handler: InputHandler | None
     ) -> Options:
-        if durability not in (None, "sync", "async", "exit"):
-            msg = f"durability={durability!r}: it is 'sync', 'async' or 'exit'"
-            raise ValueError(msg)
-        if timeout is not _KEEP and timeout is not None and not timeout > 0:
-            msg = f"timeout={timeout!r}: a number of seconds above 0, or None for no limit"
-            raise ValueError(msg)
+        check_driving(durability, None if timeout is _KEEP else timeout, None if handler is _OWN else handler)
+        if store is not None:
+            check_store(store)
         return Options(
             self._routing,
             self._codec,
@@ -193,6 +196,3 @@ class Workflow(WorkflowDefinition):
             timeout,
             self.input_handler if handler is _OWN else handler,
         )
-
-
-_LONGEST_ID = 200

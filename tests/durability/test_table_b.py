@@ -246,3 +246,23 @@ async def test_without_a_store_nothing_is_kept() -> None:
     assert await Workflow("none", [begin]).run(run_id="run") == "end"
     with pytest.raises(RunNotFoundError):
         await store.get_run("run")
+
+
+@on_each_store
+@in_each_mode
+async def test_a_snapshot_of_a_run_at_work_is_not_ahead_of_the_disk(kind: str, durability: str, tmp_path: Path) -> None:
+    @step
+    async def begin(ev: StartEvent) -> Tick:
+        return Tick(0)
+
+    @step
+    async def tick(ev: Tick) -> Tick | StopEvent:
+        await trio.lowlevel.checkpoint()
+        return Tick(ev.n + 1) if ev.n >= 0 else StopEvent()
+
+    workflow = Workflow("ticks", [begin, tick], durability=durability)
+    async with staged(kind, tmp_path) as stage, workflow.run(store=stage.store, run_id="run") as run:
+        for _ in range(5):
+            taken = await run.snapshot()
+            assert (await stage.on_disk()).seq >= taken.seq
+        run.cancel()

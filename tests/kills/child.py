@@ -1,46 +1,134 @@
-"""A process that drives one run of the mixed workflow and is to be killed: `child.py DATABASE LOG DURABILITY RUN_ID TTL`.
+"""A process that drives one run and is to be killed.
 
-Each attempt is a line of the log, written at once with O_APPEND: `pid key attempt`.
+What it does is a line of a log, written at once with O_APPEND, so that it outlives the process: `pid key attempt` for each
+attempt of the mixed workflow, `pid tick n` for each tick of the chain, `pid acknowledged n` when a call of the chain's
+run has returned, and the last words: `pid result ...` or `pid error ...`.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
+import attrs
 import trio
 
-from blazen_trio import RunNotFoundError, WorkflowError, open_store
+from blazen_trio import (
+    Context,
+    Event,
+    RunNotFoundError,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    WorkflowError,
+    open_store,
+    step,
+)
 from tests.mixed import INPUT, Log, mixed_workflow
 
 
+@attrs.frozen
+class Order:
+    """What a child is to do.
+
+    Attributes:
+        url: The database.
+        log: The log's path.
+        durability: The run's.
+        run_id: The run, to be gone on with, or begun.
+        lease_ttl: Seconds.
+        slowness: Seconds that a step of the mixed workflow sleeps.
+        ticks: With a number, the run is a chain of so many, instead of the mixed workflow.
+        acknowledge: The chain's tick at which to call `snapshot`.
+        standing: Whether that tick waits for the call to return; the chain goes on meanwhile otherwise.
+        hold: The chain's tick that does not end.
+    """
+
+    url: str
+    log: str
+    durability: str = "sync"
+    run_id: str = "run"
+    lease_ttl: float = 15.0
+    slowness: float = 0.004
+    ticks: int = 0
+    acknowledge: int = -1
+    standing: bool = False
+    hold: int = -1
+
+
 class FileLog(Log):
-    """Notes attempts in a file that outlives the process."""
+    """Notes what happens in a file that outlives the process."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
-    def note(self, ctx: object) -> None:
-        super().note(ctx)  # type: ignore[arg-type]
-        key, attempt = self.attempts[-1]
-        os.write(self._file, f"{os.getpid()} {key} {attempt}\n".encode())
+    def write(self, *words: object) -> None:
+        os.write(self._file, f"{os.getpid()} {' '.join(map(str, words))}\n".encode())
+
+    def note(self, ctx: Context) -> None:
+        super().note(ctx)
+        self.write(*self.attempts[-1])
 
 
-async def main(url: str, log: str, durability: str, run_id: str, ttl: str) -> None:
-    """Go on with the run, or begin it; print its result or the error's class."""
-    workflow = mixed_workflow(FileLog(log), slowness=0.004, durability=durability)
+@attrs.frozen
+class Tick(Event):
+    n: int
+
+
+def chain(order: Order, log: FileLog, reached: trio.Event, returned: trio.Event) -> Workflow:
+    """Ticks from 0; each adds itself to a sum."""
+
+    @step
+    async def begin(ev: StartEvent) -> Tick:
+        return Tick(0)
+
+    @step
+    async def tick(ev: Tick, ctx: Context) -> Tick | StopEvent:
+        log.write("tick", ev.n)
+        if ev.n == order.acknowledge:
+            reached.set()
+            if order.standing:
+                await returned.wait()
+        if ev.n == order.hold:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        ctx.set("n", ev.n)
+        ctx.update("sum", lambda total: total + ev.n, 0)
+        return Tick(ev.n + 1) if ev.n + 1 < order.ticks else StopEvent(ctx.get("sum"))
+
+    return Workflow("chain", [begin, tick], durability=order.durability)
+
+
+async def drive_mixed(order: Order, log: FileLog) -> object:
+    workflow = mixed_workflow(log, slowness=order.slowness, durability=order.durability, in_thread=True)
+    async with open_store(order.url, lease_ttl=order.lease_ttl) as store:
+        try:
+            return await workflow.resume_from(order.run_id, store=store)
+        except RunNotFoundError:
+            return await workflow.run(INPUT, store=store, run_id=order.run_id)
+
+
+async def drive_chain(order: Order, log: FileLog) -> object:
+    reached, returned = trio.Event(), trio.Event()
+    workflow = chain(order, log, reached, returned)
+    async with open_store(order.url, lease_ttl=order.lease_ttl) as store:
+        try:
+            await store.get_run(order.run_id)
+            start = workflow.resume_from(order.run_id, store=store)
+        except RunNotFoundError:
+            start = workflow.run(store=store, run_id=order.run_id)
+        async with start as run:
+            if order.acknowledge >= 0:
+                await reached.wait()
+                log.write("acknowledged", (await run.snapshot()).state["n"])
+                returned.set()
+            return await run.result()
+
+
+def run(order: Order) -> None:
+    """Drive the run to its end, unless killed."""
+    log = FileLog(order.log)
     try:
-        async with open_store(url, lease_ttl=float(ttl)) as store:
-            try:
-                result = await workflow.resume_from(run_id, store=store)
-            except RunNotFoundError:
-                result = await workflow.run(INPUT, store=store, run_id=run_id)
+        log.write("result", trio.run(drive_chain if order.ticks else drive_mixed, order, log))
     except WorkflowError as error:
-        print(type(error).__name__, flush=True)  # noqa: T201
-        sys.exit(1)
-    print(result, flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+        log.write("error", type(error).__name__)

@@ -1,17 +1,26 @@
-"""Children to be killed."""
+"""Children to be killed: forked from a helper process that has imported all that they need, so that many can be."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.kills.child import Order, run
+
+FORKS = multiprocessing.get_context("forkserver")
+# pytest too: each child imports the module that its parent was started by.
+FORKS.set_forkserver_preload(
+    ["pytest", "tests.kills.child", "blazen_trio._stores.sql.store", "alembic.command", "sqlite3"]
+)
 
 
 @attrs.define
@@ -19,40 +28,54 @@ class Scene:
     """One run in one database, driven by one child process after the other."""
 
     folder: Path
-    durability: str = "sync"
-    run_id: str = "run"
-    lease_ttl: float = 15.0
-    children: list[subprocess.Popen[str]] = attrs.field(factory=list)
+    children: list[Any] = attrs.field(factory=list)
 
     @property
     def url(self) -> str:
         """The database."""
         return f"sqlite:///{self.folder / 'runs.db'}"
 
-    @property
-    def log(self) -> Path:
-        """The log of attempts."""
-        return self.folder / "attempts.log"
-
-    def start(self) -> subprocess.Popen[str]:
-        """A child that drives the run."""
-        arguments = [self.url, str(self.log), self.durability, self.run_id, str(self.lease_ttl)]
-        child = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("child.py")), *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, **order: Any) -> Any:
+        """A child that drives the run; see `Order` for what it can be told."""
+        child = FORKS.Process(target=run, args=(Order(self.url, str(self.folder / "log"), **order),))
+        child.start()
         self.children.append(child)
         return child
 
-    def attempts(self) -> list[tuple[int, str, int]]:
-        """(pid, idempotency key, attempt) of all attempts so far, in order."""
-        if not self.log.exists():
-            return []
-        lines = (line.split() for line in self.log.read_text().splitlines())
-        return [(int(pid), key, int(attempt)) for pid, key, attempt in lines]
+    def lines(self) -> list[list[str]]:
+        """The log so far: pid, what, and its words."""
+        log = self.folder / "log"
+        return [line.split(" ", 2) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def attempts(self) -> list[str]:
+        """The idempotency keys of all attempts of the mixed workflow so far, in order."""
+        return [what for _, what, _ in self.lines() if what.startswith("run:")]
+
+    def noted(self, kind: str) -> list[int]:
+        """The numbers of the chain's `tick` or `acknowledged` lines so far, in order."""
+        return [int(number) for _, what, number in self.lines() if what == kind]
+
+    def wait(self, child: Any, until: Callable[[], bool]) -> bool:
+        """Wait until something is in the log; false if the child has ended before."""
+        while not until():
+            if not child.is_alive():
+                return until()
+            time.sleep(0.001)
+        return True
+
+    def kill(self, child: Any, chance: random.Random | None = None) -> None:
+        """SIGKILL, a random moment from now."""
+        if chance is not None:
+            time.sleep(chance.random() * 0.004)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+
+    def last_words(self, child: Any) -> str:
+        """What a child that ended by itself came to: its result, or the name of its error."""
+        child.join()
+        words = [words for pid, what, words in self.lines() if int(pid) == child.pid and what in ("result", "error")]
+        assert words, f"the child ended with {child.exitcode}, and said nothing"
+        return words[-1]
 
 
 @pytest.fixture
@@ -61,6 +84,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
     yield made
     for child in made.children:
-        if child.returncode is None:
+        if child.is_alive():
             child.kill()
-            child.communicate()
+        child.join()
+        child.close()

@@ -23,7 +23,12 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
         _check(url_or_engine.url)
         engine = url_or_engine
     else:
-        _check(sa.make_url(url_or_engine))
+        try:
+            url = sa.make_url(url_or_engine)
+        except sa.exc.ArgumentError as error:
+            msg = f"{url_or_engine!r:.80} is no database URL; sqlite:///runs.db is one"
+            raise ValueError(msg) from error
+        _check(url)
         engine = sa.create_engine(url_or_engine)
     # An engine of our own over the same pool, so that how we begin transactions is nobody else's business.
     own = engine.execution_options(blazen_trio_role="reader")

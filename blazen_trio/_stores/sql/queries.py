@@ -132,12 +132,13 @@ def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
 
 
 def _info(row: Any) -> RunInfo:
-    return RunInfo(
-        run_id=row.run_id,
-        workflow=row.workflow,
-        version=row.version,
-        status=STATUS_OF_CODE[row.status],
-        created=_EPOCH + dt.timedelta(microseconds=row.created),
-        updated=_EPOCH + dt.timedelta(microseconds=row.updated),
-        error=row.error,
-    )
+    try:
+        status = STATUS_OF_CODE[row.status]
+        created, updated = (_EPOCH + dt.timedelta(microseconds=each) for each in (row.created, row.updated))
+    except (KeyError, TypeError, OverflowError) as error:
+        raise SchemaError(
+            f"the row of run {row.run_id!r} has a status or a time that this version of blazen_trio does not know; "
+            "upgrade blazen_trio, or restore the database from a backup",
+            run_id=row.run_id,
+        ) from error
+    return RunInfo(row.run_id, row.workflow, row.version, status, created, updated, row.error)

@@ -1,0 +1,85 @@
+"""What users hand to a workflow and a run, checked where they do it: a wrong argument is told before it does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._definitions.steps import is_positive_seconds
+from blazen_trio._definitions.validation import DURABILITIES
+from blazen_trio._state.texts import text_of
+
+__all__ = [
+    "check_driving",
+    "check_grace",
+    "check_id",
+    "check_metadata",
+    "check_reason",
+    "check_snapshot",
+    "check_store",
+]
+
+_LONGEST_ID: Final = 200
+_STORE_METHODS: Final = ("claim", "commit", "create", "load", "post", "release")
+
+
+def check_id(name: str, value: object) -> None:
+    """Refuse what can't name a run or an event sent into one, in any database."""
+    good = type(value) is str and 0 < len(value) <= _LONGEST_ID and "\0" not in value and text_of(value) == value
+    if not good:
+        msg = f"{name}={value!r:.80}: it is a str of 1 to {_LONGEST_ID} characters, without NUL or lone surrogates"
+        raise ValueError(msg)
+
+
+def check_driving(durability: object, timeout: object, handler: object) -> None:
+    """Refuse ways to drive a run that there are not; `timeout`: seconds, or `None` for no limit."""
+    if durability is not None and durability not in DURABILITIES:
+        msg = f"durability={durability!r:.80}: it is 'sync', 'async' or 'exit'"
+        raise ValueError(msg)
+    if timeout is not None and not is_positive_seconds(timeout):
+        msg = f"timeout={timeout!r:.80}: a finite number of seconds above 0, or None for no limit"
+        raise ValueError(msg)
+    if handler is not None and not callable(handler):
+        msg = f"input_handler={handler!r:.80}: an async function of the InputRequestEvent, or None"
+        raise TypeError(msg)
+
+
+def check_store(store: object) -> None:
+    """Refuse what is no store, such as one that was not entered yet, or the class of one."""
+    if isinstance(store, type) or not all(hasattr(store, name) for name in _STORE_METHODS):
+        msg = (
+            f"store={store!r:.80} is no store: give it a MemoryStore(), or what `async with open_store(...) as store` "
+            "gives"
+        )
+        raise TypeError(msg)
+
+
+def check_snapshot(snapshot: object) -> None:
+    """Refuse what is no snapshot."""
+    if not isinstance(snapshot, Snapshot):
+        msg = f"{snapshot!r:.80} is no Snapshot: read one with Snapshot.from_json() or Snapshot.from_msgpack()"
+        raise TypeError(msg)
+
+
+def check_metadata(metadata: object) -> None:
+    """Refuse metadata that is no mapping."""
+    if not isinstance(metadata, Mapping):
+        msg = f"metadata={metadata!r:.80}: a mapping, as in metadata={{'customer': 7}}"
+        raise TypeError(msg)
+
+
+def check_grace(grace: Any) -> None:
+    """Refuse a grace that is no time."""
+    if grace is not None and grace != 0 and not is_positive_seconds(grace):
+        msg = (
+            f"pause(grace={grace!r:.80}): a finite number of seconds, at least 0, or None to wait as long as steps take"
+        )
+        raise ValueError(msg)
+
+
+def check_reason(reason: object) -> None:
+    """Refuse a reason that is no text."""
+    if reason is not None and not isinstance(reason, str):
+        msg = f"cancel(reason={reason!r:.80}): the reason is a text, or None"
+        raise TypeError(msg)

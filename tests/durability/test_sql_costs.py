@@ -1,0 +1,160 @@
+"""What a durable step costs the database, counted: statements, transactions and bytes. Never timed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_store, step
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@attrs.frozen
+class Tick(Event):
+    n: int
+
+
+@attrs.frozen
+class Member(Event):
+    n: int
+
+
+@attrs.frozen
+class Done(Event):
+    n: int
+
+
+@step
+async def begin(ev: StartEvent) -> Tick:
+    return Tick(ev.data)
+
+
+@step
+async def tick(ev: Tick, ctx: Context) -> Tick | StopEvent:
+    ctx.set("n", ev.n)
+    return Tick(ev.n - 1) if ev.n else StopEvent("end")
+
+
+CHAIN = Workflow("chain", [begin, tick], timeout=None)
+
+
+@step
+async def spread(ev: StartEvent) -> list[Member]:
+    return [Member(n) for n in range(ev.data)]
+
+
+@step
+async def work(ev: Member) -> Done:
+    await trio.lowlevel.checkpoint()
+    return Done(ev.n)
+
+
+@step
+async def gather(done: list[Done]) -> StopEvent:
+    return StopEvent(len(done))
+
+
+FAN = Workflow("fan", [spread, work, gather], timeout=None)
+
+
+class Counted:
+    """A store on SQLite, and each statement that the database has executed, by its first word and table."""
+
+    def __init__(self) -> None:
+        self.store: Any = None
+        self.statements: Counter[str] = Counter()
+
+    def note(self, statement: str) -> None:
+        words = [word for word in statement.replace("(", " ").split() if word.upper() not in ("INTO", "FROM", "OR")]
+        self.statements[" ".join(words[: 1 if words[0] in ("BEGIN", "COMMIT", "SELECT") else 2])] += 1
+
+    async def cost(self, run: Any) -> Counter[str]:
+        """What a run costs, all that is its beginning and its end included."""
+        self.statements.clear()
+        await run
+        return Counter(self.statements)
+
+
+@asynccontextmanager
+async def counted(folder: Path) -> AsyncIterator[Counted]:
+    counter = Counted()
+    engine = sa.create_engine(f"sqlite:///{folder / 'runs.db'}")  # noqa: ASYNC200  # connects to nothing yet
+    sa.event.listen(engine, "connect", lambda connection, _: connection.set_trace_callback(counter.note))
+    try:
+        async with open_store(engine) as counter.store:
+            await CHAIN.run(1, store=counter.store)  # so that the lease is there
+            yield counter
+    finally:
+        engine.dispose()
+
+
+async def test_a_durable_step_is_four_statements_however_old_the_run_and_large_its_state(tmp_path: Path) -> None:
+    async with counted(tmp_path) as db:
+        short = await db.cost(CHAIN.run(10, store=db.store))
+        long = await db.cost(CHAIN.run(110, store=db.store))
+        per_step = {what: (long[what] - short[what]) / 100 for what in long if long[what] != short[what]}
+        # The lease is renewed and checked, the entry is written; and that is all.
+        assert per_step == {"BEGIN": 1, "UPDATE blazen_lease": 1, "INSERT blazen_journal": 1, "COMMIT": 1}
+        assert sum(short.values()) - 10 * 4 < 25
+
+
+@pytest.mark.parametrize("durability", ["async", "exit"])
+async def test_less_durable_runs_cost_fewer_transactions(durability: str, tmp_path: Path) -> None:
+    async with counted(tmp_path) as db:
+        cost = await db.cost(CHAIN.run(500, store=db.store, durability=durability))
+        assert cost["COMMIT"] < {"async": 250, "exit": 6}[durability]
+        # The store counts what it was given, in the same words.
+        statistics = db.store.statistics()
+        assert statistics.batches <= statistics.commits
+
+
+async def test_concurrent_steps_and_runs_share_their_transactions(tmp_path: Path) -> None:
+    async with counted(tmp_path) as db:
+        fan = await db.cost(FAN.run(300, store=db.store))
+        assert fan["INSERT blazen_journal"] == 303  # the start, the fan-out, its members, the end
+        assert fan["COMMIT"] < 150
+
+        async def many() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(50):
+                    nursery.start_soon(lambda: CHAIN.run(10, store=db.store))
+
+        runs = await db.cost(many())
+        assert runs["INSERT blazen_run"] == 50
+        assert runs["COMMIT"] < 50 * 12 / 4
+
+
+async def test_bytes_per_step_on_disk_do_not_grow_with_the_run(tmp_path: Path) -> None:
+    async with counted(tmp_path) as db:
+        per_step = []
+        for steps in (50, 350):
+            before = db.store.statistics().bytes
+            await CHAIN.run(steps, store=db.store)
+            per_step.append((db.store.statistics().bytes - before) / steps)
+        assert per_step[1] <= per_step[0]
+        assert per_step[1] < 200
+
+
+async def test_resuming_costs_the_same_however_much_the_run_has_done(tmp_path: Path) -> None:
+    async with counted(tmp_path) as db:
+        statements = []
+        for steps in (20, 320):
+            run_id = str(steps)
+            with trio.CancelScope() as scope:
+                async with CHAIN.run(steps, store=db.store, run_id=run_id) as run:
+                    while (await run.snapshot()).seq < steps:
+                        pass
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+            cost = await db.cost(CHAIN.resume_from(run_id, store=db.store, durability="exit"))
+            statements.append(sum(cost.values()))
+        assert abs(statements[1] - statements[0]) <= 4

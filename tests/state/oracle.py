@@ -1,0 +1,185 @@
+"""A naive model of the order of a run's live items: every item carries its whole path, and nothing is counted.
+
+It knows a workflow's declarations (what each step accepts and emits), and finds out by itself what can come of what.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blazen_trio import Delayed, Event, InputRequestEvent, InputResponseEvent, StepFailedEvent
+from blazen_trio._definitions.definition import WorkflowDefinition
+from tests.state.family import name_of
+
+Path = tuple[int, ...]
+
+
+class Group:
+    """A fan-out, or the root."""
+
+    def __init__(self, joins: list[str], *, root: bool = False) -> None:
+        self.joins = joins
+        """Those that it has still to fire; the root's are always these."""
+        self.root = root
+
+
+class Node:
+    """A live item: `kind` as in the snapshot's document, `what` tells its step, join or class."""
+
+    def __init__(self, group: Group, path: Path, kind: str, what: Any, label: Any, inner: Group | None = None) -> None:
+        self.group, self.path, self.kind, self.what, self.label, self.inner = group, path, kind, what, label, inner
+
+
+class Oracle:
+    """What a run's live items have to be."""
+
+    def __init__(self, definition: WorkflowDefinition) -> None:
+        self.steps = definition.steps
+        self.order = list(self.steps)
+        self.root = Group([name for name in self.order if self.steps[name].is_join], root=True)
+        self.nodes: list[Node] = []
+        self.arrivals = 0
+        self.fired: list[tuple[str, list[str]]] = []
+        """Of the last transition: (join, its members' labels in order)."""
+        self._opens: dict[str, list[str]] = {name: [] for name in self.order}
+        while (found := {name: self._fires(self.steps[name].list_emits) for name in self.order}) != self._opens:
+            self._opens = found
+
+    # What can come of what
+
+    def _takers(self, cls: type[Event], *, exact: bool = False) -> list[str]:
+        """The steps that an event declared as this class may go to."""
+        return [
+            name
+            for name in self.order
+            if any(issubclass(cls, one) or (not exact and issubclass(one, cls)) for one in self.steps[name].accepts)
+        ]
+
+    def _handlers(self, step: str) -> list[str]:
+        return [name for name in self.order if name != step and StepFailedEvent in self.steps[name].accepts]
+
+    def _next(self, step: str) -> list[str]:
+        """To which steps of its level the outputs of a step go."""
+        found = self._handlers(step)
+        for cls in self.steps[step].emits:
+            found += self._takers(cls)
+            if issubclass(cls, InputRequestEvent):
+                found += self._takers(InputResponseEvent)
+        return found
+
+    def _reached(self, takers: list[str], running: list[str], *, root: bool = False, target: str = "") -> set[str]:
+        """The joins that get something, if these steps get something and those are at work."""
+        joins: set[str] = set()
+        done: set[str] = set()
+        todo = [(name, False) for name in takers] + [(name, True) for name in running]
+        while todo:
+            name, runs = todo.pop()
+            if self.steps[name].is_join and not runs:
+                joins.add(name)
+                if not root or name == target:
+                    continue
+            if name not in done:
+                done.add(name)
+                todo += [(one, False) for one in self._next(name)] + [(one, True) for one in self._opens[name]]
+        return joins
+
+    def _fires(self, classes: tuple[type[Event], ...]) -> list[str]:
+        takers = [name for cls in classes for name in self._takers(cls)]
+        if any(issubclass(cls, InputRequestEvent) for cls in classes):
+            takers += self._takers(InputResponseEvent)
+        joins = self._reached(takers, [])
+        return [name for name in self.order if name in joins]
+
+    def _may_feed(self, node: Node, join: str) -> bool:
+        root = node.group.root
+        if node.kind == "member":
+            # A root join gets what other root joins that have members come to, unless each leads to the other.
+            there = join in self._reached([], [node.what], root=True, target=join)
+            back = node.what in self._reached([], [join], root=True, target=node.what)
+            return root and node.what != join and there and not back
+        if node.kind == "question":
+            return join in self._reached(self._takers(InputResponseEvent), [], root=root, target=join)
+        if node.kind == "delayed":
+            takers = self._takers(node.what, exact=True)
+            if issubclass(node.what, InputRequestEvent):
+                takers += self._takers(InputResponseEvent)
+            return join in self._reached(takers, [], root=root, target=join)
+        return join in self._reached([], [node.what], root=root, target=join)
+
+    # Transitions
+
+    def begin(self, event: Event) -> None:
+        self.received(event)
+
+    def received(self, event: Event) -> None:
+        self.fired = []
+        self._place(self.root, (self.arrivals,), event)
+        self.arrivals += 1
+        self._fire()
+
+    def done(self, node: Node, outputs: list[Any], members: list[Any] | None = None) -> None:
+        """An item is used up, and these take its place."""
+        self.fired = []
+        self.nodes.remove(node)
+        group, path = node.group, node.path
+        for index, output in enumerate(outputs):
+            self._place(group, (*path, index), output)
+        if members is not None:
+            joins = self._opens[node.what]
+            inner = Group(list(joins))
+            for index, join in enumerate(joins):
+                self.nodes.append(Node(group, (*path, len(outputs) + index), "pending", join, None, inner))
+            for index, member in enumerate(members):
+                if joins:
+                    self._place(inner, (index,), member)
+                else:
+                    self._place(group, (*path, len(outputs) + index), member)
+        self._fire()
+
+    def _place(self, group: Group, path: Path, output: Any) -> None:
+        if isinstance(output, Delayed):
+            event: Any = output.event
+            self.nodes.append(Node(group, path, "delayed", type(event), name_of(event)))
+            return
+        label = name_of(output)
+        if isinstance(output, InputRequestEvent):
+            self.nodes.append(Node(group, (*path, -1), "question", type(output), label))
+        takers = self._takers(type(output), exact=True)
+        if isinstance(output, StepFailedEvent):
+            takers = [name for name in takers if name != output.step_name]
+        for index, name in enumerate(self.order):
+            if name in takers:
+                kind = "member" if self.steps[name].is_join else "delivery"
+                self.nodes.append(Node(group, (*path, index), kind, name, label))
+
+    # Joins
+
+    def _fire(self) -> None:
+        inner = [node.inner for node in self.nodes if node.inner is not None]
+        for group in reversed(list(dict.fromkeys([self.root, *inner]))):
+            for join in list(group.joins):
+                self._fire_one(group, join)
+
+    def _fire_one(self, group: Group, join: str) -> None:
+        inside = [node for node in self.nodes if node.group is group]
+        members = sorted((n for n in inside if n.kind == "member" and n.what == join), key=lambda node: node.path)
+        if (group.root and not members) or any(self._may_feed(node, join) for node in inside):
+            return
+        place = members[0] if group.root else next(n for n in self.nodes if n.inner is group and n.what == join)
+        labels = [node.label for node in members]
+        for used in {*members, place}:
+            self.nodes.remove(used)
+        self.nodes.append(Node(place.group, place.path, "delivery", join, labels))
+        if not group.root:
+            group.joins.remove(join)
+        self.fired.append((join, labels))
+
+    def items(self, group: Group) -> list[Node]:
+        """The live items of a group, in order."""
+        return sorted((node for node in self.nodes if node.group is group), key=lambda node: node.path)
+
+    def open_groups(self) -> list[Group]:
+        """The groups whose order matters still."""
+        if not self.root.joins:
+            return []
+        return [self.root, *dict.fromkeys(node.inner for node in self.nodes if node.inner is not None)]
