@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from blazen_trio._dispatch.clock import wall_clock
 from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
 from blazen_trio._dispatch.mail import pack_event
@@ -29,6 +28,8 @@ from blazen_trio._dispatch.timers import Timers
 from blazen_trio._dispatch.turns import Turns
 from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.clock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,7 +276,8 @@ class Dispatcher:
                     if self.failure is None:
                         await self.journal.settle()
                     if not self.over or self.failure is not None:
-                        await self.journal.store.release(self.state.run_id)
+                        wake = self.timers.due if self.state.status is RunStatus.WAITING else None
+                        await self.journal.store.release(self.state.run_id, wake=wake)
                 except Exception as failure:  # noqa: BLE001
                     self.failure = self.failure or failure
         stop = self.state.stop if self.failure is None else None

@@ -96,6 +96,8 @@ class Journal:
             pending = self._pending = Commit(self._state.run_id)
         if taken is not None:
             pending.taken = [*pending.taken, taken]
+        if entry.kind == "committed":
+            pending.progress = True
         if entry.status is not None:
             pending.status = entry.status
             pending.release = entry.status.ended

@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+import trio
+
 if TYPE_CHECKING:
-    from blazen_trio._dispatch.clock import WallClock
+    from blazen_trio._stores.clock import WallClock
 
 __all__ = ["Timers"]
 
@@ -25,6 +27,11 @@ class Timers:
     def next(self) -> float:
         """The soonest, on Trio's clock; infinity if there is none."""
         return self._heap[0][0] if self._heap else float("inf")
+
+    @property
+    def due(self) -> float | None:
+        """The soonest, UTC; `None` if there is none."""
+        return self._clock.now() + self.next - trio.current_time() if self._heap else None
 
     def add(self, due: float, id_: int) -> None:
         """An item is due then (UTC)."""

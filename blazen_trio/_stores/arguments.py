@@ -7,7 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio.errors import RunExistsError, RunLockedError, RunNotFoundError, StaleRunError, StoreError
+from blazen_trio.errors import (
+    RunExistsError,
+    RunFinishedError,
+    RunLockedError,
+    RunNotFoundError,
+    StaleRunError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +25,7 @@ __all__ = [
     "check_limit",
     "cutoff",
     "exists",
+    "finished",
     "following",
     "in_use",
     "not_driven",
@@ -123,6 +131,13 @@ def exists(run_id: str) -> RunExistsError:
     return RunExistsError(
         f"the store has a run {run_id!r} already; go on with it by resume_from, or choose another run_id",
         run_id=run_id,
+    )
+
+
+def finished(run_id: str, status: RunStatus) -> RunFinishedError:
+    """It has ended, so nothing can be sent to it."""
+    return RunFinishedError(
+        f"run {run_id!r} has ended ({status.value}): nothing can be sent to it any more", run_id=run_id, status=status
     )
 
 

@@ -1,24 +1,31 @@
 """What a checkpoint store is to the engine: an append-only journal per run, with snapshots, leases and an inbox.
 
 Stores deal in bytes and know nothing of what they mean; `blazen_trio.testing.check_store` proves one right.
+
+Who may drive a run that nobody drives is told by its row and its inbox alone, so it can't be forgotten: workers `take` a
+run that is queued or running, one that waits and whose time has come, and one that waits and has mail. A paused run, and
+one that has ended, is driven only by who claims it by its id.
 """
 
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003  # attrs resolves it
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 from blazen_trio._state.status import RunStatus  # noqa: TC001
 
 _NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 
-__all__ = ["CheckpointStore", "Commit", "Mail", "NewRun", "RunInfo", "SnapshotRow", "StoredRun"]
+__all__ = ["SUSPECT", "CheckpointStore", "Commit", "Mail", "NewRun", "Poll", "RunInfo", "SnapshotRow", "StoredRun"]
+
+SUSPECT = 2
+"""Crashes of its drivers, without a step committed in between, from which on a run is suspected of causing them."""
 
 
 @attrs.frozen
@@ -84,6 +91,7 @@ class Commit:
         version: The workflow's version, where it changed.
         at: UTC, seconds since the epoch.
         release: Whether the run is given back: nobody drives it then.
+        progress: Whether a step is committed: the run does not crash its drivers without getting any further.
     """
 
     run_id: str
@@ -97,6 +105,7 @@ class Commit:
     version: str | None = None
     at: float = 0.0
     release: bool = False
+    progress: bool = False
 
 
 @attrs.frozen
@@ -127,6 +136,7 @@ class StoredRun:
         blobs: The large values that they refer to, by digest.
         history: The bytes given as `Commit.history`, in order.
         inbox: What nobody has taken yet, in order of its ids.
+        crashes: How often its driver has died since a step of it was last committed.
     """
 
     info: RunInfo
@@ -135,19 +145,48 @@ class StoredRun:
     blobs: Mapping[str, bytes]
     history: Sequence[bytes] = ()
     inbox: Sequence[Mail] = ()
+    crashes: int = 0
+
+    @property
+    def last(self) -> int | None:
+        """The sequence number of its last entry; `None`: there is none."""
+        if self.entries:
+            return self.entries[-1][0]
+        return None if self.snapshot is None else self.snapshot[0]
+
+
+@attrs.frozen
+class Poll:
+    """What a look at the store has found.
+
+    Attributes:
+        ready: Whether `take` would have something to take.
+        mail: What nobody has taken yet, of the runs that this opening drives, by run id, in order of its ids.
+        watched: The status of each watched run that there is.
+    """
+
+    ready: bool
+    mail: Mapping[str, Sequence[Mail]]
+    watched: Mapping[str, RunStatus]
 
 
 class CheckpointStore(Protocol):
     """Where runs are kept. One opening of a store holds one lease, and every run that it drives names that lease.
 
-    Cancellation: `Cancelled` raised out of `create`, `claim` or `post` means that nothing was written; once such a call
+    Cancellation: `Cancelled` raised out of `create`, `claim`, `take` or `post` means that nothing was written; once such a call
     has begun to write it can't be cancelled any more. `commit` and `release` can't be cancelled at all (not even by a
     cancellation that is pending when they are called): what they are given has been decided already. Faults that are likely to pass are
     retried within bounds; what remains is a `StoreError`, and then nothing is known of what was to be written.
     """
 
-    async def create(self, run: NewRun, first: Commit) -> None:
+    async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> None:
         """Commit a new run with its first entry, driven by this opening (unless `first.release`).
+
+        Args:
+            run: What is known of it for good.
+            first: Its first commit.
+            connection: A `sqlalchemy.Connection` to the same database, in a transaction of its owner's, with which the run
+                comes to be, or not; only for a run that is not driven. Stores without SQL refuse it (`TypeError`).
 
         Raises:
             RunExistsError: There is a run of this id.
@@ -165,6 +204,23 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
+        """Make this opening the driver of up to `limit` runs that nobody alive drives and that can go on, and read them.
+
+        Those whose drivers are dead are among them: the dead are found first, and each run that was running there has one
+        crash more. The runs come in the order in which they became ready, no workflow before all others.
+
+        Args:
+            workflows: Only runs of these.
+            limit: At most so many.
+            suspects: At most so many that have crashed their drivers twice or more; `None`: no bound.
+        """
+        ...
+
+    async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
+        """Look, without writing anything, at all that a process needs to know of the runs that others act on."""
+        ...
+
     async def commit(self, commit: Commit) -> None:
         """Append to a run that this opening drives; on disk when it returns.
 
@@ -176,15 +232,31 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    async def release(self, run_id: str) -> None:
-        """Give the run back: nobody drives it then. Nothing happens where this opening does not drive it."""
+    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
+        """Give the run back: nobody drives it then. Nothing happens where this opening does not drive it.
+
+        Args:
+            run_id: The run.
+            wake: When it can go on by itself, if it waits for a time: UTC, seconds since the epoch.
+            hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
+        """
         ...
 
-    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None) -> Mail | None:
+    async def post(
+        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+    ) -> Mail | None:
         """Commit a row to the run's inbox, whoever drives it. `None`: a row with this key was posted before.
+
+        Args:
+            run_id: The run.
+            kind: See `Mail`.
+            data: What is posted.
+            key: Names it among all that was ever posted to the run.
+            connection: As in `create`.
 
         Raises:
             RunNotFoundError: There is no such run.
+            RunFinishedError: It has ended.
         """
         ...
 

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _LONGEST_ID: Final = 200
-_STORE_METHODS: Final = ("claim", "commit", "create", "load", "post", "release")
+_STORE_METHODS: Final = ("claim", "commit", "create", "load", "poll", "post", "release", "take")
 
 
 def check_id(name: str, value: object) -> None:

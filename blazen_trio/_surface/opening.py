@@ -14,7 +14,6 @@ import trio
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
 from blazen_trio._codec.snapshot import iter_state, large_values
 from blazen_trio._definitions.events import InputResponseEvent
-from blazen_trio._dispatch.clock import wall_clock
 from blazen_trio._dispatch.dispatcher import Dispatcher
 from blazen_trio._dispatch.journal import Journal
 from blazen_trio._dispatch.mail import take_mail
@@ -25,6 +24,7 @@ from blazen_trio._state.machine import Machine, Moment, begin, misfits
 from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
+from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.context import Context
 from blazen_trio.errors import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -11,10 +11,10 @@ from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from blazen_trio._state.status import RunStatus
-    from blazen_trio._stores.protocol import CheckpointStore, Commit, Mail, NewRun, RunInfo, StoredRun
+    from blazen_trio._stores.protocol import CheckpointStore, Commit, Mail, NewRun, Poll, RunInfo, StoredRun
 
 __all__ = ["FaultyStore"]
 
@@ -66,10 +66,10 @@ class FaultyStore(StoreQueries):
                 await self._store.release(self._driven.pop())
             await trio.lowlevel.checkpoint()
 
-    async def create(self, run: NewRun, first: Commit) -> None:
+    async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> None:
         """See `CheckpointStore.create`."""
         number = await self._begin()
-        await self._store.create(run, first)
+        await self._store.create(run, first, connection=connection)
         if not first.release:
             self._driven.add(first.run_id)
         await self._end(number)
@@ -90,16 +90,31 @@ class FaultyStore(StoreQueries):
         await self._end(0)
         return stored
 
-    async def release(self, run_id: str) -> None:
+    async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
+        """See `CheckpointStore.take`."""
+        self._check()
+        taken = await self._store.take(workflows, limit, suspects=suspects)
+        self._driven.update(stored.info.run_id for stored in taken)
+        await self._end(0)
+        return taken
+
+    async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
+        """See `CheckpointStore.poll`."""
+        self._check()
+        return await self._store.poll(workflows, watched)
+
+    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
         """See `CheckpointStore.release`."""
         self._check()
         self._driven.discard(run_id)
-        await self._store.release(run_id)
+        await self._store.release(run_id, wake=wake, hold=hold)
 
-    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None) -> Mail | None:
+    async def post(
+        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+    ) -> Mail | None:
         """See `CheckpointStore.post`."""
         self._check()
-        mail = await self._store.post(run_id, kind, data, key=key)
+        mail = await self._store.post(run_id, kind, data, key=key, connection=connection)
         self._check()
         return mail
 

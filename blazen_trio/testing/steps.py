@@ -12,7 +12,6 @@ from blazen_trio._codec.codec import PLAIN, Codec
 from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
 from blazen_trio._dispatch.attempt import Attempts
-from blazen_trio._dispatch.clock import wall_clock
 from blazen_trio._dispatch.dispatcher import Dispatcher
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
@@ -21,6 +20,7 @@ from blazen_trio._dispatch.transaction import Transaction, make_cell
 from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._state.model import Cell, Delivery
 from blazen_trio._state.outputs import check_returned
+from blazen_trio._stores.clock import wall_clock
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.workflow import Workflow  # noqa: TC001  # part of the public signature
 from blazen_trio.errors import SerializationError

@@ -34,6 +34,7 @@ from blazen_trio import (
     step,
 )
 from blazen_trio._stores.protocol import Commit, NewRun, StoredRun
+from blazen_trio._stores.sql.schema import HEAD
 from tests.mixed import INPUT, Log, check_result, mixed_workflow
 
 if TYPE_CHECKING:
@@ -347,7 +348,7 @@ async def test_a_database_of_a_newer_version_is_left_as_it_is(tmp_path: Path, ur
     tamper(tmp_path, "UPDATE blazen_version SET version_num = '9999'")
     with pytest.raises(SchemaError, match=r"newer version.*9999"):
         await goes_on(url)
-    tamper(tmp_path, "UPDATE blazen_version SET version_num = '0001'")
+    tamper(tmp_path, "UPDATE blazen_version SET version_num = ?", HEAD)
     await goes_on(url)
 
 

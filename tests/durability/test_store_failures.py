@@ -217,7 +217,7 @@ async def test_outer_cancellation_flushes_what_is_committed_and_gives_the_lease_
 
 
 class WillNotRelease(FaultyStore):
-    async def release(self, run_id: str) -> None:
+    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
         msg = "the database has gone"
         raise StoreError(msg)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def test_memory_store_keeps_every_promise() -> None:
-    await check_store(MemoryStore)
+    await check_store(MemoryStore, reopen=lambda store: store.beside())  # type: ignore[attr-defined]
 
 
 async def test_sqlite_store_keeps_every_promise(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.jobs import Append, Driven, Job
-from blazen_trio._stores.sql.schema import lease, runs
+from blazen_trio._stores.sql.ownership import of_the_lease
+from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
 from blazen_trio.errors import WorkflowError
@@ -84,7 +85,7 @@ class Batches:
             with contextlib.suppress(sa.exc.DBAPIError):
                 connection, _ = self._connect()
                 with connection.begin():
-                    connection.execute(sa.update(runs).where(runs.c.owner == self.lease_id).values(owner=None))
+                    connection.execute(of_the_lease(connection.dialect.name, self.lease_id, crashed=False))
                     connection.execute(sa.delete(lease).where(lease.c.lease_id == self.lease_id))
         self.driven.clear()
         self._drop_connection()
@@ -113,14 +114,7 @@ class Batches:
         self._number += 1
         plain = self.lease_id is not None and not any(job.alone for job in jobs)
         begun = dialects.PlainTransaction(connection, cursor) if plain else connection.begin()
-        transaction = Transaction(
-            connection,
-            cursor,
-            self._statements,
-            lease_id=self.lease_id,
-            number=self._number,
-            lease_ttl=self._lease_ttl,
-        )
+        transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
         try:
             transaction.fence()
             for job in jobs:
@@ -129,7 +123,7 @@ class Batches:
                     job.result = job.apply(transaction)
                 except WorkflowError as refusal:
                     job.error = refusal
-            transaction.flush()
+            transaction.finish()
         except BaseException:
             begun.rollback()
             raise
@@ -139,6 +133,17 @@ class Batches:
             if not self._landed(transaction):
                 raise
         self._settle(jobs, transaction)
+
+    def transaction(self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None) -> Transaction:
+        """What writes in a transaction that has begun on this connection."""
+        return Transaction(
+            connection,
+            cursor,
+            self._statements,
+            lease_id=lease_id,
+            number=self._number,
+            lease_ttl=self._lease_ttl,
+        )
 
     def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
         """They are on disk."""

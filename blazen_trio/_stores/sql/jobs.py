@@ -13,7 +13,17 @@ from blazen_trio._stores.protocol import Mail, StoredRun
 from blazen_trio._stores.sql import queries
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.queries import micros
-from blazen_trio._stores.sql.schema import STATUS_CODES, blob, history, inbox, inbox_key, journal, runs, snapshot
+from blazen_trio._stores.sql.schema import (
+    STATUS_CODES,
+    STATUS_OF_CODE,
+    blob,
+    history,
+    inbox,
+    inbox_key,
+    journal,
+    runs,
+    snapshot,
+)
 from blazen_trio.errors import StoreError, WorkflowError
 
 if TYPE_CHECKING:
@@ -22,10 +32,12 @@ if TYPE_CHECKING:
     from blazen_trio._stores.protocol import Commit, NewRun
     from blazen_trio._stores.sql.transaction import Transaction
 
-__all__ = ["Append", "Claim", "Create", "Delete", "Driven", "Job", "Post", "Purge", "Release"]
+__all__ = ["Append", "Claim", "Create", "Delete", "Driven", "Job", "Post", "Purge", "Release", "Take"]
 
 _TABLES = (journal, snapshot, blob, history, inbox, inbox_key, runs)
 _PURGED_AT_ONCE = 100  # runs per transaction
+_DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
+"""Of a run that is driven: nobody else is to look at it."""
 
 
 @attrs.define(eq=False)
@@ -36,6 +48,7 @@ class Driven:
         run_id: Its id.
         run_no: Its number in the database.
         lease_id: The lease under which it is driven.
+        crashes: How often its driver has died since a step of it was last committed.
         last: The sequence number of the last entry that was stored or handed over to be.
         released: Whether giving it back was handed over: nothing may follow.
         failed: Why something of it could not be written: nothing may follow.
@@ -45,6 +58,7 @@ class Driven:
     run_no: int
     lease_id: int
     last: int | None
+    crashes: int = 0
     released: bool = False
     failed: BaseException | None = None
 
@@ -106,8 +120,12 @@ class Append(Job):
             raise arguments.not_driven(self.driven.run_id)
         transaction.append(self.driven.run_no, self.commit)
         transaction.set_row(self.driven.run_no, self.commit)
+        if self.driven.crashes and self.commit.progress:
+            transaction.clear_crashes(self.driven.run_no)
 
     def done(self, driven: dict[str, Driven]) -> None:
+        if self.commit.progress:
+            self.driven.crashes = 0
         if self.commit.release and driven.get(self.driven.run_id) is self.driven:
             del driven[self.driven.run_id]
 
@@ -136,15 +154,18 @@ class Create(Job):
         if transaction.find(first.run_id) is not None:
             raise arguments.exists(first.run_id)
         owner = None if first.release else transaction.take_lease()
+        status = first.status or RunStatus.RUNNING
+        ready = owner is None and status in (RunStatus.QUEUED, RunStatus.RUNNING)
         run_no = transaction.add_run(
             first.run_id,
             run.workflow,
             first.version or run.version,
-            STATUS_CODES[first.status or RunStatus.RUNNING],
+            STATUS_CODES[status],
             owner,
             micros(run.created),
             micros(run.created if first.status is None else first.at),
             first.error,
+            micros(first.at) if ready else None,
         )
         transaction.append(run_no, first)
         return None if owner is None else Driven(first.run_id, run_no, owner, self.last)
@@ -171,15 +192,16 @@ class Claim(Job):
     def apply(self, transaction: Transaction) -> tuple[StoredRun, Driven | None]:
         row = queries.find_run(transaction.connection, self.run_id)
         if row.status == STATUS_CODES[RunStatus.COMPLETED]:
-            return queries.load_run(transaction.connection, row), None
+            return queries.load_runs(transaction.connection, [row])[0], None
         _make_free(transaction, row, self._driven)
         owner = transaction.take_lease()
         free = (runs.c.run_no == row.run_no) & (runs.c.owner.is_(None) | (runs.c.owner == owner))
-        if transaction.connection.execute(sa.update(runs).where(free).values(owner=owner)).rowcount != 1:
+        if (
+            transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": owner})).rowcount
+            != 1
+        ):
             raise arguments.in_use(self.run_id, "another process, which was faster")
-        stored = queries.load_run(transaction.connection, row)
-        last = stored.entries[-1][0] if stored.entries else (stored.snapshot[0] if stored.snapshot else None)
-        return stored, Driven(self.run_id, row.run_no, owner, last)
+        return _drive(transaction, [row], owner)[0]
 
     def done(self, driven: dict[str, Driven]) -> None:
         self.result, drives = self.result
@@ -187,14 +209,49 @@ class Claim(Job):
             driven[self.run_id] = drives
 
 
+class Take(Job):
+    """Driving runs that can go on and that nobody alive drives; the dead are declared so first."""
+
+    alone = True
+
+    def __init__(self, workflows: Sequence[str], limit: int, suspects: int | None) -> None:
+        self._workflows, self._limit, self._suspects = workflows, limit, suspects
+
+    def apply(self, transaction: Transaction) -> list[tuple[StoredRun, Driven | None]]:
+        for each in queries.dead_leases(transaction.connection, transaction.lease_id):
+            transaction.depose(each)
+        rows = queries.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
+        if not rows:
+            return []
+        owner = transaction.take_lease()
+        free = runs.c.run_no.in_([row.run_no for row in rows]) & runs.c.owner.is_(None)
+        transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": owner}))
+        return _drive(transaction, rows, owner)
+
+    def done(self, driven: dict[str, Driven]) -> None:
+        taken: list[tuple[StoredRun, Driven]] = self.result
+        driven.update((each.run_id, each) for _, each in taken)
+        self.result = [stored for stored, _ in taken]
+
+
+def _drive(transaction: Transaction, rows: Sequence[sa.Row[Any]], owner: int) -> list[tuple[StoredRun, Driven | None]]:
+    """Read runs whose rows say already that we drive them."""
+    return [
+        (stored, Driven(row.run_id, row.run_no, owner, stored.last, row.crashes))
+        for row, stored in zip(rows, queries.load_runs(transaction.connection, rows), strict=True)
+    ]
+
+
 class Release(Job):
     """Giving a run back."""
 
-    def __init__(self, driven: Driven) -> None:
+    def __init__(self, driven: Driven, wake: float | None, hold: float | None) -> None:
         self.driven, self.run_id = driven, driven.run_id
+        self._hold = 0 if hold is None else micros(hold)
+        self._wake = self._hold or None if wake is None else max(micros(wake), self._hold)
 
     def apply(self, transaction: Transaction) -> None:
-        transaction.give_back(self.driven.run_no, self.driven.lease_id)
+        transaction.give_back(self.driven.run_no, self.driven.lease_id, self._wake, self._hold)
 
     def done(self, driven: dict[str, Driven]) -> None:
         if driven.get(self.driven.run_id) is self.driven:
@@ -210,9 +267,12 @@ class Post(Job):
         self.size = len(data)
 
     def apply(self, transaction: Transaction) -> Mail | None:
-        run_no = transaction.find(self.run_id)
-        if run_no is None:
+        found = transaction.find(self.run_id)
+        if found is None:
             raise arguments.not_found(self.run_id)
+        run_no, status = found
+        if STATUS_OF_CODE[status].ended:
+            raise arguments.finished(self.run_id, STATUS_OF_CODE[status])
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
         return None if mail_id is None else Mail(mail_id, self.kind, self.data, self.key)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import random
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Mail, RunInfo, StoredRun
+from blazen_trio._stores.protocol import SUSPECT, Mail, Poll, RunInfo, StoredRun
+from blazen_trio._stores.sql.leases import Holder
+from blazen_trio._stores.sql.ownership import can_go_on, has_mail, other_leases
 from blazen_trio._stores.sql.schema import (
     PLAIN,
     STATUS_CODES,
@@ -23,13 +27,14 @@ from blazen_trio._stores.sql.schema import (
 from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from blazen_trio._state.status import RunStatus
 
-__all__ = ["find_run", "get_run", "list_runs", "load_run", "micros"]
+__all__ = ["dead_leases", "find_run", "get_run", "list_runs", "load_runs", "micros", "poll", "ready_runs"]
 
 _LINE = (runs.c.run_id, runs.c.workflow, runs.c.version, runs.c.status, runs.c.created, runs.c.updated, runs.c.error)
+_LETTERS = 500  # rows that one look brings
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -76,46 +81,113 @@ def list_runs(
     return [_info(row) for row in connection.execute(query)]
 
 
-def load_run(connection: sa.Connection, row: sa.Row[Any]) -> StoredRun:
-    """All that is stored of a run, given its row, in one transaction."""
-    run_no = row.run_no
-    folded = _newest_snapshot(connection, run_no)
-    entries = (
-        sa.select(journal.c.seq, journal.c.format, journal.c.data)
-        .where(journal.c.run_no == run_no)
-        .order_by(journal.c.seq, journal.c.part)
-    )
-    if folded is not None:
-        entries = entries.where(journal.c.seq > folded[0])
-    blobs = (
-        sa.select(blob.c.digest, blob.c.format, blob.c.data)
-        .where(blob.c.run_no == run_no)
-        .order_by(blob.c.digest, blob.c.part)
-    )
-    records = (
-        sa.select(history.c.seq, history.c.format, history.c.data)
-        .where(history.c.run_no == run_no)
-        .order_by(history.c.seq, history.c.part)
-    )
-    mail = sa.select(inbox).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
-    return StoredRun(
-        info=_info(row),
-        snapshot=folded,
-        entries=tuple(_joined(connection.execute(entries)).items()),
-        blobs=_joined(connection.execute(blobs)),
-        history=tuple(_joined(connection.execute(records)).values()),
-        inbox=tuple(Mail(each.mail_id, each.kind, each.data, each.key) for each in connection.execute(mail)),
-    )
+def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[StoredRun]:
+    """All that is stored of runs, given their rows, in one transaction."""
+    numbers = [row.run_no for row in rows]
+    snapshots = _payloads(connection, snapshot, snapshot.c.seq, numbers)
+    entries = _payloads(connection, journal, journal.c.seq, numbers)
+    blobs = _payloads(connection, blob, blob.c.digest, numbers)
+    records = _payloads(connection, history, history.c.seq, numbers)
+    mail: dict[int, list[Mail]] = {}
+    letters = sa.select(inbox).where(inbox.c.run_no.in_(numbers)).order_by(inbox.c.mail_id)
+    for each in connection.execute(letters):
+        mail.setdefault(each.run_no, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
+    found = []
+    for row in rows:
+        folded = max(snapshots.get(row.run_no, {}).items(), default=None)
+        journaled = entries.get(row.run_no, {}).items()
+        found.append(
+            StoredRun(
+                info=_info(row),
+                snapshot=folded,
+                entries=tuple(each for each in journaled if folded is None or each[0] > folded[0]),
+                blobs=blobs.get(row.run_no, {}),
+                history=tuple(records.get(row.run_no, {}).values()),
+                inbox=tuple(mail.get(row.run_no, ())),
+                crashes=row.crashes,
+            )
+        )
+    return found
 
 
-def _newest_snapshot(connection: sa.Connection, run_no: int) -> tuple[int, bytes] | None:
+def _payloads(
+    connection: sa.Connection, table: sa.Table, key: sa.Column[Any], numbers: Sequence[int]
+) -> dict[int, dict[Any, bytes]]:
+    """The payloads in a table, by their keys, of each of these runs."""
     query = (
-        sa.select(snapshot.c.seq, snapshot.c.format, snapshot.c.data)
-        .where(snapshot.c.run_no == run_no)
-        .order_by(snapshot.c.seq, snapshot.c.part)
+        sa.select(table.c.run_no, key, table.c.format, table.c.data)
+        .where(table.c.run_no.in_(numbers))
+        .order_by(table.c.run_no, key, table.c.part)
     )
-    found = _joined(connection.execute(query))
-    return max(found.items()) if found else None
+    by_run: dict[int, dict[Any, bytes]] = {}
+    for run_no, rows in itertools.groupby(connection.execute(query), key=lambda row: row[0]):
+        by_run[run_no] = _joined(row[1:] for row in rows)
+    return by_run
+
+
+def dead_leases(connection: sa.Connection, lease_id: int | None) -> list[int]:
+    """The leases of others that may be declared dead: expired, or held by a process that is known to have ended."""
+    rows = connection.execute(other_leases(connection.dialect.name, lease_id)).mappings()
+    return [row["lease_id"] for row in rows if row["expired"] or Holder.of_row(row).known_dead()]
+
+
+def ready_runs(
+    connection: sa.Connection, workflows: Sequence[str], limit: int, suspects: int | None
+) -> list[sa.Row[Any]]:
+    """The rows of runs that nobody drives and that can go on, locked; those that others lock are left to them."""
+    dialect = connection.dialect.name
+    rows: dict[int, sa.Row[Any]] = {}
+
+    def add(query: sa.Select[Any]) -> None:
+        locked = query.limit(limit - len(rows)).with_for_update(skip_locked=True)
+        rows.update((row.run_no, row) for row in connection.execute(locked))
+
+    # Each by itself, since only so the index gives them in order. Any of them may be the first.
+    for workflow in random.sample(workflows, len(workflows)):
+        if len(rows) < limit:
+            add(sa.select(runs).where(can_go_on(dialect, [workflow], suspects)).order_by(runs.c.wake))
+    if len(rows) < limit:
+        mailed = sa.select(inbox.c.run_no).where(has_mail(dialect, workflows)).correlate(None)
+        add(sa.select(runs).where(runs.c.run_no.in_(mailed), runs.c.owner.is_(None)))
+    return _within(suspects, list(rows.values()))
+
+
+def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
+    """No more suspects than that."""
+    if suspects is None:
+        return rows
+    kept = [row for row in rows if row.crashes >= SUSPECT][:suspects]
+    return [row for row in rows if row.crashes < SUSPECT or row in kept]
+
+
+def poll(connection: sa.Connection, lease_id: int | None, workflows: Sequence[str], watched: Sequence[str]) -> Poll:
+    """See `CheckpointStore.poll`."""
+    dialect = connection.dialect.name
+    ready = bool(workflows) and (
+        _exists(connection, can_go_on(dialect, workflows, None))
+        or _exists(connection, has_mail(dialect, workflows))
+        or bool(dead_leases(connection, lease_id))
+    )
+    mail: dict[str, list[Mail]] = {}
+    if lease_id is not None:
+        letters = (
+            sa.select(runs.c.run_id, inbox)
+            .where(inbox.c.run_no == runs.c.run_no, runs.c.owner == lease_id)
+            .order_by(inbox.c.mail_id)
+            .limit(_LETTERS)
+        )
+        for each in connection.execute(letters):
+            mail.setdefault(each.run_id, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
+    statuses: dict[str, RunStatus] = {}
+    for start in range(0, len(watched), _LETTERS):
+        chunk = watched[start : start + _LETTERS]
+        rows = connection.execute(sa.select(runs.c.run_id, runs.c.status).where(runs.c.run_id.in_(chunk)))
+        statuses.update((row.run_id, STATUS_OF_CODE[row.status]) for row in rows)
+    return Poll(ready, mail, statuses)
+
+
+def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
+    return connection.execute(sa.select(sa.literal_column("1")).where(condition).limit(1)).first() is not None
 
 
 def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # The Alembic revision that this code needs, and where a database says which one it has.
-HEAD = "0001"
+HEAD = "0002"
 VERSION_TABLE = "blazen_version"
 
 # `format` of a payload that is stored as it is.
@@ -77,6 +77,11 @@ runs = sa.Table(
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
     sa.Column("error", sa.Text, nullable=True),
+    # When a worker may take it; NULL while it is driven, paused or ended, and while only mail can wake it.
+    sa.Column("wake", sa.BigInteger, nullable=True),
+    sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"),  # nobody takes it before that
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),  # of its drivers, since its last step
+    sa.Index(None, "workflow", "wake"),
     sa.Index(None, "created", "run_no"),
     sa.Index(None, "status", "updated"),
     sqlite_autoincrement=True,

@@ -8,6 +8,7 @@ import attrs
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.ownership import wake_when_given_back
 from blazen_trio._stores.sql.schema import blob, history, inbox, inbox_key, journal, lease, runs, snapshot
 
 if TYPE_CHECKING:
@@ -75,7 +76,17 @@ class Statements:
         self.add_key = insert_missing(inbox_key, "run_no", "key")
         self.add_mail = insert_numbered(inbox, inbox.c.mail_id, "run_no", "kind", "key", "format", "data")
         self.add_run = insert_numbered(
-            runs, runs.c.run_no, "run_id", "workflow", "version", "status", "owner", "created", "updated", "error"
+            runs,
+            runs.c.run_no,
+            "run_id",
+            "workflow",
+            "version",
+            "status",
+            "owner",
+            "created",
+            "updated",
+            "error",
+            "wake",
         )
         self._compile_row(dialect)
         self._compile_fold(dialect)
@@ -90,7 +101,9 @@ class Statements:
     def _compile_row(self, dialect: Dialect) -> None:
         """What finds and changes a run's row, and takes its mail."""
         of_run = runs.c.run_no == sa.bindparam("the_run")
-        self.find_run = _compile(sa.select(runs.c.run_no).where(runs.c.run_id == sa.bindparam("id")), ("id",), dialect)
+        self.find_run = _compile(
+            sa.select(runs.c.run_no, runs.c.status).where(runs.c.run_id == sa.bindparam("id")), ("id",), dialect
+        )
         self.set_status = _compile(
             sa.update(runs).where(of_run),
             ("status", "error", "updated", "the_run"),
@@ -99,9 +112,21 @@ class Statements:
         )
         self.set_version = _compile(sa.update(runs).where(of_run), ("version", "the_run"), dialect, ("version",))
         self.give_back = _compile(
-            sa.update(runs).where(of_run, runs.c.owner == sa.bindparam("me")).values(owner=sa.null()),
-            ("the_run", "me"),
+            sa.update(runs)
+            .where(of_run, runs.c.owner == sa.bindparam("me"))
+            .values(
+                owner=sa.null(),
+                wake=wake_when_given_back(dialect.name, sa.bindparam("its_wake", type_=sa.BigInteger())),
+                hold=sa.bindparam("its_hold", type_=sa.BigInteger()),
+            ),
+            ("its_wake", "its_hold", "the_run", "me"),
             dialect,
+        )
+        self.clear_crashes = _compile(
+            sa.update(runs).where(of_run).values(crashes=sa.literal_column("0")), ("the_run",), dialect
+        )
+        self.drop_mail = _compile(
+            sa.delete(inbox).where(inbox.c.run_no == sa.bindparam("the_run")), ("the_run",), dialect
         )
         self.take_mail = _compile(
             sa.delete(inbox).where(inbox.c.mail_id == sa.bindparam("mail"), inbox.c.run_no == sa.bindparam("the_run")),

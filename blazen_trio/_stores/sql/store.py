@@ -20,10 +20,10 @@ from blazen_trio._stores.sql.writer import Writer
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from blazen_trio._state.status import RunStatus
-    from blazen_trio._stores.protocol import Commit, Mail, NewRun, RunInfo, StoredRun
+    from blazen_trio._stores.protocol import Commit, Mail, NewRun, Poll, RunInfo, StoredRun
 
 __all__ = ["SqlStore", "StoreStatistics", "open_sql_store"]
 
@@ -61,14 +61,26 @@ class SqlStore(StoreQueries):
         self._writer = writer
         self._readers = trio.CapacityLimiter(_READERS)
 
-    async def create(self, run: NewRun, first: Commit) -> None:
+    async def create(self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None) -> None:
         """See `CheckpointStore.create`."""
-        await self._submit(jobs.Create(run, first))
+        job = jobs.Create(run, first)
+        await (self._submit(job) if connection is None else self._write_with(connection, job))
 
     async def claim(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.claim`."""
         stored: StoredRun = await self._submit(jobs.Claim(run_id, self._batches.driven))
         return stored
+
+    async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
+        """See `CheckpointStore.take`."""
+        arguments.check_limit(limit)
+        taken: list[StoredRun] = await self._submit(jobs.Take(workflows, limit, suspects))
+        return taken
+
+    async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
+        """See `CheckpointStore.poll`."""
+        lease_id = self._batches.lease_id
+        return await self._read(lambda connection: queries.poll(connection, lease_id, workflows, list(watched)))
 
     async def commit(self, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
@@ -82,23 +94,28 @@ class SqlStore(StoreQueries):
         driven.released = commit.release
         await self._writer.submit(jobs.Append(driven, commit))
 
-    async def release(self, run_id: str) -> None:
+    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
         """See `CheckpointStore.release`."""
         driven = self._batches.driven.get(run_id)
         if driven is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
             driven.released = True
-            await self._writer.submit(jobs.Release(driven))
+            await self._writer.submit(jobs.Release(driven, wake, hold))
 
-    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None) -> Mail | None:
+    async def post(
+        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: sa.Connection | None = None
+    ) -> Mail | None:
         """See `CheckpointStore.post`."""
-        mail: Mail | None = await self._submit(jobs.Post(run_id, kind, data, key))
+        job = jobs.Post(run_id, kind, data, key)
+        mail: Mail | None = await (self._submit(job) if connection is None else self._write_with(connection, job))
         return mail
 
     async def load(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.load`."""
-        return await self._read(lambda connection: queries.load_run(connection, queries.find_run(connection, run_id)))
+        return await self._read(
+            lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])[0]
+        )
 
     async def list_runs(
         self,
@@ -152,6 +169,31 @@ class SqlStore(StoreQueries):
         """Have a job written; cancelled only before it is handed over."""
         await trio.lowlevel.checkpoint_if_cancelled()
         return await self._writer.submit(job)
+
+    async def _write_with(self, connection: sa.Connection, job: jobs.Job) -> Any:
+        """Do a job in its caller's own transaction: it is on disk when, and if, they commit."""
+        if not isinstance(connection, sa.Connection):
+            msg = f"connection={connection!r:.80}: a sqlalchemy.Connection to the database of this store"  # type: ignore[unreachable]
+            raise TypeError(msg)
+        theirs, ours = connection.engine.url, self._engine.url
+        if (theirs.get_backend_name(), theirs.database) != (ours.get_backend_name(), ours.database):
+            msg = f"connection= is one to {theirs!r}: this store is in {ours!r}"
+            raise ValueError(msg)
+        if not connection.in_transaction():
+            msg = "connection= has no transaction: this is for what is to be committed together with your own rows"
+            raise ValueError(msg)
+
+        def write() -> Any:
+            with contextlib.closing(connection.connection.cursor()) as cursor:
+                transaction = self._batches.transaction(connection, cursor, lease_id=None)
+                try:
+                    result = job.apply(transaction)
+                    transaction.finish()
+                except connection.dialect.loaded_dbapi.Error as error:
+                    raise job.failed(error) from error
+                return result
+
+        return await trio.to_thread.run_sync(write, limiter=self._readers)
 
     async def _read(self, query: Callable[[sa.Connection], T]) -> T:
         """Run a query in a thread, in one transaction that reads as of one moment."""

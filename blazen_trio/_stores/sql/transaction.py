@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.leases import Holder
+from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.queries import micros
-from blazen_trio._stores.sql.schema import PART_SIZE, PLAIN, STATUS_CODES, lease, runs
+from blazen_trio._stores.sql.schema import PART_SIZE, PLAIN, STATUS_CODES, lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +53,7 @@ class Transaction:
         self._number = number
         self._lease_ttl = lease_ttl
         self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
+        self._given_back: list[tuple[Any, ...]] = []
 
     @property
     def dialect(self) -> str:
@@ -103,14 +106,14 @@ class Transaction:
             unchanged = (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.expires == row["expires"])
             if self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
                 return str(holder)
-        self.connection.execute(sa.update(runs).where(runs.c.owner == lease_id).values(owner=None))
+        self.connection.execute(of_the_lease(self.dialect, lease_id, crashed=True))
         return None
 
-    def find(self, run_id: str) -> int | None:
-        """The number of this run, if there is one."""
+    def find(self, run_id: str) -> tuple[int, int] | None:
+        """The number of this run and its status (as it is stored), if there is one."""
         self._sql.find_run.execute(self._cursor, (run_id,))
         row = self._cursor.fetchone()
-        return None if row is None else int(row[0])
+        return None if row is None else (int(row[0]), int(row[1]))
 
     def add_run(self, *values: Any) -> int:
         """Write a run's row, and tell its number."""
@@ -124,9 +127,9 @@ class Transaction:
         self._sql.add_mail.execute(self._cursor, (run_no, kind, key, PLAIN, data))
         return dialects.insert_id(self._cursor, self.dialect)
 
-    def give_back(self, run_no: int, lease_id: int) -> None:
-        """Nobody drives this run then, if this lease did."""
-        self._gather(self._sql.give_back, (run_no, lease_id))
+    def give_back(self, run_no: int, lease_id: int, wake: int | None = None, hold: int = 0) -> None:
+        """Nobody drives this run then, if this lease did. Last of all in the transaction, since the run's status counts."""
+        self._given_back.append((wake, hold, run_no, lease_id))
 
     def append(self, run_no: int, commit: Commit) -> None:
         """Gather what a commit appends to a run."""
@@ -155,12 +158,25 @@ class Transaction:
             self._gather(self._sql.set_version, (commit.version, run_no))
         if commit.release and self.lease_id is not None:
             self.give_back(run_no, self.lease_id)
+        if commit.status is RunStatus.COMPLETED:
+            # Nobody will ever take what came too late; a run that failed may be tried again.
+            self._gather(self._sql.drop_mail, (run_no,))
+
+    def clear_crashes(self, run_no: int) -> None:
+        """Gather that the run has got further since its drivers crashed."""
+        self._gather(self._sql.clear_crashes, (run_no,))
 
     def flush(self) -> None:
         """Write what was gathered, one statement for all rows of a kind."""
         for statement, rows in self._gathered.items():
             statement.execute_many(self._cursor, rows)
         self._gathered.clear()
+
+    def finish(self) -> None:
+        """Write all that is left; nothing may follow."""
+        self.flush()
+        if self._given_back:
+            self._sql.give_back.execute_many(self._cursor, self._given_back)
 
     def _gather(self, statement: Statement, row: tuple[Any, ...]) -> None:
         rows = self._gathered.get(statement)

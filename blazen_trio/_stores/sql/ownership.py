@@ -1,0 +1,67 @@
+"""Who may drive a run that nobody drives, in SQL: when it is looked at again, and by whom it is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.protocol import SUSPECT
+from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.schema import STATUS_CODES, inbox, lease, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["can_go_on", "has_mail", "of_the_lease", "other_leases", "wake_when_given_back"]
+
+# Written out, since statements that are compiled once have no parameters but those of each use.
+_RUNNABLE: list[sa.ColumnElement[Any]] = [
+    sa.literal_column(str(STATUS_CODES[status])) for status in (RunStatus.QUEUED, RunStatus.RUNNING)
+]
+_TAKEN_BY_WORKERS = [*_RUNNABLE, sa.literal_column(str(STATUS_CODES[RunStatus.WAITING]))]
+_INSTANT = sa.BigInteger()
+
+
+def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The `wake` of a run that is given back as it should be: at once where it is runnable, never where it is paused or has
+    ended, and where it waits at `wake` (or NULL).
+    """
+    otherwise = sa.case((runs.c.status.in_(_RUNNABLE), dialects.now(dialect)), else_=sa.null())
+    waking = sa.func.coalesce(sa.cast(wake, _INSTANT), otherwise)
+    return sa.case((runs.c.status.in_(_TAKEN_BY_WORKERS), waking), else_=sa.null())
+
+
+def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
+    """Give all runs of a lease back; what they wait for is not known here, so a worker is to look."""
+    now = dialects.now(dialect)
+    wake = sa.case((runs.c.status.in_(_TAKEN_BY_WORKERS), now), else_=sa.null())
+    values: dict[str, Any] = {"owner": None, "wake": wake}
+    if crashed:
+        values["crashes"] = runs.c.crashes + sa.case((runs.c.status.in_(_RUNNABLE), 1), else_=0)
+    return sa.update(runs).where(runs.c.owner == lease_id).values(values)
+
+
+def can_go_on(dialect: str, workflows: Sequence[str], suspects: int | None) -> sa.ColumnElement[bool]:
+    """A run whose time has come. By the index of `workflow` and `wake`, in which only runs are that wait for a time."""
+    found = runs.c.workflow.in_(workflows) & (runs.c.wake <= dialects.now(dialect))
+    return found if suspects is None or suspects > 0 else found & (runs.c.crashes < SUSPECT)
+
+
+def has_mail(dialect: str, workflows: Sequence[str]) -> sa.ColumnElement[bool]:
+    """A run that waits and has mail, in a query that joins the inbox: so it costs as much as there is mail."""
+    return (
+        (inbox.c.run_no == runs.c.run_no)
+        & runs.c.owner.is_(None)
+        & runs.c.workflow.in_(workflows)
+        & runs.c.status.in_(_TAKEN_BY_WORKERS)
+        & (runs.c.hold <= dialects.now(dialect))
+    )
+
+
+def other_leases(dialect: str, lease_id: int | None) -> sa.Select[Any]:
+    """The leases of others that were not declared dead, and whether each has expired."""
+    expired = (lease.c.expires < dialects.now(dialect)).label("expired")
+    found = sa.select(lease, expired).where(lease.c.state == 1)
+    return found if lease_id is None else found.where(lease.c.lease_id != lease_id)
