@@ -25,7 +25,9 @@ from blazen_trio._stores.memory import MemoryStore
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import CheckpointStore, RunInfo
 from blazen_trio._surface.context import Context
+from blazen_trio._surface.opening_runtime import open_runtime
 from blazen_trio._surface.run import Run
+from blazen_trio._surface.runtime import Runtime, RuntimeStatistics
 from blazen_trio._surface.workflow import Workflow
 from blazen_trio.errors import (
     IncompatibleRunError,
@@ -33,6 +35,7 @@ from blazen_trio.errors import (
     InputResponseError,
     NoHandlerError,
     RunCancelledError,
+    RunCrashedError,
     RunExistsError,
     RunFinishedError,
     RunLockedError,
@@ -76,6 +79,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "RunCancelledError",
+    "RunCrashedError",
     "RunExistsError",
     "RunFinishedError",
     "RunInfo",
@@ -85,6 +89,8 @@ __all__ = [
     "RunStalledError",
     "RunStatus",
     "RunTimeoutError",
+    "Runtime",
+    "RuntimeStatistics",
     "SchemaError",
     "SerializationError",
     "Snapshot",
@@ -101,6 +107,7 @@ __all__ = [
     "Workflow",
     "WorkflowError",
     "WorkflowValidationError",
+    "open_runtime",
     "open_store",
     "step",
 ]

@@ -17,6 +17,7 @@ __all__ = [
     "InputResponseError",
     "NoHandlerError",
     "RunCancelledError",
+    "RunCrashedError",
     "RunExistsError",
     "RunFinishedError",
     "RunLockedError",
@@ -180,6 +181,18 @@ class RunCancelledError(WorkflowError):
     def __init__(self, message: str, *, run_id: str | None = None, reason: str | None = None) -> None:
         super().__init__(message, run_id=run_id)
         self.reason = reason
+
+
+class RunCrashedError(WorkflowError):
+    """The run was set aside: process after process that drove it died, and no step of it was committed in between.
+
+    Attributes:
+        crashes: How many did.
+    """
+
+    def __init__(self, message: str, *, run_id: str | None = None, crashes: int) -> None:
+        super().__init__(message, run_id=run_id)
+        self.crashes = crashes
 
 
 class RunStalledError(WorkflowError):

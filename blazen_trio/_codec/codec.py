@@ -10,7 +10,14 @@ import orjson
 from blazen_trio._codec import converter, values
 from blazen_trio._codec.classes import event_wire, load_event
 from blazen_trio._codec.names import Misfit, Names, current
-from blazen_trio._definitions.events import DynamicEvent
+from blazen_trio._definitions.events import (
+    DynamicEvent,
+    InputRequestEvent,
+    InputResponseEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
 from blazen_trio._state.model import Payload
 from blazen_trio.errors import SerializationError
 
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._definitions.events import Event
 
-__all__ = ["LARGE", "PLAIN", "Codec", "payload_of"]
+__all__ = ["ENGINE", "LARGE", "PLAIN", "Codec", "payload_of"]
 
 LARGE: Final = 32 * 1024
 """From so many bytes on a payload is stored once, apart from what refers to it."""
@@ -41,10 +48,13 @@ class Codec:
     Args:
         event_types: The workflow's event classes by `event_type`.
         value_types: The attrs classes, dataclasses and enums that it knows besides, by class name.
+        closed: Whether what it does not know is refused where it can't be told from something else.
     """
 
-    def __init__(self, event_types: Mapping[str, type[Event]], value_types: Mapping[str, type]) -> None:
-        known = bool(event_types or value_types)
+    def __init__(
+        self, event_types: Mapping[str, type[Event]], value_types: Mapping[str, type], *, closed: bool = True
+    ) -> None:
+        known = closed and bool(event_types or value_types)
         self._values = Names(event_types, value_types, closed=known)
         self._events = Names(event_types, value_types, closed=known, strict=known)
         self._heads: dict[type[Event], tuple[Callable[[Any], Any], bytes, bytes]] = {}
@@ -171,3 +181,10 @@ def _error(verb: str, what: str, subject: str, reason: str, path: str) -> Serial
 
 PLAIN: Final = Codec({}, {})
 """Knows no class: events come back as `DynamicEvent`, attrs objects and enum members as `DynamicValue`."""
+
+ENGINE: Final = Codec(
+    {cls.event_type: cls for cls in (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)},
+    {},
+    closed=False,
+)
+"""Knows the engine's own events, and otherwise no class either."""

@@ -21,7 +21,7 @@ import trio
 
 from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
-from blazen_trio._dispatch.mail import pack_event
+from blazen_trio._dispatch.mail import MailDesk
 from blazen_trio._dispatch.ready import ReadyQueue
 from blazen_trio._dispatch.rests import Rests
 from blazen_trio._dispatch.timers import Timers
@@ -48,6 +48,9 @@ __all__ = ["Dispatcher"]
 
 _FLUSH_SECONDS: Final = 5.0
 """How long a run that is cancelled from outside may take to write what is committed and give its lease back."""
+
+_AFTER_FAILURE: Final = 1.0
+"""Seconds for which no worker takes a run that the engine could not go on with."""
 
 _DUE_PER_TURN: Final = 32
 """Due events routed between two checkpoints."""
@@ -81,6 +84,14 @@ class Dispatcher:
     """Nobody is there any more to answer or unpause: don't wait for it."""
     abandoned: bool = False
     """The block that held the run has ended: somebody else, later, may send what it waits for."""
+    dismissed: bool = False
+    """The run is to leave this process as soon as it rests, whatever it waits for; somebody takes it up when that comes."""
+    draining: bool = False
+    """No new step may start, and once those in flight have ended the run leaves this process; somebody else goes on with it."""
+    closing: bool = False
+    """This process is writing down what is committed and giving the run back: nothing may be decided any more."""
+    rest_began: float = 0.0
+    """When the present rest began, on Trio's clock."""
     parked: bool = False
     """The run waits for something from outside or for a time, and that is on disk."""
     paused: bool = False
@@ -120,6 +131,7 @@ class Dispatcher:
         self.rests = Rests(self)
         self.endings = Endings(self)
         self.inputs = InputDesk(self, input_handler)
+        self.mail = MailDesk(self)
         self.task_context = contextvars.copy_context()
         self.scope: trio.CancelScope | None = None
         """The period's, while there is one."""
@@ -186,6 +198,25 @@ class Dispatcher:
             self.scope.cancel(reason=reason)
         self.wake()
 
+    def cancel(self, reason: str | None) -> None:
+        """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that is
+        being cancelled, or has ended.
+        """
+        if not (self.over or self.detached or self.cancel_reason is not None):
+            self.cancel_reason = (reason,)
+            self.parked = self.paused = False
+            self.stop_period("the run was cancelled")
+
+    def dismiss(self) -> None:
+        """Leave this process once the run rests."""
+        self.dismissed = True
+        self.wake()
+
+    def drain(self) -> None:
+        """Leave this process once the steps in flight have ended."""
+        self.draining = True
+        self.wake()
+
     def crash(self, failure: BaseException) -> None:
         """The engine can't go on with the run."""
         if self.failure is None:
@@ -199,8 +230,7 @@ class Dispatcher:
                 return False, None
             self._keys.add(key)
             return True, None
-        mail = await self.journal.store.post(self.state.run_id, "event", pack_event(self.codec, event), key=key)
-        return mail is not None, None if mail is None else mail.id
+        return await self.mail.post_with_key(event, key)
 
     # Driving
 
@@ -260,6 +290,8 @@ class Dispatcher:
             elif self.held:
                 if not await self.rests.pause():
                     return
+            elif self.draining:
+                return
             elif len(self.ready):
                 await self._period()
             elif not await self.rests.rest():
@@ -269,6 +301,7 @@ class Dispatcher:
 
     async def _leave(self) -> None:
         """Write what is committed and give the run back, also when cancelled; then tell everybody."""
+        self.closing = True
         if self.journal is not None:
             with trio.CancelScope(shield=True) as shield:
                 shield.deadline = trio.current_time() + _FLUSH_SECONDS
@@ -277,7 +310,9 @@ class Dispatcher:
                         await self.journal.settle()
                     if not self.over or self.failure is not None:
                         wake = self.timers.due if self.state.status is RunStatus.WAITING else None
-                        await self.journal.store.release(self.state.run_id, wake=wake)
+                        # What failed here may fail again at once; others, or a little later we, may do better.
+                        hold = None if self.failure is None else self.clock.now() + _AFTER_FAILURE
+                        await self.journal.store.release(self.state.run_id, wake=wake, hold=hold)
                 except Exception as failure:  # noqa: BLE001
                     self.failure = self.failure or failure
         stop = self.state.stop if self.failure is None else None

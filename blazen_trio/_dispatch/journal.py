@@ -70,6 +70,8 @@ class Journal:
         self._standstill = standstill
         self._pending: Commit | None = None
         """What is recorded and not handed over yet."""
+        self.requests: list[int] = []
+        """The rows of the inbox that asked for the pause or the cancellation that is under way: taken by its entry."""
         self._stored_blobs = set(blobs)
         self._behind = 0
         self._snapshot_size = snapshot_size
@@ -101,6 +103,9 @@ class Journal:
         if entry.status is not None:
             pending.status = entry.status
             pending.release = entry.status.ended
+            if self.requests and (entry.kind == "paused" or entry.status.ended):
+                pending.taken = [*pending.taken, *self.requests]
+                self.requests.clear()
         if entry.created is not None:
             pending.version = entry.created["workflow_version"]
         if self.durability == "exit":

@@ -27,11 +27,12 @@ class Rests:
         if d.state.status is not RunStatus.PAUSED:
             d.recorder.record("workflow_paused", d.clock.now(), error="manual")
             await self._change("paused", RunStatus.PAUSED)
+        d.rest_began = trio.current_time()
         d.paused = True
         d.notify()
         try:
             while d.held and d.cancel_reason is None and not d.over:
-                if d.leaving or d.failure is not None:
+                if d.leaving or d.dismissed or d.draining or d.failure is not None:
                     return False
                 await d.signalled.receive()
         finally:
@@ -61,8 +62,11 @@ class Rests:
                 await self._change("waiting", RunStatus.WAITING)
             if not self._idle():
                 return True
+            d.rest_began = trio.current_time()
             d.parked = True
             d.notify()
+            if d.dismissed:
+                return False
             if d.leaving and d.inputs.open_questions():
                 return False
             if d.leaving and not waiting and not state.questions:
@@ -89,7 +93,7 @@ class Rests:
 
     def _idle(self) -> bool:
         d = self._d
-        return not (d.over or d.held or d.cancel_reason or d.failure or len(d.ready))
+        return not (d.over or d.held or d.draining or d.cancel_reason or d.failure or len(d.ready))
 
     async def _change(self, kind: str, status: RunStatus) -> None:
         d = self._d

@@ -97,7 +97,7 @@ class Entry:
     error: StoredError | None = None
     epoch: int | None = None
     created: dict[str, Any] | None = None
-    """Of a `started` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
+    """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
     kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout."""
     asked: list[Question] | tuple[()] = ()
     """The questions that applying this opened. This and the next two are never stored."""
@@ -107,7 +107,7 @@ class Entry:
     def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
         self.seq = seq
         self.kind = kind
-        """`started`, `committed`, `completed`, `retried`, `handled` (a failure given to a StepFailedEvent step), `received`,
+        """`started`, `queued` (a run that somebody else is to begin), `committed`, `completed`, `retried`, `handled` (a failure given to a StepFailedEvent step), `received`,
         `answered`, `due`, `rejected`, `failed`, `timed_out`, `cancelled`, `paused`, `unpaused`, `waiting`, `woken`,
         `resumed`."""
         self.at = at

@@ -178,6 +178,7 @@ class MemoryStore(StoreQueries):
         self._make_free(kept)
         if kept.info.status is not RunStatus.COMPLETED:
             kept.drive(self._own_lease())
+            kept.crashes = 0
         stored = kept.stored()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return stored
@@ -211,7 +212,7 @@ class MemoryStore(StoreQueries):
             for run_id, kept in self._runs.items()
             if kept.owner is self._lease and kept.inbox
         }
-        found = {run_id: self._runs[run_id].info.status for run_id in watched if run_id in self._runs}
+        found = {run_id: self._runs[run_id].info for run_id in watched if run_id in self._runs}
         return Poll(ready, mail, found)
 
     async def commit(self, commit: Commit) -> None:

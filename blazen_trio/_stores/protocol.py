@@ -162,12 +162,12 @@ class Poll:
     Attributes:
         ready: Whether `take` would have something to take.
         mail: What nobody has taken yet, of the runs that this opening drives, by run id, in order of its ids.
-        watched: The status of each watched run that there is.
+        watched: The line of each watched run that there is.
     """
 
     ready: bool
     mail: Mapping[str, Sequence[Mail]]
-    watched: Mapping[str, RunStatus]
+    watched: Mapping[str, RunInfo]
 
 
 class CheckpointStore(Protocol):
@@ -196,7 +196,8 @@ class CheckpointStore(Protocol):
     async def claim(self, run_id: str) -> StoredRun:
         """Make this opening the run's driver, and read all of it. A completed run is read and not claimed.
 
-        Takes over from an opening that is known to be dead: that declares the whole of its lease dead.
+        Takes over from an opening that is known to be dead: that declares the whole of its lease dead. The run's crashes are
+        forgotten: somebody wants this very run to go on.
 
         Raises:
             RunNotFoundError: There is none.

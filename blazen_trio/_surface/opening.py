@@ -16,12 +16,11 @@ from blazen_trio._codec.snapshot import iter_state, large_values
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.dispatcher import Dispatcher
 from blazen_trio._dispatch.journal import Journal
-from blazen_trio._dispatch.mail import take_mail
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state.machine import Machine, Moment, begin, misfits
-from blazen_trio._state.model import Payload
+from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.clock import wall_clock
@@ -30,6 +29,7 @@ from blazen_trio._surface.context import Context
 from blazen_trio.errors import (
     IncompatibleRunError,
     InputResponseError,
+    NoHandlerError,
     RunNotFoundError,
     StaleRunError,
     StoreError,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.routing import Routing
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
-__all__ = ["Options", "new_run_id", "open_new", "open_snapshot", "open_stored"]
+__all__ = ["Options", "new_run_id", "open_claimed", "open_new", "open_snapshot", "open_stored"]
 
 _FROM_RUN: Any = object()
 _GIVE_BACK_SECONDS: Final = 5.0
@@ -129,12 +129,24 @@ async def open_stored(options: Options, run_id: str) -> Dispatcher:
     assert store is not None
     stored = await store.claim(run_id)
     try:
-        state = fold(stored, options.codec)
-        _check_fit(options.definition, state)
-        return await _go_on(options, state, stored)
+        return await open_claimed(options, stored)
     except BaseException:
         await _give_back(store, run_id)  # noqa: ASYNC102  # shields itself
         raise
+
+
+async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int | None = None) -> Dispatcher:
+    """A stored run that is driven here already. If this raises, the run is still to be given back.
+
+    Args:
+        options: How to drive it.
+        stored: All of it.
+        max_crashes: Given where nobody asked for this very run: it heeds a pause in its inbox, and ends as failed if its drivers
+            have crashed so often.
+    """
+    state = fold(stored, options.codec)
+    _check_fit(options.definition, state)
+    return await _go_on(options, state, stored, max_crashes=max_crashes)
 
 
 async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> Dispatcher:
@@ -191,6 +203,7 @@ async def _go_on(
     answer: InputResponseEvent | None = None,
     *,
     known: bool = False,
+    max_crashes: int | None = None,
 ) -> Dispatcher:
     """Make a run that exists ready: a new epoch, its mail taken, all that on disk."""
     definition = options.definition
@@ -210,8 +223,11 @@ async def _go_on(
         elapsed, timeout = 0.0, options.timeout
     elif state.status is RunStatus.TIMED_OUT:
         elapsed = 0.0
+    elif not state.workflow_version:
+        timeout = definition.timeout  # queued by somebody who did not have the workflow
     moment = Moment(wall_clock().now(), elapsed)
-    recorder.record("workflow_resumed", moment.at)
+    begins = all(record.kind != "workflow_started" for record in recorder.records)
+    recorder.record("workflow_started" if begins else "workflow_resumed", moment.at)
     entry = machine.resumed(timeout, moment)
     dispatcher.restart(elapsed)
     journal = dispatcher.journal
@@ -222,12 +238,41 @@ async def _go_on(
         entry = machine.answered(answer, dispatcher.encode, moment)
         if journal is not None:
             journal.record(entry)
-    if stored is not None:
-        take_mail(dispatcher, stored.inbox)
+    if begins:
+        _route_input(dispatcher, moment)
+    if stored is not None and max_crashes is not None and stored.crashes >= max_crashes:
+        _set_aside(dispatcher, stored.crashes)
+    if stored is not None and not dispatcher.over:
+        dispatcher.mail.take_up(stored.inbox, pauses=max_crashes is not None)
     if journal is not None:
         await journal.settle()
     dispatcher.take_up()
     return dispatcher
+
+
+def _route_input(dispatcher: Dispatcher, moment: Moment) -> None:
+    """Route the start event of a run that was queued; its sender may not have known what the workflow starts with."""
+    for delayed in list(dispatcher.state.delayed.values()):
+        if dispatcher.definition.can_emit_start(delayed.event):
+            entry = dispatcher.machine.due(delayed, moment)
+            if dispatcher.journal is not None:
+                dispatcher.journal.record(entry)
+        else:
+            try:
+                dispatcher.definition.start_event(delayed.event)
+            except NoHandlerError as refusal:
+                error = StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,))
+                dispatcher.endings.fail(error, refusal)
+
+
+def _set_aside(dispatcher: Dispatcher, crashes: int) -> None:
+    """End a run that has taken its drivers down again and again."""
+    undone = sorted({delivery.step for delivery in dispatcher.state.deliveries.values()})
+    message = (
+        f"run {dispatcher.state.run_id!r} is set aside: its driver has died {crashes} times since a step of it was last "
+        f"committed; undone are {', '.join(undone) or 'no steps'}. Look for what kills the process; resume_from tries again"
+    )
+    dispatcher.endings.fail(StoredError("RunCrashedError", message, attempts=crashes), None)
 
 
 def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:

@@ -11,7 +11,7 @@ from blazen_trio._definitions.events import StopEvent
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._state.model import RunState
 
 __all__ = ["bare", "ended_error", "engine_error", "result_of"]
 
@@ -21,9 +21,8 @@ def result_of(stop: Any) -> Any:
     return stop.result if type(stop) is StopEvent else stop
 
 
-def ended_error(dispatcher: Dispatcher) -> errors.WorkflowError:
+def ended_error(state: RunState, cause: BaseException | None = None) -> errors.WorkflowError:
     """Why a run that has failed, timed out or been cancelled did: a new exception, with the step's own as its cause."""
-    state = dispatcher.state
     stored = state.error
     assert stored is not None, "a run that has no result has an error"
     run_id = state.run_id
@@ -36,6 +35,11 @@ def ended_error(dispatcher: Dispatcher) -> errors.WorkflowError:
         error = errors.RunTimeoutError(stored.message, run_id=run_id, timeout=timeout, active_steps=stored.details)
     elif stored.kind == "RunStalledError":
         error = errors.RunStalledError(stored.message, run_id=run_id, half_collected=stored.details)
+    elif stored.kind == "RunCrashedError":
+        error = errors.RunCrashedError(stored.message, run_id=run_id, crashes=stored.attempts)
+    elif stored.kind == "NoHandlerError":
+        event_type = stored.details[0] if stored.details else ""
+        error = errors.NoHandlerError(stored.message, run_id=run_id, event_type=event_type)
     else:
         cls = _STEP_ERRORS.get(stored.kind, errors.StepFailedError)
         error = cls(
@@ -45,7 +49,7 @@ def ended_error(dispatcher: Dispatcher) -> errors.WorkflowError:
             attempts=stored.attempts,
             error_type=stored.error_type,
         )
-    error.__cause__ = dispatcher.cause
+    error.__cause__ = cause
     return error
 
 

@@ -99,7 +99,7 @@ class Run:
         if d.state.status is RunStatus.COMPLETED:
             return None
         if d.over:
-            return ended_error(d)
+            return ended_error(d.state, d.cause)
         if d.state.status is RunStatus.PAUSED:
             return await self._paused_error()
         if questions := d.inputs.open_questions():
@@ -210,11 +210,24 @@ class Run:
         d = self._dispatcher
         if not d.machine.routing.targets(type(inner)).steps:
             raise d.machine.no_handler(inner)
-        taken = None
-        if key is not None:
-            accepted, taken = await d.post_with_key(event, key)
+        if key is None:
+            await self._route(event, inner, None)
+        else:
+            accepted, row = await d.post_with_key(event, key)
             if not accepted:
                 return False
+            try:
+                await self._route(event, inner, row)
+            except BaseException:
+                d.mail.done(row, taken=False)
+                raise
+            d.mail.done(row, taken=True)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return True
+
+    async def _route(self, event: Event | Delayed[Any], inner: Event, taken: int | None) -> None:
+        """Take an event in, and the row of the inbox that holds it, if one does."""
+        d = self._dispatcher
         await d.standstill.opened()
         self._check_alive("sent to")
         if isinstance(event, InputResponseEvent):
@@ -222,8 +235,6 @@ class Run:
         else:
             entry = d.machine.received(event, d.encode, d.moment())
             await self._acknowledged(d.settle(entry, "event_received", inner.event_type, taken))
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return True
 
     async def respond(self, response: Any) -> None:
         """Answer an open question.
@@ -269,9 +280,7 @@ class Run:
         if d.over or d.detached or d.cancel_reason is not None:
             return
         self._cancelled_here = True
-        d.cancel_reason = (None if reason is None else text_of(reason),)
-        d.parked = d.paused = False
-        d.stop_period("the run was cancelled")
+        d.cancel(None if reason is None else text_of(reason))
 
     async def _acknowledged(self, transition: Awaitable[None] | None = None) -> None:
         """Make a transition, and wait until it and all before it is on disk."""
@@ -292,15 +301,18 @@ class Run:
         if d.failure is not None:
             self._delivered = True
             raise engine_error(d.failure, self.run_id)
-        if not d.over and not d.detached:
+        if not d.over and not d.closing and not d.detached:
             return
         status = self.status
+        if not d.over:
+            msg = f"run {self.run_id!r} is not driven here any more: it can't be {what} through this handle"
+            raise RunFinishedError(msg, run_id=self.run_id, status=status)
         error = RunFinishedError(
             f"run {self.run_id!r} has ended ({status.value}): it can't be {what}", run_id=self.run_id, status=status
         )
-        if d.over and status is not RunStatus.COMPLETED:
+        if status is not RunStatus.COMPLETED:
             self._delivered = True
-            error.__cause__ = ended_error(d)
+            error.__cause__ = ended_error(d.state, d.cause)
         raise error
 
     # The end of the block

@@ -29,8 +29,9 @@ _OWN: Any = object()
 class Workflow(WorkflowDefinition):
     __doc__ = WorkflowDefinition.__doc__
 
-    _codec: Codec
-    _routing: Routing
+    codec: Codec
+    """What reads and writes the events and values of its runs. This and what follows are for the engine's own use."""
+    routing: Routing
 
     def __init__(
         self,
@@ -60,8 +61,8 @@ class Workflow(WorkflowDefinition):
             external=external,
             types=types,
         )
-        object.__setattr__(self, "_codec", Codec(self.event_types, self.value_types))
-        object.__setattr__(self, "_routing", Routing(self))
+        object.__setattr__(self, "codec", Codec(self.event_types, self.value_types))
+        object.__setattr__(self, "routing", Routing(self))
 
     def run(
         self,
@@ -94,7 +95,7 @@ class Workflow(WorkflowDefinition):
             check_id("run_id", run_id)
         if metadata is not None:
             check_metadata(metadata)
-        options = self._options(store, durability, timeout, input_handler)
+        options = self.options(store, durability, timeout, input_handler)
         begin = functools.partial(open_new, options, input, run_id, metadata or {})
         return RunStart(begin, f"run of workflow {self.name!r}")
 
@@ -122,7 +123,7 @@ class Workflow(WorkflowDefinition):
             StaleRunError: The store knows the run further on.
         """
         check_snapshot(snapshot)
-        options = self._options(store, durability, timeout, input_handler)
+        options = self.options(store, durability, timeout, input_handler)
         return RunStart(functools.partial(open_snapshot, options, snapshot), f"resumed run {snapshot.run_id!r}")
 
     def resume_with_input(
@@ -149,7 +150,7 @@ class Workflow(WorkflowDefinition):
             InputResponseError: No such question is open.
         """
         check_snapshot(snapshot)
-        options = self._options(store, durability, timeout, input_handler)
+        options = self.options(store, durability, timeout, input_handler)
         begin = functools.partial(open_snapshot, options, snapshot, response)
         return RunStart(begin, f"resumed run {snapshot.run_id!r}")
 
@@ -179,18 +180,19 @@ class Workflow(WorkflowDefinition):
         """
         check_id("run_id", run_id)
         check_store(store)
-        options = self._options(store, durability, timeout, input_handler)
+        options = self.options(store, durability, timeout, input_handler)
         return RunStart(functools.partial(open_stored, options, run_id), f"resumed run {run_id!r}")
 
-    def _options(
+    def options(
         self, store: CheckpointStore | None, durability: str | None, timeout: float | None, handler: InputHandler | None
     ) -> Options:
+        """How a run of it is driven."""
         check_driving(durability, None if timeout is _KEEP else timeout, None if handler is _OWN else handler)
         if store is not None:
             check_store(store)
         return Options(
-            self._routing,
-            self._codec,
+            self.routing,
+            self.codec,
             store,
             durability or self.durability,
             timeout,

@@ -83,8 +83,8 @@ async def _check_poll(store: CheckpointStore) -> None:
     found = await store.poll([], ["run", "other", "unknown"])
     mail = {run_id: list(rows) for run_id, rows in found.mail.items()}
     expect("a poll tells the mail of the runs that are driven here", mail, {"run": [first, second]})
-    watched = {"run": RunStatus.RUNNING, "other": RunStatus.RUNNING}
-    expect("a poll tells the status of what is watched, if there is such a run", {**found.watched}, watched)
+    watched = {run_id: await store.get_run(run_id) for run_id in ("run", "other")}
+    expect("a poll tells the line of what is watched, if there is such a run", {**found.watched}, watched)
     expect("nothing is ready for who asks for no workflow", found.ready, False)
     expect("looking changes nothing", await _taken(store), ["other"])
 

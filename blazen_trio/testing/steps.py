@@ -81,7 +81,7 @@ async def try_step(
     await trio.lowlevel.checkpoint()
     definition = _find(workflow, step)
     given = _check_accepted(definition, event)
-    codec: Codec = workflow._codec  # noqa: SLF001
+    codec: Codec = workflow.codec
     machine = _begin(workflow, codec, state or {}, metadata or {})
     delivery = _deliver(machine, definition, given)
     published = _Published()
@@ -146,7 +146,7 @@ def _check_accepted(step: StepDefinition, event: Any) -> Event | tuple[Event, ..
 def _begin(workflow: Workflow, codec: Codec, state: Mapping[str, Any], metadata: Mapping[str, Any]) -> Machine:
     """A run that has begun, with this state."""
     machine, _ = begin(
-        workflow._routing,  # noqa: SLF001
+        workflow.routing,
         "trial",
         StartEvent(),
         codec.encode_value(dict(metadata), "metadata"),

@@ -196,10 +196,8 @@ class Claim(Job):
         _make_free(transaction, row, self._driven)
         owner = transaction.take_lease()
         free = (runs.c.run_no == row.run_no) & (runs.c.owner.is_(None) | (runs.c.owner == owner))
-        if (
-            transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": owner})).rowcount
-            != 1
-        ):
+        claimed = sa.update(runs).where(free).values({**_DRIVEN, "owner": owner, "crashes": 0})
+        if transaction.connection.execute(claimed).rowcount != 1:
             raise arguments.in_use(self.run_id, "another process, which was faster")
         return _drive(transaction, [row], owner)[0]
 

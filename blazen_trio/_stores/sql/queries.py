@@ -178,12 +178,12 @@ def poll(connection: sa.Connection, lease_id: int | None, workflows: Sequence[st
         )
         for each in connection.execute(letters):
             mail.setdefault(each.run_id, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
-    statuses: dict[str, RunStatus] = {}
+    lines: dict[str, RunInfo] = {}
     for start in range(0, len(watched), _LETTERS):
         chunk = watched[start : start + _LETTERS]
-        rows = connection.execute(sa.select(runs.c.run_id, runs.c.status).where(runs.c.run_id.in_(chunk)))
-        statuses.update((row.run_id, STATUS_OF_CODE[row.status]) for row in rows)
-    return Poll(ready, mail, statuses)
+        rows = connection.execute(sa.select(*_LINE).where(runs.c.run_id.in_(chunk)))
+        lines.update((row.run_id, _info(row)) for row in rows)
+    return Poll(ready, mail, lines)
 
 
 def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:

@@ -1,0 +1,60 @@
+"""The transitions of a run that nobody drives: it needs no machine, and no workflow, to be queued, paused or cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blazen_trio._state.apply import apply_entry
+from blazen_trio._state.entry import Entry, Output
+
+if TYPE_CHECKING:
+    from blazen_trio._definitions.events import Event
+    from blazen_trio._state.model import Payload, RunState, StoredError
+    from blazen_trio._state.status import RunStatus
+
+__all__ = ["changed", "queued"]
+
+
+def queued(
+    run_id: str,
+    workflow: str,
+    workflow_version: str,
+    event: Event,
+    payload: Payload,
+    metadata: Payload,
+    timeout: float | None,
+    at: float,
+) -> Entry:
+    """The first entry of a run that whoever takes it begins: its start event is due at once, and not routed yet, since that
+    takes the workflow's steps.
+
+    Args:
+        run_id: Its id.
+        workflow: The workflow's name.
+        workflow_version: Its version; empty where the workflow is not at hand, then `timeout` is not known either.
+        event: The start event.
+        payload: The same, encoded.
+        metadata: The run's.
+        timeout: In seconds.
+        at: Now: UTC, seconds since the epoch.
+    """
+    entry = Entry(1, "queued", at, 0.0)
+    entry.created = {
+        "run_id": run_id,
+        "workflow": workflow,
+        "workflow_version": workflow_version,
+        "metadata": metadata,
+        "root": False,
+        "timeout": timeout,
+    }
+    entry.outputs = [Output(event, payload, due=at)]
+    return entry
+
+
+def changed(state: RunState, kind: str, status: RunStatus, at: float, error: StoredError | None = None) -> Entry:
+    """Pause or cancel a run that nobody drives; what is undone in it stays so."""
+    entry = Entry(state.seq + 1, kind, at, state.elapsed)
+    entry.status = status
+    entry.error = error
+    apply_entry(state, entry)
+    return entry

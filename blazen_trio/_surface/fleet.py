@@ -1,0 +1,261 @@
+"""The runs that a runtime drives: each has a task, and a slot among those that there are."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from blazen_trio._stores.clock import wall_clock
+from blazen_trio._surface.opening import Options, open_claimed
+from blazen_trio._surface.run import Run
+from blazen_trio.errors import IncompatibleRunError, StaleRunError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+    from blazen_trio._surface.workflow import Workflow
+
+__all__ = ["Fleet"]
+
+logger = logging.getLogger("blazen_trio")
+
+_TAKEN_AT_ONCE: Final = 64
+_FIRST_HOLD: Final = 1.0
+_LONGEST_HOLD: Final = 60.0
+"""Seconds for which a run that can't be driven here is left to others, twice as long each time."""
+_HELD_KNOWN: Final = 10_000
+"""So many such runs are remembered."""
+_GIVE_BACK_SECONDS: Final = 5.0
+
+
+class Fleet:
+    """Drives runs in a nursery.
+
+    Args:
+        store: Where the runs are.
+        workflows: Those that may be taken, by name; others come in by `start`.
+        slots: How many runs are driven at once.
+        max_crashes: How many drivers a run may take down before it is set aside.
+
+    Attributes:
+        driving: The runs being driven, by id.
+        free: Set, and replaced, whenever a run has left.
+        owed: The runs that could not be given back, which the store failed to do.
+    """
+
+    def __init__(self, store: CheckpointStore, workflows: dict[str, Workflow], slots: int, max_crashes: int) -> None:
+        self._store = store
+        self._workflows = workflows
+        self._max_crashes = max_crashes
+        self.slots = trio.Semaphore(slots, max_value=slots)
+        self.driving: dict[str, Dispatcher] = {}
+        self.free = trio.Event()
+        self.owed: set[str] = set()
+        self.nursery: trio.Nursery | None = None
+        self.closed = False
+        self.started = self.taken = self.left = self.ended = self.refused = 0
+        self._handles: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+        self._served: set[str] = set()
+        self._suspects: set[str] = set()
+        self._holds: dict[str, float] = {}
+        self._opening = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it drives nothing, and is not about to."""
+        return not (self.driving or self._opening or self.owed)
+
+    def options(self, workflow: Workflow) -> Options:
+        """How its runs are driven."""
+        return workflow.options(self._store, None, Options.KEEP, workflow.input_handler)
+
+    def at(self, run_id: str) -> Dispatcher | None:
+        """The run, if it is driven here and will be for now."""
+        d = self.driving.get(run_id)
+        if d is None or d.over or d.closing or d.detached or d.dismissed or d.draining or d.failure is not None:
+            return None
+        return d
+
+    def handle(self, dispatcher: Dispatcher) -> Run:
+        """The `Run` that holds this run in memory while somebody has it."""
+        run_id = dispatcher.state.run_id
+        run = self._handles.get(run_id)
+        if run is None:
+            run = self._handles[run_id] = Run(dispatcher)
+        return run
+
+    # Runs that somebody here asked for
+
+    async def open(self, begin: Callable[[], Awaitable[Dispatcher]]) -> Run:
+        """Drive what `begin` makes ready, once there is a slot."""
+        self.check_open()
+        await self.slots.acquire()
+        try:
+            dispatcher = await begin()
+        except BaseException:
+            self.slots.release()
+            raise
+        run = self.handle(dispatcher)
+        self.started += 1
+        if dispatcher.detached:
+            self.slots.release()
+        else:
+            self._launch(dispatcher)
+        return run
+
+    def check_open(self) -> None:
+        """Refuse to begin anything in a block that has ended.
+
+        Raises:
+            RuntimeError: It has.
+        """
+        if self.closed:
+            msg = "this runtime is closed: open_runtime opens it for as long as its block lasts"
+            raise RuntimeError(msg)
+
+    def _launch(self, dispatcher: Dispatcher) -> None:
+        assert self.nursery is not None
+        self.driving[dispatcher.state.run_id] = dispatcher
+        self.nursery.start_soon(self._drive, dispatcher)
+
+    async def _drive(self, dispatcher: Dispatcher) -> None:
+        run_id = dispatcher.state.run_id
+        if self.closed:
+            self._let_go(dispatcher)
+        try:
+            await dispatcher.drive()
+        finally:
+            del self.driving[run_id]
+            self._handles.pop(run_id, None)
+            self._served.discard(run_id)
+            self._suspects.discard(run_id)
+            self._freed()
+            if dispatcher.over:
+                self.ended += 1
+            else:
+                self.left += 1
+        failure = dispatcher.failure
+        if failure is not None and not isinstance(failure, StaleRunError):
+            logger.warning("run %r is driven no more by this process: %s", run_id, failure)
+            self.owed.add(run_id)
+
+    def _freed(self) -> None:
+        self.slots.release()
+        self.free.set()
+        self.free = trio.Event()
+
+    # Runs that anybody may drive
+
+    async def take(self, *, serving: bool) -> tuple[list[str], bool]:
+        """Take what can go on, as far as there are slots. Returns their ids, and whether there may be more."""
+        reserved = 0
+        try:
+            while reserved < _TAKEN_AT_ONCE and self.slots.value:
+                self.slots.acquire_nowait()
+                reserved += 1
+            if not reserved:
+                await trio.lowlevel.checkpoint()
+                return [], True
+            suspects = 0 if self._suspects else 1
+            taken = await self._store.take(tuple(self._workflows), reserved, suspects=suspects)
+            more = len(taken) == reserved
+            reserved -= len(taken)
+        finally:
+            for _ in range(reserved):
+                self.slots.release()
+        self.taken += len(taken)
+        self._open_all(taken, serving=serving)
+        return [stored.info.run_id for stored in taken], more
+
+    def _open_all(self, taken: Sequence[StoredRun], *, serving: bool) -> None:
+        assert self.nursery is not None
+        for stored in taken:
+            run_id = stored.info.run_id
+            self.owed.discard(run_id)
+            if serving:
+                self._served.add(run_id)
+            if stored.crashes > 1:
+                self._suspects.add(run_id)
+            self._opening += 1
+            self.nursery.start_soon(self._open_and_drive, stored)
+
+    async def _open_and_drive(self, stored: StoredRun) -> None:
+        """Drive a run that was taken. Whatever is wrong with it, it is left to others, who may know better."""
+        run_id = stored.info.run_id
+        try:
+            try:
+                options = self.options(self._workflows[stored.info.workflow])
+                dispatcher = await open_claimed(options, stored, max_crashes=self._max_crashes)
+            finally:
+                self._opening -= 1
+        except Exception as failure:  # noqa: BLE001  # a run that can't be read must not take the others down
+            self._refuse(run_id, failure)
+            await self._give_back(run_id)
+            return
+        except BaseException:
+            with trio.move_on_after(_GIVE_BACK_SECONDS, shield=True):
+                await self._give_back(run_id)  # noqa: ASYNC102, ASYNC120
+            raise
+        self._holds.pop(run_id, None)
+        self.driving[run_id] = dispatcher
+        await self._drive(dispatcher)
+
+    def _refuse(self, run_id: str, failure: Exception) -> None:
+        self._served.discard(run_id)
+        self._suspects.discard(run_id)
+        self._freed()
+        self.refused += 1
+        if run_id not in self._holds and len(self._holds) >= _HELD_KNOWN:
+            del self._holds[next(iter(self._holds))]
+        self._holds[run_id] = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
+        what = "does not fit its workflow here" if isinstance(failure, IncompatibleRunError) else "can't be driven here"
+        logger.warning("run %r %s, and is left to others: %s", run_id, what, failure)
+
+    async def _give_back(self, run_id: str) -> None:  # noqa: ASYNC910  # the store suspends
+        held = self._holds.get(run_id)
+        try:
+            await self._store.release(run_id, hold=None if held is None else wall_clock().now() + held)
+            self.owed.discard(run_id)
+        except StoreError:
+            self.owed.add(run_id)
+
+    async def give_back_owed(self) -> None:  # noqa: ASYNC910  # called where something is owed
+        """Give back what could not be given back before."""
+        for run_id in sorted(self.owed):
+            if run_id in self.driving:
+                self.owed.discard(run_id)
+            else:
+                await self._give_back(run_id)
+
+    # Leaving
+
+    def dismiss_idle(self, idle_after: float, *, serving: bool) -> None:
+        """Let runs leave memory that have rested for so many seconds, and that nobody here holds: those that wait, if somebody
+        here takes them up again; and those that are paused.
+        """
+        since = trio.current_time() - idle_after
+        for run_id, d in self.driving.items():
+            rests = (d.parked and serving) or d.paused
+            if rests and not d.dismissed and d.rest_began <= since and run_id not in self._handles:
+                d.dismiss()
+
+    def close(self) -> list[Dispatcher]:
+        """Nobody starts anything here any more. Runs that were started here go on until they end or wait for what comes from
+        outside; those that were served are drained. Returns these.
+        """
+        self.closed = True
+        return [d for d in self.driving.values() if self._let_go(d)]
+
+    def _let_go(self, dispatcher: Dispatcher) -> bool:
+        """The runtime's block has ended. Returns whether the run is drained."""
+        if dispatcher.state.run_id in self._served:
+            dispatcher.drain()
+            return True
+        dispatcher.leaving = dispatcher.abandoned = True
+        dispatcher.wake()
+        return False

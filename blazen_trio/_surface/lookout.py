@@ -1,0 +1,139 @@
+"""One look at the store per process and interval, for all of its runs and all that wait for others' runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from blazen_trio.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blazen_trio._stores.protocol import CheckpointStore, Poll, RunInfo
+    from blazen_trio._surface.fleet import Fleet
+
+__all__ = ["Lookout"]
+
+logger = logging.getLogger("blazen_trio")
+
+_PATIENCE: Final = 60.0
+"""Seconds for which a store may fail to answer before the runtime gives up."""
+_LOOK_AGAIN: Final = 30.0
+"""Seconds after which who watches a run reads it again, whatever its line says."""
+
+
+class Lookout:
+    """Polls while there is something to see: runs driven here, whose mail others post; runs of others, that somebody here waits
+    for; runs to be taken, while this process serves.
+
+    Args:
+        store: What is polled.
+        fleet: The runs driven here.
+        workflows: The names of those whose runs are taken while serving.
+        interval: Seconds between two looks.
+        idle_after: Seconds after which a run at rest may leave memory.
+    """
+
+    def __init__(
+        self, store: CheckpointStore, fleet: Fleet, workflows: tuple[str, ...], interval: float, idle_after: float
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._workflows = workflows
+        self._interval = interval
+        self._idle_after = idle_after
+        self._watched: dict[str, list[_Watch]] = {}
+        self._needed = trio.Event()
+        self.serving = False
+        self.ready = trio.Event()
+        """Set when there is something to take."""
+        self.polls = self.mail = 0
+
+    @property
+    def watching(self) -> int:
+        """How many runs somebody here waits for."""
+        return len(self._watched)
+
+    def need(self) -> None:
+        """There is something to look for."""
+        self._needed.set()
+
+    async def changed(self, info: RunInfo) -> None:
+        """Wait until a run's line is not this any more, or its time to be looked at closely has come."""
+        with self._watch(info) as watch, trio.move_on_after(_LOOK_AGAIN):
+            await watch.changed.wait()
+
+    @contextlib.contextmanager
+    def _watch(self, info: RunInfo) -> Iterator[_Watch]:
+        watch = _Watch(info)
+        watches = self._watched.setdefault(info.run_id, [])
+        watches.append(watch)
+        self.need()
+        try:
+            yield watch
+        finally:
+            watches.remove(watch)
+            if not watches and self._watched.get(info.run_id) is watches:
+                del self._watched[info.run_id]
+
+    async def run(self) -> None:
+        """Look until cancelled.
+
+        Raises:
+            StoreError: The store has not answered for a long time.
+        """
+        failing_since: float | None = None
+        while True:
+            if not (self.serving or self._watched) and self._fleet.idle:
+                self._needed = trio.Event()
+                await self._needed.wait()
+            try:
+                await self._look()
+                failing_since = None
+            except StoreError as failure:
+                failing_since = failing_since or trio.current_time()
+                if trio.current_time() - failing_since >= _PATIENCE:
+                    raise
+                logger.warning("the store could not be polled, and will be again: %s", failure)
+            await trio.sleep(self._interval)
+
+    async def _look(self) -> None:
+        fleet = self._fleet
+        fleet.dismiss_idle(self._idle_after, serving=self.serving)
+        for dispatcher in fleet.driving.values():
+            dispatcher.mail.look_begins()
+        poll = await self._store.poll(self._workflows if self.serving else (), tuple(self._watched))
+        self.polls += 1
+        if poll.ready:
+            self.ready.set()
+        self._tell(poll)
+        await self._deliver(poll)
+        if fleet.owed:
+            await fleet.give_back_owed()
+
+    def _tell(self, poll: Poll) -> None:
+        for run_id, watches in self._watched.items():
+            line = poll.watched.get(run_id)
+            for watch in watches:
+                if line != watch.info:
+                    watch.changed.set()
+
+    async def _deliver(self, poll: Poll) -> None:
+        async with trio.open_nursery() as nursery:
+            for run_id, rows in poll.mail.items():
+                dispatcher = self._fleet.driving.get(run_id)
+                if dispatcher is not None:
+                    self.mail += len(rows)
+                    nursery.start_soon(dispatcher.mail.deliver, rows)
+
+
+class _Watch:
+    """Somebody waits for a run's line to be another."""
+
+    def __init__(self, info: RunInfo) -> None:
+        self.info = info
+        self.changed = trio.Event()

@@ -1,0 +1,120 @@
+"""The block in which many runs are driven."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from blazen_trio._definitions.steps import is_positive_seconds
+from blazen_trio._surface.arguments import check_store
+from blazen_trio._surface.fleet import Fleet
+from blazen_trio._surface.lookout import Lookout
+from blazen_trio._surface.outcome import bare
+from blazen_trio._surface.runtime import Runtime
+from blazen_trio._surface.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    from blazen_trio._stores.protocol import CheckpointStore
+
+__all__ = ["open_runtime"]
+
+
+@asynccontextmanager
+async def open_runtime(
+    store: CheckpointStore,
+    workflows: Iterable[Workflow] = (),
+    *,
+    max_concurrent_runs: int = 1000,
+    idle_after: float = 10.0,
+    poll_interval: float = 0.5,
+    max_crashes: int = 5,
+    drain_timeout: float | None = None,
+) -> AsyncGenerator[Runtime]:
+    """Drive many runs of one store, for as long as the block lasts.
+
+    The end of the block waits for the runs that were started, resumed and recovered here, until each has ended or waits for
+    something from outside. Runs that `serve` took are drained: their steps in flight may end, and then others go on with them.
+    An exception in the block, or a cancellation, cancels the steps in flight; every run stays as it is on disk, and nobody
+    drives it.
+
+    Args:
+        store: Where the runs are.
+        workflows: Those whose runs are driven here; none, for a process that only submits, sends and waits.
+        max_concurrent_runs: So many runs are driven here at once; `start` and `serve` wait for a free slot.
+        idle_after: Seconds after which a run that waits leaves memory, while this runtime serves and nobody here holds its `Run`;
+            a paused one does so too.
+        poll_interval: Seconds between two looks at the store, of which there is one for all runs.
+        max_crashes: A run whose drivers have died so many times, with no step of it committed in between, ends as failed
+            (`RunCrashedError`) instead of taking down another.
+        drain_timeout: Seconds for which the steps in flight of drained runs may go on; `None`: as long as they take.
+
+    Raises:
+        StoreError: The store has not answered for a minute.
+    """
+    check_store(store)
+    _check_options(max_concurrent_runs, max_crashes, poll_interval, idle_after, drain_timeout)
+    named = _by_name(workflows)
+    fleet = Fleet(store, named, max_concurrent_runs, max_crashes)
+    lookout = Lookout(store, fleet, tuple(named), poll_interval, idle_after)
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as services:
+            services.start_soon(lookout.run)
+            async with trio.open_nursery() as runs:
+                fleet.nursery = runs
+                try:
+                    yield Runtime(store, named, fleet, lookout)
+                except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside of the nurseries, bare
+                    failure = error
+                    fleet.close()
+                    runs.cancel_scope.cancel(reason="the block of the runtime raised")
+                else:
+                    services.start_soon(_close, fleet, drain_timeout)
+            services.cancel_scope.cancel(reason="the runtime is closed")
+    except BaseExceptionGroup as group:
+        inner = bare(group)
+        if inner is group:
+            raise
+        raise inner from None
+    if failure is not None:
+        raise failure
+
+
+async def _close(fleet: Fleet, drain_timeout: float | None) -> None:
+    """Let the runs go, and see those that are drained out of their steps in time."""
+    drained = fleet.close()
+    await trio.lowlevel.checkpoint()
+    if drain_timeout is not None and drained:
+        await trio.sleep(drain_timeout)
+        for dispatcher in drained:
+            dispatcher.stop_period("the runtime is closing, and the time for its steps in flight is over")
+
+
+def _by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
+    found: dict[str, Workflow] = {}
+    for workflow in workflows:
+        if not isinstance(workflow, Workflow):
+            msg = f"open_runtime takes workflows, found {workflow!r:.80}"  # type: ignore[unreachable]
+            raise TypeError(msg)
+        if found.setdefault(workflow.name, workflow) is not workflow:
+            msg = f"two workflows are named {workflow.name!r}: a run's workflow is found by its name"
+            raise ValueError(msg)
+    return found
+
+
+def _check_options(runs: object, crashes: object, interval: object, idle: object, drain: object) -> None:
+    for name, count in (("max_concurrent_runs", runs), ("max_crashes", crashes)):
+        if type(count) is not int or count < 1:
+            msg = f"{name}={count!r:.80}: a whole number, at least 1"
+            raise ValueError(msg)
+    if not is_positive_seconds(interval):
+        msg = f"poll_interval={interval!r:.80}: a finite number of seconds above 0"
+        raise ValueError(msg)
+    for name, seconds in (("idle_after", idle), ("drain_timeout", drain)):
+        if seconds is not None and seconds != 0 and not is_positive_seconds(seconds):
+            msg = f"{name}={seconds!r:.80}: a finite number of seconds, at least 0"
+            raise ValueError(msg)

@@ -1,0 +1,410 @@
+"""Many runs in one nursery, and those that other processes of the same database drive."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
+from blazen_trio._dispatch.mail import EVENT, pack_event
+from blazen_trio._state.status import RunStatus
+from blazen_trio._state.texts import text_of
+from blazen_trio._stores.base import fold
+from blazen_trio._surface import undriven
+from blazen_trio._surface.arguments import check_id, check_metadata, check_reason
+from blazen_trio._surface.opening import new_run_id, open_new, open_stored
+from blazen_trio._surface.results import result_anywhere, until
+from blazen_trio._surface.workflow import Workflow
+from blazen_trio.errors import (
+    IncompatibleRunError,
+    NoHandlerError,
+    RunFinishedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._stores.protocol import CheckpointStore
+    from blazen_trio._surface.fleet import Fleet
+    from blazen_trio._surface.lookout import Lookout
+    from blazen_trio._surface.run import Run
+
+__all__ = ["Runtime", "RuntimeStatistics"]
+
+
+@attrs.frozen
+class RuntimeStatistics:
+    """What a runtime has done so far, and what it does now.
+
+    Attributes:
+        driving: How many runs it drives now.
+        free_slots: How many more it could.
+        watching: How many runs of others somebody here waits for.
+        started: How many runs `start` and `resume_from` began to drive.
+        taken: How many were taken by `serve` and `recover`.
+        ended: How many of all these have ended here.
+        left: How many have left otherwise: at rest, drained, or lost.
+        refused: How often a run could not be driven here and was left to others.
+        polls: How many looks at the store there were.
+        mail: How many rows of inboxes these brought.
+    """
+
+    driving: int
+    free_slots: int
+    watching: int
+    started: int
+    taken: int
+    ended: int
+    left: int
+    refused: int
+    polls: int
+    mail: int
+
+
+class Runtime:
+    """Runs of one store. Made by `open_runtime`, usable while its block lasts.
+
+    Every async method is a checkpoint. Those that act on a run have it on disk when they return, and `Cancelled` out of them means
+    that it did not happen.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        workflows: Mapping[str, Workflow],
+        fleet: Fleet,
+        lookout: Lookout,
+    ) -> None:
+        self._store = store
+        self._known = dict(workflows)
+        self._fleet = fleet
+        self._lookout = lookout
+
+    # Beginning runs
+
+    async def start(
+        self,
+        workflow: Workflow | str,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Begin a run and drive it here, with a copy of this task's context variables. Waits for one of the
+        `max_concurrent_runs` slots.
+
+        Args:
+            workflow: The workflow, or the name of one that this runtime was opened with.
+            input: As for `Workflow.run`.
+            run_id: By default a new UUID of version 7.
+            metadata: As for `Workflow.run`.
+
+        Raises:
+            RunExistsError: The store has a run of this id.
+            NoHandlerError: No run of this workflow starts with this input.
+            SerializationError: The input or the metadata can't be stored.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        _check_new(run_id, metadata)
+        found = self._named(workflow)
+        begin = functools.partial(open_new, self._fleet.options(found), input, run_id, metadata or {})
+        return await self._open(begin)
+
+    async def resume_from(self, run_id: str) -> Run:
+        """Go on with a stored run here, as `Workflow.resume_from` does; its workflow is one of this runtime's.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+            RunLockedError: Somebody alive drives it, this runtime included.
+            IncompatibleRunError: Its workflow is not at hand, or lacks what its undone deliveries need.
+        """
+        check_id("run_id", run_id)
+        info = await self._store.get_run(run_id)
+        workflow = self._known.get(info.workflow)
+        if workflow is None:
+            problem = f"it is a run of workflow {info.workflow!r}, and this runtime has {sorted(self._known) or 'none'}"
+            msg = f"run {run_id!r} can't go on here: {problem}"
+            raise IncompatibleRunError(msg, run_id=run_id, problems=[problem])
+        return await self._open(functools.partial(open_stored, self._fleet.options(workflow), run_id))
+
+    async def _open(self, begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Run:
+        run = await self._fleet.open(begin)
+        self._lookout.need()
+        return run
+
+    async def submit(
+        self,
+        workflow: Workflow | str,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        connection: Any = None,
+    ) -> str:
+        """Queue a run: whichever process serves its workflow takes it. Returns its id, once it is on disk.
+
+        Args:
+            workflow: The workflow; or the name of any, also of one that this process does not have: then its input is looked at
+                only by who takes it, and one that the workflow does not start with fails the run.
+            input: As for `Workflow.run`.
+            run_id: By default a new UUID of version 7. Give your own to have a second submission refused.
+            metadata: As for `Workflow.run`.
+            connection: A `sqlalchemy.Connection` to the store's database, in a transaction of yours: the run comes to be with
+                your commit, or not at all.
+
+        Raises:
+            RunExistsError: The store has a run of this id.
+            NoHandlerError: No run of this workflow starts with this input.
+            SerializationError: The input or the metadata can't be stored.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        _check_new(run_id, metadata)
+        found = self._known.get(workflow, workflow) if isinstance(workflow, str) else self._named(workflow)
+        if isinstance(found, str):
+            check_id("workflow", found)
+        run_id = new_run_id() if run_id is None else run_id
+        await undriven.queue(self._store, found, input, run_id, metadata or {}, connection)
+        if self._lookout.serving:
+            self._lookout.ready.set()
+        return run_id
+
+    # Acting on runs
+
+    async def send(
+        self, run_id: str, event: Event | Delayed[Any], *, key: str | None = None, connection: Any = None
+    ) -> bool:
+        """Send an event into a run, whoever drives it, and whether or not anybody does.
+
+        Args:
+            run_id: The run.
+            event: The event; `Delayed` to have it delivered later.
+            key: Names the event: another one with the same key, from whomever, is refused, for as long as the run is kept.
+            connection: As for `submit`.
+
+        Returns:
+            Whether it was taken; `False` only for a key that was used before.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+            RunFinishedError: The run has ended.
+            NoHandlerError: No step accepts it; told only where this runtime has the workflow. Otherwise the run's history notes it
+                as rejected.
+            InputResponseError: It answers a question that is not open.
+            SerializationError: It can't be stored.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        _check_event(run_id, event, key)
+        if connection is None:
+            if isinstance(event, InputResponseEvent) and key is None:
+                await self.respond(run_id, event)
+                return True
+            dispatcher = self._fleet.at(run_id)
+            if dispatcher is not None:
+                return await self._fleet.handle(dispatcher).send(event, key=key)
+        workflow = None
+        if self._known and connection is None:
+            workflow = self._known.get((await self._store.get_run(run_id)).workflow)
+        inner = event.event if isinstance(event, Delayed) else event
+        if workflow is not None and not workflow.routes(type(inner)).steps:
+            names = ", ".join(sorted({one.__name__ for step in workflow.steps.values() for one in step.accepts}))
+            msg = f"no step of workflow {workflow.name!r} accepts {type(inner).__name__}; accepted are {names}"
+            raise NoHandlerError(msg, run_id=run_id, event_type=inner.event_type)
+        data = pack_event(undriven.codec_of(workflow), event)
+        return await self._store.post(run_id, EVENT, data, key=key, connection=connection) is not None
+
+    async def respond(self, run_id: str, response: Any) -> None:
+        """Answer an open question of a run, whoever drives it.
+
+        Args:
+            run_id: The run.
+            response: An `InputResponseEvent` (or of a subclass); or, while exactly one question is open, any plain value.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+            RunFinishedError: The run has ended.
+            InputResponseError: No such question is open.
+            NoHandlerError: No step accepts the answer.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        check_id("run_id", run_id)
+        dispatcher = self._fleet.at(run_id)
+        if dispatcher is not None:
+            await self._fleet.handle(dispatcher).respond(response)
+            return
+        stored = await self._store.load(run_id)
+        workflow = self._known.get(stored.info.workflow)
+        codec = undriven.codec_of(workflow)
+        if stored.info.status.ended:
+            msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
+            raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
+        answer = undriven.the_answer(fold(stored, codec), stored, response)
+        if workflow is not None and not workflow.routes(type(answer)).steps:
+            msg = f"no step of workflow {workflow.name!r} accepts {type(answer).__name__}"
+            raise NoHandlerError(msg, run_id=run_id, event_type=answer.event_type)
+        await self._store.post(run_id, EVENT, pack_event(codec, answer))
+
+    async def cancel(self, run_id: str, reason: str | None = None) -> None:
+        """Cancel a run, whoever drives it. One that nobody drives, or this runtime, is cancelled when this returns; another
+        process has been asked to, and does it within its poll interval. Nothing happens to one that has ended.
+
+        Args:
+            run_id: The run.
+            reason: A text for people, stored with the run.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        check_id("run_id", run_id)
+        check_reason(reason)
+        text = None if reason is None else text_of(reason)
+        dispatcher = self._fleet.driving.get(run_id)
+        if dispatcher is not None and not dispatcher.closing:
+            dispatcher.cancel(text)
+            await until(dispatcher, lambda d: d.detached)
+        elif not (await self._store.get_run(run_id)).status.ended:
+            try:
+                await undriven.ask_or_change(self._store, run_id, RunStatus.CANCELLED, text)
+            except RunFinishedError:
+                return
+
+    async def pause(self, run_id: str, grace: float | None = None) -> Snapshot:
+        """Pause a run, whoever drives it, and wait until it is. It leaves memory unless somebody here holds its `Run`, and goes
+        on when it is taken up by `resume_from`.
+
+        Args:
+            run_id: The run.
+            grace: As for `Run.pause`; heeded where the run is driven here.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+            RunFinishedError: The run has ended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        check_id("run_id", run_id)
+        dispatcher = self._fleet.at(run_id)
+        if dispatcher is not None:
+            return await self._fleet.handle(dispatcher).pause(grace)
+        asked = False
+        while True:
+            info = await self._store.get_run(run_id)
+            if info.status.ended:
+                msg = f"run {run_id!r} has ended ({info.status.value}): it can't be paused"
+                raise RunFinishedError(msg, run_id=run_id, status=info.status)
+            if info.status is RunStatus.PAUSED:
+                stored = await self._store.load(run_id)
+                return Snapshot.from_state(fold(stored, undriven.codec_of(self._known.get(info.workflow))))
+            if asked:
+                await self._lookout.changed(info)
+            else:
+                await undriven.ask_or_change(self._store, run_id, RunStatus.PAUSED)
+                asked = True
+
+    async def result(self, run_id: str) -> Any:
+        """Wait for the result of any run, whoever drives it.
+
+        Raises:
+            RunNotFoundError: The store has no run of this id.
+            StepFailedError, RunTimeoutError, RunStalledError, RunCancelledError, RunCrashedError, NoHandlerError: It ended
+                without one.
+            InputRequiredError: It waits for an answer, and nothing else in it can go on.
+            RunPausedError: It is paused.
+        """
+        check_id("run_id", run_id)
+        await trio.lowlevel.checkpoint()
+        return await result_anywhere(self._store, self._known, self._fleet, self._lookout, run_id)
+
+    # Taking runs
+
+    async def recover(self) -> list[str]:
+        """Take over every run of these workflows that can go on and that nobody alive drives: queued, orphaned, woken. Waits for
+        slots; returns their ids once all are taken. Paused and ended runs are left alone.
+        """
+        await trio.lowlevel.checkpoint()
+        self._fleet.check_open()
+        recovered: list[str] = []
+        more = True
+        while more:
+            free = self._fleet.free
+            taken, more = await self._fleet.take(serving=False)
+            recovered += taken
+            self._lookout.need()
+            if more and not taken:
+                await free.wait()
+        return recovered
+
+    async def serve(self) -> None:
+        """Be a worker until cancelled: take queued, orphaned and woken runs of these workflows, and drive them. Cancelling this
+        lets go of nothing: the runs in flight are drained when the runtime's block ends.
+
+        Raises:
+            RuntimeError: It serves already, or was opened with no workflows.
+            StoreError: The store has failed for long.
+        """
+        self._fleet.check_open()
+        lookout = self._lookout
+        if lookout.serving or not self._known:
+            msg = (
+                "this runtime serves already" if lookout.serving else "a runtime without workflows has nothing to serve"
+            )
+            raise RuntimeError(msg)
+        lookout.serving = True
+        lookout.need()
+        try:
+            while True:
+                lookout.ready = trio.Event()
+                free = self._fleet.free
+                taken, more = await self._fleet.take(serving=True)
+                if not more:
+                    await lookout.ready.wait()
+                elif not taken:
+                    await free.wait()
+        finally:
+            lookout.serving = False
+
+    def statistics(self) -> RuntimeStatistics:
+        """What this runtime has done so far."""
+        fleet, lookout = self._fleet, self._lookout
+        return RuntimeStatistics(
+            driving=len(fleet.driving),
+            free_slots=fleet.slots.value,
+            watching=lookout.watching,
+            started=fleet.started,
+            taken=fleet.taken,
+            ended=fleet.ended,
+            left=fleet.left,
+            refused=fleet.refused,
+            polls=lookout.polls,
+            mail=lookout.mail,
+        )
+
+    def _named(self, workflow: Workflow | str) -> Workflow:
+        if isinstance(workflow, Workflow):
+            return self._known.setdefault(workflow.name, workflow)
+        found = self._known.get(workflow)
+        if found is None:
+            msg = f"this runtime has no workflow {workflow!r}; it has {sorted(self._known) or 'none'}"
+            raise ValueError(msg)
+        return found
+
+
+def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
+    if run_id is not None:
+        check_id("run_id", run_id)
+    if metadata is not None:
+        check_metadata(metadata)
+
+
+def _check_event(run_id: str, event: object, key: str | None) -> None:
+    check_id("run_id", run_id)
+    if key is not None:
+        check_id("key", key)
+    inner = event.event if isinstance(event, Delayed) else event
+    if not isinstance(inner, Event):
+        msg = f"send() takes an event, found {inner!r:.80}"
+        raise TypeError(msg)

@@ -1,0 +1,149 @@
+"""What is done to runs that this process does not drive: queued, read, paused, cancelled; or asked of who drives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from blazen_trio._codec.codec import ENGINE, PLAIN
+from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
+from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
+from blazen_trio._dispatch.mail import CANCEL, PAUSE, answered_in, pack_reason
+from blazen_trio._dispatch.recorder import Recorder
+from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._state import undriven
+from blazen_trio._state.model import Payload, StoredError
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.base import fold
+from blazen_trio._stores.clock import wall_clock
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio.errors import InputResponseError, RunLockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._state.model import Question, RunState
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+    from blazen_trio._surface.workflow import Workflow
+
+__all__ = ["ask_or_change", "codec_of", "open_questions", "queue", "the_answer"]
+
+
+def codec_of(workflow: Workflow | None) -> Codec:
+    """What reads and writes the events of its runs; without the workflow, those of its own classes are `DynamicEvent`s."""
+    return ENGINE if workflow is None else workflow.codec
+
+
+async def queue(  # noqa: ASYNC910  # the store suspends
+    store: CheckpointStore,
+    workflow: Workflow | str,
+    input: Any,  # noqa: A002
+    run_id: str,
+    metadata: Mapping[str, Any],
+    connection: Any,
+) -> None:
+    """Store a run that whoever takes it begins."""
+    at = wall_clock().now()
+    if isinstance(workflow, str):
+        name, version, timeout, codec = workflow, "", None, ENGINE
+        event = input if isinstance(input, Event) else StartEvent(input)
+    else:
+        name, version, timeout, codec = workflow.name, workflow.version, workflow.timeout, workflow.codec
+        event = workflow.start_event(input)
+    given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
+    entry = undriven.queued(run_id, name, version, event, codec.encode_event(event), given, timeout, at)
+    data, blobs = encode_entry(entry)
+    first = Commit(run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True)
+    await store.create(NewRun(name, version, at), first, connection=connection)
+
+
+async def ask_or_change(  # noqa: ASYNC910  # the store suspends
+    store: CheckpointStore, run_id: str, status: RunStatus, reason: str | None = None
+) -> None:
+    """Pause or cancel a run: by whoever drives it, who is asked to; or here, where nobody does."""
+    kind = CANCEL if status is RunStatus.CANCELLED else PAUSE
+    try:
+        stored = await store.claim(run_id)
+    except RunLockedError:
+        await store.post(run_id, kind, pack_reason(reason))
+        return
+    try:
+        if stored.info.status.ended or stored.info.status is status:
+            return
+        await store.commit(_change(stored, status, reason))
+    finally:
+        if stored.info.status is not RunStatus.COMPLETED:
+            with trio.CancelScope(shield=True):
+                await store.release(run_id)  # noqa: ASYNC102
+
+
+def _change(stored: StoredRun, status: RunStatus, reason: str | None) -> Commit:
+    state = fold(stored, PLAIN)
+    at = wall_clock().now()
+    recorder = Recorder(Broadcast(), history=True, lifecycle=False)
+    recorder.load([record for data in stored.history for record in decode_history(data)])
+    error = None
+    if status is RunStatus.CANCELLED:
+        message = f"run {state.run_id!r} was cancelled" + (f": {reason}" if reason else "")
+        error = StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
+        recorder.record("workflow_cancelled", at, error=reason)
+        entry = undriven.changed(state, "cancelled", status, at, error)
+    else:
+        recorder.record("workflow_paused", at, error="manual")
+        entry = undriven.changed(state, "paused", status, at)
+    data, blobs = encode_entry(entry)
+    records = recorder.take()
+    return Commit(
+        state.run_id,
+        entries=[(entry.seq, data)],
+        blobs=blobs,
+        history=(records[0].sequence, encode_history(records)),
+        status=status,
+        error=None if error is None else error.message,
+        at=at,
+        release=status.ended,
+    )
+
+
+def open_questions(state: RunState, stored: StoredRun) -> list[InputRequestEvent]:
+    """The open questions of a stored run, oldest first, without those whose answers are on their way."""
+    answered = answered_in(stored.inbox)
+    return [_as_request(question) for question in state.questions.values() if question.request_id not in answered]
+
+
+def _as_request(question: Question) -> InputRequestEvent:
+    """A question; one of a class that is not at hand as far as its base class tells of it."""
+    event = question.event
+    if isinstance(event, InputRequestEvent):
+        return event
+    data: dict[str, Any] = getattr(event, "data", {})
+    return InputRequestEvent(data.get("prompt", ""), data.get("metadata", {}), question.request_id)
+
+
+def the_answer(state: RunState, stored: StoredRun, response: Any) -> InputResponseEvent:
+    """The answer to a question of this run.
+
+    Raises:
+        InputResponseError: No such question is open.
+    """
+    questions = open_questions(state, stored)
+    ids = [question.request_id for question in questions]
+    if not isinstance(response, InputResponseEvent):
+        if len(ids) != 1:
+            raise InputResponseError(
+                f"run {state.run_id!r} has {len(ids)} open questions: say which one is answered, with an "
+                "InputResponseEvent that carries its request_id",
+                run_id=state.run_id,
+                request_id="",
+            )
+        return InputResponseEvent(ids[0], response)
+    if response.request_id not in ids:
+        raise InputResponseError(
+            f"no question with request_id {response.request_id!r} is open in run {state.run_id!r}: it is unknown or "
+            f"answered already; open are {sorted(ids) or 'none'}",
+            run_id=state.run_id,
+            request_id=response.request_id,
+        )
+    return response
