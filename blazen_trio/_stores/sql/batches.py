@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -16,6 +15,7 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
+from blazen_trio._stores.sql.troubles import Patience, is_lost, is_record_fault
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches"]
 
-_ATTEMPTS = 3
-_PAUSE = 0.05  # seconds between the first two attempts; twice as long after each
+
+class UnclearCommitError(Exception):
+    """A COMMIT was sent, and it can't be told whether it was carried out: so it must not be sent again."""
 
 
 class Batches:
@@ -47,8 +48,8 @@ class Batches:
         self.batches = self.commits = self.bytes = self.largest = 0
         self._engine = engine
         self._lease_ttl = int(lease_ttl * 1_000_000)
-        self._busy_timeout = busy_timeout
-        self._statements = Statements(engine.dialect)
+        self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
+        self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
@@ -71,7 +72,7 @@ class Batches:
             if others:
                 self.write(others)
         except Exception as error:  # noqa: BLE001  # whatever it was, each waiter is told
-            if len(jobs) > 1 and dialects.is_record_fault(error):
+            if len(jobs) > 1 and is_record_fault(error):
                 for job in jobs:
                     self.write([job])
                 return
@@ -81,14 +82,26 @@ class Batches:
 
     def close(self) -> None:
         """Give the lease and all its runs back. If that fails, the lease expires by itself."""
-        if self.lease_id is not None:
-            with contextlib.suppress(sa.exc.DBAPIError):
-                connection, _ = self._connect()
-                with connection.begin():
-                    connection.execute(of_the_lease(connection.dialect.name, self.lease_id, crashed=False))
-                    connection.execute(sa.delete(lease).where(lease.c.lease_id == self.lease_id))
+        for _ in range(2):  # the first attempt may find out that the connection was lost long ago
+            try:
+                self._give_back()
+            except (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error) as error:
+                self._drop_connection()
+                if not is_lost(error):
+                    break
+            else:
+                break
         self.driven.clear()
         self._drop_connection()
+
+    def _give_back(self) -> None:
+        if self.lease_id is not None:
+            connection, cursor = self._connect()
+            with connection.begin():
+                self.transaction(connection, cursor, lease_id=None).fence()
+                # The lease first: whoever declares it dead locks it first, too.
+                connection.execute(sa.delete(lease).where(lease.c.lease_id == self.lease_id))
+                connection.execute(of_the_lease(connection.dialect.name, self.lease_id, crashed=False))
 
     def _forget(self) -> None:
         """Our lease is lost: drive nothing, and take a new one when one is needed."""
@@ -98,14 +111,16 @@ class Batches:
         self.driven.clear()
 
     def _try(self, jobs: Sequence[Job]) -> None:
-        """Write them, waiting for locks that others hold."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        """Write them, waiting for locks that others hold, and for a database that comes back."""
+        patience = Patience()
+        while True:
             try:
                 self._write(jobs)
             except Exception as error:
-                if attempt == _ATTEMPTS or not dialects.is_busy(error):
+                if is_lost(error):
+                    self._drop_connection()
+                if not patience.wait(error):
                     raise
-                time.sleep(_PAUSE * 2 ** (attempt - 1))
             else:
                 return
 
@@ -125,12 +140,13 @@ class Batches:
                     job.error = refusal
             transaction.finish()
         except BaseException:
-            begun.rollback()
+            with contextlib.suppress(Exception):  # where the connection is lost; the first error tells of it
+                begun.rollback()
             raise
         try:
             begun.commit()
-        except Exception:
-            if not self._landed(transaction):
+        except Exception as error:
+            if not self._landed(transaction, error):
                 raise
         self._settle(jobs, transaction)
 
@@ -157,24 +173,47 @@ class Batches:
             self.batches += 1
             self.largest = max(self.largest, len(jobs))
 
-    def _landed(self, transaction: Transaction) -> bool:
-        """Whether a transaction whose COMMIT failed is on disk all the same: its lease says which was the last."""
-        self._drop_connection()
-        if transaction.lease_id is None:
-            return False
-        connection, _ = self._connect()
+    def _landed(self, transaction: Transaction, error: Exception) -> bool:
+        """Whether a transaction whose COMMIT failed is on disk all the same: its lease says which was the last.
+
+        Raises:
+            UnclearCommitError: That can't be told: it had no lease, or the database does not come back.
+        """
+        patience = Patience()
+        while True:
+            self._drop_connection()
+            if transaction.lease_id is None:
+                if is_lost(error):
+                    raise UnclearCommitError(str(error)) from error
+                return False
+            try:
+                return self._look(transaction.lease_id)
+            except Exception as trouble:  # noqa: BLE001  # whatever it was, the COMMIT stays unclear
+                if not patience.wait(trouble):
+                    raise UnclearCommitError(str(error)) from error
+
+    def _look(self, lease_id: int) -> bool:
+        """Whether the last batch was written under this lease, waiting for the end of the connection that wrote it."""
+        connection, cursor = self._connect()
         begun = connection.begin()
         try:
-            query = sa.select(lease.c.batch).where(lease.c.lease_id == transaction.lease_id)
-            return connection.execute(query).scalar() == self._number
+            self.transaction(connection, cursor, lease_id=None).fence()
+            if lease_id != self.lease_id:
+                # It was new in that batch: a lock would not find it before it is committed, but its key makes us wait.
+                probe: dict[str, Any] = dict.fromkeys(lease.c.keys(), 0)
+                probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
+                connection.execute(dialects.insert_missing(lease, connection.dialect.name).values(probe))
+            query = sa.select(lease.c.batch).where(lease.c.lease_id == lease_id)
+            return connection.execute(dialects.locking(query, wait=True)).scalar() == self._number
         finally:
             begun.rollback()
 
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:
-            connection = self._engine.connect().execution_options(blazen_trio_role="writer")
-            dialects.prepare_writer(connection, self._busy_timeout)
-            self._connection, self._cursor = connection, connection.connection.cursor()
+            self._connection = connection = dialects.as_writer(self._engine.connect())
+            dialects.prepare_writer(connection, **self._limits)
+            self._cursor = connection.connection.cursor()
+            return connection, self._cursor
         return self._connection, self._cursor
 
     def _drop_connection(self) -> None:

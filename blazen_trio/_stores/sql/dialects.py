@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from blazen_trio._stores.sql.troubles import is_busy
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPICursor
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine.interfaces import DBAPICursor, Dialect
 
 __all__ = [
     "PlainTransaction",
+    "as_writer",
     "begin",
+    "bounds",
+    "has_arrays",
     "insert_id",
     "insert_missing",
-    "is_busy",
-    "is_record_fault",
-    "lock_schema",
+    "locking",
     "now",
     "prepare_database",
     "prepare_writer",
+    "reads_as_of_one_moment",
     "returning_id",
+    "schema_lock",
 ]
 
 _SCHEMA_LOCK = 0x626C617A  # any number that is ours
+_SCHEMA_LOCK_WAIT = 60  # seconds for which another process may take to migrate
+_MYSQL = ("mysql", "mariadb")
 
 # The database's clock, microseconds since the epoch.
 _NOW = {
@@ -95,13 +105,59 @@ class PlainTransaction:
         self._driver.rollback()
 
 
-def prepare_writer(connection: sa.Connection, busy_timeout: float) -> None:
-    """Set the writer's connection up: a commit is on disk when it returns, and waits `busy_timeout` seconds for locks."""
-    if connection.dialect.name == "sqlite":
-        cursor = connection.connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
+def has_arrays(dialect: Dialect) -> bool:
+    """Whether many rows are given to a statement as arrays. psycopg's own loop would use its pipeline mode, which not
+    every pooler of connections knows.
+    """
+    return dialect.name == "postgresql" and dialect.driver == "psycopg"
+
+
+def reads_as_of_one_moment(engine: sa.Engine, *, ours: bool) -> dict[str, Any]:
+    """The options of a reader's connections: all that a transaction reads is as of one moment."""
+    # An engine of ours on MySQL reads so by itself, see `make_engine`; saying so each time costs statements there.
+    if engine.dialect.name == "sqlite" or (ours and engine.dialect.name in _MYSQL):
+        return {}
+    return {"isolation_level": "REPEATABLE READ"}
+
+
+def as_writer(connection: sa.Connection) -> sa.Connection:
+    """This connection for writing: it waits for locks and then sees what others have committed while it waited."""
+    level = {} if connection.dialect.name == "sqlite" else {"isolation_level": "READ COMMITTED"}
+    return connection.execution_options(blazen_trio_role="writer", **level)
+
+
+def prepare_writer(connection: sa.Connection, *, busy_timeout: float, lease_ttl: float) -> None:
+    """Set the writer's connection up: a commit is on disk when it returns, and waits `busy_timeout` seconds for locks.
+
+    Where the session keeps it, a transaction that a frozen process leaves open is ended after about `lease_ttl` seconds.
+    """
+    name = connection.dialect.name
+    if name == "sqlite":
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+            cursor.execute("PRAGMA synchronous = FULL")
+    elif name in _MYSQL:
+        # MySQL ends sessions that are idle only, in a transaction or not; one that was is opened again.
+        idle = "idle_write_transaction_timeout" if getattr(connection.dialect, "is_mariadb", False) else "wait_timeout"
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            cursor.execute(
+                f"SET SESSION {idle} = {max(1, math.ceil(lease_ttl))}, "
+                f"SESSION innodb_lock_wait_timeout = {max(1, math.ceil(busy_timeout))}"
+            )
+
+
+def bounds(dialect: str, *, busy_timeout: float, lease_ttl: float) -> list[sa.ColumnElement[Any]]:
+    """What to select so that this transaction is bounded as `prepare_writer` says, where that is not done there.
+
+    For PostgreSQL, and for the transaction only: a session may be somebody else's after it, behind a pooler.
+    """
+    if dialect != "postgresql":
+        return []
+    limits = {
+        "idle_in_transaction_session_timeout": max(1, math.ceil(lease_ttl * 1000)),
+        "lock_timeout": max(1, math.ceil(busy_timeout * 1000)),
+    }
+    return [sa.literal_column(f"set_config('{name}', '{limit}', true)") for name, limit in limits.items()]
 
 
 def prepare_database(connection: sa.Connection) -> None:
@@ -130,19 +186,34 @@ def prepare_database(connection: sa.Connection) -> None:
         )
 
 
-def lock_schema(connection: sa.Connection) -> None:
-    """Wait until nobody else migrates. On SQLite whoever has begun to write has that lock."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+def locking(query: sa.Select[Any], *, wait: bool) -> sa.Select[Any]:
+    """The query, made so that it locks what it finds; where not to wait, it finds only what nobody else has locked."""
+    return query.with_for_update(skip_locked=not wait)  # SQLite has one lock for all, and ours already
 
 
-def is_busy(error: BaseException) -> bool:
-    """Whether this is likely to pass: another connection holds a lock."""
-    text = str(error).lower()
-    return "database is locked" in text or "database table is locked" in text or "deadlock" in text
+@contextlib.contextmanager
+def schema_lock(connection: sa.Connection) -> Iterator[None]:
+    """A transaction in which nobody else migrates. On SQLite whoever has begun to write has that lock.
 
-
-def is_record_fault(error: BaseException) -> bool:
-    """Whether the fault lies in one of the records, so that the others can be written without it."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "OverflowError"})
+    Raises:
+        StoreError: Somebody else has been migrating for too long.
+    """
+    if connection.dialect.name not in _MYSQL:
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            yield
+        return
+    # Its statements that change the schema commit by themselves, so the session has the lock, not the transaction.
+    with connection.begin():
+        lock = sa.func.concat("blazen_trio.", sa.func.md5(sa.func.database()))  # a name may have 64 letters
+        if connection.execute(sa.select(sa.func.get_lock(lock, _SCHEMA_LOCK_WAIT))).scalar() != 1:
+            raise StoreError(
+                f"another process has been upgrading the schema for {_SCHEMA_LOCK_WAIT} s; try again when it is done"
+            )
+        try:
+            yield
+        finally:
+            # A connection that is lost has lost the lock too.
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection.execute(sa.select(sa.func.release_lock(lock)))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
+from blazen_trio.errors import StoreError
 
 __all__ = ["make_engine"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
+# The drivers that are used where the URL names none, and what to install for them.
+_DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_CONNECT_TIMEOUT = 10  # seconds
 
 
 def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, bool]:
@@ -18,22 +25,50 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
 
     Raises:
         ValueError: The URL names a database that can't be used.
+        StoreError: Its driver is not installed.
     """
     if isinstance(url_or_engine, sa.Engine):
         _check(url_or_engine.url)
         engine = url_or_engine
     else:
-        try:
-            url = sa.make_url(url_or_engine)
-        except sa.exc.ArgumentError as error:
-            msg = f"{url_or_engine!r:.80} is no database URL; sqlite:///runs.db is one"
-            raise ValueError(msg) from error
-        _check(url)
-        engine = sa.create_engine(url_or_engine)
+        engine = _create(url_or_engine)
     # An engine of our own over the same pool, so that how we begin transactions is nobody else's business.
-    own = engine.execution_options(blazen_trio_role="reader")
+    ours = engine is not url_or_engine
+    options = dialects.reads_as_of_one_moment(engine, ours=ours)
+    own = engine.execution_options(blazen_trio_role="reader", **options)
     sa.event.listen(own, "begin", dialects.begin)
-    return own, engine is not url_or_engine
+    return own, ours
+
+
+def _create(given: str | sa.URL) -> sa.Engine:
+    try:
+        url = sa.make_url(given)
+    except sa.exc.ArgumentError as error:
+        msg = f"{given!r:.80} is no database URL; sqlite:///runs.db is one"
+        raise ValueError(msg) from error
+    name = url.get_backend_name()
+    if name in _DRIVERS and "+" not in url.drivername:
+        url = url.set(drivername=f"{url.drivername}+{_DRIVERS[name]}")
+    _check(url)
+    try:
+        return sa.create_engine(url, **_arguments(url))
+    except ModuleNotFoundError as error:
+        msg = f"{url!r} needs the driver {error.name!r}, which is not installed"
+        if error.name in _DRIVERS.values():
+            msg += f": pip install 'blazen-trio[{_EXTRAS[name]}]'"
+        raise StoreError(msg) from error
+
+
+def _arguments(url: sa.URL) -> dict[str, Any]:
+    """What an engine of our own is made with, besides its URL."""
+    if url.get_backend_name() in ("mysql", "mariadb"):
+        # For readers; the writer's connection is set otherwise.
+        return {"isolation_level": "REPEATABLE READ"}
+    if url.drivername == "postgresql+psycopg":
+        # Prepared statements belong to a session, and a pooler may give each transaction another one.
+        timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT}
+        return {"connect_args": {"prepare_threshold": None, **timeout}}
+    return {}
 
 
 def _check(url: sa.URL) -> None:
@@ -41,7 +76,12 @@ def _check(url: sa.URL) -> None:
     if name not in _SUPPORTED:
         msg = f"{url!r}: runs are stored in {', '.join(_SUPPORTED)}, and not in {name}"
         raise ValueError(msg)
-    if url.get_dialect().is_async:
+    try:
+        is_async = url.get_dialect().is_async
+    except sa.exc.NoSuchModuleError as error:
+        msg = f"{url!r} names a driver that SQLAlchemy does not know"
+        raise ValueError(msg) from error
+    if is_async:
         msg = (
             f"{url!r} names an asyncio driver, which does not run under Trio; name a synchronous one, e.g. "
             "sqlite:///runs.db or postgresql+psycopg://..."

@@ -36,7 +36,7 @@ def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
         with engine.connect() as connection:
             if _needs_upgrade(connection, where, migrate=migrate):
                 dialects.prepare_database(connection)
-                _upgrade(connection.execution_options(blazen_trio_role="writer"))
+                _upgrade(dialects.as_writer(connection))
             else:
                 dialects.prepare_database(connection)
     except sa.exc.DBAPIError as error:
@@ -72,8 +72,7 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
 def _upgrade(connection: sa.Connection) -> None:
     from alembic import command  # slow to import, and rarely needed
 
-    with connection.begin():
-        dialects.lock_schema(connection)
+    with dialects.schema_lock(connection):
         # Another process may have done it while we waited for the lock.
         if sa.inspect(connection).has_table(VERSION_TABLE) and _revision(connection) == HEAD:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,11 +13,24 @@ from blazen_trio._stores.sql.ownership import wake_when_given_back
 from blazen_trio._stores.sql.schema import blob, history, inbox, inbox_key, journal, lease, runs, snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine.interfaces import DBAPICursor, Dialect
 
 __all__ = ["Statement", "Statements"]
+
+
+@attrs.frozen(eq=False)
+class Many:
+    """A statement for many rows at once, which are given as one array per parameter.
+
+    Attributes:
+        sql: Its text.
+        chosen: Which parameters say what row is changed; one statement changes each row once. Empty: no matter.
+    """
+
+    sql: str
+    chosen: tuple[int, ...]
 
 
 @attrs.frozen(eq=False)
@@ -28,12 +42,14 @@ class Statement:
         names: The parameters' names, in the order in which they are given.
         order: Where the driver takes them by position: for each of its positions, which one. `None`: as they are given.
         by_name: Whether the driver takes them by name.
+        many: The same for many rows, where the driver's own loop is not what is wanted.
     """
 
     sql: str
     names: tuple[str, ...]
     order: tuple[int, ...] | None
     by_name: bool
+    many: Many | None = None
 
     def execute(self, cursor: DBAPICursor, row: tuple[Any, ...]) -> int:
         """Run it; how many rows it found or wrote."""
@@ -41,8 +57,16 @@ class Statement:
         return cursor.rowcount
 
     def execute_many(self, cursor: DBAPICursor, rows: list[tuple[Any, ...]]) -> None:
-        """Run it for each of these, in the driver's own loop."""
-        if self.by_name or self.order is not None:
+        """Run it for each of these, in this order; in one round trip where the database can."""
+        if len(rows) == 1:
+            self.execute(cursor, rows[0])
+        elif self.many is not None:
+            for some in _distinct(rows, self.many.chosen):
+                arrays = zip(*some, strict=True)
+                cursor.execute(
+                    self.many.sql, {name: list(array) for name, array in zip(self.names, arrays, strict=True)}
+                )
+        elif self.by_name or self.order is not None:
             cursor.executemany(self.sql, [self._given(row) for row in rows])
         else:
             cursor.executemany(self.sql, rows)
@@ -54,9 +78,14 @@ class Statement:
 
 
 class Statements:
-    """All of them, for one dialect."""
+    """All of them, for one dialect.
 
-    def __init__(self, dialect: Dialect) -> None:
+    Args:
+        dialect: What they are compiled for.
+        bounds: See `dialects.bounds`.
+    """
+
+    def __init__(self, dialect: Dialect, bounds: Sequence[sa.ColumnElement[Any]] = ()) -> None:
         name = dialect.name
         payload = ("part", "format", "data")
 
@@ -90,13 +119,14 @@ class Statements:
         )
         self._compile_row(dialect)
         self._compile_fold(dialect)
-        self.renew = _compile(
+        renew: Any = (
             sa.update(lease)
             .where(lease.c.lease_id == sa.bindparam("me"), lease.c.state == sa.literal_column("1"))
-            .values(expires=dialects.now(name) + sa.bindparam("ttl"), batch=sa.bindparam("number")),
-            ("ttl", "number", "me"),
-            dialect,
+            .values(expires=dialects.now(name) + sa.bindparam("ttl"), batch=sa.bindparam("number"))
         )
+        # The fence bounds its transaction by the way; whoever has no lease yet has to ask for it.
+        self.renew = _compile(renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me"), dialect)
+        self.bound = _compile(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:
         """What finds and changes a run's row, and takes its mail."""
@@ -163,7 +193,45 @@ def _compile(statement: Any, names: Sequence[str], dialect: Dialect, columns: Se
     compiled = statement.compile(dialect=dialect, column_keys=columns)
     positions = compiled.positiontup
     if positions is None:
-        return Statement(str(compiled), tuple(names), None, by_name=True)
+        many = _many(str(compiled), names) if dialects.has_arrays(dialect) else None
+        return Statement(str(compiled), tuple(names), None, by_name=True, many=many)
     order = tuple(names.index(position) for position in positions)
     plain = order == tuple(range(len(names)))
     return Statement(str(compiled), tuple(names), None if plain else order, by_name=False)
+
+
+_PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+))?")
+
+
+def _many(sql: str, names: Sequence[str]) -> Many | None:
+    """PostgreSQL's statement for many rows, from that for one: its parameters become the columns of a table `many`."""
+    kinds = {name: kind or "BYTEA" for name, kind in _PARAMETER.findall(sql)}
+    arrays = ", ".join(f"%({name})s::{kinds[name]}[]" for name in names)
+    columns = ", ".join(f'"{name}"' for name in names)
+    rows = f"unnest({arrays}) AS many({columns})"
+    taken = _PARAMETER.sub(r'many."\1"', sql)
+    if taken.startswith("INSERT"):
+        head, _, values = taken.partition(" VALUES (")
+        values, _, conflict = values.partition(")")
+        return Many(f"{head} SELECT {values} FROM {rows}{conflict}", ())  # noqa: S608  # our own statement
+    head, _, condition = taken.partition(" WHERE ")
+    if taken.startswith("UPDATE"):
+        _, _, of_row = sql.partition(" WHERE ")
+        chosen = tuple(names.index(name) for name, _ in _PARAMETER.findall(of_row))
+        return Many(f"{head} FROM {rows} WHERE {condition}", chosen)
+    return Many(f"{head} USING {rows} WHERE {condition}", ()) if taken.startswith("DELETE") else None
+
+
+def _distinct(rows: list[tuple[Any, ...]], chosen: tuple[int, ...]) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows in order, in as few pieces as it takes that none chooses a row twice."""
+    if not chosen:
+        yield rows
+        return
+    some: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in rows:
+        key = tuple(row[index] for index in chosen)
+        if key in some:
+            yield list(some.values())
+            some = {}
+        some[key] = row
+    yield list(some.values())

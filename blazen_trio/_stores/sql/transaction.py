@@ -61,13 +61,15 @@ class Transaction:
         return self.connection.dialect.name
 
     def fence(self) -> None:
-        """Renew our lease, and with it make sure that we still may write.
+        """Renew our lease, and with it make sure that we still may write. First of all in the transaction.
 
         Raises:
             LeaseLostError: We may not.
         """
-        row = (self._lease_ttl, self._number, self.lease_id)
-        if self.lease_id is not None and self._sql.renew.execute(self._cursor, row) != 1:
+        if self.lease_id is None:
+            if self._sql.bound is not None:
+                self._sql.bound.execute(self._cursor, ())
+        elif self._sql.renew.execute(self._cursor, (self._lease_ttl, self._number, self.lease_id)) != 1:
             raise LeaseLostError
 
     def take_lease(self) -> int:
@@ -76,8 +78,10 @@ class Transaction:
             holder = Holder.this_process()
             clock = dialects.now(self.dialect)
             # What was declared dead a day ago has long been noticed by its holder, if that lives.
-            long_dead = (lease.c.state == 0) & (lease.c.expires < clock - 86_400_000_000)
-            self.connection.execute(sa.delete(lease).where(long_dead))
+            long_dead = sa.select(lease.c.lease_id).where(lease.c.state == 0, lease.c.expires < clock - 86_400_000_000)
+            # By their ids: a search that deletes waits on some servers for whoever renews a lease that it passes.
+            for each in self.connection.execute(long_dead).scalars().all():
+                self.connection.execute(sa.delete(lease).where(lease.c.lease_id == each))
             row = sa.insert(lease).values(
                 state=1,
                 expires=clock + self._lease_ttl,
@@ -100,7 +104,13 @@ class Transaction:
         row = self.connection.execute(query).mappings().first()
         if row is not None and row["state"] == 1:
             holder = Holder.of_row(row)
-            if not (row["expired"] or holder.known_dead()):
+            dead = holder.known_dead()
+            if not (row["expired"] or dead):
+                return str(holder)
+            # A transaction of the dead ends in a moment. That of the frozen is ended by the server when its time is up,
+            # and nobody is to wait for that.
+            found = dialects.locking(sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=dead)
+            if self.connection.execute(found).first() is None:
                 return str(holder)
             # Its holder may have renewed it since we looked: then it lives.
             unchanged = (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.expires == row["expires"])
