@@ -15,7 +15,7 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
-from blazen_trio._stores.sql.troubles import Patience, is_lost, is_record_fault
+from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
 
 __all__ = ["Batches"]
-
-
-class UnclearCommitError(Exception):
-    """A COMMIT was sent, and it can't be told whether it was carried out: so it must not be sent again."""
 
 
 class Batches:

@@ -52,10 +52,13 @@ def _create(given: str | sa.URL) -> sa.Engine:
     _check(url)
     try:
         return sa.create_engine(url, **_arguments(url))
-    except ModuleNotFoundError as error:
-        msg = f"{url!r} needs the driver {error.name!r}, which is not installed"
-        if error.name in _DRIVERS.values():
-            msg += f": pip install 'blazen-trio[{_EXTRAS[name]}]'"
+    except ImportError as error:
+        missing = f"the package {error.name!r}, which is not installed" if error.name else f"what is missing ({error})"
+        msg = f"{url!r} needs {missing}"
+        if name in _DRIVERS:
+            msg += f': pip install "blazen-trio[{_EXTRAS[name]}]"'
+            if _DRIVERS[name] != url.get_driver_name():
+                msg += f", and let the URL begin with {url.get_backend_name()}+{_DRIVERS[name]}://"
         raise StoreError(msg) from error
 
 

@@ -2,28 +2,79 @@
 
 from __future__ import annotations
 
+from blazen_trio._stores.sql.troubles import RECONNECT_FOR, UnclearCommitError, code_of, is_busy, is_lost
 from blazen_trio.errors import SchemaError, StoreError
 
 __all__ = ["translate"]
 
-# What the databases say, and what to tell of it; the first that fits. Drivers have no common codes, so their texts count.
-_LOCKED = (
-    "another program keeps the database locked. Nothing was written. Let it finish, "
-    "or give open_store a longer busy_timeout="
+_Told = tuple[type[StoreError], str]
+
+_NO_SQLITE: _Told = (SchemaError, "this file is no SQLite database (or an encrypted one); name another file")
+_READ_ONLY: _Told = (StoreError, "the database is read-only; a store has to write to it")
+_FULL: _Told = (StoreError, "there is no room left for the database; make room and resume the runs by their ids")
+_CHANGED: _Told = (SchemaError, "a table of the store is missing: the database was changed while it was in use")
+_UNREACHABLE: _Told = (
+    StoreError,
+    "no server answers there; see that it runs, and that the URL's host and port are right",
 )
-_TOLD: tuple[tuple[str, type[StoreError], str], ...] = (
-    ("file is not a database", SchemaError, "this file is no SQLite database (or an encrypted one); name another file"),
-    ("file is encrypted", SchemaError, "this file is no SQLite database (or an encrypted one); name another file"),
-    ("malformed", StoreError, "the database file is damaged; restore it from a backup, or try sqlite3's .recover"),
-    ("readonly database", StoreError, "the database is read-only; a store has to write its file and its directory"),
-    ("read-only", StoreError, "the database is read-only; a store has to write to it"),
-    ("is full", StoreError, "there is no room left for the database; make room and resume the runs by their ids"),
-    ("unable to open", StoreError, "the database file can't be opened; its directory has to exist and be writable"),
-    ("disk i/o error", StoreError, "the disk that holds the database failed"),
-    ("is locked", StoreError, _LOCKED),
-    ("no such table", SchemaError, "a table of the store is missing: the database was changed while it was in use"),
+_UNKNOWN_HOST: _Told = (StoreError, "the URL's host is not known; see that it is spelled right")
+_REFUSED: _Told = (StoreError, "the server refuses this user; see that the URL's user and password are right")
+_NO_DATABASE: _Told = (StoreError, "the server has no such database; create it first (CREATE DATABASE), its tables not")
+_NOT_ALLOWED: _Told = (StoreError, "the user may not do this; grant them all rights on the store's tables")
+_CROWDED: _Told = (StoreError, "the server has no connection left for us; raise its limit, or use a pooler")
+_LOCKED: _Told = (
+    StoreError,
+    (
+        "another program keeps the database locked. Nothing was written. Let it finish, "
+        "or give open_store a longer busy_timeout="
+    ),
 )
-_UNKNOWN = ("", StoreError, "nothing is known to be written; the run can be resumed by its id")
+_LOST: _Told = (StoreError, f"the connection was lost, and it was not back after {RECONNECT_FOR:g} s")
+_UNCLEAR: _Told = (
+    StoreError,
+    (
+        "the connection was lost in the middle of the commit, and whether that was carried out could not be found out: "
+        "look before you do it again"
+    ),
+)
+_UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
+
+# What servers call it; PostgreSQL by SQLSTATE, MySQL and MariaDB by number.
+_BY_CODE: dict[str | int | None, _Told] = {
+    **dict.fromkeys(("28P01", "28000", 1045, 1698), _REFUSED),
+    **dict.fromkeys(("3D000", 1049), _NO_DATABASE),
+    **dict.fromkeys(("42501", 1044, 1142, 1143), _NOT_ALLOWED),
+    **dict.fromkeys(("42P01", "42703", 1054, 1146), _CHANGED),
+    **dict.fromkeys(("53300", 1040, 1203), _CROWDED),
+    **dict.fromkeys(("53100", 1021, 1114), _FULL),
+    **dict.fromkeys(("25006", 1290, 1792, 1836), _READ_ONLY),
+    1153: (StoreError, "a payload is larger than the server takes; raise its max_allowed_packet to 16 MB or more"),
+}
+# What is told without a code, by SQLite and by who fails to connect; the first that fits.
+_BY_TEXT: tuple[tuple[str, _Told], ...] = (
+    ("file is not a database", _NO_SQLITE),
+    ("file is encrypted", _NO_SQLITE),
+    ("malformed", (StoreError, "the database file is damaged; restore it from a backup, or try sqlite3's .recover")),
+    ("readonly database", (StoreError, "the database is read-only; a store has to write its file and its directory")),
+    ("read-only", _READ_ONLY),
+    ("is full", _FULL),
+    ("unable to open", (StoreError, "the database file can't be opened; its directory has to exist and be writable")),
+    ("disk i/o error", (StoreError, "the disk that holds the database failed")),
+    ("no such table", _CHANGED),
+    ("authentication failed", _REFUSED),
+    ("no password supplied", _REFUSED),
+    ("no pg_hba.conf entry", _REFUSED),
+    ("fatal:  role ", _REFUSED),
+    ("fatal:  database ", _NO_DATABASE),
+    ("too many clients", _CROWDED),
+    ("too many connections", _CROWDED),
+    ("resolve host", _UNKNOWN_HOST),
+    ("name or service not known", _UNKNOWN_HOST),
+    ("connection refused", _UNREACHABLE),
+    ("can't connect", _UNREACHABLE),
+    ("no such file or directory", _UNREACHABLE),  # a server's socket
+    ("connection timeout expired", _UNREACHABLE),
+)
 
 
 def translate(error: BaseException, doing: str, run_id: str | None = None) -> StoreError:
@@ -37,8 +88,19 @@ def translate(error: BaseException, doing: str, run_id: str | None = None) -> St
     if isinstance(error, StoreError):
         return error
     text = str(getattr(error, "orig", None) or error)
-    fitting = (each for each in _TOLD if each[0] in text.lower())
-    _, kind, advice = next(fitting, _UNKNOWN)
-    told = kind(f"{doing}: {advice} (the database says: {text})", run_id=run_id)
+    kind, advice = _told(error, text.lower())
+    told = kind(f"{doing}: {advice} (the database says: {' '.join(text.split())})", run_id=run_id)
     told.__cause__ = error
     return told
+
+
+def _told(error: BaseException, text: str) -> _Told:
+    if isinstance(error, UnclearCommitError):
+        return _UNCLEAR
+    if is_busy(error):
+        return _LOCKED
+    by_code = _BY_CODE.get(code_of(error))
+    if by_code is not None:
+        return by_code
+    fitting = (told for part, told in _BY_TEXT if part in text)
+    return next(fitting, _LOST if is_lost(error) else _UNKNOWN)

@@ -64,7 +64,7 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
     if not sqlite and not migrate:
         raise SchemaError(
             f"{where}: the schema is {'missing' if revision is None else f'at {revision!r}'}, {HEAD!r} is needed. "
-            "Upgrade it with: alembic -x url=... upgrade head; or open the store with migrate=True"
+            f"Upgrade it with: blazen-trio db upgrade --db {where}, or open the store with migrate=True"
         )
     return True
 

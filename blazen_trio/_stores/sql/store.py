@@ -16,6 +16,7 @@ from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.engine import make_engine
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.migrate import prepare_database
+from blazen_trio._stores.sql.troubles import Patience
 from blazen_trio._stores.sql.writer import Writer
 
 if TYPE_CHECKING:
@@ -199,13 +200,18 @@ class SqlStore(StoreQueries):
         """Run a query in a thread, in one transaction that reads as of one moment."""
 
         def read() -> T:
-            try:
-                with self._engine.connect() as connection, connection.begin():
-                    return query(connection)
-            except sa.exc.DBAPIError as error:
-                raise translate(error, "the store could not be read") from error
+            with self._engine.connect() as connection, connection.begin():
+                return query(connection)
 
-        return await trio.to_thread.run_sync(read, limiter=self._readers)
+        patience = Patience(locks=1)
+        while True:
+            try:
+                return await trio.to_thread.run_sync(read, limiter=self._readers)
+            except sa.exc.DBAPIError as error:
+                pause = patience.pause(error)
+                if pause is None:
+                    raise translate(error, "the store could not be read") from error
+            await trio.sleep(pause)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-__all__ = ["RECONNECT_FOR", "Patience", "code_of", "is_busy", "is_lost", "is_record_fault"]
+__all__ = ["RECONNECT_FOR", "Patience", "UnclearCommitError", "code_of", "is_busy", "is_lost", "is_record_fault"]
 
 RECONNECT_FOR = 10.0
 """For how many seconds a lost connection is tried again, from its loss on."""
@@ -19,18 +19,22 @@ _LOCKS_WAITED_FOR = 3  # times, each as long as the database waits by itself
 _BUSY = frozenset({"40001", "40P01", "55P03", 1205, 1213})
 # Besides 08xxx (connections) and 57Pxx (the server is stopped, or has ended our session): 25P03, the session's
 # transaction was idle for too long. Then MySQL's: unreachable, gone, shutting down, killed, idle for too long.
-_LOST = frozenset({"25P03", 2002, 2003, 2006, 2013, 2055, 1053, 1080, 1927, 4031})
+_LOST = frozenset({"25P03", 2002, 2003, 2006, 2013, 2055, 1053, 1080, 1152, *range(1158, 1162), 1927, 4031})
 _LOST_CLASSES = ("08", "57P")
 
 
+class UnclearCommitError(Exception):
+    """A COMMIT was sent, and it can't be told whether it was carried out: so nothing of it may be done again."""
+
+
 def code_of(error: BaseException) -> str | int | None:
-    """What the server calls this error: an SQLSTATE or a number; `None` where it was not the server who raised it."""
+    """What the server calls this error: a number or an SQLSTATE; `None` where it was not the server who raised it."""
     error = getattr(error, "orig", None) or error
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    if isinstance(state, str):
-        return state
     number = error.args[0] if error.args else None
-    return number if isinstance(number, int) and not isinstance(error, OSError) else None
+    if isinstance(number, int) and not isinstance(error, OSError):
+        return number
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) else None
 
 
 def is_busy(error: BaseException) -> bool:
