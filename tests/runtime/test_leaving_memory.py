@@ -1,0 +1,166 @@
+"""Runs that wait leave memory, and are woken by what they wait for; runs in flight are drained."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import trio
+
+from blazen_trio import RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
+from blazen_trio._dispatch.dispatcher import Dispatcher
+from tests.runtime.flows import ALL, Approved, Later, serving, status_is, ticks, until
+
+FAST: Any = {"poll_interval": 0.05}
+
+
+def has_left(runtime: Any) -> Any:
+    async def look() -> bool:
+        return runtime.statistics().left == 1
+
+    return look
+
+
+@pytest.mark.parametrize(("flow", "given"), [("asks", "sure"), ("approvals", 1), ("delays", 3600), ("fails", 2)])
+async def test_a_run_that_waits_leaves_memory_and_is_woken(
+    opened_in_memory: Any, autojump_clock: Any, flow: str, given: Any
+) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
+        run_id = await worker.submit(flow, given)
+        await until(status_is(store, run_id, "waiting"))
+        await until(has_left(worker))
+        assert worker.statistics().left == 1
+        if flow == "asks":
+            await worker.respond(run_id, "yes")
+        elif flow == "approvals":
+            await worker.send(run_id, Approved("ann"))
+        assert await worker.result(run_id) in ("yes", ["ann"], "late", 3)
+        assert worker.statistics().taken >= 2
+
+
+async def test_a_run_that_waits_for_a_time_is_woken_then(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=0) as worker:
+        began = trio.current_time()
+        run_id = await worker.submit("delays", 3600)
+        await until(has_left(worker))
+        taken = worker.statistics().taken
+        assert await worker.result(run_id) == "late"
+        assert 3600 <= trio.current_time() - began < 3602
+        assert worker.statistics().taken == taken + 1
+
+
+async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
+        run = await worker.start("approvals", 1)
+        await trio.sleep(10)
+        assert worker.statistics().driving == 1
+        run_id = run.run_id
+        del run
+        gc.collect()
+        await until(has_left(worker))
+        await worker.send(run_id, Approved("ann"))
+        assert await worker.result(run_id) == ["ann"]
+
+
+async def test_without_serving_a_started_run_stays(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=0) as runtime:
+        await runtime.start("delays", 3600, run_id="run")
+        await trio.sleep(10)
+        assert runtime.statistics().driving == 1
+        assert await runtime.result("run") == "late"
+
+
+async def test_what_comes_in_the_moment_of_release_is_not_lost(
+    opened_in_memory: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender that comes at every point of the release in turn."""
+    dismissed = trio.Event()
+    dismiss = Dispatcher.dismiss
+
+    def tell(dispatcher: Dispatcher) -> None:
+        dismiss(dispatcher)
+        dismissed.set()
+
+    monkeypatch.setattr(Dispatcher, "dismiss", tell)
+    async with (
+        opened_in_memory() as here,
+        opened_in_memory() as there,
+        serving(there, idle_after=1) as worker,
+        open_runtime(here) as front,
+    ):
+        for turns in range(40):
+            dismissed = trio.Event()
+            run_id = await worker.submit("approvals", 1)
+            await dismissed.wait()
+            for _ in range(turns // 2):
+                await trio.lowlevel.checkpoint()
+            await (worker if turns % 2 else front).send(run_id, Approved("ann"))
+            with trio.fail_after(30):
+                assert await front.result(run_id) == ["ann"]
+
+
+async def test_a_drained_run_ends_its_step_and_goes_on_elsewhere(opened: Any) -> None:
+    steps: list[int] = []
+
+    @step
+    async def first(_ev: StartEvent) -> Later:
+        steps.append(1)
+        await trio.sleep(0.3)
+        return Later()
+
+    @step
+    async def second(_ev: Later) -> StopEvent:
+        steps.append(2)
+        return StopEvent(steps)
+
+    flow = Workflow("flow", [first, second])
+    async with opened() as store:
+        async with serving(store, [flow], **FAST) as worker:
+            await worker.submit(flow, run_id="run")
+
+            async def begun() -> bool:
+                return steps == [1]
+
+            await until(begun)
+        assert steps == [1]
+        assert (await store.get_run("run")).status is RunStatus.RUNNING
+        async with serving(store, [flow], **FAST) as worker:
+            assert await worker.result("run") == [1, 2]
+
+
+async def test_steps_that_take_too_long_to_drain_are_cancelled(opened_in_memory: Any, autojump_clock: Any) -> None:
+    attempts = 0
+
+    @step
+    async def slow(_ev: StartEvent) -> StopEvent:
+        nonlocal attempts
+        attempts += 1
+        await trio.sleep(100 if attempts == 1 else 1)
+        return StopEvent(attempts)
+
+    flow = Workflow("flow", [slow])
+    async with opened_in_memory() as store:
+        began = trio.current_time()
+        async with serving(store, [flow], drain_timeout=5) as worker:
+            await worker.submit(flow, run_id="run")
+            await trio.sleep(1)
+        assert trio.current_time() - began == pytest.approx(6)
+        assert (await store.get_run("run")).status is RunStatus.RUNNING
+        async with open_runtime(store, [flow]) as runtime:
+            await runtime.recover()
+            assert await runtime.result("run") == 2
+
+
+async def test_two_workers_share_the_runs(opened: Any) -> None:
+    async with opened() as one, opened() as two, open_runtime(one, **FAST) as front:
+        ids = [await front.submit(ticks, 3) for _ in range(30)]
+        async with (
+            serving(one, max_concurrent_runs=3, **FAST) as first,
+            serving(two, max_concurrent_runs=3, **FAST) as second,
+        ):
+            for run_id in ids:
+                assert await front.result(run_id) == 4
+            counts = [worker.statistics().taken for worker in (first, second)]
+        assert sum(counts) == 30
+        assert min(counts) > 5
