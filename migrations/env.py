@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
+from blazen_trio._stores.sql.dialects import schema_lock
 from blazen_trio._stores.sql.schema import VERSION_TABLE, metadata
 
 
@@ -43,5 +44,5 @@ elif context.config.attributes.get("connection") is not None:
     _run(context.config.attributes["connection"])
 else:
     engine = sa.create_engine(_url(), poolclass=sa.pool.NullPool)
-    with engine.begin() as connection:
+    with engine.connect() as connection, schema_lock(connection):
         _run(connection)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from blazen_trio._stores.sql import again
 
 revision = "0001"
 down_revision = None
@@ -13,13 +14,16 @@ depends_on = None
 
 # Spelled out, and not imported: what a migration does must not change with the code.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 _Id = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_MYSQL = {"engine": "InnoDB", "charset": "utf8mb4"}
+_OPTIONS = {f"{name}_{key}": value for name in ("mysql", "mariadb") for key, value in _MYSQL.items()}
 
 
 def upgrade() -> None:
     """Create the tables."""
-    op.create_table(
+    again.create_table(
         "blazen_run",
         sa.Column("run_no", _Number, autoincrement=True, nullable=False),
         sa.Column("run_id", _Id, nullable=False),
@@ -29,19 +33,20 @@ def upgrade() -> None:
         sa.Column("owner", sa.BigInteger, nullable=True),
         sa.Column("created", sa.BigInteger, nullable=False),
         sa.Column("updated", sa.BigInteger, nullable=False),
-        sa.Column("error", sa.Text, nullable=True),
+        sa.Column("error", _Text, nullable=True),
         sa.PrimaryKeyConstraint("run_no", name="pk_blazen_run"),
         sa.UniqueConstraint("run_id", name="uq_blazen_run_run_id"),
         sqlite_autoincrement=True,
+        **_OPTIONS,
     )
-    op.create_index("ix_blazen_run_owner", "blazen_run", ["owner"])
-    op.create_index("ix_blazen_run_created_run_no", "blazen_run", ["created", "run_no"])
-    op.create_index("ix_blazen_run_status_updated", "blazen_run", ["status", "updated"])
+    again.create_index("ix_blazen_run_owner", "blazen_run", ["owner"])
+    again.create_index("ix_blazen_run_created_run_no", "blazen_run", ["created", "run_no"])
+    again.create_index("ix_blazen_run_status_updated", "blazen_run", ["status", "updated"])
     _create_payload_table("blazen_journal", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
     _create_payload_table("blazen_snapshot", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
     _create_payload_table("blazen_blob", sa.Column("digest", _Id, nullable=False))
     _create_payload_table("blazen_history", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
-    op.create_table(
+    again.create_table(
         "blazen_inbox",
         sa.Column("mail_id", _Number, autoincrement=True, nullable=False),
         sa.Column("run_no", sa.BigInteger, nullable=False),
@@ -51,15 +56,17 @@ def upgrade() -> None:
         sa.Column("data", _Payload, nullable=False),
         sa.PrimaryKeyConstraint("mail_id", name="pk_blazen_inbox"),
         sqlite_autoincrement=True,
+        **_OPTIONS,
     )
-    op.create_index("ix_blazen_inbox_run_no", "blazen_inbox", ["run_no"])
-    op.create_table(
+    again.create_index("ix_blazen_inbox_run_no", "blazen_inbox", ["run_no"])
+    again.create_table(
         "blazen_inbox_key",
         sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("key", _Id, nullable=False),
         sa.PrimaryKeyConstraint("run_no", "key", name="pk_blazen_inbox_key"),
+        **_OPTIONS,
     )
-    op.create_table(
+    again.create_table(
         "blazen_lease",
         sa.Column("lease_id", _Number, autoincrement=True, nullable=False),
         sa.Column("state", sa.SmallInteger, nullable=False),
@@ -72,12 +79,13 @@ def upgrade() -> None:
         sa.Column("started", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("lease_id", name="pk_blazen_lease"),
         sqlite_autoincrement=True,
+        **_OPTIONS,
     )
 
 
 def _create_payload_table(name: str, number: sa.Column[int] | sa.Column[str]) -> None:
     """A table of payloads of runs, in parts."""
-    op.create_table(
+    again.create_table(
         name,
         sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
         number,
@@ -85,10 +93,11 @@ def _create_payload_table(name: str, number: sa.Column[int] | sa.Column[str]) ->
         sa.Column("format", sa.SmallInteger, nullable=False),
         sa.Column("data", _Payload, nullable=False),
         sa.PrimaryKeyConstraint("run_no", number.name, "part", name=f"pk_{name}"),
+        **_OPTIONS,
     )
 
 
 def downgrade() -> None:
     """Drop them, with all that is in them."""
     for name in ("run", "journal", "snapshot", "blob", "history", "inbox", "inbox_key", "lease"):
-        op.drop_table(f"blazen_{name}")
+        again.drop_table(f"blazen_{name}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from blazen_trio._stores.sql import again
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -15,11 +17,13 @@ _QUEUED, _RUNNING, _WAITING = 1, 2, 4
 
 def upgrade() -> None:
     """Add the columns; runs that nobody drives are looked at by the first worker that comes."""
-    with op.batch_alter_table("blazen_run") as table:
-        table.add_column(sa.Column("wake", sa.BigInteger, nullable=True))
-        table.add_column(sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"))
-        table.add_column(sa.Column("crashes", sa.Integer, nullable=False, server_default="0"))
-    op.create_index("ix_blazen_run_workflow_wake", "blazen_run", ["workflow", "wake"])
+    again.add_columns(
+        "blazen_run",
+        sa.Column("wake", sa.BigInteger, nullable=True),
+        sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
+    )
+    again.create_index("ix_blazen_run_workflow_wake", "blazen_run", ["workflow", "wake"])
     runs = sa.table(
         "blazen_run",
         sa.column("wake", sa.BigInteger),
@@ -33,8 +37,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take them away."""
-    op.drop_index("ix_blazen_run_workflow_wake", table_name="blazen_run")
-    with op.batch_alter_table("blazen_run") as table:
-        table.drop_column("crashes")
-        table.drop_column("hold")
-        table.drop_column("wake")
+    again.drop_index("ix_blazen_run_workflow_wake", "blazen_run")
+    again.drop_columns("blazen_run", "crashes", "hold", "wake")

@@ -1,10 +1,11 @@
-"""The migrations make the schema that the code has, in any order of opening."""
+"""The migrations make the schema that the code has, in any order of opening, and wherever they were interrupted."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,8 +16,15 @@ from alembic.script import ScriptDirectory
 
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql import dialects, migrate
 from blazen_trio._stores.sql.migrate import migrations_config
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE, metadata
+from blazen_trio.errors import SchemaError, StoreError
+from tests.databases import SERVERS, an_engine, execute, fresh_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 _OPENER = """
 import sys, trio
@@ -24,7 +32,7 @@ from blazen_trio._stores.open import open_store
 
 async def main():
     sys.stdin.readline()
-    async with open_store(sys.argv[1]) as store:
+    async with open_store(sys.argv[1], migrate=True) as store:
         print(len(await store.list_runs()), flush=True)
 
 trio.run(main)
@@ -39,16 +47,13 @@ def _migrate(engine: sa.Engine, to: str, how: str) -> None:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> sa.Engine:
-    return sa.create_engine(f"sqlite:///{tmp_path}/a.db", poolclass=sa.NullPool)
+def engine(url: str) -> Iterator[sa.Engine]:
+    with an_engine(url, poolclass=sa.NullPool) as engine:
+        yield engine
 
 
-def test_the_newest_migration_is_the_one_that_the_code_needs() -> None:
-    assert ScriptDirectory.from_config(migrations_config()).get_current_head() == HEAD
-
-
-def test_upgrading_makes_the_tables_of_the_code(engine: sa.Engine) -> None:
-    _migrate(engine, "head", "upgrade")
+def _check_schema(engine: sa.Engine) -> None:
+    """The schema is that of the code."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
         assert compare_metadata(context, metadata) == []
@@ -59,27 +64,100 @@ def test_upgrading_makes_the_tables_of_the_code(engine: sa.Engine) -> None:
         assert [column.name for column in table.columns] == [column.name for column in there.columns]
         assert [column.nullable for column in table.columns] == [column.nullable for column in there.columns]
         assert list(table.primary_key.columns.keys()) == list(there.primary_key.columns.keys())
-        assert {index.name for index in table.indexes} == {index.name for index in there.indexes}
+        assert {index.name for index in table.indexes} == {index.name for index in there.indexes if not index.unique}
 
 
-def test_downgrading_leaves_nothing(engine: sa.Engine) -> None:
+def _our_tables(engine: sa.Engine) -> list[str]:
+    return [name for name in sa.inspect(engine).get_table_names() if name != "sqlite_sequence"]
+
+
+def test_the_newest_migration_is_the_one_that_the_code_needs() -> None:
+    assert ScriptDirectory.from_config(migrations_config()).get_current_head() == HEAD
+
+
+def test_upgrading_makes_the_tables_of_the_code(engine: sa.Engine) -> None:
     _migrate(engine, "head", "upgrade")
-    _migrate(engine, "base", "downgrade")
-    assert [name for name in sa.inspect(engine).get_table_names() if name != "sqlite_sequence"] == [VERSION_TABLE]
+    _check_schema(engine)
 
 
-def test_the_alembic_command_upgrades_a_database(tmp_path: Path, engine: sa.Engine) -> None:
+def test_each_step_can_be_taken_back_and_taken_again(engine: sa.Engine) -> None:
+    for to in ("0001", "base"):
+        _migrate(engine, "head", "upgrade")
+        _migrate(engine, to, "downgrade")
+    assert _our_tables(engine) == [VERSION_TABLE]
+    _migrate(engine, "0001", "upgrade")
+    _migrate(engine, "head", "upgrade")
+    _check_schema(engine)
+
+
+def test_an_upgrade_keeps_what_is_stored(engine: sa.Engine, url: str) -> None:
+    _migrate(engine, "0001", "upgrade")
+    for number, status, owner in ((1, 2, "NULL"), (2, 2, "7"), (3, 5, "NULL")):
+        values = f"'r{number}', 'w', '1', {status}, {owner}, 1, 2"
+        names = "run_id, workflow, version, status, owner, created, updated"
+        execute(url, f"INSERT INTO blazen_run ({names}) VALUES ({values})")
+    _migrate(engine, "head", "upgrade")
+    rows = execute(url, "SELECT run_id, wake, hold, crashes FROM blazen_run ORDER BY run_id")
+    assert [tuple(row) for row in rows] == [("r1", 2, 0, 0), ("r2", None, 0, 0), ("r3", None, 0, 0)]
+    _migrate(engine, "0001", "downgrade")
+    assert len(execute(url, "SELECT run_id FROM blazen_run")) == 3
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])  # PostgreSQL takes all of it back
+@pytest.mark.parametrize("how", ["upgrade", "downgrade"])
+def test_a_migration_that_was_killed_anywhere_is_begun_anew(kind: str, how: str, tmp_path: Path) -> None:
+    number, reached = 0, True
+    while reached:
+        number += 1
+        with fresh_database(kind, tmp_path) as url, an_engine(url, poolclass=sa.NullPool) as engine:
+            if how == "downgrade":
+                _migrate(engine, "head", "upgrade")
+            reached = _interrupt(engine, number, how)
+            if how == "downgrade":
+                _migrate(engine, "base", "downgrade")
+                assert _our_tables(engine) == [VERSION_TABLE]
+            else:
+                _migrate(engine, "head", "upgrade")
+                _check_schema(engine)
+    assert number > 10
+
+
+def _interrupt(engine: sa.Engine, number: int, how: str) -> bool:
+    """Migrate, and be killed before the statement of this number that changes the schema; whether there was one."""
+    left = number
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        nonlocal left
+        left -= statement.split(maxsplit=1)[0] in ("CREATE", "ALTER", "DROP", "UPDATE", "INSERT", "DELETE")
+        if left == 0:
+            left = -1
+            raise _KilledError
+
+    sa.event.listen(engine, "before_cursor_execute", count)
+    try:
+        _migrate(engine, "head" if how == "upgrade" else "base", how)
+    except _KilledError:
+        return True
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", count)
+    return False
+
+
+def test_the_alembic_command_upgrades_a_database(url: str, engine: sa.Engine) -> None:
     program = (
         "from alembic import command; from blazen_trio._stores.sql.migrate import migrations_config; import argparse, sys;"
         "config = migrations_config(); config.cmd_opts = argparse.Namespace(x=['url=' + sys.argv[1]]);"
         "command.upgrade(config, 'head')"
     )
-    subprocess.run([sys.executable, "-c", program, f"sqlite:///{tmp_path}/a.db"], check=True)
+    subprocess.run([sys.executable, "-c", program, url], check=True)
     assert sa.inspect(engine).has_table("blazen_run")
 
 
-def test_processes_that_open_a_new_file_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
+def test_processes_that_open_a_new_database_at_once(url: str) -> None:
     openers = [
         subprocess.Popen([sys.executable, "-c", _OPENER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
@@ -92,9 +170,62 @@ def test_processes_that_open_a_new_file_at_once(tmp_path: Path) -> None:
     assert [opener.returncode for opener in openers] == [0] * 4
 
 
-async def test_what_is_stored_is_there_when_opened_again(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_a_migration_that_takes_too_long_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialects, "_SCHEMA_LOCK_WAIT", 0)
+    with an_engine(url) as engine, engine.connect() as connection, dialects.schema_lock(connection):
+        refused = pytest.raises(StoreError, match="another process")
+        with refused:
+            async with open_store(url, migrate=True):
+                raise AssertionError
+    async with open_store(url, migrate=True):
+        pass
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_servers_schema_is_changed_only_by_who_asks_for_it(url: str, engine: sa.Engine) -> None:
+    secret = sa.make_url(url).set(password="a-secret").render_as_string(hide_password=False)
+    for state in ("missing", "at '0001'"):
+        with pytest.raises(SchemaError, match=rf"{state}.*blazen-trio db upgrade --db .*migrate=True") as error:
+            async with open_store(secret if _trusts(secret) else url):
+                raise AssertionError
+        assert "a-secret" not in str(error.value)
+        _migrate(engine, "0001", "upgrade")
+    async with open_store(url, migrate=True):
+        pass
+    async with open_store(url):
+        pass
+    execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(SchemaError, match=r"newer version.*9999"):
+        async with open_store(url, migrate=True):
+            raise AssertionError
+
+
+def _trusts(url: str) -> bool:
+    """Whether the server lets this user in with any password."""
+    with an_engine(url, poolclass=sa.NullPool) as engine:
+        try:
+            with closing(engine.connect()):
+                return True
+        except sa.exc.OperationalError:
+            return False
+
+
+async def test_what_is_stored_is_there_when_opened_again(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"x")]))
     async with open_store(sa.make_url(url)) as store:
         assert list((await store.claim("a")).entries) == [(1, b"x")]
+
+
+def test_a_script_can_be_written_for_a_database_of_another(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = migrations_config()
+    url = {"sqlite": "sqlite:///a.db", "postgresql": "postgresql+psycopg://a/b", "mariadb": "mariadb+pymysql://a/b"}[
+        kind
+    ]
+    config.set_main_option("sqlalchemy.url", url)
+    command.upgrade(config, "head", sql=True)
+    written = capsys.readouterr().out
+    assert written.count("CREATE TABLE") == len(metadata.tables) + 1
+    assert "ADD COLUMN" in written or "ADD crashes" in written
+    assert migrate.HEAD in written

@@ -51,8 +51,9 @@ STATUS_CODES = {
 }
 STATUS_OF_CODE = {code: status for status, code in STATUS_CODES.items()}
 
-# SQLite numbers rows by itself only where the key is its own INTEGER; MySQL's plain BLOB ends at 64 KiB.
+# SQLite numbers rows by itself only where the key is its own INTEGER; MySQL's plain BLOB and TEXT end at 64 KiB.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 # Ids and keys are compared byte by byte, also where the server's default would fold their case.
 _Id = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
@@ -76,7 +77,7 @@ runs = sa.Table(
     sa.Column("owner", sa.BigInteger, nullable=True, index=True),  # the lease of the opening that drives it
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
-    sa.Column("error", sa.Text, nullable=True),
+    sa.Column("error", _Text, nullable=True),
     # When a worker may take it; NULL while it is driven, paused or ended, and while only mail can wake it.
     sa.Column("wake", sa.BigInteger, nullable=True),
     sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"),  # nobody takes it before that
