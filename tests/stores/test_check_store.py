@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,6 +13,7 @@ from blazen_trio._stores.memory import MemoryStore
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, Mail, NewRun, StoredRun
 from blazen_trio.testing.check import check_store
+from tests.databases import KINDS, fresh_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,16 +26,16 @@ async def test_memory_store_keeps_every_promise() -> None:
     await check_store(MemoryStore, reopen=lambda store: store.beside())  # type: ignore[attr-defined]
 
 
-async def test_sqlite_store_keeps_every_promise(tmp_path: Path) -> None:
+async def test_sql_store_keeps_every_promise(kind: str, tmp_path: Path) -> None:
     urls: dict[int, str] = {}
-    numbers = count()
 
     @asynccontextmanager
     async def fresh() -> AsyncIterator[CheckpointStore]:
-        url = f"sqlite:///{tmp_path}/{next(numbers)}.db"
-        async with open_store(url) as store:
-            urls[id(store)] = url
-            yield store
+        # Dropped when the store is closed, so that closing finds the database.
+        with fresh_database(kind, tmp_path) as url:
+            async with open_store(url, migrate=True) as store:
+                urls[id(store)] = url
+                yield store
 
     await check_store(fresh, reopen=lambda store: open_store(urls[id(store)]))
 
@@ -86,9 +86,20 @@ async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(kind: type[M
         await check_store(kind)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@asynccontextmanager
+async def _opened(kind: str, folder: Path) -> AsyncIterator[CheckpointStore]:
+    if kind == "memory":
+        async with MemoryStore() as store:
+            yield store
+    else:
+        with fresh_database(kind, folder) as url:
+            async with open_store(url, migrate=True) as store:
+                yield store
+
+
+@pytest.mark.parametrize("kind", ["memory", *KINDS])
 async def test_methods_that_return_are_checkpoints(kind: str, tmp_path: Path) -> None:
-    async with MemoryStore() if kind == "memory" else open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with _opened(kind, tmp_path) as store:
         calls: list[Any] = [
             lambda: store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")])),
             lambda: store.post("a", "event", b""),
@@ -101,9 +112,9 @@ async def test_methods_that_return_are_checkpoints(kind: str, tmp_path: Path) ->
                 await call()
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", *KINDS])
 async def test_cancelled_means_that_nothing_was_written(kind: str, tmp_path: Path) -> None:
-    async with MemoryStore() if kind == "memory" else open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with _opened(kind, tmp_path) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -111,9 +122,9 @@ async def test_cancelled_means_that_nothing_was_written(kind: str, tmp_path: Pat
         assert tuple((await store.load("a")).inbox) == ()
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", *KINDS])
 async def test_a_commit_and_a_release_can_not_be_cancelled(kind: str, tmp_path: Path) -> None:
-    async with MemoryStore() if kind == "memory" else open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with _opened(kind, tmp_path) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         with trio.CancelScope() as scope:
             scope.cancel()

@@ -13,14 +13,17 @@ import pytest
 import sqlalchemy as sa
 import trio
 
+from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.leases import Holder
 from blazen_trio.errors import RunLockedError, StaleRunError
+from tests.databases import SERVERS, an_engine, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from blazen_trio._stores.sql.store import SqlStore
 
 # Drives the run `r`, and after each line that it is sent appends one entry and tells how that went.
 _DRIVER = """
@@ -30,7 +33,7 @@ from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import WorkflowError
 
 async def main():
-    async with open_store(sys.argv[1], lease_ttl=float(sys.argv[2])) as store:
+    async with open_store(sys.argv[1], lease_ttl=float(sys.argv[2]), migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"by the child")]))
         print("drives", flush=True)
         for line in sys.stdin:
@@ -83,9 +86,8 @@ def _hear(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-async def test_of_two_processes_one_drives(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+async def test_of_two_processes_one_drives(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")], release=True))
     with _process(_RACER, url) as one, _process(_RACER, url) as two:
         for process in (one, two):
@@ -93,14 +95,13 @@ async def test_of_two_processes_one_drives(tmp_path: Path) -> None:
         assert sorted([_hear(one), _hear(two)]) == ["drives", "refused"]
 
 
-async def test_a_killed_driver_is_replaced_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
+async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
     # The lease lasts for longer than any test: only the process's death can end it.
     with _process(_DRIVER, url, "3600") as driver:
         assert _hear(driver) == "drives"
         _ask(driver, "2")
         assert _hear(driver) == "stored"
-        async with open_store(url) as store:
+        async with open_store(url, migrate=True) as store:
             with pytest.raises(RunLockedError, match=f"process {driver.pid}") as refusal:
                 await store.claim("r")
             assert str(driver.pid) in refusal.value.owner
@@ -117,13 +118,12 @@ async def test_a_killed_driver_is_replaced_at_once(tmp_path: Path) -> None:
             await store.commit(Commit("r", [(3, b"by us")]))
 
 
-async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
+async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(url: str) -> None:
     with _process(_DRIVER, url, "3600") as driver:
         assert _hear(driver) == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
         _ask(driver, "2")
-        async with open_store(url) as store:
+        async with open_store(url, migrate=True) as store:
             _expire_all(url)
             await store.claim("r")
             await store.commit(Commit("r", [(2, b"by us")]))
@@ -134,26 +134,21 @@ async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(t
 
 def _expire_all(url: str) -> None:
     """Let the time of all leases run out, without waiting for it."""
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE blazen_lease SET expires = 1"))
-    engine.dispose()
+    execute(url, "UPDATE blazen_lease SET expires = 1")
 
 
-async def test_an_expired_lease_that_nobody_took_is_still_ours(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+async def test_an_expired_lease_that_nobody_took_is_still_ours(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
         _expire_all(url)
         await store.commit(Commit("r", [(2, b"")]))
-        async with open_store(url) as other:  # and renewed by that commit
+        async with open_store(url, migrate=True) as other:  # and renewed by that commit
             with pytest.raises(RunLockedError):
                 await other.claim("r")
 
 
-async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as loser, open_store(url) as winner:
+async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str) -> None:
+    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
         for run_id in ("a", "b", "c"):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")]))
         lost = loser.statistics().lease_id
@@ -172,42 +167,33 @@ async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(tmp_path
         await winner.commit(Commit("a", [(2, b"ours")]))
 
 
-async def test_a_lost_lease_does_not_hinder_what_needs_none(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as loser, open_store(url) as winner:
+async def test_a_lost_lease_does_not_hinder_what_needs_none(url: str) -> None:
+    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
         await loser.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         _expire_all(url)
         await winner.claim("a")
         assert await loser.post("a", "event", b"x") is not None
 
 
-async def test_an_idle_store_renews_its_lease(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    engine = sa.create_engine(url)
-    async with open_store(url, lease_ttl=0.03) as store:
+async def test_an_idle_store_renews_its_lease(url: str) -> None:
+    async with open_store(url, lease_ttl=0.03, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         _expire_all(url)
         with trio.fail_after(20):
             while True:
-                with engine.connect() as connection:
-                    if connection.execute(sa.text("SELECT expires FROM blazen_lease")).scalar_one() != 1:
-                        break
+                if execute(url, "SELECT expires FROM blazen_lease") != [(1,)]:
+                    break
                 await trio.lowlevel.checkpoint()
-    engine.dispose()
 
 
-async def test_reading_takes_no_lease_and_closing_leaves_none(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-    async with open_store(url) as store:
+    async with open_store(url, migrate=True) as store:
         await store.load("a")
         await store.post("a", "event", b"")
         assert store.statistics().lease_id is None
-    engine = sa.create_engine(url)
-    with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT count(*) FROM blazen_lease")).scalar() == 0
-    engine.dispose()
+    assert execute(url, "SELECT count(*) FROM blazen_lease") == [(0,)]
 
 
 def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
@@ -223,3 +209,49 @@ def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
     assert Holder(me.host, me.boot, me.pid_namespace, child.pid, started=1).known_dead()
     child.kill()
     child.communicate()
+
+
+async def test_a_lease_that_expired_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
+    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+        for run_id, status in (("ran", RunStatus.RUNNING), ("waited", RunStatus.WAITING)):
+            await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=status))
+        _expire_all(url)
+        assert (await winner.poll(["w"])).ready
+        taken = {run.info.run_id: run.crashes for run in await winner.take(["w"], 10)}
+        assert taken == {"ran": 1, "waited": 0}
+        await winner.commit(Commit("ran", [(2, b"got further")], progress=True))
+        _expire_all(url)
+        assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {"ran": 1, "waited": 0}
+
+
+async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> None:
+    taken: list[str] = []
+    rounds = 0
+
+    async def take(store: SqlStore) -> None:
+        nonlocal rounds
+        while runs := await store.take(["w"], 7):
+            rounds += 1
+            taken.extend(run.info.run_id for run in runs)
+
+    async with open_store(url, migrate=True) as one, open_store(url, migrate=True) as two:
+        for number in range(60):
+            first = Commit(f"r{number}", [(1, b"")], status=RunStatus.QUEUED, release=True)
+            await one.create(NewRun("w", "1", 1.0), first)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, one)
+            nursery.start_soon(take, two)
+        assert sorted(taken) == sorted(f"r{number}" for number in range(60))
+        assert one.statistics().driven + two.statistics().driven == 60
+        assert rounds >= 60 / 7
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        for run_id in ("a", "b"):
+            await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=RunStatus.QUEUED, release=True))
+        with an_engine(url) as engine, engine.begin() as theirs:
+            theirs.execute(sa.text("SELECT * FROM blazen_run WHERE run_id = 'a' FOR UPDATE"))
+            assert [run.info.run_id for run in await store.take(["w"], 10)] == ["b"]
+        assert [run.info.run_id for run in await store.take(["w"], 10)] == ["a"]

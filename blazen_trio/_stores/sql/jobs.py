@@ -24,6 +24,7 @@ from blazen_trio._stores.sql.schema import (
     runs,
     snapshot,
 )
+from blazen_trio._stores.sql.troubles import is_duplicate
 from blazen_trio.errors import StoreError, WorkflowError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Append(Job):
     def failed(self, error: Exception) -> WorkflowError:
         # The key of a journal's row is the second fence: another driver has written this entry.
         told: WorkflowError
-        if isinstance(error, sa.exc.IntegrityError) or type(error).__name__ == "IntegrityError":
+        if is_duplicate(error):
             told = arguments.not_driven(self.driven.run_id)
             told.__cause__ = error
         else:
@@ -175,7 +176,7 @@ class Create(Job):
             driven[self.first.run_id] = self.result
 
     def failed(self, error: Exception) -> WorkflowError:
-        if type(error).__name__ == "IntegrityError":
+        if is_duplicate(error):
             return arguments.exists(self.first.run_id)
         return translate(error, f"run {self.run_id!r} was not created", self.run_id)
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 import time
 from typing import Any
 
-__all__ = ["RECONNECT_FOR", "Patience", "UnclearCommitError", "code_of", "is_busy", "is_lost", "is_record_fault"]
+__all__ = [
+    "RECONNECT_FOR",
+    "Patience",
+    "UnclearCommitError",
+    "code_of",
+    "is_busy",
+    "is_duplicate",
+    "is_lost",
+    "is_record_fault",
+]
 
 RECONNECT_FOR = 10.0
 """For how many seconds a lost connection is tried again, from its loss on."""
@@ -57,10 +66,21 @@ def is_lost(error: BaseException) -> bool:
     return bool(unnamed or "pymysql.InterfaceError" in kinds)
 
 
+def is_duplicate(error: BaseException) -> bool:
+    """Whether a row with this key is there already."""
+    return "IntegrityError" in _kinds(error)
+
+
 def is_record_fault(error: BaseException) -> bool:
     """Whether the fault lies in one of the records, so that the others can be written without it."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "OverflowError"})
+    return not _kinds(error).isdisjoint(
+        ("IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "OverflowError")
+    )
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """The names of its classes, which the drivers have in common."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 class Patience:
