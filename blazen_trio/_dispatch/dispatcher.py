@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._dispatch.inputs import InputHandler
     from blazen_trio._dispatch.journal import Journal
+    from blazen_trio._dispatch.postbox import Postbox
     from blazen_trio._dispatch.recorder import Recorder
     from blazen_trio._dispatch.standstill import Standstill
     from blazen_trio._dispatch.streams import Broadcast
@@ -132,6 +133,8 @@ class Dispatcher:
         self.endings = Endings(self)
         self.inputs = InputDesk(self, input_handler)
         self.mail = MailDesk(self)
+        self.postbox: Postbox | None = None
+        """Where to look for mail, if nobody else does."""
         self.task_context = contextvars.copy_context()
         self.scope: trio.CancelScope | None = None
         """The period's, while there is one."""
@@ -250,6 +253,8 @@ class Dispatcher:
         Never raises on behalf of the run: `failure` and the run's state tell what happened. What comes out is a
         cancellation from outside, a KeyboardInterrupt or SystemExit out of a step, or a bug.
         """
+        if self.postbox is not None:
+            self.postbox.join(self)
         try:
             if self.journal is not None and self.journal.durability == "async":
                 async with trio.open_nursery() as services:
@@ -302,6 +307,8 @@ class Dispatcher:
     async def _leave(self) -> None:
         """Write what is committed and give the run back, also when cancelled; then tell everybody."""
         self.closing = True
+        if self.postbox is not None:
+            self.postbox.leave(self)
         if self.journal is not None:
             with trio.CancelScope(shield=True) as shield:
                 shield.deadline = trio.current_time() + _FLUSH_SECONDS
@@ -351,8 +358,14 @@ class Dispatcher:
 
     async def signal_or_timer(self) -> None:
         # What becomes due while no step may start is taken later: its time is past, so waiting for it would spin.
-        if len(self.timers) and not self.workers.halted:
-            with trio.move_on_at(self.timers.next):
+        due = self.timers.next if not self.workers.halted else float("inf")
+        if self.postbox is not None and (look := self.postbox.next_look(self)) < due:
+            with trio.move_on_at(look) as scope:
+                await self.signalled.receive()
+            if scope.cancelled_caught and self.journal is not None:
+                await self.postbox.look(self.journal.store)
+        elif due < float("inf"):
+            with trio.move_on_at(due):
                 await self.signalled.receive()
         else:
             await self.signalled.receive()

@@ -34,7 +34,7 @@ class Rests:
             while d.held and d.cancel_reason is None and not d.over:
                 if d.leaving or d.dismissed or d.draining or d.failure is not None:
                     return False
-                await d.signalled.receive()
+                await d.signal_or_timer()
         finally:
             d.paused = False
         return True

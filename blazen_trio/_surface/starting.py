@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._dispatch.postbox import postbox_of
 from blazen_trio._surface.outcome import bare
 from blazen_trio._surface.run import Run
 
@@ -83,8 +84,16 @@ class RunStart(Coroutine[Any, Any, Any]):
             warnings.warn(f"{self._label} was neither awaited nor entered", RuntimeWarning, stacklevel=2, source=self)
 
 
-async def _to_result(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Any:
+async def _begun(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Dispatcher:
+    """A run that no runtime drives, so it looks for its mail itself."""
     dispatcher = await begin()
+    if dispatcher.journal is not None:
+        dispatcher.postbox = postbox_of(dispatcher.journal.store)
+    return dispatcher
+
+
+async def _to_result(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Any:
+    dispatcher = await _begun(begin)
     # Nobody holds the run, so nobody can answer or unpause it.
     dispatcher.leaving = True
     if not dispatcher.detached:
@@ -100,7 +109,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Asyn
     """The block owns the nursery that the run lives in. The run never cancels the block; an error in the block
     cancels the run, and comes out as it is.
     """
-    dispatcher = await begin()
+    dispatcher = await _begun(begin)
     run = Run(dispatcher)
     body_error: BaseException | None = None
     try:

@@ -1,0 +1,89 @@
+"""What is submitted and sent in the caller's own SQL transaction happens with its commit, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from blazen_trio import RunExistsError, RunNotFoundError, open_runtime
+from tests.runtime.flows import Approved, serving, ticks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAST: Any = {"poll_interval": 0.05}
+
+
+def sql(connection: sa.Connection, text: str) -> Any:
+    return connection.execute(sa.text(text))
+
+
+def engine_of(file: Path) -> sa.Engine:
+    return sa.create_engine(f"sqlite:///{file}")
+
+
+@pytest.fixture
+def engine(opened_in_sqlite: Any) -> Any:
+    engine = sa.create_engine(opened_in_sqlite.url)
+    yield engine
+    engine.dispose()
+
+
+async def test_a_run_comes_to_be_with_its_order(opened_in_sqlite: Any, engine: Any) -> None:
+    async with opened_in_sqlite() as store, serving(store, **FAST) as worker, open_runtime(store) as front:
+        with engine.begin() as connection:
+            sql(connection, "CREATE TABLE orders (number INTEGER)")
+        with engine.connect() as connection:
+            sql(connection, "INSERT INTO orders VALUES (7)")
+            await front.submit("ticks", 2, run_id="rolled back", connection=connection)
+            with pytest.raises(RunNotFoundError):
+                await store.get_run("rolled back")
+            connection.rollback()
+        with engine.begin() as connection:
+            sql(connection, "INSERT INTO orders VALUES (8)")
+            await front.submit(ticks, 2, run_id="run", connection=connection)
+            with pytest.raises(RunExistsError):
+                await front.submit(ticks, 2, run_id="run", connection=connection)
+        assert await worker.result("run") == 3
+        with pytest.raises(RunNotFoundError):
+            await store.get_run("rolled back")
+        with engine.connect() as connection:
+            assert sql(connection, "SELECT number FROM orders").scalars().all() == [8]
+
+
+async def test_an_event_is_sent_with_its_reason(opened_in_sqlite: Any, engine: Any) -> None:
+    async with opened_in_sqlite() as store, open_runtime(store) as front:
+        run_id = await front.submit("approvals", 2)
+        with engine.connect() as connection, connection.begin() as transaction:
+            assert await front.send(run_id, Approved("rolled back"), key="k", connection=connection)
+            transaction.rollback()
+        with engine.begin() as connection:
+            assert await front.send(run_id, Approved("ann"), key="k", connection=connection)
+            assert not await front.send(run_id, Approved("twice"), key="k", connection=connection)
+            with pytest.raises(RunNotFoundError):
+                await front.send("unknown", Approved("x"), connection=connection)
+        async with serving(store, **FAST):
+            await front.send(run_id, Approved("bob"))
+            assert sorted(await front.result(run_id)) == ["ann", "bob"]
+
+
+async def test_a_run_and_its_first_event_in_one_transaction(opened_in_sqlite: Any, engine: Any) -> None:
+    async with opened_in_sqlite() as store, serving(store, **FAST) as worker:
+        with engine.begin() as connection:
+            await worker.submit("approvals", 1, run_id="run", connection=connection)
+            await worker.send("run", Approved("ann"), connection=connection)
+        assert await worker.result("run") == ["ann"]
+
+
+async def test_connections_that_do_not_do(opened_in_sqlite: Any, engine: Any, tmp_path: Any) -> None:
+    async with opened_in_sqlite() as store, open_runtime(store) as front:
+        with pytest.raises(TypeError, match=r"sqlalchemy\.Connection"):
+            await front.submit("ticks", 1, connection=engine)
+        with engine.connect() as connection, pytest.raises(ValueError, match="no transaction"):
+            await front.submit("ticks", 1, connection=connection)
+        elsewhere = engine_of(tmp_path / "other.db")
+        with elsewhere.begin() as connection, pytest.raises(ValueError, match=r"other\.db"):
+            await front.submit("ticks", 1, connection=connection)
+        elsewhere.dispose()
