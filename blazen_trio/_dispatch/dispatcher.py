@@ -30,6 +30,7 @@ from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.clock import wall_clock
+from blazen_trio.errors import StaleRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,7 +316,8 @@ class Dispatcher:
                 try:
                     if self.failure is None:
                         await self.journal.settle()
-                    if not self.over or self.failure is not None:
+                    # What was lost to another driver is not ours to give back, also where that one is in this process.
+                    if not isinstance(self.failure, StaleRunError) and (not self.over or self.failure is not None):
                         wake = self.timers.due if self.state.status is RunStatus.WAITING else None
                         # What failed here may fail again at once; others, or a little later we, may do better.
                         hold = None if self.failure is None else self.clock.now() + _AFTER_FAILURE

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from blazen_trio._stores.arguments import not_driven
 from blazen_trio._stores.clock import wall_clock
+from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.opening import Options, open_claimed
 from blazen_trio._surface.run import Run
 from blazen_trio.errors import IncompatibleRunError, StaleRunError, StoreError
@@ -175,20 +177,24 @@ class Fleet:
     def _open_all(self, taken: Sequence[StoredRun], *, serving: bool) -> None:
         assert self.nursery is not None
         for stored in taken:
-            run_id = stored.info.run_id
-            self.owed.discard(run_id)
-            if serving:
-                self._served.add(run_id)
-            if stored.crashes > 1:
-                self._suspects.add(run_id)
+            self.owed.discard(stored.info.run_id)
+            self._note(stored, serving=serving)
             self._opening += 1
-            self.nursery.start_soon(self._open_and_drive, stored)
+            self.nursery.start_soon(self._open_and_drive, stored, serving)
 
-    async def _open_and_drive(self, stored: StoredRun) -> None:
+    def _note(self, stored: StoredRun, *, serving: bool) -> None:
+        if serving:
+            self._served.add(stored.info.run_id)
+        if stored.crashes >= SUSPECT:
+            self._suspects.add(stored.info.run_id)
+
+    async def _open_and_drive(self, stored: StoredRun, serving: bool) -> None:  # for start_soon
         """Drive a run that was taken. Whatever is wrong with it, it is left to others, who may know better."""
         run_id = stored.info.run_id
         try:
             try:
+                await self._end_stale(run_id)
+                self._note(stored, serving=serving)
                 options = self.options(self._workflows[stored.info.workflow])
                 dispatcher = await open_claimed(options, stored, max_crashes=self._max_crashes)
             finally:
@@ -204,6 +210,14 @@ class Fleet:
         self._holds.pop(run_id, None)
         self.driving[run_id] = dispatcher
         await self._drive(dispatcher)
+
+    async def _end_stale(self, run_id: str) -> None:
+        """We were taken for dead, and are the first to take up what we lost: what we drove of it has to end before."""
+        while (stale := self.driving.get(run_id)) is not None:
+            free = self.free
+            stale.crash(not_driven(run_id))
+            await free.wait()
+        await trio.lowlevel.checkpoint()
 
     def _refuse(self, run_id: str, failure: Exception) -> None:
         self._served.discard(run_id)
