@@ -206,7 +206,8 @@ class Batches:
 
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:
-            self._connection = connection = dialects.as_writer(self._engine.connect())
+            self._connection = connection = self._engine.connect()
+            dialects.as_writer(connection)
             dialects.prepare_writer(connection, **self._limits)
             self._cursor = connection.connection.cursor()
             return connection, self._cursor

@@ -121,7 +121,7 @@ def reads_as_of_one_moment(engine: sa.Engine, *, ours: bool) -> dict[str, Any]:
 
 
 def as_writer(connection: sa.Connection) -> sa.Connection:
-    """This connection for writing: it waits for locks and then sees what others have committed while it waited."""
+    """Use this connection for writing: it waits for locks and then sees what others have committed while it waited."""
     level = {} if connection.dialect.name == "sqlite" else {"isolation_level": "READ COMMITTED"}
     return connection.execution_options(blazen_trio_role="writer", **level)
 

@@ -1,0 +1,232 @@
+"""Servers that go away for a moment, and processes that freeze in a transaction: nothing is lost, nothing done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql import batches, troubles
+from blazen_trio._stores.sql.dialects import PlainTransaction
+from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
+from tests.databases import SERVERS, an_engine, execute, kill_backends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+pytestmark = pytest.mark.parametrize("kind", SERVERS)
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+async def _create(store: SqlStore, run_id: str = "a", **more: Any) -> None:
+    await store.create(_NEW, Commit(run_id, [(1, b"1")], **more))
+
+
+async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create(store)
+        await _create(store, "other", release=True)
+        for seq in (2, 3):
+            await store.load("a")
+            assert kill_backends(url) > 0
+            await store.commit(Commit("a", [(seq, b"x")]))
+            kill_backends(url)
+            assert [entry for entry, _ in (await store.load("a")).entries] == list(range(1, seq + 1))
+            kill_backends(url)
+            assert (await store.poll(["w"])).ready
+        kill_backends(url)
+        await store.claim("other")
+        kill_backends(url)
+    assert caplog.records == []
+    # Closing has given all back, although its connection was gone.
+    assert execute(url, "SELECT count(*) FROM blazen_lease") == [(0,)]
+    assert execute(url, "SELECT count(*) FROM blazen_run WHERE owner IS NOT NULL") == [(0,)]
+
+
+@pytest.fixture
+def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Loses the connection at the writer's next COMMIT."""
+
+    def arm(url: str, when: str) -> None:
+        armed = [True]
+
+        def wrap(commit: Callable[[Any], None], run: Callable[[Any], None]) -> Callable[[Any], None]:
+            def strike(self: Any) -> None:
+                if not armed:
+                    commit(self)
+                    return
+                armed.clear()
+                if when == "after":
+                    commit(self)
+                kill_backends(url)
+                # The connection is gone: told as the driver tells it, for the answer that does not come.
+                run(self)
+
+            return strike
+
+        plain, whole = PlainTransaction.commit, sa.engine.RootTransaction.commit
+
+        def query(self: PlainTransaction) -> None:
+            self._driver.cursor().execute("SELECT 1")
+
+        def query_whole(self: sa.engine.RootTransaction) -> None:
+            self.connection.connection.cursor().execute("SELECT 1")
+
+        monkeypatch.setattr(PlainTransaction, "commit", wrap(plain, query))
+        monkeypatch.setattr(sa.engine.RootTransaction, "commit", wrap(whole, query_whole))
+
+    return arm
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_connection_lost_in_a_commit(url: str, when: str, strikes: Callable[[str, str], None]) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create(store)
+        strikes(url, when)
+        await store.commit(Commit("a", [(2, b"2")], status=RunStatus.WAITING))
+        await store.commit(Commit("a", [(3, b"3")]))
+        assert list((await store.load("a")).entries) == [(1, b"1"), (2, b"2"), (3, b"3")]
+        assert store.statistics().commits == 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_connection_lost_in_the_commit_of_the_first_lease(
+    url: str, when: str, strikes: Callable[[str, str], None]
+) -> None:
+    async with open_store(url, migrate=True) as store:
+        strikes(url, when)
+        await _create(store)
+        with pytest.raises(RunExistsError):
+            await _create(store)
+        await store.commit(Commit("a", [(2, b"2")]))
+        assert list((await store.load("a")).entries) == [(1, b"1"), (2, b"2")]
+        assert execute(url, "SELECT count(*) FROM blazen_lease") == [(1,)]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_was_committed_without_a_lease_is_not_done_again(
+    url: str, when: str, strikes: Callable[[str, str], None]
+) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create(store, release=True)
+        strikes(url, when)
+        with pytest.raises(StoreError, match="look before you do it again"):
+            await store.post("a", "event", b"x", key="k")
+        # With a key it is safe to say it again.
+        assert (await store.post("a", "event", b"x", key="k") is None) == (when == "after")
+        assert len((await store.load("a")).inbox) == 1
+
+
+async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: str) -> None:
+    """The old connection is not dead, but slow: its lease is neither there nor not there yet."""
+    async with open_store(url, migrate=True) as store:
+        await _create(store, "other", release=True)
+        writer = store._batches
+        with an_engine(url) as engine, engine.connect() as slow:
+            begun = slow.begin()
+            columns = "state, expires, batch, host, boot, pid_namespace, pid, started"
+            slow.execute(
+                sa.text(f"INSERT INTO blazen_lease (lease_id, {columns}) VALUES (77, 1, 1, 42, '', '', '', 1, 1)")
+            )
+            writer._number = 42
+            async with trio.open_nursery() as nursery:
+                found: list[bool] = []
+
+                async def look() -> None:
+                    found.append(await trio.to_thread.run_sync(writer._look, 77))
+                    writer._drop_connection()
+
+                nursery.start_soon(look)
+                await trio.sleep(0.3)
+                assert found == []
+                await trio.to_thread.run_sync(begun.commit)
+            assert found == [True]
+        assert not await trio.to_thread.run_sync(writer._look, 78)
+        writer._drop_connection()
+
+
+async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
+    async with open_store(url, migrate=True) as store:
+        await _create(store)
+
+        def refuse(*_args: Any) -> Any:
+            kind = store._engine.dialect.loaded_dbapi.OperationalError
+            raise kind(2003, "Connection refused") if "mysql" in url else kind("Connection refused")
+
+        with monkeypatch.context() as away:
+            away.setattr(batches.Batches, "_connect", refuse)
+            with pytest.raises(StoreError, match="no server answers"):
+                await store.commit(Commit("a", [(2, b"2")]))
+        await store.claim("a")
+        await store.commit(Commit("a", [(2, b"2")]))
+
+
+# Begins to write to the run `r`, says so, and never goes on.
+_FROZEN = """
+import sys, time, trio
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql.transaction import Transaction
+
+async def main():
+    async with open_store(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
+        await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
+        finish = Transaction.finish
+
+        def freeze(self):
+            finish(self)
+            print("frozen", flush=True)
+            time.sleep(1000)
+
+        Transaction.finish = freeze
+        await store.commit(Commit("r", [(2, b"never")]))
+
+trio.run(main)
+"""
+
+
+async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) -> None:
+    command = [sys.executable, "-c", _FROZEN, url]
+    frozen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220  # nothing runs beside it
+    try:
+        assert frozen.stdout is not None
+        assert frozen.stdout.readline() == "frozen\n"
+        os.kill(frozen.pid, signal.SIGSTOP)
+        async with open_store(url) as store:
+            execute(url, "UPDATE blazen_run SET wake = NULL WHERE run_id = 'r'")
+            with trio.fail_after(20):
+                while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the server tells nobody
+                    await trio.sleep(0.1)
+            assert list(taken[0].entries) == [(1, b"")]
+            assert taken[0].crashes == 1
+            await store.commit(Commit("r", [(2, b"ours")]))
+            assert list((await store.load("r")).entries) == [(1, b""), (2, b"ours")]
+    finally:
+        frozen.kill()
+        frozen.communicate()
+
+
+async def test_a_lease_lost_while_away_is_noticed_when_back(url: str) -> None:
+    async with open_store(url, migrate=True) as loser, open_store(url) as winner:
+        await _create(loser)
+        execute(url, "UPDATE blazen_lease SET expires = 1")
+        await winner.claim("a")
+        kill_backends(url)
+        with pytest.raises(StaleRunError):
+            await loser.commit(Commit("a", [(2, b"too late")]))
+        await winner.commit(Commit("a", [(2, b"ours")]))
