@@ -1,0 +1,171 @@
+"""What a store can be opened with, and what of it stays the owner's: engines, their connections, and URLs that fail."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+from blazen_trio._stores.sql.engine import make_engine
+from blazen_trio.errors import RunExistsError, RunNotFoundError, StaleRunError, StoreError
+from tests.databases import SERVERS, an_engine, execute
+
+if TYPE_CHECKING:
+    from blazen_trio._stores.sql.store import SqlStore
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+async def _create(store: SqlStore, run_id: str, **more: Any) -> None:
+    await store.create(_NEW, Commit(run_id, [(1, b"")], **more))
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, level: str) -> None:
+    with an_engine(url, isolation_level=level, pool_size=1) as engine:
+        before = _isolation(engine)
+        async with open_store(engine, migrate=True) as store, open_store(engine) as other:
+            await _create(store, "a")
+            for seq in range(2, 12):
+                await store.commit(Commit("a", [(seq, b"")]))
+            await store.release("a")
+            assert [seq for seq, _ in (await other.take(["w"], 5))[0].entries] == list(range(1, 12))
+            # All that was read is of one moment, and what fails is undone whole.
+            assert [run.run_id for run in await store.list_runs()] == ["a"]
+            execute(url, "INSERT INTO blazen_journal SELECT run_no, 13, 0, 1, 'x' FROM blazen_run")
+            with pytest.raises(StaleRunError):
+                await other.commit(Commit("a", [(12, b""), (13, b"")]))
+            assert [seq for seq, _ in (await store.load("a")).entries] == [*range(1, 12), 13]
+        assert _isolation(engine) == before
+
+
+def _isolation(engine: sa.Engine) -> tuple[str, bool]:
+    """What a connection of the pool does by itself: its level, and whether it commits each statement."""
+    with engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        commits = driver.autocommit if engine.dialect.driver == "psycopg" else driver.get_autocommit()
+        return connection.get_isolation_level(), commits
+
+
+async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> None:
+    async with open_store(url, migrate=True) as store, open_store(url) as reader:
+        await _create(store, "a")
+        reading = True
+
+        async def read() -> None:
+            while reading:
+                stored = await reader.load("a")
+                first = 1 if stored.snapshot is None else stored.snapshot[0] + 1
+                assert [seq for seq, _ in stored.entries] == list(range(first, first + len(stored.entries)))
+                assert stored.last == int((stored.entries[-1][1] if stored.entries else stored.snapshot[1]) or b"1")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+            for seq in range(2, 80):
+                data = b"%d" % seq
+                snapshot = SnapshotRow(seq, data, frozenset()) if seq % 3 == 0 else None
+                await store.commit(Commit("a", [(seq, data)], snapshot=snapshot))
+            reading = False
+
+
+async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create(store, "a", release=True)
+        with an_engine(url) as engine:
+            with engine.begin() as theirs:
+                theirs.execute(sa.text("CREATE TABLE orders (number INTEGER)"))
+            for commits in (False, True):
+                with engine.connect() as theirs:
+                    transaction = theirs.begin()
+                    theirs.execute(sa.text("INSERT INTO orders VALUES (1)"))
+                    first = Commit("b", [(1, b"first")], status=RunStatus.QUEUED, release=True)
+                    await store.create(_NEW, first, connection=theirs)
+                    mail = await store.post("a", "event", b"x", key="k", connection=theirs)
+                    assert mail is not None
+                    assert await store.post("a", "event", b"x", key="k", connection=theirs) is None
+                    with pytest.raises(RunExistsError):
+                        await store.create(_NEW, first, connection=theirs)
+                    with pytest.raises(RunNotFoundError):
+                        await store.post("unknown", "event", b"x", connection=theirs)
+                    (transaction.commit if commits else transaction.rollback)()
+                assert execute(url, "SELECT count(*) FROM orders") == [(int(commits),)]
+                assert len((await store.load("a")).inbox) == int(commits)
+                assert len(await store.list_runs()) == 1 + commits
+        assert (await store.claim("b")).entries == ((1, b"first"),)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create(store, "a", release=True)
+        with an_engine(url) as engine, engine.connect() as theirs:
+            refused = pytest.raises(ValueError, match="no transaction")
+            with refused:
+                await store.post("a", "event", b"", connection=theirs)
+        elsewhere = sa.make_url(url).set(database="test")
+        with an_engine(elsewhere.render_as_string(hide_password=False)) as engine, engine.begin() as theirs:
+            refused = pytest.raises(ValueError, match="this store is in")
+            with refused:
+                await store.post("a", "event", b"", connection=theirs)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"port": 1}, "no server answers"),
+        ({"host": "nowhere.invalid"}, "host is not known"),
+        ({"database": "blazen_nothing"}, "no such database"),
+        ({"username": "blazen_nobody", "password": "a-secret"}, "refuses this user"),
+    ],
+)
+async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(StoreError, match=told) as error:
+        async with open_store(sa.make_url(url).set(**changes)):
+            raise AssertionError
+    assert "a-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "told"),
+    [
+        ("postgresql://a/b", "psycopg", r'pip install "blazen-trio\[postgresql\]"$'),
+        ("mysql://a/b", "pymysql", r'pip install "blazen-trio\[mysql\]"$'),
+        ("mariadb+mysqldb://a/b", "MySQLdb", r'"blazen-trio\[mysql\]", and let the URL begin with mariadb\+pymysql://'),
+    ],
+)
+def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, url: str, package: str, told: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(StoreError, match=told):
+        make_engine(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nonsense", "no database URL"),
+        ("oracle://a/b", "not in oracle"),
+        ("postgresql+nonsense://a/b", "driver that SQLAlchemy does not know"),
+        ("postgresql+asyncpg://a/b", "asyncio driver"),
+    ],
+)
+def test_a_url_that_names_no_database_of_ours(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make_engine(url)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_connections_of_our_own_prepare_no_statements(url: str) -> None:
+    engine, ours = make_engine(url.replace("+psycopg", ""))
+    with engine.connect() as connection:
+        assert ours
+        assert connection.connection.dbapi_connection.prepare_threshold is None
+    engine.dispose()
