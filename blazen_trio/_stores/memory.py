@@ -240,10 +240,11 @@ class MemoryStore(StoreQueries):
         await trio.lowlevel.checkpoint_if_cancelled()
         _refuse(connection)
         kept = self._find(run_id)
-        if kept.info.status.ended:
+        used = key is not None and key in kept.keys
+        if kept.info.status.ended and not used:
             raise arguments.finished(run_id, kept.info.status)
         mail = None
-        if key is None or key not in kept.keys:
+        if not used:
             mail = Mail(next(self._storage.mail_ids), kind, bytes(data), key)
             kept.inbox[mail.id] = mail
             if key is not None:

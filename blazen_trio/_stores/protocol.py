@@ -257,7 +257,7 @@ class CheckpointStore(Protocol):
 
         Raises:
             RunNotFoundError: There is no such run.
-            RunFinishedError: It has ended.
+            RunFinishedError: It has ended, and nothing with this key was posted before.
         """
         ...
 

@@ -91,9 +91,10 @@ async def _check_poll(store: CheckpointStore) -> None:
 
 async def _check_finished(store: CheckpointStore) -> None:
     await start(store)
-    await store.post("run", "event", b"too late")
+    await store.post("run", "event", b"too late", key="k")
     await store.commit(Commit("run", status=RunStatus.FAILED, at=NOW, release=True))
     await expect_error("nothing is posted to a run that has ended", RunFinishedError, store.post("run", "event", b""))
+    expect("a key is refused for ever", await store.post("run", "event", b"", key="k"), None)
     expect("a run that failed keeps its mail", len((await store.claim("run")).inbox), 1)
     await store.commit(Commit("run", status=RunStatus.RUNNING, at=NOW))
     expect("a run that is tried again takes mail", await store.post("run", "event", b"") is not None, True)

@@ -271,6 +271,8 @@ class Post(Job):
             raise arguments.not_found(self.run_id)
         run_no, status = found
         if STATUS_OF_CODE[status].ended:
+            if self.key is not None and queries.key_is_used(transaction.connection, run_no, self.key):
+                return None
             raise arguments.finished(self.run_id, STATUS_OF_CODE[status])
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
         return None if mail_id is None else Mail(mail_id, self.kind, self.data, self.key)

@@ -20,6 +20,7 @@ from blazen_trio._stores.sql.schema import (
     blob,
     history,
     inbox,
+    inbox_key,
     journal,
     runs,
     snapshot,
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.status import RunStatus
 
-__all__ = ["dead_leases", "find_run", "get_run", "list_runs", "load_runs", "micros", "poll", "ready_runs"]
+__all__ = [
+    "dead_leases",
+    "find_run",
+    "get_run",
+    "key_is_used",
+    "list_runs",
+    "load_runs",
+    "micros",
+    "poll",
+    "ready_runs",
+]
 
 _LINE = (runs.c.run_id, runs.c.workflow, runs.c.version, runs.c.status, runs.c.created, runs.c.updated, runs.c.error)
 _LETTERS = 500  # rows that one look brings
@@ -62,6 +73,11 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
         RunNotFoundError: There is none.
     """
     return _info(find_run(connection, run_id))
+
+
+def key_is_used(connection: sa.Connection, run_no: int, key: str) -> bool:
+    """Whether something with this key was ever posted to a run."""
+    return _exists(connection, (inbox_key.c.run_no == run_no) & (inbox_key.c.key == key))
 
 
 def list_runs(

@@ -1,0 +1,151 @@
+"""Database servers of the test's own, which it may kill and start again: from the installed binaries, as a user without rights."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_START_SECONDS = 60.0
+
+
+class Server:
+    """One server with its data in a folder. Killed as by a power cut (its processes, not its disk), and started again."""
+
+    def __init__(self, command: list[str], url: str, user: str | None, log: Path) -> None:
+        self.url = url
+        self._command = command
+        self._user = user
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, user=self._user, start_new_session=True
+            )
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                with engine.connect():
+                    return
+            except sa.exc.OperationalError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End all of its processes at once."""
+        assert self._process is not None
+        os.killpg(self._process.pid, how)
+        self._process.wait(30)
+
+    def restart(self) -> None:
+        """Kill it, and start it again."""
+        self.kill()
+        self.start()
+
+
+@contextmanager
+def own_server(kind: str, folder: Path) -> Iterator[Server]:
+    """A new server with an empty database, killed afterwards; the test is skipped (or fails, see `tests.databases`) where its
+    binaries are not installed.
+    """
+    user = _owner(folder)
+    server = (_postgresql if kind == "postgresql" else _mariadb)(folder, user)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _owner(folder: Path) -> str | None:
+    """Servers refuse to run as root: then somebody without rights gets the folder."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "mysql", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        for each in (folder, *folder.rglob("*")):
+            os.chown(each, entry.pw_uid, entry.pw_gid)
+        # Others' temporary folders can't be looked into.
+        for parent in (folder, *folder.parents):
+            if parent != Path(parent.root) and parent.stat().st_mode & 0o005 != 0o005:
+                parent.chmod(parent.stat().st_mode | 0o055)
+        return name
+    return None
+
+
+def _postgresql(folder: Path, user: str | None) -> Server:
+    binaries = _find("initdb", "/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin").parent
+    data, port = folder / "data", _free_port()
+    _run([binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync"], user)
+    command = [binaries / "postgres", "-D", data, "-p", port, "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+    url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    return Server([str(part) for part in command], url, user, folder / "log")
+
+
+def _mariadb(folder: Path, user: str | None) -> Server:
+    install, server = _find("mariadb-install-db", "/usr/bin"), _find("mariadbd", "/usr/sbin", "/usr/libexec")
+    data, port = folder / "data", _free_port()
+    own = ["--no-defaults", f"--datadir={data}"]
+    _run([install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
+    command = [
+        server,
+        *own,
+        f"--port={port}",
+        "--bind-address=127.0.0.1",
+        f"--socket={folder}/socket",
+        "--skip-grant-tables",
+    ]
+    command += ["--skip-networking=0", f"--pid-file={folder}/pid"]
+    plain = Server([str(part) for part in command], f"mysql+pymysql://root@127.0.0.1:{port}/", user, folder / "log")
+    plain.start()
+    engine = sa.create_engine(plain.url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE DATABASE blazen")
+    plain.kill(signal.SIGTERM)
+    plain.url += "blazen"
+    return plain
+
+
+def _find(name: str, *folders: str) -> Path:
+    found = shutil.which(name)
+    there = [Path(found)] if found else [path for folder in folders for path in _matching(folder, name)]
+    if there:
+        return there[0]
+    tell = pytest.fail if os.environ.get("BLAZEN_TRIO_TEST_REQUIRE_SERVERS") == "1" else pytest.skip
+    raise tell.Exception(f"{name} is not installed, so no server of the test's own can be started")
+
+
+def _matching(folder: str, name: str) -> list[Path]:
+    return sorted(Path("/").glob(f"{folder.lstrip('/')}/{name}"), reverse=True)
+
+
+def _run(command: list[object], user: str | None) -> None:
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, user=user, cwd="/")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

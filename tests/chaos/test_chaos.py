@@ -1,0 +1,160 @@
+"""Several workers on each database, killed and frozen, and the database killed under them: every run comes to its end, and every
+effect on it has happened once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from blazen_trio import open_runtime, open_store
+from tests.chaos.flow import EXPECTED, LEASE_TTL, Go
+from tests.chaos.servers import own_server
+from tests.databases import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUNS = int(os.environ.get("BLAZEN_TRIO_CHAOS_RUNS", "200"))
+SECONDS = float(os.environ.get("BLAZEN_TRIO_CHAOS_SECONDS", "12"))
+WORKERS = 3
+PATIENCE = 120.0  # seconds for the runs to come to their ends when all is quiet again
+
+
+class Workers:
+    """Worker processes; one that has ended is replaced."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self._url = url
+        self._log = log
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.deaths = self.freezes = 0
+
+    def keep_up(self) -> None:
+        """See to it that there are as many as there should be."""
+        self._processes = [process for process in self._processes if process.poll() is None]
+        while len(self._processes) < WORKERS:
+            with self._log.open("ab") as log:
+                command = [sys.executable, "-m", "tests.chaos.flow", self._url]
+                root = Path(__file__).parents[2]
+                self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=root))
+
+    def kill_one(self, random: random.Random) -> None:
+        random.choice(self._processes).kill()
+        self.deaths += 1
+
+    def freeze_one(self, random: random.Random) -> subprocess.Popen[bytes]:
+        process = random.choice(self._processes)
+        process.send_signal(signal.SIGSTOP)
+        self.freezes += 1
+        return process
+
+    def stop(self) -> None:
+        """End them all; they drain."""
+        for process in self._processes:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self._processes:
+            process.wait(30)
+
+
+def hold_sqlite(file: str) -> None:
+    """Another program has the whole file for a second."""
+    connection = sqlite3.connect(file, isolation_level=None, timeout=10)
+    connection.execute("BEGIN EXCLUSIVE")
+    time.sleep(1)
+    connection.execute("ROLLBACK")
+    connection.close()
+
+
+async def rage(workers: Workers, disturb: Callable[[], object], chance: random.Random) -> list[str]:
+    """Kill, freeze and disturb until the time is over; what was done."""
+    done: list[str] = []
+    end = trio.current_time() + SECONDS
+    frozen: list[tuple[float, subprocess.Popen[bytes]]] = []
+    while trio.current_time() < end:
+        await trio.sleep(chance.uniform(0.2, 1.0))
+        workers.keep_up()
+        for since, process in list(frozen):
+            if trio.current_time() - since > LEASE_TTL * 1.5:
+                process.send_signal(signal.SIGCONT)
+                frozen.remove((since, process))
+        what = chance.choices(["kill", "freeze", "disturb"], [5, 2, 1 if len(done) > 2 else 0])[0]
+        done.append(what)
+        if what == "kill":
+            workers.kill_one(chance)
+        elif what == "freeze" and not frozen:
+            frozen.append((trio.current_time(), workers.freeze_one(chance)))
+        elif what == "disturb":
+            await trio.to_thread.run_sync(disturb)
+    for _, process in frozen:
+        process.send_signal(signal.SIGCONT)
+    workers.keep_up()
+    return done
+
+
+async def through_chaos(url: str, workers: Workers, disturb: Callable[[], object]) -> dict[str, Any]:
+    """Submit runs, send each the event that it waits for, twice, and wait for all of them. Returns their results."""
+    chance = random.Random()
+    results: dict[str, Any] = {}
+    async with (
+        open_store(url, migrate=True, lease_ttl=LEASE_TTL) as store,
+        open_runtime(store, poll_interval=0.2) as front,
+    ):
+        workers.keep_up()
+
+        async def send(run_id: str) -> None:
+            await trio.sleep(chance.uniform(0, SECONDS))
+            await front.send(run_id, Go(f"{run_id} once"), key="go")
+            assert not await front.send(run_id, Go(f"{run_id} twice"), key="go")
+
+        async def submit(nursery: trio.Nursery) -> None:
+            for number in range(RUNS):
+                await front.submit("chaos", run_id=f"run {number}")
+                nursery.start_soon(send, f"run {number}")
+                await trio.sleep(SECONDS / RUNS / 2)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit, nursery)
+            await rage(workers, disturb, chance)
+        with trio.fail_after(PATIENCE):
+            for number in range(RUNS):
+                results[f"run {number}"] = await front.result(f"run {number}")
+        for info in await store.list_runs(limit=RUNS + 1):
+            assert info.status.value == "completed", info
+            assert list((await store.load(info.run_id)).inbox) == []
+    return results
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_run_comes_to_its_end(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        if kind == "sqlite":
+            file = str(tmp_path / "runs.db")
+            url, disturb = f"sqlite:///{file}", partial(hold_sqlite, file)
+        else:
+            folder = tmp_path / "server"
+            folder.mkdir()
+            server = stack.enter_context(own_server(kind, folder))
+            url, disturb = server.url, server.restart
+        workers = Workers(url, tmp_path / "workers.log")
+        try:
+            results = trio.run(through_chaos, url, workers, disturb)
+        finally:
+            workers.stop()
+    assert len(results) == RUNS
+    for run_id, result in results.items():
+        assert result == {**EXPECTED, "by": f"{run_id} once"}, run_id
+    assert workers.deaths > 2
