@@ -271,7 +271,7 @@ class Post(Job):
             raise arguments.not_found(self.run_id)
         run_no, status = found
         if STATUS_OF_CODE[status].ended:
-            if self.key is not None and queries.key_is_used(transaction.connection, run_no, self.key):
+            if self.key is not None and transaction.key_is_used(run_no, self.key):
                 return None
             raise arguments.finished(self.run_id, STATUS_OF_CODE[status])
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
