@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,8 @@ def kill_backends(url: str) -> int:
     query = "SELECT id FROM information_schema.processlist WHERE db = :name AND id <> connection_id()"
     found = execute(url, query, name=name)
     for (number,) in found:
-        execute(url, f"KILL {number}")
+        with suppress(sa.exc.OperationalError):  # it has gone meanwhile
+            execute(url, f"KILL {number}")
     return len(found)
 
 
