@@ -20,7 +20,6 @@ from blazen_trio._stores.sql.schema import (
     blob,
     history,
     inbox,
-    inbox_key,
     journal,
     runs,
     snapshot,
@@ -36,7 +35,6 @@ __all__ = [
     "dead_leases",
     "find_run",
     "get_run",
-    "key_is_used",
     "list_runs",
     "load_runs",
     "micros",
@@ -73,11 +71,6 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
         RunNotFoundError: There is none.
     """
     return _info(find_run(connection, run_id))
-
-
-def key_is_used(connection: sa.Connection, run_no: int, key: str) -> bool:
-    """Whether something with this key was ever posted to a run."""
-    return _exists(connection, (inbox_key.c.run_no == run_no) & (inbox_key.c.key == key))
 
 
 def list_runs(

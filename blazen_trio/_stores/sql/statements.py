@@ -134,6 +134,13 @@ class Statements:
         self.find_run = _compile(
             sa.select(runs.c.run_no, runs.c.status).where(runs.c.run_id == sa.bindparam("id")), ("id",), dialect
         )
+        self.find_key = _compile(
+            sa.select(inbox_key.c.run_no).where(
+                inbox_key.c.run_no == sa.bindparam("the_run"), inbox_key.c.key == sa.bindparam("its_key")
+            ),
+            ("the_run", "its_key"),
+            dialect,
+        )
         self.set_status = _compile(
             sa.update(runs).where(of_run),
             ("status", "error", "updated", "the_run"),

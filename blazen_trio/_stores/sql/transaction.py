@@ -125,6 +125,11 @@ class Transaction:
         row = self._cursor.fetchone()
         return None if row is None else (int(row[0]), int(row[1]))
 
+    def key_is_used(self, run_no: int, key: str) -> bool:
+        """Whether something with this key was ever posted to a run."""
+        self._sql.find_key.execute(self._cursor, (run_no, key))
+        return self._cursor.fetchone() is not None
+
     def add_run(self, *values: Any) -> int:
         """Write a run's row, and tell its number."""
         self._sql.add_run.execute(self._cursor, values)
