@@ -176,6 +176,38 @@ async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
         await store.commit(Commit("a", [(2, b"2")]))
 
 
+async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
+    acknowledged: dict[str, int] = {}
+    kills = 0
+
+    async def drive(store: SqlStore, run_id: str) -> None:
+        await _create(store, run_id)
+        while kills < 15:
+            seq = acknowledged.get(run_id, 1) + 1
+            status = RunStatus.RUNNING if seq % 3 == 0 else None
+            await store.commit(Commit(run_id, [(seq, bytes(seq))], status=status, at=float(seq)))
+            acknowledged[run_id] = seq
+
+    async def look(store: SqlStore) -> None:
+        while kills < 15:
+            await store.list_runs()
+
+    async with open_store(url, migrate=True) as store:
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(drive, store, f"r{number}")
+            nursery.start_soon(look, store)
+            while kills < 15:
+                enough = sum(acknowledged.values()) + 10
+                while sum(acknowledged.values()) < enough:  # noqa: ASYNC110  # commits tell nobody else
+                    await trio.sleep(0.001)
+                kills += await trio.to_thread.run_sync(kill_backends, url)
+        assert len(acknowledged) == 10
+        for run_id, last in acknowledged.items():
+            stored = await store.load(run_id)
+            assert list(stored.entries) == [(1, b"1"), *((seq, bytes(seq)) for seq in range(2, last + 1))]
+
+
 # Begins to write to the run `r`, says so, and never goes on.
 _FROZEN = """
 import sys, time, trio

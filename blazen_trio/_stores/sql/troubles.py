@@ -73,9 +73,8 @@ def is_duplicate(error: BaseException) -> bool:
 
 def is_record_fault(error: BaseException) -> bool:
     """Whether the fault lies in one of the records, so that the others can be written without it."""
-    return not _kinds(error).isdisjoint(
-        ("IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "OverflowError")
-    )
+    kinds = ("IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "OverflowError")
+    return not (is_lost(error) or _kinds(error).isdisjoint(kinds))
 
 
 def _kinds(error: BaseException) -> set[str]:
