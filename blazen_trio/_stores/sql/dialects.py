@@ -33,6 +33,7 @@ __all__ = [
     "reads_as_of_one_moment",
     "returning_id",
     "schema_lock",
+    "statement_time",
 ]
 
 _SCHEMA_LOCK = 0x626C617A  # any number that is ours
@@ -46,6 +47,21 @@ _NOW = {
     "mysql": "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)",
     "mariadb": "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)",
 }
+
+
+# The same, as of when the statement began. What compares an indexed column with it can use the index; the clock itself
+# may change from row to row, so the databases would look at every one.
+_STATEMENT_TIME = {
+    "sqlite": _NOW["sqlite"],
+    "postgresql": "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)",
+    "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    "mariadb": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+}
+
+
+def statement_time(dialect: str) -> sa.ColumnElement[int]:
+    """When the statement began, by the database's clock, as an expression: microseconds since the epoch."""
+    return sa.literal_column(_STATEMENT_TIME[dialect], sa.BigInteger)
 
 
 def now(dialect: str) -> sa.ColumnElement[int]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.protocol import Mail, StoredRun
-from blazen_trio._stores.sql import queries
+from blazen_trio._stores.sql import polling, queries
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.queries import micros
 from blazen_trio._stores.sql.schema import (
@@ -217,9 +217,9 @@ class Take(Job):
         self._workflows, self._limit, self._suspects = workflows, limit, suspects
 
     def apply(self, transaction: Transaction) -> list[tuple[StoredRun, Driven | None]]:
-        for each in queries.dead_leases(transaction.connection, transaction.lease_id):
+        for each in polling.dead_leases(transaction.connection, transaction.lease_id):
             transaction.depose(each)
-        rows = queries.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
+        rows = polling.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
         if not rows:
             return []
         owner = transaction.take_lease()

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.schema import STATUS_CODES, inbox, lease, runs
+from blazen_trio._stores.sql.schema import STATUS_CODES, lease, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["can_go_on", "has_mail", "of_the_lease", "other_leases", "wake_when_given_back"]
+__all__ = ["can_go_on", "may_be_taken", "of_the_lease", "other_leases", "wake_when_given_back"]
 
 # Written out, since statements that are compiled once have no parameters but those of each use.
 _RUNNABLE: list[sa.ColumnElement[Any]] = [
@@ -43,20 +43,19 @@ def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
     return sa.update(runs).where(runs.c.owner == lease_id).values(values)
 
 
-def can_go_on(dialect: str, workflows: Sequence[str], suspects: int | None) -> sa.ColumnElement[bool]:
-    """A run whose time has come. By the index of `workflow` and `wake`, in which only runs are that wait for a time."""
-    found = runs.c.workflow.in_(workflows) & (runs.c.wake <= dialects.now(dialect))
+def can_go_on(dialect: str, workflow: str, suspects: int | None) -> sa.ColumnElement[bool]:
+    """A run whose time has come."""
+    found = (runs.c.workflow == workflow) & (runs.c.wake <= dialects.statement_time(dialect))
     return found if suspects is None or suspects > 0 else found & (runs.c.crashes < SUSPECT)
 
 
-def has_mail(dialect: str, workflows: Sequence[str]) -> sa.ColumnElement[bool]:
-    """A run that waits and has mail, in a query that joins the inbox: so it costs as much as there is mail."""
+def may_be_taken(dialect: str, workflows: Sequence[str]) -> sa.ColumnElement[bool]:
+    """A run that may be taken if it has mail."""
     return (
-        (inbox.c.run_no == runs.c.run_no)
-        & runs.c.owner.is_(None)
+        runs.c.owner.is_(None)
         & runs.c.workflow.in_(workflows)
         & runs.c.status.in_(_TAKEN_BY_WORKERS)
-        & (runs.c.hold <= dialects.now(dialect))
+        & (runs.c.hold <= dialects.statement_time(dialect))
     )
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import random
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import SUSPECT, Mail, Poll, RunInfo, StoredRun
-from blazen_trio._stores.sql.leases import Holder
-from blazen_trio._stores.sql.ownership import can_go_on, has_mail, other_leases
+from blazen_trio._stores.protocol import Mail, RunInfo, StoredRun
 from blazen_trio._stores.sql.schema import (
     PLAIN,
     STATUS_CODES,
@@ -31,19 +28,9 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.status import RunStatus
 
-__all__ = [
-    "dead_leases",
-    "find_run",
-    "get_run",
-    "list_runs",
-    "load_runs",
-    "micros",
-    "poll",
-    "ready_runs",
-]
+__all__ = ["LINE", "find_run", "get_run", "info_of", "list_runs", "load_runs", "micros"]
 
-_LINE = (runs.c.run_id, runs.c.workflow, runs.c.version, runs.c.status, runs.c.created, runs.c.updated, runs.c.error)
-_LETTERS = 500  # rows that one look brings
+LINE = (runs.c.run_id, runs.c.workflow, runs.c.version, runs.c.status, runs.c.created, runs.c.updated, runs.c.error)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -70,14 +57,14 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
     Raises:
         RunNotFoundError: There is none.
     """
-    return _info(find_run(connection, run_id))
+    return info_of(find_run(connection, run_id))
 
 
 def list_runs(
     connection: sa.Connection, status: RunStatus | None, workflow: str | None, limit: int, after: str | None
 ) -> list[RunInfo]:
     """See `CheckpointStore.list_runs`."""
-    query = sa.select(*_LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
+    query = sa.select(*LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
     if status is not None:
         query = query.where(runs.c.status == STATUS_CODES[status])
     if workflow is not None:
@@ -87,7 +74,7 @@ def list_runs(
         query = query.where(
             sa.or_(runs.c.created > last.created, (runs.c.created == last.created) & (runs.c.run_no > last.run_no))
         )
-    return [_info(row) for row in connection.execute(query)]
+    return [info_of(row) for row in connection.execute(query)]
 
 
 def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[StoredRun]:
@@ -107,7 +94,7 @@ def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[St
         journaled = entries.get(row.run_no, {}).items()
         found.append(
             StoredRun(
-                info=_info(row),
+                info=info_of(row),
                 snapshot=folded,
                 entries=tuple(each for each in journaled if folded is None or each[0] > folded[0]),
                 blobs=blobs.get(row.run_no, {}),
@@ -134,71 +121,6 @@ def _payloads(
     return by_run
 
 
-def dead_leases(connection: sa.Connection, lease_id: int | None) -> list[int]:
-    """The leases of others that may be declared dead: expired, or held by a process that is known to have ended."""
-    rows = connection.execute(other_leases(connection.dialect.name, lease_id)).mappings()
-    return [row["lease_id"] for row in rows if row["expired"] or Holder.of_row(row).known_dead()]
-
-
-def ready_runs(
-    connection: sa.Connection, workflows: Sequence[str], limit: int, suspects: int | None
-) -> list[sa.Row[Any]]:
-    """The rows of runs that nobody drives and that can go on, locked; those that others lock are left to them."""
-    dialect = connection.dialect.name
-    rows: dict[int, sa.Row[Any]] = {}
-
-    def add(query: sa.Select[Any]) -> None:
-        locked = query.limit(limit - len(rows)).with_for_update(skip_locked=True)
-        rows.update((row.run_no, row) for row in connection.execute(locked))
-
-    # Each by itself, since only so the index gives them in order. Any of them may be the first.
-    for workflow in random.sample(workflows, len(workflows)):
-        if len(rows) < limit:
-            add(sa.select(runs).where(can_go_on(dialect, [workflow], suspects)).order_by(runs.c.wake))
-    if len(rows) < limit:
-        mailed = sa.select(inbox.c.run_no).where(has_mail(dialect, workflows)).correlate(None)
-        add(sa.select(runs).where(runs.c.run_no.in_(mailed), runs.c.owner.is_(None)))
-    return _within(suspects, list(rows.values()))
-
-
-def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
-    """No more suspects than that."""
-    if suspects is None:
-        return rows
-    kept = [row for row in rows if row.crashes >= SUSPECT][:suspects]
-    return [row for row in rows if row.crashes < SUSPECT or row in kept]
-
-
-def poll(connection: sa.Connection, lease_id: int | None, workflows: Sequence[str], watched: Sequence[str]) -> Poll:
-    """See `CheckpointStore.poll`."""
-    dialect = connection.dialect.name
-    ready = bool(workflows) and (
-        _exists(connection, can_go_on(dialect, workflows, None))
-        or _exists(connection, has_mail(dialect, workflows))
-        or bool(dead_leases(connection, lease_id))
-    )
-    mail: dict[str, list[Mail]] = {}
-    if lease_id is not None:
-        letters = (
-            sa.select(runs.c.run_id, inbox)
-            .where(inbox.c.run_no == runs.c.run_no, runs.c.owner == lease_id)
-            .order_by(inbox.c.mail_id)
-            .limit(_LETTERS)
-        )
-        for each in connection.execute(letters):
-            mail.setdefault(each.run_id, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
-    lines: dict[str, RunInfo] = {}
-    for start in range(0, len(watched), _LETTERS):
-        chunk = watched[start : start + _LETTERS]
-        rows = connection.execute(sa.select(*_LINE).where(runs.c.run_id.in_(chunk)))
-        lines.update((row.run_id, _info(row)) for row in rows)
-    return Poll(ready, mail, lines)
-
-
-def _exists(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
-    return connection.execute(sa.select(sa.literal_column("1")).where(condition).limit(1)).first() is not None
-
-
 def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
     """Payloads by their key, put together from their parts, which come in order."""
     joined: dict[Any, bytes] = {}
@@ -212,7 +134,8 @@ def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
     return joined
 
 
-def _info(row: Any) -> RunInfo:
+def info_of(row: Any) -> RunInfo:
+    """A run's line, given at least the columns of `LINE`."""
     try:
         status = STATUS_OF_CODE[row.status]
         created, updated = (_EPOCH + dt.timedelta(microseconds=each) for each in (row.created, row.updated))

@@ -11,7 +11,7 @@ import trio
 
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.sql import jobs, queries
+from blazen_trio._stores.sql import jobs, polling, queries
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.engine import make_engine
 from blazen_trio._stores.sql.faults import translate
@@ -81,7 +81,7 @@ class SqlStore(StoreQueries):
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
         """See `CheckpointStore.poll`."""
         lease_id = self._batches.lease_id
-        return await self._read(lambda connection: queries.poll(connection, lease_id, workflows, list(watched)))
+        return await self._read(lambda connection: polling.poll(connection, lease_id, workflows, list(watched)))
 
     async def commit(self, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
