@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from blazen_trio._state.apply import apply_entry
 from blazen_trio._state.entry import Entry, Output
 
 if TYPE_CHECKING:
     from blazen_trio._definitions.events import Event
-    from blazen_trio._state.model import Payload, RunState, StoredError
+    from blazen_trio._state.model import Delayed, Payload, RunState, StoredError
     from blazen_trio._state.status import RunStatus
 
-__all__ = ["changed", "queued"]
+__all__ = ["changed", "queued", "unrouted_input"]
+
+_FIRST_ITEM: Final = 1
+"""The id of a run's very first item. A run that a process began has a delivery there, one that was queued its input."""
 
 
 def queued(
@@ -49,6 +52,11 @@ def queued(
     }
     entry.outputs = [Output(event, payload, due=at)]
     return entry
+
+
+def unrouted_input(state: RunState) -> Delayed | None:
+    """The start event of a run that was queued and that nobody has begun yet, whatever was done to it meanwhile."""
+    return state.delayed.get(_FIRST_ITEM)
 
 
 def changed(state: RunState, kind: str, status: RunStatus, at: float, error: StoredError | None = None) -> Entry:

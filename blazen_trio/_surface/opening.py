@@ -22,6 +22,7 @@ from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state.machine import Machine, Moment, begin, misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
+from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.inputs import InputHandler
-    from blazen_trio._state.model import RunState
+    from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
@@ -226,8 +227,8 @@ async def _go_on(
     elif not state.workflow_version:
         timeout = definition.timeout  # queued by somebody who did not have the workflow
     moment = Moment(wall_clock().now(), elapsed)
-    begins = all(record.kind != "workflow_started" for record in recorder.records)
-    recorder.record("workflow_started" if begins else "workflow_resumed", moment.at)
+    unrouted = unrouted_input(state)
+    recorder.record("workflow_resumed" if unrouted is None else "workflow_started", moment.at)
     entry = machine.resumed(timeout, moment)
     dispatcher.restart(elapsed)
     journal = dispatcher.journal
@@ -238,8 +239,8 @@ async def _go_on(
         entry = machine.answered(answer, dispatcher.encode, moment)
         if journal is not None:
             journal.record(entry)
-    if begins:
-        _route_input(dispatcher, moment)
+    if unrouted is not None:
+        _route_input(dispatcher, unrouted, moment)
     if stored is not None and max_crashes is not None and stored.crashes >= max_crashes:
         _set_aside(dispatcher, stored.crashes)
     if stored is not None and not dispatcher.over:
@@ -250,19 +251,17 @@ async def _go_on(
     return dispatcher
 
 
-def _route_input(dispatcher: Dispatcher, moment: Moment) -> None:
+def _route_input(dispatcher: Dispatcher, start: Delayed, moment: Moment) -> None:
     """Route the start event of a run that was queued; its sender may not have known what the workflow starts with."""
-    for delayed in list(dispatcher.state.delayed.values()):
-        if dispatcher.definition.can_emit_start(delayed.event):
-            entry = dispatcher.machine.due(delayed, moment)
-            if dispatcher.journal is not None:
-                dispatcher.journal.record(entry)
-        else:
-            try:
-                dispatcher.definition.start_event(delayed.event)
-            except NoHandlerError as refusal:
-                error = StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,))
-                dispatcher.endings.fail(error, refusal)
+    try:
+        dispatcher.definition.start_event(start.event)
+    except NoHandlerError as refusal:
+        error = StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,))
+        dispatcher.endings.fail(error, refusal)
+        return
+    entry = dispatcher.machine.due(start, moment)
+    if dispatcher.journal is not None:
+        dispatcher.journal.record(entry)
 
 
 def _set_aside(dispatcher: Dispatcher, crashes: int) -> None:
