@@ -29,9 +29,9 @@ class Timers:
         return self._heap[0][0] if self._heap else float("inf")
 
     @property
-    def due(self) -> float | None:
-        """The soonest, UTC; `None` if there is none."""
-        return self._clock.now() + self.next - trio.current_time() if self._heap else None
+    def due(self) -> float:
+        """The soonest, UTC; infinity if there is none."""
+        return self._clock.now() + self.next - trio.current_time()
 
     def add(self, due: float, id_: int) -> None:
         """An item is due then (UTC)."""

@@ -25,6 +25,7 @@ __all__ = ["MemoryStore"]
 
 
 _RUNNABLE = (RunStatus.QUEUED, RunStatus.RUNNING)
+_TAKEN_BY_WORKERS = (*_RUNNABLE, RunStatus.WAITING)
 
 
 @attrs.define(eq=False)
@@ -77,22 +78,21 @@ class _Kept:
 
     def give_back(self, wake: float | None = None, hold: float = 0.0) -> None:
         """Nobody drives it any more."""
-        status = self.info.status
         self.owner, self.hold = None, hold
-        if status in _RUNNABLE:
-            self.wake = wall_clock().now() if wake is None else wake
-        else:
-            self.wake = wake if status is RunStatus.WAITING else None
+        at_once = wake is None or (wake == float("inf") and self.info.status in _RUNNABLE)
+        looked_at = wall_clock().now() if at_once else wake
+        never = looked_at == float("inf") or self.info.status not in _TAKEN_BY_WORKERS
+        self.wake = None if never else looked_at
 
     def orphan(self, *, crashed: bool) -> None:
-        """Its driver is gone; what it waits for is not known here, so a worker is to look."""
+        """Its driver is gone."""
         if crashed and self.info.status in _RUNNABLE:
             self.crashes += 1
-        self.give_back(wall_clock().now())
+        self.give_back()
 
     def can_go_on(self, now: float) -> bool:
         """Whether a worker may take it, if nobody alive drives it."""
-        mailed = bool(self.inbox) and self.hold <= now and self.info.status in (*_RUNNABLE, RunStatus.WAITING)
+        mailed = bool(self.inbox) and self.hold <= now and self.info.status in _TAKEN_BY_WORKERS
         return mailed or (self.wake is not None and self.wake <= now)
 
 

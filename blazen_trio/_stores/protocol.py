@@ -238,7 +238,8 @@ class CheckpointStore(Protocol):
 
         Args:
             run_id: The run.
-            wake: When it can go on by itself, if it waits for a time: UTC, seconds since the epoch.
+            wake: When a worker is to look at it, if it waits: UTC, seconds since the epoch; infinity where only mail wakes it. By
+                default at once, which is right for whoever can't tell what it waits for: a look too early is only a look.
             hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
         """
         ...

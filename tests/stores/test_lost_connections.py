@@ -176,6 +176,32 @@ async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
         await store.commit(Commit("a", [(2, b"2")]))
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck(
+    url: str, when: str, strikes: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
+    async with open_store(url, migrate=True) as store:
+        await _create(store, "driven")
+        await _create(store, "queued", status=RunStatus.QUEUED, release=True)
+        strikes(url, when)
+
+        def refuse(*_args: Any) -> Any:
+            kind = store._engine.dialect.loaded_dbapi.OperationalError
+            raise kind(2003, "Connection refused") if "mysql" in url else kind("Connection refused")
+
+        with monkeypatch.context() as away:
+            away.setattr(batches.Batches, "_look", refuse)
+            with pytest.raises(StoreError, match="look before you do it again"):
+                await store.take(["w"], 1)
+        # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are no suspects.
+        with pytest.raises(StaleRunError):
+            await store.commit(Commit("driven", [(2, b"2")]))
+        taken = await store.take(["w"], 2)
+        assert sorted((run.info.run_id, run.crashes) for run in taken) == [("driven", 0), ("queued", 0)]
+        assert execute(url, "SELECT count(*) FROM blazen_lease") == [(1,)]
+
+
 async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
     acknowledged: dict[str, int] = {}
     kills = 0

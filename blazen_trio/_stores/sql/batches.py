@@ -48,6 +48,7 @@ class Batches:
         self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
+        self._abandoned: int | None = None  # a lease of ours under which nothing is to be written any more
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
         # because the first to get it never committed.
         self._number = secrets.randbits(62)
@@ -80,7 +81,9 @@ class Batches:
         """Give the lease and all its runs back. If that fails, the lease expires by itself."""
         for _ in range(2):  # the first attempt may find out that the connection was lost long ago
             try:
-                self._give_back()
+                self._give_back_abandoned()
+                if self.lease_id is not None:
+                    self._give_back(self.lease_id)
             except (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error) as error:
                 self._drop_connection()
                 if not is_lost(error):
@@ -90,14 +93,19 @@ class Batches:
         self.driven.clear()
         self._drop_connection()
 
-    def _give_back(self) -> None:
-        if self.lease_id is not None:
-            connection, cursor = self._connect()
-            with connection.begin():
-                self.transaction(connection, cursor, lease_id=None).fence()
-                # The lease first: whoever declares it dead locks it first, too.
-                connection.execute(sa.delete(lease).where(lease.c.lease_id == self.lease_id))
-                connection.execute(of_the_lease(connection.dialect.name, self.lease_id, crashed=False))
+    def _give_back(self, lease_id: int) -> None:
+        """A lease of ours, with all its runs; what is still being written under it ends before."""
+        connection, cursor = self._connect()
+        with connection.begin():
+            self.transaction(connection, cursor, lease_id=None).fence()
+            # The lease first: whoever declares it dead locks it first, too.
+            connection.execute(sa.delete(lease).where(lease.c.lease_id == lease_id))
+            connection.execute(of_the_lease(connection.dialect.name, lease_id, crashed=False))
+
+    def _give_back_abandoned(self) -> None:
+        if self._abandoned is not None:
+            self._give_back(self._abandoned)
+            self._abandoned = None
 
     def _forget(self) -> None:
         """Our lease is lost: drive nothing, and take a new one when one is needed."""
@@ -121,6 +129,7 @@ class Batches:
                 return
 
     def _write(self, jobs: Sequence[Job]) -> None:
+        self._give_back_abandoned()
         connection, cursor = self._connect()
         self._number += 1
         plain = self.lease_id is not None and not any(job.alone for job in jobs)
@@ -186,6 +195,9 @@ class Batches:
                 return self._look(transaction.lease_id)
             except Exception as trouble:  # noqa: BLE001  # whatever it was, the COMMIT stays unclear
                 if not patience.wait(trouble):
+                    # Nor can it be told which runs are ours: all of them go back as soon as the database answers.
+                    self._abandoned = transaction.lease_id
+                    self._forget()
                     raise UnclearCommitError(str(error)) from error
 
     def _look(self, lease_id: int) -> bool:

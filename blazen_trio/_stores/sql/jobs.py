@@ -12,6 +12,7 @@ from blazen_trio._stores import arguments
 from blazen_trio._stores.protocol import Mail, StoredRun
 from blazen_trio._stores.sql import polling, queries
 from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.ownership import NEVER
 from blazen_trio._stores.sql.queries import micros
 from blazen_trio._stores.sql.schema import (
     STATUS_CODES,
@@ -247,7 +248,10 @@ class Release(Job):
     def __init__(self, driven: Driven, wake: float | None, hold: float | None) -> None:
         self.driven, self.run_id = driven, driven.run_id
         self._hold = 0 if hold is None else micros(hold)
-        self._wake = self._hold or None if wake is None else max(micros(wake), self._hold)
+        if wake is None:
+            self._wake = self._hold or None
+        else:
+            self._wake = NEVER if wake == float("inf") else max(micros(wake), self._hold)
 
     def apply(self, transaction: Transaction) -> None:
         transaction.give_back(self.driven.run_no, self.driven.lease_id, self._wake, self._hold)

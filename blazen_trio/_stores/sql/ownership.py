@@ -14,23 +14,30 @@ from blazen_trio._stores.sql.schema import STATUS_CODES, lease, runs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["can_go_on", "may_be_taken", "of_the_lease", "other_leases", "wake_when_given_back"]
+__all__ = ["NEVER", "can_go_on", "may_be_taken", "of_the_lease", "other_leases", "wake_when_given_back"]
 
 # Written out, since statements that are compiled once have no parameters but those of each use.
 _RUNNABLE: list[sa.ColumnElement[Any]] = [
     sa.literal_column(str(STATUS_CODES[status])) for status in (RunStatus.QUEUED, RunStatus.RUNNING)
 ]
-_TAKEN_BY_WORKERS = [*_RUNNABLE, sa.literal_column(str(STATUS_CODES[RunStatus.WAITING]))]
+_WAITING: sa.ColumnElement[Any] = sa.literal_column(str(STATUS_CODES[RunStatus.WAITING]))
+_TAKEN_BY_WORKERS = [*_RUNNABLE, _WAITING]
 _INSTANT = sa.BigInteger()
+
+NEVER = -1
+"""The instant at which no worker looks at a run by itself."""
 
 
 def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The `wake` of a run that is given back as it should be: at once where it is runnable, never where it is paused or has
-    ended, and where it waits at `wake` (or NULL).
+    """The `wake` of a run that is given back as it should be: the one given, at once where that is NULL, and NULL where it is
+    `NEVER`; in any case at some time where the run is runnable, and never where it is paused or has ended.
     """
-    otherwise = sa.case((runs.c.status.in_(_RUNNABLE), dialects.now(dialect)), else_=sa.null())
-    waking = sa.func.coalesce(sa.cast(wake, _INSTANT), otherwise)
-    return sa.case((runs.c.status.in_(_TAKEN_BY_WORKERS), waking), else_=sa.null())
+    given, now, never = sa.cast(wake, _INSTANT), dialects.now(dialect), sa.literal_column(str(NEVER))
+    return sa.case(
+        (runs.c.status.in_(_RUNNABLE), sa.func.coalesce(sa.func.nullif(given, never), now)),
+        (runs.c.status == _WAITING, sa.func.nullif(sa.func.coalesce(given, now), never)),
+        else_=sa.null(),
+    )
 
 
 def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
