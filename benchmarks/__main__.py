@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sqlite3
 import sys
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,62 +14,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import limits, workloads
-from benchmarks.harness import Case, Measurement, Spread, measure
-
-SPAWN = "bare Trio, a task per step"
-SPAWN_CHECKPOINT = "that, with a checkpoint"
-COMMIT = "INSERT + COMMIT per step"
-
-CASES = [
-    Case("chain", 2000, workloads.chain(2000), limits.chain(2000), SPAWN, 2.0),
-    Case(
-        "chain-checkpoint",
-        2000,
-        workloads.chain(2000, checkpoint=True),
-        limits.chain(2000, checkpoint=True),
-        SPAWN_CHECKPOINT,
-    ),
-    Case("fan", 1000, workloads.fan(1000), limits.fan(1000), SPAWN, 1.0),
-    Case(
-        "fan-checkpoint",
-        1000,
-        workloads.fan(1000, checkpoint=True),
-        limits.fan(1000, checkpoint=True),
-        SPAWN_CHECKPOINT,
-    ),
-    Case("many", 5000, workloads.many(500, 10), limits.many(500, 10), SPAWN, 0.9),
-    Case(
-        "many-checkpoint",
-        5000,
-        workloads.many(500, 10, checkpoint=True),
-        limits.many(500, 10, checkpoint=True),
-        SPAWN_CHECKPOINT,
-    ),
-    Case(
-        "durable-chain",
-        300,
-        partial(workloads.durable_chain, steps=300),
-        partial(limits.sql_one_by_one, steps=300),
-        COMMIT,
-        0.6,
-    ),
-    Case(
-        "durable-many",
-        2000,
-        partial(workloads.durable_many, runs=200, steps=10),
-        partial(limits.sql_by_hundreds, steps=2000),
-        "100 INSERTs per COMMIT",
-        0.2,
-    ),
-    Case(
-        "durable-chain-busy",
-        300,
-        partial(workloads.durable_beside_busy, steps=300),
-        partial(limits.sql_beside_busy, steps=300),
-        "that, in the busy loop",
-    ),
-]
+from benchmarks.cases import all_cases, chosen
+from benchmarks.databases import available, new_database, tell_what_is_left_out, version_of
+from benchmarks.harness import Measurement, Spread, measure
 
 
 def cell(numbers: list[float], form: str) -> str:
@@ -97,14 +42,23 @@ def show(measurements: list[Measurement]) -> None:
     Console().print(table)
 
 
-def as_json(measurements: list[Measurement]) -> str:
+def versions(kinds: set[str], folder: Path) -> dict[str, str]:
+    """What these databases call themselves."""
+    found = {}
+    for kind in sorted(kinds):
+        with new_database(kind, folder) as url:
+            found[kind] = version_of(url)
+    return found
+
+
+def as_json(measurements: list[Measurement], folder: Path) -> str:
     """All numbers, with what they were taken on."""
     packages = ("blazen-trio", "trio", "SQLAlchemy", "attrs", "cattrs", "orjson")
     return json.dumps(
         {
             "machine": platform.platform(),
             "python": sys.version.split()[0],
-            "sqlite": sqlite3.sqlite_version,
+            "databases": versions({one.case.database for one in measurements if one.case.database}, folder),
             "packages": {name: version(name) for name in packages},
             "cases": [
                 {
@@ -126,20 +80,30 @@ def as_json(measurements: list[Measurement]) -> str:
 def main() -> None:
     """Measure what the command line says, print it, and write it where it says."""
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure the engine beside its limits.")
-    names = [case.name for case in CASES]
-    parser.add_argument("--only", action="append", choices=names, help="only this case; may be given several times")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this case, or all that begin so; several times, too",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="repetitions of each side (default: 5)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers there as well")
     parser.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
     options = parser.parse_args()
     if options.repeat < 1:
         parser.error("--repeat is at least 1")
-    chosen = [case for case in CASES if not options.only or case.name in options.only]
-    bar = track(chosen, "measuring", console=Console(stderr=True), transient=True)
+    try:
+        cases = chosen(all_cases(available()), options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    console = Console(stderr=True)
+    bar = track(cases, "measuring", console=console, transient=True)
     measurements = [measure(case, options.repeat, options.dir) for case in bar]
     show(measurements)
+    tell_what_is_left_out(console)
     if options.json:
-        options.json.write_text(as_json(measurements) + "\n")
+        options.json.write_text(as_json(measurements, options.dir) + "\n")
 
 
 if __name__ == "__main__":

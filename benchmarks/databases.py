@@ -11,25 +11,57 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from rich.console import Console
 
 SERVERS = {"postgresql": "BLAZEN_TRIO_TEST_POSTGRESQL", "mariadb": "BLAZEN_TRIO_TEST_MARIADB"}
-"""Each server's environment variable: the URL of a database in which others may be created."""
+"""Each server's environment variable: the URL of a database from which others may be created."""
+
+KINDS = ("sqlite", *SERVERS)
+
+
+def left_out() -> dict[str, str]:
+    """The kinds of databases that can't be measured here, and why not."""
+    reasons = {kind: _missing(name) for kind, name in SERVERS.items()}
+    return {kind: reason for kind, reason in reasons.items() if reason}
+
+
+def _missing(name: str) -> str:
+    if not os.environ.get(name):
+        return f"{name} is not set"
+    try:
+        sa.create_engine(os.environ[name])
+    except ModuleNotFoundError as error:
+        return f"the package {error.name} is not installed"
+    return ""
 
 
 def available() -> list[str]:
     """The kinds of databases that can be measured here."""
-    return ["sqlite", *(kind for kind, name in SERVERS.items() if os.environ.get(name))]
+    return [kind for kind in KINDS if kind not in left_out()]
+
+
+def tell_what_is_left_out(console: Console) -> None:
+    """One line, if anything is."""
+    missing = left_out()
+    if missing:
+        console.print("left out:", "; ".join(f"{kind} ({reason})" for kind, reason in missing.items()))
 
 
 @contextmanager
-def new_database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of an empty database, dropped afterwards; an SQLite file is in a new folder of this one."""
+def new_database(kind: str, folder: Path, server: str | None = None) -> Iterator[str]:
+    """The URL of an empty database, dropped afterwards.
+
+    Args:
+        kind: One of `available()`.
+        folder: An SQLite file is in a new folder of this one.
+        server: The URL of a server; by default the one in the environment.
+    """
     name = f"blazen_bench_{secrets.token_hex(6)}"
     if kind == "sqlite":
         with tempfile.TemporaryDirectory(dir=folder, prefix=".benchmark-") as empty:
             yield f"sqlite:///{Path(empty).resolve() / name}.db"
         return
-    url = sa.make_url(os.environ[SERVERS[kind]])
+    url = sa.make_url(server or os.environ[SERVERS[kind]])
     run_on(url, f"CREATE DATABASE {name}")
     try:
         yield url.set(database=name).render_as_string(hide_password=False)
@@ -45,8 +77,18 @@ def run_on(url: str | sa.URL, statement: str) -> list[Any]:
         return list(result) if result.returns_rows else []
 
 
+def version_of(url: str) -> str:
+    """The version that the database names itself by."""
+    function = "sqlite_version()" if sa.make_url(url).get_backend_name() == "sqlite" else "version()"
+    return str(run_on(url, f"SELECT {function}")[0][0])
+
+
 def size_of(url: str) -> int:
-    """How many bytes the database takes on disk."""
+    """How many bytes the database takes on disk.
+
+    On a server only what is this database's own: not the log, nor MariaDB's undo log, which all databases share. The files of
+    its tables never get smaller on MariaDB, and on the others only now and then: what was deleted is used again.
+    """
     parsed = sa.make_url(url)
     kind, name = parsed.get_backend_name(), parsed.database or ""
     if kind == "sqlite":

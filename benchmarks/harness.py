@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
 import attrs
 import trio
+
+from benchmarks.databases import new_database
 
 
 class Stopwatch:
@@ -18,11 +20,11 @@ class Stopwatch:
 
     Attributes:
         seconds: The sum over all blocks.
-        folder: An empty folder on the disk that is measured.
+        url: An empty database, for a workload that needs one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, url: str = "") -> None:
+        self.url = url
         self.seconds = 0.0
         self._started = 0.0
 
@@ -50,6 +52,7 @@ class Case:
         limit: The same work with what the engine stands on.
         limit_name: What that is.
         aim: The ratio aimed at, or `None`.
+        database: The kind of database that either side gets a new one of, or `None`.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Case:
     limit: Workload
     limit_name: str
     aim: float | None = None
+    database: str | None = None
 
 
 @attrs.frozen
@@ -88,10 +92,16 @@ class Spread:
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
-def once(workload: Workload, folder: Path) -> float:
-    """Run a workload in a Trio program of its own, in an empty folder; returns seconds."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".benchmark-") as empty:
-        stopwatch = Stopwatch(Path(empty))
+def once(workload: Workload, folder: Path, database: str | None = None) -> float:
+    """Run a workload in a Trio program of its own; returns seconds.
+
+    Args:
+        workload: What to run.
+        folder: On the disk to be measured.
+        database: The kind of database that it gets an empty one of.
+    """
+    with new_database(database, folder) if database else nullcontext("") as url:
+        stopwatch = Stopwatch(url)
         trio.run(workload, stopwatch)
     return stopwatch.seconds
 
@@ -104,10 +114,10 @@ def measure(case: Case, repeat: int, folder: Path) -> Measurement:
         repeat: How many times each.
         folder: On the disk to be measured.
     """
-    once(case.ours, folder)
-    once(case.limit, folder)
+    once(case.ours, folder, case.database)
+    once(case.limit, folder, case.database)
     result = Measurement(case, [], [])
     for _ in range(repeat):
-        result.ours.append(case.steps / once(case.ours, folder))
-        result.limit.append(case.steps / once(case.limit, folder))
+        result.ours.append(case.steps / once(case.ours, folder, case.database))
+        result.limit.append(case.steps / once(case.limit, folder, case.database))
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import attrs
 import trio
@@ -94,11 +93,6 @@ FAN = {
 }
 
 
-def database(folder: Path) -> str:
-    """The address of a new SQLite file."""
-    return f"sqlite:///{folder / 'engine.db'}"
-
-
 async def run_chain(stopwatch: Stopwatch, *, steps: int, checkpoint: bool) -> None:
     """One long run in memory."""
     with stopwatch:
@@ -128,18 +122,18 @@ async def run_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: b
 
 
 async def durable_chain(stopwatch: Stopwatch, *, steps: int) -> None:
-    """One long run on SQLite."""
-    async with open_store(database(stopwatch.folder)) as store:
+    """One long run in a database."""
+    async with open_store(stopwatch.url, migrate=True) as store:
         with stopwatch:
             found = await CHAIN[False].run(steps, store=store)
     expect(found, steps)
 
 
 async def durable_many(stopwatch: Stopwatch, *, runs: int, steps: int) -> None:
-    """Many runs at once on SQLite."""
+    """Many runs at once in a database."""
     found: list[int] = []
 
-    async with open_store(database(stopwatch.folder)) as store:
+    async with open_store(stopwatch.url, migrate=True) as store:
 
         async def one() -> None:
             found.append(await CHAIN[False].run(steps, store=store))
@@ -152,8 +146,8 @@ async def durable_many(stopwatch: Stopwatch, *, runs: int, steps: int) -> None:
 
 
 async def durable_beside_busy(stopwatch: Stopwatch, *, steps: int) -> None:
-    """One long run on SQLite, beside a task that keeps the event loop busy for 1 ms at a time."""
-    async with open_store(database(stopwatch.folder)) as store, trio.open_nursery() as nursery:
+    """One long run in a database, beside a task that keeps the event loop busy for 1 ms at a time."""
+    async with open_store(stopwatch.url, migrate=True) as store, trio.open_nursery() as nursery:
         nursery.start_soon(keep_busy)
         with stopwatch:
             found = await CHAIN[False].run(steps, store=store)

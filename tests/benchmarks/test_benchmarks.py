@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
+import trio
 
 from benchmarks import limits, workloads
-from benchmarks.harness import Case, Spread, measure, once
+from benchmarks.cases import all_cases, chosen, durable_beside_busy, durable_chain, durable_many
+from benchmarks.harness import Case, Spread, Stopwatch, measure, once
+from tests.databases import KINDS, fresh_database
 
 SMALL = [
     workloads.chain(5),
@@ -16,24 +17,47 @@ SMALL = [
     workloads.fan(5, checkpoint=True),
     workloads.many(3, 4),
     workloads.many(3, 4, checkpoint=True),
-    partial(workloads.durable_chain, steps=5),
-    partial(workloads.durable_many, runs=3, steps=4),
-    partial(workloads.durable_beside_busy, steps=5),
     limits.chain(5),
     limits.chain(5, checkpoint=True),
     limits.fan(5),
     limits.fan(5, checkpoint=True),
     limits.many(3, 4),
-    partial(limits.sql_one_by_one, steps=5),
-    partial(limits.sql_by_hundreds, steps=200),
-    partial(limits.sql_beside_busy, steps=5),
 ]
+DURABLE = [durable_chain("{}", 5), durable_many("{}", 30, 4), durable_beside_busy("{}", 5)]
 
 
 @pytest.mark.parametrize("workload", SMALL, ids=lambda workload: f"{workload.func.__name__}-{workload.keywords}")
-def test_each_workload_does_its_work(workload, tmp_path):
+def test_each_workload_in_memory_does_its_work(workload, tmp_path):
     assert once(workload, tmp_path) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", DURABLE, ids=lambda case: case.name.format("on"))
+@pytest.mark.parametrize("side", ["ours", "limit"])
+def test_each_durable_workload_does_its_work(case, side, kind, tmp_path):
+    with fresh_database(kind, tmp_path) as url:
+        stopwatch = Stopwatch(url)
+        trio.run(getattr(case, side), stopwatch)
+    assert stopwatch.seconds > 0
+
+
+def test_a_database_of_each_side_is_gone_afterwards(tmp_path):
+    case = durable_many("sqlite", 2, 3)
+    assert len(measure(case, 1, tmp_path).ratios) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_stands_for_a_case_or_for_all_that_begin_so():
+    cases = all_cases(KINDS)
+
+    def named(*names):
+        return [case.name for case in chosen(cases, names)]
+
+    assert named() == [case.name for case in cases]
+    assert named("chain") == ["chain"]
+    assert named("durable-many", "fan") == ["fan", *(f"durable-many-{kind}" for kind in KINDS)]
+    with pytest.raises(ValueError, match="no case 'durabl'"):
+        named("durabl")
 
 
 def test_both_sides_are_measured_in_turns(tmp_path):
