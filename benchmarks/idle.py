@@ -7,7 +7,7 @@ sending one of them what it waits for to its end. The limit is the same with 100
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import statistics
 import time
 from pathlib import Path
@@ -18,7 +18,8 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.databases import available, new_database
+from benchmarks.databases import available, new_database, tell_what_is_left_out
+from benchmarks.limits import expect
 from blazen_trio import Event, StartEvent, StopEvent, Workflow, open_runtime, open_store, step
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.sql.schema import STATUS_CODES, runs
@@ -77,23 +78,30 @@ class Cost:
     grown: int
 
 
-async def measure(url: str, count: int) -> Cost:
+def memory() -> int:
+    """How many bytes of memory the process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def measure(url: str, count: int, wakes_taken: int = 10) -> Cost:
     """With so many runs that wait in the database."""
     async with open_store(url, migrate=True) as store:
         await trio.to_thread.run_sync(add_waiting_runs, url, count)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = memory()
         looks = []
         for _ in range(_LOOKS):
             began = time.perf_counter()
-            assert not (await store.poll(["idle"])).ready
+            ready = (await store.poll(["idle"])).ready
             looks.append(time.perf_counter() - began)
+            expect(ready, False)
         wakes = []
         async with (
             open_runtime(store, [FLOW], poll_interval=0.05, idle_after=0) as worker,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(worker.serve)  # noqa: ASYNC113  # it may begin a moment later
-            for number in range(10):
+            for number in range(wakes_taken):
                 run_id = await worker.submit(FLOW, run_id=f"measured {number}")
                 while worker.statistics().left <= number:  # noqa: ASYNC110  # until it has left memory
                     await trio.sleep(0.01)
@@ -102,8 +110,8 @@ async def measure(url: str, count: int) -> Cost:
                 await worker.result(run_id)
                 wakes.append(time.perf_counter() - began)
             nursery.cancel_scope.cancel()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return Cost(statistics.median(looks), statistics.median(wakes), grown * 1024)
+        grown = memory() - before
+    return Cost(statistics.median(looks), statistics.median(wakes), grown)
 
 
 def main() -> None:
@@ -138,7 +146,9 @@ def main() -> None:
             many.grown / 1e6,
         )
         table.add_row(kind, *(f"{number:.2f}" for number in numbers))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    tell_what_is_left_out(console)
 
 
 if __name__ == "__main__":
