@@ -32,7 +32,8 @@ def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.Column
     """The `wake` of a run that is given back as it should be: the one given, at once where that is NULL, and NULL where it is
     `NEVER`; in any case at some time where the run is runnable, and never where it is paused or has ended.
     """
-    given, now, never = sa.cast(wake, _INSTANT), dialects.now(dialect), sa.literal_column(str(NEVER))
+    given, now = sa.cast(wake, _INSTANT), dialects.now(dialect)
+    never: sa.ColumnElement[int] = sa.literal_column(str(NEVER))
     return sa.case(
         (runs.c.status.in_(_RUNNABLE), sa.func.coalesce(sa.func.nullif(given, never), now)),
         (runs.c.status == _WAITING, sa.func.nullif(sa.func.coalesce(given, now), never)),
