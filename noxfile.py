@@ -39,6 +39,24 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def simulation(session: nox.Session) -> None:
+    """Simulate clusters that fail: a thousand seeds in memory, a hundred in SQL, or as `-- --seeds N` and the like say."""
+    session.install("-e", ".[test]")
+    for arguments in (
+        [session.posargs] if session.posargs else [["--seeds=1000"], ["--seeds=100", "--sql"], ["--every-point"]]
+    ):
+        session.run("python", "-m", "tests.simulation", *arguments)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill and freeze workers, and the databases under them, for longer: BLAZEN_TRIO_CHAOS_SECONDS and _RUNS say for how long."""
+    session.install("-e", ".[test]")
+    longer = {"BLAZEN_TRIO_CHAOS_SECONDS": "120", "BLAZEN_TRIO_CHAOS_RUNS": "2000"}
+    session.run("python", "-m", "pytest", "tests/chaos", *session.posargs, env={**longer, **session.env})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Look for faults without running anything."""
     session.install(".[lint]")

@@ -1,0 +1,224 @@
+"""What a simulation keeps its runs in: the store in memory, or the one over SQL on a real SQLite file, without threads and in
+simulated time.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import sqlalchemy as sa
+import trio
+
+from blazen_trio import MemoryStore
+from blazen_trio._stores.protocol import RunInfo, StoredRun
+from blazen_trio._stores.sql import leases, queries
+from blazen_trio._stores.sql.batches import Batches
+from blazen_trio._stores.sql.engine import make_engine
+from blazen_trio._stores.sql.migrate import prepare_database
+from blazen_trio._stores.sql.schema import inbox, journal, lease, runs
+from blazen_trio._stores.sql.store import SqlStore
+from tests.simulation.scheduler import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LEASE_TTL = 15.0  # seconds
+
+
+@attrs.frozen
+class Look:
+    """A run's row, as the invariants see it. `wake`, `hold`: UTC, seconds since the epoch; `at`: when it was looked at."""
+
+    info: RunInfo
+    owner: Any
+    wake: float | None
+    hold: float
+    crashes: int
+    inbox: int
+    last: int | None
+    load: Callable[[], StoredRun] = attrs.field(eq=False, repr=False)
+
+
+class Backend(Protocol):
+    """A store that several processes have open."""
+
+    def open(self) -> Any:
+        """Another opening of it, as another process has one."""
+
+    def renew(self, store: Any) -> None:
+        """Renew the lease of an opening that does nothing else."""
+
+    def expire(self, store: Any) -> None:
+        """Let the others know that whoever had this opening is dead."""
+
+    def lapse(self, store: Any) -> None:
+        """An opening has been silent for longer than its lease."""
+
+    def abandon(self, store: Any) -> Any:
+        """An opening does not know any more which runs it drives. Returns the one that its process goes on with."""
+
+    def drives(self, store: Any, run_id: str) -> bool:
+        """Whether this opening drives that run, and has not been declared dead."""
+
+    def looks(self) -> Iterator[Look]:
+        """All runs."""
+
+
+class InMemory:
+    """The store in memory."""
+
+    def __init__(self) -> None:
+        self._storage = MemoryStore()
+
+    def open(self) -> MemoryStore:
+        return self._storage.beside()
+
+    def renew(self, store: MemoryStore) -> None:
+        pass
+
+    def expire(self, store: MemoryStore) -> None:
+        store.expire()
+
+    lapse = expire
+
+    def abandon(self, store: MemoryStore) -> MemoryStore:
+        store.expire()
+        return self.open()
+
+    def drives(self, store: MemoryStore, run_id: str) -> bool:
+        return self._storage._runs[run_id].owner is store._lease
+
+    def looks(self) -> Iterator[Look]:
+        for kept in self._storage._runs.values():
+            yield Look(
+                kept.info, kept.owner, kept.wake, kept.hold, kept.crashes, len(kept.inbox), kept.last, kept.stored
+            )
+
+
+class _InlineWriter:
+    """Writes each job at once, in the task that brings it."""
+
+    def __init__(self, batches: Batches, process: int) -> None:
+        self._batches = batches
+        self.process = process
+
+    async def submit(self, job: Any) -> Any:
+        self.write([job])
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def write(self, jobs: list[Any]) -> None:
+        _writing[0] = self.process
+        self._batches.write(jobs)
+
+    def check_open(self) -> None:
+        pass
+
+
+_writing = [0]
+"""The simulated process that writes now."""
+
+
+class InSqlite:
+    """The store over SQL, on a file. Its threads are replaced by calls, its clock by Trio's, its processes by numbers."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._dead: set[int] = set()
+        self._opened = 0
+        self._stack = ExitStack()
+        self._engine = self._make_engine()
+        prepare_database(self._engine, migrate=True)
+
+    @classmethod
+    @contextmanager
+    def simulated(cls) -> Iterator[InSqlite]:
+        """One on a new file."""
+        holder = leases.Holder
+        this_process, known_dead, run_sync = holder.this_process, holder.known_dead, trio.to_thread.run_sync
+        with TemporaryDirectory() as folder:
+            backend = cls(f"sqlite:///{Path(folder) / 'runs.db'}")
+            try:
+                holder.this_process = staticmethod(lambda: holder("host", "boot", "pids", _writing[0], 1))  # type: ignore[method-assign,assignment]
+                holder.known_dead = lambda self: self.pid in backend._dead  # type: ignore[method-assign]
+                trio.to_thread.run_sync = _run_here  # type: ignore[assignment]
+                yield backend
+            finally:
+                holder.this_process, holder.known_dead = this_process, known_dead  # type: ignore[method-assign]
+                trio.to_thread.run_sync = run_sync
+                backend._stack.close()
+
+    def _make_engine(self) -> sa.Engine:
+        engine, _ = make_engine(self._url)
+        self._stack.callback(engine.dispose)
+
+        @sa.event.listens_for(engine, "connect")
+        def use_simulated_time(connection: Any, _record: Any) -> None:
+            connection.create_function("julianday", 1, lambda _now: _utc() / 86400 + 2440587.5)
+            connection.execute("PRAGMA synchronous = OFF")
+
+        return engine
+
+    def open(self) -> SqlStore:
+        engine = self._make_engine()
+        batches = Batches(engine, lease_ttl=LEASE_TTL, busy_timeout=1.0)
+        batches._number = self._opened * 1_000_000
+        self._opened += 1
+        writer: Any = _InlineWriter(batches, self._opened)
+        return SqlStore(engine, batches, writer)
+
+    def renew(self, store: SqlStore) -> None:
+        store._writer.write([])  # type: ignore[attr-defined]
+
+    def expire(self, store: SqlStore) -> None:
+        self._dead.add(store._writer.process)  # type: ignore[attr-defined]
+
+    def lapse(self, store: SqlStore) -> None:
+        """The database's clock tells."""
+
+    def abandon(self, store: SqlStore) -> SqlStore:
+        batches = store._batches
+        batches._abandoned = batches.lease_id
+        batches._forget()
+        return store
+
+    def drives(self, store: SqlStore, run_id: str) -> bool:
+        alive = sa.select(lease.c.lease_id).where(lease.c.state == 1)
+        owner = sa.select(runs.c.owner).where(runs.c.run_id == run_id, runs.c.owner.in_(alive))
+        with self._engine.connect() as connection, connection.begin():
+            found = connection.execute(owner).scalar()
+        return found is not None and found == store._batches.lease_id
+
+    def looks(self) -> Iterator[Look]:
+        with self._engine.connect() as connection, connection.begin():
+            last = sa.select(sa.func.max(journal.c.seq)).where(journal.c.run_no == runs.c.run_no).scalar_subquery()
+            mails = sa.select(sa.func.count()).where(inbox.c.run_no == runs.c.run_no).scalar_subquery()
+            for row in connection.execute(sa.select(runs, last.label("last"), mails.label("mails"))).all():
+                yield Look(
+                    queries.info_of(row),
+                    row.owner,
+                    None if row.wake is None else row.wake / 1e6,
+                    row.hold / 1e6,
+                    row.crashes,
+                    row.mails,
+                    row.last,
+                    lambda row=row: queries.load_runs(connection, [row])[0],  # type: ignore[misc]
+                )
+
+
+def _utc() -> float:
+    try:
+        return EPOCH + trio.current_time()
+    except RuntimeError:  # before the simulation begins
+        return EPOCH
+
+
+async def _run_here(function: Callable[..., Any], *args: Any, **_options: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return function(*args)

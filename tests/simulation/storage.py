@@ -1,0 +1,214 @@
+"""Openings of one store through which the simulation does what databases, networks and killed processes do."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from blazen_trio._stores.base import StoreQueries
+from blazen_trio.errors import StoreError, WorkflowError
+from tests.simulation.backends import LEASE_TTL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.backends import Backend
+
+_CANCELLABLE = frozenset({"create", "claim", "take", "post", "delete_run", "purge"})
+_READS = frozenset({"poll", "load", "get_run", "list_runs"})
+
+
+@attrs.frozen
+class Faults:
+    """How likely each fault is, for one call."""
+
+    before: float = 0.0
+    after: float = 0.0
+    delay: float = 0.0
+    long_delay: float = 0.0
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Faults:
+        """Often none, sometimes many."""
+
+        def rate(most: float) -> float:
+            return chance.choice([0.0, most / 10, most])
+
+        return cls(before=rate(0.1), after=rate(0.1), delay=rate(0.3), long_delay=rate(0.02))
+
+
+class Opening(StoreQueries):
+    """What one process sees of the store. Faults are drawn for each call.
+
+        before      it fails, and nothing has happened
+        after       it has happened, and its answer is lost: the caller is told that it failed
+        delay       the connection is lost and made again, or the process is slow
+        long delay  the process is frozen, or the database is away, for longer than the lease lasts
+
+    Writes are done one at a time, in the order of the calls, as by a writer. Whoever does not hear the answer of what makes it the
+    driver of runs does not know which runs are its own: so it leaves its lease to die, and takes a new one.
+
+    Args:
+        backend: The store, of which this is one opening.
+        name: Whose opening it is.
+        chance: Where faults are drawn from.
+        faults: How likely they are.
+        before: Called just before each call happens.
+        observe: Called after each call that has happened, before its caller goes on, with what it was and whether its caller was
+            entitled to it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        chance: random.Random,
+        faults: Faults,
+        *,
+        before: Callable[[], None],
+        observe: Callable[[str, bool], None],
+    ) -> None:
+        self.name = name
+        self.faults = faults
+        self.severed = False
+        self._backend = backend
+        self._store = backend.open()
+        self._chance = chance
+        self._before = before
+        self._observe = observe
+        self._writer = trio.StrictFIFOLock()
+        self._failed: set[str] = set()
+        self._renewed = trio.current_time()
+
+    async def renew(self) -> None:
+        """A task beside whoever uses this: the lease is renewed while nothing else does."""
+        while not self.severed:
+            await trio.sleep(LEASE_TTL / 3)
+            async with self._writer:
+                if not self.severed:
+                    self._backend.renew(self._store)
+                self._renew()
+
+    def kill(self, *, same_host: bool) -> None:
+        """The process is gone: nothing that it still does has any effect. On the same host others know it at once."""
+        self.severed = True
+        if same_host:
+            self._backend.expire(self._store)
+            self._renewed = float("-inf")
+
+    def lapse(self) -> None:
+        """Let the others find the lease expired if it is."""
+        if trio.current_time() - self._renewed > LEASE_TTL:
+            self._backend.lapse(self._store)
+
+    def _renew(self) -> None:
+        if not self.severed:
+            self._renewed = trio.current_time()
+
+    def _abandon_lease(self) -> None:
+        self._store = self._backend.abandon(self._store)
+        self._failed.clear()
+
+    # The protocol
+
+    async def create(self, run: Any, first: Any, *, connection: Any = None) -> None:
+        await self._write("create", first.run_id, run, first)
+
+    async def claim(self, run_id: str) -> Any:
+        return await self._write("claim", run_id, run_id)
+
+    async def take(self, workflows: Any, limit: int, *, suspects: int | None = None) -> Any:
+        return await self._write("take", None, workflows, limit, suspects=suspects)
+
+    async def commit(self, commit: Any) -> None:
+        await self._write("commit", commit.run_id, commit)
+
+    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
+        await self._write("release", run_id, run_id, wake=wake, hold=hold)
+
+    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None) -> Any:
+        return await self._write("post", run_id, run_id, kind, data, key=key)
+
+    async def delete_run(self, run_id: str) -> None:
+        await self._write("delete_run", run_id, run_id)
+
+    async def poll(self, workflows: Any, watched: Any = ()) -> Any:
+        return await self._call("poll", workflows, watched)
+
+    async def load(self, run_id: str) -> Any:
+        return await self._call("load", run_id)
+
+    async def get_run(self, run_id: str) -> Any:
+        return await self._call("get_run", run_id)
+
+    async def list_runs(self, **options: Any) -> Any:
+        return await self._call("list_runs", **options)
+
+    # What happens to a call
+
+    async def _write(self, name: str, run_id: str | None, *args: Any, **options: Any) -> Any:
+        """One after the other; once begun, none is cancelled."""
+        if name in _CANCELLABLE:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.CancelScope(shield=True):
+            async with self._writer:
+                if name == "commit" and run_id in self._failed:
+                    raise StoreError("an earlier commit of it failed", run_id=run_id)
+                if name == "claim" and run_id in self._failed and not self.severed:
+                    # What was written to it failed, so nobody here drives it: it may be taken up again.
+                    await self._store.release(run_id)
+                try:
+                    result = await self._call(name, *args, **options)
+                except StoreError:
+                    if name == "commit" and run_id is not None:
+                        self._failed.add(run_id)
+                    raise
+                if name == "take":
+                    self._failed.difference_update(stored.info.run_id for stored in result)
+                elif name == "claim":
+                    self._failed.discard(str(run_id))
+                return result
+
+    async def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        fault = self._draw()
+        if fault == "delay":
+            await trio.sleep(self._chance.uniform(0.05, 3.0))
+        elif fault == "long_delay":
+            await trio.sleep(LEASE_TTL * self._chance.uniform(1.0, 3.0))
+        self._check(name)
+        if fault == "before":
+            await trio.lowlevel.checkpoint()
+            raise StoreError(f"{name}: the simulated database failed before it did anything")
+        self._before()
+        may_write = name != "commit" or self._backend.drives(self._store, args[0].run_id)
+        try:
+            result = await getattr(self._store, name)(*args, **options)
+            self._observe(f"{self.name} {name} {args[0] if args and isinstance(args[0], str) else ''}", may_write)
+        except WorkflowError as refusal:
+            self._observe(f"{self.name} {name} refused: {type(refusal).__name__}", True)
+            raise
+        finally:
+            if name not in _READS:
+                self._renew()
+        self._check(name)
+        if fault == "after" and name not in _READS:
+            if name in ("take", "claim", "create"):
+                self._abandon_lease()
+            raise StoreError(f"{name}: the simulated database's answer was lost")
+        return result
+
+    def _check(self, name: str) -> None:
+        if self.severed:
+            raise StoreError(f"{name}: the simulated process is dead")
+
+    def _draw(self) -> str | None:
+        kinds = attrs.fields_dict(Faults)
+        drawn = self._chance.random()
+        for kind in kinds:
+            drawn -= getattr(self.faults, kind)
+            if drawn < 0:
+                return kind
+        return None

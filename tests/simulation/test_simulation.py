@@ -1,0 +1,127 @@
+"""Many seeds of a simulated cluster: whatever fails and whoever dies, every invariant holds after every call, and every run comes to
+its right end. `python -m tests.simulation` tries as many as asked.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from blazen_trio._stores import memory
+from blazen_trio._stores.sql.transaction import Transaction
+from tests.simulation.backends import InSqlite
+from tests.simulation.invariants import BrokenError
+from tests.simulation.world import CALM, simulate
+
+SEEDS = int(os.environ.get("BLAZEN_TRIO_SIMULATION_SEEDS", "40"))
+SQL_SEEDS = SEEDS // 8
+CRASH_POINTS = SEEDS
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_in_memory(seed: int) -> None:
+    world = simulate(seed)
+    assert world.invariants.checks > 100
+
+
+@pytest.mark.parametrize("seed", range(SQL_SEEDS))
+def test_in_sql(seed: int) -> None:
+    with InSqlite.simulated() as backend:
+        world = simulate(seed, backend=backend)
+    assert world.invariants.checks > 100
+
+
+@pytest.mark.parametrize("part", range(CRASH_POINTS))
+def test_a_death_at_any_scheduling_point(part: int) -> None:
+    """Without other faults: which of the points are tried is spread evenly over all that there are."""
+    points = simulate("crash", CALM).points
+    at = 1 + part * (points - 1) // CRASH_POINTS
+    world = simulate("crash", attrs.evolve(CALM, deaths=1, dies_at=at))
+    assert world.deaths == 1
+
+
+_PROGRAM = "from tests.simulation.world import simulate; print(simulate('the same').fingerprint)"
+
+
+def test_a_seed_says_all_that_happens() -> None:
+    def run(hash_seed: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        root = Path(__file__).parents[2]
+        command = [sys.executable, "-W", "ignore", "-c", _PROGRAM]
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    there = run("1")
+    assert run("2") == there
+    assert simulate("the same").fingerprint == there.strip() != simulate("another").fingerprint
+
+
+def test_a_failure_names_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.world.SHORT_RESULT", "something else")
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True) as failed:
+        simulate(7)
+    assert any(note.startswith("seed 7, Plan(") for note in failed.value.__notes__)
+
+
+# Would it find what it is there to find? Each of these breaks one promise of a store.
+
+
+def some_seed_breaks(backend: Any = None, *, seeds: int = 30) -> str:
+    for seed in range(seeds):
+        try:
+            simulate(seed) if backend is None else _simulate_in_sql(seed)
+        except BrokenError as broken:
+            return str(broken)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def _simulate_in_sql(seed: int) -> None:
+    with InSqlite.simulated() as backend:
+        simulate(seed, backend=backend)
+
+
+def test_it_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = memory.MemoryStore.commit
+
+    async def unfenced(self: memory.MemoryStore, commit: Any) -> None:
+        kept = self._runs[commit.run_id]
+        owner, kept.owner = kept.owner, self._own_lease()
+        try:
+            await real(self, commit)
+        finally:
+            kept.owner = None if commit.release else owner
+
+    monkeypatch.setattr(memory.MemoryStore, "commit", unfenced)
+    assert "written by who does not drive the run" in some_seed_breaks()
+
+
+def test_it_finds_a_lost_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = memory._Kept.give_back
+
+    def forgetful(self: Any, wake: float | None = None, hold: float = 0.0) -> None:
+        real(self, wake, hold)
+        if self.info.status is memory.RunStatus.WAITING:
+            self.wake = None
+
+    monkeypatch.setattr(memory._Kept, "give_back", forgetful)
+    assert "no worker will ever look at it" in some_seed_breaks()
+
+
+def test_it_finds_mail_that_is_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Transaction.append
+
+    def leave_it_there(self: Transaction, run_no: int, commit: Any) -> None:
+        taken, commit.taken = commit.taken, ()
+        real(self, run_no, commit)
+        commit.taken = taken
+
+    monkeypatch.setattr(Transaction, "append", leave_it_there)
+    assert some_seed_breaks(InSqlite, seeds=5) != "nothing"
