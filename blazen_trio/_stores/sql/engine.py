@@ -43,9 +43,11 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
 def _create(given: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(given)
-    except sa.exc.ArgumentError as error:
-        msg = f"{given!r:.80} is no database URL; sqlite:///runs.db is one"
-        raise ValueError(msg) from error
+    except (sa.exc.ArgumentError, ValueError):
+        # Where no URL is made of it nobody knows which part is the password, and the cause may tell it.
+        user, _, shown = str(given).rpartition("@")
+        msg = f"{'***@' if user else ''}{shown:.80} is no database URL; sqlite:///runs.db is one"
+        raise ValueError(msg) from None
     name = url.get_backend_name()
     if name in _DRIVERS and "+" not in url.drivername:
         url = url.set(drivername=f"{url.drivername}+{_DRIVERS[name]}")

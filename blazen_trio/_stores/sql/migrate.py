@@ -2,24 +2,126 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import attrs
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.engine import make_engine
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
 from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from alembic.config import Config
 
-__all__ = ["migrations_config", "prepare_database"]
+__all__ = ["SchemaVersion", "migrations_config", "prepare_database", "read_schema", "upgrade_schema"]
 
 # Alembic keeps the environment it runs in a global of the process.
 _alembic_lock = threading.Lock()
+
+
+@attrs.frozen
+class SchemaVersion:
+    """Which version a database's schema has.
+
+    Attributes:
+        where: The database's URL, without its password.
+        revision: The version; `None` where there is no schema of ours yet.
+        head: The one that this code needs.
+        standing: The former beside the latter.
+    """
+
+    where: str
+    revision: str | None
+    head: str
+    standing: Literal["current", "missing", "behind", "ahead"]
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it and what to do; `None` where nothing is."""
+        if self.standing == "current":
+            return None
+        if self.standing == "ahead":
+            return (
+                f"{self.where} was made by a newer version of blazen_trio (its schema is {self.revision!r}, this version "
+                f"knows {self.head!r} and older): upgrade blazen_trio, the database can't be taken back"
+            )
+        found = "missing" if self.revision is None else f"at {self.revision!r}"
+        return (
+            f"{self.where}: the schema is {found}, {self.head!r} is needed. "
+            f"Upgrade it with: blazen-trio db upgrade --db {shlex.quote(self.where)}"
+        )
+
+
+def read_schema(url: str) -> SchemaVersion:
+    """Look at a database's schema, and change nothing. Blocks: for a worker thread, or a program without a loop.
+
+    Raises:
+        ValueError: The URL names a database that can't be used.
+        SchemaError: The file is no database.
+        StoreError: The database can't be opened.
+    """
+    with _engine(url) as engine:
+        return _read(engine)
+
+
+def upgrade_schema(url: str) -> tuple[str | None, SchemaVersion]:
+    """Bring a database's schema to what this code needs, from nothing too. Returns the version it had, and what it has now.
+    Blocks: for a worker thread, or a program without a loop.
+
+    Raises:
+        ValueError: The URL names a database that can't be used.
+        SchemaError: The schema is of a newer version, or the file is no database.
+        StoreError: The database can't be opened or written.
+    """
+    with _engine(url) as engine:
+        before = _read(engine)
+        prepare_database(engine, migrate=True)
+        return before.revision, _read(engine)
+
+
+@contextmanager
+def _engine(url: str) -> Iterator[sa.Engine]:
+    engine, _ = make_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _read(engine: sa.Engine) -> SchemaVersion:
+    where = _where(engine)
+    file = engine.url.database or ""
+    if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
+        return _version(where, None)  # to connect would create it
+    try:
+        with engine.connect() as connection, connection.begin():
+            return _version(where, _stored_revision(connection))
+    except sa.exc.DBAPIError as error:
+        raise translate(error, f"opening {where}") from error
+
+
+def _where(engine: sa.Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
+def _version(where: str, revision: str | None) -> SchemaVersion:
+    standing: Literal["current", "missing", "behind", "ahead"]
+    if revision == HEAD:
+        standing = "current"
+    elif revision is None:
+        standing = "missing"
+    else:
+        standing = "behind" if revision in _known_revisions() else "ahead"
+    return SchemaVersion(where, revision, HEAD, standing)
 
 
 def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
@@ -31,7 +133,7 @@ def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
         SchemaError: It has not, and they must not or can't be brought there; or this is no database of ours.
         StoreError: The database can't be opened or written.
     """
-    where = engine.url.render_as_string(hide_password=True)
+    where = _where(engine)
     try:
         with engine.connect() as connection:
             if _needs_upgrade(connection, where, migrate=migrate):
@@ -46,26 +148,20 @@ def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
 def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> bool:
     """Whether the database is behind this code, and may be upgraded."""
     with connection.begin():
-        tables = set(sa.inspect(connection).get_table_names())
-        revision = _revision(connection) if VERSION_TABLE in tables else None
-    if revision == HEAD:
+        tables = sa.inspect(connection).get_table_names()
+        schema = _version(where, _stored_revision(connection))
+    if schema.standing == "current":
         return False
-    if revision is not None and revision not in _known_revisions():
-        raise SchemaError(
-            f"{where} was made by a newer version of blazen_trio (its schema is {revision!r}, this version knows "
-            f"{HEAD!r} and older): upgrade blazen_trio, the database can't be taken back"
-        )
+    if schema.standing == "ahead":
+        raise SchemaError(str(schema.problem))
     sqlite = connection.dialect.name == "sqlite"
-    if revision is None and sqlite and tables and not migrate:
+    if schema.standing == "missing" and sqlite and tables and not migrate:
         raise SchemaError(
             f"{where} is a database of another program: it has tables ({', '.join(sorted(tables)[:3])}) and none of "
             "blazen_trio's. Name another file, or pass migrate=True to add the store's tables to this one"
         )
     if not sqlite and not migrate:
-        raise SchemaError(
-            f"{where}: the schema is {'missing' if revision is None else f'at {revision!r}'}, {HEAD!r} is needed. "
-            f"Upgrade it with: blazen-trio db upgrade --db {where}, or open the store with migrate=True"
-        )
+        raise SchemaError(f"{schema.problem}, or open the store with migrate=True")
     return True
 
 
@@ -74,7 +170,7 @@ def _upgrade(connection: sa.Connection) -> None:
 
     with dialects.schema_lock(connection):
         # Another process may have done it while we waited for the lock.
-        if sa.inspect(connection).has_table(VERSION_TABLE) and _revision(connection) == HEAD:
+        if _stored_revision(connection) == HEAD:
             return
         config = migrations_config()
         config.attributes["connection"] = connection
@@ -82,8 +178,10 @@ def _upgrade(connection: sa.Connection) -> None:
             command.upgrade(config, "head")
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def _stored_revision(connection: sa.Connection) -> str | None:
     """The schema version that the database says it has, `None` where it says none."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
     table = sa.table(VERSION_TABLE, sa.column("version_num"))
     return connection.execute(sa.select(table.c.version_num)).scalar()
 

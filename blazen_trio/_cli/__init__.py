@@ -1,0 +1,21 @@
+"""The console script `blazen-trio`: workers, and the database's schema."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_CONFIG = 78  # as in `exits`, which needs click
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its code."""
+    try:
+        from blazen_trio._cli.app import app
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in ("click", "rich"):
+            raise
+        sys.stderr.write('blazen-trio needs its extra [cli]: pip install "blazen-trio[cli]"\n')
+        sys.exit(_CONFIG)
+    app(prog_name="blazen-trio")  # the name that the shell's completion goes by

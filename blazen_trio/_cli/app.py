@@ -1,0 +1,49 @@
+"""The command `blazen-trio` and what holds for all of its commands."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import blazen_trio
+from blazen_trio._cli.database import database
+from blazen_trio._cli.exits import EXIT_CODES
+from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.worker import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["app"]
+
+
+@contextmanager
+def _hiding_passwords() -> Iterator[None]:
+    """Hide passwords in click's own errors: they repeat what they were given, which may be a URL in the wrong place."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = hide_passwords(error.message)
+        raise
+
+
+class _App(click.Group):
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _hiding_passwords():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _hiding_passwords():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_App, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(blazen_trio.__version__, package_name="blazen-trio")
+def app() -> None:
+    """Durable workflows for Trio: workers that drive their runs, and the database that keeps them."""
+
+
+app.add_command(worker)
+app.add_command(database)

@@ -1,0 +1,113 @@
+"""What the exit codes mean, and which error has which."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import click
+
+from blazen_trio import SchemaError, StoreError
+from blazen_trio._cli.output import make_handler, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "CONFIG",
+    "EXIT_CODES",
+    "SOFTWARE",
+    "TEMPFAIL",
+    "USAGE",
+    "ConfigError",
+    "DatabaseFailedError",
+    "Trouble",
+    "UnexpectedError",
+    "after_signal",
+    "trouble",
+]
+
+USAGE: Final = 2
+SOFTWARE: Final = 70
+TEMPFAIL: Final = 75
+CONFIG: Final = 78
+
+EXIT_CODES = f"""\b
+Exit codes:
+  0      done; a worker: drained after the first signal
+  {USAGE}      the command line is wrong
+  {SOFTWARE}     an error that nobody expected, with its traceback: a bug
+  {TEMPFAIL}     the database failed or can't be reached: start it again
+  {CONFIG}     a workflow, the URL or the schema is wrong: starting it again won't help
+  128+N  ended by a second signal of number N (130 SIGINT, 143 SIGTERM)
+"""
+
+
+class Trouble(click.ClickException):
+    """The end of a command that failed: one message on stderr, as JSON where the command was asked for it, and an exit code.
+
+    Args:
+        message: What is wrong, and what to do.
+        details: A traceback, for errors that nobody expected.
+    """
+
+    def __init__(self, message: str, details: str | None = None) -> None:
+        super().__init__(message)
+        self._details = details
+        # It is shown when the command's context has gone.
+        context = click.get_current_context(silent=True)
+        self._params: dict[str, Any] = {} if context is None else context.params
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the message."""
+        as_json, url = bool(self._params.get("as_json")), self._params.get("db")
+        handler = make_handler(as_json=as_json, url=url, stream=file, plain="blazen-trio: ")
+        fields = {"exit_code": self.exit_code}
+        say(handler, "error", self.message, level=logging.ERROR, fields=fields, details=self._details)
+
+
+class ConfigError(Trouble):
+    """What the command was told can't work, however often it is started. The message says what to change."""
+
+    exit_code = CONFIG
+
+
+class DatabaseFailedError(Trouble):
+    """The database failed or can't be reached, which may pass."""
+
+    exit_code = TEMPFAIL
+
+
+class UnexpectedError(Trouble):
+    """A bug."""
+
+    exit_code = SOFTWARE
+
+
+def after_signal(number: int) -> int:
+    """The exit code of a process that a signal has ended, as shells tell it."""
+    return 128 + number
+
+
+def trouble(error: BaseException) -> Trouble:
+    """How a command ends by this error."""
+    leaves = list(_leaves(error))
+    if all(isinstance(leaf, StoreError) for leaf in leaves):
+        error = leaves[0]
+    if isinstance(error, SchemaError):
+        return ConfigError(str(error))
+    if isinstance(error, StoreError):
+        # A driver that is not installed is not there the next time either.
+        kind = ConfigError if isinstance(error.__cause__, ImportError) else DatabaseFailedError
+        return kind(str(error))
+    details = "".join(traceback.format_exception(error))
+    return UnexpectedError(f"unexpected {type(error).__name__}: {error} (this is a bug; please report it)", details)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
