@@ -13,7 +13,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "blazen_trio"
 
-LAYERS = ["errors", "_definitions", "_state", "_codec", "_stores", "_dispatch", "_surface", "__init__", "testing", "_cli", "__main__"]
+LAYERS = [
+    "errors",
+    "_definitions",
+    "_state",
+    "_codec",
+    "_stores",
+    "_dispatch",
+    "_surface",
+    "__init__",
+    "testing",
+    "_cli",
+    "__main__",
+]
 """Each may import from itself and from those before it."""
 
 PURE = {"errors", "_definitions", "_state", "_codec"}

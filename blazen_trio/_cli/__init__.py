@@ -7,6 +7,7 @@ import sys
 __all__ = ["main"]
 
 _CONFIG = 78  # as in `exits`, which needs click
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -18,4 +19,6 @@ def main() -> None:
             raise
         sys.stderr.write('blazen-trio needs its extra [cli]: pip install "blazen-trio[cli]"\n')
         sys.exit(_CONFIG)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     app(prog_name="blazen-trio")  # the name that the shell's completion goes by

@@ -61,13 +61,15 @@ class Command(click.Command):
 def option(*names: str, group: str = _OTHER, **settings: Any) -> Callable[[Any], Any]:
     """`click.option`, in a group, with its environment variable and its default shown."""
     settings.setdefault("show_default", True)
+    if isinstance(settings.get("type"), Seconds):
+        settings.setdefault("metavar", "SECONDS")
     return click.option(*names, cls=_GroupedOption, group=group, show_envvar=True, **settings)
 
 
 class Seconds(click.FloatRange):
     """A finite number of seconds."""
 
-    name = "seconds"
+    name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number; infinity and what is none are refused, which ranges let through."""

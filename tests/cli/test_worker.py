@@ -14,7 +14,7 @@ import trio
 from blazen_trio import RunCrashedError, RunStatus, open_runtime, open_store
 from tests.cli.conftest import SCRIPT, until
 from tests.cli.flows import gated, noted
-from tests.databases import _DROP, _URLS, execute, fresh_database
+from tests.databases import _DROP, _URLS, SERVERS, execute, fresh_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -118,9 +118,15 @@ async def test_a_signal_while_the_database_is_opened(start_worker: Any) -> None:
         assert len(worker.output.splitlines()) == 1
 
 
-async def test_workers_share_the_work(postgresql_url: str, start_worker: Any) -> None:
-    async with front_end(postgresql_url) as (store, front):
-        workers = [start_worker(postgresql_url, FLOWS, "--max-concurrent-runs", "3") for _ in range(3)]
+@pytest.fixture(params=SERVERS)
+def server_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with fresh_database(request.param, tmp_path) as url:
+        yield url
+
+
+async def test_workers_share_the_work(server_url: str, start_worker: Any) -> None:
+    async with front_end(server_url) as (store, front):
+        workers = [start_worker(server_url, FLOWS, "--max-concurrent-runs", "3") for _ in range(3)]
         for worker in workers:
             await worker.tells("started")
         ids = [await front.submit("short") for _ in range(45)]
