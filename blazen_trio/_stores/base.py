@@ -46,6 +46,9 @@ def fold(stored: StoredRun, codec: Codec) -> RunState:
     if state is None:
         msg = f"nothing is stored of run {run_id!r} but its row"
         raise StoreError(msg, run_id=run_id)
+    if state.run_id != run_id:
+        msg = f"what is stored as run {run_id!r} says that it is run {state.run_id!r}: it is damaged, or another run's"
+        raise StoreError(msg, run_id=run_id)
     state.history = history_of(stored)
     return state
 

@@ -169,3 +169,14 @@ def test_connections_of_our_own_prepare_no_statements(url: str) -> None:
         assert ours
         assert connection.connection.dbapi_connection.prepare_threshold is None
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url", ["oracle://u:hidden@h/d", "oracle://h/d?password=hidden", "oracle://h/d?sslpassword=hidden"]
+)
+async def test_passwords_are_not_told(url: str) -> None:
+    with pytest.raises(ValueError, match="runs are stored in") as told:
+        async with open_store(url):
+            pass
+    assert "hidden" not in str(told.value)
+    assert "***" in str(told.value)

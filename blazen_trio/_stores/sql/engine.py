@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from blazen_trio._stores.sql import dialects
 from blazen_trio.errors import StoreError
 
-__all__ = ["make_engine"]
+__all__ = ["make_engine", "shown"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 # The drivers that are used where the URL names none, and what to install for them.
@@ -40,6 +40,12 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
     return own, ours
 
 
+def shown(url: sa.URL) -> str:
+    """A URL as people may see it: without its password, also where that is in its query."""
+    secret = {name: "***" for name in url.query if "passw" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
 def _create(given: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(given)
@@ -56,7 +62,7 @@ def _create(given: str | sa.URL) -> sa.Engine:
         return sa.create_engine(url, **_arguments(url))
     except ImportError as error:
         missing = f"the package {error.name!r}, which is not installed" if error.name else f"what is missing ({error})"
-        msg = f"{url!r} needs {missing}"
+        msg = f"{shown(url)} needs {missing}"
         if name in _DRIVERS:
             msg += f': pip install "blazen-trio[{_EXTRAS[name]}]"'
             if _DRIVERS[name] != url.get_driver_name():
@@ -79,22 +85,22 @@ def _arguments(url: sa.URL) -> dict[str, Any]:
 def _check(url: sa.URL) -> None:
     name = url.get_backend_name()
     if name not in _SUPPORTED:
-        msg = f"{url!r}: runs are stored in {', '.join(_SUPPORTED)}, and not in {name}"
+        msg = f"{shown(url)}: runs are stored in {', '.join(_SUPPORTED)}, and not in {name}"
         raise ValueError(msg)
     try:
         is_async = url.get_dialect().is_async
     except sa.exc.NoSuchModuleError as error:
-        msg = f"{url!r} names a driver that SQLAlchemy does not know"
+        msg = f"{shown(url)} names a driver that SQLAlchemy does not know"
         raise ValueError(msg) from error
     if is_async:
         msg = (
-            f"{url!r} names an asyncio driver, which does not run under Trio; name a synchronous one, e.g. "
+            f"{shown(url)} names an asyncio driver, which does not run under Trio; name a synchronous one, e.g. "
             "sqlite:///runs.db or postgresql+psycopg://..."
         )
         raise ValueError(msg)
     if name == "sqlite" and _in_memory(url):
         msg = (
-            f"{url!r} is a database in memory, which each thread sees a different one of; use MemoryStore() "
+            f"{shown(url)} is a database in memory, which each thread sees a different one of; use MemoryStore() "
             "for runs that need not outlive the process, or name a file: sqlite:///runs.db"
         )
         raise ValueError(msg)

@@ -12,7 +12,7 @@ import attrs
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.engine import make_engine
+from blazen_trio._stores.sql.engine import make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
 from blazen_trio.errors import SchemaError
@@ -98,7 +98,7 @@ def _engine(url: str) -> Iterator[sa.Engine]:
 
 
 def _read(engine: sa.Engine) -> SchemaVersion:
-    where = _where(engine)
+    where = shown(engine.url)
     file = engine.url.database or ""
     if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
         return _version(where, None)  # to connect would create it
@@ -107,10 +107,6 @@ def _read(engine: sa.Engine) -> SchemaVersion:
             return _version(where, _stored_revision(connection))
     except sa.exc.DBAPIError as error:
         raise translate(error, f"opening {where}") from error
-
-
-def _where(engine: sa.Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)
 
 
 def _version(where: str, revision: str | None) -> SchemaVersion:
@@ -133,7 +129,7 @@ def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
         SchemaError: It has not, and they must not or can't be brought there; or this is no database of ours.
         StoreError: The database can't be opened or written.
     """
-    where = _where(engine)
+    where = shown(engine.url)
     try:
         with engine.connect() as connection:
             if _needs_upgrade(connection, where, migrate=migrate):

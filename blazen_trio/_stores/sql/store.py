@@ -13,7 +13,7 @@ from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import jobs, polling, queries
 from blazen_trio._stores.sql.batches import Batches
-from blazen_trio._stores.sql.engine import make_engine
+from blazen_trio._stores.sql.engine import make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.migrate import prepare_database
 from blazen_trio._stores.sql.troubles import Patience
@@ -178,7 +178,7 @@ class SqlStore(StoreQueries):
             raise TypeError(msg)
         theirs, ours = connection.engine.url, self._engine.url
         if (theirs.get_backend_name(), theirs.database) != (ours.get_backend_name(), ours.database):
-            msg = f"connection= is one to {theirs!r}: this store is in {ours!r}"
+            msg = f"connection= is one to {shown(theirs)}: this store is in {shown(ours)}"
             raise ValueError(msg)
         if not connection.in_transaction():
             msg = "connection= has no transaction: this is for what is to be committed together with your own rows"
