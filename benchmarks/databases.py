@@ -44,7 +44,8 @@ def tell_what_is_left_out(console: Console) -> None:
     """One line, if anything is."""
     missing = left_out()
     if missing:
-        console.print("left out:", "; ".join(f"{kind} ({reason})" for kind, reason in missing.items()))
+        reasons = "; ".join(f"{kind} ({reason})" for kind, reason in missing.items())
+        console.print(f"left out: {reasons}", soft_wrap=True)
 
 
 @contextmanager
