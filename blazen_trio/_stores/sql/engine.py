@@ -51,8 +51,8 @@ def _create(given: str | sa.URL) -> sa.Engine:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):
         # Where no URL is made of it nobody knows which part is the password, and the cause may tell it.
-        user, _, shown = str(given).rpartition("@")
-        msg = f"{'***@' if user else ''}{shown:.80} is no database URL; sqlite:///runs.db is one"
+        user, _, rest = str(given).rpartition("@")
+        msg = f"{'***@' if user else ''}{rest:.80} is no database URL; sqlite:///runs.db is one"
         raise ValueError(msg) from None
     name = url.get_backend_name()
     if name in _DRIVERS and "+" not in url.drivername:
