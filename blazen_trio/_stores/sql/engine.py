@@ -42,8 +42,8 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
 
 def shown(url: sa.URL) -> str:
     """A URL as people may see it: without its password, also where that is in its query."""
-    secret = {name: "***" for name in url.query if "passw" in name.lower()}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
+    secret = [name for name in url.query if "passw" in name.lower()]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def _create(given: str | sa.URL) -> sa.Engine:
