@@ -126,8 +126,8 @@ class Attempts:
         """
         d = self._d
         return (
-            d.standstill.closed
-            or (d.journal is not None and d.journal.full)
+            d.standstill.gate is not None
+            or (d.journal is not None and d.journal.durability == "async" and d.journal.full)
             or (transaction is not None and d.turns.blocks(transaction))
         )
 
@@ -147,13 +147,14 @@ class Attempts:
         machine = d.machine
         returned, listed = check_returned(step, result)
         members = None if listed is None else machine.outputs(listed, encode, d.clock.now)
+        moment = d.moment() if d.timed else d.still
         if transaction is None:
             outputs = machine.outputs(returned, encode, d.clock.now) if returned else ()
-            return machine.committed(delivery, step, outputs, members, d.step_moment())
+            return machine.committed(delivery, step, outputs, members, moment)
         outputs = machine.outputs([*transaction.sent, *returned], encode, d.clock.now)
         cells = transaction.cells()
         collected = transaction.collected(encode or _nothing)
-        return machine.committed(delivery, step, outputs, members, d.step_moment(), cells, collected)
+        return machine.committed(delivery, step, outputs, members, moment, cells, collected)
 
     async def _write(self, entry: Entry) -> None:
         d, journal = self._d, self._d.journal

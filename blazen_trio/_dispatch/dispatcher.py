@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -130,10 +131,8 @@ class Dispatcher:
         self.ready = ReadyQueue(machine.routing.bounds, definition.max_concurrency)
         self.turns = Turns()
         self.workers = Workers(self)
-        self.rests = Rests(self)
         self.endings = Endings(self)
         self.inputs = InputDesk(self, input_handler)
-        self.mail = MailDesk(self)
         self.postbox: Postbox | None = None
         """Where to look for mail, if nobody else does."""
         self.task_context = contextvars.copy_context()
@@ -147,8 +146,21 @@ class Dispatcher:
         self._keys: set[str] = set()
         self.timers = Timers(self.clock)
         self._signal, self.signalled = trio.open_memory_channel[None](1)
-        self._timed = journal is not None or recorder.detailed
-        self._still = Moment(self.state.updated, self.state.elapsed)
+        self.timed = journal is not None or recorder.detailed
+        """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
+        self.still = Moment(self.state.updated, self.state.elapsed)
+
+    # Most runs never rest, and get no mail.
+
+    @cached_property
+    def rests(self) -> Rests:
+        """What the run does while no step can run."""
+        return Rests(self)
+
+    @cached_property
+    def mail(self) -> MailDesk:
+        """Takes what others send."""
+        return MailDesk(self)
 
     # Time
 
@@ -160,14 +172,10 @@ class Dispatcher:
             elapsed += current - self._period_began
         return Moment(self.clock.at(current), elapsed)
 
-    def step_moment(self) -> Moment:
-        """Now, for a step's commit; where nobody asks for its time, no clock is read."""
-        return self.moment() if self._timed else self._still
-
     def restart(self, elapsed: float) -> None:
         """Count the run's time from here on."""
         self._elapsed = elapsed
-        self._still = Moment(self.clock.now(), elapsed)
+        self.still = Moment(self.clock.now(), elapsed)
 
     # Signals
 
@@ -259,58 +267,60 @@ class Dispatcher:
         try:
             if self.journal is not None and self.journal.durability == "async":
                 async with trio.open_nursery() as services:
-                    services.start_soon(self._guarded, self.journal.write_behind)
+                    services.start_soon(self._write_behind, self.journal)
                     try:
                         await self._drive_with_inputs()
                     finally:
                         self.journal.stop_writing_behind()
-            else:
+            elif self.inputs.has_handler:
                 await self._drive_with_inputs()
+            else:
+                await self._drive()
         finally:
             await self._leave()  # noqa: ASYNC102  # shields itself, for a bounded time
 
     async def _drive_with_inputs(self) -> None:
-        if not self.inputs.has_handler:
-            await self._guarded(self._drive)
-            return
         async with trio.open_nursery() as nursery:
             self.inputs.open(nursery)
-            await self._guarded(self._drive)
+            await self._drive()
             nursery.cancel_scope.cancel()
 
-    async def _guarded(self, work: Callable[[], Any]) -> None:
+    async def _write_behind(self, journal: Journal) -> None:
         try:
-            await work()
+            await journal.write_behind()
         except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
             self.crash(failure)
 
     async def _drive(self) -> None:
-        self.inputs.ask(self.state.questions.values())
-        while True:
-            # Whatever is decided below is decided without a checkpoint in between.
-            await self.may_decide()
-            if self.over or self.failure is not None:
-                break
-            if self.cancel_reason is not None:
-                self.endings.cancelled(self.cancel_reason[0])
-            elif self.held:
-                if not await self.rests.pause():
+        try:
+            self.inputs.ask(self.state.questions.values())
+            while True:
+                # Whatever is decided below is decided without a checkpoint in between.
+                await self.may_decide()
+                if self.over or self.failure is not None:
+                    break
+                if self.cancel_reason is not None:
+                    self.endings.cancelled(self.cancel_reason[0])
+                elif self.held:
+                    if not await self.rests.pause():
+                        return
+                elif self.draining:
                     return
-            elif self.draining:
-                return
-            elif len(self.ready):
-                await self._period()
-            elif not await self.rests.rest():
-                return
-        if self.failure is None and self.journal is not None:
-            await self.journal.settle()
+                elif len(self.ready):
+                    await self._period()
+                elif not await self.rests.rest():
+                    return
+            if self.failure is None and self.journal is not None:
+                await self.journal.settle()
+        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+            self.crash(failure)
 
     async def _leave(self) -> None:
         """Write what is committed and give the run back, also when cancelled; then tell everybody."""
         self.closing = True
         if self.postbox is not None:
             self.postbox.leave(self)
-        if self.journal is not None:
+        if self.journal is not None and not (self.over and self.failure is None and self.journal.settled):
             with trio.CancelScope(shield=True) as shield:
                 shield.deadline = trio.current_time() + _FLUSH_SECONDS
                 try:
@@ -345,7 +355,9 @@ class Dispatcher:
             self.workers.interrupted.clear()
             self.workers.recruit()
             try:
-                await self._guarded(self._attend)
+                await self._attend()
+            except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+                self.crash(failure)
             finally:
                 scope, self.scope, self.nursery = self.scope, None, None
         self._elapsed += trio.current_time() - began

@@ -131,8 +131,13 @@ class Journal:
             await self._hand_over(self._take())
         else:
             self._check()
-        if self.fold_due:
+        if self._tail_size >= _FOLD_AT_LEAST and self.fold_due:
             await self.fold()
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything recorded so far is on disk."""
+        return self._on_disk >= self._recorded and self._pending is None
 
     @property
     def full(self) -> bool:
@@ -214,13 +219,14 @@ class Journal:
         commit.at = self._state.updated
         if commit.status is not None and self._state.error is not None:
             commit.error = self._state.error.message
-        if records := self._recorder.take():
+        if self._recorder.fresh and (records := self._recorder.take()):
             commit.history = (records[0].sequence, encode_history(records))
         return commit
 
     async def _hand_over(self, commit: Commit) -> None:
         """The store takes it in the order of these calls; nothing may be awaited between `_take` and this."""
-        self._check()
+        if (failed := self.failure) is not None:
+            raise failed
         target = self._recorded
         try:
             await self.store.commit(commit)
@@ -240,7 +246,8 @@ class Journal:
             self._behind -= sum(len(data) for _, data in commit.entries)
             # As many as there is room for, in the order in which they came: each takes one place.
             self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
-        self._wake()
+        if self._progress is not None:
+            self._wake()
 
     async def _progressed(self) -> None:
         if self._progress is None:

@@ -36,12 +36,15 @@ class Recorder:
         self._lifecycle = lifecycle
         self.detailed = history or lifecycle
         self.records: list[HistoryRecord] = []
+        self.fresh = False
+        """Whether there are records that were not taken yet."""
         self._written = 0
 
     def load(self, records: list[HistoryRecord], *, written: bool = True) -> None:
         """Go on with the history of an earlier process; `written`: the store has it."""
         self.records = records
         self._written = len(records) if written else 0
+        self.fresh = bool(records) and not written
 
     def record(
         self,
@@ -58,13 +61,13 @@ class Recorder:
             sequence = self.records[-1].sequence + 1 if self.records else 1
             when = dt.datetime.fromtimestamp(at, dt.UTC)
             self.records.append(HistoryRecord(sequence, when, kind, step, event_type, duration, error))
+            self.fresh = True
         if self._lifecycle:
             self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
 
     def take(self) -> list[HistoryRecord]:
         """The records not taken before, to be stored with the next commit."""
-        if self._written == len(self.records):
-            return []
         fresh = self.records[self._written :]
         self._written = len(self.records)
+        self.fresh = False
         return fresh

@@ -26,18 +26,15 @@ class Standstill:
         self._state = state
         self._codec = codec
         self._recorder = recorder
-        self._gate: trio.Event | None = None
-
-    @property
-    def closed(self) -> bool:
-        return self._gate is not None
+        self.gate: trio.Event | None = None
+        """`None`: it is open."""
 
     async def opened(self) -> None:
         """Wait until transitions may happen. The caller must make its own without another checkpoint."""
-        while self._gate is not None:
+        while self.gate is not None:
             # Short, and what waits has often been decided already: not for a cancellation to break.
             with trio.CancelScope(shield=True):
-                await self._gate.wait()
+                await self.gate.wait()
 
     async def image(self, *, inline: bool) -> list[bytes]:
         """The state as of now, encoded a piece at a time. It still holds when this returns, until the next checkpoint.
@@ -46,7 +43,7 @@ class Standstill:
             inline: Whether large values and the history are in it; otherwise it refers to them.
         """
         await self.opened()
-        self._gate = trio.Event()
+        self.gate = trio.Event()
         try:
             pieces = []
             began = trio.current_time()
@@ -58,5 +55,5 @@ class Standstill:
                     began = trio.current_time()
             return pieces
         finally:
-            self._gate.set()
-            self._gate = None
+            self.gate.set()
+            self.gate = None

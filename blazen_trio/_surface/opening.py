@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -87,7 +86,8 @@ def new_run_id() -> str:
     value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000) << 80
     value = value & ~(0xF000 << 64) | 0x7000 << 64
     value = value & ~(0xC000 << 48) | 0x8000 << 48
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 async def open_new(options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]) -> Dispatcher:  # noqa: A002
