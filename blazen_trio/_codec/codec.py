@@ -77,7 +77,8 @@ class Codec:
             return _encode(event_wire, event, self._events, event.event_type, "event")
         finally:
             current.names = previous
-        return payload_of(data)
+        # Put together, they are bytes of just their size already.
+        return Payload(data) if len(data) < LARGE else payload_of(data)
 
     def _encode_new(self, event: Event) -> Payload:
         payload = _encode(event_wire, event, self._events, event.event_type, "event")

@@ -12,6 +12,8 @@ from blazen_trio._state.outputs import check_returned, unwrap
 from blazen_trio.errors import StepTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from blazen_trio._definitions.events import Event
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.dispatcher import Dispatcher
@@ -35,12 +37,14 @@ class Attempts:
         self.interrupted: set[str] = set()
         """The steps whose attempts were cancelled."""
 
-    async def run(self, delivery: Delivery) -> None:
-        """Run a delivery's step and commit it; again at once if its commit comes too late and it has the turn."""
+    def run(self, delivery: Delivery) -> Awaitable[object]:
+        """Run a delivery's step and commit it."""
         step = self._steps[delivery.step]
-        if not step.passes_context:
-            await self._attempt(delivery, step, None)
-            return
+        # A step without a context has read nothing that others could change.
+        return self._in_turn(delivery, step) if step.passes_context else self._attempt(delivery, step, None)
+
+    async def _in_turn(self, delivery: Delivery, step: StepDefinition) -> None:
+        """Again at once if its commit comes too late and it has the turn."""
         turns = self._d.turns
         again: bool | None = True
         try:

@@ -58,6 +58,8 @@ _AFTER_FAILURE: Final = 1.0
 _DUE_PER_TURN: Final = 32
 """Due events routed between two checkpoints."""
 
+_open_signals = trio.open_memory_channel[None]
+
 
 class Dispatcher:
     """One run being driven by this process.
@@ -145,7 +147,7 @@ class Dispatcher:
         self._period_began: float | None = None
         self._keys: set[str] = set()
         self.timers = Timers(self.clock)
-        self._signal, self.signalled = trio.open_memory_channel[None](1)
+        self._signal, self.signalled = _open_signals(1)
         self.timed = journal is not None or recorder.detailed
         """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
         self.still = Moment(self.state.updated, self.state.elapsed)

@@ -33,7 +33,10 @@ def postbox_of(store: CheckpointStore) -> Postbox:
     except LookupError:
         postboxes = weakref.WeakKeyDictionary()
         _postboxes.set(postboxes)
-    return postboxes.setdefault(store, Postbox())
+    found = postboxes.get(store)
+    if found is None:
+        found = postboxes[store] = Postbox()
+    return found
 
 
 class Postbox:

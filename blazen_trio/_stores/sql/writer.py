@@ -1,7 +1,9 @@
 """The hand-over from Trio to the writer's thread, and back.
 
 One thread writes everything: it takes all that waits, writes it in one transaction, and wakes the waiters with one call
-into the loop. There is no timer: a batch is what arrived while the last one was being written.
+into the loop. There is no timer: a batch is what arrived while the last one was being written. What is submitted in one
+turn of the loop is handed over together, when that turn is over: the first of it alone would be a batch of one, written
+by a thread that fights the loop for the GIL while all the others come.
 
 A waiter that has handed its job over can't be cancelled any more, as the job may be on disk already. So every path
 has to settle every waiter: the thread settles each batch, and when the thread ends, for whatever reason, `run` settles
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,7 +35,6 @@ _BATCH_BYTES = 4 * 1024 * 1024
 _TICK = 0.003  # seconds between two looks at whether a batch is overdue
 _GIVEN = 0.00005  # seconds for which the GIL is given away
 _RESTED = 0.0002  # seconds: a turn of the loop that is shorter has left the thread alone
-_CLOSE = None  # the last thing in the queue
 
 
 def _refuse_abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
@@ -50,7 +52,10 @@ class Writer:
     def __init__(self, batches: Batches, *, renew_every: float) -> None:
         self._batches = batches
         self._renew_every = renew_every
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        """What was handed over; `None` is the last thing in it."""
+        self._gathered: list[Job] = []
+        """What was submitted in this turn."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
         self._settled = 0
         self._parked: trio.lowlevel.Task | None = None
@@ -58,7 +63,10 @@ class Writer:
         self._fault: BaseException | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._ended = trio.Event()
-        self._left_over: Job | None = None
+        self._backlog: deque[Job] = deque()
+        """In the thread: what it has taken out of the queue."""
+        self._closing = False
+        """In the thread: nothing more will come."""
 
     async def submit(self, job: Job) -> Any:
         """Hand a job over before anything else happens, and wait until it is on disk. Not cancellable.
@@ -69,8 +77,15 @@ class Writer:
         """
         if self._closed or self._fault is not None:
             raise self._refusal()
+        gathered = self._gathered
+        gathered.append(job)
+        if len(gathered) == 1:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            self._gathered = []
+            if self._ended.is_set():
+                raise self._refusal()
+            self._queue.put(gathered)
         self._waiting[job] = trio.lowlevel.current_task()
-        self._queue.put(job)
         if self._parked is not None:
             trio.lowlevel.reschedule(self._parked)
             self._parked = None
@@ -108,8 +123,10 @@ class Writer:
     async def close(self) -> None:
         """Write what was handed over, give the lease back, and wait for the thread to end."""
         self._closed = True
-        self._queue.put(_CLOSE)
         with trio.CancelScope(shield=True):
+            while self._gathered:
+                await trio.lowlevel.checkpoint()
+            self._queue.put(None)
             await self._ended.wait()
 
     async def pace(self) -> None:
@@ -166,24 +183,27 @@ class Writer:
             self._batches.close()
 
     def _take(self) -> tuple[list[Job], bool]:
-        """All that waits, in order, up to a bound; nothing if nothing came for so long that the lease is to be renewed."""
-        first, self._left_over = self._left_over, None
-        if first is None:
+        """What is to be written next, in order, up to a bound; nothing if nothing came for so long that the lease is to be renewed.
+        Then whether nothing will follow.
+        """
+        backlog = self._backlog
+        if not backlog and not self._closing:
             idle = None if self._batches.lease_id is None else self._renew_every
             try:
-                first = self._queue.get(timeout=idle)
+                self._receive(self._queue.get(timeout=idle))
             except queue.Empty:
                 return [], False
-            if first is _CLOSE:
-                return [], True
-        jobs, size = [first], first.size
-        while not first.alone and size < _BATCH_BYTES and not self._queue.empty():
-            job = self._queue.get_nowait()
-            if job is _CLOSE:
-                return jobs, True
-            if job.alone or size + job.size > _BATCH_BYTES:
-                self._left_over = job
-                break
-            jobs.append(job)
-            size += job.size
-        return jobs, False
+        while not self._queue.empty():
+            self._receive(self._queue.get_nowait())
+        jobs: list[Job] = []
+        size = 0
+        while backlog and not (jobs and (jobs[0].alone or backlog[0].alone or size + backlog[0].size > _BATCH_BYTES)):
+            jobs.append(backlog.popleft())
+            size += jobs[-1].size
+        return jobs, self._closing and not backlog
+
+    def _receive(self, handed_over: list[Job] | None) -> None:
+        if handed_over is None:
+            self._closing = True
+        else:
+            self._backlog.extend(handed_over)

@@ -1,0 +1,57 @@
+"""Which commits go to disk together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from blazen_trio import StoreError, open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+
+async def create_all(store: SqlStore, count: int) -> None:
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(store.create, NewRun("w", "1", 1.0), Commit(f"r{number}", [(1, b"")]))
+
+
+async def test_what_is_submitted_in_one_turn_is_one_batch(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        await create_all(store, 100)
+        before = store.statistics()
+        assert (before.commits, before.largest_batch, before.batches) == (100, 100, 1)
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(store.commit, Commit(f"r{number}", [(2, b"")]))
+        after = store.statistics()
+        assert (after.commits, after.batches) == (200, 2)
+
+
+async def test_what_was_submitted_is_written_though_its_store_closes(tmp_path: Path) -> None:
+    """The block of the store ends in the very turn in which others commit."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    refused: list[str] = []
+
+    async def commit(store: SqlStore, run_id: str) -> None:
+        try:
+            await store.commit(Commit(run_id, [(2, b"")]))
+        except StoreError:
+            refused.append(run_id)
+
+    async with trio.open_nursery() as nursery, open_store(url) as store:
+        await create_all(store, 10)
+        for number in range(10):
+            nursery.start_soon(commit, store, f"r{number}")
+        await trio.lowlevel.checkpoint()
+    async with open_store(url) as store:
+        stored = {f"r{number}": len((await store.load(f"r{number}")).entries) for number in range(10)}
+    assert stored == {run_id: 1 if run_id in refused else 2 for run_id in stored}
+    with pytest.raises(StoreError, match="closed"):
+        await store.commit(Commit("r0", [(3, b"")]))
