@@ -17,6 +17,7 @@ from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, troubles
 from blazen_trio._stores.sql.dialects import PlainTransaction
+from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 from tests.databases import SERVERS, an_engine, execute, kill_backends
 
@@ -57,19 +58,19 @@ async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pyte
 
 @pytest.fixture
 def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Loses the connection at the writer's next COMMIT."""
+    """Loses the connection at the writer's next COMMIT, or at the statement that needs none."""
 
     def arm(url: str, when: str) -> None:
         armed = [True]
 
-        def wrap(commit: Callable[[Any], None], run: Callable[[Any], None]) -> Callable[[Any], None]:
-            def strike(self: Any) -> None:
+        def wrap(commit: Callable[..., None], run: Callable[[Any], None]) -> Callable[..., None]:
+            def strike(self: Any, *given: Any) -> None:
                 if not armed:
-                    commit(self)
+                    commit(self, *given)
                     return
                 armed.clear()
                 if when == "after":
-                    commit(self)
+                    commit(self, *given)
                 kill_backends(url)
                 # The connection is gone: told as the driver tells it, for the answer that does not come.
                 run(self)
@@ -81,21 +82,28 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
         def query(self: PlainTransaction) -> None:
             self._driver.cursor().execute("SELECT 1")
 
+        def query_alone(self: Transaction) -> None:
+            self._unfenced.execute("SELECT 1")
+
         def query_whole(self: sa.engine.RootTransaction) -> None:
             self.connection.connection.cursor().execute("SELECT 1")
 
         monkeypatch.setattr(PlainTransaction, "commit", wrap(plain, query))
         monkeypatch.setattr(sa.engine.RootTransaction, "commit", wrap(whole, query_whole))
+        monkeypatch.setattr(Transaction, "_write_whole", wrap(Transaction._write_whole, query_alone))
 
     return arm
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_connection_lost_in_a_commit(url: str, when: str, strikes: Callable[[str, str], None]) -> None:
+@pytest.mark.parametrize("status", [None, RunStatus.WAITING])
+async def test_a_connection_lost_in_a_commit(
+    url: str, when: str, status: RunStatus | None, strikes: Callable[[str, str], None]
+) -> None:
     async with open_store(url, migrate=True) as store:
         await _create(store)
         strikes(url, when)
-        await store.commit(Commit("a", [(2, b"2")], status=RunStatus.WAITING))
+        await store.commit(Commit("a", [(2, b"2")], status=status))
         await store.commit(Commit("a", [(3, b"3")]))
         assert list((await store.load("a")).entries) == [(1, b"1"), (2, b"2"), (3, b"3")]
         assert store.statistics().commits == 3
@@ -237,6 +245,7 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
 # Begins to write to the run `r`, says so, and never goes on.
 _FROZEN = """
 import sys, time, trio
+from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.transaction import Transaction
@@ -252,7 +261,7 @@ async def main():
             time.sleep(1000)
 
         Transaction.finish = freeze
-        await store.commit(Commit("r", [(2, b"never")]))
+        await store.commit(Commit("r", [(2, b"never")], status=RunStatus.RUNNING))
 
 trio.run(main)
 """

@@ -15,7 +15,7 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
-from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
+from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, code_of, is_lost, is_record_fault
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Batches:
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
         # because the first to get it never committed.
         self._number = secrets.randbits(62)
+        self._last = 0  # the number of the last one that is on disk under our lease
 
     def write(self, jobs: Sequence[Job]) -> None:
         """Write these in one transaction, and leave in each its result or its error.
@@ -136,22 +137,27 @@ class Batches:
         begun = dialects.PlainTransaction(connection, cursor) if plain else connection.begin()
         transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
         try:
-            transaction.fence()
+            if not plain:
+                transaction.fence()
             for job in jobs:
                 job.error = None
                 try:
                     job.result = job.apply(transaction)
                 except WorkflowError as refusal:
                     job.error = refusal
-            transaction.finish()
+            whole = transaction.finish()
         except BaseException:
             with contextlib.suppress(Exception):  # where the connection is lost; the first error tells of it
                 begun.rollback()
             raise
         try:
-            begun.commit()
+            (whole or begun.commit)()
+        except LeaseLostError:
+            raise
         except Exception as error:
-            if not self._landed(transaction, error):
+            # A statement that the server refuses has done nothing.
+            refused = whole is not None and code_of(error) is not None and not is_lost(error)
+            if refused or not self._landed(transaction, error):
                 raise
         self._settle(jobs, transaction)
 
@@ -163,12 +169,13 @@ class Batches:
             self._statements,
             lease_id=lease_id,
             number=self._number,
+            last=self._last,
             lease_ttl=self._lease_ttl,
         )
 
     def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
         """They are on disk."""
-        self.lease_id = transaction.lease_id
+        self.lease_id, self._last = transaction.lease_id, self._number
         for job in jobs:
             if job.error is None:
                 job.done(self.driven)
@@ -201,7 +208,11 @@ class Batches:
                     raise UnclearCommitError(str(error)) from error
 
     def _look(self, lease_id: int) -> bool:
-        """Whether the last batch was written under this lease, waiting for the end of the connection that wrote it."""
+        """Whether the last batch was written under this lease, waiting for the end of the connection that wrote it.
+
+        If it was not, it will not be either: a statement that is a transaction by itself may still be on its way to the server, and
+        would come after its successor.
+        """
         connection, cursor = self._connect()
         begun = connection.begin()
         try:
@@ -212,9 +223,17 @@ class Batches:
                 probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
                 connection.execute(dialects.insert_missing(lease, connection.dialect.name).values(probe))
             query = sa.select(lease.c.batch).where(lease.c.lease_id == lease_id)
-            return connection.execute(dialects.locking(query, wait=True)).scalar() == self._number
+            found = connection.execute(dialects.locking(query, wait=True)).scalar()
+            if lease_id != self.lease_id or found == self._number:
+                return found == self._number
+            skipped = self._number + 1
+            connection.execute(sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped))
+            begun.commit()
+            self._number = self._last = skipped
+            return False
         finally:
-            begun.rollback()
+            if begun.is_active:
+                begun.rollback()
 
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "PlainTransaction",
     "as_writer",
+    "autocommitted",
     "begin",
     "bounds",
     "has_arrays",
+    "has_whole_statements",
     "insert_id",
     "insert_missing",
     "locking",
@@ -126,6 +128,30 @@ def has_arrays(dialect: Dialect) -> bool:
     every pooler of connections knows.
     """
     return dialect.name == "postgresql" and dialect.driver == "psycopg"
+
+
+def has_whole_statements(dialect: Dialect) -> bool:
+    """Whether a statement that writes several tables, and is a transaction by itself, can be fenced like any other transaction.
+
+    On its own it has the isolation that the database has by default. At any but this one it is not looked at again what a row
+    says after it was waited for.
+    """
+    return has_arrays(dialect) and dialect.default_isolation_level == "READ COMMITTED"
+
+
+@contextlib.contextmanager
+def autocommitted(connection: sa.Connection) -> Iterator[None]:
+    """In this block each statement is a transaction by itself. Nothing is sent for that."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.autocommit = True
+    try:
+        yield
+    except BaseException:
+        # Only a connection that is lost refuses this.
+        with contextlib.suppress(Exception):
+            driver.autocommit = False
+        raise
+    driver.autocommit = False
 
 
 def reads_as_of_one_moment(engine: sa.Engine, *, ours: bool) -> dict[str, Any]:

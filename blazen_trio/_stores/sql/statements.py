@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor, Dialect
 
-__all__ = ["Statement", "Statements"]
+__all__ = ["Statement", "Statements", "Whole"]
 
 
 @attrs.frozen(eq=False)
@@ -77,6 +77,43 @@ class Statement:
         return row if self.order is None else tuple(row[index] for index in self.order)
 
 
+@attrs.frozen(eq=False)
+class Whole:
+    """The fence and an INSERT behind it as one statement, which needs no transaction around it. No row is found where the fence
+    is closed.
+
+    Attributes:
+        one: Its text for one row.
+        many: Its text for many.
+        fence: The names of the fence's parameters, in the order in which they are given.
+        columns: Those of a row.
+    """
+
+    one: str
+    many: str
+    fence: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fence: Statement, insert: Statement) -> Whole:
+        """Made of these two."""
+        assert insert.many is not None  # who has such statements has arrays
+        head, _, values = insert.sql.partition(" VALUES (")
+        begun = f"WITH fence AS ({fence.sql}) "
+        one = f"{begun}{head} SELECT {values.removesuffix(')')} FROM fence"  # noqa: S608  # our own statement
+        return cls(one, f"{begun}{insert.many.sql}, fence", fence.names, insert.names)
+
+    def execute(self, cursor: DBAPICursor, fence: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> bool:
+        """Run it; whether the rows were written."""
+        given = dict(zip(self.fence, fence, strict=True))
+        if len(rows) == 1:
+            cursor.execute(self.one, {**given, **dict(zip(self.columns, rows[0], strict=True))})
+        else:
+            arrays = map(list, zip(*rows, strict=True))
+            cursor.execute(self.many, {**given, **dict(zip(self.columns, arrays, strict=True))})
+        return cursor.rowcount == len(rows)
+
+
 class Statements:
     """All of them, for one dialect.
 
@@ -121,11 +158,17 @@ class Statements:
         self._compile_fold(dialect)
         renew: Any = (
             sa.update(lease)
-            .where(lease.c.lease_id == sa.bindparam("me"), lease.c.state == sa.literal_column("1"))
+            .where(
+                lease.c.lease_id == sa.bindparam("me"),
+                lease.c.state == sa.literal_column("1"),
+                # What comes late, after its connection was given up and its batch written anew, finds another batch there.
+                lease.c.batch == sa.bindparam("last"),
+            )
             .values(expires=dialects.now(name) + sa.bindparam("ttl"), batch=sa.bindparam("number"))
         )
         # The fence bounds its transaction by the way; whoever has no lease yet has to ask for it.
-        self.renew = _compile(renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me"), dialect)
+        self.renew = _compile(renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me", "last"), dialect)
+        self.append_whole = Whole.of(self.renew, self.add_entry) if dialects.has_whole_statements(dialect) else None
         self.bound = _compile(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:

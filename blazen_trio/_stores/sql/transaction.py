@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -14,12 +15,12 @@ from blazen_trio._stores.sql.queries import micros
 from blazen_trio._stores.sql.schema import PART_SIZE, PLAIN, STATUS_CODES, lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from blazen_trio._stores.protocol import Commit, SnapshotRow
-    from blazen_trio._stores.sql.statements import Statement, Statements
+    from blazen_trio._stores.sql.statements import Statement, Statements, Whole
 
 __all__ = ["LeaseLostError", "Transaction"]
 
@@ -30,6 +31,9 @@ class LeaseLostError(Exception):
 
 class Transaction:
     """What is written in one transaction, in the writer's thread.
+
+    Nothing is sent before it has to be: the fence comes with the first statement, so what is only gathered may become one
+    statement that has its fence in it.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
@@ -44,14 +48,17 @@ class Transaction:
         *,
         lease_id: int | None,
         number: int,
+        last: int,
         lease_ttl: int,
     ) -> None:
         self.connection = connection
         self.lease_id = lease_id
-        self._cursor = cursor
         self._sql = statements
         self._number = number
+        self._last = last
         self._lease_ttl = lease_ttl
+        self._unfenced = cursor
+        self._fenced = lease_id is None  # where there is no lease there is none to lose
         self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
         self._given_back: list[tuple[Any, ...]] = []
 
@@ -59,6 +66,13 @@ class Transaction:
     def dialect(self) -> str:
         """The name of the database's dialect."""
         return self.connection.dialect.name
+
+    @property
+    def _cursor(self) -> DBAPICursor:
+        """The driver's cursor, behind the fence."""
+        if not self._fenced:
+            self.fence()
+        return self._unfenced
 
     def fence(self) -> None:
         """Renew our lease, and with it make sure that we still may write. First of all in the transaction.
@@ -68,9 +82,15 @@ class Transaction:
         """
         if self.lease_id is None:
             if self._sql.bound is not None:
-                self._sql.bound.execute(self._cursor, ())
-        elif self._sql.renew.execute(self._cursor, (self._lease_ttl, self._number, self.lease_id)) != 1:
+                self._sql.bound.execute(self._unfenced, ())
+        elif self._sql.renew.execute(self._unfenced, self._renewal) != 1:
             raise LeaseLostError
+        self._fenced = True
+
+    @property
+    def _renewal(self) -> tuple[Any, ...]:
+        """What `Statements.renew` is given."""
+        return (self._lease_ttl, self._number, self.lease_id, self._last)
 
     def take_lease(self) -> int:
         """Our lease, a new one if we have none."""
@@ -187,11 +207,28 @@ class Transaction:
             statement.execute_many(self._cursor, rows)
         self._gathered.clear()
 
-    def finish(self) -> None:
-        """Write all that is left; nothing may follow."""
+    def finish(self) -> Callable[[], None] | None:
+        """Write all that is left; nothing may follow.
+
+        Returns:
+            What is to be called in the place of a COMMIT, where nothing has begun yet and one statement is all that there is to
+            do: it raises `LeaseLostError`, or the database's error.
+        """
+        whole, entries = self._sql.append_whole, self._gathered.get(self._sql.add_entry)
+        if whole is not None and entries and not self._fenced and len(self._gathered) == 1 and not self._given_back:
+            return partial(self._write_whole, whole, entries)
         self.flush()
         if self._given_back:
             self._sql.give_back.execute_many(self._cursor, self._given_back)
+        if not self._fenced:
+            self.fence()  # there was nothing to write but that we live
+        return None
+
+    def _write_whole(self, whole: Whole, rows: list[tuple[Any, ...]]) -> None:
+        with dialects.autocommitted(self.connection):
+            written = whole.execute(self._unfenced, self._renewal, rows)
+        if not written:
+            raise LeaseLostError
 
     def _gather(self, statement: Statement, row: tuple[Any, ...]) -> None:
         rows = self._gathered.get(statement)

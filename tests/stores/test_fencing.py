@@ -1,0 +1,186 @@
+"""The fence on servers: a batch and whoever deposes its holder exclude each other, however few statements the batch has."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio.errors import StaleRunError, StoreError
+from tests.databases import SERVERS, an_engine, execute, kill_backends, trace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+_on_servers = pytest.mark.parametrize("kind", SERVERS)
+_on_postgresql = pytest.mark.parametrize("kind", ["postgresql"])
+_append_and_more = pytest.mark.parametrize("status", [None, RunStatus.WAITING])
+"""An append alone, which has the fewest statements; and one with more to it."""
+
+_DEPOSE = "UPDATE blazen_lease SET state = 0 WHERE state = 1"
+_OF_ANOTHER = "INSERT INTO blazen_journal SELECT run_no, 2, 0, 1, 'x' FROM blazen_run WHERE run_id = 'a'"
+
+
+@asynccontextmanager
+async def _driving(url: str | sa.Engine, *run_ids: str, **options: Any) -> AsyncIterator[SqlStore]:
+    """A store that drives these runs, each with its first entry."""
+    async with open_store(url, migrate=True, **options) as store:
+        for run_id in run_ids:
+            await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"1")]))
+        yield store
+
+
+def _entries(url: str) -> list[int]:
+    return [seq for (seq,) in execute(url, "SELECT seq FROM blazen_journal ORDER BY run_no, seq")]
+
+
+@_on_servers
+@_append_and_more
+async def test_a_deposed_holders_batch_waits_for_the_deposer_and_writes_nothing(
+    url: str, status: RunStatus | None
+) -> None:
+    told: list[str] = []
+    async with _driving(url, "a", "b") as store:
+        with an_engine(url) as engine, engine.connect() as deposer:
+            begun = deposer.begin()
+            deposer.execute(sa.text(_DEPOSE))
+
+            async def commit(run_id: str) -> None:
+                try:
+                    await store.commit(Commit(run_id, [(2, b"late")], status=status))
+                except StaleRunError:
+                    told.append(run_id)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(commit, "a")
+                nursery.start_soon(commit, "b")
+                await trio.sleep(0.3)
+                assert store.statistics().commits == 2  # nothing has been written since the runs were created
+                assert told == []
+                await trio.to_thread.run_sync(begun.commit)
+        assert sorted(told) == ["a", "b"]
+        assert _entries(url) == [1, 1]
+
+
+@_on_servers
+@_append_and_more
+async def test_a_holders_batch_waits_for_a_deposer_who_gives_up(url: str, status: RunStatus | None) -> None:
+    async with _driving(url, "a") as store:
+        with an_engine(url) as engine, engine.connect() as deposer:
+            begun = deposer.begin()
+            deposer.execute(sa.text(_DEPOSE))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.commit, Commit("a", [(2, b"2")], status=status))
+                await trio.sleep(0.3)
+                assert store.statistics().commits == 1
+                await trio.to_thread.run_sync(begun.rollback)
+        await store.commit(Commit("a", [(3, b"3")]))
+        assert _entries(url) == [1, 2, 3]
+
+
+@_on_servers
+@_append_and_more
+async def test_an_entry_that_is_there_is_a_second_fence(url: str, status: RunStatus | None) -> None:
+    async with _driving(url, "a", "b") as store:
+        execute(url, _OF_ANOTHER)
+        for _ in range(2):
+            with pytest.raises(StaleRunError):
+                await store.commit(Commit("a", [(2, b"2")], status=status))
+        await store.commit(Commit("b", [(2, b"2")], status=status))
+        assert _entries(url) == [1, 2, 1, 2]
+        assert execute(url, "SELECT status FROM blazen_run WHERE run_id = 'a'") == [(2,)]
+
+
+@_on_servers
+async def test_an_append_waits_for_a_lock_for_a_bounded_time(url: str) -> None:
+    async with _driving(url, "a", busy_timeout=0.2) as store:
+        with an_engine(url) as engine, engine.connect() as other:
+            begun = other.begin()
+            other.execute(sa.text(_OF_ANOTHER))
+            with trio.fail_after(20), pytest.raises(StoreError, match="locked"):
+                await store.commit(Commit("a", [(2, b"2")]))
+            begun.rollback()
+        await store.claim("a")
+        await store.commit(Commit("a", [(2, b"2")]))
+
+
+@_on_postgresql
+async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost for us, but what we sent is still on its way to the server."""
+    late: list[Any] = []
+    real = Transaction._write_whole
+
+    def lose(self: Transaction, whole: Any, rows: list[tuple[Any, ...]]) -> None:
+        if late:
+            real(self, whole, rows)
+        else:
+            late.extend((whole, self._renewal, rows))
+            kill_backends(url)
+            self._unfenced.execute("SELECT 1")
+
+    def arrive() -> bool:
+        with an_engine(url, isolation_level="AUTOCOMMIT") as engine, engine.connect() as slow:
+            cursor: Any = slow.connection.cursor()
+            return bool(late[0].execute(cursor, *late[1:]))
+
+    monkeypatch.setattr(Transaction, "_write_whole", lose)
+    async with _driving(url, "a") as store:
+        # It comes after we have looked for it, and before what we send in its stead.
+        look = store._batches._look
+
+        def look_and_arrive(lease_id: int) -> bool:
+            found = look(lease_id)
+            assert not arrive()
+            return found
+
+        monkeypatch.setattr(store._batches, "_look", look_and_arrive)
+        await store.commit(Commit("a", [(2, b"2")]))
+        # It comes last of all.
+        assert not arrive()
+        await store.commit(Commit("a", [(3, b"3")]))
+        assert _entries(url) == [1, 2, 3]
+
+
+@_on_postgresql
+async def test_a_writers_connection_is_in_transactions_again_after_a_statement_without_one(url: str) -> None:
+    async with _driving(url, "a") as store:
+
+        def autocommit() -> bool:
+            connection = store._batches._connection
+            assert connection is not None
+            driver: Any = connection.connection.dbapi_connection
+            return bool(driver.autocommit)
+
+        await store.commit(Commit("a", [(2, b"2")]))
+        assert not autocommit()
+        execute(url, _OF_ANOTHER.replace("2,", "3,"))
+        with pytest.raises(StaleRunError):
+            await store.commit(Commit("a", [(3, b"3")]))
+        await store.create(NewRun("w", "1", 1.0), Commit("b", [(1, b"1")]))
+        assert not autocommit()
+
+
+@_on_postgresql
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_where_single_statements_are_isolated_otherwise_each_commit_is_a_transaction(
+    url: str, level: str, tmp_path: Path
+) -> None:
+    execute(url, f"ALTER DATABASE {sa.make_url(url).database} SET default_transaction_isolation = '{level}'")
+    with an_engine(url, connect_args={"prepare_threshold": None}) as engine, trace(engine, tmp_path) as statements:
+        async with _driving(engine, "a") as store:
+            statements()
+            await store.commit(Commit("a", [(2, b"2")]))
+            told = [statement.split()[0] for statement in statements()]
+            assert told == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
