@@ -93,7 +93,11 @@ class Attempts:
                 d.endings.record_stop(entry, by_worker=True)
                 return None
             if d.journal is not None:
-                await self._write(entry)
+                await d.journal.write(entry)
+                if d.journal.durability == "sync":
+                    d.workers.gave_way()
+                if entry.asked:
+                    await d.journal.settle()
             d.absorb(entry)
         except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
             if transaction is not None:
@@ -159,16 +163,6 @@ class Attempts:
         cells = transaction.cells()
         collected = transaction.collected(encode or _nothing)
         return machine.committed(delivery, step, outputs, members, moment, cells, collected)
-
-    async def _write(self, entry: Entry) -> None:
-        d, journal = self._d, self._d.journal
-        assert journal is not None
-        journal.record(entry)
-        await journal.written()
-        if journal.durability == "sync":
-            d.workers.gave_way()
-        if entry.asked:
-            await journal.settle()
 
     async def _encode_slowly(self, step: StepDefinition, members: list[Any]) -> Any:
         """Encode a wide fan-out's members ahead, giving way in between."""

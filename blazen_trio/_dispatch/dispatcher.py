@@ -424,8 +424,7 @@ class Dispatcher:
             self.endings.record_stop(entry)
             return
         if self.journal is not None:
-            self.journal.record(entry, taken)
-            await self.journal.written()
+            await self.journal.write(entry, taken)
             if entry.asked:
                 await self.journal.settle()
         self.absorb(entry)

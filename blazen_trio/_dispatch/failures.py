@@ -79,8 +79,7 @@ class Failures:
 
     async def _settle(self, entry: Entry) -> None:
         if self._d.journal is not None:
-            self._d.journal.record(entry)
-            await self._d.journal.written()
+            await self._d.journal.write(entry)
 
 
 def _next_delay(

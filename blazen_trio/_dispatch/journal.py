@@ -125,12 +125,19 @@ class Journal:
         commit.blobs = {**commit.blobs, **{digest: blobs[digest] for digest in fresh}}
         self._stored_blobs |= fresh
 
-    async def written(self) -> None:
-        """After `record`, without a checkpoint in between: wait for as much as the durability asks for."""
+    async def write(self, entry: Entry, taken: int | None = None) -> None:
+        """Take note of an entry, as `record` does, and wait for as much as the durability asks for."""
+        self.record(entry, taken)
+        self._check()
         if self.durability == "sync":
-            await self._hand_over(self._take())
-        else:
-            self._check()
+            # As `_hand_over`, which would be one frame more for each of all the steps that wait.
+            commit, target = self._take(), self._recorded
+            try:
+                await self.store.commit(commit)
+            except BaseException as failure:
+                self._failed(failure)
+                raise
+            self._stored(commit, target)
         if self._tail_size >= _FOLD_AT_LEAST and self.fold_due:
             await self.fold()
 
@@ -225,22 +232,27 @@ class Journal:
 
     async def _hand_over(self, commit: Commit) -> None:
         """The store takes it in the order of these calls; nothing may be awaited between `_take` and this."""
-        if (failed := self.failure) is not None:
-            raise failed
+        self._check()
         target = self._recorded
         try:
             await self.store.commit(commit)
-        except trio.Cancelled:
-            self.failure = StoreError("the store let a commit be cancelled, which it must not", run_id=commit.run_id)
+        except BaseException as failure:
+            self._failed(failure)
             raise
-        except Exception as failure:
-            self.failure = self.failure or failure
-            raise
-        finally:
-            if self.failure is not None:
-                self._wake()
-                if self.on_failure is not None:
-                    self.on_failure(self.failure)
+        self._stored(commit, target)
+
+    def _failed(self, failure: BaseException) -> None:
+        if isinstance(failure, trio.Cancelled):
+            failure = StoreError("the store let a commit be cancelled, which it must not", run_id=self._state.run_id)
+        if self.failure is None and isinstance(failure, Exception):
+            self.failure = failure
+        if self.failure is not None:
+            self._wake()
+            if self.on_failure is not None:
+                self.on_failure(self.failure)
+
+    def _stored(self, commit: Commit, target: int) -> None:
+        """A commit with the entries up to `target` is on disk."""
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
             self._behind -= sum(len(data) for _, data in commit.entries)
