@@ -57,6 +57,14 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def scale(session: nox.Session) -> None:
+    """What a worker costs beside 100,000 waiting runs, and whether a database grows over 10,000 runs."""
+    session.install(".[benchmarks]")
+    session.run("python", "-m", "benchmarks.idle", *session.posargs)
+    session.run("python", "-m", "benchmarks.retention", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Look for faults without running anything."""
     session.install(".[lint]")
@@ -103,3 +111,6 @@ def benchmarks(session: nox.Session) -> None:
     """Measure the engine beside its limits; what is given after `--` goes to `python -m benchmarks`."""
     session.install(".[benchmarks]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+    if not session.posargs:
+        for subject in ("syncs", "workers", "takeover"):
+            session.run("python", "-m", f"benchmarks.{subject}")
