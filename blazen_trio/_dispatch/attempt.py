@@ -32,7 +32,6 @@ class Attempts:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._steps = dispatcher.definition.steps
-        self._failures = Failures(dispatcher)
         self._limiter: trio.CapacityLimiter | None = None
         self.interrupted: set[str] = set()
         """The steps whose attempts were cancelled."""
@@ -205,7 +204,7 @@ class Attempts:
                 raise error
             await trio.lowlevel.checkpoint()
         if not d.over:
-            await self._failures.failed(delivery, step, error, began)
+            await Failures(d).failed(delivery, step, error, began)
 
 
 def _nothing(_event: Event) -> None:

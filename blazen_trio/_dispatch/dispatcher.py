@@ -131,9 +131,7 @@ class Dispatcher:
         self.make_context = make_context
         self.clock = wall_clock()
         self.ready = ReadyQueue(machine.routing.bounds, definition.max_concurrency)
-        self.turns = Turns()
         self.workers = Workers(self)
-        self.endings = Endings(self)
         self.inputs = InputDesk(self, input_handler)
         self.postbox: Postbox | None = None
         """Where to look for mail, if nobody else does."""
@@ -145,14 +143,28 @@ class Dispatcher:
         """Set, and replaced, whenever the status or what it rests on changes."""
         self._elapsed = self.state.elapsed
         self._period_began: float | None = None
-        self._keys: set[str] = set()
         self.timers = Timers(self.clock)
         self._signal, self.signalled = _open_signals(1)
         self.timed = journal is not None or recorder.detailed
         """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
         self.still = Moment(self.state.updated, self.state.elapsed)
 
-    # Most runs never rest, and get no mail.
+    # What most runs never need, or not before their end.
+
+    @cached_property
+    def turns(self) -> Turns:
+        """The queue of its steps' re-runs."""
+        return Turns()
+
+    @cached_property
+    def endings(self) -> Endings:
+        """How it ends."""
+        return Endings(self)
+
+    @cached_property
+    def _keys(self) -> set[str]:
+        """The senders' keys that were used, of a run without a store."""
+        return set()
 
     @cached_property
     def rests(self) -> Rests:

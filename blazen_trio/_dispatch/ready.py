@@ -23,10 +23,11 @@ class ReadyQueue:
 
     def __init__(self, bounds: Mapping[str, int], max_concurrency: int | None) -> None:
         self._queue: deque[Delivery] = deque()
-        self._room = dict(bounds)
-        self._aside: dict[str, deque[Delivery]] = {name: deque() for name in self._room}
+        self.bounded = bool(bounds) or max_concurrency is not None
         self._total_room = float("inf") if max_concurrency is None else max_concurrency
-        self.bounded = bool(self._room) or max_concurrency is not None
+        if self.bounded:
+            self._room = dict(bounds)
+            self._aside: dict[str, deque[Delivery]] = {name: deque() for name in bounds}
 
     def __len__(self) -> int:
         """How many could be popped now, at most."""
@@ -64,7 +65,3 @@ class ReadyQueue:
             self._room[step] += 1
             if aside := self._aside[step]:
                 self._queue.appendleft(aside.popleft())
-
-    def everything(self) -> list[Delivery]:
-        """All that waits here."""
-        return [*self._queue, *(delivery for aside in self._aside.values() for delivery in aside)]
