@@ -27,9 +27,19 @@ _URLS = {
     "postgresql": os.environ.get("BLAZEN_TRIO_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"),
     "mariadb": os.environ.get("BLAZEN_TRIO_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
 }
+_CLIENT_FLAGS = 0x10000 | 0x2  # several statements in one packet; rows are counted where they are found
 _DROP = {"postgresql": "DROP DATABASE {} WITH (FORCE)", "mariadb": "DROP DATABASE {}"}
 # One that the frontend sends, alone or with parameters; the first line of its text.
 _STATEMENT = re.compile(r'\tF\t\d+\t(?:Query\t|Parse\t "") "(.*?)(?:" ?[\d ]*)?$')
+LIKE_OURS: dict[str, dict[str, Any]] = {
+    "sqlite": {},
+    "postgresql": {"connect_args": {"prepare_threshold": None}},
+    "mariadb": {"connect_args": {"client_flag": _CLIENT_FLAGS}},
+}
+"""What an engine is made with that sends what the writer's own connections do. (And whose statements can be traced: those that
+psycopg has prepared are called by names.)
+"""
+
 _SILENT: dict[str, str] = {}  # servers that did not answer, and what was said of it
 
 

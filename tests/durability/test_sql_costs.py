@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_store, step
-from tests.databases import KINDS, an_engine, fresh_database, trace
+from tests.databases import KINDS, LIKE_OURS, an_engine, fresh_database, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -87,9 +87,11 @@ def _kind(statement: str) -> str:
 
 @asynccontextmanager
 async def counted(folder: Path, kind: str = "sqlite") -> AsyncIterator[Counted]:
-    # Statements that psycopg has prepared are called by names, which can't be told.
-    plain = {"connect_args": {"prepare_threshold": None}} if kind == "postgresql" else {}
-    with fresh_database(kind, folder) as url, an_engine(url, **plain) as engine, trace(engine, folder) as told:
+    with (
+        fresh_database(kind, folder) as url,
+        an_engine(url, **LIKE_OURS[kind]) as engine,
+        trace(engine, folder) as told,
+    ):
         async with open_store(engine, migrate=True) as store:
             await CHAIN.run(1, store=store)  # so that the lease is there
             yield Counted(store, told)
@@ -98,7 +100,7 @@ async def counted(folder: Path, kind: str = "sqlite") -> AsyncIterator[Counted]:
 _PER_STEP = {
     "sqlite": {"BEGIN": 1, "UPDATE blazen_lease": 1, "INSERT blazen_journal": 1, "COMMIT": 1},
     "postgresql": {"WITH fence": 1},  # all of it in one
-    "mariadb": {"UPDATE blazen_lease": 1, "INSERT blazen_journal": 1, "COMMIT": 1},  # a transaction begins by itself
+    "mariadb": {"UPDATE blazen_lease": 1, "COMMIT": 1},  # a packet with both statements, which begin a transaction
 }
 
 

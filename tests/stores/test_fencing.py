@@ -12,9 +12,10 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql import packets
 from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import StaleRunError, StoreError
-from tests.databases import SERVERS, an_engine, execute, kill_backends, trace
+from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, kill_backends, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,9 +179,48 @@ async def test_where_single_statements_are_isolated_otherwise_each_commit_is_a_t
     url: str, level: str, tmp_path: Path
 ) -> None:
     execute(url, f"ALTER DATABASE {sa.make_url(url).database} SET default_transaction_isolation = '{level}'")
-    with an_engine(url, connect_args={"prepare_threshold": None}) as engine, trace(engine, tmp_path) as statements:
+    with an_engine(url, **LIKE_OURS["postgresql"]) as engine, trace(engine, tmp_path) as statements:
         async with _driving(engine, "a") as store:
             statements()
             await store.commit(Commit("a", [(2, b"2")]))
             told = [statement.split()[0] for statement in statements()]
             assert told == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_more_than_a_packet_holds_is_written_whole_or_not_at_all(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packets, "_PACKET", 1000)
+    async with _driving(url, "a", "b") as store:
+        entries = [(seq, bytes(100)) for seq in range(2, 52)]
+        # Values that look like statements, or like what a driver puts values in the place of.
+        hostile = "%s %(me)s '; DROP TABLE blazen_run; -- \\' \""
+        await store.commit(Commit("a", entries, status=RunStatus.FAILED, error=hostile))
+        assert (await store.get_run("a")).error == hostile
+        assert list((await store.load("a")).entries) == [(1, b"1"), *entries]
+        execute(url, _OF_ANOTHER.replace("2,", "40,").replace("'a'", "'b'"))
+        with pytest.raises(StaleRunError):
+            await store.commit(Commit("b", entries))
+        execute(url, _DEPOSE)
+        with pytest.raises(StaleRunError):
+            await store.commit(Commit("a", [(seq, bytes(100)) for seq in range(52, 92)]))
+        assert _entries(url) == [*range(1, 52), 1, 40]
+        # The connection can still be used.
+        await store.create(NewRun("w", "1", 1.0), Commit("c", [(1, b"1")]))
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_only_the_writers_connections_of_an_engine_of_ours_take_packets(url: str) -> None:
+    async with _driving(url, "a") as store:
+        await store.load("a")
+        with store._engine.connect() as reader:
+            assert not packets.takes_packets(reader)
+        connection = store._batches._connection
+        assert connection is not None
+        assert packets.takes_packets(connection)
+    with an_engine(url) as engine:
+        async with _driving(engine, "b") as store:
+            connection = store._batches._connection
+            assert connection is not None
+            assert not packets.takes_packets(connection)

@@ -38,11 +38,14 @@ class Batches:
         largest: The most jobs in one of them.
     """
 
-    def __init__(self, engine: sa.Engine, *, lease_ttl: float, busy_timeout: float) -> None:
+    def __init__(
+        self, engine: sa.Engine, writers: sa.Engine | None = None, *, lease_ttl: float, busy_timeout: float
+    ) -> None:
         self.driven: dict[str, Driven] = {}
         self.lease_id: int | None = None
         self.batches = self.commits = self.bytes = self.largest = 0
         self._engine = engine
+        self._writers = writers or engine  # what makes the connection
         self._lease_ttl = int(lease_ttl * 1_000_000)
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
         self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
@@ -237,7 +240,7 @@ class Batches:
 
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:
-            self._connection = connection = self._engine.connect()
+            self._connection = connection = self._writers.connect()
             dialects.as_writer(connection)
             dialects.prepare_writer(connection, **self._limits)
             self._cursor = connection.connection.cursor()

@@ -6,10 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import dialects, packets
 from blazen_trio.errors import StoreError
 
-__all__ = ["make_engine", "shown"]
+__all__ = ["for_writing", "make_engine", "shown"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 # The drivers that are used where the URL names none, and what to install for them.
@@ -38,6 +38,17 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
     own = engine.execution_options(blazen_trio_role="reader", **options)
     sa.event.listen(own, "begin", dialects.begin)
     return own, ours
+
+
+def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
+    """The engine that makes the writer's connections; they are used for nothing else and are never given back to a pool.
+
+    Only they may send several statements at once, and only where the engine is ours.
+    """
+    if not ours or engine.dialect.driver != "pymysql":
+        return engine
+    flag = int(str(engine.url.query.get("client_flag", 0))) | packets.MULTI_STATEMENTS
+    return sa.create_engine(engine.url.update_query_dict({"client_flag": str(flag)}), poolclass=sa.NullPool)
 
 
 def shown(url: sa.URL) -> str:

@@ -53,7 +53,7 @@ class Statement:
 
     def execute(self, cursor: DBAPICursor, row: tuple[Any, ...]) -> int:
         """Run it; how many rows it found or wrote."""
-        cursor.execute(self.sql, self._given(row))
+        cursor.execute(self.sql, self.given(row))
         return cursor.rowcount
 
     def execute_many(self, cursor: DBAPICursor, rows: list[tuple[Any, ...]]) -> None:
@@ -67,11 +67,12 @@ class Statement:
                     self.many.sql, {name: list(array) for name, array in zip(self.names, arrays, strict=True)}
                 )
         elif self.by_name or self.order is not None:
-            cursor.executemany(self.sql, [self._given(row) for row in rows])
+            cursor.executemany(self.sql, [self.given(row) for row in rows])
         else:
             cursor.executemany(self.sql, rows)
 
-    def _given(self, row: tuple[Any, ...]) -> Any:
+    def given(self, row: tuple[Any, ...]) -> Any:
+        """The parameters as the driver takes them."""
         if self.by_name:
             return dict(zip(self.names, row, strict=True))
         return row if self.order is None else tuple(row[index] for index in self.order)

@@ -13,7 +13,7 @@ from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import jobs, polling, queries
 from blazen_trio._stores.sql.batches import Batches
-from blazen_trio._stores.sql.engine import make_engine, shown
+from blazen_trio._stores.sql.engine import for_writing, make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.migrate import prepare_database
 from blazen_trio._stores.sql.troubles import Patience
@@ -226,7 +226,8 @@ async def open_sql_store(
 
         def prepare() -> Batches:
             prepare_database(engine, migrate=migrate)
-            return Batches(engine, lease_ttl=lease_ttl, busy_timeout=busy_timeout)
+            writers = for_writing(engine, ours=ours)
+            return Batches(engine, writers, lease_ttl=lease_ttl, busy_timeout=busy_timeout)
 
         batches = await trio.to_thread.run_sync(prepare, limiter=limiter)
         writer = Writer(batches, renew_every=lease_ttl / 3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import dialects, packets
 from blazen_trio._stores.sql.leases import Holder
 from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.queries import micros
@@ -83,7 +83,12 @@ class Transaction:
         if self.lease_id is None:
             if self._sql.bound is not None:
                 self._sql.bound.execute(self._unfenced, ())
-        elif self._sql.renew.execute(self._unfenced, self._renewal) != 1:
+        else:
+            self._pass_the_fence(self._sql.renew.execute(self._unfenced, self._renewal))
+
+    def _pass_the_fence(self, found: int) -> None:
+        """It has found so many leases."""
+        if found != 1:
             raise LeaseLostError
         self._fenced = True
 
@@ -202,9 +207,16 @@ class Transaction:
         self._gather(self._sql.clear_crashes, (run_no,))
 
     def flush(self) -> None:
-        """Write what was gathered, one statement for all rows of a kind."""
-        for statement, rows in self._gathered.items():
-            statement.execute_many(self._cursor, rows)
+        """Write what was gathered, one statement for all rows of a kind, or one packet for all that it holds."""
+        if not packets.takes_packets(self.connection):
+            for statement, rows in self._gathered.items():
+                statement.execute_many(self._cursor, rows)
+        elif self._fenced:
+            packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
+        elif self._gathered:
+            packets.send(
+                self._unfenced, [(self._sql.renew, [self._renewal]), *self._gathered.items()], self._pass_the_fence
+            )
         self._gathered.clear()
 
     def finish(self) -> Callable[[], None] | None:
@@ -217,9 +229,9 @@ class Transaction:
         whole, entries = self._sql.append_whole, self._gathered.get(self._sql.add_entry)
         if whole is not None and entries and not self._fenced and len(self._gathered) == 1 and not self._given_back:
             return partial(self._write_whole, whole, entries)
-        self.flush()
         if self._given_back:
-            self._sql.give_back.execute_many(self._cursor, self._given_back)
+            self._gathered[self._sql.give_back] = self._given_back
+        self.flush()
         if not self._fenced:
             self.fence()  # there was nothing to write but that we live
         return None
