@@ -143,6 +143,8 @@ class Batches:
             if not plain:
                 transaction.fence()
             for job in jobs:
+                job.prepare(transaction)
+            for job in jobs:
                 job.error = None
                 try:
                     job.result = job.apply(transaction)

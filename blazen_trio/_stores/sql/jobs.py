@@ -97,6 +97,9 @@ class Job:
     error: BaseException | None = None
     run_id: str | None = None
 
+    def prepare(self, transaction: Transaction) -> None:
+        """Gather what it will ask for, before any job of the batch is done."""
+
     def apply(self, transaction: Transaction) -> Any:
         """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is written."""
         raise NotImplementedError
@@ -151,6 +154,9 @@ class Create(Job):
         self.last = arguments.following(first, None)
         self.size = _size(first)
 
+    def prepare(self, transaction: Transaction) -> None:
+        transaction.look_for(self.first.run_id)
+
     def apply(self, transaction: Transaction) -> Driven | None:
         run, first = self.run, self.first
         if transaction.find(first.run_id) is not None:
@@ -158,7 +164,14 @@ class Create(Job):
         owner = None if first.release else transaction.take_lease()
         status = first.status or RunStatus.RUNNING
         ready = owner is None and status in (RunStatus.QUEUED, RunStatus.RUNNING)
-        run_no = transaction.add_run(
+        driven = None if owner is None else Driven(first.run_id, -1, owner, self.last)
+
+        def add_entries(run_no: int) -> None:
+            transaction.append(run_no, first)
+            if driven is not None:
+                driven.run_no = run_no
+
+        transaction.add_run(
             first.run_id,
             run.workflow,
             first.version or run.version,
@@ -168,9 +181,9 @@ class Create(Job):
             micros(run.created if first.status is None else first.at),
             first.error,
             micros(first.at) if ready else None,
+            then=add_entries,
         )
-        transaction.append(run_no, first)
-        return None if owner is None else Driven(first.run_id, run_no, owner, self.last)
+        return driven
 
     def done(self, driven: dict[str, Driven]) -> None:
         if self.result is not None:
@@ -268,6 +281,9 @@ class Post(Job):
         self.run_id: str = run_id
         self.kind, self.data, self.key = kind, bytes(data), key
         self.size = len(data)
+
+    def prepare(self, transaction: Transaction) -> None:
+        transaction.look_for(self.run_id)
 
     def apply(self, transaction: Transaction) -> Mail | None:
         found = transaction.find(self.run_id)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Statement", "Statements", "Whole"]
 
 
+_LISTED = 500  # values in one statement
+
+
 @attrs.frozen(eq=False)
 class Many:
     """A statement for many rows at once, which are given as one array per parameter.
@@ -70,6 +73,22 @@ class Statement:
             cursor.executemany(self.sql, [self.given(row) for row in rows])
         else:
             cursor.executemany(self.sql, rows)
+
+    def fetch(self, cursor: DBAPICursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """All rows that it finds for these values of its only parameter, which stands last in it."""
+        if self.many is not None and len(values) > 1:
+            cursor.execute(self.many.sql, {self.names[0]: list(values)})
+            return list(cursor.fetchall())
+        found: list[tuple[Any, ...]] = []
+        head, _, place = self.sql.rpartition(" = ")
+        for start in range(0, len(values), _LISTED):
+            some = values[start : start + _LISTED]
+            names = [f"{self.names[0]}_{index}" for index in range(len(some))]
+            places = ", ".join(place.replace(self.names[0], name) for name in names)
+            given: Any = dict(zip(names, some, strict=True)) if self.by_name else tuple(some)
+            cursor.execute(f"{head} IN ({places})", given)
+            found += cursor.fetchall()
+        return found
 
     def given(self, row: tuple[Any, ...]) -> Any:
         """The parameters as the driver takes them."""
@@ -176,7 +195,9 @@ class Statements:
         """What finds and changes a run's row, and takes its mail."""
         of_run = runs.c.run_no == sa.bindparam("the_run")
         self.find_run = _compile(
-            sa.select(runs.c.run_no, runs.c.status).where(runs.c.run_id == sa.bindparam("id")), ("id",), dialect
+            sa.select(runs.c.run_id, runs.c.run_no, runs.c.status).where(runs.c.run_id == sa.bindparam("the_id")),
+            ("the_id",),
+            dialect,
         )
         self.find_key = _compile(
             sa.select(inbox_key.c.run_no).where(
@@ -260,12 +281,14 @@ def _many(sql: str, names: Sequence[str]) -> Many | None:
     arrays = ", ".join(f"%({name})s::{kinds[name]}[]" for name in names)
     columns = ", ".join(f'"{name}"' for name in names)
     rows = f"unnest({arrays}) AS many({columns})"
-    taken = _PARAMETER.sub(r'many."\1"', sql)
+    taken = _PARAMETER.sub(r'many."\1"', sql.replace("\n", ""))
     if taken.startswith("INSERT"):
         head, _, values = taken.partition(" VALUES (")
         values, _, conflict = values.partition(")")
         return Many(f"{head} SELECT {values} FROM {rows}{conflict}", ())  # noqa: S608  # our own statement
     head, _, condition = taken.partition(" WHERE ")
+    if taken.startswith("SELECT"):
+        return Many(f"{head}, {rows} WHERE {condition}", ())
     if taken.startswith("UPDATE"):
         _, _, of_row = sql.partition(" WHERE ")
         chosen = tuple(names.index(name) for name, _ in _PARAMETER.findall(of_row))

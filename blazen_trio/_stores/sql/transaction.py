@@ -61,6 +61,9 @@ class Transaction:
         self._fenced = lease_id is None  # where there is no lease there is none to lose
         self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
         self._given_back: list[tuple[Any, ...]] = []
+        self._sought: dict[str, None] = {}
+        self._found: dict[str, tuple[int, int] | None] = {}
+        self._created: dict[str, tuple[tuple[Any, ...], Callable[[int], None]]] = {}
 
     @property
     def dialect(self) -> str:
@@ -144,21 +147,52 @@ class Transaction:
         self.connection.execute(of_the_lease(self.dialect, lease_id, crashed=True))
         return None
 
+    def look_for(self, run_id: str) -> None:
+        """Gather that this run will be asked for, so that all are found at once."""
+        self._sought[run_id] = None
+
     def find(self, run_id: str) -> tuple[int, int] | None:
         """The number of this run and its status (as it is stored), if there is one."""
-        self._sql.find_run.execute(self._cursor, (run_id,))
-        row = self._cursor.fetchone()
-        return None if row is None else (int(row[0]), int(row[1]))
+        self.look_for(run_id)
+        if run_id in self._created:
+            self._write_runs()
+        new = [each for each in self._sought if each not in self._found]
+        if new:
+            self._found.update(dict.fromkeys(new))
+            self._find(new)
+        return self._found[run_id]
+
+    def _find(self, run_ids: list[str]) -> None:
+        rows = self._sql.find_run.fetch(self._cursor, run_ids)
+        self._found.update((run_id, (int(run_no), int(status))) for run_id, run_no, status in rows)
 
     def key_is_used(self, run_no: int, key: str) -> bool:
         """Whether something with this key was ever posted to a run."""
         self._sql.find_key.execute(self._cursor, (run_no, key))
         return self._cursor.fetchone() is not None
 
-    def add_run(self, *values: Any) -> int:
-        """Write a run's row, and tell its number."""
-        self._sql.add_run.execute(self._cursor, values)
-        return dialects.insert_id(self._cursor, self.dialect)
+    def add_run(self, run_id: str, *values: Any, then: Callable[[int], None]) -> None:
+        """Gather the row of a run that is not there yet, and tell its number once that is known."""
+        self._created[run_id] = ((run_id, *values), then)
+
+    def _write_runs(self) -> None:
+        """Write the rows of runs. Each database tells the number of one row just inserted, but not every one those of many."""
+        created, self._created = self._created, {}
+        rows = [row for row, _ in created.values()]
+        if len(rows) == 1 or self.dialect == "sqlite":  # where no statement costs a round trip
+            numbers = {row[0]: self._write_run(row) for row in rows}
+        else:
+            self._sql.add_run.execute_many(self._cursor, rows)
+            self._find(list(created))
+            numbers = {run_id: found[0] for run_id in created if (found := self._found[run_id])}
+        for run_id, (_, then) in created.items():
+            then(numbers[run_id])
+
+    def _write_run(self, row: tuple[Any, ...]) -> int:
+        self._sql.add_run.execute(self._cursor, row)
+        run_no = dialects.insert_id(self._cursor, self.dialect)
+        self._found[row[0]] = (run_no, row[3])
+        return run_no
 
     def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int | None:
         """Write a row of an inbox, and tell its id; `None` where the key was used before."""
@@ -208,6 +242,8 @@ class Transaction:
 
     def flush(self) -> None:
         """Write what was gathered, one statement for all rows of a kind, or one packet for all that it holds."""
+        if self._created:
+            self._write_runs()
         if not packets.takes_packets(self.connection):
             for statement, rows in self._gathered.items():
                 statement.execute_many(self._cursor, rows)

@@ -1,0 +1,146 @@
+"""Runs created at the same time: few statements for all of them, and each is refused by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql import jobs
+from blazen_trio.errors import RunExistsError
+from tests.databases import LIKE_OURS, SERVERS, an_engine, fresh_database, trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+async def _create_all(store: SqlStore, run_ids: Iterable[str], **more: Any) -> list[str]:
+    """Create these runs at once; the ids of those that there are already."""
+    refused: list[str] = []
+
+    async def create(run_id: str, number: int) -> None:
+        try:
+            await store.create(_NEW, Commit(run_id, [(1, b"%d" % number)], **more))
+        except RunExistsError as error:
+            refused.append(str(error.run_id))
+
+    async with trio.open_nursery() as nursery:
+        for number, run_id in enumerate(run_ids):
+            nursery.start_soon(create, run_id, number)
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "statements_of_a_batch"),
+    [
+        ("postgresql", ["BEGIN", "UPDATE", "SELECT", "INSERT", "SELECT", "INSERT", "COMMIT"]),
+        ("mariadb", ["UPDATE", "SELECT", "INSERT", "SELECT", "INSERT", "COMMIT"]),
+    ],
+)
+async def test_creations_and_ends_share_their_round_trips(
+    kind: str, statements_of_a_batch: list[str], tmp_path: Path
+) -> None:
+    with (
+        fresh_database(kind, tmp_path) as url,
+        an_engine(url, **LIKE_OURS[kind]) as engine,
+        trace(engine, tmp_path) as statements,
+    ):
+        async with open_store(engine, migrate=True) as store:
+            await _create_all(store, ["first"])
+            for number in range(3):
+                await store.create(_NEW, Commit(f"alone{number}", [(1, b"")]))
+            statements()
+            before = store.statistics()
+            ids = [f"r{number}" for number in range(60)]
+            assert await _create_all(store, ids) == []
+            batches = store.statistics().batches - before.batches
+            assert batches <= 2
+            assert [each.split()[0] for each in statements()] == statements_of_a_batch * batches
+            # Each has its own number and entry, whatever the order in which the database numbered them.
+            for number, run_id in enumerate(ids):
+                assert list((await store.load(run_id)).entries) == [(1, b"%d" % number)]
+            statements()
+            async with trio.open_nursery() as nursery:
+                for run_id in ids:
+                    end = Commit(run_id, [(2, b"end")], status=RunStatus.COMPLETED, release=True, history=(1, b"h"))
+                    nursery.start_soon(store.commit, end)
+            ended = store.statistics().batches - before.batches - batches
+            # On PostgreSQL: it begins, its fence, the entries, the history, the statuses, the inboxes, the owners, it commits.
+            assert len(statements()) == ended * {"postgresql": 8, "mariadb": 2}[kind]
+            assert {run.run_id for run in await store.list_runs(status=RunStatus.COMPLETED)} == set(ids)
+            assert store.statistics().driven == 4
+
+
+@pytest.mark.parametrize("more", [{}, {"status": RunStatus.QUEUED, "release": True}])
+async def test_each_creation_of_a_batch_is_refused_by_itself(url: str, more: dict[str, Any]) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create_all(store, ["old", "older"], **more)
+        refused = await _create_all(store, ["a", "old", "b", "a", "c", "older", "b", "a"], **more)
+        assert sorted(refused) == ["a", "a", "b", "old", "older"]
+        runs = {run.run_id for run in await store.list_runs()}
+        assert runs == {"old", "older", "a", "b", "c"}
+        for run_id, first in (("a", b"037"), ("b", b"26"), ("c", b"4")):
+            [(_, data)] = (await store.load(run_id)).entries
+            assert data in first
+        if not more:
+            await store.commit(Commit("c", [(2, b"")]))
+            assert [seq for seq, _ in (await store.load("c")).entries] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_alone(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create_all(store, ["first"])
+        with an_engine(url) as engine, engine.connect() as other:
+            begun = other.begin()
+            columns = "run_id, workflow, version, status, created, updated"
+            other.execute(sa.text(f"INSERT INTO blazen_run ({columns}) VALUES ('b', 'w', '1', 1, 1, 1)"))
+            refused: list[str] = []
+            async with trio.open_nursery() as nursery:
+
+                async def create() -> None:
+                    refused.extend(await _create_all(store, ["a", "b", "c"]))
+
+                nursery.start_soon(create)
+                await trio.sleep(0.3)
+                assert store.statistics().commits == 1
+                await trio.to_thread.run_sync(begun.commit)
+        assert refused == ["b"]
+        assert {run.run_id for run in await store.list_runs()} == {"first", "a", "b", "c"}
+        for run_id in ("a", "c"):
+            await store.commit(Commit(run_id, [(2, b"2")]))
+
+
+async def test_what_is_posted_to_a_run_while_it_is_created_is_for_that_run(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create_all(store, ["first"])
+        async with trio.open_nursery() as nursery:
+            for run_id in ("a", "b"):
+                nursery.start_soon(store.create, _NEW, Commit(run_id, [(1, run_id.encode())]))
+                await trio.lowlevel.checkpoint()
+                nursery.start_soon(store.post, "first", "event", run_id.encode())
+        # In one batch, in this order.
+        jobs_at_once = [
+            jobs.Create(_NEW, Commit("c", [(1, b"c")])),
+            jobs.Post("c", "event", b"for c", None),
+            jobs.Create(_NEW, Commit("d", [(1, b"d")])),
+            jobs.Post("missing", "event", b"", None),
+        ]
+        await trio.to_thread.run_sync(store._batches.write, jobs_at_once)
+        assert [type(job.error).__name__ for job in jobs_at_once] == ["NoneType"] * 3 + ["RunNotFoundError"]
+        stored = await store.load("c")
+        assert list(stored.entries) == [(1, b"c")]
+        assert [mail.data for mail in stored.inbox] == [b"for c"]
+        assert len((await store.load("first")).inbox) == 2
+        for run_id in ("a", "b", "c", "d"):
+            await store.commit(Commit(run_id, [(2, b"2")]))
