@@ -80,6 +80,8 @@ class Batches:
             self._drop_connection()
             for job in jobs:
                 job.error = job.failed(error)
+            if self.lease_id is not None and any(job.owed for job in jobs):
+                self._abandon(self.lease_id)
 
     def close(self) -> None:
         """Give the lease and all its runs back. If that fails, the lease expires by itself."""
@@ -110,6 +112,11 @@ class Batches:
         if self._abandoned is not None:
             self._give_back(self._abandoned)
             self._abandoned = None
+
+    def _abandon(self, lease_id: int) -> None:
+        """Drive nothing any more under this lease: all its runs go back as soon as the database answers."""
+        self._abandoned = lease_id
+        self._forget()
 
     def _forget(self) -> None:
         """Our lease is lost: drive nothing, and take a new one when one is needed."""
@@ -207,9 +214,8 @@ class Batches:
                 return self._look(transaction.lease_id)
             except Exception as trouble:  # noqa: BLE001  # whatever it was, the COMMIT stays unclear
                 if not patience.wait(trouble):
-                    # Nor can it be told which runs are ours: all of them go back as soon as the database answers.
-                    self._abandoned = transaction.lease_id
-                    self._forget()
+                    # Nor can it be told which runs are ours.
+                    self._abandon(transaction.lease_id)
                     raise UnclearCommitError(str(error)) from error
 
     def _look(self, lease_id: int) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.protocol import Commit, NewRun
     from blazen_trio._stores.sql.transaction import Transaction
 
-__all__ = ["Append", "Claim", "Create", "Delete", "Driven", "Job", "Post", "Purge", "Release", "Take"]
+__all__ = ["Append", "Claim", "Create", "Delete", "Driven", "GiveBack", "Job", "Post", "Purge", "Release", "Take"]
 
 _TABLES = (journal, snapshot, blob, history, inbox, inbox_key, runs)
 _PURGED_AT_ONCE = 100  # runs per transaction
@@ -87,11 +87,13 @@ class Job:
     Attributes:
         size: About how many bytes it writes.
         alone: Whether it is a transaction of its own.
+        owed: Whether the whole lease is given back, as soon as the database answers, where this can't be written.
         result: What its waiter gets.
         error: What its waiter gets instead.
     """
 
     alone: ClassVar[bool] = False
+    owed: ClassVar[bool] = False
     size = 0
     result: Any = None
     error: BaseException | None = None
@@ -214,7 +216,8 @@ class Claim(Job):
         claimed = sa.update(runs).where(free).values({**_DRIVEN, "owner": owner, "crashes": 0})
         if transaction.connection.execute(claimed).rowcount != 1:
             raise arguments.in_use(self.run_id, "another process, which was faster")
-        return _drive(transaction, [row], owner)[0]
+        stored = queries.load_runs(transaction.connection, [row])[0]
+        return stored, Driven(self.run_id, row.run_no, owner, stored.last)
 
     def done(self, driven: dict[str, Driven]) -> None:
         self.result, drives = self.result
@@ -223,14 +226,17 @@ class Claim(Job):
 
 
 class Take(Job):
-    """Driving runs that can go on and that nobody alive drives; the dead are declared so first."""
+    """Driving runs that can go on and that nobody alive drives; the dead are declared so first.
+
+    The result is the rows of these runs. Whoever reads all the rest of them does so when everybody else may write again.
+    """
 
     alone = True
 
     def __init__(self, workflows: Sequence[str], limit: int, suspects: int | None) -> None:
         self._workflows, self._limit, self._suspects = workflows, limit, suspects
 
-    def apply(self, transaction: Transaction) -> list[tuple[StoredRun, Driven | None]]:
+    def apply(self, transaction: Transaction) -> list[tuple[sa.Row[Any], Driven]]:
         for each in polling.dead_leases(transaction.connection, transaction.lease_id):
             transaction.depose(each)
         rows = polling.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
@@ -239,20 +245,11 @@ class Take(Job):
         owner = transaction.take_lease()
         free = runs.c.run_no.in_([row.run_no for row in rows]) & runs.c.owner.is_(None)
         transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": owner}))
-        return _drive(transaction, rows, owner)
+        return [(row, Driven(row.run_id, row.run_no, owner, None, row.crashes)) for row in rows]
 
     def done(self, driven: dict[str, Driven]) -> None:
-        taken: list[tuple[StoredRun, Driven]] = self.result
+        taken: list[tuple[sa.Row[Any], Driven]] = self.result
         driven.update((each.run_id, each) for _, each in taken)
-        self.result = [stored for stored, _ in taken]
-
-
-def _drive(transaction: Transaction, rows: Sequence[sa.Row[Any]], owner: int) -> list[tuple[StoredRun, Driven | None]]:
-    """Read runs whose rows say already that we drive them."""
-    return [
-        (stored, Driven(row.run_id, row.run_no, owner, stored.last, row.crashes))
-        for row, stored in zip(rows, queries.load_runs(transaction.connection, rows), strict=True)
-    ]
 
 
 class Release(Job):
@@ -272,6 +269,24 @@ class Release(Job):
     def done(self, driven: dict[str, Driven]) -> None:
         if driven.get(self.driven.run_id) is self.driven:
             del driven[self.driven.run_id]
+
+
+class GiveBack(Job):
+    """Giving runs back that were taken and could not be read. Nobody here will think of them again, so it must not fail."""
+
+    owed = True
+
+    def __init__(self, taken: Sequence[Driven]) -> None:
+        self._taken = taken
+
+    def apply(self, transaction: Transaction) -> None:
+        for each in self._taken:
+            transaction.give_back(each.run_no, each.lease_id)
+
+    def done(self, driven: dict[str, Driven]) -> None:
+        for each in self._taken:
+            if driven.get(each.run_id) is each:
+                del driven[each.run_id]
 
 
 class Post(Job):

@@ -18,6 +18,7 @@ from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.migrate import prepare_database
 from blazen_trio._stores.sql.troubles import Patience
 from blazen_trio._stores.sql.writer import Writer
+from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -75,8 +76,27 @@ class SqlStore(StoreQueries):
     async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
         """See `CheckpointStore.take`."""
         arguments.check_limit(limit)
-        taken: list[StoredRun] = await self._submit(jobs.Take(workflows, limit, suspects))
-        return taken
+        taken: list[tuple[sa.Row[Any], jobs.Driven]] = await self._submit(jobs.Take(workflows, limit, suspects))
+        if not taken:
+            return []
+        # They are ours: whatever comes, their caller gets them, or they are given back.
+        with trio.CancelScope(shield=True):
+            found = await self._read_taken([row for row, _ in taken], [driven for _, driven in taken])
+        return found
+
+    async def _read_taken(self, rows: Sequence[sa.Row[Any]], taken: Sequence[jobs.Driven]) -> list[StoredRun]:
+        """Read runs that we have begun to drive. Nobody else changes one but its inbox, and polling finds what comes there later.
+        Where we have lost them meanwhile nothing can be written to what was read.
+        """
+        try:
+            found = await self._read(lambda connection: queries.load_runs(connection, rows))
+        except BaseException:
+            with contextlib.suppress(StoreError):  # then the whole lease is given back
+                await self._writer.submit(jobs.GiveBack(taken))  # noqa: ASYNC102  # shielded by who calls this
+            raise
+        for driven, stored in zip(taken, found, strict=True):
+            driven.last = stored.last
+        return found
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
         """See `CheckpointStore.poll`."""
