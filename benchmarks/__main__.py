@@ -1,109 +1,101 @@
-"""The command: `python -m benchmarks [--only NAME] [--repeat N] [--json FILE]`."""
+"""The command: `python -m benchmarks`; its `--help` tells what else there is to measure."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import sys
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from benchmarks.cases import all_cases, chosen
-from benchmarks.databases import available, new_database, tell_what_is_left_out, version_of
-from benchmarks.harness import Measurement, Spread, measure
+from benchmarks import compare, imports, memory, plots
+from benchmarks.cases import all_cases, named
+from benchmarks.curves import all_curves, measure_curve
+from benchmarks.databases import available, tell_what_is_left_out
+from benchmarks.harness import Measurement, measure
+from benchmarks.report import as_json, show, surroundings
 
-
-def cell(numbers: list[float], form: str) -> str:
-    """The median, and under it the least and the greatest."""
-    spread = Spread.of(numbers)
-    return f"{spread.median:{form}}\n[dim]{spread.least:{form}}-{spread.greatest:{form}}[/dim]"
-
-
-def show(measurements: list[Measurement]) -> None:
-    """Print the table."""
-    table = Table(title="steps per second: median, least-greatest", box=box.SIMPLE, padding=(0, 1, 1, 0))
-    table.add_column("case\n[dim]its limit[/dim]", no_wrap=True)
-    for heading in ("blazen_trio", "limit", "ratio", "aim"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for one in measurements:
-        table.add_row(
-            f"{one.case.name}\n[dim]{one.case.limit_name}[/dim]",
-            cell(one.ours, ",.0f"),
-            cell(one.limit, ",.0f"),
-            cell(one.ratios, ".2f"),
-            "" if one.case.aim is None else f"{one.case.aim}",
-        )
-    Console().print(table)
+Task = Callable[[], list[Measurement]]
+"""Takes some measurements."""
 
 
-def versions(kinds: set[str], folder: Path) -> dict[str, str]:
-    """What these databases call themselves."""
-    found = {}
-    for kind in sorted(kinds):
-        with new_database(kind, folder) as url:
-            found[kind] = version_of(url)
-    return found
+def tasks(kinds: Sequence[str], repeat: int, folder: Path) -> dict[str, dict[str, Task]]:
+    """All that can be measured: the subjects, and in each what `--only` can name."""
+    return {
+        "cases": {case.name: partial(_one, partial(measure, case, repeat, folder)) for case in all_cases(kinds)},
+        "curves": {curve.name: partial(measure_curve, curve, repeat, folder) for curve in all_curves(kinds)},
+        "memory": {"memory": partial(memory.measure_all, repeat, folder)},
+        "imports": {"imports": partial(imports.measure_all, repeat)},
+    }
 
 
-def as_json(measurements: list[Measurement], folder: Path) -> str:
-    """All numbers, with what they were taken on."""
-    packages = ("blazen-trio", "trio", "SQLAlchemy", "attrs", "cattrs", "orjson")
-    return json.dumps(
-        {
-            "machine": platform.platform(),
-            "python": sys.version.split()[0],
-            "databases": versions({one.case.database for one in measurements if one.case.database}, folder),
-            "packages": {name: version(name) for name in packages},
-            "cases": [
-                {
-                    "name": one.case.name,
-                    "steps": one.case.steps,
-                    "limit_name": one.case.limit_name,
-                    "aim": one.case.aim,
-                    "ours": one.ours,
-                    "limit": one.limit,
-                    "ratios": one.ratios,
-                }
-                for one in measurements
-            ],
-        },
-        indent=2,
-    )
+def _one(function: Callable[[], Measurement]) -> list[Measurement]:
+    return [function()]
 
 
-def main() -> None:
-    """Measure what the command line says, print it, and write it where it says."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description="Measure the engine beside its limits.")
-    parser.add_argument(
+def chosen(known: dict[str, dict[str, Task]], subjects: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
+    """Those of these subjects; or, where there are names, what they mean.
+
+    Raises:
+        ValueError: A name stands for nothing.
+    """
+    everything = {name: task for members in known.values() for name, task in members.items()}
+    if names:
+        meant = named(everything, names)
+        return {name: task for name, task in everything.items() if name in meant}
+    return {name: task for subject in subjects for name, task in known[subject].items()}
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    found = argparse.ArgumentParser(prog="benchmarks", description="Measure the engine beside its limits.")
+    found.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="NAME",
-        help="this case, or all that begin so; several times, too",
+        help="this case or curve, or all that begin so; several times, too",
     )
-    parser.add_argument("--repeat", type=int, default=5, help="repetitions of each side (default: 5)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers there as well")
-    parser.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
-    options = parser.parse_args()
+    found.add_argument("--curves", action="store_true", help="the scaling curves as well")
+    found.add_argument("--memory", action="store_true", help="what idle runs hold, and how soon they wake, as well")
+    found.add_argument("--imports", action="store_true", help="the time that imports take as well")
+    found.add_argument("--repeat", type=int, default=5, help="repetitions of each side (default: 5)")
+    found.add_argument("--json", metavar="FILE", type=Path, help="write all numbers there as well")
+    found.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into SVG files there")
+    found.add_argument("--compare", metavar="OLD.json", type=Path, help="tell what has changed since that was written")
+    found.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
+    return found
+
+
+def main() -> None:
+    """Measure what the command line says, print it, and write it where it says."""
+    arguments = parser()
+    options = arguments.parse_args()
     if options.repeat < 1:
-        parser.error("--repeat is at least 1")
+        arguments.error("--repeat is at least 1")
+    old = compare.read(options.compare) if options.compare else []
+    subjects = ["cases", *(name for name in ("curves", "memory", "imports") if getattr(options, name))]
+    kinds = available()
     try:
-        cases = chosen(all_cases(available()), options.only)
+        meant = chosen(tasks(kinds, options.repeat, options.dir), subjects, options.only)
     except ValueError as error:
-        parser.error(str(error))
+        arguments.error(str(error))
     console = Console(stderr=True)
-    bar = track(cases, "measuring", console=console, transient=True)
-    measurements = [measure(case, options.repeat, options.dir) for case in bar]
-    show(measurements)
+    bar = track(meant.values(), "measuring", console=console, transient=True)
+    measurements = [one for task in bar for one in task()]
+    show(measurements, Console())
     tell_what_is_left_out(console)
+    if options.compare:
+        compare.show(compare.changes(old, measurements), Console())
     if options.json:
-        options.json.write_text(as_json(measurements, options.dir) + "\n")
+        found = surroundings(set(kinds), options.dir, {"repeat": options.repeat})
+        found["measurements"] = as_json(measurements)
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    if options.plots:
+        plots.write(measurements, options.plots)
 
 
 if __name__ == "__main__":

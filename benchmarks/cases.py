@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from benchmarks import limits, workloads
-from benchmarks.harness import Case
+from benchmarks.harness import Aim, Case
 
 _SPAWN = "bare Trio, a task per step"
 _SPAWN_CHECKPOINT = "that, with a checkpoint"
 
+WIDTHS = (1_000, 10_000, 100_000)
+"""Of the fan-outs."""
+
+
+def chain(steps: int = 2000, *, checkpoint: bool = False) -> Case:
+    """One long run in memory."""
+    return Case(
+        "chain-checkpoint" if checkpoint else "chain",
+        steps,
+        workloads.chain(steps, checkpoint=checkpoint),
+        limits.chain(steps, checkpoint=checkpoint),
+        _SPAWN_CHECKPOINT if checkpoint else _SPAWN,
+        Aim(1.8 if checkpoint else 3.0),
+    )
+
+
+def fan(width: int, *, checkpoint: bool = False) -> Case:
+    """One wide run in memory."""
+    name = "fan-checkpoint" if checkpoint else "fan"
+    return Case(
+        f"{name}-{width}",
+        width,
+        workloads.fan(width, checkpoint=checkpoint),
+        limits.fan(width, checkpoint=checkpoint),
+        _SPAWN_CHECKPOINT if checkpoint else _SPAWN,
+        Aim(0.9 if checkpoint else 1.5),
+        curve=(name, width),
+    )
+
+
+def many(runs: int = 500, steps: int = 10, *, checkpoint: bool = False) -> Case:
+    """Many runs at once in memory."""
+    return Case(
+        "many-checkpoint" if checkpoint else "many",
+        runs * steps,
+        workloads.many(runs, steps, checkpoint=checkpoint),
+        limits.many(runs, steps, checkpoint=checkpoint),
+        _SPAWN_CHECKPOINT if checkpoint else _SPAWN,
+        Aim(1.0 if checkpoint else 1.1),
+    )
+
+
 IN_MEMORY = [
-    Case("chain", 2000, workloads.chain(2000), limits.chain(2000), _SPAWN, 2.0),
-    Case(
-        "chain-checkpoint",
-        2000,
-        workloads.chain(2000, checkpoint=True),
-        limits.chain(2000, checkpoint=True),
-        _SPAWN_CHECKPOINT,
-    ),
-    Case("fan", 1000, workloads.fan(1000), limits.fan(1000), _SPAWN, 1.0),
-    Case(
-        "fan-checkpoint",
-        1000,
-        workloads.fan(1000, checkpoint=True),
-        limits.fan(1000, checkpoint=True),
-        _SPAWN_CHECKPOINT,
-    ),
-    Case("many", 5000, workloads.many(500, 10), limits.many(500, 10), _SPAWN, 0.9),
-    Case(
-        "many-checkpoint",
-        5000,
-        workloads.many(500, 10, checkpoint=True),
-        limits.many(500, 10, checkpoint=True),
-        _SPAWN_CHECKPOINT,
-    ),
+    chain(),
+    chain(checkpoint=True),
+    *(fan(width) for width in WIDTHS),
+    *(fan(width, checkpoint=True) for width in WIDTHS),
+    many(),
+    many(checkpoint=True),
 ]
 
 
@@ -47,8 +71,20 @@ def durable_chain(kind: str, steps: int = 300) -> Case:
         partial(workloads.durable_chain, steps=steps),
         partial(limits.sql_one_by_one, steps=steps),
         "INSERT + COMMIT per step",
-        0.6,
+        Aim(0.7),
         kind,
+    )
+
+
+def async_chain(kind: str, steps: int = 300) -> Case:
+    """One run in a database of this kind, whose steps go on before they are committed."""
+    return Case(
+        f"async-chain-{kind}",
+        steps,
+        partial(workloads.durable_chain, steps=steps, durability="async"),
+        partial(limits.sql_by_hundreds, steps=steps),
+        "100 INSERTs per COMMIT",
+        database=kind,
     )
 
 
@@ -60,19 +96,32 @@ def durable_many(kind: str, runs: int = 200, steps: int = 10) -> Case:
         partial(workloads.durable_many, runs=runs, steps=steps),
         partial(limits.sql_by_hundreds, steps=runs * steps),
         "100 INSERTs per COMMIT",
-        0.2,
+        Aim(0.3),
         kind,
     )
 
 
+def async_many(kind: str, runs: int = 200, steps: int = 10) -> Case:
+    """Many runs in a database of this kind, whose steps go on before they are committed."""
+    return Case(
+        f"async-many-{kind}",
+        runs * steps,
+        partial(workloads.durable_many, runs=runs, steps=steps, durability="async"),
+        partial(limits.sql_by_hundreds, steps=runs * steps),
+        "100 INSERTs per COMMIT",
+        database=kind,
+    )
+
+
 def durable_beside_busy(kind: str, steps: int = 300) -> Case:
-    """One run in a database of this kind, beside a task that keeps the event loop busy."""
+    """One run in a database of this kind beside a task that keeps the event loop busy, and the same alone."""
     return Case(
         f"durable-busy-{kind}",
         steps,
         partial(workloads.durable_beside_busy, steps=steps),
-        partial(limits.sql_beside_busy, steps=steps),
-        "the same in the busy loop",
+        partial(workloads.durable_chain, steps=steps),
+        "the same alone",
+        Aim(0.1),
         database=kind,
     )
 
@@ -81,24 +130,23 @@ def all_cases(kinds: Sequence[str]) -> list[Case]:
     """Every case, the durable ones in each of these kinds of databases."""
     return [
         *IN_MEMORY,
-        *(durable_chain(kind) for kind in kinds),
-        *(durable_many(kind) for kind in kinds),
+        *(make(kind) for make in (durable_chain, async_chain, durable_many, async_many) for kind in kinds),
         durable_beside_busy("sqlite"),
     ]
 
 
-def chosen(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
-    """The cases of these names. A name that no case has stands for all that begin with it and a dash.
+def named(known: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Those of the known names that are meant. One that is not known stands for all that begin with it and a dash.
 
     Raises:
         ValueError: A name stands for nothing.
     """
-    known = {case.name for case in cases}
+    known = set(known)
     found: set[str] = set()
     for name in names:
         meant = {name} & known or {one for one in known if one.startswith(f"{name}-")}
         if not meant:
-            msg = f"there is no case {name!r}, only {', '.join(sorted(known))}"
+            msg = f"there is no {name!r}, only {', '.join(sorted(known))}"
             raise ValueError(msg)
         found |= meant
-    return [case for case in cases if case.name in found or not names]
+    return found

@@ -139,21 +139,6 @@ async def sql_by_hundreds(stopwatch: Stopwatch, *, steps: int) -> None:
         expect(count_rows(connection), steps)
 
 
-async def sql_beside_busy(stopwatch: Stopwatch, *, steps: int) -> None:
-    """One INSERT and one COMMIT per step in the event loop itself, where one turn of the busy task lies between two."""
-    insert = sa.insert(journal)
-    with database(stopwatch.url) as connection:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_busy)
-            with stopwatch:
-                for seq in range(steps):
-                    with connection.begin():
-                        connection.execute(insert, {"run_id": "run", "seq": seq, "data": PAYLOAD})  # noqa: ASYNC200
-                    await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        expect(count_rows(connection), steps)
-
-
 async def keep_busy() -> None:
     """Keep the event loop busy for 1 ms at a time, until cancelled."""
     while True:

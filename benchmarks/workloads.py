@@ -121,22 +121,22 @@ async def run_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: b
     expect(found, [steps] * runs)
 
 
-async def durable_chain(stopwatch: Stopwatch, *, steps: int) -> None:
+async def durable_chain(stopwatch: Stopwatch, *, steps: int, durability: str = "sync") -> None:
     """One long run in a database."""
     async with open_store(stopwatch.url, migrate=True) as store:
         with stopwatch:
-            found = await CHAIN[False].run(steps, store=store)
+            found = await CHAIN[False].run(steps, store=store, durability=durability)
     expect(found, steps)
 
 
-async def durable_many(stopwatch: Stopwatch, *, runs: int, steps: int) -> None:
+async def durable_many(stopwatch: Stopwatch, *, runs: int, steps: int, durability: str = "sync") -> None:
     """Many runs at once in a database."""
     found: list[int] = []
 
     async with open_store(stopwatch.url, migrate=True) as store:
 
         async def one() -> None:
-            found.append(await CHAIN[False].run(steps, store=store))
+            found.append(await CHAIN[False].run(steps, store=store, durability=durability))
 
         with stopwatch:
             async with trio.open_nursery() as nursery:

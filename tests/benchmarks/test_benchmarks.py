@@ -6,8 +6,17 @@ import pytest
 import trio
 
 from benchmarks import limits, workloads
-from benchmarks.cases import all_cases, chosen, durable_beside_busy, durable_chain, durable_many
-from benchmarks.harness import Case, Spread, Stopwatch, measure, once
+from benchmarks.cases import (
+    all_cases,
+    async_chain,
+    async_many,
+    durable_beside_busy,
+    durable_chain,
+    durable_many,
+    fan,
+    named,
+)
+from benchmarks.harness import Aim, Case, Measurement, Spread, Stopwatch, in_turns, measure, once
 from tests.databases import KINDS, fresh_database
 
 SMALL = [
@@ -23,7 +32,13 @@ SMALL = [
     limits.fan(5, checkpoint=True),
     limits.many(3, 4),
 ]
-DURABLE = [durable_chain("{}", 5), durable_many("{}", 30, 4), durable_beside_busy("{}", 5)]
+DURABLE = [
+    durable_chain("{}", 5),
+    async_chain("{}", 5),
+    durable_many("{}", 30, 4),
+    async_many("{}", 30, 4),
+    durable_beside_busy("{}", 5),
+]
 
 
 @pytest.mark.parametrize("workload", SMALL, ids=lambda workload: f"{workload.func.__name__}-{workload.keywords}")
@@ -47,17 +62,41 @@ def test_a_database_of_each_side_is_gone_afterwards(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_stands_for_a_case_or_for_all_that_begin_so():
-    cases = all_cases(KINDS)
+def test_a_name_stands_for_itself_or_for_all_that_begin_so():
+    known = [case.name for case in all_cases(KINDS)]
+    assert len(set(known)) == len(known)
+    assert named(known, ["chain"]) == {"chain"}
+    assert named(known, ["durable-many", "fan-1000"]) == {"fan-1000", *(f"durable-many-{kind}" for kind in KINDS)}
+    with pytest.raises(ValueError, match="no 'durabl'"):
+        named(known, ["durabl"])
 
-    def named(*names):
-        return [case.name for case in chosen(cases, names)]
 
-    assert named() == [case.name for case in cases]
-    assert named("chain") == ["chain"]
-    assert named("durable-many", "fan") == ["fan", *(f"durable-many-{kind}" for kind in KINDS)]
-    with pytest.raises(ValueError, match="no case 'durabl'"):
-        named("durabl")
+def test_fan_outs_are_the_points_of_a_curve():
+    assert fan(1000).curve == ("fan", 1000)
+    assert fan(1000, checkpoint=True).curve == ("fan-checkpoint", 1000)
+
+
+@pytest.mark.parametrize(
+    ("aim", "met", "text"),
+    [
+        (Aim(0.5), True, "≥ 0.5"),
+        (Aim(0.6), False, "≥ 0.6"),
+        (Aim(0.5, at_least=False), True, "≤ 0.5"),
+        (Aim(2, at_least=False, of_ratio=False), False, "≤ 2"),
+        (Aim(3, of_ratio=False), True, "≥ 3"),
+    ],
+)
+def test_an_aim_is_a_bound_of_the_median(aim, met, text):
+    assert aim.is_met(Measurement("x", "y", [3.0, 1.0, 9.0], [6.0, 2.0, 18.0])) is met
+    assert str(aim) == text
+
+
+def test_sides_take_turns_and_the_first_turn_does_not_count():
+    order = []
+    sides = {name: lambda name=name: float(order.append(name) or len(order)) for name in "abc"}
+    assert in_turns(sides, 2) == {"a": [4, 7], "b": [5, 8], "c": [6, 9]}
+    assert order == list("abc") * 3
+    assert in_turns(sides, 1, warm_up=False) == {"a": [10], "b": [11], "c": [12]}
 
 
 def test_both_sides_are_measured_in_turns(tmp_path):

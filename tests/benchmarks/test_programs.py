@@ -17,7 +17,19 @@ from benchmarks.once import prepare
 from benchmarks.servers import NotInstalledError
 from tests.databases import KINDS, fresh_database
 
-PROGRAMS = ["__main__", "idle", "once", "retention", "syncs", "takeover", "worker", "workers"]
+PROGRAMS = [
+    "__main__",
+    "compare",
+    "idle",
+    "memory",
+    "once",
+    "plots",
+    "retention",
+    "syncs",
+    "takeover",
+    "worker",
+    "workers",
+]
 
 
 @pytest.fixture

@@ -1,0 +1,154 @@
+"""The scaling curves, what idle runs hold, imports; and what is made of the numbers: tables, JSON, comparisons, plots."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from rich.console import Console
+
+from benchmarks import __main__ as command, compare, imports, memory, plots
+from benchmarks.curves import add_ended_runs, all_curves, measure_curve
+from benchmarks.databases import new_database, run_on
+from benchmarks.harness import Aim, Measurement
+from benchmarks.report import as_json, from_json, show, surroundings
+from tests.databases import KINDS, fresh_database
+
+SIZES = {
+    "state": (1_000, 20_000),
+    "age": (5, 50),
+    "stored": (3, 20),
+    "resume-deliveries": (3, 20),
+    "resume-journal": (3, 20),
+}
+
+
+def text(what):
+    console = Console(file=io.StringIO(), width=120)
+    what(console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("subject", SIZES)
+def test_each_curve_measures_its_points_in_turns(subject, tmp_path):
+    (curve,) = (one for one in all_curves(["sqlite"], steps=5) if one.name == f"{subject}-sqlite")
+    found = measure_curve(attrs.evolve(curve, points=SIZES[subject]), 1, tmp_path)
+    assert [one.curve for one in found] == [(curve.name, size) for size in SIZES[subject]]
+    assert all(min(one.ours) > 0 for one in found)
+    assert found[0].ratios == [1.0]
+    assert found[0].aim is None
+    assert found[1].aim == curve.aim
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stored_runs_are_what_runs_of_ten_steps_leave(kind, tmp_path):
+    with fresh_database(kind, tmp_path) as url:
+        add_ended_runs(url, 12)
+        counts = [run_on(url, f"SELECT COUNT(*) FROM blazen_{table}")[0][0] for table in ("run", "journal", "history")]
+    assert counts == [12, 12 * 11, 12 * 2]
+
+
+@pytest.mark.parametrize("kind", memory.KINDS)
+def test_idle_ones_wait_and_are_woken(kind, tmp_path):
+    with new_database("sqlite", tmp_path) as url:
+        found = trio.run(memory.measure, kind, 30, url)
+    assert found.woken > 0
+    assert found.latency > 0
+
+
+def test_a_process_of_its_own_tells_what_idle_ones_hold(tmp_path):
+    assert memory.in_own_process("runtime", 300, tmp_path).mebibytes > 0
+
+
+def test_imports_are_timed():
+    (found, _) = imports.measure_all(1)
+    assert found.name == "import"
+    assert min(found.ours) > min(found.limit) > 0
+    assert not found.more_is_better
+
+
+def curve(ratios, name="fan", limit=1000.0):
+    return [
+        Measurement(
+            f"{name}-{x}", "bare", [limit * r for r in ratios], [limit] * len(ratios), aim=Aim(1.5), curve=(name, x)
+        )
+        for x in (10, 100)
+    ]
+
+
+def test_what_was_measured_is_shown_with_what_was_missed():
+    found = text(lambda console: show(curve([1.0, 1.2, 1.1]), console))
+    assert "steps per second" in found
+    assert "1,100" in found
+    assert "1-1.2" in found
+    assert "≥ 1.5" in found
+    assert "missed" in found
+
+
+def test_json_has_all_numbers_and_comes_back():
+    found = curve([1.0, 1.2])
+    written = json.loads(json.dumps(as_json(found)))
+    assert written[0]["ratios"] == [1.0, 1.2]
+    assert from_json(written) == found
+
+
+def test_a_change_is_told_by_ratios_that_have_nothing_in_common():
+    before = curve([1.0, 1.1, 1.2])
+    assert [one.verdict for one in compare.changes(before, curve([1.3, 1.4], limit=500.0))] == ["better"] * 2
+    assert [one.verdict for one in compare.changes(before, curve([0.8, 0.9]))] == ["worse"] * 2
+    assert [one.verdict for one in compare.changes(before, curve([1.15, 1.6]))] == ["as before"] * 2
+    assert compare.changes(before, curve([1.0], name="other")) == []
+    less = [attrs.evolve(one, more_is_better=False) for one in before]
+    more = [attrs.evolve(one, more_is_better=False) for one in curve([1.5])]
+    assert [one.verdict for one in compare.changes(less, more)] == ["worse"] * 2
+    assert "better" in text(lambda console: compare.show(compare.changes(before, curve([1.5])), console))
+
+
+def test_the_first_point_of_a_curve_is_compared_by_itself():
+    first = Measurement("state at 1", "at 1", [100.0], [100.0])
+    (found,) = compare.changes([first], [attrs.evolve(first, ours=[50.0], limit=[50.0])])
+    assert found.verdict == "worse"
+
+
+def test_curves_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    state = [attrs.evolve(one, limit_name="at 10 bytes of state") for one in curve([1.0, 1.1], "state")]
+    files = plots.write([*curve([1.0, 1.2]), *state, curve([1.0], "alone")[0]], tmp_path / "new")
+    assert [file.name for file in files] == ["fan.svg", "state.svg"]
+    assert all("<svg" in file.read_text() for file in files)
+
+
+def test_what_the_command_measures_is_chosen_by_subject_or_name():
+    known = command.tasks(["sqlite"], 1, Path())
+
+    def names(*arguments, subjects=("cases",)):
+        return list(command.chosen(known, subjects, arguments))
+
+    assert names() == list(known["cases"])
+    assert names(subjects=("cases", "imports"))[-1] == "imports"
+    assert names("state", "chain") == ["chain", "state-sqlite"]
+    assert names("memory", "resume") == ["resume-deliveries-sqlite", "resume-journal-sqlite", "memory"]
+
+
+def test_the_command_measures_writes_and_compares(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "available", lambda: ["sqlite"])
+    file = tmp_path / "results.json"
+
+    def run(*more):
+        arguments = ["--only", "durable-chain", "--repeat", "1", "--dir", str(tmp_path), *more]
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+        command.main()
+        return capsys.readouterr().out
+
+    assert "durable-chain-sqlite" in run("--json", str(file))
+    found = json.loads(file.read_text())
+    assert found.keys() >= surroundings(set(), tmp_path, {}).keys()
+    assert found["databases"].keys() == {"sqlite"}
+    assert found["settings"] == {"repeat": 1}
+    assert "what has changed" in run("--compare", str(file))
