@@ -115,9 +115,9 @@ async def test_an_append_waits_for_a_lock_for_a_bounded_time(url: str) -> None:
         await store.commit(Commit("a", [(2, b"2")]))
 
 
-@_on_postgresql
+@_on_servers
 async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is lost for us, but what we sent is still on its way to the server."""
     late: list[Any] = []
@@ -132,7 +132,7 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
             self._unfenced.execute("SELECT 1")
 
     def arrive() -> bool:
-        with an_engine(url, isolation_level="AUTOCOMMIT") as engine, engine.connect() as slow:
+        with an_engine(url, isolation_level="AUTOCOMMIT", **LIKE_OURS[kind]) as engine, engine.connect() as slow:
             cursor: Any = slow.connection.cursor()
             return bool(late[0].execute(cursor, *late[1:]))
 

@@ -44,7 +44,7 @@ async def _traced(
     [
         ("sqlite", {}, ["BEGIN", "UPDATE", "INSERT", "COMMIT"]),
         ("postgresql", LIKE_OURS["postgresql"], ["WITH"]),
-        ("mariadb", LIKE_OURS["mariadb"], ["UPDATE", "COMMIT"]),
+        ("mariadb", LIKE_OURS["mariadb"], ["UPDATE"]),
         ("mariadb", {}, ["UPDATE", "INSERT", "COMMIT"]),  # an engine that takes one statement at a time
     ],
 )

@@ -15,7 +15,7 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
-from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, code_of, is_lost, is_record_fault
+from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -167,9 +167,7 @@ class Batches:
         except LeaseLostError:
             raise
         except Exception as error:
-            # A statement that the server refuses has done nothing.
-            refused = whole is not None and code_of(error) is not None and not is_lost(error)
-            if refused or not self._landed(transaction, error):
+            if not self._landed(transaction, error):
                 raise
         self._settle(jobs, transaction)
 
@@ -198,7 +196,8 @@ class Batches:
             self.largest = max(self.largest, len(jobs))
 
     def _landed(self, transaction: Transaction, error: Exception) -> bool:
-        """Whether a transaction whose COMMIT failed is on disk all the same: its lease says which was the last.
+        """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once, failed: its lease says which was
+        the last.
 
         Raises:
             UnclearCommitError: That can't be told: it had no lease, or the database does not come back.

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PlainTransaction",
     "as_writer",
-    "autocommitted",
     "begin",
     "bounds",
     "has_arrays",
-    "has_whole_statements",
+    "has_whole_appends",
     "insert_id",
     "insert_missing",
     "locking",
@@ -36,6 +35,7 @@ __all__ = [
     "returning_id",
     "schema_lock",
     "statement_time",
+    "without_transaction",
 ]
 
 _SCHEMA_LOCK = 0x626C617A  # any number that is ours
@@ -130,19 +130,27 @@ def has_arrays(dialect: Dialect) -> bool:
     return dialect.name == "postgresql" and dialect.driver == "psycopg"
 
 
-def has_whole_statements(dialect: Dialect) -> bool:
-    """Whether a statement that writes several tables, and is a transaction by itself, can be fenced like any other transaction.
+def has_whole_appends(dialect: Dialect) -> bool:
+    """Whether the fence, what is behind it and the commit can be sent at once (see `Whole`), by connections that take such.
 
-    On its own it has the isolation that the database has by default. At any but this one it is not looked at again what a row
-    says after it was waited for.
+    On PostgreSQL that is a statement which is a transaction by itself. It has the isolation that the database has by default. At
+    any but this one it is not looked at again what a row says after it was waited for.
     """
-    return has_arrays(dialect) and dialect.default_isolation_level == "READ COMMITTED"
+    return dialect.driver == "pymysql" or (has_arrays(dialect) and dialect.default_isolation_level == "READ COMMITTED")
 
 
 @contextlib.contextmanager
-def autocommitted(connection: sa.Connection) -> Iterator[None]:
-    """In this block each statement is a transaction by itself. Nothing is sent for that."""
+def without_transaction(connection: sa.Connection) -> Iterator[None]:
+    """For running something that commits by itself. Nothing is sent for that, and nothing is left of it where it fails."""
     driver: Any = connection.connection.dbapi_connection
+    if connection.dialect.name in _MYSQL:
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):  # a connection that is lost
+                driver.rollback()
+            raise
+        return
     driver.autocommit = True
     try:
         yield

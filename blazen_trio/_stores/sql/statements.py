@@ -99,31 +99,36 @@ class Statement:
 
 @attrs.frozen(eq=False)
 class Whole:
-    """The fence and an INSERT behind it as one statement, which needs no transaction around it. No row is found where the fence
-    is closed.
+    """The fence, an INSERT behind it and the commit, all at once. No row is written where the fence is closed.
 
     Attributes:
         one: Its text for one row.
-        many: Its text for many.
+        many: Its text for many; `None`: it is for one row only.
+        is_packet: Whether it is a packet of three statements; otherwise it is one, which commits by itself.
         fence: The names of the fence's parameters, in the order in which they are given.
         columns: Those of a row.
     """
 
     one: str
-    many: str
+    many: str | None
+    is_packet: bool
     fence: tuple[str, ...]
     columns: tuple[str, ...]
 
     @classmethod
     def of(cls, fence: Statement, insert: Statement) -> Whole:
         """Made of these two."""
-        assert insert.many is not None  # who has such statements has arrays
         head, _, values = insert.sql.partition(" VALUES (")
-        begun = f"WITH fence AS ({fence.sql}) "
-        one = f"{begun}{head} SELECT {values.removesuffix(')')} FROM fence"  # noqa: S608  # our own statement
-        return cls(one, f"{begun}{insert.many.sql}, fence", fence.names, insert.names)
+        behind = f"{head} SELECT {values.removesuffix(')')} FROM"  # noqa: S608  # our own statement
+        if insert.many is None:
+            # This number is there only where the fence has just been passed.
+            passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"
+            one = f"{fence.sql};{behind} {passed};COMMIT"
+            return cls(one, None, True, fence.names, insert.names)
+        begun = f"WITH fence AS ({fence.sql})"
+        return cls(f"{begun} {behind} fence", f"{begun} {insert.many.sql}, fence", False, fence.names, insert.names)
 
-    def execute(self, cursor: DBAPICursor, fence: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> bool:
+    def execute(self, cursor: Any, fence: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> bool:
         """Run it; whether the rows were written."""
         given = dict(zip(self.fence, fence, strict=True))
         if len(rows) == 1:
@@ -131,7 +136,12 @@ class Whole:
         else:
             arrays = map(list, zip(*rows, strict=True))
             cursor.execute(self.many, {**given, **dict(zip(self.columns, arrays, strict=True))})
-        return cursor.rowcount == len(rows)
+        if self.is_packet:
+            cursor.nextset()
+        written: int = cursor.rowcount
+        if self.is_packet:
+            cursor.nextset()  # the commit
+        return written == len(rows)
 
 
 class Statements:
@@ -188,7 +198,8 @@ class Statements:
         )
         # The fence bounds its transaction by the way; whoever has no lease yet has to ask for it.
         self.renew = _compile(renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me", "last"), dialect)
-        self.append_whole = Whole.of(self.renew, self.add_entry) if dialects.has_whole_statements(dialect) else None
+        whole = self.add_entry.by_name and dialects.has_whole_appends(dialect)
+        self.append_whole = Whole.of(self.renew, self.add_entry) if whole else None
         self.bound = _compile(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:

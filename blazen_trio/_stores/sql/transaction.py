@@ -259,11 +259,12 @@ class Transaction:
         """Write all that is left; nothing may follow.
 
         Returns:
-            What is to be called in the place of a COMMIT, where nothing has begun yet and one statement is all that there is to
-            do: it raises `LeaseLostError`, or the database's error.
+            What is to be called in the place of a COMMIT, where nothing has begun yet and entries are all that there is to write: it
+            raises `LeaseLostError`, or the database's error.
         """
         whole, entries = self._sql.append_whole, self._gathered.get(self._sql.add_entry)
-        if whole is not None and entries and not self._fenced and len(self._gathered) == 1 and not self._given_back:
+        only_entries = entries and not self._fenced and len(self._gathered) == 1 and not self._given_back
+        if whole is not None and entries and only_entries and self._takes(whole, len(entries)):
             return partial(self._write_whole, whole, entries)
         if self._given_back:
             self._gathered[self._sql.give_back] = self._given_back
@@ -272,8 +273,11 @@ class Transaction:
             self.fence()  # there was nothing to write but that we live
         return None
 
+    def _takes(self, whole: Whole, rows: int) -> bool:
+        return (rows == 1 or whole.many is not None) and (not whole.is_packet or packets.takes_packets(self.connection))
+
     def _write_whole(self, whole: Whole, rows: list[tuple[Any, ...]]) -> None:
-        with dialects.autocommitted(self.connection):
+        with dialects.without_transaction(self.connection):
             written = whole.execute(self._unfenced, self._renewal, rows)
         if not written:
             raise LeaseLostError
