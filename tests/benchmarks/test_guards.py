@@ -1,0 +1,146 @@
+"""What the workloads of the benchmarks cost, counted, so that a regression fails without a clock.
+
+The bounds are a tenth above what was counted, which is told beside them. A number that has become less is a reason to lower its bound.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from benchmarks.harness import Stopwatch
+from benchmarks.idle import FLOW
+from benchmarks.workloads import CHAIN, FAN, run_many
+from blazen_trio import MemoryStore, RunStatus, open_runtime
+
+
+async def calls_of(function: Any) -> int:
+    """How many Python functions are called, Trio's included."""
+    found = 0
+
+    def see(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal found
+        found += event == "call"
+
+    await function()  # what is made once is made now
+    sys.setprofile(see)
+    try:
+        await function()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+async def calls_per(function: Any, few: int, many: int) -> tuple[float, float]:
+    """How many calls one more of what the function takes costs, and how many none."""
+    less, more = [await calls_of(partial(function, size)) for size in (few, many)]
+    each = (more - less) / (many - few)
+    return each, less - few * each
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "step", "run"), [(False, 29.5, 320), (True, 56, 295)], ids=["plain", "checkpoint"]
+)
+async def test_calls_per_step_of_a_chain_in_memory(checkpoint: bool, step: float, run: float) -> None:
+    """26.8 and 290; with a checkpoint 50.8 and 266."""
+    each, none = await calls_per(CHAIN[checkpoint].run, 100, 600)
+    assert each < step
+    assert none < run
+
+
+@pytest.mark.parametrize(("checkpoint", "bound"), [(False, 44), (True, 78)], ids=["plain", "checkpoint"])
+async def test_calls_per_member_of_a_fan_out(checkpoint: bool, bound: float) -> None:
+    """39.7, with a checkpoint 71: for the member's step and its place in the join, at every width."""
+    for few, many in ((100, 1100), (1000, 5000)):
+        each, _ = await calls_per(FAN[checkpoint].run, few, many)
+        assert each < bound
+
+
+@pytest.mark.parametrize(("checkpoint", "bound"), [(False, 605), (True, 890)], ids=["plain", "checkpoint"])
+async def test_calls_per_run_of_ten_steps_among_many(checkpoint: bool, bound: float) -> None:
+    """549, with a checkpoint up to 810: Trio's share depends on who is scheduled with whom."""
+    many = partial(run_many, Stopwatch(), steps=10, checkpoint=checkpoint)
+    each, _ = await calls_per(lambda runs: many(runs=runs), 10, 60)
+    assert each < bound
+
+
+@pytest.mark.parametrize(("durability", "bound"), [("sync", 86), ("async", 54), ("exit", 43)])
+async def test_calls_per_stored_step(durability: str, bound: float) -> None:
+    """78.3, 48.9 and 38.8, with a store that costs nothing itself."""
+
+    async def run(steps: int) -> None:
+        await CHAIN[False].run(steps, store=MemoryStore(), durability=durability)
+
+    each, _ = await calls_per(run, 100, 600)
+    assert each < bound
+
+
+class Tasks(trio.abc.Instrument):
+    spawned = 0
+
+    def task_spawned(self, task: Any) -> None:
+        self.spawned += 1
+
+
+async def tasks_of(function: Any) -> int:
+    tasks = Tasks()
+    trio.lowlevel.add_instrument(tasks)
+    try:
+        await function()
+    finally:
+        trio.lowlevel.remove_instrument(tasks)
+    return tasks.spawned
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+async def test_a_run_is_one_task_besides_its_callers(checkpoint: bool) -> None:
+    runs = 20
+    assert await tasks_of(partial(run_many, Stopwatch(), runs=runs, steps=10, checkpoint=checkpoint)) == 2 * runs
+
+
+async def test_a_fan_out_of_steps_that_wait_is_at_most_a_task_per_member() -> None:
+    assert await tasks_of(partial(FAN[True].run, 1000)) <= 1001
+
+
+async def test_a_run_of_a_runtime_is_a_task_that_drives_it_and_one_for_its_steps() -> None:
+    runs = 20
+
+    async def start_all() -> None:
+        for _ in range(runs):
+            run = await runtime.start(FLOW)
+            while run.status is not RunStatus.WAITING:
+                await trio.lowlevel.checkpoint()
+
+    async with open_runtime(MemoryStore(), [FLOW]) as runtime:
+        assert await tasks_of(start_all) <= 2 * runs
+
+
+class Sizes(MemoryStore):
+    """Counts the bytes of what is committed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = 0
+
+    async def create(self, run: Any, first: Any, **more: Any) -> None:
+        self.written += sum(len(data) for _, data in first.entries)
+        await super().create(run, first, **more)
+
+    async def commit(self, commit: Any) -> None:
+        self.written += sum(len(data) for _, data in commit.entries)
+        await super().commit(commit)
+
+
+async def test_bytes_per_step_and_per_run() -> None:
+    """123 for a step of a chain; 1,480 for a run of ten, its beginning and end included."""
+    written = []
+    for steps in (10, 110):
+        store = Sizes()
+        await CHAIN[False].run(steps, store=store)
+        written.append(store.written)
+    assert (written[1] - written[0]) / 100 < 135
+    assert written[0] < 1630
