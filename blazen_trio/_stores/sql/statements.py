@@ -119,7 +119,7 @@ class Whole:
     def of(cls, fence: Statement, insert: Statement) -> Whole:
         """Made of these two."""
         head, _, values = insert.sql.partition(" VALUES (")
-        behind = f"{head} SELECT {values.removesuffix(')')} FROM"  # noqa: S608  # our own statement
+        behind = f"{head} SELECT {values.removesuffix(')')} FROM"
         if insert.many is None:
             # This number is there only where the fence has just been passed.
             passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"

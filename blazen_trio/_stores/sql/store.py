@@ -82,6 +82,8 @@ class SqlStore(StoreQueries):
         # They are ours: whatever comes, their caller gets them, or they are given back.
         with trio.CancelScope(shield=True):
             found = await self._read_taken([row for row, _ in taken], [driven for _, driven in taken])
+        for (_, driven), stored in zip(taken, found, strict=True):
+            driven.last = stored.last
         return found
 
     async def _read_taken(self, rows: Sequence[sa.Row[Any]], taken: Sequence[jobs.Driven]) -> list[StoredRun]:
@@ -89,14 +91,11 @@ class SqlStore(StoreQueries):
         Where we have lost them meanwhile nothing can be written to what was read.
         """
         try:
-            found = await self._read(lambda connection: queries.load_runs(connection, rows))
+            return await self._read(lambda connection: queries.load_runs(connection, rows))
         except BaseException:
             with contextlib.suppress(StoreError):  # then the whole lease is given back
                 await self._writer.submit(jobs.GiveBack(taken))  # noqa: ASYNC102  # shielded by who calls this
             raise
-        for driven, stored in zip(taken, found, strict=True):
-            driven.last = stored.last
-        return found
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
         """See `CheckpointStore.poll`."""
