@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import attrs
 from rich.console import Console
 from rich.progress import track
 
@@ -16,6 +17,7 @@ from benchmarks.cases import all_cases, named
 from benchmarks.curves import all_curves, measure_curve
 from benchmarks.databases import available, tell_what_is_left_out
 from benchmarks.harness import Measurement, measure
+from benchmarks.peers import runner
 from benchmarks.report import as_json, show, surroundings
 
 Task = Callable[[], list[Measurement]]
@@ -62,6 +64,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--curves", action="store_true", help="the scaling curves as well")
     found.add_argument("--memory", action="store_true", help="what idle runs hold, and how soon they wake, as well")
     found.add_argument("--imports", action="store_true", help="the time that imports take as well")
+    found.add_argument("--peers", action="store_true", help="other engines on the same workloads as well")
+    found.add_argument(
+        "--peers-dir",
+        type=Path,
+        default=Path(".benchmark-peers"),
+        metavar="DIR",
+        help="where their environments are made and kept (default: %(default)s)",
+    )
     found.add_argument("--repeat", type=int, default=5, help="repetitions of each side (default: 5)")
     found.add_argument("--json", metavar="FILE", type=Path, help="write all numbers there as well")
     found.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into SVG files there")
@@ -87,12 +97,18 @@ def main() -> None:
     bar = track(meant.values(), "measuring", console=console, transient=True)
     measurements = [one for task in bar for one in task()]
     show(measurements, Console())
+    peers: list[runner.Result] = []
+    if options.peers:
+        works = [one for one in runner.works(kinds) if not options.only or one.name in meant]
+        peers = runner.measure(works, options.repeat, options.dir, options.peers_dir, console)
+        runner.show(peers, Console())
     tell_what_is_left_out(console)
     if options.compare:
         compare.show(compare.changes(old, measurements), Console())
     if options.json:
         found = surroundings(set(kinds), options.dir, {"repeat": options.repeat})
         found["measurements"] = as_json(measurements)
+        found["peers"] = [attrs.asdict(one) for one in peers]
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     if options.plots:
         plots.write(measurements, options.plots)

@@ -1,0 +1,119 @@
+"""The other engines' side of the benchmarks, as far as it goes without installing them."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+from rich.console import Console
+
+from benchmarks.peers import environments, program, runner
+from benchmarks.peers.environments import PEERS, Environment, Peer, UnavailableError
+from benchmarks.peers.program import Size, UnsupportedError
+from benchmarks.peers.runner import Result, Work, works
+
+
+def console():
+    return Console(file=io.StringIO(), width=100)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_each_peer_has_a_program_that_needs_nothing_of_ours(peer):
+    found = importlib.util.find_spec(f"benchmarks.peers.{peer.module}")
+    tree = ast.parse(Path(found.origin).read_text())
+    ours = {
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(("benchmarks", "blazen_trio"))
+    }
+    assert ours == {"benchmarks.peers.program"}
+
+
+def test_a_size_tells_its_database():
+    postgresql = Size(url="postgresql+psycopg://me@host:1/name")
+    assert (postgresql.kind, postgresql.plain_url) == ("postgresql", "postgresql://me@host:1/name")
+    sqlite = Size(url="sqlite:////folder/file.db")
+    assert (sqlite.kind, sqlite.file) == ("sqlite", "/folder/file.db")
+
+
+def test_a_program_warms_up_and_tells_its_seconds(monkeypatch, capsys):
+    sizes = []
+
+    def refuse(_size):
+        raise UnsupportedError("no")
+
+    def do(size):
+        sizes.append((size.runs, size.steps))
+        return 1.5
+
+    def answer(name):
+        monkeypatch.setattr(sys, "argv", ["peer", name, "--runs", "100", "--steps", "20"])
+        program.main({"chain": do, "many": refuse})
+        return json.loads(capsys.readouterr().out)
+
+    assert answer("chain") == {"seconds": 1.5}
+    assert sizes == [(3, 10), (100, 20)]
+    assert answer("many") == {"unsupported": "no"}
+    assert answer("fan") == {"unsupported": "it has nothing of the kind"}
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Only this engine, and one that fails."""
+    monkeypatch.setattr(runner, "PEERS", [Peer("pytest", "no_such_program", (), "")])
+    monkeypatch.setattr(runner, "environment_of", lambda peer, cache: Environment(sys.executable, "1"))
+
+
+def test_engines_take_turns_and_one_that_fails_says_why(alone, tmp_path):
+    sizes = ((1, 10), (1, 15))
+    work = Work("durable-chain-sqlite", "durable-chain", 1, 5, "sqlite", sizes)
+    ours, other = runner.measure([work], 2, tmp_path, tmp_path, console(), count=True)
+    assert len(ours.per_second) == 2
+    assert ours.ratios == [1.0, 1.0]
+    assert ours.syncs == (1.0 if shutil.which("strace") else None)
+    assert other.per_second == []
+    assert other.reason.startswith("failed: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_workload_is_one_that_our_own_program_does(tmp_path):
+    ours = environments.own_environment("1")
+    for work in works(["sqlite"]):
+        small = attrs.evolve(work, runs=min(2, work.runs), steps=5)
+        assert runner.once(ours, "ours", small, tmp_path) > 0
+
+
+def test_what_can_not_be_installed_or_loaded_is_said(tmp_path, monkeypatch):
+    with pytest.raises(UnavailableError, match="doesn't load: ModuleNotFoundError"):
+        environments._run([sys.executable, "-c", "import no_such_module"], "doesn't load")
+
+    def unavailable(peer, cache):
+        raise UnavailableError("doesn't load: so it is")
+
+    monkeypatch.setattr(runner, "environment_of", unavailable)
+    told = console()
+    assert list(runner.environments(tmp_path, told)) == [runner.OURS]
+    assert "left out: dbos doesn't load: so it is" in told.file.getvalue()
+
+
+def test_results_are_shown_with_what_they_cost_and_what_is_missing():
+    told = console()
+    runner.show(
+        [
+            Result("chain", runner.OURS, "1", [100.0, 200.0, 300.0], [1.0, 1.0, 1.0], 1.0),
+            Result("chain", "dbos", "1", [10.0, 20.0, 30.0], [0.1, 0.2, 0.3], 4.0),
+            Result("chain", "burr", "1", [], [], reason="it [can't]"),
+        ],
+        told,
+    )
+    found = told.file.getvalue()
+    assert "0.1-0.3" in found
+    assert "4.00" in found
+    assert "burr is not in chain: it [can't]" in found
