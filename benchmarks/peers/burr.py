@@ -15,6 +15,8 @@ from burr.integrations.persisters.b_psycopg2 import PostgreSQLPersister
 
 from benchmarks.peers.program import Size, Timer, expect, main
 
+PARTITION = "benchmark"
+
 
 @action(reads=["n"], writes=["n"])
 def tick(state: State) -> State:
@@ -39,7 +41,7 @@ def building(last: int, do) -> ApplicationBuilder:
         .with_transitions(("tick", "end", expr(f"n == {last - 1}")), ("tick", "tick"))
         .with_state(n=0)
         .with_entrypoint("tick")
-        .with_identifiers(app_id=str(uuid.uuid4()))
+        .with_identifiers(app_id=str(uuid.uuid4()), partition_key=PARTITION)
     )
 
 
@@ -90,7 +92,7 @@ def durable_chain(size: Size) -> float:
     with Timer() as timer:
         *_, state = application.run(halt_after=["end"])
     expect(state["found"], size.steps - 1)
-    expect(persister.load(None, application.uid)["state"]["found"], size.steps - 1)
+    expect(persister.load(PARTITION, application.uid)["state"]["found"], size.steps - 1)
     persister.connection.close()
     return timer.seconds
 
@@ -99,6 +101,7 @@ async def durable_many(size: Size) -> float:
     if size.kind == "sqlite":
         made = AsyncSQLitePersister.from_values(db_path=size.file)
     else:
+        AsyncPostgreSQLPersister._pool = None  # noqa: SLF001  # it keeps one for ever, of the event loop before
         made = AsyncPostgreSQLPersister.from_values(**server_of(size), use_pool=True)
     async with made as persister:
         await persister.initialize()
