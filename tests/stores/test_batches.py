@@ -48,7 +48,7 @@ async def test_what_was_submitted_is_written_though_its_store_closes(tmp_path: P
     async with trio.open_nursery() as nursery, open_store(url) as store:
         await create_all(store, 10)
         for number in range(10):
-            nursery.start_soon(commit, store, f"r{number}")
+            nursery.start_soon(commit, store, f"r{number}")  # noqa: ASYNC111  # that it closes is what is tried
         await trio.lowlevel.checkpoint()
     async with open_store(url) as store:
         stored = {f"r{number}": len((await store.load(f"r{number}")).entries) for number in range(10)}

@@ -124,7 +124,7 @@ class Writer:
         """Write what was handed over, give the lease back, and wait for the thread to end."""
         self._closed = True
         with trio.CancelScope(shield=True):
-            while self._gathered:
+            while self._gathered:  # noqa: ASYNC110  # whoever gathers it hands it over when this turn is over
                 await trio.lowlevel.checkpoint()
             self._queue.put(None)
             await self._ended.wait()
