@@ -12,11 +12,12 @@ import pytest
 import trio
 from rich.console import Console
 
-from benchmarks import __main__ as command, compare, imports, memory, plots
+from benchmarks import __main__ as command, compare, imports, markdown, memory, plots
 from benchmarks.cases import durable_chain
 from benchmarks.curves import add_ended_runs, all_curves, measure_curve
 from benchmarks.databases import new_database, run_on
 from benchmarks.harness import Aim, Measurement
+from benchmarks.peers.runner import Result
 from benchmarks.report import as_json, from_json, show, surroundings
 from tests.databases import KINDS, fresh_database
 
@@ -98,6 +99,17 @@ def test_json_has_all_numbers_and_comes_back():
     written = json.loads(json.dumps(as_json(found)))
     assert written[0]["ratios"] == [1.0, 1.2]
     assert from_json(written) == found
+
+
+def test_tables_for_the_readme_mark_what_is_missed_and_who_is_better():
+    lines = [*markdown.measured(curve([1.0, 1.2]))]
+    assert lines[-1] == "| `fan-100` | 1,100 | 1,000 | 1.1 (1-1.2) | **≥ 1.5** |"
+    peers = [
+        *markdown.peers(
+            [Result("chain", "x", "1.0", [50.0], [2.0], 1.0), Result("chain", "y", "1", [], [], reason="no")]
+        )
+    ]
+    assert peers[3:] == ["| `chain` | x 1.0 | 50 | **2 (2-2)** | 1.00 |"]
 
 
 def test_a_change_is_told_by_ratios_that_have_nothing_in_common():

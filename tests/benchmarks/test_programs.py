@@ -21,6 +21,7 @@ PROGRAMS = [
     "__main__",
     "compare",
     "idle",
+    "markdown",
     "memory",
     "once",
     "plots",

@@ -1,0 +1,57 @@
+"""The tables of `README.md`, of what was measured: `python -m benchmarks.markdown RESULTS.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.harness import Measurement, Spread
+from benchmarks.peers.runner import Result
+from benchmarks.report import from_json, number
+
+
+def measured(measurements: Iterable[Measurement]) -> Iterator[str]:
+    """A line for each, under a heading for each unit."""
+    unit = ""
+    for one in measurements:
+        if one.unit != unit:
+            unit = one.unit
+            yield from ("", f"| {unit} | blazen_trio | limit | ratio | aim |", "|---|---|---|---|---|")
+        ours, limit = (number(Spread.of(side).median) for side in (one.ours, one.limit))
+        aim = "" if one.aim is None else f"{one.aim}" if one.aim.is_met(one) else f"**{one.aim}**"
+        yield f"| `{one.name}` | {ours} | {limit} | {spread(one.ratios)} | {aim} |"
+
+
+def spread(numbers: list[float]) -> str:
+    """Median, and least and greatest."""
+    found = Spread.of(numbers)
+    return f"{number(found.median)} ({number(found.least)}-{number(found.greatest)})"
+
+
+def peers(results: Sequence[Result]) -> Iterator[str]:
+    """A line for each engine and workload: what is better than ours is bold."""
+    yield from ("", "| workload | engine | steps/s | ratio to blazen_trio | syncs per step |", "|---|---|---|---|---|")
+    for one in results:
+        if one.reason:
+            continue
+        ratio = spread(one.ratios) if Spread.of(one.ratios).median <= 1 else f"**{spread(one.ratios)}**"
+        syncs = "" if one.syncs is None else f"{one.syncs:.2f}"
+        steps = number(Spread.of(one.per_second).median)
+        yield f"| `{one.work}` | {one.peer} {one.version} | {steps} | {ratio} | {syncs} |"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="benchmarks.markdown", description=__doc__)
+    parser.add_argument("results", type=Path, help="what `python -m benchmarks --json` wrote")
+    found = json.loads(parser.parse_args().results.read_text())
+    lines = [*measured(from_json(found["measurements"]))]
+    if found["peers"]:
+        lines += peers([Result(**one) for one in found["peers"]])
+    print("\n".join(lines).strip())
+
+
+if __name__ == "__main__":
+    main()
