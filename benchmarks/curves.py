@@ -273,7 +273,7 @@ def all_curves(kinds: Sequence[str], steps: int = STEPS_TIMED) -> list[Curve]:
             ),
             Curve(
                 f"resume-journal-{kind}",
-                "entries in the journal, of a run with 1 MB of state",
+                "entries in the journal",
                 (10, 1_000, 4_000),
                 partial(with_journal, size=1_000_000),
                 None,
