@@ -100,7 +100,8 @@ def test_sizes_are_measured(kind, reachable, tmp_path):
 
 
 def test_runs_are_shared_between_processes(reachable, tmp_path):
-    turn = workers.turn(reachable("postgresql"), tmp_path, 60, 2)
+    # Longer than it takes until either of them looks for runs again.
+    turn = workers.turn(reachable("postgresql"), tmp_path, 160, 20)
     assert min(turn.one, turn.two) > 0
     assert sum(turn.shares) == 1
     assert len(turn.shares) == 2
