@@ -343,9 +343,8 @@ class Dispatcher:
                     # What was lost to another driver is not ours to give back, also where that one is in this process.
                     if not isinstance(self.failure, StaleRunError) and (not self.over or self.failure is not None):
                         # Where the engine failed, what is on disk may wait for something else than what is in memory.
-                        wake = (
-                            self.timers.due if self.failure is None and self.state.status is RunStatus.WAITING else None
-                        )
+                        waits = self.failure is None and self.state.status is RunStatus.WAITING
+                        wake = self.timers.due if waits else None
                         # What failed here may fail again at once; others, or a little later we, may do better.
                         hold = None if self.failure is None else self.clock.now() + _AFTER_FAILURE
                         await self.journal.store.release(self.state.run_id, wake=wake, hold=hold)

@@ -35,6 +35,20 @@ async def _create(store: SqlStore, run_id: str = "a", **more: Any) -> None:
     await store.create(_NEW, Commit(run_id, [(1, b"1")], **more))
 
 
+def refusing(store: SqlStore) -> Callable[..., Any]:
+    """What finds no server, told as its driver tells it."""
+
+    def refuse(*_args: Any) -> Any:
+        kind = store._engine.dialect.loaded_dbapi.OperationalError
+        raise (
+            kind(2003, "Connection refused")
+            if store._engine.dialect.driver == "pymysql"
+            else kind("Connection refused")
+        )
+
+    return refuse
+
+
 async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async with open_store(url, migrate=True) as store:
         await _create(store)
@@ -172,12 +186,8 @@ async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
     async with open_store(url, migrate=True) as store:
         await _create(store)
 
-        def refuse(*_args: Any) -> Any:
-            kind = store._engine.dialect.loaded_dbapi.OperationalError
-            raise kind(2003, "Connection refused") if "mysql" in url else kind("Connection refused")
-
         with monkeypatch.context() as away:
-            away.setattr(batches.Batches, "_connect", refuse)
+            away.setattr(batches.Batches, "_connect", refusing(store))
             with pytest.raises(StoreError, match="no server answers"):
                 await store.commit(Commit("a", [(2, b"2")]))
         await store.claim("a")
@@ -194,12 +204,8 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
         await _create(store, "queued", status=RunStatus.QUEUED, release=True)
         strikes(url, when)
 
-        def refuse(*_args: Any) -> Any:
-            kind = store._engine.dialect.loaded_dbapi.OperationalError
-            raise kind(2003, "Connection refused") if "mysql" in url else kind("Connection refused")
-
         with monkeypatch.context() as away:
-            away.setattr(batches.Batches, "_look", refuse)
+            away.setattr(batches.Batches, "_look", refusing(store))
             with pytest.raises(StoreError, match="look before you do it again"):
                 await store.take(["w"], 1)
         # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are no suspects.
