@@ -11,7 +11,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests", "wheel"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "wheel"]
 
 PYTHONS = [
     line.rsplit(" :: ", 1)[1]
@@ -79,6 +79,13 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[types]")  # has what benchmarks and examples import, too
     session.run("mypy", "blazen_trio", "benchmarks", "examples", "tests/typing/api.py")
     session.run("pyright", "tests/typing/api.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs; a warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("python", "-m", "sphinx", "-W", "-n", "--keep-going", "docs", "build/docs", *session.posargs)
 
 
 @nox.session

@@ -289,7 +289,7 @@ class Snapshot:
 
     @property
     def input_requests(self) -> tuple[Event, ...]:
-        """The open questions, oldest first: `InputRequestEvent`s."""
+        """The open questions, each an `InputRequestEvent`, oldest first."""
         return tuple(as_request(question.event) for question in self._state.questions.values())
 
     @property

@@ -51,7 +51,7 @@ class WorkflowDefinition:
         version: Stored with each run, for people to read.
         timeout: Seconds that a run may be at work; `None`: no limit.
         input_handler: An async function that answers an `InputRequestEvent`; `None`: a run waits for `respond`.
-        publish_lifecycle: Whether `LifecycleEvent`s are in a run's stream.
+        publish_lifecycle: Whether a run's stream has each `LifecycleEvent`, too.
         history: Whether a run records all that happens to it; otherwise start, end and failures.
         max_concurrency: How many tasks of all steps a run has at most; `None`: no bound.
         durability: `"sync"`, `"async"` or `"exit"`.

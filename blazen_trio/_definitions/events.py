@@ -11,7 +11,7 @@ E = TypeVar("E", bound="Event")
 
 
 class Event:
-    """Base of all events. Subclass it as a frozen attrs class:
+    """Base of all events. Subclass it as a frozen attrs class::
 
         @attrs.frozen
         class Tick(Event):

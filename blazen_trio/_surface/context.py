@@ -61,7 +61,7 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this delivery, in whatever process, and for no other: give it to services that
+        """The same for every attempt of this delivery, in whatever process, and for no other. Give it to services that
         are to act once.
         """
         return f"{self.run_id}:{self._transaction.delivery.id}:{self.step_name}"

@@ -27,7 +27,7 @@ async def check_store(  # noqa: ASYNC910  # the store it checks suspends
     *,
     reopen: Callable[[CheckpointStore], AbstractAsyncContextManager[CheckpointStore]] | None = None,
 ) -> None:
-    """Try out every promise of the `CheckpointStore` protocol.
+    """Try out every promise of the `CheckpointStore` protocol::
 
         async def test_my_store() -> None:
             await check_store(lambda: open_my_store(fresh_folder()))

@@ -23,7 +23,7 @@ class FaultyStore(StoreQueries):
     """A store over another one, that is severed at a commit of your choice.
 
     Once severed, all of its methods raise `StoreError`, as a process that is killed there would do nothing more. The
-    runs that it drove are given back in the store beneath, as those of a dead process are: go on with that one.
+    runs that it drove are given back in the store beneath, as those of a dead process are: go on with that one::
 
         faulty = FaultyStore(store, fail_after=3)     # stored, but its caller never hears of it
 

@@ -53,7 +53,7 @@ async def try_step(
     state: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> StepTrial:
-    """Run one step of a workflow once, alone, and commit it as a run with a store would, in memory.
+    """Run one step of a workflow once, alone, and commit it as a run with a store would, in memory::
 
         trial = await try_step(shop, charge, Order(7), state={"balance": 10})
         assert trial.outputs == (Charged(7),)

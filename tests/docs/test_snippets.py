@@ -37,10 +37,10 @@ def find_snippets(path: Path) -> list[Snippet]:
     ]
 
 
-DOCUMENTS = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if find_snippets(path)]
+DOCUMENTS = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if find_snippets(path)]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_snippets_run(document, tmp_path):
     for snippet in find_snippets(document):
         program = tmp_path / (snippet.name or f"line_{snippet.line}.py")

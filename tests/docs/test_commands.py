@@ -1,0 +1,94 @@
+"""The commands, extras and files that the documents name exist."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from blazen_trio._cli.app import app
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+# A line of a block, or a piece of code in a sentence.
+COMMAND = re.compile(r"(?:^\s*(?:\$ )?|`|=)(?:\S*/)?(?:blazen-trio|python -m blazen_trio) ([^`\n]+)", re.MULTILINE)
+EXTRAS = re.compile(r"blazen-trio\[([\w,-]+)\]")
+FILE = re.compile(r"\b(?:examples|benchmarks|docs|tests|blazen_trio|migrations)/[\w./-]+\.(?:py|md)\b")
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The arguments of every `blazen-trio` in it, without what the shell does with them."""
+    found = []
+    for line in COMMAND.findall(text.replace("\\\n", " ")):
+        words = shlex.shlex(line, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        found.append(list(itertools.takewhile(lambda word: word[0] not in "|&;<>()", words)))
+    return found
+
+
+ALL_COMMANDS = [
+    pytest.param(words, id=f"{document.name}: {shlex.join(words)}")
+    for document in DOCUMENTS
+    for words in commands_in(document.read_text("utf-8"))
+]
+
+
+def takes(command: click.Command, option: str) -> bool:
+    """Whether an option takes a value.
+
+    Raises:
+        AssertionError: The command has no such option.
+    """
+    context = click.Context(command)
+    for one in command.get_params(context):
+        if option in (*one.opts, *one.secondary_opts):
+            return isinstance(one, click.Option) and not (one.is_flag or one.count)
+    raise AssertionError(f"{command.name} has no option {option}")
+
+
+@pytest.mark.parametrize("words", ALL_COMMANDS)
+def test_every_command_and_its_options_exist(words):
+    command: click.Command = app
+    path: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word.startswith("-") and word != "-":
+            option, _, value = word.partition("=")
+            if takes(command, option) and not value:
+                next(left)
+        elif isinstance(command, click.Group):
+            assert word in command.commands, f"blazen-trio {' '.join(path)} has no command {word}"
+            command = command.commands[word]
+            path.append(word)
+    done = CliRunner().invoke(app, [*path, "--help"])
+    assert done.exit_code == 0, done.output
+
+
+def test_commands_are_found():
+    assert commands_in("`blazen-trio a --b` and\n\n    $ x/bin/blazen-trio c \\\n  d | less  # e\n") == [
+        ["a", "--b"],
+        ["c", "d"],
+    ]
+    assert len(ALL_COMMANDS) > 3
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_names_exists(document):
+    text = document.read_text("utf-8")
+    extras = {extra for several in EXTRAS.findall(text) for extra in several.split(",")}
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert extras <= set(known)
+    assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
