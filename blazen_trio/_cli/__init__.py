@@ -1,4 +1,4 @@
-"""The console script `blazen-trio`: workers, and the database's schema."""
+"""The console script `blazen-trio`: runs, workers, and the database's schema."""
 
 from __future__ import annotations
 

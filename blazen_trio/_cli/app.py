@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import blazen_trio
+from blazen_trio._cli.completion import completion
 from blazen_trio._cli.database import database
 from blazen_trio._cli.exits import EXIT_CODES
+from blazen_trio._cli.runs import runs
 from blazen_trio._cli.secrets import hide_passwords
 from blazen_trio._cli.worker import worker
 
@@ -42,8 +44,8 @@ class _App(click.Group):
 @click.group(cls=_App, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(blazen_trio.__version__, package_name="blazen-trio")
 def app() -> None:
-    """Durable workflows for Trio: workers that drive their runs, and the database that keeps them."""
+    """Durable workflows for Trio: their runs, the workers that drive them, and the database that keeps them."""
 
 
-app.add_command(worker)
-app.add_command(database)
+for command in (worker, runs, database, completion):
+    app.add_command(command)

@@ -39,8 +39,8 @@ class Command(click.Command):
         """Run the command. Every error ends it with one message and an exit code."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # who reads what a pipe is given has read enough: click ends it quietly
         except KeyboardInterrupt:
             raise click.exceptions.Exit(after_signal(signal.SIGINT)) from None
         except Exception as error:

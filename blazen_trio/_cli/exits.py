@@ -8,7 +8,21 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
-from blazen_trio import SchemaError, StoreError
+from blazen_trio import (
+    IncompatibleRunError,
+    InputResponseError,
+    NoHandlerError,
+    RunExistsError,
+    RunFinishedError,
+    RunLockedError,
+    RunNotFoundError,
+    RunStatus,
+    SchemaError,
+    SerializationError,
+    StaleRunError,
+    StoreError,
+    WorkflowError,
+)
 from blazen_trio._cli.output import make_handler, say
 
 if TYPE_CHECKING:
@@ -16,12 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG",
+    "DATAERR",
     "EXIT_CODES",
+    "NOINPUT",
+    "REFUSED",
+    "RUN_EXIT_CODES",
     "SOFTWARE",
+    "STATUS_CODES",
     "TEMPFAIL",
     "USAGE",
     "ConfigError",
+    "DataError",
     "DatabaseFailedError",
+    "NotThereError",
+    "RefusedError",
     "Trouble",
     "UnexpectedError",
     "after_signal",
@@ -29,6 +51,9 @@ __all__ = [
 ]
 
 USAGE: Final = 2
+DATAERR: Final = 65
+NOINPUT: Final = 66
+REFUSED: Final = 69
 SOFTWARE: Final = 70
 TEMPFAIL: Final = 75
 CONFIG: Final = 78
@@ -41,6 +66,32 @@ Exit codes:
   {TEMPFAIL}     the database failed or can't be reached: start it again
   {CONFIG}     a workflow, the URL or the schema is wrong: starting it again won't help
   128+N  ended by a second signal of number N (130 SIGINT, 143 SIGTERM)
+"""
+
+STATUS_CODES: Final = {
+    RunStatus.COMPLETED: 0,
+    RunStatus.FAILED: 1,
+    RunStatus.TIMED_OUT: 3,
+    RunStatus.CANCELLED: 4,
+    RunStatus.WAITING: 5,
+    RunStatus.PAUSED: 6,
+}
+"""How `runs watch` and `runs resume` tell where the run stands."""
+
+RUN_EXIT_CODES = f"""\b
+Exit codes:
+  0      done; watch, resume: the run has completed
+  1      watch, resume: the run has failed; delete, purge: you said no
+  {USAGE}      the command line is wrong
+  3, 4   watch, resume: the run has timed out, was cancelled
+  5, 6   resume: the run waits, is paused
+  {DATAERR}     a value, an event or a snapshot can't be read or stored
+  {NOINPUT}     there is no such run, or no such file
+  {REFUSED}     the run refuses it: it exists, is driven, has ended, asks no such question, or fits no such workflow
+  {SOFTWARE}     an error that nobody expected, with its traceback: a bug
+  {TEMPFAIL}     the database failed or can't be reached: try it again
+  {CONFIG}     a workflow, the URL or the schema is wrong
+  130    interrupted
 """
 
 
@@ -79,6 +130,24 @@ class DatabaseFailedError(Trouble):
     exit_code = TEMPFAIL
 
 
+class DataError(Trouble):
+    """What was given can't be read, or can't be stored."""
+
+    exit_code = DATAERR
+
+
+class NotThereError(Trouble):
+    """There is no such run, or no such file."""
+
+    exit_code = NOINPUT
+
+
+class RefusedError(Trouble):
+    """What was asked of the run can't be done to it as it stands."""
+
+    exit_code = REFUSED
+
+
 class UnexpectedError(Trouble):
     """A bug."""
 
@@ -101,8 +170,39 @@ def trouble(error: BaseException) -> Trouble:
         # A driver that is not installed is not there the next time either.
         kind = ConfigError if isinstance(error.__cause__, ImportError) else DatabaseFailedError
         return kind(str(error))
+    if isinstance(error, WorkflowError) and (expected := _kind_of(error)) is not None:
+        return expected(_told(error))
     details = "".join(traceback.format_exception(error))
     return UnexpectedError(f"unexpected {type(error).__name__}: {error} (this is a bug; please report it)", details)
+
+
+_REFUSALS = (
+    IncompatibleRunError,
+    InputResponseError,
+    NoHandlerError,
+    RunExistsError,
+    RunFinishedError,
+    RunLockedError,
+    StaleRunError,
+)
+
+
+def _kind_of(error: WorkflowError) -> type[Trouble] | None:
+    """How an error that may be expected of an action on a run ends a command."""
+    if isinstance(error, RunNotFoundError):
+        return NotThereError
+    if isinstance(error, SerializationError):
+        return DataError
+    return RefusedError if isinstance(error, _REFUSALS) else None
+
+
+def _told(error: WorkflowError) -> str:
+    """The message, in words of the command line where the error's own are of the library."""
+    if isinstance(error, RunNotFoundError):
+        return f"there is no run {error.run_id!r}; `blazen-trio runs list` tells which there are"
+    if isinstance(error, RunExistsError):
+        return f"there is a run {error.run_id!r} already; name another with --run-id"
+    return str(error)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

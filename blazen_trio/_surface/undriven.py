@@ -8,6 +8,7 @@ import trio
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
+from blazen_trio._codec.snapshot import iter_state, large_values
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.mail import CANCEL, PAUSE, answered_in, pack_reason
 from blazen_trio._dispatch.recorder import Recorder
@@ -17,18 +18,20 @@ from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.clock import wall_clock
-from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+from blazen_trio._surface.arguments import check_id
 from blazen_trio.errors import InputResponseError, RunLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blazen_trio._codec.codec import Codec
+    from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.model import Question, RunState
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
-__all__ = ["ask_or_change", "codec_of", "open_questions", "queue", "the_answer"]
+__all__ = ["ask_or_change", "codec_of", "keep_snapshot", "open_questions", "queue", "the_answer"]
 
 
 def codec_of(workflow: Workflow | None) -> Codec:
@@ -57,6 +60,49 @@ async def queue(  # noqa: ASYNC910  # the store suspends
     data, blobs = encode_entry(entry)
     first = Commit(run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True)
     await store.create(NewRun(name, version, at), first, connection=connection)
+
+
+async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None) -> str:  # noqa: ASYNC910  # the store suspends
+    """Store the run of a snapshot, which nobody drives then: it needs no workflow. Whoever may take a run of its status does.
+
+    Args:
+        store: Where to.
+        snapshot: The run.
+        run_id: Its id there; by default that of the snapshot. Another one makes it another run: the idempotency keys of its
+            deliveries are others too.
+
+    Returns:
+        Its id.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+        ValueError: The snapshot's id, or the name or version of its workflow, is none that can be stored.
+    """
+    state = snapshot.to_state(PLAIN)
+    if run_id is not None:
+        state.run_id = run_id
+    check_id("run_id", state.run_id)
+    check_id("workflow", state.workflow)
+    if state.workflow_version:  # a run that was queued by name has none
+        check_id("workflow_version", state.workflow_version)
+    large = large_values(state)
+    first = Commit(
+        state.run_id,
+        snapshot=SnapshotRow(state.seq, b"".join(iter_state(state, inline=False)), frozenset(large)),
+        blobs=large,
+        history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
+        status=state.status,
+        error=None if state.error is None else state.error.message,
+        at=state.updated,
+        release=state.status is RunStatus.COMPLETED,
+    )
+    await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
+    if not first.release:
+        with trio.CancelScope(shield=True):
+            await store.release(
+                state.run_id
+            )  # and not by the commit: what it waits for is looked at, once, as soon as it can be
+    return state.run_id
 
 
 async def ask_or_change(  # noqa: ASYNC910  # the store suspends

@@ -1,0 +1,75 @@
+"""`runs pause`, `runs cancel`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from blazen_trio import RunStatus, open_runtime
+from blazen_trio._cli.arguments import Id
+from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES
+from blazen_trio._cli.runs.display import clean, print_json
+from blazen_trio._cli.runs.opened import with_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["COMMANDS"]
+
+_json = json_option("Print one JSON object.", group="Output")
+
+
+@click.command("pause", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@db_option
+@_json
+def pause(run_id: str, db: str, as_json: bool) -> None:
+    """Pause a run, and wait until it is paused: whoever drives it lets its steps in flight finish.
+
+    It stays so, and no worker takes it, until `runs resume` goes on with it. Interrupted, this waits no more; the run has
+    been asked to pause already.
+    """
+
+    async def ask(store: SqlStore) -> None:
+        async with open_runtime(store) as runtime:
+            await runtime.pause(run_id)
+
+    with_store(db, ask)
+    if as_json:
+        print_json({"run_id": run_id, "status": "paused"})
+    else:
+        click.echo(clean(f"run {run_id} is paused"))
+
+
+@click.command("cancel", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@db_option
+@option("--reason", group="Run", show_default=False, help="A text for people, kept with the run.")
+@_json
+def cancel(run_id: str, db: str, reason: str | None, as_json: bool) -> None:
+    """Cancel a run. One that somebody drives is asked to end, and does so soon; nothing happens to one that has ended.
+
+    What is undone in it stays so, and `runs resume` goes on with it.
+    """
+
+    async def ask(store: SqlStore) -> RunStatus:
+        async with open_runtime(store) as runtime:
+            await runtime.cancel(run_id, reason)
+        return (await store.get_run(run_id)).status
+
+    status = with_store(db, ask)
+    if as_json:
+        print_json({"run_id": run_id, "status": status.value, "asked": not status.ended})
+    elif status is RunStatus.CANCELLED:
+        click.echo(clean(f"run {run_id} is cancelled"))
+    elif status.ended:
+        click.echo(clean(f"run {run_id} has ended already ({status.value})"))
+    else:
+        click.echo(clean(f"run {run_id} ({status.value}): who drives it has been asked to cancel it"))
+
+
+COMMANDS: Sequence[click.Command] = (pause, cancel)

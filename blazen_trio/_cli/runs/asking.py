@@ -1,0 +1,190 @@
+"""`runs submit`, `runs send`, `runs respond`: what is handed to runs, whoever drives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blazen_trio import Delayed, InputResponseError, Workflow, open_runtime
+from blazen_trio._cli.arguments import Id, Json, value_of
+from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES, ConfigError
+from blazen_trio._cli.runs import forms
+from blazen_trio._cli.runs.display import clean, print_json
+from blazen_trio._cli.runs.events import make_answer, make_event
+from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.targets import Target, load_workflows, parse_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["COMMANDS", "load_workflow", "parse_target", "text_option"]
+
+_json = json_option("Print one JSON object.", group="Output")
+
+
+def parse_target(context: click.Context, param: click.Parameter, text: str | None) -> Target | None:
+    """One target: a callback for click."""
+    return None if text is None else parse_targets(context, param, [text])[0]
+
+
+def load_workflow(target: Target) -> Workflow:
+    """Import the one workflow that a target names.
+
+    Raises:
+        ConfigError: It names none, or several.
+    """
+    found = load_workflows([target])
+    if len(found) > 1:
+        names = ", ".join(repr(workflow.name) for workflow in found)
+        raise ConfigError(f"{target} has several workflows ({names}): name the one of the run")
+    return found[0]
+
+
+_workflow_option = option(
+    "--workflow", "target", group="Value", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target, show_default=False,
+    help="The run's workflow, to check the event against. Without it, whoever drives the run finds out."
+)  # fmt: skip
+
+
+def text_option(help_text: str) -> Callable[[Any], Any]:
+    """`--text`."""
+    return option("--text", "as_text", group="Value", is_flag=True, show_default=False, help=help_text)
+
+
+@click.command("submit", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("workflow", metavar="WORKFLOW", type=Id())
+@click.argument("value", metavar="[JSON]", type=Json(), default=None, required=False)
+@db_option
+@option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
+        help="The run's id; by default a new UUID. A second run of the same id is refused.")  # fmt: skip
+@option("--metadata", group="Run", type=Json(dict), metavar="JSON", show_default=False,
+        help="An object that is kept with the run.")  # fmt: skip
+@option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
+        help="The JSON is an object of the fields of an event of this type, instead of the input of a plain start.")  # fmt: skip
+@_json
+def submit(
+    workflow: str, value: Any, db: str, run_id: str | None, metadata: Any, event_type: str | None, as_json: bool
+) -> None:
+    """Queue a run of the workflow of this name, for whichever worker serves it; JSON is its input.
+
+    Whoever takes the run finds out whether its workflow starts with this input. Prints the run's id.
+    """
+    if event_type is not None and not isinstance(value, dict):
+        raise click.UsageError("--event-type needs the event's fields, a JSON object")
+    begin = value_of(value) if event_type is None else make_event(None, event_type, value)
+    given = None if metadata is None else value_of(metadata)
+
+    async def queue(store: SqlStore) -> str:
+        async with open_runtime(store) as runtime:
+            return await runtime.submit(workflow, begin, run_id=run_id, metadata=given)
+
+    submitted = with_store(db, queue, create=True)
+    print_json({"run_id": submitted}) if as_json else click.echo(clean(submitted))
+
+
+@click.command("send", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@click.argument("event_type", metavar="EVENT_TYPE", type=Id())
+@click.argument("fields", metavar="[JSON]", type=Json(dict), default="{}")
+@db_option
+@option("--key", group="Event", type=Id(), show_default=False,
+        help="Names the event: another one of the same key is not taken, for as long as the run is kept.")  # fmt: skip
+@option(
+    "--delay", group="Event", type=Seconds(min=0), show_default=False, help="It is delivered after so many seconds."
+)
+@_workflow_option
+@_json
+def send(
+    run_id: str,
+    event_type: str,
+    fields: dict[str, Any],
+    db: str,
+    key: str | None,
+    delay: float | None,
+    target: Target | None,
+    as_json: bool,
+) -> None:
+    """Send an event into a run, whoever drives it, and whether or not anybody does; JSON is an object of its fields.
+
+    Without --workflow, an event that no step accepts is noted in the run's history as rejected. Exits with 0 also where the key
+    was used before: the event was sent then.
+    """
+    workflow = None if target is None else load_workflow(target)
+    event: Any = make_event(workflow, event_type, fields)
+    sent = event if delay is None else Delayed(event, delay)
+
+    async def post(store: SqlStore) -> bool:
+        async with open_runtime(store, [] if workflow is None else [workflow]) as runtime:
+            return await runtime.send(run_id, sent, key=key)
+
+    taken = with_store(db, post)
+    if as_json:
+        print_json({"run_id": run_id, "event_type": event_type, "key": key, "sent": taken})
+    else:
+        click.echo(clean(f"sent {event_type} to run {run_id}" if taken else f"not sent: the key {key} was used before"))
+
+
+@click.command("respond", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@click.argument("value", metavar="VALUE")
+@db_option
+@option("--request-id", group="Value", type=Id(), metavar="ID", show_default=False,
+        help="The question, where more than one is open; `runs show` tells.")  # fmt: skip
+@text_option("VALUE is text as it stands, not JSON.")
+@option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
+        help="The answer's type, where the workflow takes another one than InputResponseEvent.")  # fmt: skip
+@_workflow_option
+@_json
+@click.pass_context
+def respond(
+    context: click.Context,
+    run_id: str,
+    value: str,
+    db: str,
+    request_id: str | None,
+    as_text: bool,
+    event_type: str | None,
+    target: Target | None,
+    as_json: bool,
+) -> None:
+    """Answer an open question of a run, whoever drives it, and whether or not anybody does; VALUE is JSON.
+
+    With --workflow the answer is of the type that the workflow takes, and is checked against it.
+    """
+    document = value if as_text else Json().convert(value, None, context)
+    workflow = None if target is None else load_workflow(target)
+
+    async def answer(store: SqlStore) -> str:
+        question = await _the_question(store, run_id) if request_id is None else request_id
+        response = make_answer(workflow, event_type, question, document)
+        async with open_runtime(store, [] if workflow is None else [workflow]) as runtime:
+            await runtime.respond(run_id, response)
+        return question
+
+    answered = with_store(db, answer)
+    if as_json:
+        print_json({"run_id": run_id, "request_id": answered})
+    else:
+        click.echo(clean(f"answered question {answered} of run {run_id}"))
+
+
+async def _the_question(store: SqlStore, run_id: str) -> str:
+    """The one question that is open."""
+    run = forms.outcome_form(await store.load(run_id))
+    ids = [question["request_id"] for question in run["questions"]]
+    if len(ids) == 1:
+        return str(ids[0])
+    raise InputResponseError(
+        f"run {run_id!r} ({run['status']}) has the open questions {', '.join(ids)}: say which one with --request-id"
+        if ids
+        else f"run {run_id!r} ({run['status']}) has no open question",
+        run_id=run_id,
+        request_id="",
+    )
+
+
+COMMANDS: Sequence[click.Command] = (submit, send, respond)

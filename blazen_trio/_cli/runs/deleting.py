@@ -1,0 +1,76 @@
+"""`runs delete`, `runs purge`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from blazen_trio import RunStatus
+from blazen_trio._cli.arguments import Age, Id
+from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES
+from blazen_trio._cli.runs.display import clean, print_json
+from blazen_trio._cli.runs.opened import with_store
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS"]
+
+_STATUSES: Final = tuple(status.value for status in RunStatus)
+_ENDED: Final = tuple(status.value for status in RunStatus if status.ended)
+
+_json = json_option("Print one JSON object.", group="Output")
+_yes = option("--yes", "-y", group="Deleting", is_flag=True, show_default=False, help="Don't ask first.")
+
+
+def _confirm(what: str, *, yes: bool) -> None:
+    """Ask whoever is at the terminal.
+
+    Raises:
+        Abort: They said no.
+        UsageError: Nobody is there to be asked.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(f"nobody is there to be asked: {what} needs --yes")
+    click.confirm(f"{what}?", abort=True, err=True)
+
+
+@click.command("delete", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@db_option
+@_yes
+@_json
+def delete(run_id: str, db: str, yes: bool, as_json: bool) -> None:
+    """Delete a run, and all that is stored of it. One that somebody drives is not deleted: cancel it first."""
+    info = with_store(db, lambda store: store.get_run(run_id))
+    _confirm(clean(f"delete run {run_id} of {info.workflow} ({info.status.value})"), yes=yes)
+    with_store(db, lambda store: store.delete_run(run_id))
+    if as_json:
+        print_json({"run_id": run_id, "deleted": True})
+    else:
+        click.echo(clean(f"deleted run {run_id}"))
+
+
+@click.command("purge", cls=Command, epilog=RUN_EXIT_CODES)
+@db_option
+@option("--older-than", "age", group="Deleting", required=True, type=Age(), metavar="AGE",
+        help="Only runs whose status was last written longer ago: 90s, 15m, 12h, 30d, 4w.")  # fmt: skip
+@option("--status", "statuses", group="Deleting", multiple=True, type=click.Choice(_STATUSES), show_default=False,
+        help=f"Only runs of this status; may be given several times. By default all that have ended: {', '.join(_ENDED)}.")  # fmt: skip
+@_yes
+@_json
+def purge(db: str, age: dt.timedelta, statuses: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Delete old runs. Runs that somebody drives are never deleted."""
+    names = ", ".join(statuses or _ENDED)
+    _confirm(f"delete the runs ({names}) that are older than {age}", yes=yes)
+    count = with_store(db, lambda store: store.purge(older_than=age, status=statuses or None))
+    print_json({"deleted": count}) if as_json else click.echo(f"deleted {count} runs")
+
+
+COMMANDS: Sequence[click.Command] = (delete, purge)

@@ -1,0 +1,152 @@
+"""How runs are shown: tables for people, plain where they go to a file or a pipe; or JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import RenderableType
+
+__all__ = [
+    "ago",
+    "cell",
+    "clean",
+    "fields",
+    "instant",
+    "make_console",
+    "print_json",
+    "record_row",
+    "short_json",
+    "show",
+    "status_text",
+    "table",
+]
+
+_STYLES: Final = {
+    "queued": "cyan",
+    "running": "blue",
+    "paused": "magenta",
+    "waiting": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "timed_out": "red",
+    "cancelled": "bright_black",
+}
+_UNBOUNDED: Final = 1_000_000
+"""Columns of what is no terminal: nothing is cut there."""
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def print_json(document: Any) -> None:
+    """One JSON document, on one line."""
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def make_console() -> Console:
+    """The terminal; or a file or pipe, as wide as it has to be, without colours."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=_UNBOUNDED, no_color=True)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print on stdout."""
+    console = make_console()
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as captured:
+        console.print(*parts, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def table(*headings: str, rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table without lines. Its last column is cut where the terminal is too narrow, the others wrap."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        last = heading == headings[-1]
+        made.add_column(heading, overflow="ellipsis" if last else "fold", no_wrap=last)
+    for row in rows:
+        made.add_row(*(cell(one) for one in row))
+    return made
+
+
+def fields(pairs: Mapping[str, str | Text]) -> Table:
+    """Names and values beside each other."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs.items():
+        made.add_row(cell(name), cell(value))
+    return made
+
+
+def cell(value: str | Text) -> Text:
+    """Text as it is meant: nothing in it is markup."""
+    return value if isinstance(value, Text) else Text(clean(value))
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """Text that does nothing to a terminal, whoever wrote it: on one line, or with its line ends.
+
+    Args:
+        text: From a database, or an error.
+        lines: Whether to keep its line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or (lines and one == "\n") else " " if one.isspace() else _escaped(one) for one in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def status_text(status: str) -> Text:
+    """A run's status, coloured."""
+    return Text(status, style=_STYLES.get(status, ""))
+
+
+def instant(moment: str | None) -> str:
+    """An instant of the JSON forms for people: UTC, to the second."""
+    return "" if moment is None else moment[:19].replace("T", " ") + "Z"
+
+
+def ago(moment: str) -> str:
+    """How long ago an instant of the JSON forms is."""
+    seconds = int((dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment)).total_seconds())
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{seconds // length}{unit} ago"
+    return "now"
+
+
+def short_json(value: Any, width: int | None) -> str:
+    """A value as JSON on one line, cut to so many characters; `None`: whole."""
+    text = clean(json.dumps(value, ensure_ascii=False))
+    return text if width is None or len(text) <= width else text[: width - 3] + "..."
+
+
+def record_row(record: Mapping[str, Any]) -> list[str]:
+    """A record of a history, for a table: when, what, which step, which event, how long, what went wrong."""
+    duration = record["duration"]
+    return [
+        instant(record["timestamp"]),
+        record["kind"],
+        record["step"] or "",
+        record["event_type"] or "",
+        "" if duration is None else f"{duration:.3f} s",
+        record["error"] or "",
+    ]

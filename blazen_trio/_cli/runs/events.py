@@ -1,0 +1,81 @@
+"""Events made of JSON: of the run's workflow's own classes where that is at hand, otherwise of their names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from blazen_trio import DynamicEvent, InputResponseEvent
+from blazen_trio._cli.arguments import value_of
+from blazen_trio._cli.exits import ConfigError
+
+if TYPE_CHECKING:
+    from blazen_trio import Event, Workflow
+
+__all__ = ["make_answer", "make_event"]
+
+
+def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any]) -> Event:
+    """An event of this type. Without the workflow, whoever drives the run looks at whether it is one.
+
+    Args:
+        workflow: The run's workflow, or `None`.
+        event_type: The name of its type.
+        fields: Its fields, as they are stored.
+
+    Raises:
+        ConfigError: The workflow has no event of this type.
+        SerializationError: The fields are not those of its class.
+    """
+    if workflow is None:
+        return DynamicEvent(event_type, fields)
+    known = workflow.event_types.get(event_type)
+    if known is None:
+        names = ", ".join(sorted(workflow.event_types))
+        raise ConfigError(f"workflow {workflow.name!r} has no event of type {event_type!r}; it has {names}")
+    return workflow.codec.decode_event([event_type, fields, known.schema_version])
+
+
+def make_answer(
+    workflow: Workflow | None, event_type: str | None, request_id: str, document: Any
+) -> InputResponseEvent:
+    """The answer to a question.
+
+    Args:
+        workflow: The run's workflow, or `None`.
+        event_type: The name of its type, a subclass of `InputResponseEvent`; `None`: the only one that the workflow takes.
+        request_id: The question's.
+        document: What is answered, as it is stored.
+
+    Raises:
+        ConfigError: The workflow takes no answer of this type, or several types, so that one has to be named.
+        SerializationError: The answer does not fit its class.
+    """
+    if workflow is None:
+        kind: Any = InputResponseEvent
+        if event_type not in (None, kind.event_type):
+            # Whoever drives the run has the real class, and finds it by this name.
+            kind = attrs.make_class(str(event_type), [], bases=(kind,), frozen=True)
+        made: InputResponseEvent = kind(request_id, value_of(document))
+        return made
+    name = _answer_type(workflow, event_type)
+    answer = make_event(workflow, name, {"request_id": request_id, "response": document})
+    assert isinstance(answer, InputResponseEvent)
+    return answer
+
+
+def _answer_type(workflow: Workflow, wanted: str | None) -> str:
+    taken = [
+        name
+        for name, known in workflow.event_types.items()
+        if issubclass(known, InputResponseEvent) and workflow.routes(known).steps
+    ]
+    if wanted in taken:
+        return str(wanted)
+    if wanted is None and InputResponseEvent.event_type in taken:
+        return InputResponseEvent.event_type
+    if wanted is None and len(taken) == 1:
+        return taken[0]
+    found = f"workflow {workflow.name!r} takes answers of the types {', '.join(sorted(taken)) or 'none'}"
+    raise ConfigError(found + (f", not {wanted!r}" if wanted else ": say which with --event-type"))

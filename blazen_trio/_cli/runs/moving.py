@@ -1,0 +1,124 @@
+"""`runs export`, `runs import`: a run as a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import click
+
+from blazen_trio import Snapshot
+from blazen_trio._cli.arguments import Id
+from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES, DataError, NotThereError
+from blazen_trio._cli.runs import forms
+from blazen_trio._cli.runs.display import clean, print_json
+from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._codec.codec import PLAIN
+from blazen_trio._stores.base import fold
+from blazen_trio._surface.undriven import keep_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio import RunInfo
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["COMMANDS"]
+
+_STDOUT: Final = "-"
+_MSGPACK: Final = (".msgpack", ".mpk")
+
+
+@click.command("export", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@db_option
+@option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
+        type=click.Path(dir_okay=False, allow_dash=True), help="Where to; by default to stdout.")  # fmt: skip
+@option("--format", "form", group="Output", type=click.Choice(["json", "msgpack"]), show_default=False,
+        help="By default msgpack for a file named *.msgpack, else JSON.")  # fmt: skip
+@json_option("Print one JSON object about the file; with --output.", group="Output")
+def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -> None:
+    """Write a run to a file: a snapshot, which `runs import` and Snapshot.from_json read.
+
+    It has all that going on needs, and the history, but not what is in the run's inbox and nobody has taken yet. The run itself
+    stays where it is: cancel or delete it before its copy goes on elsewhere.
+    """
+    stored = with_store(db, lambda store: store.load(run_id))
+    snapshot = Snapshot.from_state(fold(stored, PLAIN))
+    form = form or ("msgpack" if output.endswith(_MSGPACK) else "json")
+    data = snapshot.to_msgpack() if form == "msgpack" else snapshot.to_json().encode() + b"\n"
+    if stored.inbox:
+        click.echo(f"left out: {len(stored.inbox)} in the inbox, which nobody has taken yet", err=True)
+    if output == _STDOUT:
+        click.echo(data, nl=False)
+        return
+    _write(Path(output), data)
+    if as_json:
+        print_json({"run_id": run_id, "file": output, "format": form, "bytes": len(data)})
+    else:
+        click.echo(clean(f"wrote run {run_id} to {output}"))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a whole file there, or leave what is there.
+
+    Raises:
+        NotThereError: It can't be written.
+    """
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise NotThereError(f"{path} can't be written: {error.strerror}") from error
+
+
+@click.command("import", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("file", type=click.File("rb"))
+@db_option
+@option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
+        help="The run's id here; by default the snapshot's. Another id means other idempotency keys.")  # fmt: skip
+@json_option("Print one JSON object.", group="Output")
+def import_run(file: IO[bytes], db: str, run_id: str | None, as_json: bool) -> None:
+    """Store the run of a snapshot, JSON or msgpack, from a FILE, or from stdin where that is -.
+
+    It needs no workflow. The run stands where the snapshot has it, and nobody drives it: workers of its workflow take one that is
+    queued or running at once, one that waits when its time comes; others are for `runs resume`. A run of this id that is there
+    already is left as it is.
+    """
+    snapshot = _read(file)
+
+    async def keep(store: SqlStore) -> RunInfo:
+        return await store.get_run(await keep_snapshot(store, snapshot, run_id))
+
+    try:
+        info = with_store(db, keep, create=True)
+    except ValueError as error:
+        raise DataError(f"{file.name}: {error}") from error
+    if as_json:
+        print_json(forms.run_form(info))
+    else:
+        click.echo(clean(f"stored run {info.run_id} of {info.workflow}: {info.status.value}"))
+
+
+def _read(file: IO[bytes]) -> Snapshot:
+    """The snapshot in a file.
+
+    Raises:
+        NotThereError: It can't be read.
+        SerializationError: It is rubbish.
+    """
+    try:
+        data = file.read()
+    except OSError as error:
+        raise NotThereError(f"{file.name} can't be read: {error.strerror}") from error
+    # No snapshot in msgpack begins as a JSON document does: with a bracket, or white space before it.
+    if data.lstrip()[:1] == b"{":
+        return Snapshot.from_json(data)
+    return Snapshot.from_msgpack(data)
+
+
+COMMANDS: Sequence[click.Command] = (export, import_run)

@@ -1,0 +1,62 @@
+"""A store that is open for as long as a command needs it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from blazen_trio import open_store
+from blazen_trio._cli.exits import ConfigError
+from blazen_trio._surface.outcome import bare
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["with_store"]
+
+T = TypeVar("T")
+
+
+def with_store(url: str, use: Callable[[SqlStore], Awaitable[T]], *, create: bool = False) -> T:
+    """Run an async function of the open store.
+
+    Args:
+        url: The database.
+        use: What is to be done with it.
+        create: Whether an SQLite file may be created. Otherwise a name that was mistyped creates none, and nobody upgrades a
+            database by looking at it.
+
+    Raises:
+        ConfigError: The URL names no database that can be used, or its schema is not the one needed.
+        StoreError: The database failed.
+    """
+
+    async def main() -> T:
+        async with AsyncExitStack() as stack:
+            try:
+                store = await stack.enter_async_context(open_store(url))
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            return await use(store)
+
+    _check_schema(url, create=create)
+    try:
+        return trio.run(main)
+    except BaseExceptionGroup as group:
+        raise bare(group) from None
+
+
+def _check_schema(url: str, *, create: bool) -> None:
+    from blazen_trio._stores.sql.migrate import read_schema  # a database library, which --help does not need
+
+    try:
+        schema = read_schema(url)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    problem = schema.problem
+    if problem is not None and not (create and schema.standing == "missing"):
+        raise ConfigError(problem)

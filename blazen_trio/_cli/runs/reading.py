@@ -1,0 +1,228 @@
+"""`runs list`, `runs show`, `runs history`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.text import Text
+
+from blazen_trio import RunStatus
+from blazen_trio._cli.arguments import Id
+from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES
+from blazen_trio._cli.runs import forms
+from blazen_trio._cli.runs.display import (
+    ago,
+    cell,
+    clean,
+    fields,
+    instant,
+    print_json,
+    record_row,
+    short_json,
+    show,
+    status_text,
+    table,
+)
+from blazen_trio._cli.runs.opened import with_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import RenderableType
+
+    from blazen_trio import RunInfo
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["COMMANDS", "answering", "outcome_parts"]
+
+_STATUSES: Final = tuple(status.value for status in RunStatus)
+_SCANNED: Final = 500
+"""Runs per look, where several statuses are asked for."""
+_WIDTH: Final = 100
+"""Characters of a value."""
+_ROWS: Final = 20
+"""Rows of a list."""
+
+_json = json_option("Print one JSON object.", group="Output")
+
+
+@click.command("list", cls=Command, epilog=RUN_EXIT_CODES)
+@db_option
+@option("--status", "statuses", group="Filter", multiple=True, type=click.Choice(_STATUSES), show_default=False,
+        help="Only runs of this status; may be given several times.")  # fmt: skip
+@option("--workflow", group="Filter", help="Only runs of the workflow of this name.", show_default=False)
+@option("--limit", group="Page", type=click.IntRange(1, 10_000), default=50, help="At most so many runs.")
+@option("--after", group="Page", type=Id(), metavar="ID", show_default=False,
+        help="Only runs that come after this one: the last id of the page before.")  # fmt: skip
+@_json
+def list_runs(
+    db: str, statuses: tuple[str, ...], workflow: str | None, limit: int, after: str | None, as_json: bool
+) -> None:
+    """List the runs, oldest first, a page at a time.
+
+    Where there are more, the id to give to --after for the next page is told on stderr; in JSON it is "next".
+    """
+    # One more than is shown tells whether there is another page.
+    found = with_store(db, lambda store: _page(store, set(statuses), workflow, limit + 1, after))
+    runs = [forms.run_form(info) for info in found[:limit]]
+    following = runs[-1]["run_id"] if len(found) > limit else None
+    if as_json:
+        print_json({"runs": runs, "next": following})
+        return
+    rows = (
+        [
+            run["run_id"],
+            run["workflow"],
+            run["version"],
+            status_text(run["status"]),
+            f"{instant(run['created'])} ({ago(run['created'])})",
+            ago(run["updated"]),
+            run["error"] or "",
+        ]
+        for run in runs
+    )
+    show(table("ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR", rows=rows))
+    if following is not None:
+        click.echo(f"there are more: --after {clean(following)}", err=True)
+
+
+async def _page(
+    store: SqlStore, statuses: set[str], workflow: str | None, limit: int, after: str | None
+) -> list[RunInfo]:
+    """The next runs. A store looks for one status, or any: of several they are picked here, since no two answers can be merged
+    (runs that were created at one moment have an order that only the store knows).
+    """
+    if len(statuses) < 2:
+        return await store.list_runs(status=next(iter(statuses), None), workflow=workflow, limit=limit, after=after)
+    found: list[RunInfo] = []
+    while len(found) < limit:
+        page = await store.list_runs(workflow=workflow, limit=_SCANNED, after=after)
+        found += [info for info in page if info.status.value in statuses]
+        if len(page) < _SCANNED:
+            break
+        after = page[-1].run_id
+    return found[:limit]  # noqa: ASYNC910  # the limit is above 0, so the store was asked
+
+
+@click.command("show", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@db_option
+@option("--full", group="Output", is_flag=True, show_default=False, help="Cut no value and no list. JSON never does.")
+@_json
+def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
+    """Show where a run stands: its status, its state, what is undone, what it asks, and why it failed."""
+    stored = with_store(db, lambda store: store.load(run_id))
+    details = forms.details_form(stored)
+    if as_json:
+        print_json(details)
+    else:
+        show(*_details_parts(details, None if full else _WIDTH, None if full else _ROWS))
+
+
+def _details_parts(details: dict[str, Any], width: int | None, count: int | None) -> Iterable[RenderableType]:
+    limit = "" if details["timeout"] is None else f" of {details['timeout']:g} s"
+    more = {
+        "elapsed": f"{details['elapsed']:.3f} s{limit}",
+        "entries": str(details["seq"]),
+        "crashes": str(details["crashes"] or ""),
+        "inbox": f"{details['inbox']} not taken yet" if details["inbox"] else "",
+    }
+    yield fields(_line(details) | {name: value for name, value in more.items() if value})
+    for title in ("metadata", "state"):
+        pairs = {key: short_json(value, width) for key, value in details[title].items()}
+        yield from _section(title, pairs, fields)
+    yield from _list_parts(details, width, count)
+    yield from outcome_parts(details, width)
+
+
+def _line(run: dict[str, Any]) -> dict[str, str | Text]:
+    return {
+        "run": run["run_id"],
+        "workflow": f"{run['workflow']} (version {run['version']})" if run["version"] else run["workflow"],
+        "status": status_text(run["status"]),
+        "created": f"{instant(run['created'])} ({ago(run['created'])})",
+        "updated": f"{instant(run['updated'])} ({ago(run['updated'])})",
+    }
+
+
+def _section(title: str, content: Any, make: Any) -> Iterable[RenderableType]:
+    if content:
+        yield Text(f"\n{title}", style="bold underline")
+        yield make(content)
+
+
+def _list_parts(details: dict[str, Any], width: int | None, count: int | None) -> Iterable[RenderableType]:
+    """What is undone and half collected; of many, the first."""
+
+    def event(one: dict[str, Any]) -> str:
+        return f"{one['event_type']} {short_json(one['data'], width)}"
+
+    deliveries = [
+        [one["step"], str(one["attempt"]), instant(one["due"]), ", ".join(event(each) for each in one["events"])]
+        for one in details["deliveries"][:count]
+    ]
+    delayed = [[instant(one["due"]), event(one["event"])] for one in details["delayed"][:count]]
+    collected = [[one["step"], event(one["event"])] for one in details["collected"][:count]]
+    for name, title, headings, rows in (
+        ("deliveries", "undone deliveries", ("STEP", "ATTEMPT", "DUE", "EVENT"), deliveries),
+        ("delayed", "delayed events", ("DUE", "EVENT"), delayed),
+        ("collected", "half collected", ("STEP", "EVENT"), collected),
+    ):
+        left = len(details[name]) - len(rows)
+        yield from _section(f"{title} ({len(details[name])})", rows, lambda rows, h=headings: table(*h, rows=rows))
+        if left:
+            yield Text(f"and {left} more: --full shows them")
+
+
+def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[RenderableType]:
+    """What a run asks, what it has come to, why it failed."""
+    for question in run["questions"]:
+        pairs = {
+            "request id": question["request_id"],
+            "type": question["event_type"],
+            "prompt": str(question["prompt"]),
+        }
+        metadata = dict(question["metadata"]) if isinstance(question["metadata"], dict) else {}
+        if isinstance(choices := metadata.pop("choices", None), list):
+            pairs["choices"] = ", ".join(short_json(one, width) for one in choices)
+        if metadata:
+            pairs["metadata"] = short_json(metadata, width)
+        yield from _section("question", pairs | {"answer": answering(run["run_id"], question["request_id"])}, fields)
+    if (failure := run["failure"]) is not None:
+        told = ("kind", "step", "attempts", "error_type")
+        pairs = {name.replace("_", " "): str(failure[name]) for name in told if failure[name] is not None}
+        yield from _section("error", pairs, fields)
+        yield Text(clean(failure["message"], lines=True))
+    if run["status"] == "completed":
+        yield from _section("result", short_json(run["result"], width), cell)
+
+
+def answering(run_id: str, request_id: str) -> str:
+    """The command that answers a question."""
+    return f"blazen-trio runs respond {shlex.quote(run_id)} --request-id {shlex.quote(request_id)} JSON"
+
+
+@click.command("history", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@db_option
+@option("--last", group="Output", type=click.IntRange(min=1), metavar="N", show_default=False,
+        help="Only the last N records.")  # fmt: skip
+@_json
+def history(run_id: str, db: str, last: int | None, as_json: bool) -> None:
+    """Print what has happened to a run, oldest first, in all processes that drove it.
+
+    A workflow made with history=True records every attempt of every step; others the start, the end and the failures.
+    """
+    records = with_store(db, lambda store: store.history(run_id))
+    told = [forms.record_form(record) for record in (records[-last:] if last else records)]
+    if as_json:
+        print_json({"run_id": run_id, "history": told})
+        return
+    rows = ([str(one["sequence"]), *record_row(one)] for one in told)
+    show(table("#", "TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows))
+
+
+COMMANDS: Sequence[click.Command] = (list_runs, show_run, history)

@@ -1,0 +1,139 @@
+"""`runs resume`: go on with a run here."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from blazen_trio import (
+    InputRequiredError,
+    NoHandlerError,
+    RunCancelledError,
+    RunCrashedError,
+    RunPausedError,
+    RunStalledError,
+    RunStatus,
+    RunTimeoutError,
+    SerializationError,
+    StepFailedError,
+)
+from blazen_trio._cli.arguments import Id, Json
+from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES, ConfigError
+from blazen_trio._cli.runs import forms
+from blazen_trio._cli.runs.asking import load_workflow, parse_target, text_option
+from blazen_trio._cli.runs.display import clean, print_json, show
+from blazen_trio._cli.runs.events import make_answer
+from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.secrets import hide_passwords
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio import Workflow
+    from blazen_trio._cli.targets import Target
+    from blazen_trio._stores.protocol import StoredRun
+    from blazen_trio._stores.sql.store import SqlStore
+
+__all__ = ["COMMANDS"]
+
+_OUTCOMES = (
+    InputRequiredError,
+    NoHandlerError,
+    RunCancelledError,
+    RunCrashedError,
+    RunPausedError,
+    RunStalledError,
+    RunTimeoutError,
+    StepFailedError,
+)
+"""How a run that was driven comes to rest without a result."""
+
+
+@click.command("resume", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("run_id", metavar="ID", type=Id())
+@click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
+@db_option
+@option("--ask/--no-ask", group="Value", default=None, show_default=False,
+        help="Whether to put the run's questions to you; by default where there is a terminal, and no --json.")  # fmt: skip
+@text_option("What you answer is text as it stands, not JSON.")
+@json_option("Print one JSON object.", group="Output")
+@click.pass_context
+def resume(
+    context: click.Context, run_id: str, target: Target, db: str, ask: bool | None, as_text: bool, as_json: bool
+) -> None:
+    """Go on with a run in this process, until it has ended, or waits for what has to come from outside.
+
+    Prints its result, its error or its questions; the exit code tells which. Of a completed run it prints the recorded result. A
+    run that has failed, timed out or was cancelled is tried again. Interrupted, it leaves the run as it is on disk, for anybody
+    to go on with.
+    """
+    workflow = load_workflow(target)
+    if ask is None:
+        ask = not as_json and sys.stdin.isatty() and sys.stderr.isatty()
+    handler = workflow.input_handler
+    if handler is None and ask:
+        handler = _Asking(workflow, as_text=as_text)
+
+    async def drive(store: SqlStore) -> tuple[StoredRun, BaseException | None]:
+        cause = None
+        try:
+            async with workflow.resume_from(run_id, store=store, input_handler=handler):
+                pass  # its end waits for the run
+        except _OUTCOMES as outcome:
+            cause = outcome.__cause__
+        return await store.load(run_id), cause
+
+    stored, cause = with_store(db, drive)
+    run = forms.outcome_form(stored)
+    if as_json:
+        print_json(run)
+    else:
+        click.echo(clean(f"run {run_id} of {run['workflow']}: {run['status']}"))
+        show(*outcome_parts(run))
+    if cause is not None:
+        told = "".join(traceback.format_exception(cause))
+        click.echo(clean(hide_passwords(told, db), lines=True), err=True)
+    # One that waited may have been woken, and taken by a worker, meanwhile.
+    context.exit(STATUS_CODES.get(stored.info.status, STATUS_CODES[RunStatus.WAITING]))
+
+
+class _Asking:
+    """An input handler: puts the questions, one at a time, to whoever is at the terminal."""
+
+    def __init__(self, workflow: Workflow, *, as_text: bool) -> None:
+        self._workflow = workflow
+        self._as_text = as_text
+        self._lock = trio.Lock()
+
+    async def __call__(self, request: Any) -> Any:
+        """The answer; `None`, which leaves the question open, at the end of the input."""
+        async with self._lock:
+            while True:  # noqa: ASYNC913  # each turn waits for the thread
+                try:
+                    # A thread that waits for a key can't be interrupted: it is left behind, and ends with the process.
+                    document = await trio.to_thread.run_sync(self._prompt, request, abandon_on_cancel=True)
+                    return make_answer(self._workflow, None, request.request_id, document)
+                except SerializationError as error:  # what this raised would fail the run
+                    click.echo(clean(f"Error: {error}"), err=True)
+                except ConfigError as error:
+                    click.echo(clean(f"{error.message}, in `blazen-trio runs respond`"), err=True)
+                    return None
+                except click.Abort:
+                    return None
+
+    def _prompt(self, request: Any) -> Any:
+        if request.metadata:
+            told = self._workflow.codec.encode_value(request.metadata, "metadata")
+            click.echo(clean(told.data.decode()), err=True)
+        kind = click.STRING if self._as_text else Json()
+        hint = "" if self._as_text else " (JSON)"
+        return click.prompt(clean(f"{request.prompt}{hint}"), type=kind, err=True)
+
+
+COMMANDS: Sequence[click.Command] = (resume,)
