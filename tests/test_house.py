@@ -11,6 +11,7 @@ import pytest
 
 import blazen_trio
 import blazen_trio.errors
+import blazen_trio.stores
 import blazen_trio.testing
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +21,9 @@ FILES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 PUBLIC = [
-    (module, name) for module in (blazen_trio, blazen_trio.errors, blazen_trio.testing) for name in module.__all__
+    (module, name)
+    for module in (blazen_trio, blazen_trio.errors, blazen_trio.stores, blazen_trio.testing)
+    for name in module.__all__
 ]
 
 
@@ -70,4 +73,4 @@ def test_every_error_is_public():
 
 def test_no_module_but_the_documented_ones_is_public():
     modules = {module.name for module in pkgutil.iter_modules(blazen_trio.__path__)}
-    assert {name for name in modules if not name.startswith("_")} == {"errors", "testing"}
+    assert {name for name in modules if not name.startswith("_")} == {"errors", "stores", "testing"}

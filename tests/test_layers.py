@@ -19,6 +19,7 @@ LAYERS = [
     "_state",
     "_codec",
     "_stores",
+    "stores",
     "_dispatch",
     "_surface",
     "__init__",

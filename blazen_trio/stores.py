@@ -1,0 +1,8 @@
+"""What a store of your own is made of: what goes in and out of one, besides `CheckpointStore` and `RunInfo`."""
+
+from __future__ import annotations
+
+from blazen_trio._stores.base import StoreQueries
+from blazen_trio._stores.protocol import SUSPECT, Commit, Mail, NewRun, Poll, SnapshotRow, StoredRun
+
+__all__ = ["SUSPECT", "Commit", "Mail", "NewRun", "Poll", "SnapshotRow", "StoreQueries", "StoredRun"]
