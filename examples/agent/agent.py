@@ -21,6 +21,7 @@ from blazen_trio import (
     RetryPolicy,
     StartEvent,
     StepFailedEvent,
+    StepTimeoutError,
     StopEvent,
     Workflow,
     step,
@@ -174,7 +175,9 @@ class Agent:
         return Call(call) if ev.response is True else Result(call.id, "The user did not allow this.")
 
     @step(
-        timeout=60, max_concurrency=8, retry=RetryPolicy(max_attempts=4, retry_on=(ToolUnavailableError, TimeoutError))
+        timeout=60,
+        max_concurrency=8,
+        retry=RetryPolicy(max_attempts=4, retry_on=(ToolUnavailableError, StepTimeoutError)),
     )
     async def act(self, ev: Call, ctx: Context) -> Result:
         """Use a tool. A process that dies here does it again: the key is the same then, and belongs to no other call."""

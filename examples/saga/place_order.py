@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 from order_saga import NotShipped, Order, OrderSaga, Shipped, TryAgain
-from provider import EFFECTS, DeclinedError, Provider, ServiceDownError
+from provider import EFFECTS, DeclinedError, Provider, ServiceDownError, Services
 
 from blazen_trio import RunNotFoundError, WorkflowError, open_store
 
@@ -39,7 +39,8 @@ def make_trouble(declined: str | None, flakiness: float) -> Callable[[str], None
 async def main(options: argparse.Namespace) -> None:
     """Start the run, or go on with it, and print the result and the books."""
     path = Path(options.db)
-    provider = Provider(path.with_suffix(".services"), options.pace, make_trouble(options.decline, options.flaky))
+    services = Services(path.with_suffix(".services"))
+    provider = Provider(services, options.pace, make_trouble(options.decline, options.flaky))
     saga = OrderSaga(provider).workflow
     order = Order(sku=options.sku, quantity=options.quantity, cents=options.quantity * PRICE[options.sku])
     async with open_store(f"sqlite:///{path}") as store:
@@ -54,7 +55,7 @@ async def main(options: argparse.Namespace) -> None:
                     await run.respond(TryAgain(question.request_id))
             result: Shipped | NotShipped = await run.result()
     print("shipped" if isinstance(result, Shipped) else f"not shipped, because of {result.reason!r}")
-    print("books:", provider.books())
+    print("books:", services.books())
 
 
 if __name__ == "__main__":

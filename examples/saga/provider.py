@@ -29,37 +29,43 @@ class ServiceDownError(Exception):
     """A service does not answer now, and may in a while."""
 
 
-class Provider:
-    """The client of all three.
+class Services:
+    """All three.
 
     Args:
         path: The SQLite file that stands for them.
-        pace: Seconds that the way back takes: the effect is there, and who asked for it does not know yet.
-        trouble: Called with `charge` when that request is sent, with `charge answered` when its answer comes back, and so on for each;
-            raises what is to go wrong there.
     """
 
-    def __init__(self, path: Path, pace: float = 0.0, trouble: Callable[[str], None] = lambda _where: None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._pace = pace
-        self._trouble = trouble
 
-    async def do(self, effect: str, key: str, *, sku: str, amount: int) -> None:
+    def do(self, effect: str, key: str, sku: str, amount: int) -> None:
         """Reserve or ship so many of an article, or charge so many cents for it. With one key it happens once.
 
         Raises:
             DeclinedError: It is refused for good, or was undone.
-            ServiceDownError: It may have happened, or not.
         """
-        await self._ask(effect, self._do, effect, key, sku, amount)
+        with self._open() as db:
+            before = db.execute("SELECT undone FROM done WHERE key = ?", (key,)).fetchone()
+            if before == (1,):
+                msg = f"{effect} was undone, so it is not done any more"
+                raise DeclinedError(msg)
+            if before is not None:
+                return
+            if effect == "reserve" and amount > STOCK.get(sku, 0) - self._reserved(db, sku):
+                msg = f"there are no {amount} of {sku} left"
+                raise DeclinedError(msg)
+            db.execute("INSERT INTO done VALUES (?, ?, ?, ?, 0)", (key, effect, sku, amount))
+            db.execute("INSERT INTO log VALUES (?)", (f"{effect} {sku} {amount}",))
 
-    async def undo(self, effect: str, key: str) -> None:
-        """Take back what was done with this key, if it was, and see to it that it never will be.
-
-        Raises:
-            ServiceDownError: It may have happened, or not.
-        """
-        await self._ask(f"undo {effect}", self._undo, effect, key)
+    def undo(self, effect: str, key: str) -> None:
+        """Take back what was done with this key, if it was, and see to it that it never will be."""
+        with self._open() as db:
+            undone = db.execute("UPDATE done SET undone = 1 WHERE key = ? AND NOT undone", (key,)).rowcount
+            # A row without an effect, where there was none: it keeps out a request that is late.
+            db.execute("INSERT OR IGNORE INTO done VALUES (?, ?, '', 0, 1)", (key, effect))
+            if undone:
+                db.execute("INSERT INTO log VALUES (?)", (f"undo {effect}",))
 
     def books(self) -> dict[str, dict[str, int]]:
         """What stands after all that was done and undone: per effect, how much of which article."""
@@ -74,34 +80,6 @@ class Provider:
         with self._open() as db:
             return [line for (line,) in db.execute("SELECT line FROM log ORDER BY rowid")]
 
-    async def _ask(self, what: str, service: Callable[..., None], *args: object) -> None:
-        self._trouble(what)
-        await trio.to_thread.run_sync(service, *args)
-        await trio.sleep(self._pace)
-        self._trouble(f"{what} answered")
-
-    def _do(self, effect: str, key: str, sku: str, amount: int) -> None:
-        with self._open() as db:
-            before = db.execute("SELECT undone FROM done WHERE key = ?", (key,)).fetchone()
-            if before == (1,):
-                msg = f"{effect} was undone, so it is not done any more"
-                raise DeclinedError(msg)
-            if before is not None:
-                return
-            if effect == "reserve" and amount > STOCK.get(sku, 0) - self._reserved(db, sku):
-                msg = f"there are no {amount} of {sku} left"
-                raise DeclinedError(msg)
-            db.execute("INSERT INTO done VALUES (?, ?, ?, ?, 0)", (key, effect, sku, amount))
-            db.execute("INSERT INTO log VALUES (?)", (f"{effect} {sku} {amount}",))
-
-    def _undo(self, effect: str, key: str) -> None:
-        with self._open() as db:
-            undone = db.execute("UPDATE done SET undone = 1 WHERE key = ? AND NOT undone", (key,)).rowcount
-            # A row without an effect, where there was none: it keeps out a request that is late.
-            db.execute("INSERT OR IGNORE INTO done VALUES (?, ?, '', 0, 1)", (key, effect))
-            if undone:
-                db.execute("INSERT INTO log VALUES (?)", (f"undo {effect}",))
-
     @staticmethod
     def _reserved(db: sqlite3.Connection, sku: str) -> int:
         query = "SELECT coalesce(sum(amount), 0) FROM done WHERE effect = 'reserve' AND sku = ? AND NOT undone"
@@ -110,13 +88,40 @@ class Provider:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as db:
+        with contextlib.closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as db, db:
+            db.execute("BEGIN IMMEDIATE")
             db.execute("CREATE TABLE IF NOT EXISTS done (key PRIMARY KEY, effect, sku, amount, undone)")
             db.execute("CREATE TABLE IF NOT EXISTS log (line)")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
+            yield db
+
+
+class Provider:
+    """The client of all three. Its methods raise `ServiceDownError` where a request or its answer was lost: the effect may be there, or not.
+
+    Args:
+        services: The other side.
+        pace: Seconds that the way back takes: the effect is there, and who asked for it does not know yet.
+        trouble: Called with `charge` when that request is sent, with `charge answered` when its answer comes back, and so on for each;
+            raises what is to go wrong there.
+    """
+
+    def __init__(
+        self, services: Services, pace: float = 0.0, trouble: Callable[[str], None] = lambda _where: None
+    ) -> None:
+        self._services = services
+        self._pace = pace
+        self._trouble = trouble
+
+    async def do(self, effect: str, key: str, *, sku: str, amount: int) -> None:
+        """As `Services.do`."""
+        await self._ask(effect, self._services.do, effect, key, sku, amount)
+
+    async def undo(self, effect: str, key: str) -> None:
+        """As `Services.undo`."""
+        await self._ask(f"undo {effect}", self._services.undo, effect, key)
+
+    async def _ask(self, what: str, service: Callable[..., None], *args: object) -> None:
+        self._trouble(what)
+        await trio.to_thread.run_sync(service, *args)
+        await trio.sleep(self._pace)
+        self._trouble(f"{what} answered")
