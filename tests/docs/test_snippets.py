@@ -1,8 +1,11 @@
-"""Every Python snippet of the README and the docs runs, each document's in order in a folder of its own."""
+"""Every Python snippet of the README and the docs runs, each document's in order in a folder of its own. Those that a console
+session of the document runs print there what it shows.
+"""
 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python[ ]*(?P<name>\S*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^\$ python (?P<program>\S+\.py)(?P<arguments>.*)\n(?P<shown>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -37,22 +42,45 @@ def find_snippets(path: Path) -> list[Snippet]:
     ]
 
 
+def find_commands(path: Path) -> list[re.Match[str]]:
+    """What its console sessions run of its snippets, in order."""
+    return [command for session in CONSOLE.findall(path.read_text()) for command in COMMAND.finditer(session)]
+
+
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if find_snippets(path)]
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command], cwd=folder, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_snippets_run(document, tmp_path):
+    commands = find_commands(document)
+    shown = {command["program"] for command in commands}
     for snippet in find_snippets(document):
         program = tmp_path / (snippet.name or f"line_{snippet.line}.py")
         program.write_text(snippet.code)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", program.name], cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, f"{document.name}, line {snippet.line}:\n{done.stderr}"
+        if program.name not in shown:
+            done = run(tmp_path, program.name)
+            assert done.returncode == 0, f"{document.name}, line {snippet.line}:\n{done.stderr}"
+    for command in commands:
+        done = run(tmp_path, command["program"], *command["arguments"].split())
+        is_killed = done.returncode == -signal.SIGKILL
+        assert done.stdout + is_killed * "Killed\n" == command["shown"], f"{command[0]}{done.stderr}"
+        assert is_killed or done.returncode == 0, done.stderr
 
 
 def test_the_readme_has_snippets():
     assert ROOT / "README.md" in DOCUMENTS
+
+
+def test_console_sessions_are_found():
+    commands = find_commands(ROOT / "docs" / "tutorial.md")
+    assert [command["arguments"] for command in commands] == [" --crash", "", ""]
+    assert commands[0]["shown"].endswith("tick 3\nKilled\n")
 
 
 def test_the_readmes_program_goes_on_after_a_kill(tmp_path):
