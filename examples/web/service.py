@@ -1,0 +1,144 @@
+"""The web service: an ASGI application over one runtime.
+
+    POST /claims                {"id": "c-1", "employee": "ann", "receipts": [{"what": "train", "cents": 4200}]}
+    GET  /claims/{id}           how it stands
+    GET  /claims/{id}/events    the same as it changes, as server-sent events
+    POST /claims/{id}/answers   {"request_id": "...", "approved": true, "by": "bob"}
+    POST /claims/{id}/cancel    {"reason": "a mistake"}
+
+A request touches the database only: it submits, answers, reads. Who drives the runs is the runtime, in the background; or another process of the
+same program, or a worker. So a request never waits for a run, and what was accepted is on disk when the client is told so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import trio
+from claims import Claim, Decision, claims
+from feed import EventFeed
+from forms import CLAIM_ID, BadInputError, CancelForm, ClaimForm, DecisionForm, read_form, show_claim
+from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from blazen_trio import (
+    InputResponseError,
+    RunExistsError,
+    RunFinishedError,
+    RunNotFoundError,
+    StoreError,
+    open_runtime,
+    open_store,
+)
+
+STATUS_CODES: dict[type[Exception], int] = {
+    RunNotFoundError: 404,
+    RunExistsError: 409,
+    RunFinishedError: 409,
+    InputResponseError: 409,  # answered already, or never asked
+    BadInputError: 422,
+    StoreError: 503,
+}
+"""What an error of the engine means to a client. Any other is a bug, and a 500."""
+
+
+class ClaimIdConvertor(StringConvertor):
+    """What can be no claim's id is no claim's path either: 404."""
+
+    regex = CLAIM_ID
+
+
+register_url_convertor("claim", ClaimIdConvertor())
+
+
+def make_app(database: str, closing: trio.Event, *, pace: float = 0.0) -> Starlette:
+    """The application.
+
+    Args:
+        database: The URL of the database.
+        closing: Set when the server is to end: feeds end then.
+        pace: Seconds that the check of a receipt takes.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        # If the runtime fails for good, the lifespan does, and with it the server: whoever watches over it starts it again.
+        async with (
+            open_store(database) as store,
+            open_runtime(store, [claims], poll_interval=0.1, drain_timeout=20) as runtime,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(runtime.serve)  # noqa: ASYNC113  # what comes in before it looks is on disk, and found then
+            yield {"store": store, "runtime": runtime, "closing": closing, "pace": pace}
+            # No more requests come in. Take no more runs; the end of the runtime's block drains those that are in flight.
+            nursery.cancel_scope.cancel(reason="the server ends")
+
+    return Starlette(
+        routes=[
+            Route("/claims", post_claim, methods=["POST"]),
+            Route("/claims/{id:claim}", get_claim),
+            Route("/claims/{id:claim}/events", get_events),
+            Route("/claims/{id:claim}/answers", post_answer, methods=["POST"]),
+            Route("/claims/{id:claim}/cancel", post_cancel, methods=["POST"]),
+        ],
+        exception_handlers=dict.fromkeys(STATUS_CODES, show_error),
+        lifespan=lifespan,
+    )
+
+
+async def post_claim(request: Request) -> Response:
+    """Submit a claim. 201; or 409 where there is one of this id, which is what a client that tries again wants to know."""
+    form = await read_form(request, ClaimForm)
+    claim = Claim(employee=form.employee, receipts=form.receipts)
+    await request.state.runtime.submit(claims, claim, run_id=form.id, metadata={"pace": request.state.pace})
+    return as_json({"id": form.id}, 201, {"Location": f"/claims/{form.id}"})
+
+
+async def get_claim(request: Request) -> Response:
+    """How it stands."""
+    return as_json(show_claim(await request.state.store.load_snapshot(request.path_params["id"])))
+
+
+async def get_events(request: Request) -> Any:
+    """The feed; 204, at which an `EventSource` comes no more, where the client knows all that there will ever be."""
+    read = functools.partial(request.state.store.load_snapshot, request.path_params["id"])
+    snapshot = await read()
+    header = request.headers.get("last-event-id", "")
+    last = int(header) if header.isdecimal() else 0
+    if snapshot.status.ended and snapshot.history and last >= snapshot.history[-1].sequence:
+        return Response(status_code=204)
+    return EventFeed(read, last, request.state.closing)
+
+
+async def post_answer(request: Request) -> Response:
+    """Answer a question: on disk when the client gets its 202, and taken up by whoever drives the run, or will."""
+    form = await read_form(request, DecisionForm)
+    answer = Decision(request_id=form.request_id, approved=form.approved, by=form.by)
+    await request.state.runtime.respond(request.path_params["id"], answer)
+    return Response(status_code=202)
+
+
+async def post_cancel(request: Request) -> Response:
+    """Cancel a claim; nothing happens to one that has ended."""
+    form = await read_form(request, CancelForm)
+    await request.state.runtime.cancel(request.path_params["id"], form.reason)
+    return Response(status_code=202)
+
+
+async def show_error(_request: Request, error: Exception) -> Response:
+    """An error as JSON, with the status code that says what the client can do about it."""
+    status = next(STATUS_CODES[cls] for cls in type(error).__mro__ if cls in STATUS_CODES)
+    problems = error.problems if isinstance(error, BadInputError) else [str(error)]
+    return as_json({"problems": problems}, status)
+
+
+def as_json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A response of JSON."""
+    return Response(orjson.dumps(content), status, headers, "application/json")
