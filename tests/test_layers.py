@@ -18,6 +18,8 @@ LAYERS = [
     "_definitions",
     "_state",
     "_codec",
+    "_pictures",
+    "pictures",
     "_stores",
     "stores",
     "_dispatch",
@@ -29,7 +31,7 @@ LAYERS = [
 ]
 """Each may import from itself and from those before it."""
 
-PURE = {"errors", "_definitions", "_state", "_codec"}
+PURE = {"errors", "_definitions", "_state", "_codec", "_pictures", "pictures"}
 """The layers that know nothing of Trio."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

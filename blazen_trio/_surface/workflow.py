@@ -198,3 +198,54 @@ class Workflow(WorkflowDefinition):
             timeout,
             self.input_handler if handler is _OWN else handler,
         )
+
+    # Pictures. What draws them is imported when one is asked for: most programs ask for none.
+
+    def to_mermaid(self, run: Snapshot | None = None) -> str:
+        """The workflow's graph as a Mermaid flowchart, which GitHub, GitLab and many editors draw.
+
+        Args:
+            run: A run of it, as `await run.snapshot()` or `await store.load_snapshot(run_id)` gives it: the graph is coloured by
+                what happened in it. How often each step was done is known of runs with `history=True`; what is undone,
+                waited for or failed, of all.
+
+        Raises:
+            ValueError: The run is another workflow's.
+        """
+        from blazen_trio._pictures.happened import graph_of
+        from blazen_trio._pictures.text import to_mermaid
+
+        return to_mermaid(graph_of(self, run))
+
+    def to_dot(self, run: Snapshot | None = None) -> str:
+        """The workflow's graph for Graphviz.
+
+        Args:
+            run: As for `to_mermaid`.
+
+        Raises:
+            ValueError: The run is another workflow's.
+        """
+        from blazen_trio._pictures.happened import graph_of
+        from blazen_trio._pictures.text import to_dot
+
+        return to_dot(graph_of(self, run))
+
+    def to_svg(self, run: Snapshot | None = None) -> str:
+        """The workflow's graph as a whole SVG document, for light and dark screens; no other program is needed.
+
+        Boxes are steps, pills are events; thick lines carry lists of events. Notebooks show it for a workflow.
+
+        Args:
+            run: As for `to_mermaid`.
+
+        Raises:
+            ValueError: The run is another workflow's.
+        """
+        from blazen_trio._pictures.drawing import draw_graph
+        from blazen_trio._pictures.happened import graph_of
+
+        return draw_graph(graph_of(self, run))
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()

@@ -37,6 +37,7 @@ from blazen_trio import (
     open_store,
     step,
 )
+from blazen_trio.pictures import timeline_html, timeline_svg
 
 
 @attrs.frozen
@@ -192,6 +193,16 @@ async def snapshots(run: Run) -> None:
     assert_type(snapshot.status, RunStatus)
     assert_type(snapshot.elapsed, float)
     assert_type(snapshot.seq, int)
+
+
+async def pictures(snapshot: Snapshot) -> None:
+    """Of workflows and of runs."""
+    assert_type(orders.to_mermaid(), str)
+    assert_type(orders.to_dot(snapshot), str)
+    assert_type(orders.to_svg(run=snapshot), str)
+    assert_type(timeline_svg(snapshot), str)
+    assert_type(timeline_html(snapshot), str)
+    assert_type(timeline_html(snapshot, orders), str)
 
 
 async def stores() -> None:

@@ -1,0 +1,210 @@
+"""What a run's history tells of its attempts: when each began and ended, and when none was under way, and why.
+
+A history has no ids of deliveries. The end of an attempt tells its duration, and so its beginning; what began and never
+ended was interrupted (by a pause, a crash, the end of the run), was run again on newer state, or is under way still.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from blazen_trio._pictures.happened import is_detailed
+from blazen_trio._state.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio._codec.snapshot import Snapshot
+    from blazen_trio._state.history import HistoryRecord
+
+__all__ = ["IDLE", "Attempt", "History", "Idle", "read_history"]
+
+IDLE: Final = {
+    "waiting": "waiting: for an answer, an event, a time or a commit",
+    "paused": "paused",
+    "dead": "nobody drove it",
+    "ended": "ended, until it was resumed",
+}
+"""Why no attempt was under way. Nobody drives a run whose process has died, or has left it where it waits."""
+
+_ENDS: Final = {"workflow_completed", "workflow_failed", "workflow_timed_out", "workflow_cancelled"}
+_SHORTEST_WAIT: Final = 0.05  # what is shorter may be the commit
+
+
+@attrs.define
+class Attempt:
+    """One attempt at a delivery; times are seconds from the run's first record on.
+
+    Attributes:
+        step: The step.
+        event_type: The type of its event.
+        start: When it began.
+        end: When it ended; of one without an end, as far as is known.
+        outcome: `completed`, `failed`, `retried` (failed, and to be tried again) or `unfinished`.
+        error: What it failed with.
+    """
+
+    step: str
+    event_type: str
+    start: float
+    end: float
+    outcome: str
+    error: str | None = None
+
+
+@attrs.frozen
+class Idle:
+    """A time in which no attempt was under way; `kind` is one of `IDLE`."""
+
+    kind: str
+    start: float
+    end: float
+
+
+@attrs.frozen
+class History:
+    """A run's history, as times.
+
+    Attributes:
+        length: Seconds from the first record to the last.
+        attempts: By step, in the order in which the steps began.
+        questions: (event type, when asked, when answered) of each; one that is open ends with the picture.
+        idle: In order, apart from each other.
+        detailed: Whether attempts are in it at all.
+    """
+
+    length: float
+    attempts: dict[str, list[Attempt]]
+    questions: list[tuple[str, float, float]]
+    idle: list[Idle]
+    detailed: bool
+
+
+@attrs.define
+class _Period:
+    """A time in which one process drove the run."""
+
+    start: float
+    end: float = 0.0
+    ended_by: str = "dead"
+    begun: defaultdict[tuple[str, str], list[float]] = attrs.Factory(lambda: defaultdict(list))
+    left: defaultdict[tuple[str, str], list[float]] = attrs.Factory(lambda: defaultdict(list))
+    """Of what began: what has not ended."""
+
+
+def read_history(snapshot: Snapshot) -> History:
+    """A run's history, as times."""
+    records = snapshot.history
+    if not records:
+        return History(0.0, {}, [], [], detailed=False)
+    reader = _Reader(records)
+    undone = Counter(delivery.step for delivery in snapshot.deliveries if delivery.due is None)
+    reader.finish(Counter() if snapshot.status is RunStatus.COMPLETED else undone)
+    return History(reader.now, dict(reader.attempts), reader.questions(), reader.idle(), detailed=is_detailed(records))
+
+
+class _Reader:
+    def __init__(self, records: Sequence[HistoryRecord]) -> None:
+        self.attempts: defaultdict[str, list[Attempt]] = defaultdict(list)
+        self.now = 0.0
+        self._origin = records[0].timestamp
+        self._periods = [_Period(0.0)]
+        self._open: list[tuple[str, float, int]] = []
+        self._answered: list[tuple[str, float, float]] = []
+        self._spans: list[tuple[float, float]] = []
+        for record in records:
+            # The clock may have been set back: time in the picture never goes back.
+            before, self.now = self.now, max(self.now, (record.timestamp - self._origin).total_seconds())
+            self._read(record, before)
+
+    def _read(self, record: HistoryRecord, before: float) -> None:
+        period = self._periods[-1]
+        key = (record.step or "", record.event_type or "")
+        if record.kind == "step_dispatched":
+            self.attempts[key[0]]  # the order of the rows
+            period.begun[key].append(self.now)
+            period.left[key].append(self.now)
+        elif record.kind in ("step_completed", "step_failed"):
+            self._ended(record, key, period)
+        elif record.kind == "step_retried":
+            for attempt in self.attempts[key[0]][-1:]:
+                attempt.outcome = "retried"
+        elif record.kind == "workflow_resumed":
+            if period.ended_by == "dead":
+                period.end = before
+            self._periods.append(_Period(self.now))
+        elif record.kind in _ENDS or (record.kind == "workflow_paused" and record.error == "manual"):
+            period.end, period.ended_by = self.now, "ended" if record.kind in _ENDS else "paused"
+        elif record.kind == "input_requested":
+            self._asked(key[1])
+        elif record.kind == "input_received" and self._open:
+            event_type, start, _ = self._open.pop(0)
+            self._answered.append((event_type, start, self.now))
+
+    def _ended(self, record: HistoryRecord, key: tuple[str, str], period: _Period) -> None:
+        left = period.left[key]
+        start = self.now if record.duration is None else max(0.0, self.now - record.duration)
+        if left:
+            place = bisect_left(left, start)
+            if place == len(left) or (place and start - left[place - 1] < left[place] - start):
+                place -= 1
+            start = left.pop(place)
+        outcome = record.kind.removeprefix("step_")
+        self.attempts[key[0]].append(Attempt(*key, start, self.now, outcome, record.error))
+
+    def _asked(self, event_type: str) -> None:
+        """Whoever resumes a run asks its open questions again."""
+        latest = len(self._periods)
+        for index, (known, start, period) in enumerate(self._open):
+            if known == event_type and period < latest:
+                self._open[index] = (known, start, latest)
+                return
+        self._open.append((event_type, self.now, latest))
+
+    def finish(self, undone: Counter[str]) -> None:
+        """Draw what never ended: as many as were begun again in the next period, or are undone now, were under way to the
+        end of theirs. The others were run again at once.
+        """
+        last = self._periods[-1]
+        if last.ended_by == "dead":
+            last.end = self.now
+        for period, following in zip(self._periods, [*self._periods[1:], None], strict=True):
+            for key, left in period.left.items():
+                lasting = undone[key[0]] if following is None else len(following.begun[key])
+                for index, start in enumerate(left):
+                    place = bisect_right(period.begun[key], start)
+                    again = period.begun[key][place] if place < len(period.begun[key]) else period.end
+                    end = period.end if len(left) - index <= lasting else again
+                    self.attempts[key[0]].append(Attempt(*key, start, max(start, end), "unfinished"))
+        for attempts in self.attempts.values():
+            attempts.sort(key=lambda attempt: attempt.start)
+
+    def questions(self) -> list[tuple[str, float, float]]:
+        return sorted(
+            [*self._answered, *((type_, start, self.now) for type_, start, _ in self._open)], key=lambda q: q[1]
+        )
+
+    def idle(self) -> list[Idle]:
+        found = []
+        self._spans = sorted((one.start, one.end) for attempts in self.attempts.values() for one in attempts)
+        for period, following in zip(self._periods, [*self._periods[1:], None], strict=True):
+            found += self._waits(period)
+            if following is not None and following.start > period.end:
+                found.append(Idle(period.ended_by, period.end, following.start))
+        return found
+
+    def _waits(self, period: _Period) -> list[Idle]:
+        """The gaps between a period's attempts."""
+        first, last = bisect_left(self._spans, (period.start,)), bisect_right(self._spans, (period.end, math.inf))
+        spans = self._spans[first:last]
+        found, covered = [], period.start
+        for start, end in [*spans, (period.end, period.end)]:
+            if start - covered >= _SHORTEST_WAIT:
+                found.append(Idle("waiting", covered, start))
+            covered = max(covered, end)
+        return found
