@@ -90,8 +90,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def docs_snippets(session: nox.Session) -> None:
-    """Run every Python snippet of the README and of the docs."""
-    session.install("-e", ".[test]")
+    """Test the README and the docs: snippets and commands run, links lead somewhere, the site builds."""
+    session.install("-e", ".[test,docs]")
     session.run("python", "-m", "pytest", "tests/docs", *session.posargs)
 
 
