@@ -11,6 +11,7 @@ import blazen_trio
 from blazen_trio._cli.completion import completion
 from blazen_trio._cli.database import database
 from blazen_trio._cli.exits import EXIT_CODES
+from blazen_trio._cli.graph import graph
 from blazen_trio._cli.runs import runs
 from blazen_trio._cli.secrets import hide_passwords
 from blazen_trio._cli.worker import worker
@@ -47,5 +48,5 @@ def app() -> None:
     """Durable workflows for Trio: their runs, the workers that drive them, and the database that keeps them."""
 
 
-for command in (worker, runs, database, completion):
+for command in (worker, runs, graph, database, completion):
     app.add_command(command)

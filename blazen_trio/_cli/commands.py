@@ -79,19 +79,19 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-def _check_url(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
-    if f":{HIDDEN}@" in url:
+def _check_url(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+    if url is not None and f":{HIDDEN}@" in url:
         msg = f"the URL's password is hidden: put the real one in the place of {HIDDEN}, best in BLAZEN_TRIO_DB"
         raise click.BadParameter(msg)
     return url
 
 
-def db_option(command: Any) -> Any:
+def db_option(command: Any, *, required: bool = True) -> Any:
     """`--db`."""
     return option(
         "--db",
         group=DATABASE,
-        required=True,
+        required=required,
         metavar="URL",
         envvar="BLAZEN_TRIO_DB",
         callback=_check_url,

@@ -1,0 +1,106 @@
+"""`blazen-trio graph`: a workflow as a picture, and what happened in a run of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from blazen_trio._cli.arguments import Id
+from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.exits import RUN_EXIT_CODES, NotThereError, RefusedError
+from blazen_trio._cli.runs.asking import load_workflow, parse_target
+from blazen_trio._cli.runs.display import clean
+from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._pictures.happened import graph_of
+from blazen_trio.pictures import timeline_html, timeline_svg
+
+if TYPE_CHECKING:
+    from blazen_trio import Snapshot, Workflow
+    from blazen_trio._cli.targets import Target
+
+__all__ = ["graph"]
+
+_STDOUT: Final = "-"
+_SUFFIXES: Final = {
+    ".mmd": "mermaid",
+    ".mermaid": "mermaid",
+    ".dot": "dot",
+    ".gv": "dot",
+    ".svg": "svg",
+    ".html": "html",
+    ".htm": "html",
+}
+
+
+@click.command("graph", cls=Command, epilog=RUN_EXIT_CODES)
+@click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
+@option("--format", "form", group="Picture", type=click.Choice(["mermaid", "dot", "svg", "html"]), show_default=False,
+        help="By default what the file's name says, else mermaid. html is a page about one run: its timeline, its graph and "
+        "its history.")  # fmt: skip
+@option("--timeline", group="Picture", is_flag=True, show_default=False,
+        help="When it happened instead of where: a bar for each attempt of the run, svg or html.")  # fmt: skip
+@option("--run", "run_id", group="Picture", type=Id(), metavar="ID", show_default=False,
+        help="Colour the graph by what happened in this run; with --db.")  # fmt: skip
+@functools.partial(db_option, required=False)
+@option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
+        type=click.Path(dir_okay=False, allow_dash=True), help="Where to; by default to stdout.")  # fmt: skip
+@json_option("Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output")
+def graph(
+    target: Target,
+    form: str | None,
+    timeline: bool,
+    run_id: str | None,
+    db: str | None,
+    output: str,
+    as_json: bool,
+) -> None:
+    """Draw a workflow, and what happened in a run of it.
+
+    Without options, this prints its steps and events as a Mermaid flowchart.
+    """
+    form = form or _SUFFIXES.get(Path(output).suffix.lower()) or ("svg" if timeline else "mermaid")
+    if run_id is None and (timeline or form == "html"):
+        msg = f"{'--timeline' if timeline else 'html'} is a picture of one run: name it, --run ID"
+        raise click.UsageError(msg)
+    if run_id is not None and db is None:
+        msg = "--run needs the database that the run is in: --db URL, or BLAZEN_TRIO_DB"
+        raise click.UsageError(msg)
+    if timeline and form not in ("svg", "html"):
+        msg = f"a timeline is svg or html, not {form}"
+        raise click.UsageError(msg)
+    workflow = load_workflow(target)
+    snapshot = None if run_id is None or db is None else with_store(db, lambda store: store.load_snapshot(run_id))
+    if snapshot is not None and snapshot.workflow_name != workflow.name:
+        raise RefusedError(
+            f"run {run_id!r} is of workflow {snapshot.workflow_name!r}, and {target} is {workflow.name!r}"
+        )
+    if as_json:
+        drawn = json.dumps(graph_of(workflow, snapshot).to_data(), ensure_ascii=False) + "\n"
+    else:
+        drawn = _draw(workflow, snapshot, form, timeline=timeline)
+    if output == _STDOUT:
+        click.echo(drawn, nl=False)
+    else:
+        _write(Path(output), drawn)
+        click.echo(clean(f"wrote {output}"), err=True)
+
+
+def _draw(workflow: Workflow, snapshot: Snapshot | None, form: str, *, timeline: bool) -> str:
+    if snapshot is not None and form == "html":
+        return timeline_html(snapshot, workflow)
+    if snapshot is not None and timeline:
+        return timeline_svg(snapshot) + "\n"
+    if form == "svg":
+        return workflow.to_svg(snapshot) + "\n"
+    return workflow.to_dot(snapshot) if form == "dot" else workflow.to_mermaid(snapshot)
+
+
+def _write(path: Path, drawn: str) -> None:
+    try:
+        path.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        raise NotThereError(f"{path} can't be written: {error.strerror}") from error

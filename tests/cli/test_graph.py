@@ -1,0 +1,104 @@
+"""`blazen-trio graph`: what is drawn, where it goes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+import trio
+
+from blazen_trio import InputRequiredError, open_store
+from blazen_trio._cli.exits import CONFIG, NOINPUT, REFUSED, USAGE
+from tests.pictures.drawn import agent, book
+
+BOOK = "tests.pictures.drawn:book"
+
+
+@pytest.fixture
+def waiting(sqlite_url):
+    """A database with a run of `book` that waits for its answer; the run."""
+
+    async def run():
+        async with open_store(sqlite_url) as store:
+            with pytest.raises(InputRequiredError):
+                await book.run(0, store=store, run_id="book-1")
+            return await store.load_snapshot("book-1")
+
+    return sqlite_url, trio.run(run)
+
+
+def test_a_workflow_is_printed_as_a_flowchart(invoke):
+    done = invoke("graph", BOOK)
+    assert (done.exit_code, done.stdout) == (0, book.to_mermaid())
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [("a.svg", book.to_svg() + "\n"), ("a.DOT", book.to_dot()), ("a.gv", book.to_dot()), ("a.txt", book.to_mermaid())],
+)
+def test_the_files_name_tells_the_format(invoke, tmp_path, name, drawn):
+    done = invoke("graph", BOOK, "--output", str(tmp_path / name))
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert (tmp_path / name).read_text(encoding="utf-8") == drawn
+
+
+def test_the_format_that_is_asked_for_wins(invoke, tmp_path):
+    assert invoke("graph", BOOK, "--format", "dot", "-o", str(tmp_path / "a.svg")).exit_code == 0
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == book.to_dot()
+
+
+def test_a_run_colours_the_graph(invoke, waiting):
+    url, snapshot = waiting
+    done = invoke("graph", BOOK, "--run", "book-1", "--db", url)
+    assert (done.exit_code, done.stdout) == (0, book.to_mermaid(snapshot))
+
+
+def test_a_runs_timeline_and_page(invoke, waiting, tmp_path):
+    url, _ = waiting
+    done = invoke("graph", BOOK, "--run", "book-1", "--timeline", env={"BLAZEN_TRIO_DB": url})
+    assert done.exit_code == 0
+    assert ET.fromstring(done.stdout).get("class") == "blazen-timeline"
+    page = str(tmp_path / "book.html")
+    assert invoke("graph", BOOK, "--run", "book-1", "--db", url, "-o", page).exit_code == 0
+    assert (tmp_path / "book.html").read_text(encoding="utf-8").count("<svg") == 2
+
+
+def test_the_graph_as_json(invoke, waiting):
+    url, _ = waiting
+    plain = json.loads(invoke("graph", BOOK, "--json").stdout)
+    assert {node["status"] for node in plain["nodes"]} == {None}
+    told = json.loads(invoke("graph", BOOK, "--json", "--run", "book-1", "--db", url).stdout)
+    assert [node["happened"] for node in told["nodes"] if node["name"] == "Draft"] == ["1 open"]
+    assert {"source": "event:Page", "target": "step:fetch", "kind": "deliver", "taken": False} in told["edges"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--timeline"], USAGE, "--timeline is a picture of one run: name it, --run ID"),
+        (["--format", "html"], USAGE, "html is a picture of one run"),
+        (["--run", "book-1"], USAGE, "--run needs the database that the run is in"),
+        (["--run", "r", "--db", "sqlite:///r.db", "--timeline", "--format", "dot"], USAGE, "svg or html, not dot"),
+        (["--output", "/there/is/no/such/folder/a.svg"], NOINPUT, "can't be written"),
+    ],
+)
+def test_what_does_not_go_together(invoke, arguments, code, message):
+    done = invoke("graph", BOOK, *arguments)
+    assert done.exit_code == code
+    assert message in done.stderr
+
+
+def test_runs_that_are_not_the_workflows(invoke, waiting):
+    url, _ = waiting
+    done = invoke("graph", BOOK, "--run", "nosuch", "--db", url)
+    assert done.exit_code == NOINPUT
+    done = invoke("graph", "tests.pictures.drawn:agent", "--run", "book-1", "--db", url)
+    assert done.exit_code == REFUSED
+    assert f"is of workflow 'book', and tests.pictures.drawn:agent is {agent.name!r}" in done.stderr
+
+
+def test_a_target_of_several_workflows(invoke):
+    done = invoke("graph", "tests.cli.flows:ALL")
+    assert done.exit_code == CONFIG
+    assert "has several workflows" in done.stderr
