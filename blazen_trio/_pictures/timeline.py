@@ -102,7 +102,7 @@ def _assemble(history: History, title: str, rows: Sequence[_Row], axis: Axis, le
     key, height = _key(history, axis, bottom + 20)
     attempts = sum(map(len, history.attempts.values()))
     summary = f"{_count(attempts)} at {len(history.attempts)} steps in {in_words(history.length)}"
-    return document(_ROOT, left + _PLOT + 24, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key]))
+    return document(_ROOT, left + _PLOT + 40, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key]))
 
 
 # The run itself

@@ -163,7 +163,7 @@ def attempt(
 
 
 def a_killed_run() -> Snapshot:
-    """It is killed while three fetches are in flight, resumed after ten minutes, and waits two hours for its answer."""
+    """It is killed while four fetches are in flight, resumed after ten minutes, and waits two hours for its answer."""
     records = [(0.0, "workflow_started", None, "StartEvent"), *attempt("list_pages", 0.01, 0.2, "StartEvent")]
     ends, resumed = [0.25] * 4, 600.0
     for number in range(12):
@@ -171,7 +171,8 @@ def a_killed_run() -> Snapshot:
         length = 0.15 + 0.09 * (number * 7 % 5)
         ends[ends.index(start)] = start + length
         if start + length > 0.9:
-            records.append((start, "step_dispatched", "fetch", "Page"))
+            if start < 0.9:
+                records.append((start, "step_dispatched", "fetch", "Page"))
             again = resumed + 0.05 + 0.02 * number
             records += attempt("fetch", again, again + length)
         elif number % 4 == 1:

@@ -1,0 +1,284 @@
+"""What a run's history tells of its attempts, and how that is drawn."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+import trio
+from hypothesis import given, strategies as st
+
+from blazen_trio import MemoryStore, RunStatus, StartEvent, StepFailedError, StopEvent, Workflow, step
+from blazen_trio._pictures.attempts import Idle, read_history
+from blazen_trio._pictures.axis import Axis, in_words
+from blazen_trio.pictures import timeline_html, timeline_svg
+from tests.pictures.drawn import Page, Text, a_book, a_killed_run, attempt, book, fetch, told
+
+SVG = "{http://www.w3.org/2000/svg}"
+STARTED = (0.0, "workflow_started", None, "StartEvent")
+
+
+def drawn(snapshot):
+    """How many elements there are of each class."""
+    root = ET.fromstring(timeline_svg(snapshot))
+    found: dict[str, int] = {}
+    for one in root.iter():
+        if (name := one.get("class")) is not None:
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def texts(snapshot):
+    return [one.text for one in ET.fromstring(timeline_svg(snapshot)).iter(f"{SVG}text")]
+
+
+def outcomes(snapshot, name="fetch"):
+    return [(one.outcome, round(one.start, 6), round(one.end, 6)) for one in read_history(snapshot).attempts[name]]
+
+
+def minutes(found):
+    """Real time goes on a little beside the clock that jumps."""
+    return [(what, round(start / 60), round(end / 60)) for what, start, end in found]
+
+
+def test_concurrent_attempts_are_told_apart_by_their_durations():
+    run = told(
+        STARTED,
+        (1.0, "step_dispatched", "fetch", "Page"),
+        (2.0, "step_dispatched", "fetch", "Page"),
+        (3.0, "step_dispatched", "fetch", "Page"),
+        (4.0, "step_completed", "fetch", "Page", 2.0),
+        (5.0, "step_failed", "fetch", "Page", 4.0, "OSError: no"),
+        (5.0, "step_retried", "fetch", "Page"),
+        (7.0, "step_failed", "fetch", "Page", 4.0, "OSError: no"),
+    )
+    assert outcomes(run) == [("retried", 1, 5), ("completed", 2, 4), ("failed", 3, 7)]
+    assert drawn(run)["mark"] == 4  # of the two that failed, and of their samples
+
+
+def test_what_was_in_flight_when_a_process_died_ends_with_it_and_the_time_until_the_resume_is_dead():
+    run = told(
+        STARTED,
+        (1.0, "step_dispatched", "fetch", "Page"),
+        *attempt("bind", 1.0, 3.0),
+        (60.0, "workflow_resumed"),
+        *attempt("fetch", 60.0, 61.0),
+    )
+    assert outcomes(run) == [("unfinished", 1, 3), ("completed", 60, 61)]
+    assert Idle("dead", 3.0, 60.0) in read_history(run).idle
+
+
+@pytest.mark.parametrize(
+    ("record", "kind"),
+    [
+        ((3.0, "workflow_paused", None, None, None, "manual"), "paused"),
+        ((3.0, "workflow_cancelled"), "ended"),
+        ((3.0, "workflow_timed_out"), "ended"),
+        ((3.0, "workflow_failed", "fetch", None, None, "no"), "ended"),
+    ],
+)
+def test_why_nobody_was_at_work(record, kind):
+    run = told(STARTED, *attempt("fetch", 0.0, 3.0), record, (60.0, "workflow_resumed"), *attempt("fetch", 60.0, 61.0))
+    assert read_history(run).idle == [Idle(kind, 3.0, 60.0)]
+    assert drawn(run)[kind] == 2  # and its sample
+
+
+def test_gaps_between_attempts_are_waits():
+    run = told(STARTED, *attempt("fetch", 0.0, 1.0), *attempt("fetch", 1.001, 2.0), *attempt("fetch", 9.0, 10.0))
+    assert read_history(run).idle == [Idle("waiting", 2.0, 9.0)]
+
+
+def test_an_attempt_that_was_run_again_on_newer_state_ends_where_it_was_run_again():
+    run = told(
+        STARTED,
+        (1.0, "step_dispatched", "fetch", "Page"),
+        (2.0, "step_dispatched", "fetch", "Page"),
+        (3.0, "step_completed", "fetch", "Page", 1.0),
+        *attempt("bind", 3.0, 9.0),
+    )
+    assert outcomes(run) == [("unfinished", 1, 2), ("completed", 2, 3)]
+
+
+async def test_what_is_in_flight_lasts_to_the_end_of_the_picture(autojump_clock):
+    @step
+    async def begin(ev: StartEvent) -> StopEvent:
+        await trio.sleep_forever()
+        return StopEvent()
+
+    @step
+    async def tick(ev: StartEvent) -> None:
+        await trio.sleep(5 * 60)
+
+    workflow = Workflow("w", [begin, tick], history=True, timeout=None)
+    async with workflow.run() as run:
+        await trio.sleep(9 * 60)
+        snapshot = await run.snapshot()
+        run.cancel()
+    assert minutes(outcomes(snapshot, "begin")) == [("unfinished", 0, 5)]
+    assert minutes(outcomes(snapshot, "tick")) == [("completed", 0, 5)]
+
+
+async def test_a_run_that_is_paused_is_drawn_as_paused(autojump_clock):
+    @step
+    async def begin(ev: StartEvent) -> StopEvent:
+        await trio.sleep(4 * 60)
+        return StopEvent()
+
+    workflow = Workflow("w", [begin], history=True, timeout=None)
+    async with workflow.run() as run:
+        await trio.sleep(2 * 60)
+        await run.pause(grace=0)
+        await trio.sleep(10 * 60)
+        await run.unpause()
+        await run.result()
+        snapshot = await run.snapshot()
+    assert minutes(outcomes(snapshot, "begin")) == [("unfinished", 0, 2), ("completed", 12, 16)]
+    assert minutes([(one.kind, one.start, one.end) for one in read_history(snapshot).idle]) == [("paused", 2, 12)]
+
+
+def test_a_question_that_is_asked_again_after_a_crash_is_one():
+    run = told(
+        STARTED,
+        *attempt("bind", 0.0, 1.0),
+        (1.0, "input_requested", None, "Draft"),
+        (1.0, "input_requested", None, "Draft"),
+        (50.0, "workflow_resumed"),
+        (50.0, "input_requested", None, "Draft"),
+        (50.0, "input_requested", None, "Draft"),
+        (60.0, "input_received", None, "Approval"),
+        *attempt("publish", 60.0, 61.0),
+    )
+    assert read_history(run).questions == [("Draft", 1.0, 60.0), ("Draft", 1.0, 61.0)]
+    assert "questions" in texts(run)
+
+
+def test_a_clock_that_was_set_back_does_not_turn_time_round():
+    run = told(STARTED, *attempt("fetch", 5.0, 6.0), *attempt("fetch", 2.0, 3.0))
+    assert outcomes(run) == [("completed", 5, 6), ("completed", 6, 6)]
+    assert drawn(run)["completed"] == 3
+
+
+async def test_a_run_without_a_history_is_told_what_to_switch_on(autojump_clock):
+    @step
+    async def begin(ev: StartEvent) -> Page:
+        return Page(7)
+
+    @step
+    async def end(ev: Text) -> StopEvent:
+        return StopEvent()
+
+    plain = Workflow("plain", [begin, fetch, end])
+    store = MemoryStore()
+    with pytest.raises(StepFailedError):
+        await plain.run(store=store, run_id="r")
+    snapshot = await store.load_snapshot("r")
+    assert any("history=True" in line for line in texts(snapshot))
+    assert set(drawn(snapshot)) == {"blazen-timeline", "paper", "soft"}
+    assert "history=True" in timeline_html(snapshot)
+    assert "page 7 was not there" in timeline_html(snapshot)  # failures are recorded always
+
+
+def test_many_attempts_are_a_curve():
+    records = [STARTED]
+    for number in range(20_000):
+        records += attempt(
+            "fetch", number / 100, number / 100 + 0.5, error="OSError: no" if number % 5000 == 0 else None
+        )
+    run = told(*sorted(records, key=lambda record: record[0]))
+    assert len(timeline_svg(run)) < 20_000
+    assert len(timeline_html(run)) < 400_000
+    assert drawn(run)["curve"] == 2
+    assert drawn(run)["count"] == 2
+    assert "20,000 attempts, 4 failed" in texts(run)
+    assert "39,001 records are left out here" in timeline_html(run)
+
+
+def test_as_many_bars_as_attempts():
+    run = told(STARTED, *(record for n in range(400) for record in attempt("fetch", n, n + 1)))
+    assert drawn(run)["completed"] == 401
+    assert "curve" not in drawn(run)
+    wide = told(STARTED, *sorted((r for n in range(13) for r in attempt("fetch", n / 100, 5 + n)), key=lambda r: r[0]))
+    assert drawn(wide)["curve"] == 2
+
+
+def test_long_waits_are_drawn_short_and_say_how_long_they_were():
+    run = a_killed_run()
+    assert {"2 h", "9 min 59 s"} <= set(texts(run))
+    assert drawn(run)["cut"] == 3
+    bars = [one for one in ET.fromstring(timeline_svg(run)).iter(f"{SVG}rect") if one.get("class") == "completed"]
+    assert max(float(one.get("width")) for one in bars) > 50
+
+
+@given(
+    st.floats(0.001, 1e9),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=6),
+)
+def test_an_axis_goes_up_and_stays_inside(length, parts):
+    idle, last = [], 0.0
+    for start, end in sorted(tuple(sorted(part)) for part in parts):
+        if start >= last:
+            idle.append(Idle("dead", start * length, end * length))
+            last = end
+    axis = Axis(length, 100, 700, idle)
+    places = [axis.x(length * part / 50) for part in range(51)]
+    assert places == sorted(places)
+    assert (round(axis.x(0), 3), round(axis.x(length), 3)) == (100, 800)
+    ticks = axis.ticks()
+    assert len(ticks) <= 10
+    assert all(100 <= x <= 800.001 for x, _ in ticks)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.00000123, "1.23 \N{MICRO SIGN}s"),
+        (0.25, "250 ms"),
+        (0.9999, "1 s"),
+        (1.5, "1.5 s"),
+        (59.97, "1 min"),
+        (150, "2 min 30 s"),
+        (3600, "1 h"),
+        (3 * 86400 + 7300, "3 d 2 h"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+# The page
+
+
+async def test_the_page_holds_everything_and_needs_nothing(autojump_clock):
+    page = timeline_html(await a_book(), book)
+    assert page.count("<svg") == 2
+    for text in ("book-1", "waiting", "publish?", "input_requested", "OSError: page 7 was not there"):
+        assert text in page
+    assert not re.search(r"<script|https?://(?!www\.w3\.org/2000/svg\")|url\(|@import|<link|<img", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_escapes_what_others_wrote():
+    evil = "</pre></title><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\x00"
+    records = [STARTED, *attempt(evil, 0.0, 1.0, evil, evil), (1.0, "workflow_failed", evil, None, None, evil)]
+    page = timeline_html(told(*records, status=RunStatus.FAILED, run_id="'\"><script>"))
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;alert(1)") >= 4
+    assert "&amp;amp;" in page
+
+
+def test_the_page_of_another_workflows_run_is_refused():
+    @step
+    async def only(ev: StartEvent) -> StopEvent:
+        return StopEvent()
+
+    other = Workflow("other", [only])
+    with pytest.raises(ValueError, match="of workflow 'book'"):
+        timeline_html(told(STARTED), other)
+
+
+def test_an_empty_history_is_no_error():
+    assert "history=True" in timeline_svg(told())
+    assert "run-1" in timeline_html(told())
