@@ -103,7 +103,7 @@ def read_history(snapshot: Snapshot) -> History:
     if not records:
         return History(0.0, {}, [], [], detailed=False)
     reader = _Reader(records)
-    undone = Counter(delivery.step for delivery in snapshot.deliveries if delivery.due is None)
+    undone = Counter(delivery.step for delivery in snapshot.deliveries)
     reader.finish(Counter() if snapshot.status is RunStatus.COMPLETED else undone)
     return History(reader.now, dict(reader.attempts), reader.questions(), reader.idle(), detailed=is_detailed(records))
 

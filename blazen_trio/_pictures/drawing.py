@@ -80,8 +80,7 @@ def _label(node: Node) -> _Label:
     lines = [("name" if node.kind == "step" else "", f"{mark} {node.name}" if mark else node.name)]
     if node.notes:
         lines.append(("soft", " \N{MIDDLE DOT} ".join(node.notes)))
-    if node.happened:
-        lines.append(("", node.happened))
+    lines += [("", line) for line in node.happened]
     shown = tuple((class_, shorten(line, _WIDEST)) for class_, line in lines)
     width = max(text_width(line) for _, line in shown) + (28 if node.kind == "step" else 32)
     height = len(shown) * LINE + (16 if node.kind == "step" else 8)
@@ -108,7 +107,7 @@ def _node(node: Node, label: _Label, layout: Layout) -> str:
         text(box.x, top + (index + 1) * LINE - 4, line, class_ or None, anchor="middle")
         for index, (class_, line) in enumerate(label.lines)
     )
-    told = [node.name, *node.notes, STATUSES.get(node.status or "", ""), node.happened]
+    told = [node.name, *node.notes, STATUSES.get(node.status or "", ""), *node.happened]
     return element("g", element("title", escape(clean(": ".join(filter(None, told))))) + outline + lines)
 
 

@@ -33,7 +33,7 @@ class Node:
         name: The step's name, or the event's type.
         notes: What there is to say of it beside its name.
         status: In a run's picture: `done`, `failed`, `retrying`, `undone`, `waiting` or `untouched`; `None` where it is not known.
-        happened: In a run's picture: what happened to it, in words.
+        happened: In a run's picture: what happened to it, and what is left to do, in words.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Node:
     name: str
     notes: tuple[str, ...] = ()
     status: str | None = None
-    happened: str = ""
+    happened: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -104,15 +104,10 @@ class _Overlay:
     def _step(self, node: Node) -> Node:
         name = node.name
         done, failures = self._kinds["step_completed", name], self._kinds["step_failed", name]
-        counts = {
-            "done": done,
-            "failed": failures,
-            "retried": self._kinds["step_retried", name],
-            "undone": self._undone[name],
-            "to retry": self._retrying[name],
-            "collected": self._collected[name],
-        }
-        happened = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        over = {"done": done, "failed": failures, "retried": self._kinds["step_retried", name]}
+        left = {"undone": self._undone[name], "to retry": self._retrying[name], "collected": self._collected[name]}
+        lines = [", ".join(f"{count:,} {what}" for what, count in counts.items() if count) for counts in (over, left)]
+        happened = tuple(filter(None, lines))
         if name == self._culprit:
             return attrs.evolve(node, status="failed", happened=happened)
         for status, count in (
@@ -120,11 +115,11 @@ class _Overlay:
             ("retrying", self._retrying[name]),
             ("waiting", self._collected[name]),
             ("done", done),
-            ("failed", failures),
+            ("failed", failures if self._detailed else 0),
         ):
             if count:
                 return attrs.evolve(node, status=status, happened=happened)
-        return attrs.evolve(node, status="untouched" if self._detailed else None)
+        return attrs.evolve(node, status="untouched" if self._detailed else None, happened=happened)
 
     def _event(self, node: Node, event_class: type[Event]) -> Node:
         if node.kind == "failure":
@@ -134,7 +129,7 @@ class _Overlay:
         for counter, what in ((self._open, "open"), (self._delayed, "delayed")):
             count = sum(number for name, number in counter.items() if self._is(name, event_class))
             if count:
-                return attrs.evolve(node, status="waiting", happened=f"{count} {what}")
+                return attrs.evolve(node, status="waiting", happened=(f"{count:,} {what}",))
         if any(self._is(name, event_class) for name in self._seen):
             return attrs.evolve(node, status="done")
         return attrs.evolve(node, status="untouched" if self._detailed else None)

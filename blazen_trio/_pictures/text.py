@@ -79,7 +79,7 @@ def _statuses(graph: WorkflowGraph) -> list[str]:
 
 
 def _told(node: Node) -> list[str]:
-    lines = [node.name, ", ".join(node.notes), node.happened]
+    lines = [node.name, ", ".join(node.notes), *node.happened]
     if node.status not in (None, "done", "untouched"):
         lines.append(STATUSES[node.status])
     return [clean(line) for line in lines if line]

@@ -69,7 +69,7 @@ def test_the_graph_as_json(invoke, waiting):
     plain = json.loads(invoke("graph", BOOK, "--json").stdout)
     assert {node["status"] for node in plain["nodes"]} == {None}
     told = json.loads(invoke("graph", BOOK, "--json", "--run", "book-1", "--db", url).stdout)
-    assert [node["happened"] for node in told["nodes"] if node["name"] == "Draft"] == ["1 open"]
+    assert [node["happened"] for node in told["nodes"] if node["name"] == "Draft"] == [["1 open"]]
     assert {"source": "event:Page", "target": "step:fetch", "kind": "deliver", "taken": False} in told["edges"]
 
 

@@ -117,8 +117,8 @@ async def test_a_waiting_run(autojump_clock):
         "Withdrawn": "untouched",
         "StepFailedEvent": "done",
     }
-    assert nodes(book, snapshot)["step:fetch"]["happened"] == "11 done, 6 failed, 5 retried"
-    assert nodes(book, snapshot)["event:Draft"]["happened"] == "1 open"
+    assert nodes(book, snapshot)["step:fetch"]["happened"] == ("11 done, 6 failed, 5 retried",)
+    assert nodes(book, snapshot)["event:Draft"]["happened"] == ("1 open",)
     taken = {(edge.source, edge.target): edge.taken for edge in graph_of(book, snapshot).edges}
     assert {pair for pair, was in taken.items() if not was} == {
         ("event:Draft", "event:Approval"),
@@ -165,8 +165,8 @@ async def test_a_failed_run_shows_the_step_and_what_it_left(autojump_clock):
         "Text": "done",
         "StopEvent": "untouched",
     }
-    assert nodes(failing, snapshot)["step:fetch"]["happened"] == "1 done, 4 failed, 3 retried, 1 undone"
-    assert nodes(failing, snapshot)["step:total"]["happened"] == "1 collected"
+    assert nodes(failing, snapshot)["step:fetch"]["happened"] == ("1 done, 4 failed, 3 retried", "1 undone")
+    assert nodes(failing, snapshot)["step:total"]["happened"] == ("1 collected",)
 
 
 async def test_a_run_in_flight_and_delayed_events(autojump_clock):
@@ -185,8 +185,8 @@ async def test_a_run_in_flight_and_delayed_events(autojump_clock):
         snapshot = await run.snapshot()
         run.cancel()
     assert nodes(workflow, snapshot)["step:slow"]["status"] == "undone"
-    assert nodes(workflow, snapshot)["step:slow"]["happened"] == "1 undone"
-    assert nodes(workflow, snapshot)["event:Text"]["happened"] == "1 delayed"
+    assert nodes(workflow, snapshot)["step:slow"]["happened"] == ("1 undone",)
+    assert nodes(workflow, snapshot)["event:Text"]["happened"] == ("1 delayed",)
 
 
 async def test_without_a_history_only_what_is_left_is_known(autojump_clock):
