@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -164,7 +165,7 @@ class Terminal:
 
 
 def bookings(folder):
-    with sqlite3.connect(folder / "agent.bookings") as service:
+    with contextlib.closing(sqlite3.connect(folder / "agent.bookings")) as service:
         try:
             return [what for (what,) in service.execute("SELECT what FROM booking ORDER BY rowid")]
         except sqlite3.OperationalError:  # no such table: nobody has booked yet
