@@ -17,7 +17,7 @@ _VARIABLE = "_BLAZEN_TRIO_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that lets this shell complete commands and options.
+    """Print a script that lets a shell complete commands.
 
     \b
     bash: eval "$(blazen-trio completion bash)"     in ~/.bashrc

@@ -120,3 +120,15 @@ def postgresql_url(tmp_path: Path) -> Iterator[str]:
 def invoke() -> Callable[..., Result]:
     """Runs a command in this process."""
     return lambda *arguments, **more: CliRunner().invoke(app, arguments, prog_name="blazen-trio", **more)
+
+
+@pytest.fixture
+def runs(sqlite_url: str, invoke: Callable[..., Result]) -> Callable[..., Result]:
+    """Runs a command of `runs` in this process, on the test's SQLite file. A traceback is one of a step, and expected."""
+
+    def run(*arguments: str, traceback: bool = False, **more: Any) -> Result:
+        done = invoke("runs", *arguments, env={"BLAZEN_TRIO_DB": sqlite_url}, **more)
+        assert ("Traceback" in done.stderr) == traceback, done.stderr
+        return done
+
+    return run

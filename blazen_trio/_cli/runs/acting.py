@@ -28,9 +28,9 @@ _json = json_option("Print one JSON object.", group="Output")
 @db_option
 @_json
 def pause(run_id: str, db: str, as_json: bool) -> None:
-    """Pause a run, and wait until it is paused: whoever drives it lets its steps in flight finish.
+    """Pause a run, and wait until it is.
 
-    It stays so, and no worker takes it, until `runs resume` goes on with it. Interrupted, this waits no more; the run has
+    Whoever drives it lets its steps in flight finish. It stays so, and no worker takes it, until `runs resume` goes on with it. Interrupted, this waits no more; the run has
     been asked to pause already.
     """
 
@@ -51,9 +51,9 @@ def pause(run_id: str, db: str, as_json: bool) -> None:
 @option("--reason", group="Run", show_default=False, help="A text for people, kept with the run.")
 @_json
 def cancel(run_id: str, db: str, reason: str | None, as_json: bool) -> None:
-    """Cancel a run. One that somebody drives is asked to end, and does so soon; nothing happens to one that has ended.
+    """Cancel a run.
 
-    What is undone in it stays so, and `runs resume` goes on with it.
+    One that somebody drives is asked to end, and does so soon; nothing happens to one that has ended. What is undone in it stays so, and `runs resume` goes on with it.
     """
 
     async def ask(store: SqlStore) -> RunStatus:

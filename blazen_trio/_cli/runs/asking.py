@@ -65,22 +65,34 @@ def text_option(help_text: str) -> Callable[[Any], Any]:
         help="An object that is kept with the run.")  # fmt: skip
 @option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
         help="The JSON is an object of the fields of an event of this type, instead of the input of a plain start.")  # fmt: skip
+@_workflow_option
 @_json
 def submit(
-    workflow: str, value: Any, db: str, run_id: str | None, metadata: Any, event_type: str | None, as_json: bool
+    workflow: str,
+    value: Any,
+    db: str,
+    run_id: str | None,
+    metadata: Any,
+    event_type: str | None,
+    target: Target | None,
+    as_json: bool,
 ) -> None:
-    """Queue a run of the workflow of this name, for whichever worker serves it; JSON is its input.
+    """Queue a run, for whichever worker serves it.
 
-    Whoever takes the run finds out whether its workflow starts with this input. Prints the run's id.
+    WORKFLOW is the workflow's name, and JSON the run's input. Without --workflow, whoever takes the run finds out whether it
+    starts with this input. Prints the run's id.
     """
     if event_type is not None and not isinstance(value, dict):
         raise click.UsageError("--event-type needs the event's fields, a JSON object")
-    begin = value_of(value) if event_type is None else make_event(None, event_type, value)
+    known = None if target is None else load_workflow(target)
+    if known is not None and known.name != workflow:
+        raise click.UsageError(f"{target} is workflow {known.name!r}, not {workflow!r}")
+    begin = value_of(value) if event_type is None else make_event(known, event_type, value)
     given = None if metadata is None else value_of(metadata)
 
     async def queue(store: SqlStore) -> str:
         async with open_runtime(store) as runtime:
-            return await runtime.submit(workflow, begin, run_id=run_id, metadata=given)
+            return await runtime.submit(known or workflow, begin, run_id=run_id, metadata=given)
 
     submitted = with_store(db, queue, create=True)
     print_json({"run_id": submitted}) if as_json else click.echo(clean(submitted))
@@ -108,8 +120,9 @@ def send(
     target: Target | None,
     as_json: bool,
 ) -> None:
-    """Send an event into a run, whoever drives it, and whether or not anybody does; JSON is an object of its fields.
+    """Send an event into a run.
 
+    Whoever drives it, and whether or not anybody does. EVENT_TYPE names the event's class, and JSON is an object of its fields.
     Without --workflow, an event that no step accepts is noted in the run's history as rejected. Exits with 0 also where the key
     was used before: the event was sent then.
     """
@@ -151,9 +164,9 @@ def respond(
     target: Target | None,
     as_json: bool,
 ) -> None:
-    """Answer an open question of a run, whoever drives it, and whether or not anybody does; VALUE is JSON.
+    """Answer an open question of a run.
 
-    With --workflow the answer is of the type that the workflow takes, and is checked against it.
+    Whoever drives it, and whether or not anybody does. VALUE is JSON. With --workflow the answer is of the type that the workflow takes, and is checked against it.
     """
     document = value if as_text else Json().convert(value, None, context)
     workflow = None if target is None else load_workflow(target)

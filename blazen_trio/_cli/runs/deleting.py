@@ -47,7 +47,10 @@ def _confirm(what: str, *, yes: bool) -> None:
 @_yes
 @_json
 def delete(run_id: str, db: str, yes: bool, as_json: bool) -> None:
-    """Delete a run, and all that is stored of it. One that somebody drives is not deleted: cancel it first."""
+    """Delete a run, and all that is stored of it.
+
+    One that somebody drives is not deleted: cancel it first.
+    """
     info = with_store(db, lambda store: store.get_run(run_id))
     _confirm(clean(f"delete run {run_id} of {info.workflow} ({info.status.value})"), yes=yes)
     with_store(db, lambda store: store.delete_run(run_id))

@@ -70,12 +70,12 @@ def show(*parts: RenderableType) -> None:
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def table(*headings: str, rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table without lines. Its last column is cut where the terminal is too narrow, the others wrap."""
+def table(*headings: str, rows: Iterable[Sequence[str | Text]], wrap: bool = True) -> Table:
+    """A table without lines. Where the terminal is too narrow its last column is cut, and the others wrap, or are cut too."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        last = heading == headings[-1]
-        made.add_column(heading, overflow="ellipsis" if last else "fold", no_wrap=last)
+        cut = heading == headings[-1] or not wrap
+        made.add_column(heading, overflow="ellipsis" if cut else "fold", no_wrap=cut)
     for row in rows:
         made.add_row(*(cell(one) for one in row))
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import orjson
 
 from blazen_trio import DynamicEvent, InputResponseEvent
 from blazen_trio._cli.arguments import value_of
@@ -22,7 +23,7 @@ def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any
     Args:
         workflow: The run's workflow, or `None`.
         event_type: The name of its type.
-        fields: Its fields, as they are stored.
+        fields: Its fields, as they are stored: all of them, but for those with a default where the workflow is at hand.
 
     Raises:
         ConfigError: The workflow has no event of this type.
@@ -34,7 +35,21 @@ def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any
     if known is None:
         names = ", ".join(sorted(workflow.event_types))
         raise ConfigError(f"workflow {workflow.name!r} has no event of type {event_type!r}; it has {names}")
-    return workflow.codec.decode_event([event_type, fields, known.schema_version])
+    return workflow.codec.decode_event([event_type, _defaults(workflow, known) | fields, known.schema_version])
+
+
+def _defaults(workflow: Workflow, event_class: type[Event]) -> dict[str, Any]:
+    """The fields that need not be given, as they are stored."""
+    found = {}
+    for field in attrs.fields(event_class) if attrs.has(event_class) else ():
+        default = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # it is a class
+            if default.takes_self:
+                continue
+            default = default.factory()
+        if default is not attrs.NOTHING:
+            found[field.name] = orjson.loads(workflow.codec.encode_value(default, field.name).data)
+    return found
 
 
 def make_answer(

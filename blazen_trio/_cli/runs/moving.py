@@ -40,9 +40,9 @@ _MSGPACK: Final = (".msgpack", ".mpk")
         help="By default msgpack for a file named *.msgpack, else JSON.")  # fmt: skip
 @json_option("Print one JSON object about the file; with --output.", group="Output")
 def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -> None:
-    """Write a run to a file: a snapshot, which `runs import` and Snapshot.from_json read.
+    """Write a run to a file.
 
-    It has all that going on needs, and the history, but not what is in the run's inbox and nobody has taken yet. The run itself
+    A snapshot, which `runs import` and Snapshot.from_json read. It has all that going on needs, and the history, but not what is in the run's inbox and nobody has taken yet. The run itself
     stays where it is: cancel or delete it before its copy goes on elsewhere.
     """
     stored = with_store(db, lambda store: store.load(run_id))
@@ -83,9 +83,9 @@ def _write(path: Path, data: bytes) -> None:
         help="The run's id here; by default the snapshot's. Another id means other idempotency keys.")  # fmt: skip
 @json_option("Print one JSON object.", group="Output")
 def import_run(file: IO[bytes], db: str, run_id: str | None, as_json: bool) -> None:
-    """Store the run of a snapshot, JSON or msgpack, from a FILE, or from stdin where that is -.
+    """Store the run that is in a file.
 
-    It needs no workflow. The run stands where the snapshot has it, and nobody drives it: workers of its workflow take one that is
+    FILE is a snapshot, JSON or msgpack; - is stdin. It needs no workflow. The run stands where the snapshot has it, and nobody drives it: workers of its workflow take one that is
     queued or running at once, one that waits when its time comes; others are for `runs resume`. A run of this id that is there
     already is left as it is.
     """

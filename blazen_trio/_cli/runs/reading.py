@@ -61,7 +61,7 @@ _json = json_option("Print one JSON object.", group="Output")
 def list_runs(
     db: str, statuses: tuple[str, ...], workflow: str | None, limit: int, after: str | None, as_json: bool
 ) -> None:
-    """List the runs, oldest first, a page at a time.
+    """List the runs, oldest first, in pages.
 
     Where there are more, the id to give to --after for the next page is told on stderr; in JSON it is "next".
     """
@@ -113,7 +113,10 @@ async def _page(
 @option("--full", group="Output", is_flag=True, show_default=False, help="Cut no value and no list. JSON never does.")
 @_json
 def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
-    """Show where a run stands: its status, its state, what is undone, what it asks, and why it failed."""
+    """Show where a run stands.
+
+    Its status, its metadata and state, what is undone and half collected, what it asks, what it has come to, and why it failed.
+    """
     stored = with_store(db, lambda store: store.load(run_id))
     details = forms.details_form(stored)
     if as_json:
@@ -212,9 +215,9 @@ def answering(run_id: str, request_id: str) -> str:
         help="Only the last N records.")  # fmt: skip
 @_json
 def history(run_id: str, db: str, last: int | None, as_json: bool) -> None:
-    """Print what has happened to a run, oldest first, in all processes that drove it.
+    """Print what has happened to a run.
 
-    A workflow made with history=True records every attempt of every step; others the start, the end and the failures.
+    Oldest first, over all processes that drove it. A workflow made with history=True records every attempt of every step; others the start, the end and the failures.
     """
     records = with_store(db, lambda store: store.history(run_id))
     told = [forms.record_form(record) for record in (records[-last:] if last else records)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -59,25 +60,23 @@ _OUTCOMES = (
 @click.argument("run_id", metavar="ID", type=Id())
 @click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
 @db_option
-@option("--ask/--no-ask", group="Value", default=None, show_default=False,
-        help="Whether to put the run's questions to you; by default where there is a terminal, and no --json.")  # fmt: skip
+@option("--no-ask", group="Value", is_flag=True, show_default=False,
+        help="Don't put the run's questions to you; otherwise it does at a terminal, without --json.")  # fmt: skip
 @text_option("What you answer is text as it stands, not JSON.")
 @json_option("Print one JSON object.", group="Output")
 @click.pass_context
 def resume(
-    context: click.Context, run_id: str, target: Target, db: str, ask: bool | None, as_text: bool, as_json: bool
+    context: click.Context, run_id: str, target: Target, db: str, no_ask: bool, as_text: bool, as_json: bool
 ) -> None:
-    """Go on with a run in this process, until it has ended, or waits for what has to come from outside.
+    """Go on with a run in this process.
 
-    Prints its result, its error or its questions; the exit code tells which. Of a completed run it prints the recorded result. A
+    Until it has ended, or waits for what has to come from outside. Prints its result, its error or its questions; the exit code tells which. Of a completed run it prints the recorded result. A
     run that has failed, timed out or was cancelled is tried again. Interrupted, it leaves the run as it is on disk, for anybody
     to go on with.
     """
     workflow = load_workflow(target)
-    if ask is None:
-        ask = not as_json and sys.stdin.isatty() and sys.stderr.isatty()
     handler = workflow.input_handler
-    if handler is None and ask:
+    if handler is None and not (no_ask or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
         handler = _Asking(workflow, as_text=as_text)
 
     async def drive(store: SqlStore) -> tuple[StoredRun, BaseException | None]:
@@ -86,7 +85,7 @@ def resume(
             async with workflow.resume_from(run_id, store=store, input_handler=handler):
                 pass  # its end waits for the run
         except _OUTCOMES as outcome:
-            cause = outcome.__cause__
+            cause = outcome.__cause__ if isinstance(outcome, StepFailedError) else None
         return await store.load(run_id), cause
 
     stored, cause = with_store(db, drive)
@@ -110,30 +109,40 @@ class _Asking:
         self._workflow = workflow
         self._as_text = as_text
         self._lock = trio.Lock()
+        self._typed = b""
 
     async def __call__(self, request: Any) -> Any:
         """The answer; `None`, which leaves the question open, at the end of the input."""
         async with self._lock:
-            while True:  # noqa: ASYNC913  # each turn waits for the thread
+            if request.metadata:
+                told = self._workflow.codec.encode_value(request.metadata, "metadata")
+                click.echo(clean(told.data.decode()), err=True)
+            while True:
+                click.echo(clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "), nl=False, err=True)
+                line = await self._line()
+                if line is None:
+                    click.echo(err=True)
+                    return None
                 try:
-                    # A thread that waits for a key can't be interrupted: it is left behind, and ends with the process.
-                    document = await trio.to_thread.run_sync(self._prompt, request, abandon_on_cancel=True)
+                    document = line if self._as_text else Json().convert(line, None, None)
                     return make_answer(self._workflow, None, request.request_id, document)
-                except SerializationError as error:  # what this raised would fail the run
-                    click.echo(clean(f"Error: {error}"), err=True)
+                except (click.BadParameter, SerializationError) as error:  # what this raised would fail the run
+                    click.echo(clean(f"Error: {error.message}"), err=True)
                 except ConfigError as error:
                     click.echo(clean(f"{error.message}, in `blazen-trio runs respond`"), err=True)
                     return None
-                except click.Abort:
-                    return None
 
-    def _prompt(self, request: Any) -> Any:
-        if request.metadata:
-            told = self._workflow.codec.encode_value(request.metadata, "metadata")
-            click.echo(clean(told.data.decode()), err=True)
-        kind = click.STRING if self._as_text else Json()
-        hint = "" if self._as_text else " (JSON)"
-        return click.prompt(clean(f"{request.prompt}{hint}"), type=kind, err=True)
+    async def _line(self) -> str | None:
+        """What is typed next; `None` at the end. Not in a thread, which could not be interrupted."""
+        terminal = sys.stdin.fileno()
+        while b"\n" not in self._typed:
+            await trio.lowlevel.wait_readable(terminal)
+            data = os.read(terminal, 65536)
+            if not data:
+                return None
+            self._typed += data
+        line, _, self._typed = self._typed.partition(b"\n")
+        return line.decode(errors="replace")  # noqa: ASYNC910  # of what was typed ahead
 
 
 COMMANDS: Sequence[click.Command] = (resume,)

@@ -51,9 +51,9 @@ _AROUND: Final = 8
 @json_option("Print one JSON object a line, for each change.", group="Output")
 @click.pass_context
 def watch(context: click.Context, run_id: str, db: str, interval: float, as_json: bool) -> None:
-    """Watch a run until it has ended; the exit code tells how.
+    """Watch a run until it has ended.
 
-    Shows its status, what is undone, and the last lines of its history. A run that waits or is paused is watched on. In JSON each
+    The exit code tells how it has. Shows its status, what is undone, and the last lines of its history. A run that waits or is paused is watched on. In JSON each
     line has a "type": "status" for where the run stands, "record" for what has happened.
     """
     last: list[StoredRun] = []
@@ -124,20 +124,23 @@ def _plain(line: dict[str, Any]) -> str:
 
 
 def _how_far(status: dict[str, Any]) -> str:
-    parts = [f"{step} x{count}" for step, count in status["undone"].items()]
+    undone = ", ".join(f"{step} x{count}" for step, count in status["undone"].items())
+    parts = [f"entry {status['seq']}"]
+    parts += [f"undone: {undone}"] if undone else []
     parts += [f"delayed events: {status['delayed']}"] if status["delayed"] else []
     parts += [f"asks: {one['prompt']}" for one in status["questions"]]
-    return f"entry {status['seq']}" + (f"; undone: {', '.join(parts)}" if parts else "")
+    return "; ".join(parts)
 
 
 def _picture(status: dict[str, Any], records: Sequence[dict[str, Any]]) -> RenderableType:
     title = Text.assemble(
         (f"run {clean(status['run_id'])} of {clean(status['workflow'])}  ", "bold"), status_text(status["status"])
     )
+    rows = ([row[0][11:-1], *row[1:]] for row in map(record_row, records))  # of the time, no date
     return Group(
         title,
         Text(clean(_how_far(status)), overflow="ellipsis", no_wrap=True),
-        table("TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=map(record_row, records)),
+        table("TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, wrap=False),
     )
 
 
