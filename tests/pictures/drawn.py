@@ -108,13 +108,18 @@ class ToolResult(Event):
     text: str
 
 
+@attrs.frozen
+class Permission(InputRequestEvent):
+    tool: str = ""
+
+
 @step
 async def ask_model(ev: StartEvent | Turn) -> list[ToolCall] | StopEvent:
     return StopEvent()
 
 
 @step(timeout=30, retry=RetryPolicy(max_attempts=3))
-async def call_tool(ev: ToolCall) -> ToolResult | Draft:
+async def call_tool(ev: ToolCall) -> ToolResult | Permission:
     return ToolResult(ev.tool)
 
 
