@@ -50,7 +50,10 @@ def upgrade(db: str, as_json: bool) -> None:
 @db_option
 @_json
 def current(db: str, as_json: bool) -> None:
-    """Print the schema's revision, and the one that this version needs (its head)."""
+    """Print the schema's revision, and its head.
+
+    The head is the revision that this version needs.
+    """
     from blazen_trio._stores.sql.migrate import read_schema  # a database library, which --help does not need
 
     schema = _checked(read_schema, db)
@@ -62,7 +65,10 @@ def current(db: str, as_json: bool) -> None:
 @_json
 @click.pass_context
 def check(context: click.Context, db: str, as_json: bool) -> None:
-    """Tell whether the schema is what this version needs; if not, exit with 78 and say what to do."""
+    """Tell whether the schema is the one needed.
+
+    If not, this exits with 78, and says what to do.
+    """
     from blazen_trio._stores.sql.migrate import read_schema  # a database library, which --help does not need
 
     schema = _checked(read_schema, db)

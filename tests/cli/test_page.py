@@ -1,0 +1,102 @@
+"""The page about the command line: its session goes as it says, and no command, option or exit code is missing from it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from blazen_trio._cli.app import app
+from blazen_trio._cli.exits import RUN_EXIT_CODES
+from tests.cli.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = (ROOT / "docs" / "how-to" / "command-line.md").read_text("utf-8")
+WORKERS = (ROOT / "docs" / "workers.md").read_text("utf-8")
+_VARIES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ|\b\d+[smhd] ago\b|\bnow\b|\b\d+\.\d{3} s\b")
+
+
+def commands(group: click.Group = app, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every command, with what it is called by."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_command_and_option_is_named(name, command):
+    rows = [line for line in PAGE.splitlines() if f"`{name}" in line]
+    assert rows
+    in_common = PAGE[PAGE.index("## In common") : PAGE.index("## Looking at runs")]
+    for param in command.params:
+        for option in (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ():
+            assert any(re.search(rf"{option}\b", text) for text in (*rows, in_common)), option
+
+
+def test_every_command_has_its_help():
+    for name, command in commands():
+        assert command.help, name
+        assert "..." not in command.get_short_help_str(60), name
+        for param in command.params:
+            assert not isinstance(param, click.Option) or param.help, (name, param.name)
+
+
+def test_the_exit_codes_are_those_of_the_help():
+    in_help = dict(re.findall(r"^  (\d[\d, ]*?)  +(.*)$", RUN_EXIT_CODES, re.MULTILINE))
+    on_page = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", PAGE, re.MULTILINE))
+    assert on_page.keys() == in_help.keys()
+
+
+def session() -> Iterator[tuple[str, int, str]]:
+    """The commands of the page's session, with their exit codes and what they print."""
+    for block in re.findall(r"^```console\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
+        for part in block.split("$ blazen-trio ")[1:]:
+            command, _, output = part.partition("\n")
+            command, _, code = command.partition("  # exit ")
+            yield command, int(code or 0), output
+
+
+def plain(text: str) -> str:
+    """Text without what is another each time, and without the widths that follow from it."""
+    return re.sub(r" +", " ", _VARIES.sub("...", text)).strip()
+
+
+def test_the_session_goes_as_the_page_says(tmp_path, monkeypatch, invoke: Any):
+    [program] = re.findall(r"^```python shop.py\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "shop.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BLAZEN_TRIO_DB", "sqlite:///shop.db")
+    told = list(session())
+    assert len(told) > 10
+    for command, code, output in told:
+        done = invoke(*shlex.split(command))
+        assert (plain(done.output), done.exit_code) == (plain(output), code), command
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell, invoke: Any):
+    done = invoke("completion", shell)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "_BLAZEN_TRIO_COMPLETE" in done.stdout
+    if shell == "bash":
+        checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, capture_output=True, timeout=60)
+        assert (checked.returncode, checked.stderr) == (0, "")
+    completed = invoke(
+        env={
+            "_BLAZEN_TRIO_COMPLETE": f"{shell}_complete",
+            "COMP_WORDS": "blazen-trio runs re",
+            "COMP_CWORD": "re" if shell == "fish" else "2",
+        }
+    )
+    assert {"resume", "respond"} <= set(re.findall(r"\w+", completed.stdout))
