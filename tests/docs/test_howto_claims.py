@@ -1,0 +1,81 @@
+"""What the how-to pages claim beyond what their programs assert."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from blazen_trio import StartEvent, StopEvent, Workflow, open_runtime, open_store, step
+from blazen_trio.testing import check_store
+from tests.databases import KINDS, fresh_database
+from tests.docs.test_snippets import find_snippets
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+
+
+def snippets(page: str) -> dict[str, str]:
+    return {one.name: one.code for one in find_snippets(HOW_TO / page)}
+
+
+def load(program: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(program.stem, program)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@step
+async def end(ev: StartEvent) -> StopEvent:
+    return StopEvent()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_queries_for_operators_run_on_every_database(kind, tmp_path):
+    program = tmp_path / "queries.py"
+    program.write_text(snippets("operating.md")["queries.py"])
+    queries = load(program)
+    with fresh_database(kind, tmp_path) as url:
+        async with open_store(url, migrate=True) as store, open_runtime(store) as runtime:
+            await (await runtime.start(Workflow("ending", [end]))).result()
+            await runtime.submit("another")
+            found = {name: queries.ask(url, name) for name in queries.QUERIES}
+    assert found["by status"] == [("another", 1, 1), ("ending", 5, 1)]
+    assert [row[:2] for row in found["ready"]] == [("another", 1)]
+    assert [row[3] for row in found["drivers"]] == [0]
+    assert [found[name] for name in ("orphaned", "suspects", "held", "waiting", "inbox", "largest")] == [[]] * 6
+
+
+@pytest.mark.parametrize(("key", "passes"), [("ctx.idempotency_key", True), ("str(id(ctx))", False)])
+def test_the_crash_test_finds_a_missing_idempotency_key(key, passes, tmp_path):
+    programs = snippets("testing.md")
+    assert "ctx.idempotency_key" in programs["shop.py"]
+    programs["shop.py"] = programs["shop.py"].replace("ctx.idempotency_key", key)
+    for name in ("shop.py", "test_crashes.py"):
+        (tmp_path / name).write_text(programs[name])
+    done = subprocess.run([sys.executable, "test_crashes.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if passes else 1), done.stdout
+    assert passes or "assert [50, 50] == [50]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("promise", "kept", "broken"),
+    [
+        ("a key is accepted once", "key in kept.keys", "False"),
+        ("is not driven", "kept is None or not kept.driven", "kept is None"),
+        ("replaces the entries", "if entry[0] > folded", "if entry[0] >= folded"),
+    ],
+)
+async def test_a_promise_that_the_store_on_the_page_breaks_is_named(promise, kept, broken, tmp_path):
+    code = snippets("writing-a-store.md")["folder_store.py"]
+    assert kept in code
+    program = tmp_path / "folder_store.py"
+    program.write_text(code.replace(kept, broken))
+    folder_store = load(program)
+    folders = iter(range(1000))
+    with pytest.raises(AssertionError, match=promise):
+        await check_store(lambda: folder_store.open_folder(tmp_path / str(next(folders))))
