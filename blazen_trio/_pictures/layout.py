@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right, insort
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -221,13 +222,13 @@ class _Drawing:
         """Where each closing edge goes up: in the free corridor nearest to its ends."""
         lanes: dict[tuple[str, str], float] = {}
         taken: list[tuple[int, int, float]] = []
+        spans = [
+            [(place.x - place.width / 2 - LANE, place.x + place.width / 2 + LANE) for place in layer]
+            for layer in self.layers
+        ]
         for source, target in sorted(self.back, key=lambda edge: self._span(edge)[1] - self._span(edge)[0]):
             first, last = self._span((source, target))
-            blocked = [
-                (place.x - place.width / 2 - LANE, place.x + place.width / 2 + LANE)
-                for layer in self.layers[first : last + 1]
-                for place in layer
-            ]
+            blocked = [span for layer in spans[first : last + 1] for span in layer]
             blocked += [(x - LANE, x + LANE) for top, bottom, x in taken if top <= last and first <= bottom]
             lane = _nearest_free((boxes[source].x + boxes[target].x) / 2, blocked)
             lanes[source, target] = lane
@@ -275,15 +276,15 @@ class _Ports:
         return self._in[edge]
 
 
-def _closing(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The edges that lead back to where a depth-first walk came from; without them there is no cycle."""
+def _closing(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[tuple[str, str], None]:
+    """The edges, in order, that lead back to where a depth-first walk came from; without them there is no cycle."""
     following: dict[str, list[str]] = {id_: [] for id_ in ids}
     entered = set()
     for source, target in edges:
         following[source].append(target)
         if source != target:
             entered.add(target)
-    closing: set[tuple[str, str]] = set()
+    closing: dict[tuple[str, str], None] = {}
     state: dict[str, int] = {}  # 1: on the way, 2: left
     for root in sorted(ids, key=lambda id_: id_ in entered):  # from the entries first
         if root in state:
@@ -294,7 +295,7 @@ def _closing(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> set[tuple[
             id_, rest = path[-1]
             for target in rest:
                 if state.get(target) == 1:
-                    closing.add((id_, target))
+                    closing[id_, target] = None
                 elif target not in state:
                     state[target] = 1
                     path.append((target, iter(following[target])))
@@ -351,9 +352,14 @@ def _settle(layer: list[_Place], desired: list[float]) -> None:
 
 def _nearest_free(wish: float, blocked: list[tuple[float, float]]) -> float:
     """The place nearest to what is wished that is in none of these intervals."""
-    candidates = [wish, *(end for interval in blocked for end in interval)]
-    free = [x for x in candidates if not any(low < x < high for low, high in blocked)]
-    return min(free, key=lambda x: (abs(x - wish), -x))
+    left, right = wish, wish
+    for low, high in sorted(blocked):  # the nearest free place to the right
+        if low < right < high:
+            right = high
+    for low, high in sorted(blocked, key=itemgetter(1), reverse=True):
+        if low < left < high:
+            left = low
+    return right if right - wish <= wish - left else left
 
 
 def _moved(boxes: dict[str, Box], routes: dict[tuple[str, str], Route], bottom: float) -> Layout:
