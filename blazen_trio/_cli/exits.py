@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import traceback
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -125,7 +126,7 @@ class ConfigError(Trouble):
 
 
 class DatabaseFailedError(Trouble):
-    """The database failed or can't be reached, which may pass."""
+    """The database (or the disk under the output) failed or can't be reached, which may pass."""
 
     exit_code = TEMPFAIL
 
@@ -172,6 +173,8 @@ def trouble(error: BaseException) -> Trouble:
         return kind(str(error))
     if isinstance(error, WorkflowError) and (expected := _kind_of(error)) is not None:
         return expected(_told(error))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return DatabaseFailedError(f"what is printed can't be written: {error.strerror}")
     details = "".join(traceback.format_exception(error))
     return UnexpectedError(f"unexpected {type(error).__name__}: {error} (this is a bug; please report it)", details)
 

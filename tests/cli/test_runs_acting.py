@@ -176,6 +176,7 @@ def test_pause_and_cancel_a_run_that_nobody_drives(runs):
     assert runs("cancel", "a", "--reason", "no tea").output == "run a is cancelled\n"
     run = shown(runs, "a")
     assert (run["status"], run["failure"]["details"]) == ("cancelled", ["no tea"])
+    assert "runs respond" not in runs("show", "a").stdout  # what it asked can be answered once it is resumed
     assert json.loads(runs("cancel", "a", "--json").stdout) == {"run_id": "a", "status": "cancelled", "asked": False}
     paused = runs("pause", "a")
     assert paused.exit_code == REFUSED
@@ -289,6 +290,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["purge", "-y", "--older-than", "9" * 400 + "w"], USAGE, "more than a hundred years"),
         (["purge", "-y", "--older-than", "1d", "--status", "done"], USAGE, "'done' is not one of"),
         (["list", "--limit", "0"], USAGE, "not in the range"),
+        (["list", "--workflow", "caf\udcff"], USAGE, "lone surrogates"),
         (["list", "--status", "done"], USAGE, "'done' is not one of"),
         (["list", "--db", "postgresql://ann:sesame@127.0.0.1:9/d"], 75, "no server answers there"),
         (["list", "--db", "oracle://ann:sesame@h/d"], CONFIG, "and not in oracle"),

@@ -6,6 +6,7 @@ import itertools
 import json
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,15 @@ def test_a_reader_that_has_enough_is_no_error(sqlite_url, runs):
     assert watch.wait(PATIENCE) == 1
     assert watch.stderr.read() == ""
     watch.stderr.close()
+
+
+def test_a_disk_that_is_full_is_no_bug(sqlite_url, runs):
+    runs("submit", "asking", "--run-id", "a")
+    with Path("/dev/full").open("w") as full:
+        show = start(sqlite_url, "runs", "show", "a", stdout=full)
+        assert show.wait(PATIENCE) == 75
+    assert show.stderr.read() == "blazen-trio: what is printed can't be written: No space left on device\n"
+    show.stderr.close()
 
 
 def test_watch_at_a_terminal(sqlite_url, runs):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
@@ -51,23 +52,20 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=False))
 
 
-def make_console() -> Console:
-    """The terminal; or a file or pipe, as wide as it has to be, without colours."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    if console.is_terminal:
-        return console
-    return Console(highlight=False, markup=False, emoji=False, width=_UNBOUNDED, no_color=True)
+def make_console(file: IO[str] | None = None, **settings: Any) -> Console:
+    """What draws, on stdout or in this file."""
+    return Console(file=file, highlight=False, markup=False, emoji=False, **settings)
 
 
 def show(*parts: RenderableType) -> None:
-    """Print on stdout."""
+    """Print on stdout; where that is no terminal, as wide as it has to be, and without colours."""
     console = make_console()
     if console.is_terminal:
         console.print(*parts, sep="\n")
         return
-    with console.capture() as captured:
-        console.print(*parts, sep="\n")
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    text = io.StringIO()
+    make_console(text, width=_UNBOUNDED, force_terminal=False).print(*parts, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def table(*headings: str, rows: Iterable[Sequence[str | Text]], wrap: bool = True) -> Table:

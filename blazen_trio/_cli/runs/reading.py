@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from blazen_trio import RunInfo
     from blazen_trio._stores.sql.store import SqlStore
 
-__all__ = ["COMMANDS", "answering", "outcome_parts"]
+__all__ = ["COMMANDS", "outcome_parts"]
 
 _STATUSES: Final = tuple(status.value for status in RunStatus)
 _SCANNED: Final = 500
@@ -53,7 +53,8 @@ _json = json_option("Print one JSON object.", group="Output")
 @db_option
 @option("--status", "statuses", group="Filter", multiple=True, type=click.Choice(_STATUSES), show_default=False,
         help="Only runs of this status; may be given several times.")  # fmt: skip
-@option("--workflow", group="Filter", help="Only runs of the workflow of this name.", show_default=False)
+@option("--workflow", group="Filter", type=Id(), metavar="NAME", show_default=False,
+        help="Only runs of the workflow of this name.")  # fmt: skip
 @option("--limit", group="Page", type=click.IntRange(1, 10_000), default=50, help="At most so many runs.")
 @option("--after", group="Page", type=Id(), metavar="ID", show_default=False,
         help="Only runs that come after this one: the last id of the page before.")  # fmt: skip
@@ -193,7 +194,9 @@ def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[Ren
             pairs["choices"] = ", ".join(short_json(one, width) for one in choices)
         if metadata:
             pairs["metadata"] = short_json(metadata, width)
-        yield from _section("question", pairs | {"answer": answering(run["run_id"], question["request_id"])}, fields)
+        if not RunStatus(run["status"]).ended:
+            pairs["answer"] = _answering(run["run_id"], question["request_id"])
+        yield from _section("question", pairs, fields)
     if (failure := run["failure"]) is not None:
         told = ("kind", "step", "attempts", "error_type")
         pairs = {name.replace("_", " "): str(failure[name]) for name in told if failure[name] is not None}
@@ -203,7 +206,7 @@ def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[Ren
         yield from _section("result", short_json(run["result"], width), cell)
 
 
-def answering(run_id: str, request_id: str) -> str:
+def _answering(run_id: str, request_id: str) -> str:
     """The command that answers a question."""
     return f"blazen-trio runs respond {shlex.quote(run_id)} --request-id {shlex.quote(request_id)} JSON"
 
