@@ -17,7 +17,7 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, parse, rubbish
 from blazen_trio._codec.writer import error_wire, reference
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload
 from blazen_trio._state.status import RunStatus
@@ -76,10 +76,10 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
 def _output_wire(output: Output, blobs: dict[str, bytes]) -> list[Any]:
     payload = output.payload
     assert payload is not None, "a run with a store encodes its events before it records them"
-    steps = output.steps
+    steps, joins = output.targets.steps, output.targets.joins
     wire: list[Any] = [reference(payload, blobs), steps[0] if len(steps) == 1 else steps]
-    if output.joins or output.due is not None or output.request_id is not None:
-        wire += [output.joins, output.due, output.request_id]
+    if joins or output.due is not None or output.request_id is not None:
+        wire += [joins, output.due, output.request_id]
         while wire[-1] is None:
             wire.pop()
     return wire
@@ -191,7 +191,7 @@ def status_of(reader: Reader, key: str) -> RunStatus:
 def _output_of(reader: Reader) -> Output:
     event, payload = reader.event(0)
     steps = (reader.take(1, str),) if type(reader.raw(1)) is str else reader.names(1)
-    return Output(event, payload, steps, reader.names(2), reader.maybe_seconds(3), reader.maybe(4, str))
+    return Output(event, payload, Targets(steps, reader.names(2)), reader.maybe_seconds(3), reader.maybe(4, str))
 
 
 def _cells_of(reader: Reader) -> dict[str, Cell | None]:

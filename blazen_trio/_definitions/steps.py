@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import attrs
@@ -48,6 +48,18 @@ class _Options:
     handles: tuple[str, ...] | None
 
 
+class _SubclassOf(dict[type, bool]):
+    """Whether a class is one of these or a subclass: looked up, each found out once."""
+
+    def __init__(self, classes: tuple[type, ...]) -> None:
+        super().__init__()
+        self._classes = classes
+
+    def __missing__(self, cls: type) -> bool:
+        self[cls] = found = issubclass(cls, self._classes)
+        return found
+
+
 @attrs.frozen(eq=False)
 class StepDefinition:
     """One step of a workflow, as declared.
@@ -70,6 +82,8 @@ class StepDefinition:
         retry: When a failed attempt is tried again; `None`: never.
         max_concurrency: How many tasks a run gives it at most; `None`: no bound.
         handles: The steps whose failures it takes, if it accepts `StepFailedEvent`; `None`: all but its own.
+        plain: By class, whether it may return or send an event of it on its own.
+        listed: By class, whether it may return one in a list.
     """
 
     name: str
@@ -88,22 +102,16 @@ class StepDefinition:
     retry: RetryPolicy | None
     max_concurrency: int | None
     handles: tuple[str, ...] | None
-    _plain: dict[type, bool] = attrs.field(factory=dict, init=False, repr=False)
-    _listed: dict[type, bool] = attrs.field(factory=dict, init=False, repr=False)
+    plain: Mapping[type, bool] = attrs.field(init=False, repr=False)
+    listed: Mapping[type, bool] = attrs.field(init=False, repr=False)
 
-    def emits_plain(self, event_class: type) -> bool:
-        """Whether it may return or send an event of this class (or of a base of it) on its own. Cached by class."""
-        known = self._plain.get(event_class)
-        if known is None:
-            known = self._plain[event_class] = issubclass(event_class, self.emits)
-        return known
+    @plain.default
+    def _plain(self) -> Mapping[type, bool]:
+        return _SubclassOf(self.emits)
 
-    def emits_in_list(self, event_class: type) -> bool:
-        """Whether it may return an event of this class (or of a base of it) in a list. Cached by class."""
-        known = self._listed.get(event_class)
-        if known is None:
-            known = self._listed[event_class] = issubclass(event_class, self.list_emits)
-        return known
+    @listed.default
+    def _listed(self) -> Mapping[type, bool]:
+        return _SubclassOf(self.list_emits)
 
 
 @overload

@@ -29,11 +29,13 @@ _ENCODE_PER_TURN: Final = 1000
 class Attempts:
     """Runs the deliveries of one run, for whichever worker asks."""
 
+    __slots__ = ("_d", "_limiter", "_steps", "interrupted")
+
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._steps = dispatcher.definition.steps
         self._limiter: trio.CapacityLimiter | None = None
-        self.interrupted: set[str] = set()
+        self.interrupted: frozenset[str] = frozenset()
         """The steps whose attempts were cancelled."""
 
     def run(self, delivery: Delivery) -> Awaitable[object]:
@@ -55,7 +57,7 @@ class Attempts:
             if again is not False:
                 following = turns.ended(delivery, done=delivery.id not in self._d.state.deliveries)
                 if following is not None:
-                    self._d.ready.push_first(following)
+                    self._d.ready.appendleft(following)
                     self._d.wake()
 
     async def _attempt(self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None) -> bool | None:
@@ -78,8 +80,9 @@ class Attempts:
             encode = d.encode
             if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
                 encode = await self._encode_slowly(step, result)
-            while self._has_to_wait(transaction) and not d.over:
-                await self._wait(transaction)
+            if transaction is not None or d.runs_ahead or d.standstill.gate is not None:
+                while self._has_to_wait(transaction) and not d.over:
+                    await self._wait(transaction)
             if d.over:
                 return None
             # From here to the record of it in the journal there is no checkpoint.
@@ -134,7 +137,7 @@ class Attempts:
         d = self._d
         return (
             d.standstill.gate is not None
-            or (d.journal is not None and d.journal.durability == "async" and d.journal.full)
+            or (d.runs_ahead and d.journal is not None and d.journal.full)
             or (transaction is not None and d.turns.blocks(transaction))
         )
 
@@ -197,9 +200,9 @@ class Attempts:
         if trio.current_effective_deadline() == float("-inf"):
             # Cancelled by whoever ended or paused the run: the delivery stays undone. What the step raised while
             # it cleaned up is part of an attempt that never was.
-            self.interrupted.add(step.name)
+            self.interrupted |= {step.name}
             if delivery.id in d.state.deliveries:
-                d.ready.push_first(delivery)
+                d.ready.appendleft(delivery)
             if isinstance(error, trio.Cancelled):
                 raise error
             await trio.lowlevel.checkpoint()

@@ -13,9 +13,8 @@ of a run never outlive what ended it.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-from functools import cached_property
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -23,7 +22,7 @@ import trio
 from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
 from blazen_trio._dispatch.mail import MailDesk
-from blazen_trio._dispatch.ready import ReadyQueue
+from blazen_trio._dispatch.ready import BoundedQueue
 from blazen_trio._dispatch.rests import Rests
 from blazen_trio._dispatch.timers import Timers
 from blazen_trio._dispatch.turns import Turns
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
+    from blazen_trio._state.model import Delivery
 
 __all__ = ["Dispatcher"]
 
@@ -75,34 +75,52 @@ class Dispatcher:
         make_context: Makes what a step gets as its context.
     """
 
-    # Why a period ends early, and where the run stands.
-    over: bool = False
-    """The run has ended, in memory: nothing of it commits any more."""
-    held: bool = False
-    """No new step may start: the run pauses, or is paused."""
-    cancel_reason: tuple[str | None] | None = None
-    failure: BaseException | None = None
-    """The engine's own: the store failed, or the run was lost to another process."""
-    cause: BaseException | None = None
-    """The exception that failed the run, as long as this process lives."""
-    leaving: bool = False
-    """Nobody is there any more to answer or unpause: don't wait for it."""
-    abandoned: bool = False
-    """The block that held the run has ended: somebody else, later, may send what it waits for."""
-    dismissed: bool = False
-    """The run is to leave this process as soon as it rests, whatever it waits for; somebody takes it up when that comes."""
-    draining: bool = False
-    """No new step may start, and once those in flight have ended the run leaves this process; somebody else goes on with it."""
-    closing: bool = False
-    """This process is writing down what is committed and giving the run back: nothing may be decided any more."""
-    rest_began: float = 0.0
-    """When the present rest began, on Trio's clock."""
-    parked: bool = False
-    """The run waits for something from outside or for a time, and that is on disk."""
-    paused: bool = False
-    """The run is paused, and that is on disk."""
-    detached: bool = False
-    """This process drives the run no more."""
+    __slots__ = (
+        "_attending",
+        "_elapsed",
+        "_keys",
+        "_mail",
+        "_period_began",
+        "_signals",
+        "_turns",
+        "abandoned",
+        "broadcast",
+        "cancel_reason",
+        "cause",
+        "changed",
+        "clock",
+        "closing",
+        "codec",
+        "definition",
+        "detached",
+        "dismissed",
+        "draining",
+        "encode",
+        "failure",
+        "held",
+        "inputs",
+        "journal",
+        "leaving",
+        "machine",
+        "make_context",
+        "nursery",
+        "over",
+        "parked",
+        "paused",
+        "postbox",
+        "ready",
+        "recorder",
+        "rest_began",
+        "runs_ahead",
+        "scope",
+        "standstill",
+        "state",
+        "still",
+        "task_context",
+        "timed",
+        "timers",
+        "workers",
+    )
 
     def __init__(
         self,
@@ -116,7 +134,7 @@ class Dispatcher:
         input_handler: InputHandler | None,
         make_context: Callable[[Dispatcher, Transaction], Any],
     ) -> None:
-        definition = machine.definition
+        definition, routing = machine.definition, machine.routing
         self.machine = machine
         self.state = machine.state
         self.definition = definition
@@ -129,52 +147,91 @@ class Dispatcher:
         self.recorder = recorder
         self.standstill = standstill
         self.make_context = make_context
-        self.clock = wall_clock()
-        self.ready = ReadyQueue(machine.routing.bounds, definition.max_concurrency)
-        self.workers = Workers(self)
-        self.inputs = InputDesk(self, input_handler)
+        self.task_context = contextvars.copy_context()
         self.postbox: Postbox | None = None
         """Where to look for mail, if nobody else does."""
-        self.task_context = contextvars.copy_context()
+
+        # Why a period ends early, and where the run stands.
+        self.over = False
+        """The run has ended, in memory: nothing of it commits any more."""
+        self.held = False
+        """No new step may start: the run pauses, or is paused."""
+        self.cancel_reason: tuple[str | None] | None = None
+        self.failure: BaseException | None = None
+        """The engine's own: the store failed, or the run was lost to another process."""
+        self.cause: BaseException | None = None
+        """The exception that failed the run, as long as this process lives."""
+        self.leaving = False
+        """Nobody is there any more to answer or unpause: don't wait for it."""
+        self.abandoned = False
+        """The block that held the run has ended: somebody else, later, may send what it waits for."""
+        self.dismissed = False
+        """The run is to leave this process as soon as it rests, whatever it waits for; somebody takes it up when that comes."""
+        self.draining = False
+        """No new step may start, and once those in flight have ended the run leaves this process; somebody else goes on with it."""
+        self.closing = False
+        """This process is writing down what is committed and giving the run back: nothing may be decided any more."""
+        self.rest_began = 0.0
+        """When the present rest began, on Trio's clock."""
+        self.parked = False
+        """The run waits for something from outside or for a time, and that is on disk."""
+        self.paused = False
+        """The run is paused, and that is on disk."""
+        self.detached = False
+        """This process drives the run no more."""
+        self.changed = trio.Event()
+        """Set, and replaced, whenever the status or what it rests on changes."""
+
+        # What is to be done, and by whom.
+        bounded = routing.bounds or definition.max_concurrency is not None
+        self.ready: deque[Delivery] | BoundedQueue = (
+            BoundedQueue(routing.bounds, definition.max_concurrency) if bounded else deque()
+        )
+        self.clock = wall_clock()
+        self.timers = Timers(self.clock)
+        self.workers = Workers(self)
+        self.inputs = InputDesk(self, input_handler)
         self.scope: trio.CancelScope | None = None
         """The period's, while there is one."""
         self.nursery: trio.Nursery | None = None
-        self.changed = trio.Event()
-        """Set, and replaced, whenever the status or what it rests on changes."""
+        self._attending = False
         self._elapsed = self.state.elapsed
         self._period_began: float | None = None
-        self.timers = Timers(self.clock)
-        self._signal, self.signalled = _open_signals(1)
+        self.runs_ahead = journal is not None and journal.durability == "async"
+        """Whether what is decided may be ahead of the disk."""
         self.timed = journal is not None or recorder.detailed
         """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
         self.still = Moment(self.state.updated, self.state.elapsed)
 
-    # What most runs never need, or not before their end.
+        # What most runs never need.
+        self._signals: tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]] | None = None
+        self._turns: Turns | None = None
+        self._mail: MailDesk | None = None
+        self._keys: set[str] | None = None
 
-    @cached_property
+    @property
     def turns(self) -> Turns:
         """The queue of its steps' re-runs."""
-        return Turns()
+        if self._turns is None:
+            self._turns = Turns()
+        return self._turns
 
-    @cached_property
+    @property
+    def mail(self) -> MailDesk:
+        """Takes what others send."""
+        if self._mail is None:
+            self._mail = MailDesk(self)
+        return self._mail
+
+    @property
     def endings(self) -> Endings:
         """How it ends."""
         return Endings(self)
 
-    @cached_property
-    def _keys(self) -> set[str]:
-        """The senders' keys that were used, of a run without a store."""
-        return set()
-
-    @cached_property
+    @property
     def rests(self) -> Rests:
         """What the run does while no step can run."""
         return Rests(self)
-
-    @cached_property
-    def mail(self) -> MailDesk:
-        """Takes what others send."""
-        return MailDesk(self)
 
     # Time
 
@@ -194,9 +251,29 @@ class Dispatcher:
     # Signals
 
     def wake(self) -> None:
-        """Let the dispatcher look again. Signals are many, looks are few: one waiting is enough."""
-        with contextlib.suppress(trio.WouldBlock):
-            self._signal.send_nowait(None)
+        """Let what has become possible be done: what is ready by workers, what is due or over by the dispatcher."""
+        if self.nursery is None or self._attending:
+            self._signal()
+        elif self.workers.count:
+            self.workers.recruit()
+            if self._has_to_attend():
+                self._attending = True
+                self.nursery.start_soon(self._attend)
+        # Otherwise the last worker has ended, which ends the period; after that all is looked at anyway.
+
+    def _signal(self) -> None:
+        """Signals are many, looks are few: one waiting is enough."""
+        send, receive = self._signals or self._open_signals()
+        if not receive.statistics().current_buffer_used:
+            send.send_nowait(None)
+
+    def _open_signals(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
+        self._signals = _open_signals(1)
+        return self._signals
+
+    async def signalled(self) -> None:
+        """Wait for a signal."""
+        await (self._signals or self._open_signals())[1].receive()
 
     def notify(self) -> None:
         """Let those who wait for the run look again."""
@@ -252,6 +329,7 @@ class Dispatcher:
     async def post_with_key(self, event: Any, key: str) -> tuple[bool, int | None]:
         """Reserve a sender's key for an event. Returns whether it was free, and the inbox row that holds the event."""
         if self.journal is None:
+            self._keys = self._keys or set()
             if key in self._keys:
                 return False, None
             self._keys.add(key)
@@ -360,45 +438,53 @@ class Dispatcher:
     async def _period(self) -> None:
         """Run steps until none is ready or in flight."""
         began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            self.nursery, self.scope = nursery, nursery.cancel_scope
-            if self.state.timeout is not None:
-                nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
-            self._period_began = began
-            self.workers.interrupted.clear()
-            self.workers.recruit()
-            try:
-                await self._attend()
-            except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
-                self.crash(failure)
-            finally:
-                scope, self.scope, self.nursery = self.scope, None, None
+        try:
+            async with trio.open_nursery() as nursery:
+                self.nursery, self.scope = nursery, nursery.cancel_scope
+                if self.state.timeout is not None:
+                    nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
+                self._period_began = began
+                self.workers.start()
+                if self._has_to_attend():
+                    self._attending = True
+                    await self._attend()
+        finally:
+            self.scope = self.nursery = None
         self._elapsed += trio.current_time() - began
         self._period_began = None
         await self.may_decide()
-        if not self.workers.halted and scope.cancelled_caught:
+        if not self.workers.halted and nursery.cancel_scope.cancelled_caught:
             self.endings.timed_out()
+
+    def _has_to_attend(self) -> bool:
+        """Whether there is more to a period than its workers: something may become due, or mail has to be looked for."""
+        return bool(self.timers) or (self.postbox is not None and self.postbox.next_look(self) < float("inf"))
 
     async def _attend(self) -> None:
         """While workers are at it: start more for what becomes ready, and route what becomes due."""
-        while self.workers.count or (len(self.ready) and not self.workers.halted):
-            await self.signal_or_timer()
-            await self.take_due()
-            self.workers.recruit()
+        try:
+            while self.workers.count or (len(self.ready) and not self.workers.halted):
+                await self.signal_or_timer()
+                await self.take_due()
+                self.workers.recruit()
+        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+            self.crash(failure)
+        finally:
+            self._attending = False
 
     async def signal_or_timer(self) -> None:
         # What becomes due while no step may start is taken later: its time is past, so waiting for it would spin.
         due = self.timers.next if not self.workers.halted else float("inf")
         if self.postbox is not None and (look := self.postbox.next_look(self)) < due:
             with trio.move_on_at(look) as scope:
-                await self.signalled.receive()
+                await self.signalled()
             if scope.cancelled_caught and self.journal is not None:
                 await self.postbox.look(self.journal.store)
         elif due < float("inf"):
             with trio.move_on_at(due):
-                await self.signalled.receive()
+                await self.signalled()
         else:
-            await self.signalled.receive()
+            await self.signalled()
 
     async def take_due(self) -> None:
         """Route the delayed events that are due, and let due retries run."""
@@ -423,7 +509,7 @@ class Dispatcher:
         checkpoint in between.
         """
         await self.standstill.opened()
-        while self.journal is not None and self.journal.full:
+        while self.runs_ahead and self.journal is not None and self.journal.full:
             with trio.CancelScope(shield=True):
                 await self.journal.room()
             await self.standstill.opened()

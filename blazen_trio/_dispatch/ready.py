@@ -1,4 +1,7 @@
-"""The deliveries that are to be run, in order, within the bounds on concurrency."""
+"""The deliveries that are to be run, first in, first out, within the bounds on concurrency.
+
+Where nothing is bounded, a `deque` is all that it takes.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.model import Delivery
 
-__all__ = ["ReadyQueue"]
+__all__ = ["BoundedQueue"]
 
 
-class ReadyQueue:
-    """First in, first out; a delivery over its step's bound waits aside, at no cost but its place there.
+class BoundedQueue:
+    """As far as it goes a `deque`; a delivery over its step's bound waits aside, at no cost but its place there.
 
     Args:
         bounds: How many deliveries of each bounded step may be in flight at once.
@@ -23,27 +26,23 @@ class ReadyQueue:
 
     def __init__(self, bounds: Mapping[str, int], max_concurrency: int | None) -> None:
         self._queue: deque[Delivery] = deque()
-        self.bounded = bool(bounds) or max_concurrency is not None
         self._total_room = float("inf") if max_concurrency is None else max_concurrency
-        if self.bounded:
-            self._room = dict(bounds)
-            self._aside: dict[str, deque[Delivery]] = {name: deque() for name in bounds}
+        self._room = dict(bounds)
+        self._aside: dict[str, deque[Delivery]] = {name: deque() for name in bounds}
 
     def __len__(self) -> int:
-        """How many could be popped now, at most."""
+        """How many could be taken now, at most."""
         return len(self._queue) if self._total_room else 0
 
     def extend(self, deliveries: Iterable[Delivery]) -> None:
         self._queue.extend(deliveries)
 
-    def push_first(self, delivery: Delivery) -> None:
+    def appendleft(self, delivery: Delivery) -> None:
         self._queue.appendleft(delivery)
 
-    def pop(self) -> Delivery | None:
-        """The next that may run now; `done` must be told when it has."""
+    def popleft(self) -> Delivery | None:
+        """The next that may run now, if there is one; `done` must be told when it has."""
         queue = self._queue
-        if not self.bounded:
-            return queue.popleft() if queue else None
         while queue and self._total_room:
             delivery = queue.popleft()
             room = self._room.get(delivery.step)
@@ -57,9 +56,7 @@ class ReadyQueue:
         return None
 
     def done(self, step: str) -> None:
-        """A popped delivery of this step is in flight no more."""
-        if not self.bounded:
-            return
+        """A delivery of this step that was taken is in flight no more."""
         self._total_room += 1
         if step in self._room:
             self._room[step] += 1

@@ -46,7 +46,7 @@ class Rests:
         waiting = len(d.timers)
         if len(state.deliveries) + len(state.delayed) > waiting:
             # Something is decided and on its way to the disk, and will be ready then.
-            await d.signalled.receive()
+            await d.signalled()
             return True
         if d.timers.next <= trio.current_time():
             # It became due while nobody drove the run: there is nothing to wait for.

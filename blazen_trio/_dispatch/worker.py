@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._dispatch.attempt import Attempts
+from blazen_trio._dispatch.ready import BoundedQueue
 
 if TYPE_CHECKING:
     from blazen_trio._dispatch.dispatcher import Dispatcher
@@ -28,6 +29,8 @@ _SECONDS_PER_TURN: Final = 0.005
 class Workers:
     """The workers of one run."""
 
+    __slots__ = ("_attempts", "_d", "_last", "_starting", "count")
+
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._attempts = Attempts(dispatcher)
@@ -37,7 +40,7 @@ class Workers:
         """Whichever worker ran last."""
 
     @property
-    def interrupted(self) -> set[str]:
+    def interrupted(self) -> frozenset[str]:
         """The steps whose attempts were cancelled."""
         return self._attempts.interrupted
 
@@ -46,6 +49,11 @@ class Workers:
         """Whether no further step may start."""
         d = self._d
         return d.over or d.held or d.draining or d.failure is not None or d.cancel_reason is not None
+
+    def start(self) -> None:
+        """A period begins."""
+        self._attempts.interrupted = frozenset()
+        self.recruit()
 
     def recruit(self) -> None:
         """Start workers for what is ready: two at most, who start more."""
@@ -65,20 +73,23 @@ class Workers:
     async def _work(self) -> None:
         d = self._d
         ready, run = d.ready, self._attempts.run
+        bounded = ready if isinstance(ready, BoundedQueue) else None
         self._starting -= 1
         context = contextvars.copy_context()
         turn_began, in_turn, first = perf_counter(), 0, True
         me = self._last = object()
         try:
-            while not self.halted and (delivery := ready.pop()) is not None:
+            while ready and not self.halted and (delivery := ready.popleft()) is not None:
                 if ready and (first or not self._starting):
                     self.recruit()
                 first = False
                 try:
                     await run(delivery)
                 finally:
-                    ready.done(delivery.step)
+                    if bounded is not None:
+                        bounded.done(delivery.step)
                 if contextvars.copy_context() != context:
+                    self.recruit()
                     break
                 if self._last is not me:
                     # Others have run meanwhile, so this one gave way.
@@ -92,5 +103,5 @@ class Workers:
             d.crash(failure)
         finally:
             self.count -= 1
-            if not self.count or ready:
+            if not self.count:
                 d.wake()

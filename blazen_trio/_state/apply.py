@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.entry import Collected, Entry, Output
 
-__all__ = ["apply_body", "apply_entry", "find_item", "fire", "state_from_first"]
+__all__ = ["apply_body", "apply_entry", "fire", "state_from_first"]
 
 
 def state_from_first(entry: Entry) -> RunState:
@@ -45,8 +45,12 @@ def apply_entry(state: RunState, entry: Entry) -> None:
         entry.ready.append(fire(state, fan_out_id, join))
 
 
-def apply_body(state: RunState, entry: Entry) -> None:
-    """Apply all of an entry but the joins that it fired (which can be told only from the state that this makes)."""
+def apply_body(state: RunState, entry: Entry) -> Item | None:
+    """Apply all of an entry but the joins that it fired (which can be told only from the state that this makes).
+
+    Returns:
+        The item that the entry consumed; its `group` is still the one that it was in.
+    """
     state.seq = entry.seq
     state.updated = entry.at
     state.elapsed = entry.elapsed
@@ -66,21 +70,21 @@ def apply_body(state: RunState, entry: Entry) -> None:
         _apply_collected(state, collected)
     if entry.stop is not None:
         _apply_stop(state, entry)
-        return
+        return None
     if entry.retry is not None:
         retry = entry.retry
         delivery = state.deliveries[retry.id]
         delivery.attempt, delivery.due, delivery.since = retry.attempt, retry.due, retry.since
-        return
+        return None
+    done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
     if entry.done:
-        item = find_item(state, entry.done)
-        _drop(state, item)
-        group = item.group
+        done = state.deliveries.pop(entry.done, None) or _take_other(state, entry.done)
+        group = done.group
         if group is not None:
-            before = item.next
-            group.remove(item)
+            before = done.next
+            group.remove(done)
     if entry.outputs:
         _insert(state, entry, entry.outputs, group, before)
     if entry.fan_out is not None:
@@ -94,6 +98,7 @@ def apply_body(state: RunState, entry: Entry) -> None:
                 assert before is not None
                 group.insert(pending, before)
         _insert(state, entry, opened.outputs, fan_out, fan_out)
+    return done
 
 
 def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
@@ -133,20 +138,14 @@ def _next_id(state: RunState) -> int:
     return id_
 
 
-def find_item(state: RunState, id_: int) -> Delivery | Delayed | Question:
-    """The undone delivery, delayed event or open question of this id."""
-    item = state.deliveries.get(id_) or state.delayed.get(id_)
+def _take_other(state: RunState, id_: int) -> Delayed | Question:
+    """Take the delayed event or open question of this id out."""
+    delayed = state.delayed.pop(id_, None)
+    if delayed is not None:
+        return delayed
     # Questions are few, and kept by the name that their answers use.
-    return item or next(question for question in state.questions.values() if question.id == id_)
-
-
-def _drop(state: RunState, item: Delivery | Delayed | Question) -> None:
-    if isinstance(item, Delivery):
-        del state.deliveries[item.id]
-    elif isinstance(item, Delayed):
-        del state.delayed[item.id]
-    else:
-        del state.questions[item.request_id]
+    question = next(question for question in state.questions.values() if question.id == id_)
+    return state.questions.pop(question.request_id)
 
 
 def _insert(
@@ -168,8 +167,8 @@ def _insert(
             entry.asked = _noted(entry.asked, question)
             if group is not None:
                 group.insert(question, before)  # type: ignore[arg-type]
-        joins = output.joins
-        for step in output.steps:
+        joins = output.targets.joins
+        for step in output.targets.steps:
             id_ = state.next_id
             state.next_id = id_ + 1
             if joins and step in joins:

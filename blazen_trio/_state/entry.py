@@ -5,7 +5,7 @@ An entry says where each event was routed and which joins fired, so that folding
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -14,31 +14,47 @@ if TYPE_CHECKING:
     from blazen_trio._state.model import Cell, Delayed, Delivery, Payload, Question, StoredError
     from blazen_trio._state.status import RunStatus
 
-__all__ = ["Collected", "Entry", "FanOutOpened", "Output", "Retry"]
+__all__ = ["NOWHERE", "Collected", "Entry", "FanOutOpened", "Output", "Retry", "Targets"]
+
+
+class Targets:
+    """Where an event goes. Made once per event class and shared by all outputs of it.
+
+    Args:
+        steps: The steps that it goes to, in declaration order: each gets a delivery of its own. Empty: recorded, not routed.
+        joins: Those of the steps that are joins: they collect it instead.
+        plain: Whether events of the class are routed and nothing else: they neither ask a question nor stop the run.
+    """
+
+    __slots__ = ("joins", "plain", "steps")
+
+    def __init__(self, steps: tuple[str, ...] = (), joins: tuple[str, ...] = (), *, plain: bool = False) -> None:
+        self.steps = steps
+        self.joins = joins
+        self.plain = plain
+
+
+NOWHERE: Final = Targets()
 
 
 class Output:
     """An event that a transition brings into the run, and where it goes."""
 
-    __slots__ = ("due", "event", "joins", "payload", "request_id", "steps")
+    __slots__ = ("due", "event", "payload", "request_id", "targets")
 
     def __init__(
         self,
         event: Event,
         payload: Payload | None = None,
-        steps: tuple[str, ...] = (),
-        joins: tuple[str, ...] = (),
+        targets: Targets = NOWHERE,
         due: float | None = None,
         request_id: str | None = None,
     ) -> None:
         self.event = event
         self.payload = payload
-        self.steps = steps
-        """The steps that it goes to, in declaration order: each gets a delivery of its own. Empty: recorded, not routed."""
-        self.joins = joins
-        """Those of the steps that are joins: they collect it instead."""
+        self.targets = targets
         self.due = due
-        """UTC, of an event that is to be routed only then (steps and joins are empty)."""
+        """UTC, of an event that is to be routed only then (now it goes nowhere)."""
         self.request_id = request_id
         """Of an input request: it opens a question."""
 

@@ -31,8 +31,8 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
-from blazen_trio._state.apply import apply_body, find_item, fire, state_from_first
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry
+from blazen_trio._state.apply import apply_body, fire, state_from_first
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.model import Member
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
@@ -102,28 +102,27 @@ class Machine:
             SerializationError: One of them can't be stored.
             ValueError: One asks a question under the `request_id` of another.
         """
-        outputs = []
+        outputs: list[Output] = []
         known = self.routing.known
         asked: set[str] = set()
         for event in events:
-            due = None
-            if isinstance(event, Delayed):
-                due = now() + event.seconds
-                event = event.event  # noqa: PLW2901
-            payload = None if encode is None else encode(event)
-            if due is not None:
-                if isinstance(event, InputRequestEvent):
-                    self._check_request(event, asked)
-                outputs.append(Output(event, payload, due=due))
-                continue
-            cls = type(event)
-            targets = known.get(cls) or self.routing.targets(cls)
-            if isinstance(event, InputRequestEvent):
-                self._check_request(event, asked)
-                outputs.append(Output(event, payload, targets.steps, targets.joins, request_id=event.request_id))
+            targets = known.get(type(event))
+            if targets is not None and targets.plain:
+                outputs.append(Output(event, None if encode is None else encode(event), targets))
             else:
-                outputs.append(Output(event, payload, targets.steps, targets.joins))
+                outputs.append(self._unusual(event, encode, now, asked))
         return outputs
+
+    def _unusual(self, event: Any, encode: Encode, now: Callable[[], float], asked: set[str]) -> Output:
+        """One that is delayed, asks a question or stops the run, or the first of its class."""
+        inner = event.event if isinstance(event, Delayed) else event
+        payload = None if encode is None else encode(inner)
+        if isinstance(inner, InputRequestEvent):
+            self._check_request(inner, asked)
+        if inner is not event:
+            return Output(inner, payload, due=now() + event.seconds)
+        request_id = event.request_id if isinstance(event, InputRequestEvent) else None
+        return Output(event, payload, self.routing.targets(type(event)), request_id=request_id)
 
     def _check_request(self, event: InputRequestEvent, asked: set[str]) -> None:
         if event.request_id in self.state.questions or event.request_id in asked:
@@ -160,17 +159,17 @@ class Machine:
         entry.cells = cells
         entry.collected = collected
         for output in outputs:
-            if isinstance(output.event, StopEvent) and output.due is None:
+            if not output.targets.plain and _stops(output):
                 return self._stopped(entry, output, outputs, members)
         if members is not None:
             for output in members:
-                if isinstance(output.event, StopEvent) and output.due is None:
+                if not output.targets.plain and _stops(output):
                     return self._stopped(entry, output, outputs, members)
             if outputs:
                 # Each was looked at by itself; between the two an id may be there twice, too.
                 asked: set[str] = set()
                 for output in (*outputs, *members):
-                    if isinstance(output.event, InputRequestEvent):
+                    if not output.targets.plain and isinstance(output.event, InputRequestEvent):
                         self._check_request(output.event, asked)
             joins = self.definition.graph.fired_joins(step.list_emits)
             if joins:
@@ -199,7 +198,7 @@ class Machine:
     def _check_collectable(self, step: StepDefinition, outputs: Iterable[Output], pending: Container[str]) -> None:
         for output in outputs:
             # A delayed one is routed only when it is due, which would be too late to tell its step.
-            joins = output.joins if output.due is None else self.routing.targets(type(output.event)).joins
+            joins = output.targets.joins if output.due is None else self.routing.targets(type(output.event)).joins
             for join in joins:
                 if join not in pending:
                     raise StepOutputError(
@@ -228,7 +227,7 @@ class Machine:
         entry.step = delivery.step
         entry.done = delivery.id
         takers = tuple(name for name in self.definition.steps if name in route.steps or name in route.joins)
-        entry.outputs = [Output(failure, None if encode is None else encode(failure), takers, route.joins)]
+        entry.outputs = [Output(failure, None if encode is None else encode(failure), Targets(takers, route.joins))]
         return self.finish(entry)
 
     def received(self, event: Any, encode: Encode, moment: Moment) -> Entry:
@@ -284,7 +283,7 @@ class Machine:
         request_id = event.request_id if isinstance(event, InputRequestEvent) else None
         if request_id in self.state.questions:
             request_id = None
-        entry.outputs = [Output(event, delayed.payload, targets.steps, targets.joins, request_id=request_id)]
+        entry.outputs = [Output(event, delayed.payload, targets, request_id=request_id)]
         return self._woken(entry)
 
     def changed(
@@ -332,19 +331,14 @@ class Machine:
     def finish(self, entry: Entry) -> Entry:
         """Apply an entry, and fire the joins that are due by it."""
         state = self.state
-        if entry.done:
-            done = find_item(state, entry.done)
-            group = done.group
-            node = None if group is None else done.node
-        else:
-            group, node = state.root, None
-        apply_body(state, entry)
+        done = apply_body(state, entry)
         if state.stop is not None:
             return entry
+        group = state.root if done is None else done.group
         fired: list[tuple[int, str]] = []
         if entry.fan_out is not None:
             self._fire_due(state.fan_outs[next(reversed(state.fan_outs))], fired, entry)
-        if group is not None and (node is None or node not in group.live):
+        if group is not None and (done is None or done.node not in group.live):
             # While there is another item of this node, nothing that it holds back can be due, nor anything else new.
             self._fire_due(group, fired, entry)
         if fired:
@@ -382,6 +376,10 @@ class Machine:
                 if node.startswith("member:"):
                     lines.append(f"join {node[7:]!r} has collected {count}")
         return tuple(lines)
+
+
+def _stops(output: Output) -> bool:
+    return isinstance(output.event, StopEvent) and output.due is None
 
 
 def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:

@@ -175,10 +175,9 @@ class FanOut(Item):
         self.live[node] = self.live.get(node, 0) + 1
 
     def remove(self, item: Item) -> None:
-        """Take `item` out."""
+        """Take `item` out; it goes on naming this as its group, for whoever has just done so."""
         item.prev.next = item.next
         item.next.prev = item.prev
-        item.group = None
         node = item.node
         left = self.live[node] - 1
         if left:

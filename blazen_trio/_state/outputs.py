@@ -33,7 +33,7 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
     """
     if result is None:
         return (), None
-    if step.emits_plain(type(result)):
+    if step.plain[type(result)]:
         return (result,), None
     if isinstance(result, (Event, Delayed)):
         check_plain(step, result, "returned")
@@ -52,7 +52,7 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
             event = unwrap(output)
             cls = type(event)
             if cls not in checked:
-                if not isinstance(event, Event) or not step.emits_in_list(cls):
+                if not isinstance(event, Event) or not step.listed[cls]:
                     raise _wrong(step, f"returned a list with {_describe(event)} in it")
                 checked.add(cls)
         return (), list(result)
@@ -72,7 +72,7 @@ def check_plain(step: StepDefinition, output: Any, verb: str) -> None:
     event = unwrap(output)
     if not isinstance(event, Event):
         raise _wrong(step, f"{verb} {_describe(event)}")
-    if not step.emits_plain(type(event)):
+    if not step.plain[type(event)]:
         raise _wrong(step, f"{verb} {_describe(event)}")
 
 

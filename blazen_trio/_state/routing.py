@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from blazen_trio._definitions.events import InputRequestEvent, StopEvent
+from blazen_trio._state.entry import Targets
 
 if TYPE_CHECKING:
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.events import Event
 
-__all__ = ["Routing", "Targets"]
-
-
-class Targets(NamedTuple):
-    """Where events of a class go: all steps in declaration order, and those of them that are joins."""
-
-    steps: tuple[str, ...]
-    joins: tuple[str, ...]
+__all__ = ["Routing"]
 
 
 class Routing:
@@ -38,7 +34,8 @@ class Routing:
             route = self.definition.routes(cls)
             chosen = {*route.steps, *route.joins}
             steps = tuple(name for name in self.definition.steps if name in chosen)
-            targets = self.known[cls] = Targets(steps, route.joins)
+            plain = not issubclass(cls, (InputRequestEvent, StopEvent))
+            targets = self.known[cls] = Targets(steps, route.joins, plain=plain)
         return targets
 
     def holds(self, node: str, *, root: bool) -> frozenset[str]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from blazen_trio._codec.codec import LARGE, PLAIN
 from blazen_trio._codec.entries import decode_entry, decode_history, encode_entry, encode_history
 from blazen_trio._definitions.events import Event, StopEvent
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload, StoredError
 from blazen_trio._state.status import RunStatus
@@ -38,13 +38,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, Entry):
         told = {name for name in vars(Entry) if not name.startswith("_")} | vars(value).keys()
         return {name: plain(getattr(value, name)) for name in told - RUNTIME_ONLY}
-    if isinstance(value, (Output, Payload, StoredError)):
+    if isinstance(value, (Output, Payload, StoredError, Targets)):
         return {name: plain(getattr(value, name)) for name in value.__slots__}
     return value
 
 
-def output(event: Event, *steps: str, **more: Any) -> Output:
-    return Output(event, CODEC.encode_event(event), steps, **more)
+def output(event: Event, *steps: str, joins: tuple[str, ...] = (), **more: Any) -> Output:
+    return Output(event, CODEC.encode_event(event), Targets(steps, joins), **more)
 
 
 outputs = st.builds(

@@ -16,7 +16,7 @@ from blazen_trio._codec.entries import encode_entry, encode_history
 from blazen_trio._codec.snapshot import Snapshot, blob_digests, decode_state, iter_state, large_values
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
 from blazen_trio._state.apply import apply_entry
-from blazen_trio._state.entry import Entry, Output
+from blazen_trio._state.entry import Entry, Output, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Delivery, FanOut, Item, Payload, RunState
 from blazen_trio._state.status import RunStatus
@@ -254,12 +254,12 @@ def journal(steps: int) -> list[tuple[int, bytes]]:
         "root": False,
     }
     first.status, first.epoch = RunStatus.RUNNING, 0
-    first.outputs = [Output(Tick(0), CODEC.encode_event(Tick(0)), ("tick",))]
+    first.outputs = [Output(Tick(0), CODEC.encode_event(Tick(0)), Targets(("tick",)))]
     entries = [(1, encode_entry(first)[0])]
     for n in range(1, steps):
         entry = Entry(n + 1, "committed", 1.0 + n, float(n))
         entry.done = n
-        entry.outputs = [Output(Tick(n), CODEC.encode_event(Tick(n)), ("tick",))]
+        entry.outputs = [Output(Tick(n), CODEC.encode_event(Tick(n)), Targets(("tick",)))]
         entries.append((n + 1, encode_entry(entry)[0]))
     return entries
 

@@ -240,9 +240,9 @@ def test_a_declared_class_stands_for_its_subclasses() -> None:
 
     definition = define(work)
     for _ in range(2):  # the second answer is a cached one
-        assert definition.emits_plain(A)
-        assert definition.emits_plain(Special)
-        assert not definition.emits_plain(B)
-        assert not definition.emits_plain(Event)
-        assert definition.emits_in_list(B)
-        assert not definition.emits_in_list(A)
+        assert definition.plain[A]
+        assert definition.plain[Special]
+        assert not definition.plain[B]
+        assert not definition.plain[Event]
+        assert definition.listed[B]
+        assert not definition.listed[A]
