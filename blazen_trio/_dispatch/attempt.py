@@ -12,8 +12,6 @@ from blazen_trio._state.outputs import check_returned, unwrap
 from blazen_trio.errors import StepTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from blazen_trio._definitions.events import Event
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.dispatcher import Dispatcher
@@ -29,30 +27,23 @@ _ENCODE_PER_TURN: Final = 1000
 class Attempts:
     """Runs the deliveries of one run, for whichever worker asks."""
 
-    __slots__ = ("_d", "_limiter", "_steps", "interrupted")
+    __slots__ = ("_d", "_limiter", "interrupted")
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
-        self._steps = dispatcher.definition.steps
         self._limiter: trio.CapacityLimiter | None = None
         self.interrupted: frozenset[str] = frozenset()
         """The steps whose attempts were cancelled."""
 
-    def run(self, delivery: Delivery) -> Awaitable[object]:
-        """Run a delivery's step and commit it."""
-        step = self._steps[delivery.step]
-        # A step without a context has read nothing that others could change.
-        return self._in_turn(delivery, step) if step.passes_context else self._attempt(delivery, step, None)
-
-    async def _in_turn(self, delivery: Delivery, step: StepDefinition) -> None:
-        """Again at once if its commit comes too late and it has the turn."""
+    async def in_turn(self, delivery: Delivery, step: StepDefinition) -> None:
+        """Run a step that gets a context, and commit it; again at once if its commit comes too late and it has the turn."""
         turns = self._d.turns
         again: bool | None = True
         try:
             while again:
                 transaction = Transaction(delivery, self._d.state, self._d.codec)
                 turns.begins(transaction)
-                again = await self._attempt(delivery, step, transaction)
+                again = await self.once(delivery, step, transaction)
         finally:
             if again is not False:
                 following = turns.ended(delivery, done=delivery.id not in self._d.state.deliveries)
@@ -60,8 +51,14 @@ class Attempts:
                     self._d.ready.appendleft(following)
                     self._d.wake()
 
-    async def _attempt(self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None) -> bool | None:
-        """`None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn."""
+    async def once(
+        self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+    ) -> bool | None:
+        """Run a step once, and commit it. One without a context has read nothing that others could change.
+
+        Returns:
+            `None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn.
+        """
         d = self._d
         began = None
         if step.retry is not None or d.recorder.detailed:

@@ -72,11 +72,12 @@ class Workers:
 
     async def _work(self) -> None:
         d = self._d
-        ready, run = d.ready, self._attempts.run
+        ready, steps = d.ready, d.definition.steps
+        once, in_turn = self._attempts.once, self._attempts.in_turn
         bounded = ready if isinstance(ready, BoundedQueue) else None
         self._starting -= 1
         context = contextvars.copy_context()
-        turn_began, in_turn, first = perf_counter(), 0, True
+        turn_began, taken, first = perf_counter(), 0, True
         me = self._last = object()
         try:
             while ready and not self.halted and (delivery := ready.popleft()) is not None:
@@ -84,7 +85,8 @@ class Workers:
                     self.recruit()
                 first = False
                 try:
-                    await run(delivery)
+                    step = steps[delivery.step]
+                    await (in_turn(delivery, step) if step.passes_context else once(delivery, step))
                 finally:
                     if bounded is not None:
                         bounded.done(delivery.step)
@@ -94,11 +96,11 @@ class Workers:
                 if self._last is not me:
                     # Others have run meanwhile, so this one gave way.
                     self._last = me
-                    turn_began, in_turn = perf_counter(), 0
-                in_turn += 1
-                if in_turn >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
+                    turn_began, taken = perf_counter(), 0
+                taken += 1
+                if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
                     await trio.lowlevel.checkpoint()
-                    turn_began, in_turn = perf_counter(), 0
+                    turn_began, taken = perf_counter(), 0
         except Exception as failure:  # noqa: BLE001  # the store's, or a bug: told to whoever asks for the run
             d.crash(failure)
         finally:

@@ -109,17 +109,17 @@ def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
     """
     fan_out = state.fan_outs[fan_out_id] if fan_out_id else state.root
     assert fan_out is not None, "only a tracked root fires joins"
-    members = [item for item in fan_out if isinstance(item, Member) and item.join == join]
-    delivery = Delivery(_next_id(state), join, tuple(m.event for m in members), tuple(m.payload for m in members))
     if fan_out_id:
         place: Item = fan_out.pending.pop(join)
     else:
-        place = members[0]
+        place = next(item for item in fan_out if type(item) is Member and item.join == join)
+    delivery = Delivery(_next_id(state), join, (), ())
     group = place.group
     if group is not None:
         group.insert(delivery, place)
-    for member in members:
-        fan_out.remove(member)
+    members = fan_out.take_members(join)
+    delivery.event = tuple([member.event for member in members])
+    delivery.payload = tuple([member.payload for member in members])
     if fan_out_id:
         if group is not None:
             group.remove(place)

@@ -119,13 +119,26 @@ class Question(Item):
         self.request_id = request_id
 
 
+class _MemberNodes(dict[str, str]):
+    """The node of the members of a join, by the join's name: one string for all of them."""
+
+    def __missing__(self, join: str) -> str:
+        self[join] = node = "member:" + join
+        return node
+
+
+_MEMBER_NODES: Final = _MemberNodes()
+
+
 class Member(Item):
     """An event that a join has collected. It holds no join back; its node only counts."""
 
     __slots__ = ("event", "join", "payload")
 
     def __init__(self, id: int, join: str, event: Event, payload: Payload | None) -> None:  # noqa: A002
-        super().__init__(id, "member:" + join)
+        self.id = id
+        self.node = _MEMBER_NODES[join]
+        self.group = None
         self.join = join
         self.event = event
         self.payload = payload
@@ -184,6 +197,20 @@ class FanOut(Item):
             self.live[node] = left
         else:
             del self.live[node]
+
+    def take_members(self, join: str) -> list[Member]:
+        """Take out all that a join has collected, in order."""
+        members: list[Member] = []
+        item = self.next
+        while item is not self:
+            following = item.next
+            if type(item) is Member and item.join == join:
+                members.append(item)
+                item.prev.next = following
+                following.prev = item.prev
+            item = following
+        self.live.pop(_MEMBER_NODES[join], None)
+        return members
 
 
 class Buffered:

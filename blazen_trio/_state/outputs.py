@@ -49,9 +49,9 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
             raise _wrong(step, f"returned a list of {_names(result)}")
         checked: set[type] = set()
         for output in result:
-            event = unwrap(output)
-            cls = type(event)
-            if cls not in checked:
+            if type(output) not in checked:
+                event = unwrap(output)
+                cls = type(event)
                 if not isinstance(event, Event) or not step.listed[cls]:
                     raise _wrong(step, f"returned a list with {_describe(event)} in it")
                 checked.add(cls)
