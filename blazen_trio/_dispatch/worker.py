@@ -1,7 +1,8 @@
 """Workers: tasks that run ready deliveries one after the other.
 
 A worker that begins with more ready than it can take recruits up to two others, each of which does the same: their
-number doubles per turn of the event loop up to what is runnable, and a chain never has more than one. Each takes the
+number doubles per turn of the event loop up to what is runnable, and a chain never has more than one. One that has been
+at it recruits only where more has become ready meanwhile: that it is back shows that steps are short. Each takes the
 next ready delivery itself, so a bound on concurrency costs no waiting task.
 """
 
@@ -77,13 +78,13 @@ class Workers:
         bounded = ready if isinstance(ready, BoundedQueue) else None
         self._starting -= 1
         context = contextvars.copy_context()
-        turn_began, taken, first = perf_counter(), 0, True
+        turn_began, taken, left = perf_counter(), 0, 0
         me = self._last = object()
         try:
             while ready and not self.halted and (delivery := ready.popleft()) is not None:
-                if ready and (first or not self._starting):
+                if len(ready) > left:
                     self.recruit()
-                first = False
+                left = len(ready)
                 try:
                     step = steps[delivery.step]
                     await (in_turn(delivery, step) if step.passes_context else once(delivery, step))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.entry import Collected, Entry, Output
 
-__all__ = ["apply_body", "apply_entry", "fire", "state_from_first"]
+__all__ = ["apply_body", "apply_entry", "fire", "noted", "state_from_first"]
 
 
 def state_from_first(entry: Entry) -> RunState:
@@ -42,7 +42,7 @@ def apply_entry(state: RunState, entry: Entry) -> None:
     """Apply a whole entry, the joins that it fired included."""
     apply_body(state, entry)
     for fan_out_id, join in entry.fired:
-        entry.ready.append(fire(state, fan_out_id, join))
+        entry.ready = noted(entry.ready, fire(state, fan_out_id, join))
 
 
 def apply_body(state: RunState, entry: Entry) -> Item | None:
@@ -157,14 +157,14 @@ def _insert(
         if output.due is not None:
             delayed = Delayed(_next_id(state), event, payload, output.due)
             state.delayed[delayed.id] = delayed
-            entry.timers = _noted(entry.timers, delayed)
+            entry.timers = noted(entry.timers, delayed)
             if group is not None:
                 group.insert(delayed, before)  # type: ignore[arg-type]
             continue
         if output.request_id is not None:
             question = Question(_next_id(state), event, payload, output.request_id)
             state.questions[output.request_id] = question
-            entry.asked = _noted(entry.asked, question)
+            entry.asked = noted(entry.asked, question)
             if group is not None:
                 group.insert(question, before)  # type: ignore[arg-type]
         joins = output.targets.joins
@@ -177,12 +177,16 @@ def _insert(
                 continue
             delivery = Delivery(id_, step, event, payload)
             state.deliveries[id_] = delivery
-            ready.append(delivery)
+            if ready:
+                ready.append(delivery)
+            else:
+                ready = entry.ready = [delivery]
             if group is not None:
                 group.insert(delivery, before)  # type: ignore[arg-type]
 
 
-def _noted(so_far: list[Any] | tuple[()], item: Any) -> list[Any]:
+def noted(so_far: list[Any] | tuple[()], item: Any) -> list[Any]:
+    """With one more in it: a list is made for the first only, for most entries have none."""
     if not so_far:
         return [item]
     so_far.append(item)

@@ -115,8 +115,10 @@ class Entry:
     created: dict[str, Any] | None = None
     """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
     kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout."""
+    ready: list[Delivery] | tuple[()] = ()
+    """The deliveries that applying this made. This and the next two are never stored."""
     asked: list[Question] | tuple[()] = ()
-    """The questions that applying this opened. This and the next two are never stored."""
+    """The questions that it opened."""
     timers: list[Delayed] | tuple[()] = ()
     """The delayed events that it brought in."""
 
@@ -128,5 +130,3 @@ class Entry:
         `resumed`."""
         self.at = at
         self.elapsed = elapsed
-        self.ready: list[Delivery] = []
-        """The deliveries that applying this made."""

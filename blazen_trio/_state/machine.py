@@ -31,7 +31,7 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
-from blazen_trio._state.apply import apply_body, fire, state_from_first
+from blazen_trio._state.apply import apply_body, fire, noted, state_from_first
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.model import Member
 from blazen_trio._state.status import RunStatus
@@ -353,7 +353,7 @@ class Machine:
                 root and self._comes_later(join, joins)
             ):
                 fired.append((group.id, join))
-                entry.ready.append(fire(self.state, group.id, join))
+                entry.ready = noted(entry.ready, fire(self.state, group.id, join))
 
     def _comes_later(self, join: str, due: Sequence[str]) -> bool:
         """Whether another root join that is due with this one leads to it: what that one returns is to be collected first.
