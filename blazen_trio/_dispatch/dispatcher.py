@@ -237,11 +237,12 @@ class Dispatcher:
 
     def moment(self) -> Moment:
         """Now."""
-        current = trio.current_time()
+        clock = self.clock
+        current = clock.trio_time()
         elapsed = self._elapsed
         if self._period_began is not None:
             elapsed += current - self._period_began
-        return Moment(self.clock.at(current), elapsed)
+        return Moment(clock.at(current), elapsed)
 
     def restart(self, elapsed: float) -> None:
         """Count the run's time from here on."""

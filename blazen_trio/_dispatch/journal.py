@@ -128,7 +128,8 @@ class Journal:
     async def write(self, entry: Entry, taken: int | None = None) -> None:
         """Take note of an entry, as `record` does, and wait for as much as the durability asks for."""
         self.record(entry, taken)
-        self._check()
+        if self.failure is not None:
+            raise self.failure
         if self.durability == "sync":
             # As `_hand_over`, which would be one frame more for each of all the steps that wait.
             commit, target = self._take(), self._recorded

@@ -19,14 +19,16 @@ class WallClock:
     clock that is set back doesn't make time go backwards.
     """
 
-    __slots__ = ("_offset",)
+    __slots__ = ("_offset", "trio_time")
 
     def __init__(self) -> None:
         self._offset = float("-inf")
+        self.trio_time = trio.lowlevel.current_clock().current_time
+        """What `trio.current_time` returns in this `trio.run`, without looking up which one it is."""
 
     def now(self) -> float:
         """UTC, in seconds since the epoch."""
-        return self.at(trio.current_time())
+        return self.at(self.trio_time())
 
     def at(self, current: float) -> float:
         """UTC of this instant of Trio's clock, which is now."""
@@ -36,7 +38,7 @@ class WallClock:
 
     def deadline(self, due: float) -> float:
         """The instant of Trio's clock at which it is `due` (UTC)."""
-        return trio.current_time() + due - self.now()
+        return self.trio_time() + due - self.now()
 
 
 def wall_clock() -> WallClock:

@@ -9,6 +9,7 @@ from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._definitions.steps import is_positive_seconds
 from blazen_trio._definitions.validation import DURABILITIES
 from blazen_trio._state.texts import text_of
+from blazen_trio._stores.base import StoreQueries
 
 __all__ = [
     "check_driving",
@@ -47,6 +48,8 @@ def check_driving(durability: object, timeout: object, handler: object) -> None:
 
 def check_store(store: object) -> None:
     """Refuse what is no store, such as one that was not entered yet, or the class of one."""
+    if isinstance(store, StoreQueries):
+        return
     if isinstance(store, type) or not all(hasattr(store, name) for name in _STORE_METHODS):
         msg = (
             f"store={store!r:.80} is no store: give it a MemoryStore(), or what `async with open_store(...) as store` "

@@ -1,9 +1,10 @@
 """The hand-over from Trio to the writer's thread, and back.
 
 One thread writes everything: it takes all that waits, writes it in one transaction, and wakes the waiters with one call
-into the loop. There is no timer: a batch is what arrived while the last one was being written. What is submitted in one
-turn of the loop is handed over together, when that turn is over: the first of it alone would be a batch of one, written
-by a thread that fights the loop for the GIL while all the others come.
+into the loop. There is no timer: a batch is what arrived while the last one was being written. What several tasks submit in
+one turn of the loop is handed over together, when that turn is over: the first of it alone would be a batch of one, written
+by a thread that fights the loop for the GIL while all the others come. Where one task alone has been submitting, its job
+is handed over at once.
 
 A waiter that has handed its job over can't be cancelled any more, as the job may be on disk already. So every path
 has to settle every waiter: the thread settles each batch, and when the thread ends, for whatever reason, `run` settles
@@ -56,6 +57,8 @@ class Writer:
         """What was handed over; `None` is the last thing in it."""
         self._gathered: list[Job] = []
         """What was submitted in this turn."""
+        self._several = False
+        """Whether the last hand-over was of several jobs, or came while another one was under way."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
         self._settled = 0
         self._parked: trio.lowlevel.Task | None = None
@@ -80,8 +83,10 @@ class Writer:
         gathered = self._gathered
         gathered.append(job)
         if len(gathered) == 1:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self._several:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             self._gathered = []
+            self._several = len(gathered) > 1 or bool(self._waiting)
             if self._ended.is_set():
                 raise self._refusal()
             self._queue.put(gathered)
