@@ -1,4 +1,4 @@
-"""Drives one run: periods in which steps run, and rests between them.
+"""One run being driven: where it stands, and what wakes it. It is driven in periods, with rests between them.
 
 A *period* is a nursery with a cancel scope. In it the dispatcher (the task that opened it) and workers run: a worker
 runs a delivery, commits it, and takes the next ready one itself, so a chain of steps costs no task and no channel
@@ -15,27 +15,28 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
 from blazen_trio._dispatch.mail import MailDesk
+from blazen_trio._dispatch.periods import attend, has_to_attend
 from blazen_trio._dispatch.ready import BoundedQueue
 from blazen_trio._dispatch.rests import Rests
+from blazen_trio._dispatch.standing import Standing
 from blazen_trio._dispatch.timers import Timers
 from blazen_trio._dispatch.turns import Turns
 from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
-from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.clock import wall_clock
-from blazen_trio.errors import StaleRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blazen_trio._codec.codec import Codec
+    from blazen_trio._dispatch.host import Host
     from blazen_trio._dispatch.inputs import InputHandler
     from blazen_trio._dispatch.journal import Journal
     from blazen_trio._dispatch.postbox import Postbox
@@ -49,19 +50,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-_FLUSH_SECONDS: Final = 5.0
-"""How long a run that is cancelled from outside may take to write what is committed and give its lease back."""
-
-_AFTER_FAILURE: Final = 1.0
-"""Seconds for which no worker takes a run that the engine could not go on with."""
-
-_DUE_PER_TURN: Final = 32
-"""Due events routed between two checkpoints."""
-
 _open_signals = trio.open_memory_channel[None]
 
 
-class Dispatcher:
+class Dispatcher(Standing):
     """One run being driven by this process.
 
     Args:
@@ -76,41 +68,27 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_attending",
-        "_elapsed",
         "_keys",
         "_mail",
-        "_period_began",
         "_signals",
         "_turns",
-        "abandoned",
         "broadcast",
-        "cancel_reason",
-        "cause",
-        "changed",
         "clock",
-        "closing",
         "codec",
         "definition",
-        "detached",
-        "dismissed",
-        "draining",
+        "elapsed",
         "encode",
-        "failure",
-        "held",
-        "inputs",
+        "host",
+        "input_handler",
+        "input_nursery",
         "journal",
-        "leaving",
         "machine",
         "make_context",
         "nursery",
-        "over",
-        "parked",
-        "paused",
+        "period_began",
         "postbox",
         "ready",
         "recorder",
-        "rest_began",
         "runs_ahead",
         "scope",
         "standstill",
@@ -134,6 +112,7 @@ class Dispatcher:
         input_handler: InputHandler | None,
         make_context: Callable[[Dispatcher, Transaction], Any],
     ) -> None:
+        super().__init__()
         definition, routing = machine.definition, machine.routing
         self.machine = machine
         self.state = machine.state
@@ -150,37 +129,8 @@ class Dispatcher:
         self.task_context = contextvars.copy_context()
         self.postbox: Postbox | None = None
         """Where to look for mail, if nobody else does."""
-
-        # Why a period ends early, and where the run stands.
-        self.over = False
-        """The run has ended, in memory: nothing of it commits any more."""
-        self.held = False
-        """No new step may start: the run pauses, or is paused."""
-        self.cancel_reason: tuple[str | None] | None = None
-        self.failure: BaseException | None = None
-        """The engine's own: the store failed, or the run was lost to another process."""
-        self.cause: BaseException | None = None
-        """The exception that failed the run, as long as this process lives."""
-        self.leaving = False
-        """Nobody is there any more to answer or unpause: don't wait for it."""
-        self.abandoned = False
-        """The block that held the run has ended: somebody else, later, may send what it waits for."""
-        self.dismissed = False
-        """The run is to leave this process as soon as it rests, whatever it waits for; somebody takes it up when that comes."""
-        self.draining = False
-        """No new step may start, and once those in flight have ended the run leaves this process; somebody else goes on with it."""
-        self.closing = False
-        """This process is writing down what is committed and giving the run back: nothing may be decided any more."""
-        self.rest_began = 0.0
-        """When the present rest began, on Trio's clock."""
-        self.parked = False
-        """The run waits for something from outside or for a time, and that is on disk."""
-        self.paused = False
-        """The run is paused, and that is on disk."""
-        self.detached = False
-        """This process drives the run no more."""
-        self.changed = trio.Event()
-        """Set, and replaced, whenever the status or what it rests on changes."""
+        self.host: Host | None = None
+        """Who drives this run among many."""
 
         # What is to be done, and by whom.
         bounded = routing.bounds or definition.max_concurrency is not None
@@ -190,13 +140,15 @@ class Dispatcher:
         self.clock = wall_clock()
         self.timers = Timers(self.clock)
         self.workers = Workers(self)
-        self.inputs = InputDesk(self, input_handler)
+        self.input_handler = input_handler
+        self.input_nursery: trio.Nursery | None = None
+        """Where the handler's calls run."""
         self.scope: trio.CancelScope | None = None
         """The period's, while there is one."""
         self.nursery: trio.Nursery | None = None
-        self._attending = False
-        self._elapsed = self.state.elapsed
-        self._period_began: float | None = None
+        self.elapsed = self.state.elapsed
+        """Seconds that count against the run's timeout, without the present period."""
+        self.period_began: float | None = None
         self.runs_ahead = journal is not None and journal.durability == "async"
         """Whether what is decided may be ahead of the disk."""
         self.timed = journal is not None or recorder.detailed
@@ -223,6 +175,16 @@ class Dispatcher:
             self._mail = MailDesk(self)
         return self._mail
 
+    def look_begins(self) -> None:
+        """Somebody looks for mail: what was taken before is not seen again."""
+        if self._mail is not None:
+            self._mail.look_begins()
+
+    @property
+    def inputs(self) -> InputDesk:
+        """Hands its questions out, and takes the answers."""
+        return InputDesk(self)
+
     @property
     def endings(self) -> Endings:
         """How it ends."""
@@ -239,27 +201,27 @@ class Dispatcher:
         """Now."""
         clock = self.clock
         current = clock.trio_time()
-        elapsed = self._elapsed
-        if self._period_began is not None:
-            elapsed += current - self._period_began
+        elapsed = self.elapsed
+        if self.period_began is not None:
+            elapsed += current - self.period_began
         return Moment(clock.at(current), elapsed)
 
     def restart(self, elapsed: float) -> None:
         """Count the run's time from here on."""
-        self._elapsed = elapsed
+        self.elapsed = elapsed
         self.still = Moment(self.clock.now(), elapsed)
 
     # Signals
 
     def wake(self) -> None:
         """Let what has become possible be done: what is ready by workers, what is due or over by the dispatcher."""
-        if self.nursery is None or self._attending:
+        if self.nursery is None or self.attending:
             self._signal()
         elif self.workers.count:
             self.workers.recruit()
-            if self._has_to_attend():
-                self._attending = True
-                self.nursery.start_soon(self._attend)
+            if has_to_attend(self):
+                self.attending = True
+                self.nursery.start_soon(attend, self)
         # Otherwise the last worker has ended, which ends the period; after that all is looked at anyway.
 
     def _signal(self) -> None:
@@ -337,8 +299,6 @@ class Dispatcher:
             return True, None
         return await self.mail.post_with_key(event, key)
 
-    # Driving
-
     def take_up(self) -> None:
         """Take up what is undone. Before anybody has the run, since what comes in from then on brings itself in."""
         for delivery in self.state.deliveries.values():
@@ -349,160 +309,35 @@ class Dispatcher:
         for delayed in self.state.delayed.values():
             self.set_timer(delayed.due, delayed.id)
 
-    async def drive(self) -> None:
-        """Drive the run until it has ended, or rests and nobody is left to wait for (`leaving`).
-
-        Never raises on behalf of the run: `failure` and the run's state tell what happened. What comes out is a
-        cancellation from outside, a KeyboardInterrupt or SystemExit out of a step, or a bug.
+    def dissolve(self) -> None:
+        """No task drives this any more: drop what refers back to it, so that it is freed with its last user and not by the
+        garbage collector.
         """
-        if self.postbox is not None:
-            self.postbox.join(self)
-        try:
-            if self.journal is not None and self.journal.durability == "async":
-                async with trio.open_nursery() as services:
-                    services.start_soon(self._write_behind, self.journal)
-                    try:
-                        await self._drive_with_inputs()
-                    finally:
-                        self.journal.stop_writing_behind()
-            elif self.inputs.has_handler:
-                await self._drive_with_inputs()
-            else:
-                await self._drive()
-        finally:
-            await self._leave()  # noqa: ASYNC102  # shields itself, for a bounded time
+        self.give_slot()
+        self._mail = None
+        del self.workers
+        if self.journal is not None:
+            self.journal.on_failure = None
 
-    async def _drive_with_inputs(self) -> None:
-        async with trio.open_nursery() as nursery:
-            self.inputs.open(nursery)
-            await self._drive()
-            nursery.cancel_scope.cancel()
+    def give_slot(self) -> None:
+        """No step is about to run: let another run be at work."""
+        if self.has_slot and self.host is not None:
+            self.has_slot = False
+            self.host.slots.release()
 
-    async def _write_behind(self, journal: Journal) -> None:
-        try:
-            await journal.write_behind()
-        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
-            self.crash(failure)
-
-    async def _drive(self) -> None:
-        try:
-            self.inputs.ask(self.state.questions.values())
-            while True:
-                # Whatever is decided below is decided without a checkpoint in between.
-                await self.may_decide()
-                if self.over or self.failure is not None:
-                    break
-                if self.cancel_reason is not None:
-                    self.endings.cancelled(self.cancel_reason[0])
-                elif self.held:
-                    if not await self.rests.pause():
-                        return
-                elif self.draining:
-                    return
-                elif len(self.ready):
-                    await self._period()
-                elif not await self.rests.rest():
-                    return
-            if self.failure is None and self.journal is not None:
-                await self.journal.settle()
-        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
-            self.crash(failure)
-
-    async def _leave(self) -> None:
-        """Write what is committed and give the run back, also when cancelled; then tell everybody."""
-        self.closing = True
-        if self.postbox is not None:
-            self.postbox.leave(self)
-        if self.journal is not None and not (self.over and self.failure is None and self.journal.settled):
-            with trio.CancelScope(shield=True) as shield:
-                shield.deadline = trio.current_time() + _FLUSH_SECONDS
-                try:
-                    if self.failure is None:
-                        await self.journal.settle()
-                    # What was lost to another driver is not ours to give back, also where that one is in this process.
-                    if not isinstance(self.failure, StaleRunError) and (not self.over or self.failure is not None):
-                        # Where the engine failed, what is on disk may wait for something else than what is in memory.
-                        waits = self.failure is None and self.state.status is RunStatus.WAITING
-                        wake = self.timers.due if waits else None
-                        # What failed here may fail again at once; others, or a little later we, may do better.
-                        hold = None if self.failure is None else self.clock.now() + _AFTER_FAILURE
-                        await self.journal.store.release(self.state.run_id, wake=wake, hold=hold)
-                except Exception as failure:  # noqa: BLE001
-                    self.failure = self.failure or failure
-        stop = self.state.stop if self.failure is None else None
-        self.detached = True
-        self.broadcast.end(stop)  # type: ignore[arg-type]
-        self.notify()
-
-    # Periods
-
-    async def _period(self) -> None:
-        """Run steps until none is ready or in flight."""
-        began = trio.current_time()
-        try:
-            async with trio.open_nursery() as nursery:
-                self.nursery, self.scope = nursery, nursery.cancel_scope
-                if self.state.timeout is not None:
-                    nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
-                self._period_began = began
-                self.workers.start()
-                if self._has_to_attend():
-                    self._attending = True
-                    await self._attend()
-        finally:
-            self.scope = self.nursery = None
-        self._elapsed += trio.current_time() - began
-        self._period_began = None
-        await self.may_decide()
-        if not self.workers.halted and nursery.cancel_scope.cancelled_caught:
-            self.endings.timed_out()
-
-    def _has_to_attend(self) -> bool:
-        """Whether there is more to a period than its workers: something may become due, or mail has to be looked for."""
-        return bool(self.timers) or (self.postbox is not None and self.postbox.next_look(self) < float("inf"))
-
-    async def _attend(self) -> None:
-        """While workers are at it: start more for what becomes ready, and route what becomes due."""
-        try:
-            while self.workers.count or (len(self.ready) and not self.workers.halted):
-                await self.signal_or_timer()
-                await self.take_due()
-                self.workers.recruit()
-        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
-            self.crash(failure)
-        finally:
-            self._attending = False
-
-    async def signal_or_timer(self) -> None:
-        # What becomes due while no step may start is taken later: its time is past, so waiting for it would spin.
-        due = self.timers.next if not self.workers.halted else float("inf")
-        if self.postbox is not None and (look := self.postbox.next_look(self)) < due:
-            with trio.move_on_at(look) as scope:
-                await self.signalled()
-            if scope.cancelled_caught and self.journal is not None:
-                await self.postbox.look(self.journal.store)
-        elif due < float("inf"):
-            with trio.move_on_at(due):
-                await self.signalled()
-        else:
-            await self.signalled()
-
-    async def take_due(self) -> None:
-        """Route the delayed events that are due, and let due retries run."""
-        now = trio.current_time()
-        taken = 0
-        while self.timers.next <= now:
-            taken += 1
-            if taken % _DUE_PER_TURN == 0:
-                await trio.lowlevel.checkpoint()
-            await self.may_decide()
-            if self.workers.halted:
-                return
-            id_ = self.timers.pop()
-            if (delayed := self.state.delayed.get(id_)) is not None:
-                await self.settle(self.machine.due(delayed, self.moment()), "event_received", delayed.event.event_type)
-            elif (delivery := self.state.deliveries.get(id_)) is not None:
-                self.ready.extend((delivery,))
+    @property
+    def can_rest(self) -> bool:
+        """Whether nothing is lost with this dispatcher while the run waits: no observer, nothing on its way to the disk or just
+        taken from there, nobody at work.
+        """
+        return (
+            self.journal is not None
+            and self.journal.settled
+            and not self.runs_ahead
+            and self.input_handler is None
+            and not self.broadcast.observed
+            and (self._mail is None or self._mail.at_rest)
+        )
 
     async def may_decide(self) -> None:
         """Wait until a transition may happen: the state is not being written down, nor too far ahead of the disk. Not

@@ -15,7 +15,7 @@ __all__ = ["Endings"]
 
 
 class Endings:
-    """Ends one run. `Dispatcher.drive` sees the end to the disk, and tells of it."""
+    """Ends one run. `drive` sees the end to the disk, and tells of it."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher

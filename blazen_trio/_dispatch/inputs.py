@@ -14,8 +14,6 @@ from blazen_trio.errors import InputResponseError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import trio
-
     from blazen_trio._dispatch.dispatcher import Dispatcher
     from blazen_trio._state.model import Question
 
@@ -28,31 +26,16 @@ InputHandler = Callable[[Any], Awaitable[Any]]
 class InputDesk:
     """Hands a run's questions out; each question that has a handler has a task of its own."""
 
-    def __init__(self, dispatcher: Dispatcher, handler: InputHandler | None) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._handler = handler
-        self._nursery: trio.Nursery | None = None
-        self._asking: set[str] = set()
-
-    @property
-    def has_handler(self) -> bool:
-        return self._handler is not None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a handler is at work on a question."""
-        return bool(self._asking)
-
-    def open(self, nursery: trio.Nursery) -> None:
-        """The handler's tasks run here."""
-        self._nursery = nursery
 
     def open_questions(self) -> list[InputRequestEvent]:
         """The questions that nobody is at work on, oldest first."""
+        asking = self._dispatcher.asking or ()
         return [
             question.event  # type: ignore[misc]
             for question in self._dispatcher.state.questions.values()
-            if question.request_id not in self._asking
+            if question.request_id not in asking
         ]
 
     def ask(self, questions: Iterable[Question]) -> None:
@@ -61,16 +44,17 @@ class InputDesk:
         for question in questions:
             d.recorder.record("input_requested", d.clock.now(), event_type=question.event.event_type)
             d.broadcast.publish(question.event)
-            if self._handler is not None and self._nursery is not None:
-                self._asking.add(question.request_id)
-                start = partial(self._nursery.start_soon, self._ask_handler, question.event)
+            if d.input_handler is not None and d.input_nursery is not None:
+                d.asking = d.asking or set()
+                d.asking.add(question.request_id)
+                start = partial(d.input_nursery.start_soon, self._ask_handler, question.event)
                 d.task_context.run(start)
 
     async def _ask_handler(self, request: Any) -> None:
         d = self._dispatcher
-        assert self._handler is not None
+        assert d.input_handler is not None
         try:
-            response = await self._handler(request)
+            response = await d.input_handler(request)
             if response is not None and request.request_id in d.state.questions and not d.over:
                 if not isinstance(response, InputResponseEvent):
                     response = InputResponseEvent(request.request_id, response)
@@ -78,7 +62,8 @@ class InputDesk:
         except Exception as error:  # noqa: BLE001  # a failing handler fails the run, as a failing step does
             await self._failed(error)  # noqa: ASYNC120  # shields itself
         finally:
-            self._asking.discard(request.request_id)
+            if d.asking is not None:
+                d.asking.discard(request.request_id)
             d.wake()
             d.notify()
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
 
@@ -19,7 +19,7 @@ from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from blazen_trio._dispatch.recorder import Recorder
     from blazen_trio._dispatch.standstill import Standstill
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.protocol import CheckpointStore
 
-__all__ = ["Durability", "Journal"]
+__all__ = ["Durability", "Journal", "JournalMark"]
 
 Durability = Literal["sync", "async", "exit"]
 
@@ -35,6 +35,23 @@ _ENTRIES_BEHIND: Final = 256
 _BYTES_BEHIND: Final = 4 * 2**20
 _FOLD_AT_LEAST: Final = 64 * 2**10
 """Bytes of journal below which folding is not worth a snapshot."""
+
+
+class JournalMark(NamedTuple):
+    """How far a run's journal is.
+
+    Args:
+        snapshot_size: Bytes of the stored snapshot (0: none).
+        tail_size: Bytes of the stored journal after it.
+        blobs: The digests of the large values that are stored already.
+    """
+
+    snapshot_size: int = 0
+    tail_size: int = 0
+    blobs: frozenset[str] = frozenset()
+
+
+_NEW: Final = JournalMark()
 
 
 class Journal:
@@ -46,10 +63,31 @@ class Journal:
         durability: When entries are written.
         recorder: Keeps the history, whose new records go with each commit.
         standstill: Holds the run still while its journal is folded.
-        snapshot_size: Bytes of the stored snapshot (0: none).
-        tail_size: Bytes of the stored journal after it.
-        blobs: The digests of the large values that are stored already.
+        mark: How far it is.
     """
+
+    __slots__ = (
+        "_behind",
+        "_folding",
+        "_on_disk",
+        "_pending",
+        "_progress",
+        "_recorded",
+        "_recorder",
+        "_room",
+        "_snapshot_size",
+        "_standstill",
+        "_state",
+        "_stored_blobs",
+        "_tail_size",
+        "_wanted",
+        "_writing_behind",
+        "durability",
+        "failure",
+        "on_failure",
+        "requests",
+        "store",
+    )
 
     def __init__(
         self,
@@ -58,10 +96,7 @@ class Journal:
         durability: Durability,
         recorder: Recorder,
         standstill: Standstill,
-        *,
-        snapshot_size: int = 0,
-        tail_size: int = 0,
-        blobs: Iterable[str] = (),
+        mark: JournalMark = _NEW,
     ) -> None:
         self.store = store
         self.durability: Durability = durability
@@ -72,10 +107,8 @@ class Journal:
         """What is recorded and not handed over yet."""
         self.requests: list[int] = []
         """The rows of the inbox that asked for the pause or the cancellation that is under way: taken by its entry."""
-        self._stored_blobs = set(blobs)
+        self._snapshot_size, self._tail_size, self._stored_blobs = mark
         self._behind = 0
-        self._snapshot_size = snapshot_size
-        self._tail_size = tail_size
         self._recorded = self._on_disk = state.seq
         self._folding = False
         self._progress: trio.Event | None = None
@@ -87,6 +120,11 @@ class Journal:
         self.failure: Exception | None = None
         self.on_failure: Callable[[Exception], None] | None = None
         """Called with the failure when a commit could not be stored, whoever waits for it: the run must stop."""
+
+    @property
+    def mark(self) -> JournalMark:
+        """How far it is."""
+        return JournalMark(self._snapshot_size, self._tail_size, self._stored_blobs)
 
     # Recording
 
@@ -213,7 +251,7 @@ class Journal:
         commit = self._take()
         commit.snapshot = SnapshotRow(self._state.seq, data, frozenset(large))
         self._add_blobs(commit, large)
-        self._stored_blobs.intersection_update(large)
+        self._stored_blobs &= large.keys()
         self._snapshot_size, self._tail_size = len(data), 0
         await self._hand_over(commit)
 

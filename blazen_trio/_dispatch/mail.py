@@ -58,12 +58,19 @@ def pack_reason(reason: str | None) -> bytes:
 class MailDesk:
     """Takes the mail of one run."""
 
+    __slots__ = ("_d", "_posting", "_taken", "_taking")
+
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._posting: set[str] = set()
         """The keys of what is being posted here, by who will take it."""
         self._taking: set[int] = set()
         self._taken: set[int] = set()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is being taken, nor was since the last look began."""
+        return not (self._posting or self._taking or self._taken)
 
     def look_begins(self) -> None:
         """Whoever looks into the inbox from now on does not see what was taken before."""

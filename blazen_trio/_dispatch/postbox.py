@@ -70,7 +70,7 @@ class Postbox:
     async def look(self, store: CheckpointStore) -> None:
         """Take what there is, for all."""
         for each in self._runs.values():
-            each.mail.look_begins()
+            each.look_begins()
         try:
             poll = await store.poll(())
         except StoreError:

@@ -30,6 +30,8 @@ _ALWAYS = frozenset(
 class Recorder:
     """Keeps a run's history. `detailed` is false where nobody wants more than the start, the end and the failures."""
 
+    __slots__ = ("_broadcast", "_history", "_lifecycle", "_written", "detailed", "fresh", "records")
+
     def __init__(self, broadcast: Broadcast, *, history: bool, lifecycle: bool) -> None:
         self._broadcast = broadcast
         self._history = history

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from blazen_trio._dispatch.periods import signal_or_timer, take_due
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ class Rests:
             await self._change("paused", RunStatus.PAUSED)
         d.rest_began = trio.current_time()
         d.paused = True
+        d.give_slot()
         d.notify()
         try:
             while d.held and d.cancel_reason is None and not d.over:
                 if d.leaving or d.dismissed or d.draining or d.failure is not None:
                     return False
-                await d.signal_or_timer()
+                await signal_or_timer(d)
         finally:
             d.paused = False
         return True
@@ -55,7 +57,7 @@ class Rests:
         if not waiting and not state.questions and not d.definition.external:
             d.endings.stalled()
             return True
-        if not d.inputs.busy or not state.questions:
+        if not d.asking or not state.questions:
             if state.status is not RunStatus.WAITING:
                 if state.questions:
                     d.recorder.record("workflow_paused", d.clock.now(), error="input")
@@ -64,8 +66,12 @@ class Rests:
                 return True
             d.rest_began = trio.current_time()
             d.parked = True
+            d.give_slot()
             d.notify()
             if d.dismissed:
+                return False
+            if d.host is not None and d.host.lets_rest(d):
+                d.at_rest = True
                 return False
             if d.leaving and d.inputs.open_questions():
                 return False
@@ -77,7 +83,7 @@ class Rests:
                 if d.abandoned:
                     return False
         try:
-            await d.signal_or_timer()
+            await signal_or_timer(d)
         finally:
             d.parked = False
         await self._wake_up()
@@ -86,7 +92,7 @@ class Rests:
     async def _wake_up(self) -> None:
         """Take what is due; if steps are to run by it, the run waits no more."""
         d = self._d
-        await d.take_due()
+        await take_due(d)
         await d.may_decide()
         if len(d.ready) and d.state.status is RunStatus.WAITING:
             self._note(d.machine.changed("woken", RunStatus.RUNNING, d.moment()))

@@ -22,6 +22,8 @@ _SLICE: Final = 0.004
 class Standstill:
     """While it is closed, no transition of the run may happen. Whoever is about to make one waits for `opened` first."""
 
+    __slots__ = ("_codec", "_recorder", "_state", "gate")
+
     def __init__(self, state: RunState, codec: Codec, recorder: Recorder) -> None:
         self._state = state
         self._codec = codec

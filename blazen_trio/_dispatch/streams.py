@@ -69,10 +69,17 @@ class EventStream:
 class Broadcast:
     """Hands events to all streams of a run."""
 
+    __slots__ = ("_ended", "_last", "_streams")
+
     def __init__(self) -> None:
         self._streams: list[EventStream] = []
         self._last: StopEvent | None = None
         self._ended = False
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody has a stream of it that has not ended."""
+        return bool(self._streams)
 
     def subscribe(self, buffer: int) -> EventStream:
         """A new stream; of a run that has ended, one that holds its `StopEvent` at most."""

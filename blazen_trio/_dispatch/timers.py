@@ -16,6 +16,8 @@ __all__ = ["Timers"]
 class Timers:
     """Due times, soonest first: a heap, and no task per item."""
 
+    __slots__ = ("_clock", "_heap")
+
     def __init__(self, clock: WallClock) -> None:
         self._clock = clock
         self._heap: list[tuple[float, int]] = []

@@ -88,6 +88,8 @@ def begin(
 class Machine:
     """Decides the transitions of one run of one workflow."""
 
+    __slots__ = ("definition", "routing", "state")
+
     def __init__(self, routing: Routing, state: RunState) -> None:
         self.routing = routing
         self.definition = routing.definition

@@ -1,17 +1,21 @@
-"""The runs that a runtime drives: each has a task, and a slot among those that there are."""
+"""The runs that a runtime drives: one at work has a task and a slot, one that waits is at rest and has neither."""
 
 from __future__ import annotations
 
 import logging
 import weakref
-from typing import TYPE_CHECKING, Final
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from blazen_trio._dispatch.driving import drive
+from blazen_trio._dispatch.host import Slots
 from blazen_trio._stores.arguments import not_driven
 from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.opening import Options, open_claimed
+from blazen_trio._surface.resting import RestingRun, RestingRuns
 from blazen_trio._surface.run import Run
 from blazen_trio.errors import IncompatibleRunError, StaleRunError, StoreError
 
@@ -27,6 +31,8 @@ __all__ = ["Fleet"]
 logger = logging.getLogger("blazen_trio")
 
 _TAKEN_AT_ONCE: Final = 64
+_WORTH_A_REST: Final = 1.0
+"""Seconds: a run that goes on sooner keeps its task."""
 _FIRST_HOLD: Final = 1.0
 _LONGEST_HOLD: Final = 60.0
 """Seconds for which a run that can't be driven here is left to others, twice as long each time."""
@@ -45,8 +51,9 @@ class Fleet:
         max_crashes: How many drivers a run may take down before it is set aside.
 
     Attributes:
-        driving: The runs being driven, by id.
-        free: Set, and replaced, whenever a run has left.
+        driving: The runs that have a dispatcher here, by id.
+        resting: Those that wait without one.
+        slots: For the runs at work.
         owed: The runs that could not be given back, which the store failed to do.
     """
 
@@ -54,9 +61,9 @@ class Fleet:
         self._store = store
         self._workflows = workflows
         self._max_crashes = max_crashes
-        self.slots = trio.Semaphore(slots, max_value=slots)
+        self.slots = Slots(slots)
         self.driving: dict[str, Dispatcher] = {}
-        self.free = trio.Event()
+        self.resting = RestingRuns()
         self.owed: set[str] = set()
         self.nursery: trio.Nursery | None = None
         self.closed = False
@@ -66,19 +73,21 @@ class Fleet:
         self._suspects: set[str] = set()
         self._holds: dict[str, float] = {}
         self._opening = 0
+        self._options: dict[Workflow, Options] = {}
+        """Of the runs that rest."""
 
     @property
     def idle(self) -> bool:
         """Whether it drives nothing, and is not about to."""
-        return not (self.driving or self._opening or self.owed)
+        return not (self.driving or self.resting or self._opening or self.owed)
 
     def options(self, workflow: Workflow) -> Options:
         """How its runs are driven."""
         return workflow.options(self._store, None, Options.KEEP, workflow.input_handler)
 
     def at(self, run_id: str) -> Dispatcher | None:
-        """The run, if it is driven here and will be for now."""
-        d = self.driving.get(run_id)
+        """The run, if it is driven here and will be for now; one that rests is brought back."""
+        d = self.driving.get(run_id) or self.bring_back(run_id)
         if d is None or d.over or d.closing or d.detached or d.dismissed or d.draining or d.failure is not None:
             return None
         return d
@@ -107,6 +116,7 @@ class Fleet:
         if dispatcher.detached:
             self.slots.release()
         else:
+            dispatcher.has_slot = True
             self._launch(dispatcher)
         return run
 
@@ -122,6 +132,7 @@ class Fleet:
 
     def _launch(self, dispatcher: Dispatcher) -> None:
         assert self.nursery is not None
+        dispatcher.host = self
         self.driving[dispatcher.state.run_id] = dispatcher
         self.nursery.start_soon(self._drive, dispatcher)
 
@@ -130,26 +141,75 @@ class Fleet:
         if self.closed:
             self._let_go(dispatcher)
         try:
-            await dispatcher.drive()
+            await drive(dispatcher)
         finally:
             del self.driving[run_id]
             self._handles.pop(run_id, None)
-            self._served.discard(run_id)
             self._suspects.discard(run_id)
-            self._freed()
-            if dispatcher.over:
+            self.slots.tell()
+            if dispatcher.at_rest:
+                self._rest(dispatcher)
+            elif dispatcher.over:
                 self.ended += 1
             else:
                 self.left += 1
+            self._served.discard(run_id)
         failure = dispatcher.failure
         if failure is not None and not isinstance(failure, StaleRunError):
             logger.warning("run %r is driven no more by this process: %s", run_id, failure)
             self.owed.add(run_id)
 
-    def _freed(self) -> None:
-        self.slots.release()
-        self.free.set()
-        self.free = trio.Event()
+    # Runs that rest
+
+    def lets_rest(self, dispatcher: Dispatcher) -> bool:
+        """See `Host.lets_rest`. What is due in a moment is not worth the while."""
+        return (
+            not self.closed
+            and dispatcher.state.run_id not in self._handles
+            and dispatcher.timers.next - trio.current_time() > _WORTH_A_REST
+            and dispatcher.can_rest
+        )
+
+    def _rest(self, dispatcher: Dispatcher) -> None:
+        run_id = dispatcher.state.run_id
+        workflow = cast("Workflow", dispatcher.definition)
+        options = self._options.get(workflow)
+        if options is None:
+            options = self._options[workflow] = self.options(workflow)
+        self.resting.add(RestingRun.of(dispatcher, options, served=run_id in self._served))
+
+    def bring_back(self, run_id: str) -> Dispatcher | None:
+        """Go on with a run that rests; `None`: it does not."""
+        rested = self.resting.take(run_id)
+        if rested is None:
+            return None
+        dispatcher = rested.brought_back()
+        if rested.served:
+            self._served.add(run_id)
+        rested.context.run(self._launch, dispatcher)
+        return dispatcher
+
+    async def keep(self) -> None:
+        """Bring runs back when a time has come that they wait for, until this is closed and none waits any more."""
+        try:
+            while not self.closed or self.resting:
+                for run_id in await self.resting.next():
+                    self.bring_back(run_id)
+        finally:
+            self.closed = True
+            if self.resting:
+                with trio.move_on_after(_GIVE_BACK_SECONDS, shield=True):
+                    await self.let_resting_go(list(self.resting))  # noqa: ASYNC102
+
+    async def let_resting_go(self, going: Sequence[RestingRun]) -> None:
+        """Give some of them back; others go on with them when what they wait for has come."""
+        for run in going:
+            self.resting.take(run.state.run_id)
+        self.left += len(going)
+        async with trio.open_nursery() as nursery:
+            for run in going:
+                nursery.start_soon(self._give_back, run.state.run_id, run.wake)
+        self.resting.tell()
 
     # Runs that anybody may drive
 
@@ -208,21 +268,23 @@ class Fleet:
                 await self._give_back(run_id)  # noqa: ASYNC102, ASYNC120
             raise
         self._holds.pop(run_id, None)
+        dispatcher.host, dispatcher.has_slot = self, True
         self.driving[run_id] = dispatcher
         await self._drive(dispatcher)
 
     async def _end_stale(self, run_id: str) -> None:
         """We were taken for dead, and are the first to take up what we lost: what we drove of it has to end before."""
+        self.resting.take(run_id)
         while (stale := self.driving.get(run_id)) is not None:
-            free = self.free
+            freed = self.slots.freed
             stale.crash(not_driven(run_id))
-            await free.wait()
+            await freed.wait()
         await trio.lowlevel.checkpoint()
 
     def _refuse(self, run_id: str, failure: Exception) -> None:
         self._served.discard(run_id)
         self._suspects.discard(run_id)
-        self._freed()
+        self.slots.release()
         self.refused += 1
         if run_id not in self._holds and len(self._holds) >= _HELD_KNOWN:
             del self._holds[next(iter(self._holds))]
@@ -230,10 +292,10 @@ class Fleet:
         what = "does not fit its workflow here" if isinstance(failure, IncompatibleRunError) else "can't be driven here"
         logger.warning("run %r %s, and is left to others: %s", run_id, what, failure)
 
-    async def _give_back(self, run_id: str) -> None:  # noqa: ASYNC910  # the store suspends
+    async def _give_back(self, run_id: str, wake: float | None = None) -> None:  # noqa: ASYNC910  # the store suspends
         held = self._holds.get(run_id)
         try:
-            await self._store.release(run_id, hold=None if held is None else wall_clock().now() + held)
+            await self._store.release(run_id, wake=wake, hold=None if held is None else wall_clock().now() + held)
             self.owed.discard(run_id)
         except StoreError:
             self.owed.add(run_id)
@@ -248,21 +310,27 @@ class Fleet:
 
     # Leaving
 
-    def dismiss_idle(self, idle_after: float, *, serving: bool) -> None:
-        """Let runs leave memory that have rested for so many seconds, and that nobody here holds: those that wait, if somebody
-        here takes them up again; and those that are paused.
+    async def dismiss_idle(self, idle_after: float, *, serving: bool) -> None:  # noqa: ASYNC910  # mostly there are none
+        """Let runs leave that have waited for so many seconds, and that nobody here holds: those that wait, if somebody
+        here takes them up again; and those that are paused. Let others that wait rest as soon as nobody holds them any more.
         """
         since = trio.current_time() - idle_after
         for run_id, d in self.driving.items():
-            rests = (d.parked and serving) or d.paused
-            if rests and not d.dismissed and d.rest_began <= since and run_id not in self._handles:
+            if run_id in self._handles or d.dismissed:
+                continue
+            if ((d.parked and serving) or d.paused) and d.rest_began <= since:
                 d.dismiss()
+            elif d.parked and self.lets_rest(d):
+                d.wake()
+        if serving and self.resting:
+            await self.let_resting_go(list(takewhile(lambda run: run.since <= since, self.resting)))
 
     def close(self) -> list[Dispatcher]:
         """Nobody starts anything here any more. Runs that were started here go on until they end or wait for what comes from
         outside; those that were served are drained. Returns these.
         """
         self.closed = True
+        self.resting.tell()
         return [d for d in self.driving.values() if self._let_go(d)]
 
     def _let_go(self, dispatcher: Dispatcher) -> bool:

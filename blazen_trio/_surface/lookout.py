@@ -103,9 +103,9 @@ class Lookout:
 
     async def _look(self) -> None:
         fleet = self._fleet
-        fleet.dismiss_idle(self._idle_after, serving=self.serving)
         for dispatcher in fleet.driving.values():
-            dispatcher.mail.look_begins()
+            dispatcher.look_begins()
+        await fleet.dismiss_idle(self._idle_after, serving=self.serving)
         poll = await self._store.poll(self._workflows if self.serving else (), tuple(self._watched))
         self.polls += 1
         if poll.ready:
@@ -125,7 +125,7 @@ class Lookout:
     async def _deliver(self, poll: Poll) -> None:
         async with trio.open_nursery() as nursery:
             for run_id, rows in poll.mail.items():
-                dispatcher = self._fleet.driving.get(run_id)
+                dispatcher = self._fleet.driving.get(run_id) or self._fleet.bring_back(run_id)
                 if dispatcher is not None:
                     self.mail += len(rows)
                     nursery.start_soon(dispatcher.mail.deliver, rows)

@@ -14,7 +14,7 @@ from blazen_trio._codec.entries import decode_history, encode_entry, encode_hist
 from blazen_trio._codec.snapshot import iter_state, large_values
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.dispatcher import Dispatcher
-from blazen_trio._dispatch.journal import Journal
+from blazen_trio._dispatch.journal import Journal, JournalMark
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
@@ -36,21 +36,24 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Mapping
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.inputs import InputHandler
+    from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
-__all__ = ["Options", "new_run_id", "open_claimed", "open_new", "open_snapshot", "open_stored"]
+__all__ = ["Options", "new_run_id", "open_claimed", "open_new", "open_rested", "open_snapshot", "open_stored"]
 
 _FROM_RUN: Any = object()
 _GIVE_BACK_SECONDS: Final = 5.0
 _NO_METADATA: Final = Payload(b"{}")
+_NOTHING_STORED: Final = JournalMark()
 
 
 @attrs.frozen
@@ -214,7 +217,8 @@ async def _go_on(
     else:
         recorder.load(list(state.history), written=known or options.store is None)
     machine = Machine(options.routing, state)
-    dispatcher = _dispatcher(options, machine, broadcast, recorder, stored)
+    mark = _NOTHING_STORED if stored is None else _mark_of(stored)
+    dispatcher = _dispatcher(options, machine, broadcast, recorder, mark)
     if state.status is RunStatus.COMPLETED:
         dispatcher.over = dispatcher.detached = True
         broadcast.end(state.stop)  # type: ignore[arg-type]
@@ -274,6 +278,36 @@ def _set_aside(dispatcher: Dispatcher, crashes: int) -> None:
     dispatcher.endings.fail(StoredError("RunCrashedError", message, attempts=crashes), None)
 
 
+def open_rested(
+    options: Options,
+    state: RunState,
+    records: list[HistoryRecord],
+    mark: JournalMark,
+    context: contextvars.Context,
+) -> Dispatcher:
+    """A run that this process has driven until it had to wait, and goes on to drive.
+
+    Args:
+        options: How to drive it.
+        state: Its state, all of which is on disk.
+        records: Its history, likewise.
+        mark: How far its journal is.
+        context: The context variables that its steps see.
+    """
+    broadcast, recorder = _observers(options.definition)
+    recorder.load(records)
+    dispatcher = _dispatcher(options, Machine(options.routing, state), broadcast, recorder, mark)
+    dispatcher.task_context = context
+    dispatcher.has_asked = True
+    dispatcher.take_up()
+    return dispatcher
+
+
+def _mark_of(stored: StoredRun) -> JournalMark:
+    snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
+    return JournalMark(snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs))
+
+
 def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:
     broadcast = Broadcast()
     return broadcast, Recorder(broadcast, history=definition.history, lifecycle=definition.publish_lifecycle)
@@ -284,22 +318,12 @@ def _dispatcher(
     machine: Machine,
     broadcast: Broadcast,
     recorder: Recorder,
-    stored: StoredRun | None = None,
+    mark: JournalMark = _NOTHING_STORED,
 ) -> Dispatcher:
     standstill = Standstill(machine.state, options.codec, recorder)
     journal = None
     if options.store is not None:
-        snapshot = stored.snapshot[1] if stored is not None and stored.snapshot is not None else b""
-        journal = Journal(
-            options.store,
-            machine.state,
-            options.durability,
-            recorder,
-            standstill,
-            snapshot_size=len(snapshot),
-            tail_size=sum(len(data) for _, data in stored.entries) if stored is not None else 0,
-            blobs=stored.blobs if stored is not None else (),
-        )
+        journal = Journal(options.store, machine.state, options.durability, recorder, standstill, mark)
     return Dispatcher(
         machine,
         options.codec,

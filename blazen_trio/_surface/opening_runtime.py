@@ -44,9 +44,10 @@ async def open_runtime(
     Args:
         store: Where the runs are.
         workflows: Those whose runs are driven here; none, for a process that only submits, sends and waits.
-        max_concurrent_runs: So many runs are driven here at once; `start` and `serve` wait for a free slot.
-        idle_after: Seconds after which a run that waits leaves memory, while this runtime serves and nobody here holds its `Run`;
-            a paused one does so too.
+        max_concurrent_runs: So many runs are at work here at once; `start` and `serve` wait for a free slot. A run that waits for
+            an answer, an event or a time, or is paused, has none, and gets one again when it goes on.
+        idle_after: Seconds after which a run that waits, and whose `Run` nobody here holds, is left to whoever looks next, while this
+            runtime serves; a paused one in any case. Before that it stays this process's, without a task.
         poll_interval: Seconds between two looks at the store, of which there is one for all runs.
         max_crashes: A run whose drivers have died so many times, with no step of it committed in between, ends as failed
             (`RunCrashedError`) instead of taking down another.
@@ -66,6 +67,7 @@ async def open_runtime(
             services.start_soon(lookout.run)
             async with trio.open_nursery() as runs:
                 fleet.nursery = runs
+                runs.start_soon(fleet.keep)
                 try:
                     yield Runtime(store, named, fleet, lookout)
                 except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside of the nurseries, bare
@@ -87,6 +89,7 @@ async def open_runtime(
 async def _close(fleet: Fleet, drain_timeout: float | None) -> None:
     """Let the runs go, and see those that are drained out of their steps in time."""
     drained = fleet.close()
+    await fleet.let_resting_go([run for run in fleet.resting if run.served or not run.waits_for_a_time_only])
     await trio.lowlevel.checkpoint()
     if drain_timeout is not None and drained:
         await trio.sleep(drain_timeout)

@@ -10,7 +10,6 @@ from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._surface.outcome import ended_error, result_of
-from blazen_trio._surface.run import Run
 from blazen_trio._surface.undriven import codec_of, open_questions
 from blazen_trio.errors import InputRequiredError, RunPausedError
 
@@ -31,11 +30,12 @@ async def result_anywhere(
 ) -> Any:
     """See `Runtime.result`."""
     while True:
-        dispatcher = fleet.driving.get(run_id)
+        dispatcher = fleet.at(run_id) or fleet.driving.get(run_id)
         if dispatcher is not None:
+            run = fleet.handle(dispatcher)  # keeps it here
             await until(dispatcher, lambda d: d.detached or _has_no_result(d))
             if (dispatcher.over and dispatcher.failure is None) or _has_no_result(dispatcher):
-                return await Run(dispatcher).result()
+                return await run.result()
             # It left; whoever takes it up, it goes on from what is stored.
             await trio.lowlevel.checkpoint()
             continue

@@ -43,7 +43,8 @@ class RuntimeStatistics:
 
     Attributes:
         driving: How many runs it drives now.
-        free_slots: How many more it could.
+        resting: How many of these wait, and have no task.
+        free_slots: How many more could be at work.
         watching: How many runs of others somebody here waits for.
         started: How many runs `start` and `resume_from` began to drive.
         taken: How many were taken by `serve` and `recover`.
@@ -55,6 +56,7 @@ class RuntimeStatistics:
     """
 
     driving: int
+    resting: int
     free_slots: int
     watching: int
     started: int
@@ -263,7 +265,7 @@ class Runtime:
         check_id("run_id", run_id)
         check_reason(reason)
         text = None if reason is None else text_of(reason)
-        dispatcher = self._fleet.driving.get(run_id)
+        dispatcher = self._fleet.at(run_id) or self._fleet.driving.get(run_id)
         if dispatcher is not None and not dispatcher.closing:
             dispatcher.cancel(text)
             await until(dispatcher, lambda d: d.detached)
@@ -330,12 +332,12 @@ class Runtime:
         recovered: list[str] = []
         more = True
         while more:
-            free = self._fleet.free
+            freed = self._fleet.slots.freed
             taken, more = await self._fleet.take(serving=False)
             recovered += taken
             self._lookout.need()
             if more and not taken:
-                await free.wait()
+                await freed.wait()
         return recovered
 
     async def serve(self) -> None:
@@ -358,12 +360,12 @@ class Runtime:
         try:
             while True:
                 lookout.ready = trio.Event()
-                free = self._fleet.free
+                freed = self._fleet.slots.freed
                 taken, more = await self._fleet.take(serving=True)
                 if not more:
                     await lookout.ready.wait()
                 elif not taken:
-                    await free.wait()
+                    await freed.wait()
         finally:
             lookout.serving = False
 
@@ -371,7 +373,8 @@ class Runtime:
         """What this runtime has done so far."""
         fleet, lookout = self._fleet, self._lookout
         return RuntimeStatistics(
-            driving=len(fleet.driving),
+            driving=len(fleet.driving) + len(fleet.resting),
+            resting=len(fleet.resting),
             free_slots=fleet.slots.value,
             watching=lookout.watching,
             started=fleet.started,

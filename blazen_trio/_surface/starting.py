@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._dispatch.driving import drive
 from blazen_trio._dispatch.postbox import postbox_of
 from blazen_trio._surface.outcome import bare
 from blazen_trio._surface.run import Run
@@ -98,7 +99,7 @@ async def _to_result(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> An
     dispatcher.leaving = True
     if not dispatcher.detached:
         try:
-            await dispatcher.drive()
+            await drive(dispatcher)
         except BaseExceptionGroup as group:
             _raise_bare(group)
     return await Run(dispatcher).result()
@@ -115,7 +116,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Asyn
     try:
         async with trio.open_nursery() as nursery:
             if not dispatcher.detached:
-                nursery.start_soon(dispatcher.drive)
+                nursery.start_soon(drive, dispatcher)
             try:
                 yield run
             except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside of the nursery's group

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from blazen_trio import RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
-from blazen_trio._dispatch.dispatcher import Dispatcher
+from blazen_trio._surface.fleet import Fleet
 from tests.runtime.flows import ALL, Approved, Later, serving, status_is, ticks, until
 
 FAST: Any = {"poll_interval": 0.05}
@@ -67,22 +67,25 @@ async def test_without_serving_a_started_run_stays(opened_in_memory: Any, autoju
     async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=0) as runtime:
         await runtime.start("delays", 3600, run_id="run")
         await trio.sleep(10)
-        assert runtime.statistics().driving == 1
+        assert (runtime.statistics().driving, runtime.statistics().resting) == (1, 1)
         assert await runtime.result("run") == "late"
 
 
-async def test_what_comes_in_the_moment_of_release_is_not_lost(
-    opened_in_memory: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("leaving", ["lets_rest", "let_resting_go"])
+async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
+    opened_in_memory: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, leaving: str
 ) -> None:
-    """A sender that comes at every point of the release in turn."""
-    dismissed = trio.Event()
-    dismiss = Dispatcher.dismiss
+    """A sender that comes at every point of a run's going to rest, and of its release, in turn."""
+    left = trio.Event()
+    leave = getattr(Fleet, leaving)
 
-    def tell(dispatcher: Dispatcher) -> None:
-        dismiss(dispatcher)
-        dismissed.set()
+    def tell(fleet: Fleet, about: Any) -> Any:
+        result = leave(fleet, about)
+        if result and about:
+            left.set()
+        return result
 
-    monkeypatch.setattr(Dispatcher, "dismiss", tell)
+    monkeypatch.setattr(Fleet, leaving, tell)
     async with (
         opened_in_memory() as here,
         opened_in_memory() as there,
@@ -90,9 +93,9 @@ async def test_what_comes_in_the_moment_of_release_is_not_lost(
         open_runtime(here) as front,
     ):
         for turns in range(40):
-            dismissed = trio.Event()
+            left = trio.Event()
             run_id = await worker.submit("approvals", 1)
-            await dismissed.wait()
+            await left.wait()
             for _ in range(turns // 2):
                 await trio.lowlevel.checkpoint()
             await (worker if turns % 2 else front).send(run_id, Approved("ann"))
