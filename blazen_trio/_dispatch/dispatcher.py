@@ -238,11 +238,6 @@ class Dispatcher(Standing):
         """Wait for a signal."""
         await (self._signals or self._open_signals())[1].receive()
 
-    def notify(self) -> None:
-        """Let those who wait for the run look again."""
-        self.changed.set()
-        self.changed = trio.Event()
-
     def absorb(self, entry: Entry) -> None:
         """Act on what a transition brought in, once it is as durable as it has to be."""
         if entry.ready:
@@ -327,11 +322,12 @@ class Dispatcher(Standing):
 
     @property
     def can_rest(self) -> bool:
-        """Whether nothing is lost with this dispatcher while the run waits: no observer, nothing on its way to the disk or just
-        taken from there, nobody at work.
+        """Whether nothing is lost with this dispatcher while the run waits: nobody watches, nothing is on its way to the disk or was
+        just taken from there, and no input handler is at work.
         """
         return (
-            self.journal is not None
+            not self.pins
+            and self.journal is not None
             and self.journal.settled
             and not self.runs_ahead
             and self.input_handler is None

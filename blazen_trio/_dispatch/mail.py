@@ -124,13 +124,17 @@ class MailDesk:
 
     async def deliver(self, inbox: Iterable[Mail]) -> None:
         """Take these rows, as far as nobody has; on disk when this returns."""
+        with self._d.pinned():
+            await self._deliver(inbox)
+
+    async def _deliver(self, inbox: Iterable[Mail]) -> None:
         d = self._d
         assert d.journal is not None
         entries: list[Entry] = []
         ids: list[int] = []
         for mail in inbox:
             await d.may_decide()
-            if d.over or d.closing or d.failure is not None:
+            if d.over or d.closing or d.at_rest or d.failure is not None:
                 break
             if mail.id in self._taking or mail.id in self._taken or mail.key in self._posting:
                 continue

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Standing"]
 
@@ -30,6 +36,7 @@ class Standing:
         "over",
         "parked",
         "paused",
+        "pins",
         "rest_began",
     )
 
@@ -65,6 +72,8 @@ class Standing:
         """This process drives the run no more."""
         self.changed = trio.Event()
         """Set, and replaced, whenever the status or what it rests on changes."""
+        self.pins = 0
+        """How many tasks rely on this very object to drive the run."""
         self.attending = False
         """A task of the period waits for signals."""
         self.has_slot = False
@@ -73,3 +82,17 @@ class Standing:
         """The questions that the input handler is at work on."""
         self.has_asked = False
         """The questions that were open when this was made have been asked already."""
+
+    def notify(self) -> None:
+        """Let those who wait for the run look again."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """While somebody watches the run or is about to act on it: it may wait, and not leave for a rest."""
+        self.pins += 1
+        try:
+            yield
+        finally:
+            self.pins -= 1

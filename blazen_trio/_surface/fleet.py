@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, cast
 
@@ -144,15 +145,16 @@ class Fleet:
             await drive(dispatcher)
         finally:
             del self.driving[run_id]
-            self._handles.pop(run_id, None)
             self._suspects.discard(run_id)
             self.slots.tell()
             if dispatcher.at_rest:
                 self._rest(dispatcher)
-            elif dispatcher.over:
-                self.ended += 1
             else:
-                self.left += 1
+                self._handles.pop(run_id, None)
+                if dispatcher.over:
+                    self.ended += 1
+                else:
+                    self.left += 1
             self._served.discard(run_id)
         failure = dispatcher.failure
         if failure is not None and not isinstance(failure, StaleRunError):
@@ -163,12 +165,7 @@ class Fleet:
 
     def lets_rest(self, dispatcher: Dispatcher) -> bool:
         """See `Host.lets_rest`. What is due in a moment is not worth the while."""
-        return (
-            not self.closed
-            and dispatcher.state.run_id not in self._handles
-            and dispatcher.timers.next - trio.current_time() > _WORTH_A_REST
-            and dispatcher.can_rest
-        )
+        return not self.closed and dispatcher.timers.next - trio.current_time() > _WORTH_A_REST and dispatcher.can_rest
 
     def _rest(self, dispatcher: Dispatcher) -> None:
         run_id = dispatcher.state.run_id
@@ -177,6 +174,13 @@ class Fleet:
         if options is None:
             options = self._options[workflow] = self.options(workflow)
         self.resting.add(RestingRun.of(dispatcher, options, served=run_id in self._served))
+        if (run := self._handles.get(run_id)) is not None:
+            run.rests(partial(self._needed_back, run_id))
+
+    def _needed_back(self, run_id: str) -> Dispatcher:
+        dispatcher = self.bring_back(run_id)
+        assert dispatcher is not None, "a handle is told when its run does not rest any more"
+        return dispatcher
 
     def bring_back(self, run_id: str) -> Dispatcher | None:
         """Go on with a run that rests; `None`: it does not."""
@@ -186,6 +190,8 @@ class Fleet:
         dispatcher = rested.brought_back()
         if rested.served:
             self._served.add(run_id)
+        if (run := self._handles.get(run_id)) is not None:
+            run.is_driven(dispatcher)
         rested.context.run(self._launch, dispatcher)
         return dispatcher
 
@@ -205,6 +211,8 @@ class Fleet:
         """Give some of them back; others go on with them when what they wait for has come."""
         for run in going:
             self.resting.take(run.state.run_id)
+            if (handle := self._handles.pop(run.state.run_id, None)) is not None:
+                handle.is_driven(run.left())
         self.left += len(going)
         async with trio.open_nursery() as nursery:
             for run in going:
@@ -274,7 +282,10 @@ class Fleet:
 
     async def _end_stale(self, run_id: str) -> None:
         """We were taken for dead, and are the first to take up what we lost: what we drove of it has to end before."""
-        self.resting.take(run_id)
+        if (rested := self.resting.take(run_id)) is not None and (
+            handle := self._handles.pop(run_id, None)
+        ) is not None:
+            handle.is_driven(rested.left(not_driven(run_id)))
         while (stale := self.driving.get(run_id)) is not None:
             freed = self.slots.freed
             stale.crash(not_driven(run_id))
@@ -312,18 +323,17 @@ class Fleet:
 
     async def dismiss_idle(self, idle_after: float, *, serving: bool) -> None:  # noqa: ASYNC910  # mostly there are none
         """Let runs leave that have waited for so many seconds, and that nobody here holds: those that wait, if somebody
-        here takes them up again; and those that are paused. Let others that wait rest as soon as nobody holds them any more.
+        here takes them up again; and those that are paused. Let others that wait rest as soon as nobody watches them any more.
         """
         since = trio.current_time() - idle_after
         for run_id, d in self.driving.items():
-            if run_id in self._handles or d.dismissed:
-                continue
-            if ((d.parked and serving) or d.paused) and d.rest_began <= since:
+            if ((d.parked and serving) or d.paused) and d.rest_began <= since and run_id not in self._handles:
                 d.dismiss()
             elif d.parked and self.lets_rest(d):
                 d.wake()
         if serving and self.resting:
-            await self.let_resting_go(list(takewhile(lambda run: run.since <= since, self.resting)))
+            rested = takewhile(lambda run: run.since <= since, self.resting)
+            await self.let_resting_go([run for run in rested if run.state.run_id not in self._handles])
 
     def close(self) -> list[Dispatcher]:
         """Nobody starts anything here any more. Runs that were started here go on until they end or wait for what comes from

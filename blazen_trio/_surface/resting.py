@@ -74,6 +74,14 @@ class RestingRun:
         """Whether it goes on by itself, without anything from outside."""
         return self.due < float("inf") and not self.state.questions
 
+    def left(self, failure: Exception | None = None) -> Dispatcher:
+        """What tells, to who holds its `Run`, that it is not driven here any more; and why, if that is a fault."""
+        dispatcher = self.brought_back()
+        dispatcher.failure = failure
+        dispatcher.detached = True
+        dispatcher.broadcast.end(None)
+        return dispatcher
+
     def brought_back(self) -> Dispatcher:
         """A dispatcher that goes on with it."""
         return open_rested(self.options, self.state, self.records, self.mark, self.context)

@@ -50,9 +50,10 @@ async def result_anywhere(
 
 async def until(dispatcher: Dispatcher, happened: Callable[[Dispatcher], bool]) -> None:
     """Wait until something is so of a run that is driven here."""
-    await trio.lowlevel.checkpoint()
-    while not happened(dispatcher):
-        await dispatcher.changed.wait()
+    with dispatcher.pinned():
+        await trio.lowlevel.checkpoint()
+        while not happened(dispatcher):
+            await dispatcher.changed.wait()
 
 
 def _has_no_result(dispatcher: Dispatcher) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,7 +16,7 @@ from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio.errors import InputRequiredError, InputResponseError, RunFinishedError, RunPausedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from blazen_trio._dispatch.dispatcher import Dispatcher
     from blazen_trio._dispatch.streams import EventStream
@@ -32,33 +33,56 @@ class Run:
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+        self._driven: Dispatcher | Callable[[], Dispatcher] = dispatcher
+        self._state = dispatcher.state
+        self._records = dispatcher.recorder.records
         self._delivered = False
         self._cancelled_here = False
 
     def __repr__(self) -> str:
-        return f"<Run {self.run_id!r} of {self._dispatcher.definition.name!r}, {self.status.value}>"
+        return f"<Run {self.run_id!r} of {self._state.workflow!r}, {self.status.value}>"
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        """What drives it; a run that rests is brought back."""
+        if callable(self._driven):
+            self._driven = self._driven()
+        return self._driven
+
+    @contextmanager
+    def _pinned(self) -> Iterator[Dispatcher]:
+        d = self._dispatcher
+        with d.pinned():
+            yield d
+
+    def rests(self, bring_back: Callable[[], Dispatcher]) -> None:
+        """For the runtime: nothing drives the run while it waits, until this is called."""
+        self._driven = bring_back
+
+    def is_driven(self, dispatcher: Dispatcher) -> None:
+        """For the runtime: this drives it again."""
+        self._driven = dispatcher
 
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return self._dispatcher.state.run_id
+        return self._state.run_id
 
     @property
     def status(self) -> RunStatus:
         """Where the run stands."""
-        return self._dispatcher.state.status
+        return self._state.status
 
     @property
     def input_requests(self) -> tuple[InputRequestEvent, ...]:
         """The open questions, oldest first."""
-        return tuple(question.event for question in self._dispatcher.state.questions.values())  # type: ignore[misc]
+        return tuple(question.event for question in self._state.questions.values())  # type: ignore[misc]
 
     def history(self) -> list[HistoryRecord]:
         """What has happened to the run so far, in all processes that drove it: all of it with `history=True`,
         otherwise the start, the end and the failures.
         """
-        return list(self._dispatcher.recorder.records)
+        return list(self._records)
 
     def stream(self, buffer: int = 256) -> EventStream:
         """What the run publishes from now on; ends when the run does, with its `StopEvent` last.
@@ -79,13 +103,13 @@ class Run:
             StoreError, StaleRunError: It could not be driven on.
         """
         await trio.lowlevel.checkpoint()
-        d = self._dispatcher
-        while not d.detached:
-            if d.paused:
-                raise await self._paused_error()
-            if d.parked and (questions := d.inputs.open_questions()):
-                raise await self._input_required(questions)
-            await d.changed.wait()
+        with self._pinned() as d:
+            while not d.detached:
+                if d.paused:
+                    raise await self._paused_error()
+                if d.parked and (questions := d.inputs.open_questions()):
+                    raise await self._input_required(questions)
+                await d.changed.wait()
         if (error := await self._outcome()) is not None:
             raise error
         return result_of(d.state.stop)
@@ -128,12 +152,12 @@ class Run:
     async def snapshot(self) -> Snapshot:
         """All there is to know of the run, without stopping it; everything in it is on disk, if the run has a store."""
         await trio.lowlevel.checkpoint()
-        d = self._dispatcher
-        # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
-        snapshot = await self._image()
-        if d.journal is not None and not d.detached:
-            await self._acknowledged()
-        return snapshot
+        with self._pinned() as d:
+            # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
+            snapshot = await self._image()
+            if d.journal is not None and not d.detached:
+                await self._acknowledged()
+            return snapshot
 
     async def pause(self, grace: float | None = None) -> Snapshot:
         """Let no new step start, let those in flight finish, and stay so until `unpause`.
@@ -148,22 +172,22 @@ class Run:
         """
         await trio.lowlevel.checkpoint()
         check_grace(grace)
-        self._check_alive("paused")
-        d = self._dispatcher
-        d.held = True
-        d.wake()
-        try:
-            with trio.move_on_after(float("inf") if grace is None else grace):
-                await self._until(lambda: d.paused)
-            if not d.paused:
-                d.stop_period("the run is being paused")
-                await self._until(lambda: d.paused)
+        with self._pinned() as d:
             self._check_alive("paused")
-            return await self._image()
-        except BaseException:
-            if not d.detached:
-                await d.rests.unpause()  # noqa: ASYNC102  # shields itself, and is short
-            raise
+            d.held = True
+            d.wake()
+            try:
+                with trio.move_on_after(float("inf") if grace is None else grace):
+                    await self._until(lambda: d.paused)
+                if not d.paused:
+                    d.stop_period("the run is being paused")
+                    await self._until(lambda: d.paused)
+                self._check_alive("paused")
+                return await self._image()
+            except BaseException:
+                if not d.detached:
+                    await d.rests.unpause()  # noqa: ASYNC102  # shields itself, and is short
+                raise
 
     async def _until(self, happened: Callable[[], bool]) -> None:
         d = self._dispatcher
@@ -177,8 +201,9 @@ class Run:
             RunFinishedError: The run has ended.
         """
         await trio.lowlevel.checkpoint()
-        self._check_alive("unpaused")
-        await self._dispatcher.rests.unpause()
+        with self._pinned() as d:
+            self._check_alive("unpaused")
+            await d.rests.unpause()
 
     async def send(self, event: Event | Delayed[Any], *, key: str | None = None) -> bool:
         """Send an event into the run, to the steps that accept it.
@@ -203,26 +228,31 @@ class Run:
         if not isinstance(inner, Event):
             msg = f"send() takes an event, found {inner!r:.80}"
             raise TypeError(msg)
-        self._check_alive("sent to")
-        if isinstance(event, InputResponseEvent) and key is None:
-            await self.respond(event)
-            return True
-        d = self._dispatcher
-        if not d.machine.routing.targets(type(inner)).steps:
-            raise d.machine.no_handler(inner)
+        with self._pinned() as d:
+            self._check_alive("sent to")
+            if isinstance(event, InputResponseEvent) and key is None:
+                await self.respond(event)
+                return True
+            if not d.machine.routing.targets(type(inner)).steps:
+                raise d.machine.no_handler(inner)
+            taken = await self._send(event, inner, key)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return taken
+
+    async def _send(self, event: Event | Delayed[Any], inner: Event, key: str | None) -> bool:
         if key is None:
             await self._route(event, inner, None)
-        else:
-            accepted, row = await d.post_with_key(event, key)
-            if not accepted:
-                return False
-            try:
-                await self._route(event, inner, row)
-            except BaseException:
-                d.mail.done(row, taken=False)
-                raise
-            d.mail.done(row, taken=True)
-        await trio.lowlevel.cancel_shielded_checkpoint()
+            return True
+        d = self._dispatcher
+        accepted, row = await d.post_with_key(event, key)
+        if not accepted:
+            return False
+        try:
+            await self._route(event, inner, row)
+        except BaseException:
+            d.mail.done(row, taken=False)
+            raise
+        d.mail.done(row, taken=True)
         return True
 
     async def _route(self, event: Event | Delayed[Any], inner: Event, taken: int | None) -> None:
@@ -248,13 +278,13 @@ class Run:
             RunFinishedError: The run has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_alive("answered")
-        d = self._dispatcher
-        if not isinstance(response, InputResponseEvent):
-            response = self._wrapped(response)
-        await d.standstill.opened()
-        self._check_alive("answered")
-        await self._acknowledged(d.inputs.answer(response))
+        with self._pinned() as d:
+            self._check_alive("answered")
+            if not isinstance(response, InputResponseEvent):
+                response = self._wrapped(response)
+            await d.standstill.opened()
+            self._check_alive("answered")
+            await self._acknowledged(d.inputs.answer(response))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _wrapped(self, response: Any) -> InputResponseEvent:
