@@ -195,7 +195,7 @@ class Fleet:
         rested.context.run(self._launch, dispatcher)
         return dispatcher
 
-    async def keep(self) -> None:
+    async def keep(self) -> None:  # noqa: ASYNC910  # it waits while there is anything to keep
         """Bring runs back when a time has come that they wait for, until this is closed and none waits any more."""
         try:
             while not self.closed or self.resting:

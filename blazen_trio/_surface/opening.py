@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.inputs import InputHandler
     from blazen_trio._state.history import HistoryRecord
-    from blazen_trio._state.model import Delayed, RunState
+    from blazen_trio._state.model import Delayed, Delivery, RunState
     from blazen_trio._state.routing import Routing
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
@@ -299,7 +299,11 @@ def open_rested(
     dispatcher = _dispatcher(options, Machine(options.routing, state), broadcast, recorder, mark)
     dispatcher.task_context = context
     dispatcher.has_asked = True
-    dispatcher.take_up()
+    waiting: list[Delivery | Delayed] = [*state.deliveries.values(), *state.delayed.values()]
+    for item in waiting:
+        # Also what is due by now: that wakes the run, which is a transition of its own.
+        assert item.due is not None, "a run that rests waits for times only"
+        dispatcher.set_timer(item.due, item.id)
     return dispatcher
 
 
