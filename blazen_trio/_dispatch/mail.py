@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from blazen_trio._codec.reader import parse, rubbish
 from blazen_trio._definitions.events import Delayed, InputResponseEvent
-from blazen_trio.errors import InputResponseError, NoHandlerError, WorkflowError
+from blazen_trio._state.texts import text_of
+from blazen_trio.errors import InputResponseError, NoHandlerError, SerializationError, WorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +30,9 @@ EVENT: Final = "event"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 
+_FORMAT: Final = 1
+_LETTER: Final = "letter"
+
 
 def pack_event(codec: Codec, event: Event | Delayed[Any]) -> bytes:
     """An event on its way to an inbox."""
@@ -35,24 +40,42 @@ def pack_event(codec: Codec, event: Event | Delayed[Any]) -> bytes:
     inner = event.event if isinstance(event, Delayed) else event
     answers = inner.request_id if isinstance(inner, InputResponseEvent) else None
     event_data = orjson.Fragment(codec.encode_event(inner).data)
-    return orjson.dumps({"f": 1, "event": event_data, "seconds": seconds, "answers": answers})
+    return orjson.dumps({"f": _FORMAT, "event": event_data, "seconds": seconds, "answers": answers})
 
 
 def _unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
-    letter = orjson.loads(data)
-    event = codec.decode_event(letter["event"])
-    return event if letter["seconds"] is None else Delayed(event, letter["seconds"])
+    """The event of a letter.
+
+    Raises:
+        SerializationError: It can't be read, or the event does not fit its class; whose `subject` is the event's type then.
+    """
+    letter = parse(data, _LETTER, "f", _FORMAT)
+    event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # what is no event is refused there
+    seconds = letter.get("seconds")
+    try:
+        return event if seconds is None else Delayed(event, seconds)
+    except ValueError as error:
+        raise rubbish(_LETTER, "seconds", str(error)) from error
+
+
+def _part_of(data: bytes, part: str) -> str | None:
+    """A text in a letter; `None`: there is none, or the letter can't be read."""
+    try:
+        text = parse(data, _LETTER, "f", _FORMAT).get(part)
+    except SerializationError:
+        return None
+    return text if isinstance(text, str) else None
 
 
 def answered_in(inbox: Iterable[Mail]) -> set[str]:
     """The ids of the questions whose answers lie in this inbox."""
-    letters = (orjson.loads(mail.data) for mail in inbox if mail.kind == EVENT)
-    return {letter["answers"] for letter in letters if letter.get("answers") is not None}
+    answers = (_part_of(mail.data, "answers") for mail in inbox if mail.kind == EVENT)
+    return {request_id for request_id in answers if request_id is not None}
 
 
 def pack_reason(reason: str | None) -> bytes:
     """The reason of a cancellation on its way to an inbox."""
-    return orjson.dumps({"f": 1, "reason": reason})
+    return orjson.dumps({"f": _FORMAT, "reason": reason})
 
 
 class MailDesk:
@@ -161,22 +184,28 @@ class MailDesk:
         d.wake()
 
     def _event(self, mail: Mail) -> Entry:
-        """Route an event. Its sender is gone, so what nothing accepts is noted as rejected, and the run goes on."""
+        """Route an event. Its sender is gone, so what nothing accepts, and what can't be read, is noted as rejected, and the run goes
+        on. A question that it was to answer stays open.
+        """
         d = self._d
-        event = _unpack_event(d.codec, mail.data)
         moment = d.moment()
-        inner = event.event if isinstance(event, Delayed) else event
+        event_type: str | None = None
         try:
+            event = _unpack_event(d.codec, mail.data)
+            inner = event.event if isinstance(event, Delayed) else event
+            event_type = inner.event_type
             if isinstance(inner, InputResponseEvent):
                 entry = d.machine.answered(inner, d.encode, moment)
                 kind = "input_received"
             else:
                 entry = d.machine.received(event, d.encode, moment)
                 kind = "event_received"
-        except (NoHandlerError, InputResponseError) as refusal:
-            d.recorder.record("event_rejected", moment.at, event_type=inner.event_type, error=refusal.message)
+        except (NoHandlerError, InputResponseError, SerializationError, ValueError) as refusal:
+            if isinstance(refusal, SerializationError) and refusal.subject != _LETTER:
+                event_type = refusal.subject or None
+            d.recorder.record("event_rejected", moment.at, event_type=event_type, error=text_of(refusal))
             return d.machine.rejected(moment)
-        d.recorder.record(kind, moment.at, event_type=inner.event_type)
+        d.recorder.record(kind, moment.at, event_type=event_type)
         return entry
 
     def _request(self, mail: Mail) -> None:
@@ -185,7 +214,7 @@ class MailDesk:
         assert d.journal is not None
         if mail.kind == CANCEL:
             d.journal.requests.append(mail.id)
-            d.cancel(orjson.loads(mail.data)["reason"])
+            d.cancel(_part_of(mail.data, "reason"))
         elif mail.kind == PAUSE and not d.paused:
             d.journal.requests.append(mail.id)
             d.held = True

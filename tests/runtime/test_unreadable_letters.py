@@ -1,0 +1,149 @@
+"""What lies in an inbox and can't be read is noted as rejected; nothing goes down with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from blazen_trio import (
+    DynamicEvent,
+    InputRequestEvent,
+    InputRequiredError,
+    InputResponseEvent,
+    RunCancelledError,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    step,
+)
+from tests.runtime.flows import ALL, Approved, approvals, serving, status_is, until
+
+FAST: Any = {"poll_interval": 0.05}
+
+
+def letter(event: Any, **parts: Any) -> bytes:
+    return json.dumps({"f": 1, "event": event, "seconds": None, "answers": None, **parts}).encode()
+
+
+UNREADABLE = [
+    b"",
+    b"\xff\x00 no JSON",
+    b"[]",
+    b"{}",
+    letter(None),
+    letter(["Approved", {"by": 7}]),
+    letter(["Approved", {"by": "ann"}, 2]),
+    letter(["Approved", {"by": "ann"}], seconds="soon"),
+    letter(["Approved", {"by": "ann"}], seconds=-1),
+    letter(["Approved", {"by": "ann"}], f=99),
+    letter(["StopEvent", {"result": 1}]),
+]
+
+
+async def rejections(store: Any, run_id: str) -> list[tuple[str | None, str | None]]:
+    return [(each.event_type, each.error) for each in await store.history(run_id) if each.kind == "event_rejected"]
+
+
+async def test_an_event_with_other_fields_is_rejected_and_all_runs_go_on(opened: Any) -> None:
+    async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
+        async with serving(there, **FAST):
+            await front.submit("approvals", 1, run_id="other")
+            await front.submit("approvals", 1, run_id="run")
+            await until(status_is(here, "run", "waiting"))
+            await front.send("run", DynamicEvent("Approved", {"name": "ann"}))
+            await front.send("run", Approved("ann"))
+            await front.send("other", Approved("bob"))
+            assert await front.result("run") == ["ann"]
+            assert await front.result("other") == ["bob"]
+        [(event_type, error)] = await rejections(here, "run")
+        assert event_type == "Approved"
+        assert error is not None
+        assert "missing: by; unknown: 'name'" in error
+
+
+@pytest.mark.parametrize("driven", [True, False])
+async def test_what_can_not_be_read_is_rejected(opened: Any, driven: bool) -> None:
+    async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
+        await front.submit("approvals", 1, run_id="run")
+        async with serving(there, **FAST):
+            if driven:
+                await until(status_is(here, "run", "waiting"))
+                for data in UNREADABLE:
+                    await here.post("run", "event", data)
+        if not driven:
+            for data in UNREADABLE:
+                await here.post("run", "event", data)
+        await here.post("run", "no such kind", b"")
+        async with serving(there, **FAST):
+            await front.send("run", Approved("ann"))
+            assert await front.result("run") == ["ann"]
+        assert len(await rejections(here, "run")) == len(UNREADABLE)
+        assert not (await here.load("run")).inbox
+
+
+async def test_a_run_alone_rejects_it_too(opened: Any) -> None:
+    async with opened() as here, opened() as there, approvals.run(1, store=there, run_id="run") as run:
+        for data in UNREADABLE:
+            await here.post("run", "event", data)
+        await here.post("run", "event", letter(["Approved", {"by": "ann"}]))
+        assert await run.result() == ["ann"]
+        assert len(await rejections(here, "run")) == len(UNREADABLE)
+
+
+async def test_a_question_whose_answer_can_not_be_read_stays_open(opened: Any) -> None:
+    async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
+        await front.submit("asks", "Ship it", run_id="run")
+        async with serving(there, **FAST):
+            with pytest.raises(InputRequiredError) as asked:
+                await front.result("run")
+            request_id = asked.value.request.request_id
+            await here.post("run", "event", letter(["InputResponseEvent", {"answer": "yes"}], answers=request_id))
+
+            async def rejected() -> bool:
+                return bool(await rejections(here, "run"))
+
+            await until(rejected)
+            await here.post("run", "event", b"rubbish")
+            await front.respond("run", "yes")
+            assert await front.result("run") == "yes"
+
+
+async def test_a_cancellation_whose_reason_can_not_be_read_still_cancels(opened: Any) -> None:
+    async with opened() as here, opened() as there, open_runtime(here, ALL, **FAST) as front:
+        await front.submit("approvals", 1, run_id="run")
+        async with serving(there, **FAST):
+            await until(status_is(here, "run", "waiting"))
+            await here.post("run", "cancel", b'{"f": 1, "reason": {}}')
+            with pytest.raises(RunCancelledError) as told:
+                await front.result("run")
+        assert told.value.reason is None
+
+
+async def test_a_question_under_the_id_of_an_open_one_is_rejected(opened: Any) -> None:
+    @step
+    async def begin(ev: StartEvent) -> InputRequestEvent:
+        return InputRequestEvent("first", request_id="one")
+
+    @step
+    async def note(ev: InputRequestEvent) -> None:
+        pass
+
+    @step
+    async def end(ev: InputResponseEvent) -> StopEvent:
+        return StopEvent(ev.response)
+
+    workflow = Workflow("asked", [begin, note, end])
+    async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
+        await front.submit("asked", run_id="run")
+        async with serving(there, [workflow], **FAST):
+            await until(status_is(here, "run", "waiting"))
+            await front.send("run", InputRequestEvent("second", request_id="one"))
+            await front.respond("run", "yes")
+            assert await front.result("run") == "yes"
+        [(event_type, error)] = await rejections(here, "run")
+        assert event_type == "InputRequestEvent"
+        assert error is not None
+        assert "'one'" in error
