@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blazen_trio._definitions.events import (
     Delayed,
-    DynamicEvent,
     Event,
     InputRequestEvent,
     InputResponseEvent,
@@ -33,21 +32,19 @@ from blazen_trio._definitions.events import (
 )
 from blazen_trio._state.apply import apply_body, fire, noted, state_from_first
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
-from blazen_trio._state.model import Member
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
-    from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import Cell, Delayed as DelayedItem, Delivery, FanOut, Payload, RunState, StoredError
     from blazen_trio._state.routing import Routing
 
     Encode = Callable[[Event], Payload] | None
 
-__all__ = ["Machine", "Moment", "begin", "misfits"]
+__all__ = ["Machine", "Moment", "begin"]
 
 
 class Moment(NamedTuple):
@@ -382,37 +379,3 @@ class Machine:
 
 def _stops(output: Output) -> bool:
     return isinstance(output.event, StopEvent) and output.due is None
-
-
-def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
-    """Why this workflow can't go on with a stored run: one sentence per undone delivery's unknown step or event."""
-    problems: dict[str, None] = {}
-    known: Mapping[str, object] = definition.steps
-
-    def check_event(event: object, where: str) -> None:
-        for one in event if isinstance(event, tuple) else (event,):
-            if isinstance(one, DynamicEvent):
-                problems[f"{where} holds an event of type {one.event_type!r}, which the workflow does not know"] = None
-
-    for delivery in state.deliveries.values():
-        if delivery.step not in known:
-            problems[f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"] = None
-        check_event(delivery.event, f"an undone delivery to step {delivery.step!r}")
-    for delayed in state.delayed.values():
-        check_event(delayed.event, "a delayed delivery")
-    for question in state.questions.values():
-        check_event(question.event, "an open question")
-    for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):
-        members = [item for item in fan_out if type(item) is Member]
-        for join in dict.fromkeys((*fan_out.pending, *(member.join for member in members))):
-            if join not in known:
-                problems[f"an open fan-out waits for the join {join!r}, which the workflow does not have"] = None
-        for member in members:
-            check_event(member.event, f"what the join {member.join!r} has collected")
-    for (step, _types), by_type in state.buffers.items():
-        if step not in known:
-            problems[f"a collect buffer belongs to step {step!r}, which the workflow does not have"] = None
-        for buffered in by_type.values():
-            for one in buffered.values():
-                check_event(one.event, f"a collect buffer of step {step!r}")
-    return list(problems)

@@ -18,7 +18,8 @@ from blazen_trio._dispatch.journal import Journal, JournalMark
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
-from blazen_trio._state.machine import Machine, Moment, begin, misfits
+from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.misfits import misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.undriven import unrouted_input

@@ -1,0 +1,135 @@
+"""A stored run, and another version of its workflow in which steps accept something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from blazen_trio import (
+    Event,
+    IncompatibleRunError,
+    MemoryStore,
+    StartEvent,
+    StepFailedError,
+    StepFailedEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
+
+
+class Asked(Event):
+    """What the old and the new events have in common."""
+
+
+@attrs.frozen
+class Old(Asked):
+    n: int
+
+
+@attrs.frozen
+class New(Event):
+    pass
+
+
+@attrs.frozen
+class Odd(Event):
+    pass
+
+
+def made(name: str, accepts: Any, *emits: Any, returns: Any = None) -> Any:
+    """A step; it fails with an exception that it is to return."""
+
+    async def function(ev: Any) -> Any:
+        if isinstance(returns, Exception):
+            raise returns
+        return returns
+
+    function.__annotations__ = {"ev": accepts}
+    return step(name=name, emits=emits)(function)
+
+
+def workflow(*steps: Any) -> Workflow:
+    return Workflow("flow", steps, external=[Asked, Old, New])
+
+
+async def left_by(*steps: Any) -> MemoryStore:
+    """The store of a run that failed."""
+    store = MemoryStore()
+    with pytest.raises(StepFailedError, match="down"):
+        await workflow(*steps).run(store=store, run_id="run")
+    return store
+
+
+async def problems(store: MemoryStore, *steps: Any) -> list[str]:
+    before = await store.load_snapshot("run")
+    with pytest.raises(IncompatibleRunError) as refused:
+        await workflow(*steps).resume_from("run", store=store)
+    assert await store.load_snapshot("run") == before
+    return list(refused.value.problems)
+
+
+BEGIN = made("begin", StartEvent, Old, returns=Old(1))
+DOWN = RuntimeError("down")
+STOP = StopEvent("done")
+
+
+async def test_a_step_that_accepts_another_event_now() -> None:
+    store = await left_by(BEGIN, made("two", Old, StopEvent, returns=DOWN))
+    assert await problems(store, BEGIN, made("two", New, StopEvent, returns=STOP), made("three", Old)) == [
+        "an undone delivery to step 'two' holds an event of type 'Old', and the step accepts New now"
+    ]
+    assert await problems(store, BEGIN, made("two", list[Old], StopEvent, returns=STOP), made("three", Old)) == [
+        "an undone delivery to step 'two' holds one event, of type 'Old', and the step accepts list[Old] now"
+    ]
+    assert await workflow(BEGIN, made("two", Asked, StopEvent, returns=STOP)).resume_from("run", store=store) == "done"
+
+
+async def test_a_step_that_accepts_more_now_goes_on() -> None:
+    store = await left_by(BEGIN, made("two", Old, StopEvent, returns=DOWN))
+    two = made("two", New | Old, StopEvent, returns=STOP)
+    assert await workflow(BEGIN, two).resume_from("run", store=store) == "done"
+
+
+FAN_OUT = made("begin", StartEvent, list[Old], returns=[Old(1), Old(2)])
+
+
+async def test_a_join_that_has_collected_something_else() -> None:
+    store = await left_by(FAN_OUT, made("join", list[Old], StopEvent, returns=DOWN))
+    new = made("join", list[New], StopEvent, returns=STOP)
+    assert await problems(store, BEGIN, made("two", Old, list[New], returns=[]), new) == [
+        "an undone delivery to step 'join' holds an event of type 'Old', and the step accepts list[New] now"
+    ]
+    assert await problems(store, BEGIN, made("join", Old, StopEvent, returns=STOP)) == [
+        "an undone delivery to step 'join' holds a list of events, and the step accepts Old now"
+    ]
+    join = made("join", list[Asked], StopEvent, returns=STOP)
+    assert await workflow(FAN_OUT, join).resume_from("run", store=store) == "done"
+
+
+async def test_what_an_open_fan_out_has_collected() -> None:
+    begin = made("begin", StartEvent, list[Old | Odd], returns=[Old(1), Odd()])
+    work = made("work", Odd, Old, returns=DOWN)
+    store = await left_by(begin, work, made("join", list[Old], StopEvent, returns=STOP))
+    other = made("other", Old, list[New], returns=[])
+    assert await problems(store, begin, work, other, made("join", list[New], StopEvent, returns=STOP)) == [
+        "what the join 'join' has collected holds an event of type 'Old', and the step accepts list[New] now"
+    ]
+    assert await problems(store, begin, work, made("join", Old, StopEvent, returns=STOP)) == [
+        "an open fan-out waits for the join 'join', and this step accepts Old now, no list"
+    ]
+    work = made("work", Odd, Old, returns=Old(3))
+    join = made("join", list[Asked], StopEvent, returns=STOP)
+    assert await workflow(begin, work, join).resume_from("run", store=store) == "done"
+
+
+async def test_a_failure_on_its_way_to_a_step_that_takes_none_now() -> None:
+    two = made("two", Old, StopEvent, returns=RuntimeError("first"))
+    store = await left_by(BEGIN, two, made("handler", StepFailedEvent, StopEvent, returns=DOWN))
+    assert await problems(store, BEGIN, two, made("handler", New, StopEvent, returns=STOP)) == [
+        "an undone delivery to step 'handler' holds an event of type 'StepFailedEvent', and the step accepts New now"
+    ]
+    handler = made("handler", StepFailedEvent, StopEvent, returns=STOP)
+    assert await workflow(BEGIN, two, handler).resume_from("run", store=store) == "done"
