@@ -83,10 +83,13 @@ def link_or_leave(app: Any, env: Any, node: Any, contents: Any) -> Any:
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, contents) or contents
 
 
+PLACE = re.compile(r"[\w/-]+\*\n")
+
+
 def leave_out_missing_pages(app: Any, _docname: str, source: list[str]) -> None:
-    """Lines that end in `*` are places in a table of contents: of pages that there may be."""
+    """A path that ends in `*`, on a line of its own, is a place in a table of contents: of pages that there may be."""
     lines = source[0].splitlines(keepends=True)
-    kept = (line for line in lines if not line.endswith("*\n") or any(Path(app.srcdir).glob(f"{line.strip()}.md")))
+    kept = (line for line in lines if not PLACE.fullmatch(line) or any(Path(app.srcdir).glob(f"{line.strip()}.md")))
     source[0] = "".join(kept)
 
 

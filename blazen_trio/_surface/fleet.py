@@ -17,7 +17,7 @@ from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.opening import Options, open_claimed
 from blazen_trio._surface.resting import RestingRun, RestingRuns
-from blazen_trio._surface.run import Run
+from blazen_trio._surface.run import Run, attach
 from blazen_trio.errors import IncompatibleRunError, StaleRunError, StoreError
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Fleet:
             options = self._options[workflow] = self.options(workflow)
         self.resting.add(RestingRun.of(dispatcher, options, served=run_id in self._served))
         if (run := self._handles.get(run_id)) is not None:
-            run.rests(partial(self._needed_back, run_id))
+            attach(run, partial(self._needed_back, run_id))
 
     def _needed_back(self, run_id: str) -> Dispatcher:
         dispatcher = self.bring_back(run_id)
@@ -191,7 +191,7 @@ class Fleet:
         if rested.served:
             self._served.add(run_id)
         if (run := self._handles.get(run_id)) is not None:
-            run.is_driven(dispatcher)
+            attach(run, dispatcher)
         rested.context.run(self._launch, dispatcher)
         return dispatcher
 
@@ -212,7 +212,7 @@ class Fleet:
         for run in going:
             self.resting.take(run.state.run_id)
             if (handle := self._handles.pop(run.state.run_id, None)) is not None:
-                handle.is_driven(run.left())
+                attach(handle, run.left())
         self.left += len(going)
         async with trio.open_nursery() as nursery:
             for run in going:
@@ -285,7 +285,7 @@ class Fleet:
         if (rested := self.resting.take(run_id)) is not None and (
             handle := self._handles.pop(run_id, None)
         ) is not None:
-            handle.is_driven(rested.left(not_driven(run_id)))
+            attach(handle, rested.left(not_driven(run_id)))
         while (stale := self.driving.get(run_id)) is not None:
             freed = self.slots.freed
             stale.crash(not_driven(run_id))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.streams import EventStream
     from blazen_trio._state.history import HistoryRecord
 
-__all__ = ["Run"]
+__all__ = ["Run", "attach"]
 
 
 class Run:
@@ -54,14 +54,6 @@ class Run:
         d = self._dispatcher
         with d.pinned():
             yield d
-
-    def rests(self, bring_back: Callable[[], Dispatcher]) -> None:
-        """For the runtime: nothing drives the run while it waits, until this is called."""
-        self._driven = bring_back
-
-    def is_driven(self, dispatcher: Dispatcher) -> None:
-        """For the runtime: this drives it again."""
-        self._driven = dispatcher
 
     @property
     def run_id(self) -> str:
@@ -365,3 +357,8 @@ class Run:
         """The engine's own failure, if nobody has been told of it."""
         failure = self._dispatcher.failure
         return None if failure is None or self._delivered else engine_error(failure, self.run_id)
+
+
+def attach(run: Run, driven: Dispatcher | Callable[[], Dispatcher]) -> None:
+    """Say what drives a run from now on; of one that rests, what brings it back, to be called when its handle is used."""
+    run._driven = driven  # noqa: SLF001  # this module's own
