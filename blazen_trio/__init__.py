@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from blazen_trio._codec.names import DynamicValue
 from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._definitions.events import (
@@ -21,13 +23,10 @@ from blazen_trio._definitions.steps import step
 from blazen_trio._dispatch.streams import EventStream
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.memory import MemoryStore
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import CheckpointStore, RunInfo
 from blazen_trio._surface.context import Context
-from blazen_trio._surface.opening_runtime import open_runtime
 from blazen_trio._surface.run import Run
-from blazen_trio._surface.runtime import Runtime, RuntimeStatistics
 from blazen_trio._surface.workflow import Workflow
 from blazen_trio.errors import (
     IncompatibleRunError,
@@ -55,6 +54,11 @@ from blazen_trio.errors import (
     WorkflowError,
     WorkflowValidationError,
 )
+
+if TYPE_CHECKING:
+    from blazen_trio._stores.memory import MemoryStore
+    from blazen_trio._surface.opening_runtime import open_runtime
+    from blazen_trio._surface.runtime import Runtime, RuntimeStatistics
 
 __version__ = "0.1.0"
 
@@ -111,3 +115,24 @@ __all__ = [
     "open_store",
     "step",
 ]
+
+_WHEN_ASKED_FOR = {
+    "MemoryStore": "blazen_trio._stores.memory",
+    "Runtime": "blazen_trio._surface.runtime",
+    "RuntimeStatistics": "blazen_trio._surface.runtime",
+    "open_runtime": "blazen_trio._surface.opening_runtime",
+}
+"""Names that many programs do without, and their modules: they are imported when first used."""
+
+if not TYPE_CHECKING:  # a type checker that saw it would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _WHEN_ASKED_FOR:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(_WHEN_ASKED_FOR[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -6,7 +6,6 @@ import binascii
 import datetime as dt
 import math
 import uuid
-import zoneinfo
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,8 @@ def _zone(value: dt.datetime | dt.time) -> str | None:
     """The zone's key where the offset alone would not keep it. Zones of other libraries are refused."""
     if value.tzinfo is None or type(value.tzinfo) is dt.timezone:
         return None
+    import zoneinfo  # here and below: few need it, and it takes long to import
+
     if type(value.tzinfo) is zoneinfo.ZoneInfo and value.tzinfo.key is not None:
         return value.tzinfo.key
     msg = f"its time zone {short(value.tzinfo)} can't be stored: use datetime.timezone or zoneinfo.ZoneInfo"
@@ -65,6 +66,8 @@ def _instant_decoder(cls: Any) -> Callable[[Any], Any]:
         text, zone, fold = wire
         value = cls.fromisoformat(text)
         if zone is not None:
+            import zoneinfo
+
             value = value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
         return value.replace(fold=fold)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import orjson
-import ormsgpack
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.document import iter_state, large_values
@@ -200,6 +199,8 @@ class Snapshot:
 
     def to_msgpack(self) -> bytes:
         """The snapshot as msgpack."""
+        import ormsgpack
+
         return ormsgpack.packb(orjson.loads(self._document))
 
     @classmethod
@@ -210,6 +211,8 @@ class Snapshot:
             SnapshotVersionError: It was written by a newer version of this package.
             SerializationError: It is rubbish.
         """
+        import ormsgpack
+
         try:
             return cls._from_document(ormsgpack.unpackb(data))
         except ormsgpack.MsgpackDecodeError as error:
