@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from blazen_trio._state.status import RunStatus
@@ -17,11 +18,11 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from blazen_trio._stores.protocol import Commit
 
 __all__ = [
+    "ALL",
+    "ENDED",
     "check_limit",
     "cutoff",
     "exists",
@@ -30,11 +31,11 @@ __all__ = [
     "in_use",
     "not_driven",
     "not_found",
-    "parse_status",
     "parse_statuses",
 ]
 
-_ENDED = tuple(status for status in RunStatus if status.ended)
+ALL = tuple(RunStatus)
+ENDED = tuple(status for status in ALL if status.ended)
 
 
 def parse_status(status: RunStatus | str) -> RunStatus:
@@ -51,13 +52,19 @@ def parse_status(status: RunStatus | str) -> RunStatus:
         raise ValueError(msg) from None
 
 
-def parse_statuses(statuses: Sequence[RunStatus | str] | None) -> tuple[RunStatus, ...]:
-    """These statuses; by default those of the runs that have ended."""
+def parse_statuses(
+    statuses: RunStatus | str | Iterable[RunStatus | str] | None, default: tuple[RunStatus, ...]
+) -> tuple[RunStatus, ...]:
+    """These statuses, of which there may be one; by default those.
+
+    Raises:
+        ValueError: One is none.
+    """
     if statuses is None:
-        return _ENDED
-    if isinstance(statuses, str):
-        statuses = (statuses,)
-    return tuple(parse_status(status) for status in statuses)
+        return default
+    if isinstance(statuses, str) or not isinstance(statuses, Iterable):
+        return (parse_status(statuses),)
+    return tuple(dict.fromkeys(parse_status(status) for status in statuses))
 
 
 def check_limit(limit: int) -> None:

@@ -59,24 +59,16 @@ def history_of(stored: StoredRun) -> list[HistoryRecord]:
 
 
 class StoreQueries:
-    """What users ask of a store and `load` can answer."""
+    """The base of a store of your own: `CheckpointStore`'s `load_snapshot` and `history`, answered from `load`."""
 
     async def load(self, run_id: str) -> StoredRun:
-        """Read all of a run, whoever drives it, as of one moment."""
+        """See `CheckpointStore.load`."""
         raise NotImplementedError
 
     async def load_snapshot(self, run_id: str) -> Snapshot:
-        """The run as it is stored now, whoever drives it; needs no workflow.
-
-        Raises:
-            RunNotFoundError: There is none.
-        """
+        """See `CheckpointStore.load_snapshot`."""
         return Snapshot.from_state(fold(await self.load(run_id), PLAIN))
 
     async def history(self, run_id: str) -> list[HistoryRecord]:
-        """The run's history, oldest first.
-
-        Raises:
-            RunNotFoundError: There is none.
-        """
+        """See `CheckpointStore.history`."""
         return history_of(await self.load(run_id))

@@ -260,14 +260,14 @@ class MemoryStore(StoreQueries):
     async def list_runs(
         self,
         *,
-        status: RunStatus | str | None = None,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
         workflow: str | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
         arguments.check_limit(limit)
-        wanted = None if status is None else arguments.parse_status(status)
+        wanted = arguments.parse_statuses(status, arguments.ALL)
         await trio.lowlevel.checkpoint()
         # `sorted` is stable: runs created at the same moment come in the order in which they were stored.
         runs = sorted(self._runs.values(), key=lambda kept: kept.created)
@@ -276,7 +276,7 @@ class MemoryStore(StoreQueries):
         found = (
             kept.info
             for kept in runs
-            if (wanted is None or kept.info.status is wanted) and (workflow is None or kept.info.workflow == workflow)
+            if kept.info.status in wanted and (workflow is None or kept.info.workflow == workflow)
         )
         return list(itertools.islice(found, limit))
 
@@ -296,7 +296,7 @@ class MemoryStore(StoreQueries):
         self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
     ) -> int:
         """See `CheckpointStore.purge`."""
-        before, statuses = arguments.cutoff(older_than), arguments.parse_statuses(status)
+        before, statuses = arguments.cutoff(older_than), arguments.parse_statuses(status, arguments.ENDED)
         await trio.lowlevel.checkpoint_if_cancelled()
         old = [
             run_id

@@ -18,6 +18,9 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from blazen_trio._codec.snapshot import Snapshot
+    from blazen_trio._state.history import HistoryRecord
+
 from blazen_trio._state.status import RunStatus  # noqa: TC001
 
 _NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
@@ -273,7 +276,7 @@ class CheckpointStore(Protocol):
     async def list_runs(
         self,
         *,
-        status: RunStatus | str | None = None,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
         workflow: str | None = None,
         limit: int = 100,
         after: str | None = None,
@@ -281,7 +284,7 @@ class CheckpointStore(Protocol):
         """The stored runs, ordered by when they were created, oldest first.
 
         Args:
-            status: Only those.
+            status: Only those of this status, or of one of these.
             workflow: Only those of this name.
             limit: At most so many.
             after: Only those that come after this run: the last id of the page before.
@@ -290,6 +293,23 @@ class CheckpointStore(Protocol):
 
     async def get_run(self, run_id: str) -> RunInfo:
         """One run's line.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        ...
+
+    async def load_snapshot(self, run_id: str) -> Snapshot:
+        """The run as it is stored now, whoever drives it; needs no workflow.
+
+        Raises:
+            RunNotFoundError: There is none.
+            SerializationError: What is stored can't be read.
+        """
+        ...
+
+    async def history(self, run_id: str) -> list[HistoryRecord]:
+        """The run's history, oldest first.
 
         Raises:
             RunNotFoundError: There is none.

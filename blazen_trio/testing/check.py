@@ -201,7 +201,8 @@ async def _check_claim(store: CheckpointStore) -> None:
     for _ in range(2):
         expect("a completed run is read by claim", (await store.claim("run")).info.status, RunStatus.COMPLETED)
     await expect_error("a completed run is not driven", StaleRunError, store.commit(Commit("run", entries=[(4, b"")])))
-    for call in (store.claim, store.load, store.get_run, store.delete_run):
+    queries = (store.load, store.load_snapshot, store.history, store.get_run)
+    for call in (store.claim, store.delete_run, *queries):
         await expect_error(f"{call.__name__} knows no unknown run", RunNotFoundError, call("unknown"))
     await store.release("unknown")
 
@@ -218,7 +219,13 @@ async def _check_list(store: CheckpointStore) -> None:
     expect("pages have each run once, in order", pages, order)
     paused = [run.run_id for run in await store.list_runs(status="paused")]
     expect("runs are found by their status, also by its name", paused, ["r5"])
-    expect("runs are found by their workflow", len(await store.list_runs(workflow="shop")), 5)
+    await store.create(NewRun("shop", "1", NOW), Commit("r6", status=RunStatus.FAILED, at=NOW, release=True))
+    wanted: list[RunStatus | str] = [RunStatus.FAILED, "paused"]
+    several = [run.run_id for run in await store.list_runs(status=wanted, limit=1)]
+    several += [run.run_id for run in await store.list_runs(status=wanted, after=several[0])]
+    expect("runs are found by several statuses, in pages and in order", several, ["r5", "r6"])
+    expect("no run has one of no statuses", await store.list_runs(status=[]), [])
+    expect("runs are found by their workflow", len(await store.list_runs(workflow="shop")), 6)
     both = await store.list_runs(workflow="shop", status=RunStatus.PAUSED)
     expect("what is asked for is asked for together", both, [])
 

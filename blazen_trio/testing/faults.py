@@ -126,7 +126,7 @@ class FaultyStore(StoreQueries):
     async def list_runs(
         self,
         *,
-        status: RunStatus | str | None = None,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
         workflow: str | None = None,
         limit: int = 100,
         after: str | None = None,

@@ -77,8 +77,7 @@ def test_filters(sqlite_url, runs):
     assert pages(runs, "--status", "waiting", "--status", "failed", "--workflow", "asking") == [["waits"]]
 
 
-def test_several_statuses_are_looked_for_in_all_runs(sqlite_url, runs, monkeypatch):
-    monkeypatch.setattr("blazen_trio._cli.runs.reading._SCANNED", 3)
+def test_several_statuses_are_looked_for_in_pages(sqlite_url, runs):
     queued = submit(sqlite_url, "short", 6)
     drive(sqlite_url, failing, "no", "fails")
     assert pages(runs, "--status", "failed", "--status", "completed") == [["fails"]]

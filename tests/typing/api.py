@@ -213,9 +213,10 @@ async def stores() -> None:
         wanted: CheckpointStore = store
         assert_type(await wanted.list_runs(status=RunStatus.FAILED, workflow="orders", limit=10), list[RunInfo])
         assert_type(await store.get_run("r"), RunInfo)
-        for record in await store.history("r"):
+        assert_type(await wanted.list_runs(status=[RunStatus.FAILED, "paused"]), list[RunInfo])
+        for record in await wanted.history("r"):
             assert_type(record, HistoryRecord)
-        assert_type(await store.load_snapshot("r"), Snapshot)
+        assert_type(await wanted.load_snapshot("r"), Snapshot)
         await store.delete_run("r")
         assert_type(await store.purge(older_than=dt.timedelta(days=30), status=[RunStatus.COMPLETED]), int)
 

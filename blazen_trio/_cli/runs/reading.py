@@ -33,14 +33,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from blazen_trio import RunInfo
-    from blazen_trio._stores.sql.store import SqlStore
-
 __all__ = ["COMMANDS", "outcome_parts"]
 
 _STATUSES: Final = tuple(status.value for status in RunStatus)
-_SCANNED: Final = 500
-"""Runs per look, where several statuses are asked for."""
 _WIDTH: Final = 100
 """Characters of a value."""
 _ROWS: Final = 20
@@ -67,7 +62,9 @@ def list_runs(
     Where there are more, the id to give to --after for the next page is told on stderr; in JSON it is "next".
     """
     # One more than is shown tells whether there is another page.
-    found = with_store(db, lambda store: _page(store, set(statuses), workflow, limit + 1, after))
+    found = with_store(
+        db, lambda store: store.list_runs(status=statuses or None, workflow=workflow, limit=limit + 1, after=after)
+    )
     runs = [forms.run_form(info) for info in found[:limit]]
     following = runs[-1]["run_id"] if len(found) > limit else None
     if as_json:
@@ -88,24 +85,6 @@ def list_runs(
     show(table("ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR", rows=rows))
     if following is not None:
         click.echo(f"there are more: --after {clean(following)}", err=True)
-
-
-async def _page(
-    store: SqlStore, statuses: set[str], workflow: str | None, limit: int, after: str | None
-) -> list[RunInfo]:
-    """The next runs. A store looks for one status, or any: of several they are picked here, since no two answers can be merged
-    (runs that were created at one moment have an order that only the store knows).
-    """
-    if len(statuses) < 2:
-        return await store.list_runs(status=next(iter(statuses), None), workflow=workflow, limit=limit, after=after)
-    found: list[RunInfo] = []
-    while len(found) < limit:
-        page = await store.list_runs(workflow=workflow, limit=_SCANNED, after=after)
-        found += [info for info in page if info.status.value in statuses]
-        if len(page) < _SCANNED:
-            break
-        after = page[-1].run_id
-    return found[:limit]  # noqa: ASYNC910  # the limit is above 0, so the store was asked
 
 
 @click.command("show", cls=Command, epilog=RUN_EXIT_CODES)

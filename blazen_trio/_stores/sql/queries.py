@@ -24,7 +24,7 @@ from blazen_trio._stores.sql.schema import (
 from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from blazen_trio._state.status import RunStatus
 
@@ -61,12 +61,12 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
 
 
 def list_runs(
-    connection: sa.Connection, status: RunStatus | None, workflow: str | None, limit: int, after: str | None
+    connection: sa.Connection, statuses: Collection[RunStatus], workflow: str | None, limit: int, after: str | None
 ) -> list[RunInfo]:
     """See `CheckpointStore.list_runs`."""
     query = sa.select(*LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
-    if status is not None:
-        query = query.where(runs.c.status == STATUS_CODES[status])
+    if len(statuses) < len(STATUS_CODES):
+        query = query.where(runs.c.status.in_([STATUS_CODES[status] for status in statuses]))
     if workflow is not None:
         query = query.where(runs.c.workflow == workflow)
     if after is not None:

@@ -140,14 +140,14 @@ class SqlStore(StoreQueries):
     async def list_runs(
         self,
         *,
-        status: RunStatus | str | None = None,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
         workflow: str | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
         arguments.check_limit(limit)
-        wanted = None if status is None else arguments.parse_status(status)
+        wanted = arguments.parse_statuses(status, arguments.ALL)
         return await self._read(lambda connection: queries.list_runs(connection, wanted, workflow, limit, after))
 
     async def get_run(self, run_id: str) -> RunInfo:
@@ -162,7 +162,7 @@ class SqlStore(StoreQueries):
         self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
     ) -> int:
         """See `CheckpointStore.purge`. Deletes a hundred runs per transaction, so other runs are not held up."""
-        before, statuses = arguments.cutoff(older_than), arguments.parse_statuses(status)
+        before, statuses = arguments.cutoff(older_than), arguments.parse_statuses(status, arguments.ENDED)
         total = after_no = 0
         while True:
             deleted: int
