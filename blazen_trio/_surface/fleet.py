@@ -73,7 +73,7 @@ class Fleet:
         self._served: set[str] = set()
         self._suspects: set[str] = set()
         self._holds: dict[str, float] = {}
-        self._opening = 0
+        self._opening: dict[str, trio.Event] = {}
         self._options: dict[Workflow, Options] = {}
         """Of the runs that rest."""
 
@@ -92,6 +92,13 @@ class Fleet:
         if d is None or d.over or d.closing or d.detached or d.dismissed or d.draining or d.failure is not None:
             return None
         return d
+
+    async def opened(self, run_id: str) -> None:
+        """Wait while a run that was taken is being made ready."""
+        if (opening := self._opening.get(run_id)) is not None:
+            await opening.wait()
+        else:
+            await trio.lowlevel.checkpoint()
 
     def handle(self, dispatcher: Dispatcher) -> Run:
         """The `Run` that holds this run in memory while somebody has it."""
@@ -247,7 +254,7 @@ class Fleet:
         for stored in taken:
             self.owed.discard(stored.info.run_id)
             self._note(stored, serving=serving)
-            self._opening += 1
+            self._opening[stored.info.run_id] = trio.Event()
             self.nursery.start_soon(self._open_and_drive, stored, serving)
 
     def _note(self, stored: StoredRun, *, serving: bool) -> None:
@@ -266,7 +273,8 @@ class Fleet:
                 options = self.options(self._workflows[stored.info.workflow])
                 dispatcher = await open_claimed(options, stored, max_crashes=self._max_crashes)
             finally:
-                self._opening -= 1
+                if (opening := self._opening.pop(run_id, None)) is not None:
+                    opening.set()
         except Exception as failure:  # noqa: BLE001  # a run that can't be read must not take the others down
             self._refuse(run_id, failure)
             await self._give_back(run_id)

@@ -175,6 +175,18 @@ class Runtime:
             self._lookout.ready.set()
         return run_id
 
+    async def get(self, run_id: str) -> Run | None:
+        """The handle of a run that this runtime drives now, whether it was started here or taken by `serve` or `recover`, also while
+        it waits: for what only a handle has, its `stream` above all. While somebody holds it, the run stays here.
+
+        Returns:
+            `None` for a run that is not driven here: by another process, by nobody, or because it has ended.
+        """
+        check_id("run_id", run_id)
+        await self._fleet.opened(run_id)
+        dispatcher = self._fleet.at(run_id)
+        return None if dispatcher is None else self._fleet.handle(dispatcher)
+
     # Acting on runs
 
     async def send(

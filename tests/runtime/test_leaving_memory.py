@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from blazen_trio import RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
+from blazen_trio import Context, RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
 from blazen_trio._surface.fleet import Fleet
 from tests.runtime.flows import ALL, Approved, Later, serving, status_is, ticks, until
 
@@ -167,3 +167,52 @@ async def test_two_workers_share_the_runs(opened: Any) -> None:
             counts = [worker.statistics().taken for worker in (first, second)]
         assert sum(counts) == 30
         assert min(counts) > 5
+
+
+async def test_the_handle_of_a_run_that_was_taken_follows_it(opened: Any) -> None:
+    @step
+    async def ask(_ev: StartEvent) -> None:
+        pass
+
+    @step
+    async def end(ev: Approved, ctx: Context) -> StopEvent:
+        ctx.publish(ev)
+        return StopEvent(ev.by)
+
+    flow = Workflow("flow", [ask, end], external=[Approved])
+    async with (
+        opened() as here,
+        opened() as there,
+        open_runtime(here, **FAST) as front,
+        serving(there, [flow], **FAST) as worker,
+    ):
+        await front.submit(flow, run_id="run")
+        await until(status_is(here, "run", "waiting"))
+        assert await front.get("run") is None
+        assert await worker.get("unknown") is None
+        run = await worker.get("run")
+        assert run is not None
+        assert await worker.get("run") is run
+        events = run.stream()
+        await front.send("run", Approved("ann"))
+        assert [event async for event in events] == [Approved("ann"), StopEvent("ann")]
+        assert await run.result() == "ann"
+        assert await worker.get("run") is None
+        with pytest.raises(ValueError, match="run_id="):
+            await worker.get("")
+
+
+async def test_the_handle_of_a_run_that_rests(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
+        await worker.submit("delays", 3600, run_id="run")
+
+        async def rests() -> bool:
+            return worker.statistics().resting == 1
+
+        await until(rests)
+        run = await worker.get("run")
+        assert run is not None
+        await trio.sleep(30)
+        assert (worker.statistics().driving, worker.statistics().left) == (1, 0)
+        assert await worker.get("run") is run
+        assert await run.result() == "late"

@@ -26,6 +26,7 @@ from blazen_trio import (
     RunInfo,
     RunPausedError,
     RunStatus,
+    Runtime,
     Snapshot,
     StartEvent,
     StepFailedError,
@@ -219,6 +220,12 @@ async def stores() -> None:
         assert_type(await wanted.load_snapshot("r"), Snapshot)
         await store.delete_run("r")
         assert_type(await store.purge(older_than=dt.timedelta(days=30), status=[RunStatus.COMPLETED]), int)
+
+
+async def runtimes(runtime: Runtime) -> None:
+    """Runs by their ids."""
+    assert_type(await runtime.get("r"), Run | None)
+    assert_type(await runtime.submit("orders", 1), str)
 
 
 async def errors(store: CheckpointStore) -> None:
