@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._state.history import HistoryRecord
-    from blazen_trio._state.model import Item, RunState
+    from blazen_trio._state.model import Item, Question, RunState
 
 __all__ = [
     "Snapshot",
@@ -291,9 +291,9 @@ class Snapshot:
         )
 
     @property
-    def input_requests(self) -> tuple[Event, ...]:
-        """The open questions, each an `InputRequestEvent`, oldest first."""
-        return tuple(as_request(question.event) for question in self._state.questions.values())
+    def input_requests(self) -> tuple[InputRequestEvent, ...]:
+        """The open questions, oldest first; of a subclass, what `InputRequestEvent` has."""
+        return tuple(_as_request(question) for question in self._state.questions.values())
 
     @property
     def result(self) -> Any:
@@ -309,16 +309,16 @@ class Snapshot:
         return tuple(self._state.history)
 
 
-def as_request(event: Event) -> Event:
-    """A question whose class is not at hand as an `InputRequestEvent`, if it has what makes one."""
-    if not isinstance(event, DynamicEvent):
+def _as_request(question: Question) -> InputRequestEvent:
+    """A question, whose class is not at hand, as far as its base class tells of it."""
+    event = question.event
+    if isinstance(event, InputRequestEvent):
         return event
-    data = event.data
-    prompt, request_id = data.get("prompt"), data.get("request_id")
-    if not isinstance(prompt, str) or not isinstance(request_id, str):
-        return event
-    metadata = PLAIN.decode_value(orjson.dumps(data.get("metadata", {})), "metadata")
-    return InputRequestEvent(prompt, metadata, request_id) if isinstance(metadata, dict) else event
+    data: dict[str, Any] = getattr(event, "data", {})
+    prompt, metadata = data.get("prompt"), PLAIN.decode_value(orjson.dumps(data.get("metadata")), "metadata")
+    return InputRequestEvent(
+        prompt if isinstance(prompt, str) else "", metadata if isinstance(metadata, dict) else {}, question.request_id
+    )
 
 
 def blob_digests(state: RunState) -> frozenset[str]:

@@ -11,7 +11,7 @@ import orjson
 from claims import Receipt
 from starlette.requests import Request
 
-from blazen_trio import HistoryRecord, InputRequestEvent, Snapshot
+from blazen_trio import HistoryRecord, Snapshot
 
 T = TypeVar("T")
 
@@ -114,7 +114,6 @@ def show_claim(snapshot: Snapshot) -> dict[str, Any]:
         "questions": [
             {"request_id": question.request_id, "prompt": question.prompt, "metadata": question.metadata}
             for question in snapshot.input_requests
-            if isinstance(question, InputRequestEvent)
         ],
         "result": snapshot.result,
         "error": snapshot.error,

@@ -133,6 +133,8 @@ def test_a_typed_result_and_a_question_of_an_unknown_class() -> None:
     snapshot = Snapshot.from_json(Snapshot.from_state(state).to_json())
     assert snapshot.input_requests == (InputRequestEvent("ok?", {"a": {"b": 1}}, "q1"),)
     assert snapshot.result == DynamicEvent("Finished", {"result": None, "total": 3})
+    spoilt = Snapshot.from_json(snapshot.to_json().replace('"prompt":"ok?"', '"prompt":1'))
+    assert spoilt.input_requests == (InputRequestEvent("", {"a": {"b": 1}}, "q1"),)
 
 
 def test_events_of_a_run_without_a_store_are_encoded_when_a_snapshot_is_taken() -> None:

@@ -194,6 +194,7 @@ async def snapshots(run: Run) -> None:
     assert_type(snapshot.status, RunStatus)
     assert_type(snapshot.elapsed, float)
     assert_type(snapshot.seq, int)
+    assert_type([question.request_id for question in snapshot.input_requests], list[str])
 
 
 async def pictures(snapshot: Snapshot) -> None:
