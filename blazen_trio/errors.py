@@ -80,12 +80,13 @@ class NoHandlerError(WorkflowError):
 class StepFailedError(WorkflowError):
     """A step failed for good, and with it the run. `__cause__` is the exception that the step raised.
 
-    After a resume in another process the cause is gone, and `error_type` and the message tell of it.
+    In another process the cause is gone, and `error_type`, the message and `traceback` tell of it.
 
     Attributes:
         step_name: The step's name (`"input_handler"` for the run's input handler).
         attempts: How many attempts were made, the first included.
         error_type: The class name of the exception that the step raised.
+        traceback: Its traceback with those of its causes, as text, of a long one the last 16 KiB; empty where no step raised.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class StepFailedError(WorkflowError):
         step_name: str,
         attempts: int = 1,
         error_type: str = "",
+        traceback: str = "",
     ) -> None:
         super().__init__(message, run_id=run_id)
+        self.traceback = traceback
         self.step_name = step_name
         self.attempts = attempts
         self.error_type = error_type

@@ -201,7 +201,9 @@ def states(draw: st.DrawFn) -> RunState:
         state.stop = StopEvent(draw(values))
         state.stop_payload = CODEC.encode_event(state.stop)
     if draw(st.booleans()):
-        state.error = StoredError("StepFailedError", draw(text), step="tick", attempts=2, details=("a",))
+        state.error = StoredError(
+            "StepFailedError", draw(text), step="tick", attempts=2, details=("a",), traceback=draw(text)
+        )
     return state
 
 

@@ -188,4 +188,5 @@ def error_of(reader: Reader) -> StoredError:
         attempts=reader.count("attempts", 0),
         error_type=reader.maybe("error_type", str) or "",
         details=reader.names("details"),
+        traceback=reader.maybe("traceback", str) or "",
     )

@@ -304,6 +304,14 @@ class Snapshot:
         return stop
 
     @property
+    def traceback(self) -> str | None:
+        """The traceback of the exception that it failed with, if a step or the input handler raised one: text, see
+        `StepFailedError`; else `None`.
+        """
+        error = self._state.error
+        return None if error is None else error.traceback or None
+
+    @property
     def history(self) -> tuple[HistoryRecord, ...]:
         """The run's history."""
         return tuple(self._state.history)

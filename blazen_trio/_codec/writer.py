@@ -31,4 +31,6 @@ def error_wire(error: StoredError) -> dict[str, Any]:
         wire["error_type"] = error.error_type
     if error.details:
         wire["details"] = error.details
+    if error.traceback:
+        wire["traceback"] = error.traceback
     return wire

@@ -9,7 +9,7 @@ import trio
 
 from blazen_trio._definitions.events import Event, StepFailedEvent
 from blazen_trio._state.model import StoredError
-from blazen_trio._state.texts import text_of
+from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import SerializationError, StateConflictError, StepFailedError, StepOutputError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Failures:
                 step=step.name,
                 attempts=delivery.attempt,
                 error_type=error_type,
+                traceback=traceback_of(error),
             ),
             error,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
 from blazen_trio._state.model import StoredError
-from blazen_trio._state.texts import text_of
+from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import InputResponseError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class InputDesk:
                 step="input_handler",
                 attempts=1,
                 error_type=type(error).__name__,
+                traceback=traceback_of(error),
             ),
             error,
         )

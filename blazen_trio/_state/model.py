@@ -227,7 +227,7 @@ class Buffered:
 class StoredError:
     """Why a run ended without a result, as far as it can be stored: `kind` is the class name of one of `blazen_trio.errors`."""
 
-    __slots__ = ("attempts", "details", "error_type", "kind", "message", "step")
+    __slots__ = ("attempts", "details", "error_type", "kind", "message", "step", "traceback")
 
     def __init__(
         self,
@@ -238,6 +238,7 @@ class StoredError:
         attempts: int = 0,
         error_type: str = "",
         details: tuple[str, ...] = (),
+        traceback: str = "",
     ) -> None:
         self.kind = kind
         self.message = message
@@ -246,6 +247,8 @@ class StoredError:
         self.error_type = error_type
         self.details = details
         """Active steps of a timeout, half collected events of a stall, the reason of a cancel."""
+        self.traceback = traceback
+        """Of the exception that the user's code raised, as text."""
 
 
 class RunState:

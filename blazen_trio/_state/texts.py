@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["text_of"]
+import traceback
+from typing import Final
+
+__all__ = ["text_of", "traceback_of"]
+
+_FRAMES: Final = 50
+"""Of each exception, the innermost."""
+_BYTES: Final = 16 * 1024
+_ENGINE: Final = ("blazen_trio", "outcome", "trio")
 
 
 def text_of(value: object) -> str:
@@ -14,3 +22,20 @@ def text_of(value: object) -> str:
     except Exception as error:  # noqa: BLE001  # it is being told of a failure already
         return f"({type(value).__name__}.__str__ failed: {type(error).__name__})"
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of what a user's code raised, with its causes, as text that can always be stored: from the user's first frame on, of
+    a long one the end. It tells lines of code, and no variable's value.
+    """
+    trace = error.__traceback__
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _ENGINE:
+        trace = trace.tb_next
+    try:
+        told = traceback.TracebackException(type(error), error, trace, limit=-_FRAMES, compact=True)
+        data = "".join(told.format()).encode("utf-8", "backslashreplace")
+    except Exception as fault:  # noqa: BLE001  # as above
+        return f"(the traceback of a {type(error).__name__} can't be told: {type(fault).__name__})"
+    if len(data) > _BYTES:
+        data = b"...\n" + data[-_BYTES:]
+    return data.decode("utf-8", "ignore")

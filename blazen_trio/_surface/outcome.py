@@ -48,6 +48,7 @@ def ended_error(state: RunState, cause: BaseException | None = None) -> errors.W
             step_name=stored.step,
             attempts=stored.attempts,
             error_type=stored.error_type,
+            traceback=stored.traceback,
         )
     error.__cause__ = cause
     return error

@@ -137,6 +137,9 @@ def test_show_tells_what_is_undone(sqlite_url, runs):
     [delivery] = told["deliveries"]
     assert delivery["events"] == [{"event_type": "StartEvent", "data": {"data": "no"}}]
     assert (delivery["step"], delivery["attempt"], delivery["due"]) == ("fail", 1, None)
+    told_in = told["failure"].pop("traceback")
+    assert told_in.startswith("Traceback (most recent call last):")
+    assert told_in.endswith("RuntimeError: no\n")
     assert told["failure"] == {
         "kind": "StepFailedError",
         "message": "step 'fail' of run 'fails' failed: RuntimeError: no",
@@ -147,7 +150,16 @@ def test_show_tells_what_is_undone(sqlite_url, runs):
     }
     text = runs("show", "fails").stdout
     assert 'StartEvent {"data": "no"}' in text
-    assert "RuntimeError: no" in text
+    assert "\ntraceback\nTraceback (most recent call last):" in text
+    assert "raise RuntimeError(str(ev.data))\n" in text
+
+
+def test_a_traceback_does_nothing_to_a_terminal_and_tells_no_password(sqlite_url, runs):
+    drive(sqlite_url, failing, "\x1b[2J postgresql://ann:secret@host/db", "fails")
+    [_, told] = runs("show", "fails").stdout.split("\ntraceback\n")
+    assert "RuntimeError: \\x1b[2J postgresql://ann:***@host/db\n" in told
+    told = json.loads(runs("show", "fails", "--json").stdout)["failure"]["traceback"]
+    assert told.endswith("RuntimeError: \x1b[2J postgresql://ann:***@host/db\n")
 
 
 def test_long_lists_are_cut_for_people_only(sqlite_url, runs, monkeypatch):

@@ -81,7 +81,7 @@ def entries(draw: st.DrawFn) -> Entry:
         entry.retry = Retry(draw(ids), 2, 1.5, 0.5)
         entry.status, entry.error = (
             draw(st.sampled_from(RunStatus)),
-            StoredError("RunTimeoutError", draw(text), attempts=2),
+            StoredError("RunTimeoutError", draw(text), attempts=2, traceback=draw(text)),
         )
     if draw(st.booleans()):
         entry.stop = StopEvent(draw(values))
@@ -193,3 +193,16 @@ def test_rubbish_history_is_a_serialization_error(data: bytes) -> None:
         decode_history(data)
     except SerializationError:
         return
+
+
+def test_an_error_of_another_version_can_be_read() -> None:
+    entry = committed()
+    entry.kind, entry.status = "failed", RunStatus.FAILED
+    entry.error = StoredError("StepFailedError", "no tea", traceback="Traceback ...")
+    data, blobs = encode_entry(entry)
+    wire = orjson.loads(data)
+    del wire["w"]["traceback"]  # as before there was one
+    wire["w"]["later"] = [1]
+    error = decode_entry(orjson.dumps(wire), blobs, CODEC).error
+    assert error is not None
+    assert (error.message, error.traceback) == ("no tea", "")

@@ -129,6 +129,7 @@ def _failure(error: StoredError) -> dict[str, Any]:
         "attempts": error.attempts or None,
         "error_type": error.error_type or None,
         "details": [_text(one) for one in error.details],
+        "traceback": _text(error.traceback or None),
     }
 
 

@@ -119,6 +119,8 @@ def _details_parts(details: dict[str, Any], width: int | None, count: int | None
         yield from _section(title, pairs, fields)
     yield from _list_parts(details, width, count)
     yield from outcome_parts(details, width)
+    failure = details["failure"] or {}
+    yield from _section("traceback", failure.get("traceback"), lambda text: Text(clean(text.rstrip(), lines=True)))
 
 
 def _line(run: dict[str, Any]) -> dict[str, str | Text]:
