@@ -305,9 +305,7 @@ class Snapshot:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback of the exception that it failed with, if a step or the input handler raised one: text, see
-        `StepFailedError`; else `None`.
-        """
+        """The traceback of what a step or the input handler raised and it failed with, as `StepFailedError` has it, or `None`."""
         error = self._state.error
         return None if error is None else error.traceback or None
 
