@@ -305,7 +305,7 @@ class Snapshot:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback of what a step or the input handler raised and it failed with, as `StepFailedError` has it, or `None`."""
+        """The traceback, as text, of what a step or the input handler raised that made the run fail; else `None`."""
         error = self._state.error
         return None if error is None else error.traceback or None
 
