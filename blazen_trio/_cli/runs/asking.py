@@ -123,8 +123,8 @@ def send(
     """Send an event into a run.
 
     Whoever drives it, and whether or not anybody does. EVENT_TYPE names the event's class, and JSON is an object of its fields.
-    Without --workflow, an event that no step accepts is noted in the run's history as rejected. Exits with 0 also where the key
-    was used before: the event was sent then.
+    Without --workflow, an event that no step accepts, or whose fields are not those of its class, is noted in the run's history as
+    rejected. Exits with 0 also where the key was used before: the event was sent then.
     """
     workflow = None if target is None else load_workflow(target)
     event: Any = make_event(workflow, event_type, fields)
