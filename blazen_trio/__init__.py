@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blazen_trio._codec.names import DynamicValue
-from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._definitions.events import (
     Delayed,
     DynamicEvent,
@@ -24,7 +23,6 @@ from blazen_trio._dispatch.streams import EventStream
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
-from blazen_trio._stores.protocol import CheckpointStore, RunInfo
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.run import Run
 from blazen_trio._surface.workflow import Workflow
@@ -56,7 +54,9 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
+    from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._stores.memory import MemoryStore
+    from blazen_trio._stores.protocol import CheckpointStore, RunInfo
     from blazen_trio._surface.opening_runtime import open_runtime
     from blazen_trio._surface.runtime import Runtime, RuntimeStatistics
 
@@ -117,9 +117,12 @@ __all__ = [
 ]
 
 _WHEN_ASKED_FOR = {
+    "CheckpointStore": "blazen_trio._stores.protocol",
     "MemoryStore": "blazen_trio._stores.memory",
+    "RunInfo": "blazen_trio._stores.protocol",
     "Runtime": "blazen_trio._surface.runtime",
     "RuntimeStatistics": "blazen_trio._surface.runtime",
+    "Snapshot": "blazen_trio._codec.snapshot",
     "open_runtime": "blazen_trio._surface.opening_runtime",
 }
 """Names that many programs do without, and their modules: they are imported when first used."""

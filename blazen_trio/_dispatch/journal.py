@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
 
+from blazen_trio._codec.document import large_values
 from blazen_trio._codec.entries import encode_entry, encode_history
-from blazen_trio._codec.snapshot import large_values
 from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from blazen_trio._codec.snapshot import iter_state
+from blazen_trio._codec.document import iter_state
 
 if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec

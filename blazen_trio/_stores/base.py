@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decode_entry, decode_history
-from blazen_trio._codec.snapshot import Snapshot, decode_state
+from blazen_trio._codec.restore import decode_state
 from blazen_trio._state.apply import apply_entry, state_from_first
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
+    from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.protocol import StoredRun
@@ -67,6 +68,8 @@ class StoreQueries:
 
     async def load_snapshot(self, run_id: str) -> Snapshot:
         """See `CheckpointStore.load_snapshot`."""
+        from blazen_trio._codec.snapshot import Snapshot
+
         return Snapshot.from_state(fold(await self.load(run_id), PLAIN))
 
     async def history(self, run_id: str) -> list[HistoryRecord]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._definitions.steps import is_positive_seconds
 from blazen_trio._definitions.validation import DURABILITIES
 from blazen_trio._state.texts import text_of
@@ -60,6 +59,8 @@ def check_store(store: object) -> None:
 
 def check_snapshot(snapshot: object) -> None:
     """Refuse what is no snapshot."""
+    from blazen_trio._codec.snapshot import Snapshot
+
     if not isinstance(snapshot, Snapshot):
         msg = f"{snapshot!r:.80} is no Snapshot: read one with Snapshot.from_json() or Snapshot.from_msgpack()"
         raise TypeError(msg)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, InputResponseEvent
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
@@ -18,6 +17,7 @@ from blazen_trio.errors import InputRequiredError, InputResponseError, RunFinish
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._dispatch.dispatcher import Dispatcher
     from blazen_trio._dispatch.streams import EventStream
     from blazen_trio._state.history import HistoryRecord
@@ -136,6 +136,8 @@ class Run:
         return InputRequiredError(msg, run_id=self.run_id, requests=questions, snapshot=snapshot)
 
     async def _image(self) -> Snapshot:
+        from blazen_trio._codec.snapshot import Snapshot
+
         d = self._dispatcher
         return Snapshot.from_pieces(d.state, await d.standstill.image(inline=True))
 
