@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
+from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
-from blazen_trio._codec.snapshot import iter_state, large_values
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.dispatcher import Dispatcher
-from blazen_trio._dispatch.journal import Journal, JournalMark
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
@@ -25,7 +24,6 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.clock import wall_clock
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.context import Context
 from blazen_trio.errors import (
     IncompatibleRunError,
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.inputs import InputHandler
+    from blazen_trio._dispatch.journal import JournalMark
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import Delayed, Delivery, RunState
     from blazen_trio._state.routing import Routing
@@ -54,7 +53,6 @@ __all__ = ["Options", "new_run_id", "open_claimed", "open_new", "open_rested", "
 _FROM_RUN: Any = object()
 _GIVE_BACK_SECONDS: Final = 5.0
 _NO_METADATA: Final = Payload(b"{}")
-_NOTHING_STORED: Final = JournalMark()
 
 
 @attrs.frozen
@@ -113,6 +111,8 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     broadcast, recorder = _observers(definition)
     recorder.record("workflow_started", moment.at, event_type=event.event_type)
     if store is not None:
+        from blazen_trio._stores.protocol import Commit, NewRun
+
         data, blobs = encode_entry(entry)
         first = Commit(
             machine.state.run_id,
@@ -167,6 +167,8 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     except RunNotFoundError:
         stored = None
     if stored is None:
+        from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+
         large = large_values(state)
         await store.create(
             NewRun(state.workflow, state.workflow_version, state.created),
@@ -218,7 +220,7 @@ async def _go_on(
     else:
         recorder.load(list(state.history), written=known or options.store is None)
     machine = Machine(options.routing, state)
-    mark = _NOTHING_STORED if stored is None else _mark_of(stored)
+    mark = None if stored is None else _mark_of(stored)
     dispatcher = _dispatcher(options, machine, broadcast, recorder, mark)
     if state.status is RunStatus.COMPLETED:
         dispatcher.over = dispatcher.detached = True
@@ -309,6 +311,8 @@ def open_rested(
 
 
 def _mark_of(stored: StoredRun) -> JournalMark:
+    from blazen_trio._dispatch.journal import JournalMark
+
     snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
     return JournalMark(snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs))
 
@@ -323,11 +327,14 @@ def _dispatcher(
     machine: Machine,
     broadcast: Broadcast,
     recorder: Recorder,
-    mark: JournalMark = _NOTHING_STORED,
+    mark: JournalMark | None = None,
 ) -> Dispatcher:
     standstill = Standstill(machine.state, options.codec, recorder)
     journal = None
     if options.store is not None:
+        from blazen_trio._dispatch.journal import Journal, JournalMark
+
+        mark = mark or JournalMark()
         journal = Journal(options.store, machine.state, options.durability, recorder, standstill, mark)
     return Dispatcher(
         machine,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
+from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
-from blazen_trio._codec.snapshot import iter_state, large_values
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.mail import CANCEL, PAUSE, answered_in, pack_reason
 from blazen_trio._dispatch.recorder import Recorder
