@@ -11,7 +11,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests", "docs", "wheel"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "wheel", "release"]
 
 PYTHONS = [
     line.rsplit(" :: ", 1)[1]
@@ -95,22 +95,44 @@ def docs_snippets(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/docs", *session.posargs)
 
 
-@nox.session
-def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it in a clean environment, and run the example from outside the checkout."""
-    session.install("build")
+def build(session: nox.Session) -> tuple[Path, Path, Path]:
+    """A new folder, and in it a source distribution and the wheel that was built of it; both checked."""
+    session.install("build", "twine")
     out = Path(session.create_tmp()).resolve()
     shutil.rmtree(out)
     out.mkdir()
     session.run("python", "-m", "build", "--outdir", str(out), ".", silent=True)
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    return out, sdist, wheel
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, install it in a clean environment, and run the example from outside the checkout."""
+    out, _, built = build(session)
     clean = out / "clean"
     session.run("python", "-m", "venv", str(clean))
     python = str(clean / "bin" / "python")
-    (built,) = out.glob("*.whl")
     session.run(python, "-m", "pip", "install", "-q", f"{built}[examples]", external=True)
     shutil.copytree("examples", out / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(out):
         session.run(python, "examples/stdlib_report.py", *session.posargs, external=True)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Run the tests that are in the source distribution on the wheel, with no other source of the package at hand."""
+    out, sdist, built = build(session)
+    session.install(f"{built}[test]")
+    session.install("--force-reinstall", "--no-deps", str(built))  # an earlier build may be there, of the same version
+    shutil.unpack_archive(sdist, out, filter="data")
+    source = out / sdist.name.removesuffix(".tar.gz")
+    for folder in ("blazen_trio", "migrations"):
+        shutil.rmtree(source / folder)
+    of_the_source = ("tests/docs", "tests/release/test_distributions.py", "tests/test_house.py", "tests/test_layers.py")
+    with session.chdir(source):
+        session.run("python", "-m", "pytest", *(f"--ignore={path}" for path in of_the_source), *session.posargs)
 
 
 @nox.session

@@ -17,11 +17,14 @@ began = time.perf_counter()
 print(1000 * (time.perf_counter() - began))
 """
 
+_LIBRARIES = "import trio, attrs, cattrs, orjson, ormsgpack"
+
 IMPORTS = {
-    "import": ("import blazen_trio", "import trio, attrs, cattrs, orjson", "trio, attrs, cattrs, orjson"),
+    "import": ("import blazen_trio", _LIBRARIES, "trio, attrs, cattrs, orjson, ormsgpack"),
+    "import-all": ("from blazen_trio import *", _LIBRARIES, "the same"),  # with what is imported when used
     "import-sql": (
         "import blazen_trio, blazen_trio._stores.sql.store",
-        "import trio, attrs, cattrs, orjson, sqlalchemy",
+        f"{_LIBRARIES}, sqlalchemy",
         "the same and SQLAlchemy",
     ),
 }
@@ -38,7 +41,7 @@ def milliseconds(statement: str, bytecode: str) -> float:
 
 def measure_all(repeat: int) -> list[Measurement]:
     """All in turns; the first, which doesn't count, compiles what is not compiled yet."""
-    statements = [statement for both in IMPORTS.values() for statement in both[:2]]
+    statements = dict.fromkeys(statement for both in IMPORTS.values() for statement in both[:2])
     with tempfile.TemporaryDirectory() as bytecode:
         found = in_turns({one: partial(milliseconds, one, bytecode) for one in statements}, repeat)
     return [
