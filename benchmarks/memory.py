@@ -82,7 +82,7 @@ async def tasks(count: int, _url: str) -> AsyncGenerator[Wake]:
 
 @asynccontextmanager
 async def in_runtime(count: int, url: str) -> AsyncGenerator[Wake]:
-    """Runs that were started through a runtime, in a database; nobody holds them."""
+    """Runs that were started through a runtime, in a database, and rest there; nobody holds them."""
     async with (
         open_store(url, migrate=True) as store,
         open_runtime(store, [FLOW], max_concurrent_runs=count + _WARM_UP) as runtime,
@@ -90,9 +90,7 @@ async def in_runtime(count: int, url: str) -> AsyncGenerator[Wake]:
         prefix = f"{time.monotonic_ns()}"
 
         async def begin(number: int) -> None:
-            run = await runtime.start(FLOW, run_id=f"{prefix} {number}")
-            while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # nothing else tells of it
-                await trio.sleep(0.01)
+            await runtime.start(FLOW, run_id=f"{prefix} {number}")
 
         async def wake(number: int) -> None:
             await runtime.send(f"{prefix} {number}", Go())
@@ -102,6 +100,8 @@ async def in_runtime(count: int, url: str) -> AsyncGenerator[Wake]:
             0, count, _WARM_UP
         ):  # few at once, so that what starting takes for a while is not what is held
             await _each(min(_WARM_UP, count - done), begin, done)
+        while runtime.statistics().resting < count:  # noqa: ASYNC110  # nothing else tells of it
+            await trio.sleep(0.01)
         yield wake
 
 
@@ -123,10 +123,12 @@ async def entered(count: int, _url: str) -> AsyncGenerator[Wake]:
         await ended[number].wait()
 
     async with trio.open_nursery() as nursery:
-        for number in range(count):
-            nursery.start_soon(one, number)
-        while len(runs) < count or any(run.status is not RunStatus.WAITING for run in runs.values()):  # noqa: ASYNC110
-            await trio.sleep(0.01)
+        for first in range(0, count, _WARM_UP):  # few at once, as above
+            for number in range(first, min(first + _WARM_UP, count)):
+                nursery.start_soon(one, number)
+            started = range(first, number + 1)
+            while not all(one in runs and runs[one].status is RunStatus.WAITING for one in started):  # noqa: ASYNC110
+                await trio.sleep(0.001)
         yield wake
 
 

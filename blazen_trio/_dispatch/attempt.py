@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import Delivery, Payload
 
-__all__ = ["Attempts"]
+__all__ = ["NONE", "Attempts"]
+
+NONE: Final[frozenset[str]] = frozenset()
 
 _ENCODE_PER_TURN: Final = 1000
 """Members of a fan-out encoded between two checkpoints: a few milliseconds' worth."""
@@ -32,7 +34,7 @@ class Attempts:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._limiter: trio.CapacityLimiter | None = None
-        self.interrupted: frozenset[str] = frozenset()
+        self.interrupted = NONE
         """The steps whose attempts were cancelled."""
 
     async def in_turn(self, delivery: Delivery, step: StepDefinition) -> None:

@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-_open_signals = trio.open_memory_channel[None]
-
 
 class Dispatcher(Standing):
     """One run being driven by this process.
@@ -70,7 +68,8 @@ class Dispatcher(Standing):
     __slots__ = (
         "_keys",
         "_mail",
-        "_signals",
+        "_ready",
+        "_signalled",
         "_turns",
         "broadcast",
         "clock",
@@ -87,7 +86,6 @@ class Dispatcher(Standing):
         "nursery",
         "period_began",
         "postbox",
-        "ready",
         "recorder",
         "runs_ahead",
         "scope",
@@ -113,7 +111,7 @@ class Dispatcher(Standing):
         make_context: Callable[[Dispatcher, Transaction], Any],
     ) -> None:
         super().__init__()
-        definition, routing = machine.definition, machine.routing
+        definition = machine.definition
         self.machine = machine
         self.state = machine.state
         self.definition = definition
@@ -133,10 +131,7 @@ class Dispatcher(Standing):
         """Who drives this run among many."""
 
         # What is to be done, and by whom.
-        bounded = routing.bounds or definition.max_concurrency is not None
-        self.ready: deque[Delivery] | BoundedQueue = (
-            BoundedQueue(routing.bounds, definition.max_concurrency) if bounded else deque()
-        )
+        self._ready: deque[Delivery] | BoundedQueue | None = None
         self.clock = wall_clock()
         self.timers = Timers(self.clock)
         self.workers = Workers(self)
@@ -156,10 +151,31 @@ class Dispatcher(Standing):
         self.still = Moment(self.state.updated, self.state.elapsed)
 
         # What most runs never need.
-        self._signals: tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]] | None = None
+        self._signalled: trio.Event | None = None
         self._turns: Turns | None = None
         self._mail: MailDesk | None = None
         self._keys: set[str] | None = None
+
+    @property
+    def ready(self) -> deque[Delivery] | BoundedQueue:
+        """The deliveries that are to be run, in order."""
+        if self._ready is None:
+            bounds, most = self.machine.routing.bounds, self.definition.max_concurrency
+            self._ready = BoundedQueue(bounds, most) if bounds or most is not None else deque()
+        return self._ready
+
+    @property
+    def anything_ready(self) -> bool:
+        """Whether a delivery could be run now."""
+        return bool(self._ready)
+
+    def slim(self) -> None:
+        """It rests, maybe for long, maybe with many like it: an empty queue, and what was a full dictionary, hold on to what they
+        have grown to.
+        """
+        if not self.state.deliveries:
+            self._ready = None
+            self.state.deliveries.clear()
 
     @property
     def turns(self) -> Turns:
@@ -225,23 +241,22 @@ class Dispatcher(Standing):
         # Otherwise the last worker has ended, which ends the period; after that all is looked at anyway.
 
     def _signal(self) -> None:
-        """Signals are many, looks are few: one waiting is enough."""
-        send, receive = self._signals or self._open_signals()
-        if not receive.statistics().current_buffer_used:
-            send.send_nowait(None)
-
-    def _open_signals(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
-        self._signals = _open_signals(1)
-        return self._signals
+        """Signals are many, looks are few: one that waits is enough."""
+        if self._signalled is None:
+            self._signalled = trio.Event()
+        self._signalled.set()
 
     async def signalled(self) -> None:
-        """Wait for a signal."""
-        await (self._signals or self._open_signals())[1].receive()
+        """Wait for a signal, which is taken by that."""
+        if self._signalled is None:
+            self._signalled = trio.Event()
+        await self._signalled.wait()
+        self._signalled = None
 
     def absorb(self, entry: Entry) -> None:
         """Act on what a transition brought in, once it is as durable as it has to be."""
         if entry.ready:
-            self.ready.extend(entry.ready)
+            (self._ready or self.ready).extend(entry.ready)
         if entry.timers:
             for delayed in entry.timers:
                 self.set_timer(delayed.due, delayed.id)

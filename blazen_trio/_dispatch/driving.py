@@ -79,7 +79,7 @@ async def _drive(d: Dispatcher) -> None:
                     return
             elif d.draining:
                 return
-            elif len(d.ready):
+            elif d.anything_ready:
                 if d.host is None or d.has_slot:
                     await run_period(d)
                 else:

@@ -45,7 +45,7 @@ def has_to_attend(d: Dispatcher) -> bool:
 async def attend(d: Dispatcher) -> None:
     """While workers are at it: start more for what becomes ready, and route what becomes due."""
     try:
-        while d.workers.count or (len(d.ready) and not d.workers.halted):
+        while d.workers.count or (d.anything_ready and not d.workers.halted):
             await signal_or_timer(d)
             await take_due(d)
             d.workers.recruit()

@@ -67,6 +67,7 @@ class Rests:
             d.rest_began = trio.current_time()
             d.parked = True
             d.give_slot()
+            d.slim()
             d.notify()
             if d.dismissed:
                 return False
@@ -94,12 +95,12 @@ class Rests:
         d = self._d
         await take_due(d)
         await d.may_decide()
-        if len(d.ready) and d.state.status is RunStatus.WAITING:
+        if d.anything_ready and d.state.status is RunStatus.WAITING:
             self._note(d.machine.changed("woken", RunStatus.RUNNING, d.moment()))
 
     def _idle(self) -> bool:
         d = self._d
-        return not (d.over or d.held or d.draining or d.cancel_reason or d.failure or len(d.ready))
+        return not (d.over or d.held or d.draining or d.cancel_reason or d.failure or d.anything_ready)
 
     async def _change(self, kind: str, status: RunStatus) -> None:
         d = self._d

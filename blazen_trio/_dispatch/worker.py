@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from blazen_trio._dispatch.attempt import Attempts
+from blazen_trio._dispatch.attempt import NONE, Attempts
 from blazen_trio._dispatch.ready import BoundedQueue
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ _SECONDS_PER_TURN: Final = 0.005
 class Workers:
     """The workers of one run."""
 
-    __slots__ = ("_attempts", "_d", "_last", "_starting", "count")
+    __slots__ = ("_attempts", "_d", "_last", "_starting", "_stopped", "count")
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._attempts = Attempts(dispatcher)
         self.count = 0
         self._starting = 0
+        self._stopped = False
+        """Whether the period was cancelled, or is ended by a KeyboardInterrupt or the like."""
         self._last: object = None
         """Whichever worker ran last."""
 
@@ -53,13 +55,14 @@ class Workers:
 
     def start(self) -> None:
         """A period begins."""
-        self._attempts.interrupted = frozenset()
+        self._stopped = False
+        self._attempts.interrupted = NONE
         self.recruit()
 
     def recruit(self) -> None:
         """Start workers for what is ready: two at most, who start more."""
         d = self._d
-        if d.nursery is None or self.halted:
+        if d.nursery is None or self._stopped or self.halted:
             return
         for _ in range(min(2, len(d.ready) - self._starting)):
             self._starting += 1
@@ -81,7 +84,7 @@ class Workers:
         turn_began, taken, left = perf_counter(), 0, 0
         me = self._last = object()
         try:
-            while ready and not self.halted and (delivery := ready.popleft()) is not None:
+            while ready and not (self._stopped or self.halted) and (delivery := ready.popleft()) is not None:
                 if len(ready) > left:
                     self.recruit()
                 left = len(ready)
@@ -104,6 +107,10 @@ class Workers:
                     turn_began, taken = perf_counter(), 0
         except Exception as failure:  # noqa: BLE001  # the store's, or a bug: told to whoever asks for the run
             d.crash(failure)
+        except BaseException:
+            # Cancelled: what was in flight is ready again, and nobody else must begin with it, to be cancelled in turn.
+            self._stopped = True
+            raise
         finally:
             self.count -= 1
             if not self.count:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from blazen_trio._definitions.events import Event
 
@@ -308,4 +308,4 @@ class RunState:
         self.stop: Event | None = None
         self.stop_payload: Payload | None = None
         self.error: StoredError | None = None
-        self.history: list[Any] = []
+        self.history: Sequence[Any] = ()

@@ -95,13 +95,17 @@ class Run:
             StoreError, StaleRunError: It could not be driven on.
         """
         await trio.lowlevel.checkpoint()
-        with self._pinned() as d:
+        d = self._dispatcher
+        d.pins += 1  # as `pinned`, which would be two more objects for each of all who wait
+        try:
             while not d.detached:
                 if d.paused:
                     raise await self._paused_error()
                 if d.parked and (questions := d.inputs.open_questions()):
                     raise await self._input_required(questions)
                 await d.changed.wait()
+        finally:
+            d.pins -= 1
         if (error := await self._outcome()) is not None:
             raise error
         return result_of(d.state.stop)

@@ -25,7 +25,9 @@ __all__ = ["RunStart"]
 class RunStart(Coroutine[Any, Any, Any]):
     """A run that has not begun: await it for the result, or enter it with `async with` for the `Run`. Once only."""
 
-    def __init__(self, begin: Callable[[], Coroutine[Any, Any, Dispatcher]], label: str) -> None:
+    __slots__ = ("__weakref__", "_begin", "_coroutine", "_label", "_manager", "_used")
+
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, Dispatcher]], label: tuple[str, str]) -> None:
         self._begin = begin
         self._label = label
         self._coroutine: Coroutine[Any, Any, Any] | None = None
@@ -33,11 +35,16 @@ class RunStart(Coroutine[Any, Any, Any]):
         self._used = False
 
     def __repr__(self) -> str:
-        return f"<{self._label}, {'used' if self._used else 'neither awaited nor entered yet'}>"
+        return f"<{self._name}, {'used' if self._used else 'neither awaited nor entered yet'}>"
+
+    @property
+    def _name(self) -> str:
+        what, name = self._label
+        return f"{what} {name!r}"
 
     def _use(self) -> None:
         if self._used:
-            msg = f"{self._label} was awaited or entered before: call the workflow's method again for another run"
+            msg = f"{self._name} was awaited or entered before: call the workflow's method again for another run"
             raise RuntimeError(msg)
         self._used = True
 
@@ -82,7 +89,7 @@ class RunStart(Coroutine[Any, Any, Any]):
 
     def __del__(self) -> None:
         if not self._used:
-            warnings.warn(f"{self._label} was neither awaited nor entered", RuntimeWarning, stacklevel=2, source=self)
+            warnings.warn(f"{self._name} was neither awaited nor entered", RuntimeWarning, stacklevel=2, source=self)
 
 
 async def _begun(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Dispatcher:

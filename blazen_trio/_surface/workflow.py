@@ -97,7 +97,7 @@ class Workflow(WorkflowDefinition):
             check_metadata(metadata)
         options = self.options(store, durability, timeout, input_handler)
         begin = functools.partial(open_new, options, input, run_id, metadata or {})
-        return RunStart(begin, f"run of workflow {self.name!r}")
+        return RunStart(begin, ("run of workflow", self.name))
 
     def resume(
         self,
@@ -124,7 +124,7 @@ class Workflow(WorkflowDefinition):
         """
         check_snapshot(snapshot)
         options = self.options(store, durability, timeout, input_handler)
-        return RunStart(functools.partial(open_snapshot, options, snapshot), f"resumed run {snapshot.run_id!r}")
+        return RunStart(functools.partial(open_snapshot, options, snapshot), ("resumed run", snapshot.run_id))
 
     def resume_with_input(
         self,
@@ -152,7 +152,7 @@ class Workflow(WorkflowDefinition):
         check_snapshot(snapshot)
         options = self.options(store, durability, timeout, input_handler)
         begin = functools.partial(open_snapshot, options, snapshot, response)
-        return RunStart(begin, f"resumed run {snapshot.run_id!r}")
+        return RunStart(begin, ("resumed run", snapshot.run_id))
 
     def resume_from(
         self,
@@ -181,7 +181,7 @@ class Workflow(WorkflowDefinition):
         check_id("run_id", run_id)
         check_store(store)
         options = self.options(store, durability, timeout, input_handler)
-        return RunStart(functools.partial(open_stored, options, run_id), f"resumed run {run_id!r}")
+        return RunStart(functools.partial(open_stored, options, run_id), ("resumed run", run_id))
 
     def options(
         self, store: CheckpointStore | None, durability: str | None, timeout: float | None, handler: InputHandler | None

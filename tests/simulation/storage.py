@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio.errors import StoreError, WorkflowError
+from blazen_trio.errors import StaleRunError, StoreError, WorkflowError
 from tests.simulation.backends import LEASE_TTL
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Opening(StoreQueries):
         self._observe = observe
         self._writer = trio.StrictFIFOLock()
         self._failed: set[str] = set()
+        self._begun: Counter[str | None] = Counter()
+        """How often each run was taken up."""
         self._renewed = trio.current_time()
 
     async def renew(self) -> None:
@@ -153,8 +156,14 @@ class Opening(StoreQueries):
         """One after the other; once begun, none is cancelled."""
         if name in _CANCELLABLE:
             await trio.lowlevel.checkpoint_if_cancelled()
+        begun = self._begun[run_id]
         with trio.CancelScope(shield=True):
             async with self._writer:
+                if name in ("commit", "release") and self._begun[run_id] != begun:
+                    # It was meant for an earlier time that the run was driven here, and comes late.
+                    if name == "release":
+                        return None
+                    raise StaleRunError("the run was lost and taken up again meanwhile", run_id=run_id)
                 if name == "commit" and run_id in self._failed:
                     raise StoreError("an earlier commit of it failed", run_id=run_id)
                 if name == "claim" and run_id in self._failed and not self.severed:
@@ -166,10 +175,10 @@ class Opening(StoreQueries):
                     if name == "commit" and run_id is not None:
                         self._failed.add(run_id)
                     raise
-                if name == "take":
-                    self._failed.difference_update(stored.info.run_id for stored in result)
-                elif name == "claim":
-                    self._failed.discard(str(run_id))
+                if name in ("take", "claim"):
+                    taken = [stored.info.run_id for stored in result] if name == "take" else [run_id]
+                    self._failed.difference_update(taken)
+                    self._begun.update(taken)
                 return result
 
     async def _call(self, name: str, *args: Any, **options: Any) -> Any:

@@ -175,17 +175,20 @@ class Writer:
     # What follows runs in the thread.
 
     def _loop(self) -> None:
-        assert self._token is not None  # set by `run`
         try:
-            while True:
-                jobs, closing = self._take()
-                self._batches.write(jobs)
-                if jobs:
-                    self._token.run_sync_soon(self._wake, jobs)
-                if closing:
-                    return
+            while not self._write():
+                pass
         finally:
             self._batches.close()
+
+    def _write(self) -> bool:
+        """Write the next batch. Returns whether it was the last. No job is referred to any more after that."""
+        assert self._token is not None
+        jobs, closing = self._take()
+        self._batches.write(jobs)
+        if jobs:
+            self._token.run_sync_soon(self._wake, jobs)
+        return closing
 
     def _take(self) -> tuple[list[Job], bool]:
         """What is to be written next, in order, up to a bound; nothing if nothing came for so long that the lease is to be renewed.

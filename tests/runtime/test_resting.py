@@ -1,0 +1,230 @@
+"""Runs that wait rest without a task, a dispatcher or a slot, and go on as if they had not."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from blazen_trio import (
+    Context,
+    Delayed,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    RunStatus,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    step,
+)
+from blazen_trio._dispatch.dispatcher import Dispatcher
+from tests.runtime.flows import ALL, Approved, approvals, asks, delays, until
+
+WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+@attrs.frozen
+class Go(Event):
+    pass
+
+
+@step
+async def wait(_ev: StartEvent) -> None:
+    pass
+
+
+@step
+async def go(_ev: Go) -> StopEvent:
+    return StopEvent(WHO.get())
+
+
+goes = Workflow("goes", [wait, go], external=[Go], history=True)
+
+
+def rest(runtime: Any, count: int = 1) -> Any:
+    async def look() -> bool:
+        await trio.lowlevel.checkpoint()
+        return runtime.statistics().resting == count
+
+    return look
+
+
+async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with opened_in_memory() as store, open_runtime(store, ALL) as runtime:
+        before = trio.lowlevel.current_statistics().tasks_living
+        gc.collect()
+        gc.disable()
+        try:
+            runs = [await runtime.start(approvals, 1) for _ in range(20)]
+            await until(rest(runtime, 20))
+            assert trio.lowlevel.current_statistics().tasks_living == before
+            # They are freed, and not by the garbage collector.
+            assert [one for one in gc.get_objects() if type(one) is Dispatcher] == []
+        finally:
+            gc.enable()
+        assert {run.status for run in runs} == {RunStatus.WAITING}
+        assert runtime.statistics().resting == 20  # to look at it is not to wake it
+        for run in runs:
+            await run.send(Approved("ann"))
+        assert [await run.result() for run in runs] == [["ann"]] * 20
+
+
+@pytest.mark.parametrize("flow", [approvals, asks, delays])
+async def test_runs_that_wait_hold_no_slot(opened_in_memory: Any, autojump_clock: Any, flow: Workflow) -> None:
+    async with opened_in_memory() as store, open_runtime(store, ALL, max_concurrent_runs=2) as runtime:
+        with trio.fail_after(5):
+            runs = [await runtime.start(flow, 100) for _ in range(10)]
+        await until(rest(runtime, 10))
+        assert runtime.statistics().free_slots == 2
+        assert runtime.statistics().driving == 10
+        for run in runs:
+            run.cancel()
+
+
+async def test_paused_runs_hold_no_slot_and_get_one_when_they_go_on(opened_in_memory: Any, autojump_clock: Any) -> None:
+    at_work = most = 0
+
+    @step
+    async def work(ev: StartEvent) -> Delayed[Go] | StopEvent:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await trio.sleep(1)
+        at_work -= 1
+        return Delayed(Go(), 100) if ev.data else StopEvent("done")
+
+    @step
+    async def end(_ev: Go) -> StopEvent:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await trio.sleep(1)
+        at_work -= 1
+        return StopEvent("done")
+
+    flow = Workflow("flow", [work, end])
+    async with opened_in_memory() as store, open_runtime(store, [flow], max_concurrent_runs=2) as runtime:
+        paused = await runtime.start(flow, 1)
+        await paused.pause()
+        assert runtime.statistics().free_slots == 2
+        runs = [await runtime.start(flow, 1) for _ in range(6)]
+        await paused.unpause()
+        assert {await run.result() for run in [paused, *runs]} == {"done"}
+        assert most == 2
+
+
+async def test_what_is_asked_of_a_run_that_rests_brings_it_back(opened: Any) -> None:
+    async with opened() as store, open_runtime(store, [goes]) as runtime:
+        run = await runtime.start(goes)
+        for act in ("snapshot", "pause", "unpause", "stream"):
+            await until(rest(runtime))
+            if act == "snapshot":
+                assert (await run.snapshot()).status is RunStatus.WAITING
+            elif act == "pause":
+                assert (await run.pause()).status is RunStatus.PAUSED
+                await run.unpause()
+            elif act == "stream":
+                stream = run.stream()
+                await run.send(Go())
+                assert [type(event) async for event in stream] == [StopEvent]
+        assert await run.result() == "nobody"
+        kinds = [record.kind for record in await store.history(run.run_id)]
+        assert kinds == [record.kind for record in run.history()]
+        assert kinds.count("workflow_resumed") == 1  # by unpause
+
+
+async def test_the_context_of_the_start_is_that_of_every_step(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with opened_in_memory() as store, open_runtime(store, [goes]) as runtime:
+        WHO.set("ann")
+        run_id = (await runtime.start(goes)).run_id
+        WHO.set("bob")
+        await until(rest(runtime))
+        await runtime.send(run_id, Go())
+        assert await runtime.result(run_id) == "ann"
+
+
+async def test_a_question_is_asked_once(opened_in_memory: Any, autojump_clock: Any) -> None:
+    @step
+    async def ask(_ev: StartEvent) -> tuple[InputRequestEvent, InputRequestEvent]:
+        return InputRequestEvent("one?"), InputRequestEvent("two?")
+
+    @step
+    async def answered(ev: InputResponseEvent, ctx: Context) -> StopEvent | None:
+        answers = [*ctx.get("answers", []), ev.response]
+        ctx.set("answers", answers)
+        return StopEvent(answers) if len(answers) == 2 else None
+
+    flow = Workflow("flow", [ask, answered], history=True)
+    async with opened_in_memory() as store, open_runtime(store, [flow]) as runtime:
+        run = await runtime.start(flow)
+        await until(rest(runtime))
+        one, two = run.input_requests
+        await runtime.respond(run.run_id, InputResponseEvent(one.request_id, 1))
+        await until(rest(runtime))
+        await runtime.respond(run.run_id, InputResponseEvent(two.request_id, 2))
+        assert await run.result() == [1, 2]
+        assert [record.kind for record in run.history()].count("input_requested") == 2
+
+
+async def test_the_end_of_the_block_waits_for_times_and_for_nothing_else(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store:
+        async with open_runtime(store, ALL) as runtime:
+            await runtime.start(delays, 3600, run_id="due")
+            await runtime.start(approvals, 1, run_id="sent")
+            await runtime.start(asks, "sure", run_id="asked")
+            await until(rest(runtime, 3))
+            began = trio.current_time()
+        assert 3590 < trio.current_time() - began < 3610
+        statuses = {info.run_id: info.status.value for info in await store.list_runs()}
+        assert statuses == {"due": "completed", "sent": "waiting", "asked": "waiting"}
+        # They were given back, so that others can go on with them.
+        async with approvals.resume_from("sent", store=store) as run:
+            await run.send(Approved("ann"))
+            assert await run.result() == ["ann"]
+
+
+@pytest.mark.parametrize("how", ["error", "cancelled"])
+async def test_runs_that_rest_are_given_back_however_the_block_ends(
+    opened_in_memory: Any, autojump_clock: Any, how: str
+) -> None:
+    async with opened_in_memory() as store:
+        with trio.CancelScope() as scope:
+            try:
+                async with open_runtime(store, ALL) as runtime:
+                    await runtime.start(delays, 3600, run_id="due")
+                    await until(rest(runtime))
+                    if how == "error":
+                        raise KeyError(how)
+                    scope.cancel()
+            except KeyError:
+                pass
+        async with open_runtime(store, ALL) as other:
+            assert await other.recover() == []  # its time has not come
+            await trio.sleep(3600)
+            assert await other.recover() == ["due"]
+            assert await other.result("due") == "late"
+
+
+async def test_a_run_that_rests_is_left_to_others_only_where_this_process_serves_and_nobody_holds_it(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=60) as runtime:
+        held = await runtime.start(approvals, 1, run_id="held")
+        await runtime.start(approvals, 1, run_id="loose")
+        await trio.sleep(600)
+        assert runtime.statistics().resting == 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime.serve)
+            await trio.sleep(600)
+            assert (runtime.statistics().resting, runtime.statistics().left) == (1, 1)
+            nursery.cancel_scope.cancel()
+        await held.send(Approved("ann"))
+        assert await held.result() == ["ann"]
