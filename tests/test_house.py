@@ -13,6 +13,7 @@ import blazen_trio
 import blazen_trio.errors
 import blazen_trio.pictures
 import blazen_trio.stores
+import blazen_trio.telemetry
 import blazen_trio.testing
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,14 @@ FILES = sorted(
 )
 PUBLIC = [
     (module, name)
-    for module in (blazen_trio, blazen_trio.errors, blazen_trio.pictures, blazen_trio.stores, blazen_trio.testing)
+    for module in (
+        blazen_trio,
+        blazen_trio.errors,
+        blazen_trio.pictures,
+        blazen_trio.stores,
+        blazen_trio.telemetry,
+        blazen_trio.testing,
+    )
     for name in module.__all__
 ]
 
@@ -61,7 +69,9 @@ def test_public_names_are_our_own(module, name):
         assert value.__module__.partition(".")[0] == "blazen_trio"
 
 
-@pytest.mark.parametrize("module", [blazen_trio, blazen_trio.errors, blazen_trio.pictures, blazen_trio.testing])
+@pytest.mark.parametrize(
+    "module", [blazen_trio, blazen_trio.errors, blazen_trio.pictures, blazen_trio.telemetry, blazen_trio.testing]
+)
 def test_names_are_sorted_and_there(module):
     assert sorted(module.__all__) == list(module.__all__)
     assert all(hasattr(module, name) for name in module.__all__)
@@ -74,4 +84,10 @@ def test_every_error_is_public():
 
 def test_no_module_but_the_documented_ones_is_public():
     modules = {module.name for module in pkgutil.iter_modules(blazen_trio.__path__)}
-    assert {name for name in modules if not name.startswith("_")} == {"errors", "pictures", "stores", "testing"}
+    assert {name for name in modules if not name.startswith("_")} == {
+        "errors",
+        "pictures",
+        "stores",
+        "telemetry",
+        "testing",
+    }

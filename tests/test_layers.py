@@ -20,6 +20,8 @@ LAYERS = [
     "_codec",
     "_pictures",
     "pictures",
+    "_telemetry",
+    "telemetry",
     "_stores",
     "stores",
     "_dispatch",
@@ -31,7 +33,7 @@ LAYERS = [
 ]
 """Each may import from itself and from those before it."""
 
-PURE = {"errors", "_definitions", "_state", "_codec", "_pictures", "pictures"}
+PURE = {"errors", "_definitions", "_state", "_codec", "_pictures", "pictures", "_telemetry", "telemetry"}
 """The layers that know nothing of Trio."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -66,7 +66,7 @@ def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
     stop = None
     if state.stop is not None:
         stop = writer.event(state.stop, state.stop_payload)
-    return {
+    head = {
         "version": VERSION,
         "workflow": state.workflow,
         "workflow_version": state.workflow_version,
@@ -85,6 +85,9 @@ def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
         "stop": stop,
         "error": None if state.error is None else error_wire(state.error),
     }
+    if state.trace is not None:
+        head["trace"] = state.trace
+    return head
 
 
 def _pair(key: str, wire: Any) -> bytes:

@@ -176,6 +176,8 @@ def _created_of(reader: Reader) -> dict[str, Any]:
         created["run_id"] = reader.take("run_id", str)
         created["workflow"] = reader.take("workflow", str)
         created["metadata"] = reader.payload("metadata")
+    if (trace := reader.texts("trace")) is not None:
+        created["trace"] = trace
     return created
 
 

@@ -138,6 +138,13 @@ class Reader:
             raise self.fail(key, f"a list of names is expected, not {short(value)}")
         return tuple(value)
 
+    def texts(self, key: str | int) -> dict[str, str] | None:
+        """An object of strings; `None` where nothing is."""
+        value = self.maybe(key, dict)
+        if value is not None and any(type(text) is not str for text in value.values()):
+            raise self.fail(key, f"an object of texts is expected, not {short(value)}")
+        return value
+
     def each(self, key: str | int) -> list[Reader]:
         """Readers of the items of a list; empty where nothing is."""
         value = self.raw(key)

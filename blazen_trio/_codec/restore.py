@@ -66,6 +66,7 @@ class _Restoring:
         reader.take("timestamp", str)
         if reader.raw("metadata") is not None:
             state.metadata = reader.payload("metadata")
+        state.trace = reader.texts("trace")
         if reader.raw("stop") is not None:
             state.stop, state.stop_payload = reader.event("stop")
         elif state.status is RunStatus.COMPLETED:

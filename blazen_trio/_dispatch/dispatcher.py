@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
     from blazen_trio._state.model import Delivery
+    from blazen_trio._telemetry.hooks import RunListener
 
 __all__ = ["Dispatcher"]
 
@@ -318,6 +319,19 @@ class Dispatcher(Standing):
                 self.ready.extend((delivery,))
         for delayed in self.state.delayed.values():
             self.set_timer(delayed.due, delayed.id)
+
+    def listened_to(self, listener: RunListener) -> None:
+        """Tell of what happens, until this process drives the run no more."""
+        self.recorder.listener = listener
+        self.workers.listened_to(listener)
+        listener.driven_in(self.task_context)
+
+    def tell_end(self, listener: RunListener) -> None:
+        """This process drives the run no more."""
+        if self.failure is not None:
+            listener.lost(self.failure)
+        else:
+            listener.ended(self.state, self.cause)
 
     def dissolve(self) -> None:
         """No task drives this any more: drop what refers back to it, so that it is freed with its last user and not by the

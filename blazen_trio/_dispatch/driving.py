@@ -8,6 +8,7 @@ import trio
 
 from blazen_trio._dispatch.periods import run_period
 from blazen_trio._state.status import RunStatus
+from blazen_trio._telemetry import hooks
 from blazen_trio.errors import StaleRunError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ async def drive(d: Dispatcher) -> None:
     Never raises on behalf of the run: `failure` and the run's state tell what happened. What comes out is a
     cancellation from outside, a KeyboardInterrupt or SystemExit out of a step, or a bug.
     """
+    if hooks.listener is not None and d.recorder.listener is None:
+        d.listened_to(hooks.listener.run(d.state.run_id, d.state.workflow, d.state))
     if d.postbox is not None:
         d.postbox.join(d)
     try:
@@ -46,6 +49,8 @@ async def drive(d: Dispatcher) -> None:
     finally:
         if not d.at_rest:
             await _leave(d)  # noqa: ASYNC102  # shields itself, for a bounded time
+        if d.recorder.listener is not None:
+            d.tell_end(d.recorder.listener)
         d.dissolve()
 
 

@@ -49,6 +49,7 @@ class Failures:
             event_type=described(delivery),
             duration=duration,
             error=f"{error_type}: {text}",
+            cause=error,
         )
         if delay is not None:
             d.recorder.record("step_retried", moment.at, step=step.name, event_type=described(delivery))

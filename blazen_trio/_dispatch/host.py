@@ -28,6 +28,11 @@ class Slots:
         """How many are free."""
         return self._semaphore.value
 
+    @property
+    def taken(self) -> int:
+        """How many runs have one."""
+        return (self._semaphore.max_value or 0) - self._semaphore.value
+
     async def acquire(self) -> None:
         """Wait for one, first come first served."""
         await self._semaphore.acquire()

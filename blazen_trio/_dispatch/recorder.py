@@ -1,15 +1,18 @@
-"""What happens in a run, told to its history and, as lifecycle events, to its streams."""
+"""What happens in a run, told to its history, to the log and, as lifecycle events, to its streams."""
 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from typing import TYPE_CHECKING
 
 from blazen_trio._definitions.events import LifecycleEvent
 from blazen_trio._state.history import HistoryRecord
+from blazen_trio._telemetry.logs import LEVELS, log_record
 
 if TYPE_CHECKING:
     from blazen_trio._dispatch.streams import Broadcast
+    from blazen_trio._telemetry.hooks import RunListener
 
 __all__ = ["Recorder"]
 
@@ -30,7 +33,18 @@ _ALWAYS = frozenset(
 class Recorder:
     """Keeps a run's history. `detailed` is false where nobody wants more than the start, the end and the failures."""
 
-    __slots__ = ("_broadcast", "_history", "_lifecycle", "_written", "detailed", "fresh", "records")
+    __slots__ = (
+        "_broadcast",
+        "_history",
+        "_lifecycle",
+        "_written",
+        "detailed",
+        "fresh",
+        "listener",
+        "log_from",
+        "records",
+        "run",
+    )
 
     def __init__(self, broadcast: Broadcast, *, history: bool, lifecycle: bool) -> None:
         self._broadcast = broadcast
@@ -41,6 +55,17 @@ class Recorder:
         self.fresh = False
         """Whether there are records that were not taken yet."""
         self._written = 0
+        self.run = ("", "")
+        """The run's id, and its workflow's name."""
+        self.log_from = logging.WARNING
+        """The level from which on it is worth asking the log."""
+        self.listener: RunListener | None = None
+        """Who is told, too."""
+
+    def log_from_level(self, level: int) -> None:
+        """Log what is at least as important as this, from here on."""
+        self.log_from = level
+        self.detailed = self.detailed or level <= logging.DEBUG
 
     def load(self, records: list[HistoryRecord], *, written: bool = True) -> None:
         """Go on with the history of an earlier process; `written`: the store has it."""
@@ -57,8 +82,9 @@ class Recorder:
         event_type: str | None = None,
         duration: float | None = None,
         error: str | None = None,
+        cause: BaseException | None = None,
     ) -> None:
-        """Note that something happened, at this UTC (seconds since the epoch)."""
+        """Note that something happened, at this UTC (seconds since the epoch); the log has the traceback of `cause`."""
         if self._history or kind in _ALWAYS:
             sequence = self.records[-1].sequence + 1 if self.records else 1
             when = dt.datetime.fromtimestamp(at, dt.UTC)
@@ -66,6 +92,10 @@ class Recorder:
             self.fresh = True
         if self._lifecycle:
             self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
+        if self.log_from <= LEVELS[kind]:
+            log_record(self.run, kind, step=step, event_type=event_type, duration=duration, error=error, cause=cause)
+        if self.listener is not None:
+            self.listener.recorded(kind, at, error)
 
     def take(self) -> list[HistoryRecord]:
         """The records not taken before, to be stored with the next commit."""

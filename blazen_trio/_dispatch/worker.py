@@ -19,6 +19,7 @@ from blazen_trio._dispatch.ready import BoundedQueue
 
 if TYPE_CHECKING:
     from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._telemetry.hooks import RunListener
 
 __all__ = ["Workers"]
 
@@ -41,6 +42,12 @@ class Workers:
         """Whether the period was cancelled, or is ended by a KeyboardInterrupt or the like."""
         self._last: object = None
         """Whichever worker ran last."""
+
+    def listened_to(self, listener: RunListener) -> None:
+        """Tell of each attempt, from the first on."""
+        from blazen_trio._dispatch.heard import HeardAttempts
+
+        self._attempts = HeardAttempts(self._d, listener)
 
     @property
     def interrupted(self) -> frozenset[str]:

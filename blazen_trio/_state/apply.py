@@ -237,6 +237,8 @@ def _apply_driver(state: RunState, entry: Entry) -> None:
     state.timeout = created["timeout"]
     if "metadata" in created:
         state.metadata = created["metadata"]
+    if "trace" in created:
+        state.trace = created["trace"]
     if created["root"] and state.root is None:
         state.root = FanOut(0)
         loose = [*state.deliveries.values(), *state.delayed.values(), *state.questions.values()]

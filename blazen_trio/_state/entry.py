@@ -114,7 +114,8 @@ class Entry:
     epoch: int | None = None
     created: dict[str, Any] | None = None
     """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
-    kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout."""
+    kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout. Of either, where somebody traces it and the run
+    has none yet: trace (the context of its trace, as W3C headers)."""
     ready: list[Delivery] | tuple[()] = ()
     """The deliveries that applying this made. This and the next two are never stored."""
     asked: list[Question] | tuple[()] = ()

@@ -36,7 +36,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import Cell, Delayed as DelayedItem, Delivery, FanOut, Payload, RunState, StoredError
@@ -62,8 +62,9 @@ def begin(
     timeout: float | None,
     encode: Encode,
     moment: Moment,
+    trace: Mapping[str, str] | None = None,
 ) -> tuple[Machine, Entry]:
-    """Begin a run with its start event; `timeout` in seconds."""
+    """Begin a run with its start event; `timeout` in seconds; `trace`: where it belongs in a trace."""
     definition = routing.definition
     entry = Entry(1, "started", moment.at, moment.elapsed)
     entry.created = {
@@ -74,6 +75,8 @@ def begin(
         "root": definition.has_joins,
         "timeout": timeout,
     }
+    if trace is not None:
+        entry.created["trace"] = trace
     entry.status = RunStatus.RUNNING
     entry.epoch = 0
     machine = Machine(routing, state_from_first(entry))
@@ -298,7 +301,7 @@ class Machine:
         entry.error = error
         return self.finish(entry)
 
-    def resumed(self, timeout: float | None, moment: Moment) -> Entry:
+    def resumed(self, timeout: float | None, moment: Moment, trace: Mapping[str, str] | None = None) -> Entry:
         """A process goes on with the run: a new epoch, so that no id is ever given twice."""
         state = self.state
         entry = Entry(state.seq + 1, "resumed", moment.at, moment.elapsed)
@@ -309,6 +312,8 @@ class Machine:
             "root": self.definition.has_joins,
             "timeout": timeout,
         }
+        if trace is not None and state.trace is None:
+            entry.created["trace"] = trace
         return self.finish(entry)
 
     def _woken(self, entry: Entry) -> Entry:

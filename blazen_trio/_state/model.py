@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.events import Event
 
@@ -275,6 +275,7 @@ class RunState:
         "stop",
         "stop_payload",
         "timeout",
+        "trace",
         "updated",
         "workflow",
         "workflow_version",
@@ -285,6 +286,8 @@ class RunState:
         self.workflow = workflow
         self.workflow_version = workflow_version
         self.metadata: Payload = Payload(b"{}")
+        self.trace: Mapping[str, str] | None = None
+        """Where the run belongs in a distributed trace, as W3C headers; given once."""
         self.created = 0.0
         self.updated = 0.0
         self.seq = 0

@@ -8,6 +8,8 @@ from blazen_trio._state.apply import apply_entry
 from blazen_trio._state.entry import Entry, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.model import Delayed, Payload, RunState, StoredError
     from blazen_trio._state.status import RunStatus
@@ -27,6 +29,7 @@ def queued(
     metadata: Payload,
     timeout: float | None,
     at: float,
+    trace: Mapping[str, str] | None = None,
 ) -> Entry:
     """The first entry of a run that whoever takes it begins: its start event is due at once, and not routed yet, since that
     takes the workflow's steps.
@@ -40,6 +43,7 @@ def queued(
         metadata: The run's.
         timeout: In seconds.
         at: Now: UTC, seconds since the epoch.
+        trace: Where it belongs in a trace.
     """
     entry = Entry(1, "queued", at, 0.0)
     entry.created = {
@@ -50,6 +54,8 @@ def queued(
         "root": False,
         "timeout": timeout,
     }
+    if trace is not None:
+        entry.created["trace"] = trace
     entry.outputs = [Output(event, payload, due=at)]
     return entry
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from functools import partial
 from itertools import takewhile
@@ -18,6 +17,7 @@ from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.opening import Options, open_claimed
 from blazen_trio._surface.resting import RestingRun, RestingRuns
 from blazen_trio._surface.run import Run, attach
+from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import IncompatibleRunError, StaleRunError, StoreError
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["Fleet"]
-
-logger = logging.getLogger("blazen_trio")
 
 _TAKEN_AT_ONCE: Final = 64
 _WORTH_A_REST: Final = 1.0
@@ -81,6 +79,16 @@ class Fleet:
     def idle(self) -> bool:
         """Whether it drives nothing, and is not about to."""
         return not (self.driving or self.resting or self._opening or self.owed)
+
+    @property
+    def working(self) -> int:
+        """How many runs are at work."""
+        return self.slots.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many are driven here, and wait or are paused."""
+        return max(0, len(self.driving) + len(self.resting) - self.slots.taken)
 
     def options(self, workflow: Workflow) -> Options:
         """How its runs are driven."""
@@ -165,7 +173,8 @@ class Fleet:
             self._served.discard(run_id)
         failure = dispatcher.failure
         if failure is not None and not isinstance(failure, StaleRunError):
-            logger.warning("run %r is driven no more by this process: %s", run_id, failure)
+            extra = about(run_id, dispatcher.state.workflow)
+            logger.warning("run %r is driven no more by this process: %s", run_id, failure, extra=extra)
             self.owed.add(run_id)
 
     # Runs that rest
@@ -276,7 +285,7 @@ class Fleet:
                 if (opening := self._opening.pop(run_id, None)) is not None:
                     opening.set()
         except Exception as failure:  # noqa: BLE001  # a run that can't be read must not take the others down
-            self._refuse(run_id, failure)
+            self._refuse(stored, failure)
             await self._give_back(run_id)
             return
         except BaseException:
@@ -300,7 +309,8 @@ class Fleet:
             await freed.wait()
         await trio.lowlevel.checkpoint()
 
-    def _refuse(self, run_id: str, failure: Exception) -> None:
+    def _refuse(self, stored: StoredRun, failure: Exception) -> None:
+        run_id = stored.info.run_id
         self._served.discard(run_id)
         self._suspects.discard(run_id)
         self.slots.release()
@@ -309,7 +319,8 @@ class Fleet:
             del self._holds[next(iter(self._holds))]
         self._holds[run_id] = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
         what = "does not fit its workflow here" if isinstance(failure, IncompatibleRunError) else "can't be driven here"
-        logger.warning("run %r %s, and is left to others: %s", run_id, what, failure)
+        extra = about(run_id, stored.info.workflow)
+        logger.warning("run %r %s, and is left to others: %s", run_id, what, failure, extra=extra)
 
     async def _give_back(self, run_id: str, wake: float | None = None) -> None:  # noqa: ASYNC910  # the store suspends
         held = self._holds.get(run_id)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from blazen_trio._telemetry import hooks
+from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from blazen_trio._surface.fleet import Fleet
 
 __all__ = ["Lookout"]
-
-logger = logging.getLogger("blazen_trio")
 
 _PATIENCE: Final = 60.0
 """Seconds for which a store may fail to answer before the runtime gives up."""
@@ -81,11 +80,18 @@ class Lookout:
                 del self._watched[info.run_id]
 
     async def run(self) -> None:
-        """Look until cancelled.
+        """Look until cancelled; the runs driven here are counted meanwhile.
 
         Raises:
             StoreError: The store has not answered for a long time.
         """
+        hooks.populations.append(self._fleet)
+        try:
+            await self._look_again_and_again()
+        finally:
+            hooks.populations.remove(self._fleet)
+
+    async def _look_again_and_again(self) -> None:
         failing_since: float | None = None
         while True:
             if not (self.serving or self._watched) and self._fleet.idle:
@@ -98,7 +104,7 @@ class Lookout:
                 failing_since = failing_since or trio.current_time()
                 if trio.current_time() - failing_since >= _PATIENCE:
                     raise
-                logger.warning("the store could not be polled, and will be again: %s", failure)
+                logger.warning("the store could not be polled, and will be again: %s", failure, extra=about())
             await trio.sleep(self._interval)
 
     async def _look(self) -> None:

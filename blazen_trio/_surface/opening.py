@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,8 @@ from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.clock import wall_clock
 from blazen_trio._surface.context import Context
+from blazen_trio._telemetry import hooks
+from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
     IncompatibleRunError,
     InputResponseError,
@@ -99,31 +102,36 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     payload = codec.encode_value(dict(metadata), "metadata") if metadata else _NO_METADATA
     timeout = definition.timeout if options.timeout is Options.KEEP else options.timeout
     moment = Moment(wall_clock().now(), 0.0)
-    machine, entry = begin(
-        options.routing,
-        new_run_id() if run_id is None else run_id,
-        event,
-        payload,
-        timeout,
-        None if store is None else codec.encode_event,
-        moment,
-    )
-    broadcast, recorder = _observers(definition)
-    recorder.record("workflow_started", moment.at, event_type=event.event_type)
-    if store is not None:
-        from blazen_trio._stores.protocol import Commit, NewRun
+    run_id = new_run_id() if run_id is None else run_id
+    encode = None if store is None else codec.encode_event
+    listener = None if hooks.listener is None else hooks.listener.run(run_id, definition.name)
+    trace = None if listener is None else listener.trace
+    try:
+        machine, entry = begin(options.routing, run_id, event, payload, timeout, encode, moment, trace)
+        broadcast, recorder = _observers(definition)
+        recorder.record("workflow_started", moment.at, event_type=event.event_type)
+        if store is not None:
+            from blazen_trio._stores.protocol import Commit, NewRun
 
-        data, blobs = encode_entry(entry)
-        first = Commit(
-            machine.state.run_id,
-            entries=[(entry.seq, data)],
-            blobs=blobs,
-            history=(1, encode_history(recorder.take())),
-            status=RunStatus.RUNNING,
-            at=moment.at,
-        )
-        await store.create(NewRun(definition.name, definition.version, moment.at), first)
+            data, blobs = encode_entry(entry)
+            first = Commit(
+                run_id,
+                entries=[(entry.seq, data)],
+                blobs=blobs,
+                history=(1, encode_history(recorder.take())),
+                status=RunStatus.RUNNING,
+                at=moment.at,
+            )
+            await store.create(NewRun(definition.name, definition.version, moment.at), first)
+    except BaseException as error:
+        if listener is not None:
+            listener.lost(error)
+        raise
     dispatcher = _dispatcher(options, machine, broadcast, recorder)
+    if recorder.log_from <= logging.INFO:
+        log_record(recorder.run, "workflow_started", event_type=event.event_type)  # now that it is on disk
+    if listener is not None:
+        dispatcher.listened_to(listener)
     dispatcher.take_up()
     return dispatcher
 
@@ -226,6 +234,33 @@ async def _go_on(
         dispatcher.over = dispatcher.detached = True
         broadcast.end(state.stop)  # type: ignore[arg-type]
         return dispatcher
+    if hooks.listener is not None:
+        dispatcher.listened_to(hooks.listener.run(state.run_id, state.workflow, state))
+    try:
+        await _take_over(dispatcher, options, stored, answer, max_crashes)
+    except BaseException as error:
+        if recorder.listener is not None:
+            recorder.listener.lost(error)
+        raise
+    dispatcher.take_up()
+    return dispatcher
+
+
+async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be waited for
+    dispatcher: Dispatcher,
+    options: Options,
+    stored: StoredRun | None,
+    answer: InputResponseEvent | None,
+    max_crashes: int | None,
+) -> None:
+    """Begin a new epoch, and take what came in meanwhile."""
+    definition, machine, recorder, journal = (
+        options.definition,
+        dispatcher.machine,
+        dispatcher.recorder,
+        dispatcher.journal,
+    )
+    state = machine.state
     elapsed, timeout = state.elapsed, state.timeout
     if options.timeout is not Options.KEEP:
         elapsed, timeout = 0.0, options.timeout
@@ -236,9 +271,8 @@ async def _go_on(
     moment = Moment(wall_clock().now(), elapsed)
     unrouted = unrouted_input(state)
     recorder.record("workflow_resumed" if unrouted is None else "workflow_started", moment.at)
-    entry = machine.resumed(timeout, moment)
+    entry = machine.resumed(timeout, moment, None if recorder.listener is None else recorder.listener.trace)
     dispatcher.restart(elapsed)
-    journal = dispatcher.journal
     if journal is not None:
         journal.record(entry)
     if answer is not None:
@@ -254,8 +288,6 @@ async def _go_on(
         dispatcher.mail.take_up(stored.inbox, pauses=max_crashes is not None)
     if journal is not None:
         await journal.settle()
-    dispatcher.take_up()
-    return dispatcher
 
 
 def _route_input(dispatcher: Dispatcher, start: Delayed, moment: Moment) -> None:
@@ -329,6 +361,9 @@ def _dispatcher(
     recorder: Recorder,
     mark: JournalMark | None = None,
 ) -> Dispatcher:
+    recorder.run = machine.state.run_id, machine.state.workflow
+    if logger.isEnabledFor(logging.INFO):
+        recorder.log_from_level(logging.DEBUG if logger.isEnabledFor(logging.DEBUG) else logging.INFO)
     standstill = Standstill(machine.state, options.codec, recorder)
     journal = None
     if options.store is not None:

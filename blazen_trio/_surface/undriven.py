@@ -20,6 +20,8 @@ from blazen_trio._stores.base import fold
 from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.arguments import check_id
+from blazen_trio._telemetry import hooks
+from blazen_trio._telemetry.logs import about, log_record, logger
 from blazen_trio.errors import InputResponseError, RunLockedError
 
 if TYPE_CHECKING:
@@ -56,10 +58,12 @@ async def queue(  # noqa: ASYNC910  # the store suspends
         name, version, timeout, codec = workflow.name, workflow.version, workflow.timeout, workflow.codec
         event = workflow.start_event(input)
     given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
-    entry = undriven.queued(run_id, name, version, event, codec.encode_event(event), given, timeout, at)
+    trace = None if hooks.listener is None else hooks.listener.submitted()
+    entry = undriven.queued(run_id, name, version, event, codec.encode_event(event), given, timeout, at, trace)
     data, blobs = encode_entry(entry)
     first = Commit(run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True)
     await store.create(NewRun(name, version, at), first, connection=connection)
+    logger.info("run %r: submitted", run_id, extra=about(run_id, name))
 
 
 async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None) -> str:  # noqa: ASYNC910  # the store suspends
@@ -118,14 +122,18 @@ async def ask_or_change(  # noqa: ASYNC910  # the store suspends
     try:
         if stored.info.status.ended or stored.info.status is status:
             return
-        await store.commit(_change(stored, status, reason))
+        state, commit = _change(stored, status, reason)
+        await store.commit(commit)
+        if hooks.listener is not None and status.ended:
+            hooks.listener.run_ended(state)
+        log_record((run_id, state.workflow), f"workflow_{status.value}", error=reason)
     finally:
         if stored.info.status is not RunStatus.COMPLETED:
             with trio.CancelScope(shield=True):
                 await store.release(run_id)  # noqa: ASYNC102
 
 
-def _change(stored: StoredRun, status: RunStatus, reason: str | None) -> Commit:
+def _change(stored: StoredRun, status: RunStatus, reason: str | None) -> tuple[RunState, Commit]:
     state = fold(stored, PLAIN)
     at = wall_clock().now()
     recorder = Recorder(Broadcast(), history=True, lifecycle=False)
@@ -141,7 +149,7 @@ def _change(stored: StoredRun, status: RunStatus, reason: str | None) -> Commit:
         entry = undriven.changed(state, "paused", status, at)
     data, blobs = encode_entry(entry)
     records = recorder.take()
-    return Commit(
+    return state, Commit(
         state.run_id,
         entries=[(entry.seq, data)],
         blobs=blobs,

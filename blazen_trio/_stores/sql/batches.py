@@ -16,6 +16,8 @@ from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
 from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
+from blazen_trio._telemetry import hooks
+from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -120,6 +122,11 @@ class Batches:
 
     def _forget(self) -> None:
         """Our lease is lost: drive nothing, and take a new one when one is needed."""
+        if self.lease_id is not None:
+            text = "lease %d is lost; runs no more driven here: %d"
+            logger.warning(text, self.lease_id, len(self.driven), extra=about())
+            if hooks.listener is not None:
+                hooks.listener.lease_lost()
         self.lease_id = None
         for driven in self.driven.values():
             driven.failed = driven.failed or arguments.not_driven(driven.run_id)
@@ -194,6 +201,8 @@ class Batches:
         if jobs:
             self.batches += 1
             self.largest = max(self.largest, len(jobs))
+            if hooks.listener is not None:
+                hooks.listener.batch_written(sum(job.error is None for job in jobs))
 
     def _landed(self, transaction: Transaction, error: Exception) -> bool:
         """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once, failed: its lease says which was

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._telemetry import hooks
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -99,6 +100,11 @@ class Writer:
             raise job.error
         return job.result
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs were submitted and are not on disk yet."""
+        return len(self._waiting)
+
     def check_open(self) -> None:
         """Refuse what can't be written any more.
 
@@ -112,6 +118,7 @@ class Writer:
         """Own the thread until `close`; then, or when the thread has crashed, settle whatever is left."""
         self._token = trio.lowlevel.current_trio_token()
         limiter = trio.CapacityLimiter(1)
+        hooks.writers.append(self)
         try:
             # Shielded: the thread has to be there for what is handed over until `close` says that no more comes.
             with trio.CancelScope(shield=True):
@@ -119,6 +126,7 @@ class Writer:
         except Exception as fault:  # noqa: BLE001  # told to every waiter, and to all who come after
             self._fault = fault
         finally:
+            hooks.writers.remove(self)
             self._closed = True
             for job in self._waiting:
                 job.error = self._refusal()

@@ -1,0 +1,63 @@
+"""The engine's log: what the history tells of a run, as records of the standard library's logger `blazen_trio`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LEVELS", "about", "log_record", "logger"]
+
+logger = logging.getLogger("blazen_trio")
+
+LEVELS: Final[Mapping[str, int]] = {
+    "workflow_started": logging.INFO,
+    "workflow_resumed": logging.INFO,
+    "workflow_paused": logging.INFO,
+    "workflow_completed": logging.INFO,
+    "workflow_cancelled": logging.INFO,
+    "workflow_failed": logging.WARNING,
+    "workflow_timed_out": logging.WARNING,
+    "step_dispatched": logging.DEBUG,
+    "step_completed": logging.DEBUG,
+    "step_failed": logging.INFO,
+    "step_retried": logging.INFO,
+    "event_received": logging.DEBUG,
+    "event_rejected": logging.WARNING,
+    "input_requested": logging.INFO,
+    "input_received": logging.INFO,
+}
+"""By the history's kinds. What is expected now and then, such as an attempt that fails and is tried again, is no warning."""
+
+
+def about(run_id: str | None = None, workflow: str | None = None, step: str | None = None) -> dict[str, str | None]:
+    """The attributes that every record of this logger has; `None` where they don't apply."""
+    return {"run_id": run_id, "workflow": workflow, "step": step}
+
+
+def log_record(
+    run: tuple[str, str],
+    kind: str,
+    *,
+    step: str | None = None,
+    event_type: str | None = None,
+    duration: float | None = None,
+    error: str | None = None,
+    cause: BaseException | None = None,
+) -> None:
+    """Log what a history record tells of a run (its id, its workflow's name); with the traceback of `cause`."""
+    run_id, workflow = run
+    subject, _, verb = kind.partition("_")
+    text = f"run {run_id!r}: {subject}"
+    if subject == "step":
+        text += f" {step!r}"
+    text += f" {verb.replace('_', ' ')}"
+    if event_type is not None:
+        text += f", {event_type}"
+    if duration is not None:
+        text += f", {duration:.3f} s"
+    if error is not None:
+        text += f": {error}"
+    logger.log(LEVELS[kind], "%s", text, exc_info=cause, extra=about(run_id, workflow, step))

@@ -1,0 +1,161 @@
+"""The log: what it says of a run, at which levels, with which fields."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from blazen_trio import (
+    MemoryStore,
+    RunExistsError,
+    RunStatus,
+    RunTimeoutError,
+    StaleRunError,
+    StartEvent,
+    StepFailedError,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    open_store,
+    step,
+)
+from tests.databases import execute
+from tests.telemetry.seen import asks, begin, go, ticks, wobbles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = logging.Formatter("{levelname} {run_id} {workflow} {step} {message}", style="{")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "blazen_trio")
+    return caplog
+
+
+def lines(log: pytest.LogCaptureFixture) -> list[str]:
+    """Each record has all the fields that a format may ask for."""
+    assert {record.name for record in log.records} <= {"blazen_trio"}
+    return [FORMAT.format(record).partition("\n")[0] for record in log.records]
+
+
+async def test_a_run_is_told_at_info(log) -> None:
+    await ticks.run(run_id="r")
+    assert lines(log) == [
+        "INFO r ticks None run 'r': workflow started, StartEvent",
+        "INFO r ticks go run 'r': workflow completed, StopEvent",
+    ]
+
+
+async def test_each_step_is_told_at_debug(log) -> None:
+    log.set_level(logging.DEBUG, "blazen_trio")
+    await ticks.run(run_id="r")
+    steps = [(record.levelname, record.step) for record in log.records if ": step " in record.getMessage()]
+    assert steps == [("DEBUG", "begin")] * 2 + [("DEBUG", "go")] * 2
+    assert "run 'r': event received, Go" in log.text
+
+
+async def test_a_retry_is_no_warning_and_has_its_traceback(autojump_clock, log) -> None:
+    await wobbles.run(2, run_id="r")
+    assert lines(log)[1:3] == [
+        "INFO r wobbles wobble run 'r': step 'wobble' failed, StartEvent, "
+        + log.records[1].getMessage().partition("StartEvent, ")[2],
+        "INFO r wobbles wobble run 'r': step 'wobble' retried, StartEvent",
+    ]
+    assert log.records[1].getMessage().endswith("OSError: attempt 1")
+    assert log.records[1].exc_info[0] is OSError
+    assert [record for record in log.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_failed_run_is_a_warning_also_where_nothing_else_is_wanted(autojump_clock, log) -> None:
+    log.set_level(logging.WARNING, "blazen_trio")
+    with pytest.raises(StepFailedError):
+        await wobbles.run(9, run_id="r")
+    [line] = lines(log)
+    assert line.startswith("WARNING r wobbles wobble run 'r': workflow failed: step 'wobble' of run 'r' failed after 3")
+
+
+async def test_a_timeout_is_a_warning(autojump_clock, log) -> None:
+    @step
+    async def sleep(ev: StartEvent) -> StopEvent:
+        await trio.sleep_forever()
+        return StopEvent()
+
+    with pytest.raises(RunTimeoutError):
+        await Workflow("slow", [sleep], timeout=10).run(run_id="r")
+    assert lines(log)[-1].startswith("WARNING r slow None run 'r': workflow timed out: ")
+
+
+async def test_questions_pauses_and_resumptions_are_told_and_are_no_warnings(log) -> None:
+    store = MemoryStore()
+    async with asks.run(store=store, run_id="r") as run:
+        while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
+            await trio.sleep(0.001)
+        await run.pause()
+    async with asks.resume_from("r", store=store) as run:
+        await run.respond("yes")
+        await run.result()
+    told = [record.getMessage().removeprefix("run 'r': ") for record in log.records]
+    assert [text for text in told if "input requested" not in text] == [
+        "workflow started, StartEvent",
+        "workflow paused: input",
+        "workflow paused: manual",
+        "workflow resumed",
+        "input received, InputResponseEvent",
+        "workflow completed, StopEvent",
+    ]
+    assert {record.levelno for record in log.records} == {logging.INFO}
+
+
+async def test_what_is_done_to_a_run_that_nobody_drives_is_told(log) -> None:
+    async with open_runtime(MemoryStore()) as runtime:
+        await runtime.submit("elsewhere", run_id="r")
+        await runtime.cancel("r", "not needed")
+    assert lines(log) == [
+        "INFO r elsewhere None run 'r': submitted",
+        "INFO r elsewhere None run 'r': workflow cancelled: not needed",
+    ]
+
+
+async def test_a_run_that_did_not_begin_is_not_told(log) -> None:
+    store = MemoryStore()
+    await ticks.run(store=store, run_id="r")
+    log.clear()
+    with pytest.raises(RunExistsError):
+        await ticks.run(store=store, run_id="r")
+    assert log.records == []
+
+
+async def test_a_lost_lease_is_a_warning(tmp_path: Path, log) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+
+    @step
+    async def depose(ev: StartEvent) -> StopEvent:
+        execute(url, "UPDATE blazen_lease SET state = 0")  # noqa: ASYNC200  # one statement on a file
+        return StopEvent()
+
+    async with open_store(url) as store:
+        with pytest.raises(StaleRunError):
+            await Workflow("deposed", [depose]).run(store=store, run_id="r")
+    [line] = [line for line in lines(log) if line.startswith("WARNING")]
+    assert "is lost" in line
+    assert line.endswith("runs no more driven here: 1")
+
+
+async def test_a_run_that_fits_no_workflow_is_told_with_its_name(log) -> None:
+    @step
+    async def old(ev: StartEvent) -> StopEvent:
+        scope.cancel()
+        await trio.sleep_forever()
+        return StopEvent()
+
+    store = MemoryStore()
+    with trio.CancelScope() as scope:
+        await Workflow("changed", [old]).run(store=store, run_id="r")
+    async with open_runtime(store, [Workflow("changed", [begin, go])]) as runtime:
+        await runtime.recover()
+    assert lines(log)[-1].startswith("WARNING r changed None run 'r' does not fit its workflow here")
