@@ -23,7 +23,7 @@ from blazen_trio.errors import NoHandlerError
 
 
 @attrs.frozen
-class Order(StartEvent):
+class Parcel(StartEvent):
     number: int = 0
 
 
@@ -102,9 +102,9 @@ def test_a_subclass_can_add_verbs() -> None:
 
 
 def test_starts_are_the_accepted_start_events() -> None:
-    assert workflow(made("a", StartEvent, A), made("b", Order, A), made("c", A, StopEvent)).starts == (
+    assert workflow(made("a", StartEvent, A), made("b", Parcel, A), made("c", A, StopEvent)).starts == (
         StartEvent,
-        Order,
+        Parcel,
     )
 
 
@@ -128,25 +128,25 @@ def test_plain_input_is_wrapped() -> None:
 
 
 def test_an_event_of_a_start_is_used_as_it_is() -> None:
-    order = Order(number=3)
+    order = Parcel(number=3)
     assert workflow(made("ok", StartEvent, StopEvent)).start_event(order) is order
-    assert workflow(made("ok", Order, StopEvent)).start_event(order) is order
+    assert workflow(made("ok", Parcel, StopEvent)).start_event(order) is order
     special = MoreSpecial()
     assert workflow(made("ok", A, StopEvent)).start_event(special) is special
 
 
 def test_any_other_event_is_refused() -> None:
-    found = workflow(made("ok", Order, A), made("a", A, StopEvent))
+    found = workflow(made("ok", Parcel, A), made("a", A, StopEvent))
     assert not found.can_emit_start(A())
-    with pytest.raises(NoHandlerError, match="can't start with A: it starts with Order") as caught:
+    with pytest.raises(NoHandlerError, match="can't start with A: it starts with Parcel") as caught:
         found.start_event(A())
     assert caught.value.event_type == "A"
 
 
 def test_plain_input_needs_a_step_that_takes_the_start_event() -> None:
-    found = workflow(made("ok", Order, StopEvent))
+    found = workflow(made("ok", Parcel, StopEvent))
     assert not found.can_emit_start({"n": 1})
-    with pytest.raises(NoHandlerError, match=r"can't start with \{'n': 1\}: .*it starts with Order"):
+    with pytest.raises(NoHandlerError, match=r"can't start with \{'n': 1\}: .*it starts with Parcel"):
         found.start_event({"n": 1})
 
 
@@ -188,7 +188,7 @@ def test_event_types_hold_all_that_may_be_stored() -> None:
     assert found["B"] is B
     assert found["Special"] is Special
     assert found["more.special"] is MoreSpecial
-    assert found["Order"] is Order
+    assert found["Parcel"] is Parcel
     for one in (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent):
         assert found[one.event_type] is one
 
