@@ -26,8 +26,8 @@ def make_handler(
     """What writes log records, and what `say` is told, to stderr.
 
     Args:
-        as_json: One JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `message`; `event` and its fields where it is a
-            line of the command's own; `exception` where there is one.
+        as_json: One JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `message`; `run_id`, `workflow` and `step` where
+            it is about them; `event` and its fields where it is a line of the command's own; `exception` where there is one.
         url: The database's URL, whose passwords are hidden wherever they stand.
         stream: Somewhere else than stderr.
         plain: How a line for people begins.
@@ -117,6 +117,8 @@ class _Json(_Formatter):
         if event := getattr(record, "event", None):
             line["event"] = event
         line["message"] = record.getMessage()
+        about = ((name, getattr(record, name, None)) for name in ("run_id", "workflow", "step"))
+        line |= {name: value for name, value in about if value is not None}
         fields = getattr(record, "fields", None)
         line |= fields if isinstance(fields, dict) and event else {}
         if details := self.exception(record):

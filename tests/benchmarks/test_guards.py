@@ -6,8 +6,9 @@ The bounds are a tenth above what was counted, which is told beside them. A numb
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,6 +17,10 @@ from benchmarks.harness import Stopwatch
 from benchmarks.idle import FLOW
 from benchmarks.workloads import CHAIN, FAN, run_many
 from blazen_trio import MemoryStore, RunStatus, open_runtime
+from blazen_trio.telemetry import instrument, uninstrument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def calls_of(function: Any) -> int:
@@ -77,6 +82,37 @@ async def test_calls_per_stored_step(durability: str, bound: float) -> None:
 
     each, _ = await calls_per(run, 100, 600)
     assert each < bound
+
+
+def heard_by(*packages: str) -> tuple[Counter[str], Callable[..., None]]:
+    """Counts the calls of these packages' functions, by name."""
+    found: Counter[str] = Counter()
+
+    def see(frame: Any, event: str, _argument: Any) -> None:
+        if event == "call" and any(f"/{package}" in frame.f_code.co_filename for package in packages):
+            found[frame.f_code.co_name] += 1
+
+    return found, see
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore()], ids=["in memory", "stored"])
+async def test_telemetry_costs_one_call_per_run_where_nobody_listens(store: MemoryStore | None) -> None:
+    """Whether the log wants more than warnings. A step asks nobody, also after somebody has listened."""
+    run = partial(CHAIN[True].run, 50, store=store)
+    await run()
+    found, see = heard_by("blazen_trio/_telemetry/", "blazen_trio/_dispatch/heard", "opentelemetry/", "logging/")
+    for listened in (False, True):
+        if listened:
+            instrument()
+            await run()
+            uninstrument()
+        sys.setprofile(see)
+        try:
+            await run()
+        finally:
+            sys.setprofile(None)
+        assert found == {"isEnabledFor": 1}
+        found.clear()
 
 
 class Tasks(trio.abc.Instrument):

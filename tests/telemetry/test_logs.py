@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from blazen_trio import (
     open_store,
     step,
 )
+from blazen_trio._cli.output import make_handler
 from tests.databases import execute
 from tests.telemetry.seen import asks, begin, go, ticks, wobbles
 
@@ -119,6 +122,18 @@ async def test_what_is_done_to_a_run_that_nobody_drives_is_told(log) -> None:
         "INFO r elsewhere None run 'r': submitted",
         "INFO r elsewhere None run 'r': workflow cancelled: not needed",
     ]
+
+
+async def test_a_workers_json_lines_have_the_fields_that_apply(log) -> None:
+    await ticks.run(run_id="r")
+    found = io.StringIO()
+    handler = make_handler(as_json=True, url=None, stream=found)
+    for record in log.records:
+        handler.emit(record)
+    started, completed = map(json.loads, found.getvalue().splitlines())
+    assert (started["run_id"], started["workflow"]) == ("r", "ticks")
+    assert "step" not in started
+    assert completed["step"] == "go"
 
 
 async def test_a_run_that_did_not_begin_is_not_told(log) -> None:
