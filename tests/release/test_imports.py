@@ -60,7 +60,11 @@ def test_a_run_in_memory_imports_what_it_uses(program):
 
 @pytest.mark.parametrize(
     "program",
-    ["import blazen_trio.pictures", "import blazen_trio.stores, blazen_trio.testing", "from blazen_trio import *"],
+    [
+        "import blazen_trio.pictures, blazen_trio.telemetry",
+        "import blazen_trio.stores, blazen_trio.testing",
+        "from blazen_trio import *",
+    ],
 )
 def test_no_public_module_imports_a_database_or_an_extra(program):
     assert imported_by(program) & (EXTRAS | DATABASES) == set()

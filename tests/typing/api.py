@@ -7,12 +7,14 @@ from typing import Any, ClassVar, assert_type
 
 import attrs
 
+import blazen_trio
 from blazen_trio import (
     CheckpointStore,
     Context,
     Delayed,
     DynamicEvent,
     Event,
+    EventStream,
     HistoryRecord,
     InputRequestEvent,
     InputRequiredError,
@@ -27,6 +29,7 @@ from blazen_trio import (
     RunPausedError,
     RunStatus,
     Runtime,
+    RuntimeStatistics,
     Snapshot,
     StartEvent,
     StepFailedError,
@@ -35,10 +38,14 @@ from blazen_trio import (
     Workflow,
     WorkflowError,
     WorkflowValidationError,
+    open_runtime,
     open_store,
     step,
 )
 from blazen_trio.pictures import timeline_html, timeline_svg
+from blazen_trio.stores import StoredRun, StoreQueries
+from blazen_trio.telemetry import instrument, uninstrument
+from blazen_trio.testing import FaultyStore, StepTrial, check_store, run_without_waiting, try_step
 
 
 @attrs.frozen
@@ -227,6 +234,41 @@ async def runtimes(runtime: Runtime) -> None:
     """Runs by their ids."""
     assert_type(await runtime.get("r"), Run | None)
     assert_type(await runtime.submit("orders", 1), str)
+    assert_type(await runtime.start(orders, [1], run_id="r"), Run)
+    assert_type(await runtime.recover(), list[str])
+    assert_type(await runtime.pause("r", grace=1.0), Snapshot)
+    assert_type(runtime.statistics(), RuntimeStatistics)
+    async with open_runtime(MemoryStore(), [orders], max_concurrent_runs=10) as other:
+        assert_type(other, Runtime)
+    print(blazen_trio.Runtim)  # type: ignore[attr-defined]  # found, though some names are imported when used
+
+
+class OwnStore(StoreQueries):
+    """It has the queries once it can load."""
+
+    async def load(self, run_id: str) -> StoredRun:
+        """See `CheckpointStore.load`."""
+        raise NotImplementedError(run_id)
+
+
+async def tests(run: Run, own: OwnStore) -> None:
+    """What tests of users call."""
+    trial = await try_step(orders, "ship", Order(1), state={"shipped": 1})
+    assert_type(trial, StepTrial)
+    assert_type(trial.state, dict[str, Any])
+    assert_type(run_without_waiting(own.load_snapshot, "r"), Snapshot)
+    wrapped: CheckpointStore = FaultyStore(MemoryStore(), fail_after=3)
+    await verbs(wrapped, await own.load_snapshot("r"))
+    await check_store(MemoryStore)
+    async with run.stream() as stream:
+        assert_type(stream, EventStream)
+
+
+def traced() -> None:
+    """Whoever makes the spans."""
+    instrument()
+    instrument(tracer_provider=None, meter_provider=None)
+    uninstrument()
 
 
 async def errors(store: CheckpointStore) -> None:
