@@ -331,7 +331,7 @@ class Dispatcher(Standing):
         if self.failure is not None:
             listener.lost(self.failure)
         else:
-            listener.ended(self.state, self.cause)
+            listener.ended(self.state)
 
     def dissolve(self) -> None:
         """No task drives this any more: drop what refers back to it, so that it is freed with its last user and not by the

@@ -50,8 +50,8 @@ class RunListener(Protocol):
     def recorded(self, kind: str, at: float, detail: str | None) -> None:
         """Something of the history's kinds happened at this UTC; `detail` is its error, or why it pauses."""
 
-    def ended(self, state: RunState, cause: BaseException | None) -> None:
-        """This process drives it no more: it has ended, or is left as it stands; `cause` is what failed it."""
+    def ended(self, state: RunState) -> None:
+        """This process drives it no more: it has ended, or is left as it stands."""
 
     def lost(self, failure: BaseException) -> None:
         """This process drives it no more, since the engine could not go on with it."""

@@ -9,6 +9,7 @@ from opentelemetry import context as otel, metrics, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from blazen_trio._state.status import RunStatus
+from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio._telemetry import hooks
 
 if TYPE_CHECKING:
@@ -181,15 +182,12 @@ class _Run:
             )
             span.end(int(at * 1e9))
 
-    def ended(self, state: RunState, cause: BaseException | None) -> None:
+    def ended(self, state: RunState) -> None:
         """See `RunListener.ended`."""
-        if state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT) and state.error is not None:
-            if cause is not None:
-                self._span.record_exception(cause)
-            else:
-                what = {"exception.type": state.error.kind, "exception.message": state.error.message}
-                self._span.add_event("exception", what)
-            self._span.set_status(trace.StatusCode.ERROR, state.error.message)
+        error = state.error
+        if state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT) and error is not None:
+            _tell(self._span, error.error_type or error.kind, error.message, error.traceback)
+            self._span.set_status(trace.StatusCode.ERROR, error.message)
         self._span.set_attribute("status", state.status.value)
         self._span.end()
         if state.status.ended:
@@ -235,7 +233,13 @@ class _Attempt:
 
 
 def _note(span: trace.Span, error: BaseException) -> None:
-    if not isinstance(error, Exception):
-        return  # whoever cancels has no fault to tell of
-    span.record_exception(error)
-    span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
+    if isinstance(error, Exception):  # whoever cancels has no fault to tell of
+        kind, text = type(error), text_of(error)
+        _tell(span, f"{kind.__module__}.{kind.__qualname__}", text, traceback_of(error))
+        span.set_status(trace.StatusCode.ERROR, f"{kind.__name__}: {text}")
+
+
+def _tell(span: trace.Span, kind: str, message: str, stacktrace: str) -> None:
+    """As `Span.record_exception`, which fails where `str` of the exception does, and takes what no exporter can encode."""
+    told = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
+    span.add_event("exception", {name: text for name, text in told.items() if text})

@@ -64,7 +64,8 @@ async def test_each_attempt_is_a_span_and_one_that_failed_has_its_exception(auto
     assert [one.status.status_code for one in attempts] == [StatusCode.ERROR] * 2 + [StatusCode.UNSET]
     assert attempts[0].status.description == "OSError: attempt 1"
     [event] = attempts[0].events
-    assert event.attributes["exception.type"] == "OSError"
+    assert event.attributes["exception.type"] == "builtins.OSError"
+    assert event.attributes["exception.message"] == "attempt 1"
     assert "raise OSError" in event.attributes["exception.stacktrace"]
     # It waited for its retries, and that was no error.
     assert seen.span("workflow.run").status.status_code is StatusCode.UNSET
@@ -78,7 +79,26 @@ async def test_a_failed_run_has_its_exception(autojump_clock, seen: Seen) -> Non
     assert run.attributes["status"] == "failed"
     assert run.status.status_code is StatusCode.ERROR
     assert "step 'wobble'" in run.status.description
-    assert [event.attributes["exception.message"] for event in run.events] == ["attempt 3"]
+    [event] = run.events
+    assert event.attributes["exception.type"] == "OSError"
+    assert event.attributes["exception.message"].endswith("attempt 3")
+    assert "raise OSError" in event.attributes["exception.stacktrace"]
+
+
+async def test_an_exception_that_can_t_be_told_takes_nothing_down(seen: Seen) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    @step
+    async def fail(ev: StartEvent) -> StopEvent:
+        raise MuteError if ev.data else ValueError("\udcff")
+
+    for data in (True, False):
+        with pytest.raises(StepFailedError):
+            await Workflow("fails", [fail]).run(data)
+    texts = [one.events[0].attributes["exception.message"] for one in seen.spans("workflow.step")]
+    assert texts == ["(MuteError.__str__ failed: RuntimeError)", "\\udcff"]
 
 
 async def test_a_timeout_is_an_error_and_what_it_cancelled_is_none(autojump_clock, seen: Seen) -> None:
