@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SCRIPT = "from blazen_trio._cli import main; main()"
 PATIENCE = 20.0  # seconds for what has to happen soon
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in what a shell runs in the background; the processes that are started here would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

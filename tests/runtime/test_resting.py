@@ -65,7 +65,8 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: 
             await until(rest(runtime, 20))
             assert trio.lowlevel.current_statistics().tasks_living == before
             # They are freed, and not by the garbage collector.
-            assert [one for one in gc.get_objects() if type(one) is Dispatcher] == []
+            ids = {run.run_id for run in runs}
+            assert [one for one in gc.get_objects() if type(one) is Dispatcher and one.state.run_id in ids] == []
         finally:
             gc.enable()
         assert {run.status for run in runs} == {RunStatus.WAITING}
