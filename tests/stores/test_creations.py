@@ -113,7 +113,7 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
 
                 nursery.start_soon(create)
                 await trio.sleep(0.3)
-                assert store.statistics().commits <= 2  # "a" may have been handed over before the others came
+                assert store.statistics().commits <= 3  # all but "b": others may have been handed over before it came
                 await trio.to_thread.run_sync(begun.commit)
         assert refused == ["b"]
         assert {run.run_id for run in await store.list_runs()} == {"first", "a", "b", "c"}
