@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.dispatcher import Dispatcher
@@ -175,21 +174,9 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     except RunNotFoundError:
         stored = None
     if stored is None:
-        from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+        from blazen_trio._surface.undriven import create_whole
 
-        large = large_values(state)
-        await store.create(
-            NewRun(state.workflow, state.workflow_version, state.created),
-            Commit(
-                state.run_id,
-                snapshot=SnapshotRow(state.seq, b"".join(iter_state(state, inline=False)), frozenset(large)),
-                blobs=large,
-                history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
-                status=state.status,
-                at=state.updated,
-                release=state.status is RunStatus.COMPLETED,
-            ),
-        )
+        await create_whole(store, state)
         return await _go_on(options, state, None, answer, known=True)
     try:
         known_seq = max([seq for seq, _ in stored.entries], default=stored.snapshot[0] if stored.snapshot else 0)

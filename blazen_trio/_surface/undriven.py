@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
-__all__ = ["ask_or_change", "codec_of", "keep_snapshot", "open_questions", "queue", "the_answer"]
+__all__ = ["ask_or_change", "codec_of", "create_whole", "keep_snapshot", "open_questions", "queue", "the_answer"]
 
 
 def codec_of(workflow: Workflow | None) -> Codec:
@@ -89,6 +89,20 @@ async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str 
     check_id("workflow", state.workflow)
     if state.workflow_version:  # a run that was queued by name has none
         check_id("workflow_version", state.workflow_version)
+    await create_whole(store, state)
+    if state.status is not RunStatus.COMPLETED:
+        # And not by what creates it: what it waits for is looked at, once, as soon as it can be.
+        with trio.CancelScope(shield=True):
+            await store.release(state.run_id)
+    return state.run_id
+
+
+async def create_whole(store: CheckpointStore, state: RunState) -> None:  # noqa: ASYNC910  # the store suspends
+    """Store a run as a snapshot has it; this process drives it then, unless it has completed.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+    """
     large = large_values(state)
     first = Commit(
         state.run_id,
@@ -101,12 +115,6 @@ async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str 
         release=state.status is RunStatus.COMPLETED,
     )
     await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
-    if not first.release:
-        with trio.CancelScope(shield=True):
-            await store.release(
-                state.run_id
-            )  # and not by the commit: what it waits for is looked at, once, as soon as it can be
-    return state.run_id
 
 
 async def ask_or_change(  # noqa: ASYNC910  # the store suspends
