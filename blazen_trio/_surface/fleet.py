@@ -160,22 +160,26 @@ class Fleet:
             await drive(dispatcher)
         finally:
             del self.driving[run_id]
-            self._suspects.discard(run_id)
             self.slots.tell()
             if dispatcher.at_rest:
                 self._rest(dispatcher)
             else:
-                self._handles.pop(run_id, None)
+                self._forget(run_id)
                 if dispatcher.over:
                     self.ended += 1
                 else:
                     self.left += 1
-            self._served.discard(run_id)
         failure = dispatcher.failure
         if failure is not None and not isinstance(failure, StaleRunError):
             extra = about(run_id, dispatcher.state.workflow)
             logger.warning("run %r is driven no more by this process: %s", run_id, failure, extra=extra)
             self.owed.add(run_id)
+
+    def _forget(self, run_id: str) -> Run | None:
+        """It is not this process's any more. Returns its handle, if somebody has it."""
+        self._served.discard(run_id)
+        self._suspects.discard(run_id)
+        return self._handles.pop(run_id, None)
 
     # Runs that rest
 
@@ -189,7 +193,7 @@ class Fleet:
         options = self._options.get(workflow)
         if options is None:
             options = self._options[workflow] = self.options(workflow)
-        self.resting.add(RestingRun.of(dispatcher, options, served=run_id in self._served))
+        self.resting.add(RestingRun.of(dispatcher, options))
         if (run := self._handles.get(run_id)) is not None:
             attach(run, partial(self._needed_back, run_id))
 
@@ -204,8 +208,6 @@ class Fleet:
         if rested is None:
             return None
         dispatcher = rested.brought_back()
-        if rested.served:
-            self._served.add(run_id)
         if (run := self._handles.get(run_id)) is not None:
             attach(run, dispatcher)
         rested.context.run(self._launch, dispatcher)
@@ -227,7 +229,7 @@ class Fleet:
         """Give some of them back; others go on with them when what they wait for has come."""
         for run in going:
             self.resting.take(run.state.run_id)
-            if (handle := self._handles.pop(run.state.run_id, None)) is not None:
+            if (handle := self._forget(run.state.run_id)) is not None:
                 attach(handle, run.left())
         self.left += len(going)
         async with trio.open_nursery() as nursery:
@@ -299,9 +301,7 @@ class Fleet:
 
     async def _end_stale(self, run_id: str) -> None:
         """We were taken for dead, and are the first to take up what we lost: what we drove of it has to end before."""
-        if (rested := self.resting.take(run_id)) is not None and (
-            handle := self._handles.pop(run_id, None)
-        ) is not None:
+        if (rested := self.resting.take(run_id)) is not None and (handle := self._forget(run_id)) is not None:
             attach(handle, rested.left(not_driven(run_id)))
         while (stale := self.driving.get(run_id)) is not None:
             freed = self.slots.freed
@@ -311,8 +311,7 @@ class Fleet:
 
     def _refuse(self, stored: StoredRun, failure: Exception) -> None:
         run_id = stored.info.run_id
-        self._served.discard(run_id)
-        self._suspects.discard(run_id)
+        self._forget(run_id)
         self.slots.release()
         self.refused += 1
         if run_id not in self._holds and len(self._holds) >= _HELD_KNOWN:
@@ -361,6 +360,12 @@ class Fleet:
         self.closed = True
         self.resting.tell()
         return [d for d in self.driving.values() if self._let_go(d)]
+
+    def not_waited_for(self) -> list[RestingRun]:
+        """Of the runs that rest, those that the end of the block does not wait for: others go on with them, or have to send them
+        something.
+        """
+        return [run for run in self.resting if run.state.run_id in self._served or not run.waits_for_a_time_only]
 
     def _let_go(self, dispatcher: Dispatcher) -> bool:
         """The runtime's block has ended. Returns whether the run is drained."""

@@ -89,7 +89,7 @@ async def open_runtime(
 async def _close(fleet: Fleet, drain_timeout: float | None) -> None:
     """Let the runs go, and see those that are drained out of their steps in time."""
     drained = fleet.close()
-    await fleet.let_resting_go([run for run in fleet.resting if run.served or not run.waits_for_a_time_only])
+    await fleet.let_resting_go(fleet.not_waited_for())
     await trio.lowlevel.checkpoint()
     if drain_timeout is not None and drained:
         await trio.sleep(drain_timeout)

@@ -36,7 +36,6 @@ class RestingRun:
         mark: How far its journal is.
         records: Its history.
         context: The context variables that it was started with.
-        served: Whether it was taken by `serve`.
         since: When it began to rest, on Trio's clock.
         due: The soonest time that it waits for, on Trio's clock; infinity: none.
         wake: The same in UTC.
@@ -47,13 +46,12 @@ class RestingRun:
     mark: JournalMark
     records: list[HistoryRecord]
     context: contextvars.Context
-    served: bool
     since: float
     due: float
     wake: float
 
     @classmethod
-    def of(cls, dispatcher: Dispatcher, options: Options, *, served: bool) -> RestingRun:
+    def of(cls, dispatcher: Dispatcher, options: Options) -> RestingRun:
         """What is to be kept of a run whose dispatcher has left it at rest."""
         assert dispatcher.journal is not None
         timers = dispatcher.timers
@@ -63,7 +61,6 @@ class RestingRun:
             dispatcher.journal.mark,
             dispatcher.recorder.records,
             dispatcher.task_context,
-            served,
             dispatcher.rest_began,
             timers.next,
             timers.due if timers else float("inf"),
