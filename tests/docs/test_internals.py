@@ -51,8 +51,9 @@ def test_the_fence_page_has_the_statements_that_are_run():
         dialect.default_isolation_level = "READ COMMITTED"  # as a server would have told
         statements = Statements(dialect, dialects.bounds(dialect.name, busy_timeout=5.0, lease_ttl=15.0))
         run.append(words(statements.renew.sql))
-        if statements.append_whole is not None:
-            whole.append(words(statements.append_whole.one.replace(";", "; ")))
+        at_once = statements.append_checked or statements.append_whole
+        assert at_once is not None
+        whole.append(words(at_once.sql.replace(";", "; ")))
     assert shown == run + whole
 
 

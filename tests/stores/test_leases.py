@@ -186,6 +186,16 @@ async def test_an_idle_store_renews_its_lease(url: str) -> None:
                 await trio.lowlevel.checkpoint()
 
 
+async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the_next_commit(url: str) -> None:
+    async with open_store(url, lease_ttl=300, migrate=True) as store:
+        await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
+        ((expires,),) = execute(url, "SELECT expires FROM blazen_lease")
+        execute(url, "UPDATE blazen_lease SET expires = :earlier", earlier=expires - 101_000_000)
+        await store.commit(Commit("a", [(2, b"")]))
+        assert execute(url, "SELECT expires FROM blazen_lease")[0][0] > expires
+        assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2]
+
+
 async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:
     async with open_store(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))

@@ -57,7 +57,7 @@ class Batches:
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
         # because the first to get it never committed.
         self._number = secrets.randbits(62)
-        self._last = 0  # the number of the last one that is on disk under our lease
+        self._last = 0  # the number of the last one on disk that has renewed our lease
 
     def write(self, jobs: Sequence[Job]) -> None:
         """Write these in one transaction, and leave in each its result or its error.
@@ -151,7 +151,7 @@ class Batches:
         connection, cursor = self._connect()
         self._number += 1
         plain = self.lease_id is not None and not any(job.alone for job in jobs)
-        begun = dialects.PlainTransaction(connection, cursor) if plain else connection.begin()
+        begun = dialects.PlainTransaction(connection) if plain else connection.begin()
         transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
         try:
             if not plain:
@@ -192,7 +192,7 @@ class Batches:
 
     def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
         """They are on disk."""
-        self.lease_id, self._last = transaction.lease_id, self._number
+        self.lease_id, self._last = transaction.lease_id, transaction.last
         for job in jobs:
             if job.error is None:
                 job.done(self.driven)

@@ -22,9 +22,9 @@ __all__ = [
     "PlainTransaction",
     "as_writer",
     "begin",
+    "begin_plainly",
     "bounds",
     "has_arrays",
-    "has_whole_appends",
     "insert_id",
     "insert_missing",
     "locking",
@@ -104,15 +104,13 @@ def begin(connection: sa.Connection) -> None:
 
 class PlainTransaction:
     """A transaction on the driver's own connection, for statements that run on its own cursor: SQLAlchemy's part in
-    beginning and ending one costs as much as writing a small row.
+    beginning and ending one costs as much as writing a small row. It begins with its first statement.
     """
 
-    def __init__(self, connection: sa.Connection, cursor: DBAPICursor) -> None:
+    def __init__(self, connection: sa.Connection) -> None:
         driver = connection.connection.dbapi_connection
         assert driver is not None  # the writer's connection is open
         self._driver = driver
-        if connection.dialect.name == "sqlite":
-            cursor.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Commit."""
@@ -123,6 +121,14 @@ class PlainTransaction:
         self._driver.rollback()
 
 
+def begin_plainly(connection: sa.Connection, cursor: DBAPICursor) -> None:
+    """Begin a `PlainTransaction`, unless one has begun, where the driver would not do so by itself."""
+    if connection.dialect.name == "sqlite":
+        driver: Any = connection.connection.dbapi_connection
+        if not driver.in_transaction:
+            cursor.execute("BEGIN IMMEDIATE")
+
+
 def has_arrays(dialect: Dialect) -> bool:
     """Whether many rows are given to a statement as arrays. psycopg's own loop would use its pipeline mode, which not
     every pooler of connections knows.
@@ -130,19 +136,13 @@ def has_arrays(dialect: Dialect) -> bool:
     return dialect.name == "postgresql" and dialect.driver == "psycopg"
 
 
-def has_whole_appends(dialect: Dialect) -> bool:
-    """Whether the fence, what is behind it and the commit can be sent at once (see `Whole`), by connections that take such.
-
-    On PostgreSQL that is a statement which is a transaction by itself. It has the isolation that the database has by default. At
-    any but this one it is not looked at again what a row says after it was waited for.
-    """
-    return dialect.driver == "pymysql" or (has_arrays(dialect) and dialect.default_isolation_level == "READ COMMITTED")
-
-
 @contextlib.contextmanager
 def without_transaction(connection: sa.Connection) -> Iterator[None]:
     """For running something that commits by itself. Nothing is sent for that, and nothing is left of it where it fails."""
     driver: Any = connection.connection.dbapi_connection
+    if connection.dialect.name == "sqlite":  # where nothing begins by itself, see `prepare_writer`
+        yield
+        return
     if connection.dialect.name in _MYSQL:
         try:
             yield
@@ -183,6 +183,9 @@ def prepare_writer(connection: sa.Connection, *, busy_timeout: float, lease_ttl:
     """
     name = connection.dialect.name
     if name == "sqlite":
+        # Transactions are begun by us alone, so that a statement can be one by itself.
+        driver: Any = connection.connection.dbapi_connection
+        driver.isolation_level = None
         with contextlib.closing(connection.connection.cursor()) as cursor:
             cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
             cursor.execute("PRAGMA synchronous = FULL")

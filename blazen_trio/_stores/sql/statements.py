@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import sqlalchemy as sa
 
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import dialects, wholes
 from blazen_trio._stores.sql.ownership import wake_when_given_back
 from blazen_trio._stores.sql.schema import blob, history, inbox, inbox_key, journal, lease, runs, snapshot
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor, Dialect
 
-__all__ = ["Statement", "Statements", "Whole"]
+__all__ = ["Statement", "Statements"]
 
 
 _LISTED = 500  # values in one statement
@@ -97,53 +97,6 @@ class Statement:
         return row if self.order is None else tuple(row[index] for index in self.order)
 
 
-@attrs.frozen(eq=False)
-class Whole:
-    """The fence, an INSERT behind it and the commit, all at once. No row is written where the fence is closed.
-
-    Attributes:
-        one: Its text for one row.
-        many: Its text for many; `None`: it is for one row only.
-        is_packet: Whether it is a packet of three statements; otherwise it is one, which commits by itself.
-        fence: The names of the fence's parameters, in the order in which they are given.
-        columns: Those of a row.
-    """
-
-    one: str
-    many: str | None
-    is_packet: bool
-    fence: tuple[str, ...]
-    columns: tuple[str, ...]
-
-    @classmethod
-    def of(cls, fence: Statement, insert: Statement) -> Whole:
-        """Made of these two."""
-        head, _, values = insert.sql.partition(" VALUES (")
-        behind = f"{head} SELECT {values.removesuffix(')')} FROM"
-        if insert.many is None:
-            # This number is there only where the fence has just been passed.
-            passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"
-            one = f"{fence.sql};{behind} {passed};COMMIT"
-            return cls(one, None, True, fence.names, insert.names)
-        begun = f"WITH fence AS ({fence.sql})"
-        return cls(f"{begun} {behind} fence", f"{begun} {insert.many.sql}, fence", False, fence.names, insert.names)
-
-    def execute(self, cursor: Any, fence: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> bool:
-        """Run it; whether the rows were written."""
-        given = dict(zip(self.fence, fence, strict=True))
-        if len(rows) == 1:
-            cursor.execute(self.one, {**given, **dict(zip(self.columns, rows[0], strict=True))})
-        else:
-            arrays = map(list, zip(*rows, strict=True))
-            cursor.execute(self.many, {**given, **dict(zip(self.columns, arrays, strict=True))})
-        if self.is_packet:
-            cursor.nextset()
-        written: int = cursor.rowcount
-        if self.is_packet:
-            cursor.nextset()  # the commit
-        return written == len(rows)
-
-
 class Statements:
     """All of them, for one dialect.
 
@@ -198,8 +151,8 @@ class Statements:
         )
         # The fence bounds its transaction by the way; whoever has no lease yet has to ask for it.
         self.renew = _compile(renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me", "last"), dialect)
-        whole = self.add_entry.by_name and dialects.has_whole_appends(dialect)
-        self.append_whole = Whole.of(self.renew, self.add_entry) if whole else None
+        self.append_checked = wholes.Checked.of(dialect, self.add_entry)
+        self.append_whole = wholes.make(dialect, self.renew, self.add_entry)
         self.bound = _compile(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from blazen_trio._stores.protocol import Commit, SnapshotRow
-    from blazen_trio._stores.sql.statements import Statement, Statements, Whole
+    from blazen_trio._stores.sql.statements import Statement, Statements
+    from blazen_trio._stores.sql.wholes import Whole
 
 __all__ = ["LeaseLostError", "Transaction"]
 
@@ -38,6 +39,7 @@ class Transaction:
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
         lease_id: The lease under which is written, or `None` while this opening has none.
+        last: The number of the last batch that has renewed it: this one's, as soon as it has.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Transaction:
         self.lease_id = lease_id
         self._sql = statements
         self._number = number
-        self._last = last
+        self.last = last
         self._lease_ttl = lease_ttl
         self._unfenced = cursor
         self._fenced = lease_id is None  # where there is no lease there is none to lose
@@ -87,18 +89,20 @@ class Transaction:
             if self._sql.bound is not None:
                 self._sql.bound.execute(self._unfenced, ())
         else:
+            dialects.begin_plainly(self.connection, self._unfenced)
             self._pass_the_fence(self._sql.renew.execute(self._unfenced, self._renewal))
 
-    def _pass_the_fence(self, found: int) -> None:
-        """It has found so many leases."""
-        if found != 1:
+    def _pass_the_fence(self, open_: int) -> None:
+        """Whether it was open, as the number of leases that it has found."""
+        if open_ != 1:
             raise LeaseLostError
         self._fenced = True
+        self.last = self._number
 
     @property
     def _renewal(self) -> tuple[Any, ...]:
         """What `Statements.renew` is given."""
-        return (self._lease_ttl, self._number, self.lease_id, self._last)
+        return (self._lease_ttl, self._number, self.lease_id, self.last)
 
     def take_lease(self) -> int:
         """Our lease, a new one if we have none."""
@@ -122,7 +126,7 @@ class Transaction:
             )
             key = self.connection.execute(row).inserted_primary_key
             assert key is not None  # an INSERT of one row has one
-            self.lease_id = int(key[0])
+            self.lease_id, self.last = int(key[0]), self._number
         return self.lease_id
 
     def depose(self, lease_id: int) -> str | None:
@@ -262,10 +266,13 @@ class Transaction:
             What is to be called in the place of a COMMIT, where nothing has begun yet and entries are all that there is to write: it
             raises `LeaseLostError`, or the database's error.
         """
-        whole, entries = self._sql.append_whole, self._gathered.get(self._sql.add_entry)
-        only_entries = entries and not self._fenced and len(self._gathered) == 1 and not self._given_back
-        if whole is not None and entries and only_entries and self._takes(whole, len(entries)):
-            return partial(self._write_whole, whole, entries)
+        entries = self._gathered.get(self._sql.add_entry)
+        if entries and not self._fenced and len(self._gathered) == 1 and not self._given_back:
+            checked, whole = self._sql.append_checked, self._sql.append_whole
+            if checked is not None and checked.execute(self._unfenced, self.lease_id, self._lease_ttl, entries):
+                return _nothing
+            if whole is not None and whole.takes(self.connection, len(entries)):
+                return partial(self._write_whole, whole, entries)
         if self._given_back:
             self._gathered[self._sql.give_back] = self._given_back
         self.flush()
@@ -273,14 +280,9 @@ class Transaction:
             self.fence()  # there was nothing to write but that we live
         return None
 
-    def _takes(self, whole: Whole, rows: int) -> bool:
-        return (rows == 1 or whole.many is not None) and (not whole.is_packet or packets.takes_packets(self.connection))
-
     def _write_whole(self, whole: Whole, rows: list[tuple[Any, ...]]) -> None:
         with dialects.without_transaction(self.connection):
-            written = whole.execute(self._unfenced, self._renewal, rows)
-        if not written:
-            raise LeaseLostError
+            self._pass_the_fence(whole.execute(self._unfenced, self._renewal, rows))
 
     def _gather(self, statement: Statement, row: tuple[Any, ...]) -> None:
         rows = self._gathered.get(statement)
@@ -307,6 +309,10 @@ class Transaction:
         unused = [(run_no, digest) for (digest,) in cursor.fetchall() if digest not in keep]
         if unused:
             sql.drop_blob.execute_many(cursor, unused)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -1,0 +1,137 @@
+"""The fence, an INSERT behind it and the commit, all at once: what a step costs that has nothing but an entry to write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from blazen_trio._stores.sql import dialects, packets
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.engine.interfaces import Dialect
+
+    from blazen_trio._stores.sql.statements import Statement
+
+__all__ = ["Checked", "Whole", "make"]
+
+Row = tuple[Any, ...]
+
+
+@attrs.frozen(eq=False)
+class Checked:
+    """SQLite: an INSERT that looks at the lease and leaves it as it is, which is a page less on disk. It is a transaction by itself
+    where none has begun.
+
+    Nobody else writes at the same time and nothing comes late here, so the lease needs no number of this batch.
+
+    Attributes:
+        sql: What is sent for one row.
+    """
+
+    sql: str
+
+    @classmethod
+    def of(cls, dialect: Dialect, insert: Statement) -> Checked | None:
+        """Made of the INSERT, where this is SQLite."""
+        if dialect.driver != "pysqlite":
+            return None
+        good = f"lease_id = ? AND state = 1 AND expires > {dialects.now(dialect.name)} + ?"
+        return cls(f"{_selecting(insert)} blazen_lease WHERE {good}")
+
+    def execute(self, cursor: Any, lease_id: int | None, lease_ttl: int, rows: list[Row]) -> bool:
+        """Run it, for what is one row; whether that was written.
+
+        It was not where the lease is lost, or is to be renewed, as is any that has lasted for a third of its time.
+        """
+        if len(rows) != 1:
+            return False
+        cursor.execute(self.sql, (*rows[0], lease_id, lease_ttl * 2 // 3))
+        return bool(cursor.rowcount == 1)
+
+
+@attrs.frozen(eq=False)
+class Whole:
+    """A server: in one round trip. No row is written where the fence is closed.
+
+    Attributes:
+        sql: What is sent for one row.
+        fence: The names of the fence's parameters, in the order in which they are given.
+        columns: Those of a row.
+    """
+
+    sql: str
+    fence: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def takes(self, connection: sa.Connection, rows: int) -> bool:
+        """Whether it is for so many rows, and this connection."""
+        raise NotImplementedError
+
+    def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
+        """Run it; whether the rows were written."""
+        raise NotImplementedError
+
+
+@attrs.frozen(eq=False)
+class OneStatement(Whole):
+    """PostgreSQL: one statement for all, which is a transaction by itself.
+
+    Attributes:
+        many: The same for many rows.
+    """
+
+    many: str
+
+    def takes(self, connection: sa.Connection, rows: int) -> bool:  # noqa: ARG002
+        """Any."""
+        return True
+
+    def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
+        """See `Whole.execute`."""
+        given = dict(zip(self.fence, fence, strict=True))
+        if len(rows) == 1:
+            cursor.execute(self.sql, {**given, **dict(zip(self.columns, rows[0], strict=True))})
+        else:
+            arrays = map(list, zip(*rows, strict=True))
+            cursor.execute(self.many, {**given, **dict(zip(self.columns, arrays, strict=True))})
+        return bool(cursor.rowcount == len(rows))
+
+
+class Packet(Whole):
+    """MySQL and MariaDB: three statements in a packet."""
+
+    def takes(self, connection: sa.Connection, rows: int) -> bool:
+        """One row, if the connection takes packets."""
+        return rows == 1 and packets.takes_packets(connection)
+
+    def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
+        """See `Whole.execute`."""
+        row = dict(zip(self.columns, rows[0], strict=True))
+        cursor.execute(self.sql, {**dict(zip(self.fence, fence, strict=True)), **row})
+        cursor.nextset()
+        written = cursor.rowcount == 1
+        cursor.nextset()  # the commit
+        return bool(written)
+
+
+def make(dialect: Dialect, fence: Statement, insert: Statement) -> Whole | None:
+    """Made of these two, where this server and its driver can do it."""
+    if dialect.driver == "pymysql":
+        # This number is there only where the fence has just been passed.
+        passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"
+        return Packet(f"{fence.sql};{_selecting(insert)} {passed};COMMIT", fence.names, insert.names)
+    # A statement by itself has the isolation that the database has by default. At any but this one it is not looked at again what
+    # a row says after it was waited for.
+    if insert.many is not None and dialect.default_isolation_level == "READ COMMITTED":
+        begun = f"WITH fence AS ({fence.sql})"
+        one, many = f"{begun} {_selecting(insert)} fence", f"{begun} {insert.many.sql}, fence"
+        return OneStatement(one, fence.names, insert.names, many)
+    return None
+
+
+def _selecting(insert: Statement) -> str:
+    """The INSERT, of its values if there is something in what is named next."""
+    head, _, values = insert.sql.partition(" VALUES (")
+    return f"{head} SELECT {values.removesuffix(')')} FROM"
