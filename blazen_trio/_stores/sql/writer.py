@@ -11,13 +11,16 @@ has to settle every waiter: the thread settles each batch, and when the thread e
 the rest.
 
 A loop that never rests starves the thread: Trio gives the GIL away for a moment in each turn, so the thread's claim to it
-starts anew each time and is never granted. `pace` therefore, and only while a batch is overdue beside a busy loop, sleeps for
-a moment with the GIL given away.
+starts anew each time and is never granted. `pace` therefore, and only while a batch is overdue beside a busy loop, gives the GIL
+away after each turn, for half of the time that the turn took, or until the batch is written. Whoever keeps the loop for longer than Python's
+switch interval is interrupted by Python.
 """
 
 from __future__ import annotations
 
 import queue
+import sys
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -35,8 +38,8 @@ __all__ = ["Writer"]
 
 _BATCH_BYTES = 4 * 1024 * 1024
 _TICK = 0.003  # seconds between two looks at whether a batch is overdue
-_GIVEN = 0.00005  # seconds for which the GIL is given away
 _RESTED = 0.0002  # seconds: a turn of the loop that is shorter has left the thread alone
+_SHARE = 0.5  # of a turn that was longer: for so long, at most, the GIL is given away after it
 
 
 def _refuse_abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
@@ -63,6 +66,9 @@ class Writer:
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
         self._settled = 0
         self._parked: trio.lowlevel.Task | None = None
+        self._written = threading.Lock()
+        """Released with each batch that is written; acquired, by `pace` alone, to wait for that."""
+        self._written.acquire()
         self._closed = False
         self._fault: BaseException | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -144,19 +150,22 @@ class Writer:
 
     async def pace(self) -> None:
         """See to it that the thread makes headway beside a busy loop. Parks while nothing is being written."""
-        while True:
+        # One turn can end, for this task, as soon as it began: the order within a turn is random. Two of them are one whole turn.
+        last = turn = 0.0
+        while True:  # noqa: ASYNC913  # with nothing to wait for it parks, else it takes a turn
             if not self._waiting:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._abort_pace)
             settled = self._settled
-            await trio.sleep(_TICK)
+            self._written.acquire(blocking=False)
             while self._waiting and settled == self._settled:
+                if not _RESTED < last + turn < sys.getswitchinterval():
+                    await trio.sleep(_TICK)
+                else:
+                    self._written.acquire(timeout=(last + turn) / 2 * _SHARE)  # the GIL goes to the thread
                 began = time.perf_counter()
                 await trio.lowlevel.checkpoint()
-                if time.perf_counter() - began > _RESTED:
-                    time.sleep(_GIVEN)  # noqa: ASYNC200, ASYNC251  # what this is for: the GIL goes to the thread
-                else:
-                    await trio.sleep(_TICK)
+                last, turn = turn, time.perf_counter() - began
 
     def _abort_pace(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
         self._parked = None
@@ -196,6 +205,8 @@ class Writer:
         self._batches.write(jobs)
         if jobs:
             self._token.run_sync_soon(self._wake, jobs)
+            if self._written.locked():
+                self._written.release()
         return closing
 
     def _take(self) -> tuple[list[Job], bool]:
