@@ -1,9 +1,9 @@
 """Workers: tasks that run ready deliveries one after the other.
 
-A worker that begins with more ready than it can take recruits up to two others, each of which does the same: their
-number doubles per turn of the event loop up to what is runnable, and a chain never has more than one. One that has been
-at it recruits only where more has become ready meanwhile: that it is back shows that steps are short. Each takes the
-next ready delivery itself, so a bound on concurrency costs no waiting task.
+Whichever worker leaves something ready sees to it that another begins in the next turn of the event loop. That one recruits,
+for the turn after, as many as there are workers that have long not come back for more: where steps wait, their number
+grows by about a half per turn; where they are short, by an eighth; and a chain never has more than one. Each takes the next ready
+delivery itself, so a bound on concurrency costs no waiting task.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ _SECONDS_PER_TURN: Final = 0.005
 class Workers:
     """The workers of one run."""
 
-    __slots__ = ("_attempts", "_d", "_last", "_starting", "_stopped", "count")
+    __slots__ = ("_attempts", "_d", "_last", "_seen", "_seen_before", "_starting", "_stopped", "count")
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._attempts = Attempts(dispatcher)
         self.count = 0
         self._starting = 0
+        self._seen = self._seen_before = 0
+        """How often one has begun, or come back for more after others had run: since one last recruited, and between the two before."""
         self._stopped = False
         """Whether the period was cancelled, or is ended by a KeyboardInterrupt or the like."""
         self._last: object = None
@@ -67,34 +69,48 @@ class Workers:
         self.recruit()
 
     def recruit(self) -> None:
-        """Start workers for what is ready: two at most, who start more."""
+        """See to it that a worker begins with what is ready, and recruits others."""
+        if not self._starting and self._d.ready:
+            self._start(1)
+
+    def _start(self, number: int) -> None:
+        """Start so many, the first of which recruits."""
         d = self._d
         if d.nursery is None or self._stopped or self.halted:
             return
-        for _ in range(min(2, len(d.ready) - self._starting)):
+        for index in range(number):
             self._starting += 1
             self.count += 1
             # In the run's own context: what one step sets in its context variables ends with its worker.
-            d.task_context.run(d.nursery.start_soon, self._work)
+            d.task_context.run(d.nursery.start_soon, self._work, index == 0)
+
+    def _recruit_others(self) -> None:
+        # The order within a turn is random, so it takes two counts to see each worker that comes back in every turn.
+        away = self.count - self._starting - self._seen - self._seen_before
+        self._seen_before, self._seen = self._seen, 0
+        wanted = len(self._d.ready) - 1 - self._starting  # this one takes one itself
+        self._start(min(wanted, max(away, self.count // 8, 1)))
 
     def gave_way(self) -> None:
         """The worker that runs has just waited for something, so others have run."""
         self._last = None
 
-    async def _work(self) -> None:
+    async def _work(self, recruits: bool) -> None:
         d = self._d
         ready, steps = d.ready, d.definition.steps
         once, in_turn = self._attempts.once, self._attempts.in_turn
         bounded = ready if isinstance(ready, BoundedQueue) else None
         self._starting -= 1
+        self._seen += 1
+        if recruits and len(ready) > 1:
+            self._recruit_others()
         context = contextvars.copy_context()
-        turn_began, taken, left = perf_counter(), 0, 0
+        turn_began, taken = perf_counter(), 0
         me = self._last = object()
         try:
             while ready and not (self._stopped or self.halted) and (delivery := ready.popleft()) is not None:
-                if len(ready) > left:
+                if ready:
                     self.recruit()
-                left = len(ready)
                 try:
                     step = steps[delivery.step]
                     await (in_turn(delivery, step) if step.passes_context else once(delivery, step))
@@ -107,10 +123,13 @@ class Workers:
                 if self._last is not me:
                     # Others have run meanwhile, so this one gave way.
                     self._last = me
+                    self._seen += 1
                     turn_began, taken = perf_counter(), 0
                 taken += 1
                 if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
                     await trio.lowlevel.checkpoint()
+                    self._last = me
+                    self._seen += 1
                     turn_began, taken = perf_counter(), 0
         except Exception as failure:  # noqa: BLE001  # the store's, or a bug: told to whoever asks for the run
             d.crash(failure)
