@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from blazen_trio._cli.exits import after_signal, trouble
 from blazen_trio._cli.secrets import HIDDEN
+from blazen_trio._definitions.seconds import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,15 +67,15 @@ def option(*names: str, group: str = _OTHER, **settings: Any) -> Callable[[Any],
 
 
 class Seconds(click.FloatRange):
-    """A finite number of seconds."""
+    """A number of seconds."""
 
     name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number; infinity and what is none are refused, which ranges let through."""
         seconds = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"{value!r} is no finite number of seconds", param, ctx)
+        if not seconds <= LONGEST:
+            self.fail(f"{value!r} is no number of seconds up to 1e11", param, ctx)
         return seconds
 
 

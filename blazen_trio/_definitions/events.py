@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
+from blazen_trio._definitions.seconds import is_seconds
+
 E = TypeVar("E", bound="Event")
 
 
@@ -175,7 +177,7 @@ class Delayed(Generic[E]):
 
     Attributes:
         event: The event.
-        seconds: From the step's commit on, at least 0.
+        seconds: From the step's commit on, 0 to 1e11.
     """
 
     event: E
@@ -183,6 +185,6 @@ class Delayed(Generic[E]):
 
     @seconds.validator
     def _check_seconds(self, _attribute: attrs.Attribute[float], value: object) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-            msg = f"Delayed(..., seconds={value!r}): the delay is a finite number of seconds, at least 0"
+        if not is_seconds(value):
+            msg = f"Delayed(..., seconds={value!r}): the delay is a number of seconds from 0 to 1e11"
             raise ValueError(msg)

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from blazen_trio._definitions.seconds import is_seconds
+
 __all__ = ["RetryPolicy"]
 
 RetryOn: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
@@ -30,8 +32,8 @@ def _check_attempts(_policy: object, _field: attrs.Attribute[Any], value: object
 def _check_seconds(_policy: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is None and field.name == "max_elapsed":
         return
-    if not _is_number(value) or value < 0:  # type: ignore[operator]
-        msg = f"RetryPolicy({field.name}={value!r}): expected a finite number of seconds, at least 0"
+    if not is_seconds(value):
+        msg = f"RetryPolicy({field.name}={value!r}): expected a number of seconds from 0 to 1e11"
         raise ValueError(msg)
 
 

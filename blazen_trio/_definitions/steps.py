@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -21,6 +20,7 @@ from blazen_trio._definitions.annotations import (
 )
 from blazen_trio._definitions.events import Event  # noqa: TC001  # attrs resolves it
 from blazen_trio._definitions.retry import RetryPolicy
+from blazen_trio._definitions.seconds import is_positive_seconds
 from blazen_trio.errors import WorkflowValidationError
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, ha
     if name is not None and (not isinstance(name, str) or not name or ":" in name):
         faults.append(f"name={name!r}: expected a non-empty string without a colon")
     if timeout is not None and not is_positive_seconds(timeout):
-        faults.append(f"timeout={timeout!r}: expected a finite number of seconds above 0, or None for no limit")
+        faults.append(f"timeout={timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit")
     if retry is not None and not isinstance(retry, RetryPolicy):
         faults.append(f"retry={retry!r}: expected a RetryPolicy, as in RetryPolicy(max_attempts=5), or None")
     if max_concurrency is not None and not is_positive_int(max_concurrency):
@@ -239,11 +239,6 @@ def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, ha
                 if not isinstance(one, str) and not is_step(one)
             ]
     return faults
-
-
-def is_positive_seconds(value: object) -> bool:
-    """Whether it is a usable time limit, in seconds."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
 
 
 def is_positive_int(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from blazen_trio._definitions.steps import is_positive_seconds
+from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,10 +43,10 @@ async def open_store(
         StoreError: The database can't be opened.
     """
     if not is_positive_seconds(lease_ttl):
-        msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, a finite number above 0"
+        msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, more than 0 and up to 1e11"
         raise ValueError(msg)
-    if busy_timeout != 0 and not is_positive_seconds(busy_timeout):
-        msg = f"busy_timeout={busy_timeout!r:.80}: a finite number of seconds, at least 0"
+    if not is_seconds(busy_timeout):
+        msg = f"busy_timeout={busy_timeout!r:.80}: a number of seconds from 0 to 1e11"
         raise ValueError(msg)
     # Here and not above: `import blazen_trio` needs no database library.
     from blazen_trio._stores.sql.store import open_sql_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from blazen_trio._definitions.steps import is_positive_seconds
+from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 from blazen_trio._definitions.validation import DURABILITIES
 from blazen_trio._state.texts import text_of
 from blazen_trio._stores.base import StoreQueries
@@ -38,7 +38,7 @@ def check_driving(durability: object, timeout: object, handler: object) -> None:
         msg = f"durability={durability!r:.80}: it is 'sync', 'async' or 'exit'"
         raise ValueError(msg)
     if timeout is not None and not is_positive_seconds(timeout):
-        msg = f"timeout={timeout!r:.80}: a finite number of seconds above 0, or None for no limit"
+        msg = f"timeout={timeout!r:.80}: a number of seconds above 0 and up to 1e11, or None for no limit"
         raise ValueError(msg)
     if handler is not None and not callable(handler):
         msg = f"input_handler={handler!r:.80}: an async function of the InputRequestEvent, or None"
@@ -75,9 +75,9 @@ def check_metadata(metadata: object) -> None:
 
 def check_grace(grace: Any) -> None:
     """Refuse a grace that is no time."""
-    if grace is not None and grace != 0 and not is_positive_seconds(grace):
+    if grace is not None and not is_seconds(grace):
         msg = (
-            f"pause(grace={grace!r:.80}): a finite number of seconds, at least 0, or None to wait as long as steps take"
+            f"pause(grace={grace!r:.80}): a number of seconds from 0 to 1e11, or None to wait as long as steps take"
         )
         raise ValueError(msg)
 

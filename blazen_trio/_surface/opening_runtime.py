@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from blazen_trio._definitions.steps import is_positive_seconds
+from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 from blazen_trio._surface.arguments import check_store
 from blazen_trio._surface.fleet import Fleet
 from blazen_trio._surface.lookout import Lookout
@@ -115,9 +115,9 @@ def _check_options(runs: object, crashes: object, interval: object, idle: object
             msg = f"{name}={count!r:.80}: a whole number, at least 1"
             raise ValueError(msg)
     if not is_positive_seconds(interval):
-        msg = f"poll_interval={interval!r:.80}: a finite number of seconds above 0"
+        msg = f"poll_interval={interval!r:.80}: a number of seconds above 0 and up to 1e11"
         raise ValueError(msg)
     for name, seconds in (("idle_after", idle), ("drain_timeout", drain)):
-        if seconds is not None and seconds != 0 and not is_positive_seconds(seconds):
-            msg = f"{name}={seconds!r:.80}: a finite number of seconds, at least 0"
+        if seconds is not None and not is_seconds(seconds):
+            msg = f"{name}={seconds!r:.80}: a number of seconds from 0 to 1e11"
             raise ValueError(msg)

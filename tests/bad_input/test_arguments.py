@@ -59,7 +59,7 @@ async def answer(ev: InputResponseEvent) -> StopEvent:
 
 WORKFLOW = Workflow("asks", [begin, note, answer], external=[Note])
 NOT_IDS = [1, b"x", "", "x" * 201, "a\0b", "\ud800", ["x"], True]
-NOT_SECONDS = ["1", 0, -1, True, [], float("nan"), float("inf")]
+NOT_SECONDS = ["1", 0, -1, True, [], float("nan"), float("inf"), 1.1e11]
 
 
 def named(values: list[Any]) -> Any:
@@ -238,7 +238,7 @@ async def test_a_reason_is_kept_whatever_text_it_is() -> None:
 # Inside a step
 
 
-@named(["1", None, -1, float("nan"), float("inf"), True, [1]])
+@named(["1", None, -1, float("nan"), float("inf"), 1.1e11, True, [1]])
 def test_a_delay(value: Any) -> None:
     with pytest.raises(ValueError, match="seconds="):
         Delayed(Note(), value)

@@ -275,7 +275,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["send", "a", "Paid", "[1]"], USAGE, "is no JSON object"),
         (["send", "a", "Paid", '{"amount": NaN}'], USAGE, "JSON has no NaN"),
         (["send", "a", "Paid", "--delay", "-1"], USAGE, "not in the range"),
-        (["send", "a", "Paid", "--delay", "inf"], USAGE, "no finite number"),
+        (["send", "a", "Paid", "--delay", "2e11"], USAGE, "no number of seconds up to 1e11"),
         (["send", "a", "Paid", "--workflow", "orders"], USAGE, "package.module:workflow"),
         (["send", "a", "Paid", "--workflow", f"{FLOWS}:MANY"], CONFIG, "has several workflows ('asking', 'twice')"),
         (["send", "a", "Paid", "--workflow", "nowhere:x"], CONFIG, "no module 'nowhere'"),
