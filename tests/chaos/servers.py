@@ -34,26 +34,31 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, user=self._user, start_new_session=True
-            )
         engine = sa.create_engine(self.url, poolclass=sa.NullPool)
         deadline = time.monotonic() + _START_SECONDS
         while True:
+            if self._process is None or self._process.poll() is not None:
+                # Again, too, where it has ended: PostgreSQL does not begin while a process of the one that was killed is left.
+                self._launch()
             try:
                 with engine.connect():
                     return
             except sa.exc.OperationalError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
 
+    def _launch(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, user=self._user, start_new_session=True
+            )
+
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End all of its processes at once."""
-        assert self._process is not None
-        os.killpg(self._process.pid, how)
-        self._process.wait(30)
+        """End it at once. Its processes that are no part of its group see that, and end too."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, how)
+            self._process.wait(30)
 
     def restart(self) -> None:
         """Kill it, and start it again."""

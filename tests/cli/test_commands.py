@@ -49,7 +49,11 @@ def with_password(url: str, password: str) -> str:
     [
         (["worker"], USAGE, "Missing argument"),
         (["worker", FLOW], USAGE, "BLAZEN_TRIO_DB"),
-        (["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "nan"], USAGE, "'nan' is no number of seconds up to 1e11"),
+        (
+            ["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "nan"],
+            USAGE,
+            "'nan' is no number of seconds up to 1e11",
+        ),
         (["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "x"], USAGE, "'x' is not a valid number of seconds"),
         (["worker", FLOW, "--db", "sqlite:///x.db", "--lease-ttl", "0"], USAGE, "not in the range"),
         (["worker", FLOW, "--db", "sqlite:///x.db", "--max-crashes", "0"], USAGE, "not in the range"),

@@ -183,8 +183,8 @@ class Transaction:
         """Write the rows of runs. Each database tells the number of one row just inserted, but not every one those of many."""
         created, self._created = self._created, {}
         rows = [row for row, _ in created.values()]
-        if len(rows) == 1 or self.dialect == "sqlite":  # where no statement costs a round trip
-            numbers = {row[0]: self._write_run(row) for row in rows}
+        if len(rows) == 1:
+            numbers = {rows[0][0]: self._write_run(rows[0])}
         else:
             self._sql.add_run.execute_many(self._cursor, rows)
             self._find(list(created))
