@@ -79,25 +79,28 @@ def _skip_results(cursor: Any) -> None:
 
 def _texts(cursor: Any, work: Iterable[tuple[Statement, list[tuple[Any, ...]]]]) -> Iterator[str]:
     for statement, rows in work:
-        head, inserts, values = statement.sql.partition(" VALUES ")
-        if inserts:
-            yield from _joined(
-                f"{cursor.mogrify(head, ())} VALUES ", (cursor.mogrify(values, statement.given(row)) for row in rows)
-            )
+        insert, _, values = statement.sql.partition(" VALUES ")
+        chosen, _, value = statement.sql.rpartition(" = ")
+        if values:
+            head = f"{cursor.mogrify(insert, ())} VALUES "
+            yield from _joined(head, (cursor.mogrify(values, statement.given(row)) for row in rows))
+        elif len(statement.names) == 1:
+            head = f"{cursor.mogrify(chosen, ())} IN ("
+            yield from _joined(head, (cursor.mogrify(value, statement.given(row)) for row in rows), ")")
         else:
             for row in rows:
                 yield cursor.mogrify(statement.sql, statement.given(row))
 
 
-def _joined(head: str, rows: Iterable[str]) -> Iterator[str]:
-    """INSERTs of as many rows at once as a packet holds."""
+def _joined(head: str, rows: Iterable[str], end: str = "") -> Iterator[str]:
+    """Statements of as many rows at once as a packet holds."""
     some: list[str] = []
     size = len(head)
     for row in rows:
         if some and size + len(row) > _PACKET:
-            yield head + ",".join(some)
+            yield head + ",".join(some) + end
             some, size = [], len(head)
         some.append(row)
         size += len(row) + 1
     if some:
-        yield head + ",".join(some)
+        yield head + ",".join(some) + end

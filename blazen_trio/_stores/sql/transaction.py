@@ -229,12 +229,13 @@ class Transaction:
 
     def set_row(self, run_no: int, commit: Commit) -> None:
         """Gather what a commit changes in a run's row."""
+        ends = commit.status is not None and commit.status.ended and commit.release
         if commit.status is not None:
             row = (STATUS_CODES[commit.status], commit.error, micros(commit.at), run_no)
-            self._gather(self._sql.set_status, row)
+            self._gather(self._sql.end if ends else self._sql.set_status, row)
         if commit.version is not None:
             self._gather(self._sql.set_version, (commit.version, run_no))
-        if commit.release and self.lease_id is not None:
+        if commit.release and not ends and self.lease_id is not None:
             self.give_back(run_no, self.lease_id)
         if commit.status is RunStatus.COMPLETED:
             # Nobody will ever take what came too late; a run that failed may be tried again.
