@@ -140,7 +140,7 @@ def _wrong_fields(cls: type, data: dict[str, Any], hooks: dict[str, Hook]) -> Mi
         faults.append(f"missing: {', '.join(missing)}")
     if unknown := [short(name) for name in data if name not in hooks]:
         faults.append(f"unknown: {', '.join(unknown)}")
-    hint = "; raise schema_version and write upcast" if issubclass(cls, Event) else ""
+    hint = "; where the class has changed, raise schema_version and write upcast" if issubclass(cls, Event) else ""
     return Misfit(f"the stored fields are not those of {cls.__name__} ({'; '.join(faults)}){hint}")
 
 

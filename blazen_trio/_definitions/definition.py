@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blazen_trio._definitions.events import Event, StartEvent
+from blazen_trio._definitions.events import DynamicEvent, Event, StartEvent
 from blazen_trio._definitions.graph import Graph, handles_failure
 from blazen_trio._definitions.registry import event_registry, value_registry
 from blazen_trio._definitions.validation import (
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._definitions.steps import StepDefinition
 
-__all__ = ["Route", "WorkflowDefinition"]
+__all__ = ["Route", "WorkflowDefinition", "no_handler"]
 
 
 class Route:
@@ -189,13 +189,27 @@ class WorkflowDefinition:
             return input if isinstance(input, Event) else StartEvent(input)
         starts = ", ".join(one.__name__ for one in self.starts)
         if isinstance(input, Event):
-            msg = f"workflow {self.name!r} can't start with {type(input).__name__}: it starts with {starts}"
+            msg = f"workflow {self.name!r} can't start with {_name(input)}: it starts with {starts}"
             raise NoHandlerError(msg, event_type=input.event_type)
         msg = (
             f"workflow {self.name!r} can't start with {input!r:.200}: plain input is wrapped in a StartEvent, which no step"
             f" accepts; it starts with {starts}, so give it such an event"
         )
         raise NoHandlerError(msg, event_type=StartEvent.event_type)
+
+
+def no_handler(definition: WorkflowDefinition, event: Event, run_id: str) -> NoHandlerError:
+    """What to raise where no step accepts an event."""
+    accepted = sorted({cls.__name__ for step in definition.steps.values() for cls in step.accepts})
+    return NoHandlerError(
+        f"no step of workflow {definition.name!r} accepts {_name(event)}; accepted are {', '.join(accepted)}",
+        run_id=run_id,
+        event_type=event.event_type,
+    )
+
+
+def _name(event: Event) -> str:
+    return event.event_type if isinstance(event, DynamicEvent) else type(event).__name__
 
 
 def _route(taking: list[StepDefinition]) -> Route:

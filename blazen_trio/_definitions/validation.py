@@ -42,7 +42,9 @@ def check_options(options: Any) -> list[str]:
     if not isinstance(options.version, str) or not options.version:
         faults.append(f"version={options.version!r}: expected a non-empty string")
     if options.timeout is not None and not is_positive_seconds(options.timeout):
-        faults.append(f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit")
+        faults.append(
+            f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"
+        )
     if options.input_handler is not None and not callable(options.input_handler):
         faults.append(f"input_handler={options.input_handler!r}: expected an async function of the InputRequestEvent")
     if options.max_concurrency is not None and not is_positive_int(options.max_concurrency):

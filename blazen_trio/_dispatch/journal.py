@@ -159,9 +159,10 @@ class Journal:
 
     def _add_blobs(self, commit: Commit, blobs: Mapping[str, bytes]) -> None:
         """A large value is written once, with the first entry that refers to it."""
-        fresh = blobs.keys() - self._stored_blobs
-        commit.blobs = {**commit.blobs, **{digest: blobs[digest] for digest in fresh}}
-        self._stored_blobs |= fresh
+        fresh = {digest: blobs[digest] for digest in blobs.keys() - self._stored_blobs}
+        commit.blobs = {**commit.blobs, **fresh}
+        self._behind += sum(map(len, fresh.values()))
+        self._stored_blobs |= fresh.keys()
 
     async def write(self, entry: Entry, taken: int | None = None) -> None:
         """Take note of an entry, as `record` does, and wait for as much as the durability asks for."""
@@ -294,7 +295,7 @@ class Journal:
         """A commit with the entries up to `target` is on disk."""
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
-            self._behind -= sum(len(data) for _, data in commit.entries)
+            self._behind -= sum(len(data) for _, data in commit.entries) + sum(map(len, commit.blobs.values()))
             # As many as there is room for, in the order in which they came: each takes one place.
             self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
         if self._progress is not None:

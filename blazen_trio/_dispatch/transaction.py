@@ -31,7 +31,6 @@ class _Collect(NamedTuple):
 
 
 class _HandedOut(NamedTuple):
-    key: str
     value: Any
     data: bytes
 
@@ -75,7 +74,8 @@ class Transaction:
         self._reads: dict[str, Cell | None] = {}
         self._updates: dict[str, list[tuple[Callable[[Any], Any], Any]]] = {}
         self._collects: dict[tuple[str, ...], _Collect] = {}
-        self._handed_out: list[_HandedOut] = []
+        self._handed_out: dict[str, list[_HandedOut]] = {}
+        """What may have been changed in place, by key; nothing is that was got before the key was set."""
 
     # State
 
@@ -101,17 +101,20 @@ class Transaction:
                 cell.scalar = (value,)
         else:
             data = self._codec.encode_value(value, f"state key {key!r}").data if types else cell.payload.data
-            self._handed_out.append(_HandedOut(key, value, data))
+            self._handed_out.setdefault(key, []).append(_HandedOut(value, data))
         return value
 
     def set(self, key: str, value: Any) -> None:
         cell = make_cell(self._codec, key, value)
-        self._updates.pop(key, None)
-        self.writes[key] = cell
+        self._replace(key, cell)
 
     def delete(self, key: str) -> None:
+        self._replace(key, None)
+
+    def _replace(self, key: str, cell: Cell | None) -> None:
         self._updates.pop(key, None)
-        self.writes[key] = None
+        self._handed_out.pop(key, None)
+        self.writes[key] = cell
 
     def update(self, key: str, fn: Callable[[Any], Any], default: Any) -> None:
         if key in self.writes:
@@ -210,8 +213,8 @@ class Transaction:
         """
         if self.fault is not None:
             raise self.fault
-        for key, value, data in self._handed_out:
-            if key not in self.writes and key not in self._updates:
+        for key, values in self._handed_out.items():
+            for value, data in values:
                 self._check_unchanged(key, value, data)
         if self._updates:
             writes = dict(self.writes)

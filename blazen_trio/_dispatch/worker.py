@@ -125,6 +125,8 @@ class Workers:
                     self._last = me
                     self._seen += 1
                     turn_began, taken = perf_counter(), 0
+                    # It may have given way for its commit alone, where nobody can cancel it.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                 taken += 1
                 if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
                     await trio.lowlevel.checkpoint()

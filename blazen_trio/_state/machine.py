@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import (
     Delayed,
     Event,
@@ -322,15 +323,7 @@ class Machine:
         return self.finish(entry)
 
     def no_handler(self, event: Event) -> NoHandlerError:
-        accepted = sorted({cls.__name__ for step in self.definition.steps.values() for cls in step.accepts})
-        return NoHandlerError(
-            f"no step of workflow {self.definition.name!r} accepts {type(event).__name__}; accepted are "
-            f"{', '.join(accepted)}",
-            run_id=self.state.run_id,
-            event_type=event.event_type,
-        )
-
-    # Joins
+        return no_handler(self.definition, event, self.state.run_id)
 
     def finish(self, entry: Entry) -> Entry:
         """Apply an entry, and fire the joins that are due by it."""

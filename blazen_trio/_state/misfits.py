@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._definitions.events import DynamicEvent, Event
 from blazen_trio._state.model import Member
+from blazen_trio._state.undriven import unrouted_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str]:
         for event in delivery.event if isinstance(delivery.event, tuple) else (delivery.event,):
             yield from _event(event, where, step)
     for delayed in state.delayed.values():
-        yield from _event(delayed.event, "a delayed delivery")
+        yield from _event(delayed.event, "its input" if delayed is unrouted_input(state) else "a delayed delivery")
     for question in state.questions.values():
         yield from _event(question.event, "an open question")
     for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from blazen_trio._stores.sql.store import SqlStore
 
 __all__ = ["open_store"]
+
+_LONGEST: Final = 1e6
+"""Seconds, 11 days: what every database takes as a limit, in its own unit."""
 
 
 @asynccontextmanager
@@ -42,11 +45,11 @@ async def open_store(
         SchemaError: The schema is not the one needed, or this is no database of ours.
         StoreError: The database can't be opened.
     """
-    if not is_positive_seconds(lease_ttl):
-        msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, more than 0 and up to 1e11"
+    if not is_positive_seconds(lease_ttl) or lease_ttl > _LONGEST:
+        msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, more than 0 and up to 1e6"
         raise ValueError(msg)
-    if not is_seconds(busy_timeout):
-        msg = f"busy_timeout={busy_timeout!r:.80}: a number of seconds from 0 to 1e11"
+    if not is_seconds(busy_timeout) or busy_timeout > _LONGEST:
+        msg = f"busy_timeout={busy_timeout!r:.80}: a number of seconds from 0 to 1e6"
         raise ValueError(msg)
     # Here and not above: `import blazen_trio` needs no database library.
     from blazen_trio._stores.sql.store import open_sql_store

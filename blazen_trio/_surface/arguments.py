@@ -76,9 +76,7 @@ def check_metadata(metadata: object) -> None:
 def check_grace(grace: Any) -> None:
     """Refuse a grace that is no time."""
     if grace is not None and not is_seconds(grace):
-        msg = (
-            f"pause(grace={grace!r:.80}): a number of seconds from 0 to 1e11, or None to wait as long as steps take"
-        )
+        msg = f"pause(grace={grace!r:.80}): a number of seconds from 0 to 1e11, or None to wait as long as steps take"
         raise ValueError(msg)
 
 

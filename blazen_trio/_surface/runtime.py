@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
 from blazen_trio._dispatch.mail import EVENT, pack_event
 from blazen_trio._state.status import RunStatus
@@ -21,7 +22,6 @@ from blazen_trio._surface.results import result_anywhere, until
 from blazen_trio._surface.workflow import Workflow
 from blazen_trio.errors import (
     IncompatibleRunError,
-    NoHandlerError,
     RunFinishedError,
 )
 
@@ -225,9 +225,7 @@ class Runtime:
             workflow = self._known.get((await self._store.get_run(run_id)).workflow)
         inner = event.event if isinstance(event, Delayed) else event
         if workflow is not None and not workflow.routes(type(inner)).steps:
-            names = ", ".join(sorted({one.__name__ for step in workflow.steps.values() for one in step.accepts}))
-            msg = f"no step of workflow {workflow.name!r} accepts {type(inner).__name__}; accepted are {names}"
-            raise NoHandlerError(msg, run_id=run_id, event_type=inner.event_type)
+            raise no_handler(workflow, inner, run_id)
         data = pack_event(undriven.codec_of(workflow), event)
         return await self._store.post(run_id, EVENT, data, key=key, connection=connection) is not None
 
@@ -258,8 +256,7 @@ class Runtime:
             raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
         answer = undriven.the_answer(fold(stored, codec), stored, response)
         if workflow is not None and not workflow.routes(type(answer)).steps:
-            msg = f"no step of workflow {workflow.name!r} accepts {type(answer).__name__}"
-            raise NoHandlerError(msg, run_id=run_id, event_type=answer.event_type)
+            raise no_handler(workflow, answer, run_id)
         await self._store.post(run_id, EVENT, pack_event(codec, answer))
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:

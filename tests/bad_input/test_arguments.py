@@ -279,7 +279,7 @@ async def test_each_call_of_a_context(use: str) -> None:
 # Stores
 
 
-@named([*NOT_SECONDS, None])
+@named([*NOT_SECONDS, None, 1.1e6])
 async def test_the_times_of_a_store(value: Any, tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     with pytest.raises(ValueError, match="lease_ttl="):

@@ -48,3 +48,26 @@ async def test_a_cancelled_fan_out_begins_no_further_members(durability: Any) ->
     assert scope.cancelled_caught
     # Those that had been recruited may have begun, and no others: their number doubles per turn.
     assert 100 <= began < 1000
+
+
+@pytest.mark.parametrize("durability", [None, "sync", "async", "exit"])
+async def test_steps_that_never_wait_can_be_cancelled(durability: Any) -> None:
+    began = 0
+
+    @step
+    async def begin(_ev: StartEvent) -> Member:
+        return Member(0)
+
+    @step
+    async def count(ev: Member) -> Member | StopEvent:
+        nonlocal began
+        began += 1
+        if began == 100:
+            scope.cancel()
+        return Member(ev.n + 1) if ev.n < 5000 else StopEvent()
+
+    store = None if durability is None else MemoryStore()
+    with trio.CancelScope() as scope, trio.fail_after(10):
+        await Workflow("count", [begin, count]).run(store=store, durability=durability)
+    assert scope.cancelled_caught
+    assert 100 <= began < 140

@@ -6,7 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -25,6 +25,9 @@ from blazen_trio import (
     step,
 )
 from tests.behaviour.events import A, B
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Colour(enum.Enum):
@@ -258,7 +261,22 @@ async def test_a_step_that_reads_one_key_and_writes_another_can_see_write_skew(a
     assert await Workflow("skew", [begin, left, right]).run() == (1, 1)
 
 
-async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence() -> None:
+def change_in_place(ctx: Context) -> None:
+    ctx.get("list").append(2)
+
+
+def set_and_change_in_place(ctx: Context) -> None:
+    ctx.set("list", [1, 2])
+    change_in_place(ctx)
+
+
+def change_in_place_and_update(ctx: Context) -> None:
+    change_in_place(ctx)
+    ctx.update("list", lambda value: [*value, 3])
+
+
+@pytest.mark.parametrize("change", [change_in_place, set_and_change_in_place, change_in_place_and_update])
+async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence(change: Callable[[Context], None]) -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
         ctx.set("list", [1])
@@ -266,11 +284,23 @@ async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence() ->
 
     @step
     async def end(ev: A, ctx: Context) -> StopEvent:
-        ctx.get("list").append(2)
+        change(ctx)
         return StopEvent()
 
     with pytest.raises(StateConflictError, match=r"'list' in place"):
         await Workflow("mutates", [begin, end]).run()
+
+
+async def test_a_value_changed_in_place_may_be_set() -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        for number in range(3):
+            numbers = ctx.get("list", [])
+            numbers.append(number)
+            ctx.set("list", numbers)
+        return StopEvent(ctx.get("list"))
+
+    assert await Workflow("list", [begin]).run() == [0, 1, 2]
 
 
 async def test_a_value_changed_in_place_and_set_is_a_write() -> None:

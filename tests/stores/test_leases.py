@@ -192,8 +192,13 @@ async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the
         ((expires,),) = execute(url, "SELECT expires FROM blazen_lease")
         execute(url, "UPDATE blazen_lease SET expires = :earlier", earlier=expires - 101_000_000)
         await store.commit(Commit("a", [(2, b"")]))
-        assert execute(url, "SELECT expires FROM blazen_lease")[0][0] > expires
-        assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2]
+        ((renewed,),) = execute(url, "SELECT expires FROM blazen_lease")
+        assert renewed > expires
+        # And one that lasts for too long, since the clock was set back.
+        execute(url, "UPDATE blazen_lease SET expires = :later", later=renewed + 3_600_000_000)
+        await store.commit(Commit("a", [(3, b"")]))
+        assert renewed <= execute(url, "SELECT expires FROM blazen_lease")[0][0] < renewed + 60_000_000
+        assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2, 3]
 
 
 async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:

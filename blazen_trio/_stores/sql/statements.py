@@ -172,8 +172,12 @@ class Statements:
         )
         row = ("status", "error", "updated")
         self.set_status = _compile(sa.update(runs).where(of_run), (*row, "the_run"), dialect, row)
-        given_back = {runs.c.owner: sa.null(), runs.c.wake: sa.null(), runs.c.hold: sa.literal_column("0")}
-        given = {runs.c[name]: sa.bindparam(name) for name in row}
+        given_back: dict[Any, Any] = {
+            runs.c.owner: sa.null(),
+            runs.c.wake: sa.null(),
+            runs.c.hold: sa.literal_column("0"),
+        }
+        given: dict[Any, Any] = {runs.c[name]: sa.bindparam(name) for name in row}
         self.end = _compile(sa.update(runs).where(of_run).values({**given, **given_back}), (*row, "the_run"), dialect)
         self.set_version = _compile(sa.update(runs).where(of_run), ("version", "the_run"), dialect, ("version",))
         self.give_back = _compile(

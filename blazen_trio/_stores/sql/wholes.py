@@ -37,7 +37,9 @@ class Checked:
         """Made of the INSERT, where this is SQLite."""
         if dialect.driver != "pysqlite":
             return None
-        good = f"lease_id = ? AND state = 1 AND expires > {dialects.now(dialect.name)} + ?"
+        now = dialects.now(dialect.name)
+        # One that lasts for longer than its time was renewed before the clock was set back.
+        good = f"lease_id = ? AND state = 1 AND expires BETWEEN {now} + ? AND {now} + ?"
         return cls(f"{_selecting(insert)} blazen_lease WHERE {good}")
 
     def execute(self, cursor: Any, lease_id: int | None, lease_ttl: int, rows: list[Row]) -> bool:
@@ -47,7 +49,7 @@ class Checked:
         """
         if len(rows) != 1:
             return False
-        cursor.execute(self.sql, (*rows[0], lease_id, lease_ttl * 2 // 3))
+        cursor.execute(self.sql, (*rows[0], lease_id, lease_ttl * 2 // 3, lease_ttl))
         return bool(cursor.rowcount == 1)
 
 

@@ -150,7 +150,7 @@ class Writer:
 
     async def pace(self) -> None:
         """See to it that the thread makes headway beside a busy loop. Parks while nothing is being written."""
-        # One turn can end, for this task, as soon as it began: the order within a turn is random. Two of them are one whole turn.
+        # One turn can end, for this task, as soon as it began: the order within a turn is random. So it is the mean of two.
         last = turn = 0.0
         while True:  # noqa: ASYNC913  # with nothing to wait for it parks, else it takes a turn
             if not self._waiting:
@@ -159,10 +159,11 @@ class Writer:
             settled = self._settled
             self._written.acquire(blocking=False)
             while self._waiting and settled == self._settled:
-                if not _RESTED < last + turn < sys.getswitchinterval():
-                    await trio.sleep(_TICK)
+                mean = (last + turn) / 2
+                if _RESTED < mean < sys.getswitchinterval():
+                    self._written.acquire(timeout=mean * _SHARE)  # the GIL goes to the thread
                 else:
-                    self._written.acquire(timeout=(last + turn) / 2 * _SHARE)  # the GIL goes to the thread
+                    await trio.sleep(_TICK)
                 began = time.perf_counter()
                 await trio.lowlevel.checkpoint()
                 last, turn = turn, time.perf_counter() - began
