@@ -117,7 +117,7 @@ class Mail:
 
     Attributes:
         id: Its id, given by the store; taken by it, never by a watermark.
-        kind: `event`, `response`, `pause`, `unpause` or `cancel`.
+        kind: `event`, `pause` or `cancel`; others may come with later versions.
         data: What is in it.
         key: What its sender named it, to be accepted once only.
     """
