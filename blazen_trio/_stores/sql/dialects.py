@@ -140,9 +140,6 @@ def has_arrays(dialect: Dialect) -> bool:
 def without_transaction(connection: sa.Connection) -> Iterator[None]:
     """For running something that commits by itself. Nothing is sent for that, and nothing is left of it where it fails."""
     driver: Any = connection.connection.dbapi_connection
-    if connection.dialect.name == "sqlite":  # where nothing begins by itself, see `prepare_writer`
-        yield
-        return
     if connection.dialect.name in _MYSQL:
         try:
             yield

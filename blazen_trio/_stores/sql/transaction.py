@@ -90,11 +90,10 @@ class Transaction:
                 self._sql.bound.execute(self._unfenced, ())
         else:
             dialects.begin_plainly(self.connection, self._unfenced)
-            self._pass_the_fence(self._sql.renew.execute(self._unfenced, self._renewal))
+            self._pass_the_fence(self._sql.renew.execute(self._unfenced, self._renewal) == 1)
 
-    def _pass_the_fence(self, open_: int) -> None:
-        """Whether it was open, as the number of leases that it has found."""
-        if open_ != 1:
+    def _pass_the_fence(self, is_open: bool) -> None:
+        if not is_open:
             raise LeaseLostError
         self._fenced = True
         self.last = self._number
@@ -255,17 +254,16 @@ class Transaction:
         elif self._fenced:
             packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
         elif self._gathered:
-            packets.send(
-                self._unfenced, [(self._sql.renew, [self._renewal]), *self._gathered.items()], self._pass_the_fence
-            )
+            fenced = [(self._sql.renew, [self._renewal]), *self._gathered.items()]
+            packets.send(self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1))
         self._gathered.clear()
 
     def finish(self) -> Callable[[], None] | None:
         """Write all that is left; nothing may follow.
 
         Returns:
-            What is to be called in the place of a COMMIT, where nothing has begun yet and entries are all that there is to write: it
-            raises `LeaseLostError`, or the database's error.
+            What is to be called in the place of a COMMIT, where nothing has begun and entries are all that there was to write. On a
+            server it writes them, and raises `LeaseLostError` or the database's error; on SQLite they are on disk already.
         """
         entries = self._gathered.get(self._sql.add_entry)
         if entries and not self._fenced and len(self._gathered) == 1 and not self._given_back:
