@@ -108,6 +108,7 @@ class Workers:
         turn_began, taken = perf_counter(), 0
         me = self._last = object()
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             while ready and not (self._stopped or self.halted) and (delivery := ready.popleft()) is not None:
                 if ready:
                     self.recruit()
@@ -125,8 +126,9 @@ class Workers:
                     self._last = me
                     self._seen += 1
                     turn_began, taken = perf_counter(), 0
-                    # It may have given way for its commit alone, where nobody can cancel it.
-                    await trio.lowlevel.checkpoint_if_cancelled()
+                    if d.journal is not None:
+                        # It may have given way for its commit alone, which can't be cancelled.
+                        await trio.lowlevel.checkpoint_if_cancelled()
                 taken += 1
                 if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
                     await trio.lowlevel.checkpoint()

@@ -41,6 +41,7 @@ class Workers:
         self._log = log
         self._processes: list[subprocess.Popen[bytes]] = []
         self.deaths = self.freezes = 0
+        self.frozen = False
 
     def keep_up(self) -> None:
         """See to it that there are as many as there should be."""
@@ -55,11 +56,17 @@ class Workers:
         random.choice(self._processes).kill()
         self.deaths += 1
 
-    def freeze_one(self, random: random.Random) -> subprocess.Popen[bytes]:
+    async def freeze_one(self, random: random.Random) -> None:
+        """For longer than its lease lasts. On SQLite it may have the file all that time, whatever else is done meanwhile."""
         process = random.choice(self._processes)
         process.send_signal(signal.SIGSTOP)
         self.freezes += 1
-        return process
+        self.frozen = True
+        try:
+            await trio.sleep(LEASE_TTL * 1.5)
+        finally:
+            process.send_signal(signal.SIGCONT)
+            self.frozen = False
 
     def stop(self) -> None:
         """End them all; they drain."""
@@ -83,24 +90,20 @@ async def rage(workers: Workers, disturb: Callable[[], object], chance: random.R
     """Kill, freeze and disturb until the time is over; what was done."""
     done: list[str] = []
     end = trio.current_time() + SECONDS
-    frozen: list[tuple[float, subprocess.Popen[bytes]]] = []
-    while trio.current_time() < end:
-        await trio.sleep(chance.uniform(0.2, 1.0))
-        workers.keep_up()
-        for since, process in list(frozen):
-            if trio.current_time() - since > LEASE_TTL * 1.5:
-                process.send_signal(signal.SIGCONT)
-                frozen.remove((since, process))
-        what = chance.choices(["kill", "freeze", "disturb"], [5, 2, 1 if len(done) > 2 else 0])[0]
-        done.append(what)
-        if what == "kill":
-            workers.kill_one(chance)
-        elif what == "freeze" and not frozen:
-            frozen.append((trio.current_time(), workers.freeze_one(chance)))
-        elif what == "disturb":
-            await trio.to_thread.run_sync(disturb)
-    for _, process in frozen:
-        process.send_signal(signal.SIGCONT)
+    async with trio.open_nursery() as nursery:
+        while trio.current_time() < end:
+            await trio.sleep(chance.uniform(0.2, 1.0))
+            workers.keep_up()
+            what = chance.choices(["kill", "freeze", "disturb"], [5, 2, 1 if len(done) > 2 else 0])[0]
+            done.append(what)
+            if what == "kill":
+                workers.kill_one(chance)
+            elif what == "freeze" and not workers.frozen:
+                nursery.start_soon(workers.freeze_one, chance)
+                await trio.lowlevel.checkpoint()  # it has begun
+            elif what == "disturb":
+                await trio.to_thread.run_sync(disturb)
+        nursery.cancel_scope.cancel()
     workers.keep_up()
     return done
 
