@@ -44,8 +44,8 @@ async def _traced(
     [
         ("sqlite", {}, ["INSERT"]),
         ("postgresql", LIKE_OURS["postgresql"], ["WITH"]),
-        ("mariadb", LIKE_OURS["mariadb"], ["UPDATE"]),
-        ("mariadb", {}, ["UPDATE", "INSERT", "COMMIT"]),  # an engine that takes one statement at a time
+        ("mariadb", LIKE_OURS["mariadb"], ["BEGIN"]),
+        ("mariadb", {}, ["BEGIN"]),  # an engine that takes one statement at a time
     ],
 )
 async def test_a_commit_is_one_short_transaction(

@@ -152,7 +152,7 @@ class Statements:
         # The fence bounds its transaction by the way; whoever has no lease yet has to ask for it.
         self.renew = _compile(renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me", "last"), dialect)
         self.append_checked = wholes.Checked.of(dialect, self.add_entry)
-        self.append_whole = wholes.make(dialect, self.renew, self.add_entry)
+        self.append_whole = wholes.Whole.of(dialect, self.renew, self.add_entry)
         self.bound = _compile(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:

@@ -270,7 +270,7 @@ class Transaction:
             checked, whole = self._sql.append_checked, self._sql.append_whole
             if checked is not None and checked.execute(self._unfenced, self.lease_id, self._lease_ttl, entries):
                 return _nothing
-            if whole is not None and whole.takes(self.connection, len(entries)):
+            if whole is not None and (len(entries) == 1 or whole.many is not None):
                 return partial(self._write_whole, whole, entries)
         if self._given_back:
             self._gathered[self._sql.give_back] = self._given_back

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from blazen_trio._stores.sql import dialects, packets
+from blazen_trio._stores.sql import dialects
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from sqlalchemy.engine.interfaces import Dialect
 
     from blazen_trio._stores.sql.statements import Statement
 
-__all__ = ["Checked", "Whole", "make"]
+__all__ = ["Checked", "Whole"]
 
 Row = tuple[Any, ...]
 
@@ -27,10 +26,10 @@ class Checked:
     Nobody else writes at the same time and nothing comes late here, so the lease needs no number of this batch.
 
     Attributes:
-        sql: What is sent for one row.
+        one: Its text.
     """
 
-    sql: str
+    one: str
 
     @classmethod
     def of(cls, dialect: Dialect, insert: Statement) -> Checked | None:
@@ -49,7 +48,7 @@ class Checked:
         """
         if len(rows) != 1:
             return False
-        cursor.execute(self.sql, (*rows[0], lease_id, lease_ttl * 2 // 3, lease_ttl))
+        cursor.execute(self.one, (*rows[0], lease_id, lease_ttl * 2 // 3, lease_ttl))
         return bool(cursor.rowcount == 1)
 
 
@@ -58,79 +57,44 @@ class Whole:
     """A server: in one round trip. No row is written where the fence is closed.
 
     Attributes:
-        sql: What is sent for one row.
+        one: Its text for one row.
+        many: Its text for many; `None`: it is for one row only.
         fence: The names of the fence's parameters, in the order in which they are given.
         columns: Those of a row.
+        counted: How many rows are counted besides those written.
     """
 
-    sql: str
+    one: str
+    many: str | None
     fence: tuple[str, ...]
     columns: tuple[str, ...]
+    counted: int
 
-    def takes(self, connection: sa.Connection, rows: int) -> bool:
-        """Whether it is for so many rows, and this connection."""
-        raise NotImplementedError
+    @classmethod
+    def of(cls, dialect: Dialect, fence: Statement, insert: Statement) -> Whole | None:
+        """Made of these two, where this server and its driver can do it."""
+        if dialect.driver == "pymysql" and getattr(dialect, "is_mariadb", False):
+            # This number is there only where the fence has just been passed.
+            passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"
+            block = f"BEGIN NOT ATOMIC {fence.sql};{_selecting(insert)} {passed};COMMIT;END"
+            return cls(block, None, fence.names, insert.names, 1)
+        # On PostgreSQL it is a transaction by itself, which has the isolation that the database has by default. At any but this one
+        # it is not looked at again what a row says after it was waited for.
+        if insert.many is not None and dialect.default_isolation_level == "READ COMMITTED":
+            begun = f"WITH fence AS ({fence.sql})"
+            one, many = f"{begun} {_selecting(insert)} fence", f"{begun} {insert.many.sql}, fence"
+            return cls(one, many, fence.names, insert.names, 0)
+        return None
 
     def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
         """Run it; whether the rows were written."""
-        raise NotImplementedError
-
-
-@attrs.frozen(eq=False)
-class OneStatement(Whole):
-    """PostgreSQL: one statement for all, which is a transaction by itself.
-
-    Attributes:
-        many: The same for many rows.
-    """
-
-    many: str
-
-    def takes(self, connection: sa.Connection, rows: int) -> bool:  # noqa: ARG002
-        """Any."""
-        return True
-
-    def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
-        """See `Whole.execute`."""
         given = dict(zip(self.fence, fence, strict=True))
         if len(rows) == 1:
-            cursor.execute(self.sql, {**given, **dict(zip(self.columns, rows[0], strict=True))})
+            cursor.execute(self.one, {**given, **dict(zip(self.columns, rows[0], strict=True))})
         else:
             arrays = map(list, zip(*rows, strict=True))
             cursor.execute(self.many, {**given, **dict(zip(self.columns, arrays, strict=True))})
-        return bool(cursor.rowcount == len(rows))
-
-
-class Packet(Whole):
-    """MySQL and MariaDB: three statements in a packet."""
-
-    def takes(self, connection: sa.Connection, rows: int) -> bool:
-        """One row, if the connection takes packets."""
-        return rows == 1 and packets.takes_packets(connection)
-
-    def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
-        """See `Whole.execute`."""
-        row = dict(zip(self.columns, rows[0], strict=True))
-        cursor.execute(self.sql, {**dict(zip(self.fence, fence, strict=True)), **row})
-        cursor.nextset()
-        written = cursor.rowcount == 1
-        cursor.nextset()  # the commit
-        return bool(written)
-
-
-def make(dialect: Dialect, fence: Statement, insert: Statement) -> Whole | None:
-    """Made of these two, where this server and its driver can do it."""
-    if dialect.driver == "pymysql":
-        # This number is there only where the fence has just been passed.
-        passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"
-        return Packet(f"{fence.sql};{_selecting(insert)} {passed};COMMIT", fence.names, insert.names)
-    # A statement by itself has the isolation that the database has by default. At any but this one it is not looked at again what
-    # a row says after it was waited for.
-    if insert.many is not None and dialect.default_isolation_level == "READ COMMITTED":
-        begun = f"WITH fence AS ({fence.sql})"
-        one, many = f"{begun} {_selecting(insert)} fence", f"{begun} {insert.many.sql}, fence"
-        return OneStatement(one, fence.names, insert.names, many)
-    return None
+        return bool(cursor.rowcount == len(rows) + self.counted)
 
 
 def _selecting(insert: Statement) -> str:
