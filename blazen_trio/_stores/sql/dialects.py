@@ -24,6 +24,7 @@ __all__ = [
     "begin",
     "begin_plainly",
     "bounds",
+    "check_driver",
     "has_arrays",
     "insert_id",
     "insert_missing",
@@ -208,6 +209,21 @@ def bounds(dialect: str, *, busy_timeout: float, lease_ttl: float) -> list[sa.Co
         "lock_timeout": max(1, math.ceil(busy_timeout * 1000)),
     }
     return [sa.literal_column(f"set_config('{name}', '{limit}', true)") for name, limit in limits.items()]
+
+
+def check_driver(connection: sa.Connection) -> None:
+    """Refuse connections that begin and end transactions in a way that ours can't be begun and ended in.
+
+    Raises:
+        StoreError: They do.
+    """
+    # Python 3.12 has this attribute; -1 is what all versions do by default.
+    autocommit = getattr(connection.connection.dbapi_connection, "autocommit", -1)
+    if connection.dialect.name == "sqlite" and autocommit != -1:
+        raise StoreError(
+            f"this engine makes SQLite's connections with autocommit={autocommit}, which leaves no room for transactions of "
+            "a store's own: make it without, or give open_store the URL"
+        )
 
 
 def prepare_database(connection: sa.Connection) -> None:

@@ -132,6 +132,7 @@ def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
     where = shown(engine.url)
     try:
         with engine.connect() as connection:
+            dialects.check_driver(connection)
             if _needs_upgrade(connection, where, migrate=migrate):
                 dialects.prepare_database(connection)
                 _upgrade(dialects.as_writer(connection))
