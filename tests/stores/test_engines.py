@@ -51,10 +51,12 @@ async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, lev
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has no such mode before Python 3.12")
 @pytest.mark.parametrize("autocommit", [False, True])
 async def test_sqlite_connections_that_begin_and_end_otherwise_are_refused(autocommit: bool, tmp_path: Path) -> None:
-    with an_engine(f"sqlite:///{tmp_path}/a.db", connect_args={"autocommit": autocommit}) as engine:
-        with pytest.raises(StoreError, match=f"autocommit={autocommit}"):
-            async with open_store(engine, migrate=True):
-                raise AssertionError
+    with (
+        an_engine(f"sqlite:///{tmp_path}/a.db", connect_args={"autocommit": autocommit}) as engine,
+        pytest.raises(StoreError, match=f"autocommit={autocommit}"),
+    ):
+        async with open_store(engine, migrate=True):
+            raise AssertionError
 
 
 def _isolation(engine: sa.Engine) -> tuple[str, bool]:
