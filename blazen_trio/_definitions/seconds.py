@@ -10,11 +10,11 @@ LONGEST: Final = 1e11
 """3,000 years: no longer, so that whatever becomes due is a date, and what is stored can be read again."""
 
 
-def is_seconds(value: object) -> bool:
-    """Whether it is a usable time."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST
+def is_seconds(value: object, longest: float = LONGEST) -> bool:
+    """Whether it is a usable time, no longer than that."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= longest
 
 
-def is_positive_seconds(value: object) -> bool:
-    """Whether it is a usable time limit."""
-    return is_seconds(value) and value != 0
+def is_positive_seconds(value: object, longest: float = LONGEST) -> bool:
+    """Whether it is a usable time limit, no longer than that."""
+    return is_seconds(value, longest) and value != 0

@@ -102,13 +102,13 @@ class Workers:
         bounded = ready if isinstance(ready, BoundedQueue) else None
         self._starting -= 1
         self._seen += 1
-        if recruits and len(ready) > 1:
-            self._recruit_others()
         context = contextvars.copy_context()
         turn_began, taken = perf_counter(), 0
         me = self._last = object()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if recruits and len(ready) > 1:
+                self._recruit_others()
             while ready and not (self._stopped or self.halted) and (delivery := ready.popleft()) is not None:
                 if ready:
                     self.recruit()

@@ -325,6 +325,8 @@ class Machine:
     def no_handler(self, event: Event) -> NoHandlerError:
         return no_handler(self.definition, event, self.state.run_id)
 
+    # Joins
+
     def finish(self, entry: Entry) -> Entry:
         """Apply an entry, and fire the joins that are due by it."""
         state = self.state

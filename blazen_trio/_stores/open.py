@@ -45,10 +45,10 @@ async def open_store(
         SchemaError: The schema is not the one needed, or this is no database of ours.
         StoreError: The database can't be opened.
     """
-    if not is_positive_seconds(lease_ttl) or lease_ttl > _LONGEST:
+    if not is_positive_seconds(lease_ttl, _LONGEST):
         msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, more than 0 and up to 1e6"
         raise ValueError(msg)
-    if not is_seconds(busy_timeout) or busy_timeout > _LONGEST:
+    if not is_seconds(busy_timeout, _LONGEST):
         msg = f"busy_timeout={busy_timeout!r:.80}: a number of seconds from 0 to 1e6"
         raise ValueError(msg)
     # Here and not above: `import blazen_trio` needs no database library.

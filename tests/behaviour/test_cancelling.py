@@ -46,7 +46,7 @@ async def test_a_cancelled_fan_out_begins_no_further_members(durability: Any) ->
     with trio.CancelScope() as scope, trio.fail_after(10):
         await Workflow("fan", [spread, work, gather]).run(store=store, durability=durability)
     assert scope.cancelled_caught
-    # Those that had been recruited may have begun, and no others: their number doubles per turn.
+    # Those that had been recruited may have begun, and no others.
     assert 100 <= began < 1000
 
 

@@ -80,13 +80,14 @@ def _skip_results(cursor: Any) -> None:
 def _texts(cursor: Any, work: Iterable[tuple[Statement, list[tuple[Any, ...]]]]) -> Iterator[str]:
     for statement, rows in work:
         insert, _, values = statement.sql.partition(" VALUES ")
-        chosen, _, value = statement.sql.rpartition(" = ")
         if values:
             head = f"{cursor.mogrify(insert, ())} VALUES "
             yield from _joined(head, (cursor.mogrify(values, statement.given(row)) for row in rows))
         elif len(statement.names) == 1:
-            head = f"{cursor.mogrify(chosen, ())} IN ("
-            yield from _joined(head, (cursor.mogrify(value, statement.given(row)) for row in rows), ")")
+            head, value = statement.listing
+            yield from _joined(
+                cursor.mogrify(head, ()), (cursor.mogrify(value, statement.given(row)) for row in rows), ")"
+            )
         else:
             for row in rows:
                 yield cursor.mogrify(statement.sql, statement.given(row))

@@ -80,15 +80,21 @@ class Statement:
             cursor.execute(self.many.sql, {self.names[0]: list(values)})
             return list(cursor.fetchall())
         found: list[tuple[Any, ...]] = []
-        head, _, place = self.sql.rpartition(" = ")
+        head, place = self.listing
         for start in range(0, len(values), _LISTED):
             some = values[start : start + _LISTED]
             names = [f"{self.names[0]}_{index}" for index in range(len(some))]
             places = ", ".join(place.replace(self.names[0], name) for name in names)
             given: Any = dict(zip(names, some, strict=True)) if self.by_name else tuple(some)
-            cursor.execute(f"{head} IN ({places})", given)
+            cursor.execute(f"{head}{places})", given)
             found += cursor.fetchall()
         return found
+
+    @property
+    def listing(self) -> tuple[str, str]:
+        """Of one whose only parameter stands last, the same for a list of values: its text up to them, and the place of one."""
+        head, _, place = self.sql.rpartition(" = ")
+        return f"{head} IN (", place
 
     def given(self, row: tuple[Any, ...]) -> Any:
         """The parameters as the driver takes them."""

@@ -64,10 +64,9 @@ class Writer:
         self._several = False
         """Whether the last hand-over was of several jobs, or came while another one was under way."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
-        self._settled = 0
         self._parked: trio.lowlevel.Task | None = None
         self._written = threading.Lock()
-        """Released with each batch that is written; acquired, by `pace` alone, to wait for that."""
+        """Released by the thread when a batch is written; acquired by `pace`, to wait for that, or when its waiters are woken."""
         self._written.acquire()
         self._closed = False
         self._fault: BaseException | None = None
@@ -152,21 +151,18 @@ class Writer:
         """See to it that the thread makes headway beside a busy loop. Parks while nothing is being written."""
         # One turn can end, for this task, as soon as it began: the order within a turn is random. So it is the mean of two.
         last = turn = 0.0
-        while True:  # noqa: ASYNC913  # with nothing to wait for it parks, else it takes a turn
+        while True:
             if not self._waiting:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._abort_pace)
-            settled = self._settled
-            self._written.acquire(blocking=False)
-            while self._waiting and settled == self._settled:
-                mean = (last + turn) / 2
-                if _RESTED < mean < sys.getswitchinterval():
-                    self._written.acquire(timeout=mean * _SHARE)  # the GIL goes to the thread
-                else:
-                    await trio.sleep(_TICK)
-                began = time.perf_counter()
-                await trio.lowlevel.checkpoint()
-                last, turn = turn, time.perf_counter() - began
+            mean = (last + turn) / 2
+            if _RESTED < mean < sys.getswitchinterval():
+                self._written.acquire(timeout=mean * _SHARE)  # the GIL goes to the thread
+            else:
+                await trio.sleep(_TICK)
+            began = time.perf_counter()
+            await trio.lowlevel.checkpoint()
+            last, turn = turn, time.perf_counter() - began
 
     def _abort_pace(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
         self._parked = None
@@ -184,7 +180,7 @@ class Writer:
 
     def _wake(self, jobs: list[Job]) -> None:
         """In the loop: their errors and results are in them."""
-        self._settled += 1
+        self._written.acquire(blocking=False)
         for job in jobs:
             task = self._waiting.pop(job, None)
             if task is not None:
@@ -205,9 +201,9 @@ class Writer:
         jobs, closing = self._take()
         self._batches.write(jobs)
         if jobs:
-            self._token.run_sync_soon(self._wake, jobs)
             if self._written.locked():
                 self._written.release()
+            self._token.run_sync_soon(self._wake, jobs)
         return closing
 
     def _take(self) -> tuple[list[Job], bool]:
