@@ -151,6 +151,18 @@ async def test_what_was_committed_without_a_lease_is_not_done_again(
         assert len((await store.load("a")).inbox) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
+    url: str, when: str, strikes: Callable[[str, str], None]
+) -> None:
+    async with open_store(url, migrate=True) as store:
+        await _create(store, status=RunStatus.COMPLETED, release=True)
+        strikes(url, when)
+        assert list(await store.take(["w"], 1)) == []
+        strikes(url, when)
+        assert (await store.claim("a")).info.status is RunStatus.COMPLETED
+
+
 async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: str) -> None:
     """The old connection is not dead, but slow: its lease is neither there nor not there yet."""
     async with open_store(url, migrate=True) as store:

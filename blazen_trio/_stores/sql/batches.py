@@ -174,7 +174,7 @@ class Batches:
         except LeaseLostError:
             raise
         except Exception as error:
-            if not self._landed(transaction, error):
+            if not self._landed(jobs, transaction, error):
                 raise
         self._settle(jobs, transaction)
 
@@ -204,18 +204,18 @@ class Batches:
             if hooks.listener is not None:
                 hooks.listener.batch_written(sum(job.error is None for job in jobs))
 
-    def _landed(self, transaction: Transaction, error: Exception) -> bool:
+    def _landed(self, jobs: Sequence[Job], transaction: Transaction, error: Exception) -> bool:
         """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once, failed: its lease says which was
         the last.
 
         Raises:
-            UnclearCommitError: That can't be told: it had no lease, or the database does not come back.
+            UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease, or the database does not come back.
         """
         patience = Patience()
         while True:
             self._drop_connection()
             if transaction.lease_id is None:
-                if is_lost(error):
+                if is_lost(error) and not all(job.repeatable for job in jobs):
                     raise UnclearCommitError(str(error)) from error
                 return False
             try:

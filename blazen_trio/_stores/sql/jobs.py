@@ -87,12 +87,14 @@ class Job:
     Attributes:
         size: About how many bytes it writes.
         alone: Whether it is a transaction of its own.
+        repeatable: Whether doing it twice, without a lease, is the same as doing it once.
         owed: Whether the whole lease is given back, as soon as the database answers, where this can't be written.
         result: What its waiter gets.
         error: What its waiter gets instead.
     """
 
     alone: ClassVar[bool] = False
+    repeatable: ClassVar[bool] = False
     owed: ClassVar[bool] = False
     size = 0
     result: Any = None
@@ -201,6 +203,7 @@ class Claim(Job):
     """Driving a run from now on, unless it has completed."""
 
     alone = True
+    repeatable = True  # without a lease it has found a run that has completed
 
     def __init__(self, run_id: str, driven: dict[str, Driven]) -> None:
         self.run_id: str = run_id
@@ -232,6 +235,7 @@ class Take(Job):
     """
 
     alone = True
+    repeatable = True  # without a lease it has found none; who was declared dead is so once
 
     def __init__(self, workflows: Sequence[str], limit: int, suspects: int | None) -> None:
         self._workflows, self._limit, self._suspects = workflows, limit, suspects
