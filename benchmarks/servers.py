@@ -102,7 +102,7 @@ def _postgresql(folder: Path, user: str | None) -> tuple[list[str], str]:
 def _mariadb(folder: Path, user: str | None) -> tuple[list[str], str]:
     install, server = _find("mariadb-install-db", "usr/bin"), _find("mariadbd", "usr/sbin", "usr/libexec")
     data, port = folder / "data", _free_port()
-    own = ["--no-defaults", f"--datadir={data}"]
+    own = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]  # TMPDIR may be closed to the user
     _run([install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
     paths = [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}"]
     where = [f"--port={port}", "--bind-address=127.0.0.1", *paths]

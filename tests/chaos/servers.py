@@ -111,7 +111,7 @@ def _postgresql(folder: Path, user: str | None) -> Server:
 def _mariadb(folder: Path, user: str | None) -> Server:
     install, server = _find("mariadb-install-db", "/usr/bin"), _find("mariadbd", "/usr/sbin", "/usr/libexec")
     data, port = folder / "data", _free_port()
-    own = ["--no-defaults", f"--datadir={data}"]
+    own = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]  # TMPDIR may be closed to the user
     _run([install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
     command = [
         server,

@@ -211,7 +211,9 @@ class Driver:
         for item in loose:
             node = self.nodes.get(item.id)
             if node not in unmatched:
-                node = next(n for n in unmatched if (n.kind, n.what, n.label) == _described(item))
+                # Its group is not kept, so all joins of it have fired.
+                alike = (n for n in unmatched if not n.group.joins and (n.kind, n.what, n.label) == _described(item))
+                node = next(alike)
             assert node is not None
             self.nodes[item.id] = node
             unmatched.remove(node)
