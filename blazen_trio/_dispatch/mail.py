@@ -146,11 +146,7 @@ class MailDesk:
     # While it is driven
 
     async def deliver(self, inbox: Iterable[Mail]) -> None:
-        """Take these rows, as far as nobody has; on disk when this returns."""
-        with self._d.pinned():
-            await self._deliver(inbox)
-
-    async def _deliver(self, inbox: Iterable[Mail]) -> None:
+        """Take these rows, as far as nobody has; on disk when this returns. Where the run may rest, it is pinned by who calls this."""
         d = self._d
         assert d.journal is not None
         entries: list[Entry] = []

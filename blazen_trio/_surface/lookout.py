@@ -129,11 +129,15 @@ class Lookout:
                     watch.changed.set()
 
     async def _deliver(self, poll: Poll) -> None:
-        async with trio.open_nursery() as nursery:
-            for run_id, rows in poll.mail.items():
-                dispatcher = self._fleet.driving.get(run_id) or self._fleet.bring_back(run_id)
-                if dispatcher is not None:
+        with contextlib.ExitStack() as pins:
+            async with trio.open_nursery() as nursery:
+                for run_id, rows in poll.mail.items():
+                    dispatcher = self._fleet.driving.get(run_id) or self._fleet.bring_back(run_id)
+                    if dispatcher is None:
+                        continue
                     self.mail += len(rows)
+                    # Here, since what drives it may have its turn first, and would find that it can rest (again).
+                    pins.enter_context(dispatcher.pinned())
                     nursery.start_soon(dispatcher.mail.deliver, rows)
 
 

@@ -76,6 +76,23 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: 
         assert [await run.result() for run in runs] == [["ann"]] * 20
 
 
+async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(opened_in_memory: Any, autojump_clock: Any) -> None:
+    async with (
+        opened_in_memory() as store,
+        open_runtime(store) as front,
+        open_runtime(store, [goes], poll_interval=0.5) as runtime,
+    ):
+        runs = [await runtime.start(goes) for _ in range(20)]
+        await until(rest(runtime, 20))
+        sent = trio.current_time()
+        for run in runs:
+            assert await front.send(run.run_id, Go())
+        for run in runs:
+            assert await run.result() == "nobody"
+        assert trio.current_time() - sent <= 0.5
+        assert runtime.statistics().mail == 20
+
+
 @pytest.mark.parametrize("flow", [approvals, asks, delays])
 async def test_runs_that_wait_hold_no_slot(opened_in_memory: Any, autojump_clock: Any, flow: Workflow) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL, max_concurrent_runs=2) as runtime:
