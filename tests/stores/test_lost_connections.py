@@ -17,7 +17,7 @@ from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, troubles
 from blazen_trio._stores.sql.dialects import PlainTransaction
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.wholes import Whole
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 from tests.databases import SERVERS, an_engine, execute, kill_backends
 
@@ -77,34 +77,35 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     def arm(url: str, when: str) -> None:
         armed = [True]
 
-        def wrap(commit: Callable[..., None], run: Callable[[Any], None]) -> Callable[..., None]:
-            def strike(self: Any, *given: Any) -> None:
+        def wrap(commit: Callable[..., Any], query: Callable[..., Any]) -> Callable[..., Any]:
+            def strike(*given: Any) -> Any:
                 if not armed:
-                    commit(self, *given)
-                    return
+                    return commit(*given)
                 armed.clear()
                 if when == "after":
-                    commit(self, *given)
+                    commit(*given)
                 kill_backends(url)
                 # The connection is gone: told as the driver tells it, for the answer that does not come.
-                run(self)
+                query(*given)
+                raise AssertionError("it is not gone")
 
             return strike
 
-        plain, whole = PlainTransaction.commit, sa.engine.RootTransaction.commit
+        def query_plainly(begun: PlainTransaction) -> None:
+            begun._driver.cursor().execute("SELECT 1")
 
-        def query(self: PlainTransaction) -> None:
-            self._driver.cursor().execute("SELECT 1")
+        def query(begun: sa.engine.RootTransaction) -> None:
+            begun.connection.connection.cursor().execute("SELECT 1")
 
-        def query_alone(self: Transaction) -> None:
-            self._unfenced.execute("SELECT 1")
+        def query_at_once(_whole: Whole, cursor: Any, *_given: Any) -> None:
+            cursor.execute("SELECT 1")
 
-        def query_whole(self: sa.engine.RootTransaction) -> None:
-            self.connection.connection.cursor().execute("SELECT 1")
-
-        monkeypatch.setattr(PlainTransaction, "commit", wrap(plain, query))
-        monkeypatch.setattr(sa.engine.RootTransaction, "commit", wrap(whole, query_whole))
-        monkeypatch.setattr(Transaction, "_write_whole", wrap(Transaction._write_whole, query_alone))
+        for kind, name, lose in (
+            (PlainTransaction, "commit", query_plainly),
+            (sa.engine.RootTransaction, "commit", query),
+            (Whole, "execute", query_at_once),
+        ):
+            monkeypatch.setattr(kind, name, wrap(getattr(kind, name), lose))
 
     return arm
 

@@ -176,6 +176,7 @@ class Batches:
         except Exception as error:
             if not self._landed(jobs, transaction, error):
                 raise
+            transaction.last = self._number  # where the fence was in what was sent, its answer is lost too
         self._settle(jobs, transaction)
 
     def transaction(self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None) -> Transaction:
