@@ -14,7 +14,7 @@ import orjson
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import record_wire
-from blazen_trio._codec.writer import error_wire, reference
+from blazen_trio._codec.writer import error_wire, names_wire, reference
 from blazen_trio._state.model import Delayed, Delivery, Member, Payload, Pending, Question
 
 if TYPE_CHECKING:
@@ -119,12 +119,13 @@ def _items(state: RunState) -> Iterator[tuple[Item, int | None]]:
 
 def _buffers(state: RunState, writer: _Writer) -> Iterator[dict[str, Any]]:
     for (step, types), by_type in state.buffers.items():
+        names = names_wire(types)
         for event_type, events in by_type.items():
             for buffered in events.values():
                 yield {
                     "buffered": buffered.id,
                     "step": step,
-                    "types": types,
+                    "types": names,
                     "type": event_type,
                     "event": writer.event(buffered.event, buffered.payload),
                 }

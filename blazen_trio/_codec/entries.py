@@ -16,7 +16,7 @@ import orjson
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, parse, rubbish
-from blazen_trio._codec.writer import error_wire, reference
+from blazen_trio._codec.writer import error_wire, names_wire, reference
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload
@@ -121,7 +121,7 @@ def _collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
         event_type, _, payload = collected.added
         assert payload is not None, "a run with a store encodes its events before it records them"
         added = [event_type, reference(payload, blobs)]
-    return [collected.step, collected.types, added, collected.taken]
+    return [collected.step, names_wire(collected.types), added, collected.taken]
 
 
 def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry:
@@ -215,7 +215,7 @@ def cell_of(payload: Payload) -> Cell:
 def _collected_of(reader: Reader) -> Collected:
     added = reader.inner(2)
     return Collected(
-        types=reader.names(1),
+        types=reader.repeated(1),
         added=None if added is None else (added.take(0, str), *added.event(1)),
         taken=tuple(each.data for each in reader.each(3) if _is_id(each)),
         step=reader.take(0, str),

@@ -22,6 +22,8 @@ __all__ = ["Reader", "error_of", "parse", "rubbish"]
 
 T = TypeVar("T")
 
+MOST_NAMES = 1_000_000
+"""How often a name may be there in a row: so that a few bytes don't become any number of them."""
 LATEST = 253_402_300_799.0
 """The last second of the year 9999, after which Python has no dates."""
 
@@ -128,6 +130,19 @@ class Reader:
     def maybe_seconds(self, key: str | int) -> float | None:
         """The same, or `None` where nothing is."""
         return None if self.raw(key) is None else self.seconds(key)
+
+    def repeated(self, key: str | int) -> tuple[str, ...]:
+        """The names that `names_wire` has written, or all of them spelled out."""
+        names: list[str] = []
+        for each in self.each(key):
+            if type(each.data) is str:
+                names.append(each.data)
+            else:
+                count = each.count(1, least=1)
+                if count > MOST_NAMES:
+                    raise each.fail(1, f"at most {MOST_NAMES:,} are expected, not {count:,}")
+                names += [each.take(0, str)] * count
+        return tuple(names)
 
     def names(self, key: str | int) -> tuple[str, ...]:
         """A list of strings; empty where nothing is."""

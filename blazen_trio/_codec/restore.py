@@ -172,7 +172,7 @@ class _Restoring:
 
     def _buffer(self, reader: Reader) -> None:
         id_ = self._id(reader, "buffered")
-        by_type = self.state.buffers.setdefault((reader.take("step", str), reader.names("types")), {})
+        by_type = self.state.buffers.setdefault((reader.take("step", str), reader.repeated("types")), {})
         by_type.setdefault(reader.take("type", str), {})[id_] = Buffered(id_, *reader.event("event"))
 
     def _order(self) -> None:

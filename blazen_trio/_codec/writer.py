@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -9,7 +10,7 @@ import orjson
 if TYPE_CHECKING:
     from blazen_trio._state.model import Payload, StoredError
 
-__all__ = ["error_wire", "reference"]
+__all__ = ["error_wire", "names_wire", "reference"]
 
 
 def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
@@ -18,6 +19,14 @@ def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
         return orjson.Fragment(payload.data)
     blobs[payload.digest] = payload.data
     return {"$blob": payload.digest}
+
+
+def names_wire(names: tuple[str, ...]) -> list[Any]:
+    """Names in order; what is there several times in a row is so once, with its number."""
+    if len(names) < 3:
+        return list(names)
+    counted = ((name, sum(1 for _ in same)) for name, same in groupby(names))
+    return [name if count == 1 else (name, count) for name, count in counted]
 
 
 def error_wire(error: StoredError) -> dict[str, Any]:

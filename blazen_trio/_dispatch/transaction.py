@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blazen_trio._state.entry import Collected
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
-    from blazen_trio._state.model import Delivery, Payload, RunState
+    from blazen_trio._state.model import Buffered, Delivery, Payload, RunState
 
 __all__ = ["IMMUTABLE", "Transaction", "make_cell"]
+
+_NONE: dict[int, Buffered] = {}
 
 IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes})
 
@@ -163,9 +166,9 @@ class Transaction:
 
     def _look(self, types: tuple[str, ...], own_type: str, event: Event) -> _Collect:
         by_type = self._state.buffers.get((self.delivery.step, types), {})
-        # list(): a step in a thread looks while the loop goes on.
-        waiting = {name: list(by_type.get(name, {}).values()) for name in types}
         need = Counter(types)
+        # Copied at once, and no more than is asked for: a step in a thread looks while the loop goes on.
+        waiting = {name: deque(islice(by_type.get(name, _NONE).values(), count)) for name, count in need.items()}
         if any(len(waiting[name]) + (name == own_type) < count for name, count in need.items()):
             return _Collect(types, own_type, event, None, (), keeps_own=True)
         keeps_own = True
@@ -173,7 +176,7 @@ class Transaction:
         taken: list[int] = []
         for name in types:
             if waiting[name]:
-                first = waiting[name].pop(0)
+                first = waiting[name].popleft()
                 taken.append(first.id)
                 events.append(first.event)
             else:

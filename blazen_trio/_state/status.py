@@ -7,8 +7,8 @@ import enum
 __all__ = ["RunStatus"]
 
 
-class RunStatus(enum.Enum):
-    """Where a run stands. *Ended* are the last four."""
+class RunStatus(enum.StrEnum):
+    """Where a run stands, equal to its text: `run.status == "waiting"`. *Ended* are the last four."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -58,6 +58,9 @@ outputs = st.builds(
 ids = st.integers(1, 2**60)
 
 
+collected = st.lists(st.sampled_from("AB"), min_size=1, max_size=6).map(tuple)
+
+
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     entry = Entry(
@@ -74,7 +77,7 @@ def entries(draw: st.DrawFn) -> Entry:
     if draw(st.booleans()):
         event = draw(events)
         entry.collected = [
-            Collected(("A", "B"), ("A", event, CODEC.encode_event(event)), step="tick"),
+            Collected(draw(collected), ("A", event, CODEC.encode_event(event)), step="tick"),
             Collected(("A",), None, (1, 2), step="tick"),
         ]
     if draw(st.booleans()):
@@ -146,6 +149,31 @@ def test_large_values_are_referred_to() -> None:
     assert plain(back) == plain(entry)
     with pytest.raises(SerializationError, match="missing"):
         decode_entry(data, {}, CODEC)
+
+
+def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_one() -> None:
+    def size(count: int) -> int:
+        entry = committed()
+        entry.collected = [Collected(("Tick",) * count, ("Tick", Tick(1), CODEC.encode_event(Tick(1))), step="tick")]
+        data, blobs = encode_entry(entry)
+        assert plain(decode_entry(data, blobs, CODEC)) == plain(entry)
+        return len(data)
+
+    assert size(10_000) <= size(3) + 5
+
+
+@pytest.mark.parametrize("types", ['["Tick","Tick"]', '[["Tick",2]]', '["Tick",["Tick",1]]'])
+def test_a_set_to_collect_may_be_spelled_out(types: str) -> None:
+    entry = decode_entry(b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC)
+    assert [one.types for one in entry.collected] == [("Tick", "Tick")]
+
+
+@pytest.mark.parametrize(
+    "types", ["[1]", '["Tick",[]]', '[["Tick"]]', '[["Tick",0]]', '[["Tick",1000001]]', "[[1,1]]", "{}"]
+)
+def test_a_set_to_collect_is_checked(types: str) -> None:
+    with pytest.raises(SerializationError, match=r"at l\[0\]\[1\]"):
+        decode_entry(b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC)
 
 
 def test_a_newer_format_is_told() -> None:
