@@ -40,9 +40,9 @@ def _fields(cls: Any) -> list[_Field]:
             _Field(a.name, a.alias or a.name, _filled(_hint(hints, a), arguments), a.init, a.converter is not None)
             for a in attrs.fields(origin)
         ]
-    return [
-        _Field(f.name, f.name, _filled(hints[f.name], arguments), f.init, False) for f in dataclasses.fields(origin)
-    ]
+    # An event class that is declared without fields needs no decorator.
+    fields = dataclasses.fields(origin) if dataclasses.is_dataclass(origin) else ()
+    return [_Field(f.name, f.name, _filled(hints[f.name], arguments), f.init, False) for f in fields]
 
 
 def _hints(cls: Any) -> dict[str, Any]:

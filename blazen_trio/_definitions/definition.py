@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.events import DynamicEvent, Event, StartEvent
@@ -86,8 +87,8 @@ class WorkflowDefinition:
     starts: tuple[type[Event], ...]
     graph: Graph
     has_joins: bool
-    event_types: dict[str, type[Event]]
-    value_types: dict[str, type]
+    event_types: Mapping[str, type[Event]]
+    value_types: Mapping[str, type]
     _routes: dict[type[Event], Route]
     _failure_routes: dict[str, Route]
     _sealed = False
@@ -124,7 +125,7 @@ class WorkflowDefinition:
         faults = check_options(self)
         self.external = as_classes("external", external, faults)
         self.types = as_classes("types", types, faults)
-        self.steps = collect_steps(steps, faults)
+        self.steps = MappingProxyType(collect_steps(steps, faults))
         self.starts = find_starts(self.steps, self.external)
         faults += check_steps(self.steps, self.starts, self.external)
         mentioned = dict.fromkeys(
@@ -132,8 +133,8 @@ class WorkflowDefinition:
         )
         events: list[type[Event]] = [one for one in self.types if issubclass(one, Event)]
         values = [one for one in self.types if not issubclass(one, Event)]
-        self.event_types = event_registry((*mentioned, *self.external, *events), faults)
-        self.value_types = value_registry(values, self.event_types.values(), faults)
+        self.event_types = MappingProxyType(event_registry((*mentioned, *self.external, *events), faults))
+        self.value_types = MappingProxyType(value_registry(values, self.event_types.values(), faults))
         if faults:
             raise WorkflowValidationError(f"workflow {self.name!r}", faults)
         self.graph = Graph(self.steps)

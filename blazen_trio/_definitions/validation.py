@@ -191,6 +191,11 @@ def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
                 )
             elif name == step.name:
                 faults.append(f"step {step.name!r} can't handle its own failures: let another step do it")
+            elif set(steps[name].accepts) == {StepFailedEvent}:
+                faults.append(
+                    f"step {step.name!r} handles failures of {name!r}, which has none to give: it handles failures itself, and"
+                    " when it fails, so does the run"
+                )
     return faults
 
 

@@ -43,6 +43,21 @@ def test_the_wire_form() -> None:
     assert orjson.loads(CODEC.encode_event(Order("a", [])).data)[::2] == ["shop.Order", 2]
 
 
+def test_an_event_class_without_fields_needs_no_decorator() -> None:
+    class Go(Event):
+        kind: ClassVar[str] = "signal"
+
+    class Went(Go):
+        pass
+
+    codec = Codec({"Go": Go, "Went": Went}, {})
+    data = codec.encode_event(Went()).data
+    assert data == b'["Went",{}]'
+    assert type(codec.decode_event(data)) is Went
+    with pytest.raises(SerializationError, match="unknown"):
+        codec.decode_event(b'["Went",{"n":1}]')
+
+
 @pytest.mark.parametrize(
     ("change", "path"),
     [

@@ -91,6 +91,9 @@ def test_it_is_immutable() -> None:
         del found.name
     assert found.timeout == 300.0
     assert repr(found) == "<WorkflowDefinition 'w' version '1', 1 steps>"
+    for table in (found.steps, found.event_types, found.value_types):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            table["new"] = None  # type: ignore[index]
 
 
 def test_a_subclass_can_add_verbs() -> None:

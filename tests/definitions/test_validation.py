@@ -210,6 +210,10 @@ def test_handles_has_to_make_sense() -> None:
     assert "'nobody', which is no step here; the steps are 'ok', 'care'" in fault(
         OK, made("care", StepFailedEvent, StopEvent, handles=["nobody"])
     )
+    handler = made("mend", StepFailedEvent, StopEvent)
+    assert "when it fails, so does the run" in fault(
+        OK, handler, made("care", StepFailedEvent, StopEvent, handles=["mend"])
+    )
     assert "its own failures" in fault(OK, made("care", StepFailedEvent, StopEvent, handles=["care"]))
 
 
