@@ -185,7 +185,7 @@ def states(draw: st.DrawFn) -> RunState:
     if draw(st.booleans()):
         state.root = FanOut(0)
     for _ in range(draw(st.integers(0, 2))):
-        fan_out = FanOut(_id(state))
+        fan_out = FanOut(_id(state), draw(st.sampled_from([(), ("sum",)])))
         group = draw(st.sampled_from([None, state.root, *state.fan_outs.values()]))
         state.fan_outs[fan_out.id] = fan_out
         for join in draw(st.sets(st.sampled_from(["sum", "mean"]), min_size=1)):

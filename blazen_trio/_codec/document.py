@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.history import HistoryRecord
-    from blazen_trio._state.model import Buffered, Item, RunState
+    from blazen_trio._state.model import Buffered, FanOut, Item, RunState
 
 __all__ = ["VERSION", "iter_state", "large_values"]
 
@@ -51,7 +51,7 @@ def iter_state(
     yield head[:-1] + b',"state":{'
     yield from _pieces((_pair(key, writer.reference(cell.payload)) for key, cell in state.cells.items()), strip=True)
     yield b'},"fan_outs":['
-    yield from _pieces({"fan_out": fan_out.id, "joins": list(fan_out.pending)} for fan_out in state.fan_outs.values())
+    yield from _pieces(map(_fan_out, state.fan_outs.values()))
     yield b'],"items":['
     yield from _pieces(writer.item(item, group) for item, group in _items(state))
     yield b'],"collected":['
@@ -115,6 +115,11 @@ def _items(state: RunState) -> Iterator[tuple[Item, int | None]]:
         *(fan_out.pending.values() for fan_out in state.fan_outs.values()),
     )
     yield from ((item, None) for item in loose if item.group is None)
+
+
+def _fan_out(fan_out: FanOut) -> dict[str, Any]:
+    document = {"fan_out": fan_out.id, "joins": list(fan_out.pending)}
+    return document | {"if_any": fan_out.if_any} if fan_out.if_any else document
 
 
 def _buffers(state: RunState, writer: _Writer) -> Iterator[dict[str, Any]]:

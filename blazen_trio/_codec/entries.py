@@ -94,7 +94,10 @@ def _write_cells(cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: 
 
 def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes]) -> None:
     if entry.fan_out is not None:
-        wire["n"] = [entry.fan_out.joins, [_output_wire(output, blobs) for output in entry.fan_out.outputs]]
+        opened = entry.fan_out
+        wire["n"] = [opened.joins, [_output_wire(output, blobs) for output in opened.outputs]]
+        if opened.if_any:
+            wire["n"].append(opened.if_any)
     if entry.fired:
         wire["r"] = entry.fired
     if entry.collected:
@@ -146,7 +149,7 @@ def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry
 
 def _read_rare(entry: Entry, reader: Reader) -> None:
     if (opened := reader.inner("n")) is not None:
-        entry.fan_out = FanOutOpened(opened.names(0), [_output_of(each) for each in opened.each(1)])
+        entry.fan_out = FanOutOpened(opened.names(0), [_output_of(each) for each in opened.each(1)], opened.names(2))
     if reader.raw("r"):
         entry.fired = [(each.count(0), each.take(1, str)) for each in reader.each("r")]
     if reader.raw("l"):

@@ -89,7 +89,7 @@ class _Restoring:
 
     def _fan_outs(self) -> None:
         for each in self._reader.each("fan_outs"):
-            fan_out = FanOut(self._id(each, "fan_out"))
+            fan_out = FanOut(self._id(each, "fan_out"), each.names("if_any"))
             # In their order; each gets its place when that comes up among the items.
             fan_out.pending = dict.fromkeys(each.names("joins"))  # type: ignore[assignment]
             self.state.fan_outs[fan_out.id] = fan_out

@@ -1,9 +1,9 @@
 """What can come of what: which joins a fan-out fires, and which joins a live item holds back.
 
 Levels. A returned list opens a fan-out one level down. A join collects what is at the level of its fan-out, and what
-it returns belongs one level up. So walking at one level: a step leads to what it returns plainly; a list that it
-returns leads to what the joins of that fan-out return, for that comes back up to here; what is collected here
-leaves the level. Only the run's root has no level above it: what a root join returns stays there.
+it returns belongs one level up. So walking at one level: a step leads to what it returns plainly, and to whoever takes
+its failures; a list that it returns leads to what the joins of that fan-out return, for that comes back up to here; what
+is collected here leaves the level. Only the run's root has no level above it: what a root join returns stays there.
 
 All answers are conservative: an event declared as `T` may be an instance of a subclass, so it may go to a step
 that accepts a base of `T` or a subclass of it.
@@ -49,8 +49,10 @@ def handles_failure(handler: StepDefinition, step: str) -> bool:
 class _Walk:
     """One walk along declared emits, at one level."""
 
-    def __init__(self, graph: Graph, *, root: bool = False, target: str | None = None) -> None:
+    def __init__(self, graph: Graph, *, root: bool = False, target: str | None = None, failures: bool = True) -> None:
         self.graph = graph
+        self.failures = failures
+        """Whether it goes where failures lead, too."""
         self.root = root
         self.target = target
         """At the root, the join that is asked about: paths through it don't count."""
@@ -94,10 +96,11 @@ class _Walk:
             step = self.todo.pop()
             for event_class in step.emits:
                 self.emitted(event_class)
-            for join in self.graph.opens[step.name]:
+            for join in self.graph.opens[self.failures][step.name]:
                 self.run(self.graph.steps[join])
-            for handler in self.graph.handlers[step.name]:
-                self.delivered(handler)
+            if self.failures:
+                for handler in self.graph.handlers[step.name]:
+                    self.delivered(handler)
         return self
 
 
@@ -109,39 +112,53 @@ class Graph:
         self.handlers: dict[str, list[StepDefinition]] = {
             name: [handler for handler in steps.values() if handles_failure(handler, name)] for name in steps
         }
-        self.opens: dict[str, tuple[str, ...]] = dict.fromkeys(steps, ())
-        """Of each step: the joins that a list which it returns fires."""
-        self._fired: dict[tuple[type[Event], ...], tuple[str, ...]] = {}
+        self.opens: dict[bool, dict[str, tuple[str, ...]]] = {}
+        """Of each step: the joins that a list which it returns leads to, with or without the ways that failures take."""
+        self._fired: dict[tuple[tuple[type[Event], ...], bool], tuple[str, ...]] = {}
         self._step_holds: dict[tuple[str, bool], frozenset[str]] = {}
         self._event_holds: dict[tuple[type[Event], bool], frozenset[str]] = {}
         self._question_holds: dict[bool, frozenset[str]] = {}
-        self._close()
+        for failures in (False, True):
+            self._close(failures)
+        self._at_home = frozenset().union(*self.opens[False].values())
+        """The joins that a list fires in which nothing fails."""
 
-    def _close(self) -> None:
+    def _close(self, failures: bool) -> None:
         """Fill `opens`: what a list fires depends on what nested lists fire, and only ever grows."""
+        opens = self.opens[failures] = dict.fromkeys(self.steps, ())
         changed = True
         while changed:
             changed = False
             for step in self.steps.values():
                 if not step.list_emits:
                     continue
-                fired = self._fire(step.list_emits)
-                if fired != self.opens[step.name]:
-                    self.opens[step.name] = fired
+                fired = self._fire(step.list_emits, failures)
+                if fired != opens[step.name]:
+                    opens[step.name] = fired
                     changed = True
 
-    def _fire(self, classes: Iterable[type[Event]]) -> tuple[str, ...]:
-        walk = _Walk(self)
+    def _fire(self, classes: Iterable[type[Event]], failures: bool) -> tuple[str, ...]:
+        walk = _Walk(self, failures=failures)
         for event_class in classes:
             walk.emitted(event_class)
         walk.finish()
         return tuple(name for name in self.steps if name in walk.joins)
 
     def fired_joins(self, classes: tuple[type[Event], ...]) -> tuple[str, ...]:
-        """The joins that a fan-out with these declared element classes fires, in the order of declaration."""
-        known = self._fired.get(classes)
+        """The joins that a fan-out with these declared element classes may fire, in the order of declaration."""
+        return self._joins(classes, failures=True)
+
+    def joins_if_any(self, classes: tuple[type[Event], ...]) -> tuple[str, ...]:
+        """Those of them that it fires only if something came: only failures lead to them from here, and they are at home in other lists. Fired
+        with nothing, they would go on where nobody waits for them.
+        """
+        away = self._at_home.difference(self._joins(classes, failures=False))
+        return tuple(join for join in self.fired_joins(classes) if join in away)
+
+    def _joins(self, classes: tuple[type[Event], ...], *, failures: bool) -> tuple[str, ...]:
+        known = self._fired.get((classes, failures))
         if known is None:
-            known = self._fired[classes] = self._fire(classes)
+            known = self._fired[classes, failures] = self._fire(classes, failures)
         return known
 
     def step_holds(self, name: str, root: bool) -> frozenset[str]:

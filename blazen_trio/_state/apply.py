@@ -42,7 +42,8 @@ def apply_entry(state: RunState, entry: Entry) -> None:
     """Apply a whole entry, the joins that it fired included."""
     apply_body(state, entry)
     for fan_out_id, join in entry.fired:
-        entry.ready = noted(entry.ready, fire(state, fan_out_id, join))
+        if (delivery := fire(state, fan_out_id, join)) is not None:
+            entry.ready = noted(entry.ready, delivery)
 
 
 def apply_body(state: RunState, entry: Entry) -> Item | None:
@@ -89,7 +90,7 @@ def apply_body(state: RunState, entry: Entry) -> Item | None:
         _insert(state, entry, entry.outputs, group, before)
     if entry.fan_out is not None:
         opened = entry.fan_out
-        fan_out = FanOut(_next_id(state))
+        fan_out = FanOut(_next_id(state), opened.if_any)
         state.fan_outs[fan_out.id] = fan_out
         for join in opened.joins:
             pending = Pending(_next_id(state), fan_out, join)
@@ -101,8 +102,9 @@ def apply_body(state: RunState, entry: Entry) -> Item | None:
     return done
 
 
-def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
-    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one.
+def fire(state: RunState, fan_out_id: int, join: str) -> Delivery | None:
+    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one. `None`: it was to fire only
+    if it had any, and has none.
 
     Args:
         fan_out_id: 0 for the root, whose joins' deliveries stay in it, in their first member's place.
@@ -113,13 +115,16 @@ def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
         place: Item = fan_out.pending.pop(join)
     else:
         place = next(item for item in fan_out if type(item) is Member and item.join == join)
-    delivery = Delivery(_next_id(state), join, (), ())
     group = place.group
-    if group is not None:
-        group.insert(delivery, place)
-    members = fan_out.take_members(join)
-    delivery.event = tuple([member.event for member in members])
-    delivery.payload = tuple([member.payload for member in members])
+    delivery = None
+    if join not in fan_out.if_any or fan_out.has_members(join):
+        delivery = Delivery(_next_id(state), join, (), ())
+        if group is not None:
+            group.insert(delivery, place)
+        members = fan_out.take_members(join)
+        delivery.event = tuple([member.event for member in members])
+        delivery.payload = tuple([member.payload for member in members])
+        state.deliveries[delivery.id] = delivery
     if fan_out_id:
         if group is not None:
             group.remove(place)
@@ -128,7 +133,6 @@ def fire(state: RunState, fan_out_id: int, join: str) -> Delivery:
             del state.fan_outs[fan_out_id]
             for item in list(fan_out):
                 item.group = None
-    state.deliveries[delivery.id] = delivery
     return delivery
 
 

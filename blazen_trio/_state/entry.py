@@ -61,10 +61,11 @@ class Output:
 
 @attrs.define(eq=False)
 class FanOutOpened:
-    """A returned list: its joins (never empty), and its members."""
+    """A returned list: its joins (never empty), its members, and which of the joins fire only if they have collected anything."""
 
     joins: tuple[str, ...]
     outputs: list[Output]
+    if_any: tuple[str, ...] = ()
 
 
 @attrs.define(eq=False)

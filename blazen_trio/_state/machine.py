@@ -174,10 +174,11 @@ class Machine:
                 for output in (*outputs, *members):
                     if not output.targets.plain and isinstance(output.event, InputRequestEvent):
                         self._check_request(output.event, asked)
-            joins = self.definition.graph.fired_joins(step.list_emits)
+            graph = self.definition.graph
+            joins = graph.fired_joins(step.list_emits)
             if joins:
                 self._check_collectable(step, members, joins)
-                entry.fan_out = FanOutOpened(joins, members)
+                entry.fan_out = FanOutOpened(joins, members, graph.joins_if_any(step.list_emits))
             else:
                 # Nothing ever asks for these members' order or end: no fan-out has to be kept.
                 outputs = [*outputs, *members]
@@ -352,7 +353,13 @@ class Machine:
                 root and self._comes_later(join, joins)
             ):
                 fired.append((group.id, join))
-                entry.ready = noted(entry.ready, fire(self.state, group.id, join))
+                place = None if root else group.pending[join]
+                delivery = fire(self.state, group.id, join)
+                if delivery is not None:
+                    entry.ready = noted(entry.ready, delivery)
+                elif place is not None and place.group is not None:
+                    # What it would have returned held joins back there.
+                    self._fire_due(place.group, fired, entry)
 
     def _comes_later(self, join: str, due: Sequence[str]) -> bool:
         """Whether another root join that is due with this one leads to it: what that one returns is to be collected first.

@@ -161,15 +161,17 @@ class FanOut(Item):
     It is itself the sentinel of the circular list of its items.
     """
 
-    __slots__ = ("live", "pending")
+    __slots__ = ("if_any", "live", "pending")
 
-    def __init__(self, id: int) -> None:  # noqa: A002
+    def __init__(self, id: int, if_any: tuple[str, ...] = ()) -> None:  # noqa: A002
         super().__init__(id, "")
         self.prev = self.next = self
         self.live: dict[str, int] = {}
         """How many live items there are of each graph node; absent when there are none."""
         self.pending: dict[str, Pending] = {}
         """The joins that it has still to fire, each with its place in the enclosing fan-out. Empty for the root."""
+        self.if_any = if_any
+        """Those of its joins that fire only if they have collected anything."""
 
     def __iter__(self) -> Iterator[Item]:
         item = self.next
@@ -197,6 +199,10 @@ class FanOut(Item):
             self.live[node] = left
         else:
             del self.live[node]
+
+    def has_members(self, join: str) -> bool:
+        """Whether a join has collected anything."""
+        return _MEMBER_NODES[join] in self.live
 
     def take_members(self, join: str) -> list[Member]:
         """Take out all that a join has collected, in order."""

@@ -56,6 +56,49 @@ async def test_an_empty_fan_out_fires_its_join_with_nothing() -> None:
     assert await Workflow("empty", [spread, work, total]).run([]) == []
 
 
+@pytest.mark.parametrize(
+    ("fails", "collected"),
+    [(None, [[0, 1, 2], [0, 1, 2]]), ("work", [[0, 2], [0, 2]]), ("split", [[0, 1, 2], [9]])],
+)
+async def test_a_handler_of_failures_at_two_levels(
+    fails: str | None, collected: list[list[int]], autojump_clock: Any
+) -> None:
+    """Where nothing failed, the inner join is not fired in the outer fan-out, where its outcome would belong to the root."""
+
+    @step
+    async def split(ev: A) -> list[B]:
+        if fails == "split" and ev.n == 1:
+            raise OSError
+        return [B(n) for n in range(3)]
+
+    @step
+    async def work(ev: B) -> C | None:
+        if fails == "work" and ev.n == 1:
+            raise OSError
+        return C(ev.n)
+
+    @step(handles=[split, work])
+    async def care(ev: StepFailedEvent) -> C | None:
+        return C(9) if ev.step_name == "split" else None
+
+    seen: list[list[int]] = []
+
+    @step
+    async def inner(members: list[C]) -> Sum:
+        seen.append([one.n for one in members])
+        return Sum(seen[-1])
+
+    @step
+    async def outer(sums: list[Sum]) -> StopEvent:
+        await trio.sleep(len(sums))  # what came out of too few would overtake
+        return StopEvent([one.numbers for one in sums])
+
+    result = await Workflow("levels", [spread, split, work, care, inner, outer]).run([0, 1])
+    assert sorted(seen) == collected
+    if fails != "split":
+        assert result == collected
+
+
 async def test_members_that_come_to_nothing_are_dropped() -> None:
     @step
     async def work(ev: A) -> B | None:

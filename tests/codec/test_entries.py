@@ -70,7 +70,9 @@ def entries(draw: st.DrawFn) -> Entry:
     entry.done = draw(st.just(0) | ids)
     entry.outputs = draw(st.just(()) | st.lists(outputs, min_size=1, max_size=2))
     if draw(st.booleans()):
-        entry.fan_out = FanOutOpened(("sum",), draw(st.lists(outputs, max_size=2)))
+        entry.fan_out = FanOutOpened(
+            ("sum",), draw(st.lists(outputs, max_size=2)), draw(st.sampled_from([(), ("sum",)]))
+        )
         entry.fired = [(0, "sum"), (draw(ids), "mean")]
     if draw(st.booleans()):
         entry.cells = {"gone": None, "kept": Cell(CODEC.encode_value(draw(values), "kept"))}

@@ -196,6 +196,22 @@ def test_a_failure_leads_to_what_its_handler_returns() -> None:
     assert found.step_holds("work", False) == {"join"}
     assert found.step_holds("log", False) == frozenset(), "the handler does not handle it"
     assert found.step_holds("care", False) == {"join"}
+    assert found.joins_if_any((A,)) == (), "it is how one learns of none"
+
+
+def test_a_failure_of_an_outer_step_does_not_fire_an_inner_join_with_nothing() -> None:
+    found = graph(
+        made("begin", StartEvent, list[A]),
+        made("split", A, list[B]),
+        made("work", B, C),
+        made("inner", list[C], D),
+        made("outer", list[D], StopEvent),
+        made("care", StepFailedEvent, C, handles=["split", "work"]),
+    )
+    assert found.fired_joins((A,)) == ("inner", "outer")
+    assert found.joins_if_any((A,)) == ("inner",)
+    assert found.fired_joins((B,)) == ("inner",)
+    assert found.joins_if_any((B,)) == ()
 
 
 def test_a_join_may_collect_failures() -> None:

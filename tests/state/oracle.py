@@ -17,9 +17,11 @@ Path = tuple[int, ...]
 class Group:
     """A fan-out, or the root."""
 
-    def __init__(self, joins: list[str], *, root: bool = False) -> None:
+    def __init__(self, joins: list[str], *, if_any: frozenset[str] = frozenset(), root: bool = False) -> None:
         self.joins = joins
         """Those that it has still to fire; the root's are always these."""
+        self.if_any = if_any
+        """Those that other lists fire, and only failures lead to from here: they fire if they have collected anything."""
         self.root = root
 
 
@@ -41,9 +43,12 @@ class Oracle:
         self.arrivals = 0
         self.fired: list[tuple[str, list[str]]] = []
         """Of the last transition: (join, its members' labels in order)."""
-        self._opens: dict[str, list[str]] = {name: [] for name in self.order}
-        while (found := {name: self._fires(self.steps[name].list_emits) for name in self.order}) != self._opens:
-            self._opens = found
+        self._opens: dict[bool, dict[str, list[str]]] = {}
+        for failing in (False, True):
+            self._opens[failing] = {name: [] for name in self.order}
+            while (found := self._fired_by_all(failing)) != self._opens[failing]:
+                self._opens[failing] = found
+        self._at_home = frozenset(join for joins in self._opens[False].values() for join in joins)
 
     # What can come of what
 
@@ -58,16 +63,18 @@ class Oracle:
     def _handlers(self, step: str) -> list[str]:
         return [name for name in self.order if name != step and StepFailedEvent in self.steps[name].accepts]
 
-    def _next(self, step: str) -> list[str]:
+    def _next(self, step: str, failing: bool) -> list[str]:
         """To which steps of its level the outputs of a step go."""
-        found = self._handlers(step)
+        found = self._handlers(step) if failing else []
         for cls in self.steps[step].emits:
             found += self._takers(cls)
             if issubclass(cls, InputRequestEvent):
                 found += self._takers(InputResponseEvent)
         return found
 
-    def _reached(self, takers: list[str], running: list[str], *, root: bool = False, target: str = "") -> set[str]:
+    def _reached(
+        self, takers: list[str], running: list[str], *, root: bool = False, target: str = "", failing: bool = True
+    ) -> set[str]:
         """The joins that get something, if these steps get something and those are at work."""
         joins: set[str] = set()
         done: set[str] = set()
@@ -80,14 +87,18 @@ class Oracle:
                     continue
             if name not in done:
                 done.add(name)
-                todo += [(one, False) for one in self._next(name)] + [(one, True) for one in self._opens[name]]
+                todo += [(one, False) for one in self._next(name, failing)]
+                todo += [(one, True) for one in self._opens[failing][name]]
         return joins
 
-    def _fires(self, classes: tuple[type[Event], ...]) -> list[str]:
+    def _fired_by_all(self, failing: bool) -> dict[str, list[str]]:
+        return {name: self._fires(self.steps[name].list_emits, failing) for name in self.order}
+
+    def _fires(self, classes: tuple[type[Event], ...], failing: bool) -> list[str]:
         takers = [name for cls in classes for name in self._takers(cls)]
         if any(issubclass(cls, InputRequestEvent) for cls in classes):
             takers += self._takers(InputResponseEvent)
-        joins = self._reached(takers, [])
+        joins = self._reached(takers, [], failing=failing)
         return [name for name in self.order if name in joins]
 
     def _may_feed(self, node: Node, join: str) -> bool:
@@ -125,8 +136,8 @@ class Oracle:
         for index, output in enumerate(outputs):
             self._place(group, (*path, index), output)
         if members is not None:
-            joins = self._opens[node.what]
-            inner = Group(list(joins))
+            joins = self._opens[True][node.what]
+            inner = Group(list(joins), if_any=self._at_home - set(self._opens[False][node.what]))
             for index, join in enumerate(joins):
                 self.nodes.append(Node(group, (*path, len(outputs) + index), "pending", join, None, inner))
             for index, member in enumerate(members):
@@ -157,8 +168,11 @@ class Oracle:
     def _fire(self) -> None:
         inner = [node.inner for node in self.nodes if node.inner is not None]
         for group in reversed(list(dict.fromkeys([self.root, *inner]))):
-            for join in list(group.joins):
-                self._fire_one(group, join)
+            self._fire_all(group)
+
+    def _fire_all(self, group: Group) -> None:
+        for join in list(group.joins):
+            self._fire_one(group, join)
 
     def _fire_one(self, group: Group, join: str) -> None:
         inside = [node for node in self.nodes if node.group is group]
@@ -169,6 +183,10 @@ class Oracle:
         labels = [node.label for node in members]
         for used in {*members, place}:
             self.nodes.remove(used)
+        if not members and join in group.if_any:
+            group.joins.remove(join)
+            self._fire_all(place.group)
+            return
         self.nodes.append(Node(place.group, place.path, "delivery", join, labels))
         if not group.root:
             group.joins.remove(join)
