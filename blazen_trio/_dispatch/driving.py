@@ -79,7 +79,7 @@ async def _drive(d: Dispatcher) -> None:
                 break
             if d.cancel_reason is not None:
                 d.endings.cancelled(d.cancel_reason[0])
-            elif d.held:
+            elif d.holds:
                 if not await d.rests.pause():
                     return
             elif d.draining:

@@ -213,7 +213,7 @@ class MailDesk:
             d.cancel(_part_of(mail.data, "reason"))
         elif mail.kind == PAUSE and not d.paused:
             d.journal.requests.append(mail.id)
-            d.held = True
+            d.holds += 1
             d.dismissed = True
             d.wake()
         else:

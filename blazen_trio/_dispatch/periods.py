@@ -30,10 +30,13 @@ async def run_period(d: Dispatcher) -> None:
                 await attend(d)
     finally:
         d.scope = d.nursery = None
-    d.elapsed += trio.current_time() - began
+    now = trio.current_time()
+    d.elapsed += now - began
     d.period_began = None
     await d.may_decide()
-    if not d.workers.halted and nursery.cancel_scope.cancelled_caught:
+    spent = nursery.cancel_scope.cancelled_caught and now >= nursery.cancel_scope.deadline
+    # Also where it was to be paused, or drained: it would go on without any time left.
+    if spent and not (d.over or d.failure is not None or d.cancel_reason is not None):
         d.endings.timed_out()
 
 

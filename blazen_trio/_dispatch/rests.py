@@ -30,10 +30,11 @@ class Rests:
             await self._change("paused", RunStatus.PAUSED)
         d.rest_began = trio.current_time()
         d.paused = True
+        d.pauses += 1
         d.give_slot()
         d.notify()
         try:
-            while d.held and d.cancel_reason is None and not d.over:
+            while d.holds and d.cancel_reason is None and not d.over:
                 if d.leaving or d.dismissed or d.draining or d.failure is not None:
                     return False
                 await signal_or_timer(d)
@@ -100,7 +101,7 @@ class Rests:
 
     def _idle(self) -> bool:
         d = self._d
-        return not (d.over or d.held or d.draining or d.cancel_reason or d.failure or d.anything_ready)
+        return not (d.over or d.holds or d.draining or d.cancel_reason or d.failure or d.anything_ready)
 
     async def _change(self, kind: str, status: RunStatus) -> None:
         d = self._d
@@ -117,7 +118,9 @@ class Rests:
         """Let a paused run go on. Not cancellable."""
         d = self._d
         await d.standstill.opened()
-        d.held = d.paused = False
+        d.paused = False
+        d.holds = 0
+        d.unpauses += 1
         if d.state.status is RunStatus.PAUSED:
             moment = d.moment()
             d.recorder.record("workflow_resumed", moment.at)

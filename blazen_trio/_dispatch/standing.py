@@ -31,20 +31,24 @@ class Standing:
         "failure",
         "has_asked",
         "has_slot",
-        "held",
+        "holds",
         "leaving",
         "over",
         "parked",
         "paused",
+        "pauses",
         "pins",
         "rest_began",
+        "unpauses",
     )
 
     def __init__(self) -> None:
         self.over = False
         """The run has ended, in memory: nothing of it commits any more."""
-        self.held = False
-        """No new step may start: the run pauses, or is paused."""
+        self.holds = 0
+        """How many want the run to be paused: no new step may start."""
+        self.pauses = self.unpauses = 0
+        """How often it was paused, and told to go on."""
         self.cancel_reason: tuple[str | None] | None = None
         self.failure: BaseException | None = None
         """The engine's own: the store failed, or the run was lost to another process."""

@@ -60,7 +60,7 @@ class Workers:
     def halted(self) -> bool:
         """Whether no further step may start."""
         d = self._d
-        return d.over or d.held or d.draining or d.failure is not None or d.cancel_reason is not None
+        return d.over or d.holds > 0 or d.draining or d.failure is not None or d.cancel_reason is not None
 
     def start(self) -> None:
         """A period begins."""

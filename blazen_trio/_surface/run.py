@@ -143,24 +143,31 @@ class Run:
         from blazen_trio._codec.snapshot import Snapshot
 
         d = self._dispatcher
-        return Snapshot.from_pieces(d.state, await d.standstill.image(inline=True))
+        # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
+        snapshot = Snapshot.from_pieces(d.state, await d.standstill.image(inline=True))
+        if d.failure is not None:
+            self._delivered = True
+            raise engine_error(d.failure, self.run_id)
+        if d.journal is not None and not d.detached:
+            await self._acknowledged()
+        return snapshot
 
     # Acting on it
 
     async def snapshot(self) -> Snapshot:
-        """All there is to know of the run, without stopping it; everything in it is on disk, if the run has a store."""
+        """All there is to know of the run, without stopping it; everything in it is on disk, if the run has a store.
+
+        Raises:
+            StoreError, StaleRunError: What the store has of the run ends before that.
+        """
         await trio.lowlevel.checkpoint()
-        with self._pinned() as d:
-            # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
-            snapshot = await self._image()
-            if d.journal is not None and not d.detached:
-                await self._acknowledged()
-            return snapshot
+        with self._pinned():
+            return await self._image()
 
     async def pause(self, grace: float | None = None) -> Snapshot:
         """Let no new step start, let those in flight finish, and stay so until `unpause`.
 
-        Cancelling this call unpauses.
+        Cancelling this call unpauses, unless somebody else has paused the run, too.
 
         Args:
             grace: Seconds after which steps in flight are cancelled, to be run again; `None`: as long as they take.
@@ -172,19 +179,27 @@ class Run:
         check_grace(grace)
         with self._pinned() as d:
             self._check_alive("paused")
-            d.held = True
+            d.holds += 1
+            pauses, unpauses = d.pauses, d.unpauses
+
+            def paused() -> bool:
+                # Also where somebody has let it go on already.
+                return d.paused or d.pauses > pauses
+
             d.wake()
             try:
                 with trio.move_on_after(float("inf") if grace is None else grace):
-                    await self._until(lambda: d.paused)
-                if not d.paused:
+                    await self._until(paused)
+                if not paused():
                     d.stop_period("the run is being paused")
-                    await self._until(lambda: d.paused)
+                    await self._until(paused)
                 self._check_alive("paused")
                 return await self._image()
             except BaseException:
-                if not d.detached:
-                    await d.rests.unpause()  # noqa: ASYNC102  # shields itself, and is short
+                if d.unpauses == unpauses and not d.detached:
+                    d.holds -= 1
+                    if not d.holds:
+                        await d.rests.unpause()  # noqa: ASYNC102  # shields itself, and is short
                 raise
 
     async def _until(self, happened: Callable[[], bool]) -> None:
@@ -201,7 +216,8 @@ class Run:
         await trio.lowlevel.checkpoint()
         with self._pinned() as d:
             self._check_alive("unpaused")
-            await d.rests.unpause()
+            if d.state.status is RunStatus.PAUSED:
+                await d.rests.unpause()
 
     async def send(self, event: Event | Delayed[Any], *, key: str | None = None) -> bool:
         """Send an event into the run, to the steps that accept it.

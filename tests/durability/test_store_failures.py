@@ -351,8 +351,7 @@ async def test_async_waits_for_the_disk_whatever_it_is_that_commits(what: str, a
         stuck.go = trio.Event()
         await trio.sleep(2)
         await trio.testing.wait_all_tasks_blocked()
-        image = await run._image()  # the state in memory, whatever is on disk
-        behind = image.seq - (await store.load_snapshot("run")).seq
+        behind = run._dispatcher.state.seq - (await store.load_snapshot("run")).seq
         stuck.go.set()
         assert 200 <= behind <= 257
         assert await run.result() == 2000
@@ -384,7 +383,7 @@ async def test_async_is_never_more_than_4_mib_behind(size: int, autojump_clock: 
         stuck.go = trio.Event()
         await trio.sleep(2)
         await trio.testing.wait_all_tasks_blocked()
-        behind = (await run._image()).seq - (await store.load_snapshot("run")).seq
+        behind = run._dispatcher.state.seq - (await store.load_snapshot("run")).seq
         stuck.go.set()
         assert 4 * 2**20 - size <= behind * size <= 4 * 2**20 + 60_000
         assert await run.result() == 500
