@@ -11,9 +11,9 @@ import click
 
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, NotThereError, RefusedError
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
-from blazen_trio._cli.runs.display import clean
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._pictures.happened import graph_of
 from blazen_trio.pictures import timeline_html, timeline_svg

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blazen_trio._cli.escapes import clean
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,7 +23,6 @@ __all__ = [
     "ago",
     "at_terminal",
     "cell",
-    "clean",
     "fields",
     "instant",
     "make_console",
@@ -87,24 +88,6 @@ def fields(pairs: Mapping[str, str | Text]) -> Table:
 def cell(value: str | Text) -> Text:
     """Text as it is meant: nothing in it is markup."""
     return value if isinstance(value, Text) else Text(clean(value))
-
-
-def clean(text: str, *, lines: bool = False) -> str:
-    """Text that does nothing to a terminal, whoever wrote it: on one line, or with its line ends.
-
-    Args:
-        text: From a database, or an error.
-        lines: Whether to keep its line ends.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() or (lines and one == "\n") else " " if one.isspace() else _escaped(one) for one in text
-    )
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def status_text(status: str) -> Text:

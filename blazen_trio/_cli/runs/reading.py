@@ -11,13 +11,13 @@ from rich.text import Text
 from blazen_trio import RunStatus
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     ago,
     at_terminal,
     cell,
-    clean,
     fields,
     instant,
     print_json,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -24,14 +25,15 @@ from blazen_trio import (
 )
 from blazen_trio._cli.arguments import Id, Json
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES, ConfigError
+from blazen_trio._cli.output import say
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.asking import load_workflow, parse_target, text_option
-from blazen_trio._cli.runs.display import clean, print_json, show
+from blazen_trio._cli.runs.display import print_json, show
 from blazen_trio._cli.runs.events import make_answer
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
-from blazen_trio._cli.secrets import hide_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,8 +98,15 @@ def resume(
         click.echo(clean(f"run {run_id} of {run['workflow']}: {run['status']}"))
         show(*outcome_parts(run))
     if cause is not None:
-        told = "".join(traceback.format_exception(cause))
-        click.echo(clean(hide_passwords(told, db), lines=True), err=True)
+        details = "".join(traceback.format_exception(cause))
+        say(
+            context.obj,
+            "raised",
+            "what the step raised:",
+            level=logging.ERROR,
+            fields={"run_id": run_id},
+            details=details,
+        )
     # One that waited may have been woken, and taken by a worker, meanwhile.
     context.exit(STATUS_CODES.get(stored.info.status, STATUS_CODES[RunStatus.WAITING]))
 

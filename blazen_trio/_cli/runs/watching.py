@@ -13,10 +13,10 @@ from rich.text import Text
 
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
-    clean,
     instant,
     make_console,
     print_json,
