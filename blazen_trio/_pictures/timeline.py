@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from blazen_trio._pictures.attempts import IDLE, Attempt, History, Idle, read_history
-from blazen_trio._pictures.axis import Axis, in_words
+from blazen_trio._pictures.axis import MARGIN, Axis, in_words
 from blazen_trio._pictures.happened import run_line
 from blazen_trio._pictures.svg import CHAR, LINE, clean, document, element, shorten, text, text_width
 
@@ -102,7 +102,9 @@ def _assemble(history: History, title: str, rows: Sequence[_Row], axis: Axis, le
     key, height = _key(history, axis, bottom + 20)
     attempts = sum(map(len, history.attempts.values()))
     summary = f"{_count(attempts)} at {len(history.attempts)} steps in {in_words(history.length)}"
-    return document(_ROOT, left + _PLOT + 40, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key]))
+    return document(
+        _ROOT, left + _PLOT + MARGIN, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key])
+    )
 
 
 # The run itself
@@ -189,7 +191,7 @@ def _bar(attempt: Attempt, lane: int, axis: Axis) -> str:
     width = max(axis.x(attempt.end) - start, 2.0)
     told = (
         f"{attempt.step} ({attempt.event_type}): {_OUTCOMES[attempt.outcome]}, {in_words(attempt.end - attempt.start)},"
-        f" from {in_words(attempt.start)} on"
+        f" from {axis.moment(attempt.start)} on"
     )
     if attempt.error:
         told += f": {attempt.error[:300]}"
@@ -243,7 +245,7 @@ def _question_row(questions: Sequence[tuple[str, float, float]], axis: Axis) -> 
         bar = element(
             "rect", x=start, y=lane * _LANE + 3, width=max(axis.x(one.end) - start, 2.0), height=6, class_="waiting"
         )
-        told = f"{one.step}: asked at {in_words(one.start)}, open for {in_words(one.end - one.start)}"
+        told = f"{one.step}: asked at {axis.moment(one.start)}, open for {in_words(one.end - one.start)}"
         drawn += element("g", element("title", escape(clean(told))) + bar)
     return _Row("questions", count, max(max(lanes) * _LANE + _LANE, 2 * LINE), drawn)
 

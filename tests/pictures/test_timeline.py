@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from blazen_trio import MemoryStore, RunStatus, StartEvent, StepFailedError, StopEvent, Workflow, step
 from blazen_trio._pictures.attempts import Idle, read_history
-from blazen_trio._pictures.axis import Axis, in_words
+from blazen_trio._pictures.axis import Axis, exactly, in_words
 from blazen_trio.pictures import timeline_html, timeline_svg
 from tests.pictures.drawn import Page, Text, a_book, a_killed_run, attempt, book, fetch, told
 
@@ -245,6 +245,48 @@ def test_an_axis_goes_up_and_stays_inside(length, parts):
 )
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fine", "words"),
+    [
+        (0, 1, "0 s"),
+        (9 * 86400 + 3 * 3600 + 600, 600, "9 d 3 h 10 min"),
+        (9 * 86400 + 600.2, 0.2, "9 d 10 min 0.2 s"),
+        (789005.2, 500, "9 d 3 h 10 min"),
+        (31.25, 0.05, "31.25 s"),
+        (0.250001, 1e-6, "250.001 ms"),
+        (0.0004, 1e-4, "400 \N{MICRO SIGN}s"),
+        (119.9999, 1, "2 min"),
+        (3599.9999, 0.001, "1 h"),
+        (86399, 86400, "1 d"),
+        (60, 86400, "0 s"),
+    ],
+)
+def test_times_in_words_that_are_as_fine_as_wanted(seconds, fine, words):
+    assert exactly(seconds, fine) == words
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1e-3, 0.05, 1.0, 15.0, 60.0, 900.0, 86400.0]))
+def test_times_that_are_apart_differ_in_words(number, step):
+    assert exactly(number * step, step) != exactly((number + 1) * step, step)
+
+
+@pytest.mark.parametrize("length", [0.02, 2.0, 30.0, 1200.0, 20_000.0])
+def test_after_a_long_wait_times_are_told_apart(length):
+    waited = 9 * 86400 + 3 * 3600
+    records = [STARTED, *attempt("bind", 0.0, length / 10)]
+    for number in range(10):
+        start = waited + number * length / 10
+        records += attempt("fetch", start, start + length / 12)
+    run = told(*records)
+    axis = Axis(read_history(run).length, 100, 780, read_history(run).idle)
+    labels = [label for _, label in axis.ticks()]
+    assert len(labels) >= 3
+    assert len({*labels}) == len(labels)
+    titles = [one.text for one in ET.fromstring(timeline_svg(run)).iter(f"{SVG}title")]
+    starts = [title.partition(" from ")[2] for title in titles if title.startswith("fetch")]
+    assert len({*starts}) == 10
 
 
 # The page
