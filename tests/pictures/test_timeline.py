@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree as ET
 
@@ -194,12 +195,45 @@ def test_many_attempts_are_a_curve():
     assert "39,001 records are left out here" in timeline_html(run)
 
 
+def fan_out(count, step="fetch", start=0.0):
+    """The records of as many attempts at a time."""
+    return [record for n in range(count) for record in attempt(step, start + n / 1000, start + 5 + n / 1000)]
+
+
+def in_order(*records):
+    return told(STARTED, *sorted(records, key=lambda record: record[0]))
+
+
 def test_as_many_bars_as_attempts():
-    run = told(STARTED, *(record for n in range(400) for record in attempt("fetch", n, n + 1)))
-    assert drawn(run)["completed"] == 401
+    run = told(STARTED, *(record for n in range(1900) for record in attempt("fetch", n, n + 1)))
+    assert drawn(run)["completed"] == 1901
     assert "curve" not in drawn(run)
-    wide = told(STARTED, *sorted((r for n in range(13) for r in attempt("fetch", n / 100, 5 + n)), key=lambda r: r[0]))
-    assert drawn(wide)["curve"] == 2
+
+
+@pytest.mark.parametrize("count", [13, 20, 50, 100])
+def test_a_fan_out_is_a_bar_for_each_of_its_members(count):
+    root = ET.fromstring(timeline_svg(in_order(*fan_out(count), *attempt("bind", 6.0, 7.0))))
+    bars = [
+        group
+        for group in root.iter(f"{SVG}g")
+        if group.find(f"{SVG}title") is not None
+        and group.find(f"{SVG}title").text.startswith("fetch (Page): completed")
+    ]
+    assert len(bars) == count
+    places = [(float(bar.find(f"{SVG}rect").get("y")), float(bar.find(f"{SVG}rect").get("height"))) for bar in bars]
+    # Apart from each other, and inside of their row.
+    assert all(y + height < other for (y, height), (other, _) in itertools.pairwise(places))
+    assert all(height >= 3 for _, height in places)
+    rows = [float(one.get("transform").split()[1][:-1]) for one in root.iter(f"{SVG}g") if one.get("transform")]
+    assert places[-1][0] + places[-1][1] < rows[1] - rows[0]
+
+
+def test_what_is_too_much_for_bars_is_a_curve():
+    assert drawn(in_order(*fan_out(101)))["curve"] == 2
+    # Of too many in all, the step with the most is the curve, whichever came first.
+    many = [record for n in range(2000) for record in attempt("fetch", n, n + 1)]
+    found = drawn(in_order(*many, *fan_out(50, "bind", 3000)))
+    assert (found["completed"], found["curve"]) == (51, 2)
 
 
 def test_long_waits_are_drawn_short_and_say_how_long_they_were():
