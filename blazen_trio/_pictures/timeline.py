@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -129,6 +130,12 @@ def _run_row(history: History, axis: Axis, top: float) -> str:
             drawn.append(_block(one.kind, axis.x(one.start), axis.x(one.end), top, one.end - one.start, cut=cut))
         start = one.end
     return text(16, top + 11, "run", "name") + "".join(drawn)
+
+
+def _runs(history: History) -> bool:
+    """Whether the run was ever drawn as running."""
+    edges = [Idle("", 0.0, 0.0), *history.idle, Idle("", history.length, history.length)]
+    return not history.length or any(one.end < other.start for one, other in pairwise(edges))
 
 
 def _block(kind: str, start: float, end: float, top: float, seconds: float, *, cut: bool) -> str:
@@ -301,9 +308,14 @@ def _key(history: History, lanes: Mapping[str, list[int] | None], axis: Axis, to
         samples.append((sample, "many attempts: how many were in flight"))
         if any(one.outcome in ("failed", "retried") for attempts in curves for one in attempts):
             samples.append((element("path", d="M30 2l4 8h-8z", class_="count"), "some of them failed there"))
+    if _runs(history):
+        samples.append((element("rect", x=16, y=2, width=28, height=8, class_="running"), "running"))
     for kind, words in IDLE.items():
         if any(one.kind == kind for one in history.idle):
             samples.append((element("rect", x=16, y=0, width=28, height=_BAR, class_=kind), words))
+    if history.questions:
+        sample = element("rect", x=16, y=3, width=28, height=_QUESTION, class_="waiting")
+        samples.append((sample, "a question, until it was answered"))
     if axis.cut:
         samples.append((element("path", d="M26 13l5 -16m-1 16l5 -16", class_="cut"), "longer than drawn"))
     drawn = "".join(

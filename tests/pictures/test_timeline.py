@@ -236,6 +236,16 @@ def test_what_is_too_much_for_bars_is_a_curve():
     assert (found["completed"], found["curve"]) == (51, 2)
 
 
+def test_the_key_explains_every_kind_of_bar():
+    words = texts(a_killed_run())
+    assert {"running", "nobody drove it", "a question, until it was answered", "longer than drawn"} <= set(words)
+    # And nothing that is not drawn.
+    idle = texts(told(STARTED, (9.0, "step_dispatched", "fetch", "Page")))
+    assert "running" not in idle
+    assert "waiting: for an answer, an event, a time or a commit" in idle
+    assert "a question, until it was answered" not in idle
+
+
 def test_long_waits_are_drawn_short_and_say_how_long_they_were():
     run = a_killed_run()
     assert {"2 h", "9 min 59 s"} <= set(texts(run))
