@@ -89,6 +89,9 @@ class Seconds(click.FloatRange):
 
 
 def _check_url(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+    if url is not None and not url.strip():
+        msg = "it is empty: give the URL of a database, such as sqlite:///runs.db"
+        raise click.BadParameter(msg)
     if url is not None and f":{HIDDEN}@" in url:
         msg = f"the URL's password is hidden: put the real one in the place of {HIDDEN}, best in BLAZEN_TRIO_DB"
         raise click.BadParameter(msg)

@@ -61,6 +61,8 @@ def with_password(url: str, password: str) -> str:
         (["worker", "postgresql://ann:sesame@h/d", "--db", "sqlite:///x.db"], USAGE, r"ann:\*\*\*@h/d"),
         (["db", "check", "postgresql://ann:sesame@h/d", "--db", "sqlite:///x.db"], USAGE, "unexpected extra argument"),
         (["db", "check", "--db", "postgresql://ann:***@h/d"], USAGE, "put the real one in the place of"),
+        (["db", "check", "--db", ""], USAGE, "'--db'.*: it is empty: give the URL of a database"),
+        (["runs", "list", "--db", " "], USAGE, "it is empty: give the URL of a database"),
         (["worker", FLOW, "--db", "runs.db"], CONFIG, "runs.db is no database URL; sqlite:///runs.db is one"),
         (["worker", FLOW, "--db", "postgresql:/ann:sesame@h/d"], CONFIG, r"\*\*\*@h/d is no database URL"),
         (["worker", FLOW, "--db", "postgresql://ann:o:sesame@x:sesame@h/d"], CONFIG, r"\*\*\*@h/d is no database URL"),
