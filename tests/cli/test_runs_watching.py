@@ -179,6 +179,23 @@ def test_what_is_logged_tells_no_password_and_does_nothing_to_a_terminal(sqlite_
         assert r"RuntimeError: \x1b[31mred postgresql" in errors
 
 
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["plain", "json"])
+def test_resume_says_until_when_a_run_waits_for_a_time(sqlite_url, runs, as_json):
+    runs("submit", "later", "--run-id", "a")
+    for _ in range(2):  # it comes to wait; and it waits already
+        resuming = start(sqlite_url, "runs", "resume", "a", f"{FLOWS}:later", *as_json)
+        told = resuming.stderr.readline()
+        resuming.send_signal(signal.SIGINT)
+        assert finish(resuming) == (130, "")
+        [delayed] = json.loads(runs("show", "a", "--json").stdout)["delayed"]
+        if as_json:
+            line = json.loads(told)
+            assert (line["event"], line["run_id"], line["until"]) == ("waiting", "a", delayed["due"])
+        else:
+            due = delayed["due"][:19].replace("T", " ")
+            assert told.startswith(f"blazen-trio: run a waits until {due}Z; Ctrl-C leaves it as it is")
+
+
 def test_resume_of_a_run_whose_input_its_workflow_does_not_take(runs):
     runs("submit", "paying", "--run-id", "a")
     assert runs("pause", "a").exit_code == 0
