@@ -22,8 +22,8 @@ def timeline_svg(snapshot: Snapshot) -> str:
     """A run's timeline: one bar for each attempt, rows by step, and when the run waited, was paused, or nobody drove it.
 
     The attempts are told by the history of a run whose workflow has `history=True`. Of any other run, the drawing is a
-    sentence that says so. A step with more than 400 attempts, or more than 12 at a time, has a curve of how many were in
-    flight instead of bars. Long times in which no attempt was under way are drawn shorter than they were, and say how long.
+    sentence that says so. A step with more than 100 attempts at a time, and the steps with the most attempts where
+    there are more than 2,000 in all, have a curve of how many were in flight instead of bars. Long times in which no attempt was under way are drawn shorter than they were, and say how long.
 
     Args:
         snapshot: The run, as `await run.snapshot()` or `await store.load_snapshot(run_id)` gives it.

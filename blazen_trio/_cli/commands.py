@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blazen_trio._cli.exits import after_signal, trouble
+from blazen_trio._cli.output import logging_to, make_handler
 from blazen_trio._cli.secrets import HIDDEN
 from blazen_trio._definitions.seconds import LONGEST
 
@@ -33,12 +34,20 @@ class _GroupedOption(click.Option):
 
 
 class Command(click.Command):
-    """A command that ends as its exit codes say, and whose help shows its options in groups."""
+    """A command that ends as its exit codes say, and whose help shows its options in groups.
+
+    What is logged while it runs goes to a handler, `ctx.obj`, by which it may `say` something itself: warnings, or from its option
+    `--log-level` on.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Every error ends it with one message and an exit code."""
+        level = ctx.params.get("log_level")
+        plain = "blazen-trio: " if level is None else "{time} {level:<8} {name}: "
+        ctx.obj = make_handler(as_json=bool(ctx.params.get("as_json")), url=ctx.params.get("db"), plain=plain)
         try:
-            return super().invoke(ctx)
+            with logging_to(ctx.obj, level or "warning"):
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # who reads what a pipe is given has read enough: click ends it quietly
         except KeyboardInterrupt:
@@ -80,6 +89,9 @@ class Seconds(click.FloatRange):
 
 
 def _check_url(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+    if url is not None and not url.strip():
+        msg = "it is empty: give the URL of a database, such as sqlite:///runs.db"
+        raise click.BadParameter(msg)
     if url is not None and f":{HIDDEN}@" in url:
         msg = f"the URL's password is hidden: put the real one in the place of {HIDDEN}, best in BLAZEN_TRIO_DB"
         raise click.BadParameter(msg)

@@ -114,7 +114,7 @@ class Trouble(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the message."""
         as_json, url = bool(self._params.get("as_json")), self._params.get("db")
-        handler = make_handler(as_json=as_json, url=url, stream=file, plain="blazen-trio: ")
+        handler = make_handler(as_json=as_json, url=url, stream=file)
         fields = {"exit_code": self.exit_code}
         say(handler, "error", self.message, level=logging.ERROR, fields=fields, details=self._details)
 

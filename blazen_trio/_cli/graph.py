@@ -7,19 +7,24 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import click
 
+from blazen_trio import Snapshot
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, NotThereError, RefusedError
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
-from blazen_trio._cli.runs.display import clean
 from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._codec.codec import PLAIN
 from blazen_trio._pictures.happened import graph_of
+from blazen_trio._stores.base import fold
 from blazen_trio.pictures import timeline_html, timeline_svg
 
 if TYPE_CHECKING:
-    from blazen_trio import Snapshot, Workflow
+    from blazen_trio import Workflow
     from blazen_trio._cli.targets import Target
 
 __all__ = ["graph"]
@@ -39,7 +44,7 @@ _SUFFIXES: Final = {
 @click.command("graph", cls=Command, epilog=RUN_EXIT_CODES)
 @click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
 @option("--format", "form", group="Picture", type=click.Choice(["mermaid", "dot", "svg", "html"]), show_default=False,
-        help="By default what the file's name says, else mermaid. html is a page about one run: its timeline, its graph and "
+        help="By default what the file's name says; on stdout mermaid, or svg with --timeline. html is a page about one run: its timeline, its graph and "
         "its history.")  # fmt: skip
 @option("--timeline", group="Picture", is_flag=True, show_default=False,
         help="When it happened instead of where: a bar for each attempt of the run, svg or html.")  # fmt: skip
@@ -62,7 +67,7 @@ def graph(
 
     Without options, this prints its steps and events as a Mermaid flowchart.
     """
-    form = form or _SUFFIXES.get(Path(output).suffix.lower()) or ("svg" if timeline else "mermaid")
+    form = form or _form_of(_STDOUT if as_json else output, timeline=timeline)
     if run_id is None and (timeline or form == "html"):
         msg = f"{'--timeline' if timeline else 'html'} is a picture of one run: name it, --run ID"
         raise click.UsageError(msg)
@@ -73,7 +78,7 @@ def graph(
         msg = f"a timeline is svg or html, not {form}"
         raise click.UsageError(msg)
     workflow = load_workflow(target)
-    snapshot = None if run_id is None or db is None else with_store(db, lambda store: store.load_snapshot(run_id))
+    snapshot = None if run_id is None or db is None else _load(db, run_id)
     if snapshot is not None and snapshot.workflow_name != workflow.name:
         raise RefusedError(
             f"run {run_id!r} is of workflow {snapshot.workflow_name!r}, and {target} is {workflow.name!r}"
@@ -87,6 +92,29 @@ def graph(
     else:
         _write(Path(output), drawn)
         click.echo(clean(f"wrote {output}"), err=True)
+
+
+def _form_of(output: str, *, timeline: bool) -> str:
+    """The format, by the file's name."""
+    if output == _STDOUT:
+        return "svg" if timeline else "mermaid"
+    suffix = Path(output).suffix.lower()
+    if suffix not in _SUFFIXES:
+        msg = f"{output!r} tells no format: let it end with {', '.join(_SUFFIXES)}, or give --format"
+        raise click.UsageError(msg)
+    return _SUFFIXES[suffix]
+
+
+def _load(url: str, run_id: str) -> Snapshot:
+    """A run to be drawn, with the passwords of URLs hidden in its errors."""
+    state = fold(with_store(url, lambda store: store.load(run_id)), PLAIN)
+    if state.error is not None:
+        state.error.message = hide_passwords(state.error.message, url)
+    history = [
+        record if record.error is None else attrs.evolve(record, error=hide_passwords(record.error, url))
+        for record in state.history
+    ]
+    return Snapshot.from_state(state, history=history)
 
 
 def _draw(workflow: Workflow, snapshot: Snapshot | None, form: str, *, timeline: bool) -> str:

@@ -1,4 +1,6 @@
-"""What a command says while it works: lines for people, or one JSON object a line; on stderr, and without passwords."""
+"""What a command says while it works: lines for people, or one JSON object a line; on stderr, without passwords, and without what
+acts on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import sys
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.secrets import hide_passwords
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ _NAME = "blazen_trio.cli"
 
 
 def make_handler(
-    *, as_json: bool, url: str | None, stream: IO[Any] | None = None, plain: str = "{time} {level:<8} {name}: "
+    *, as_json: bool, url: str | None, stream: IO[Any] | None = None, plain: str = "blazen-trio: "
 ) -> logging.Handler:
     """What writes log records, and what `say` is told, to stderr.
 
@@ -30,7 +33,7 @@ def make_handler(
             it is about them; `event` and its fields where it is a line of the command's own; `exception` where there is one.
         url: The database's URL, whose passwords are hidden wherever they stand.
         stream: Somewhere else than stderr.
-        plain: How a line for people begins.
+        plain: How a line for people begins, with the record's `{time}`, `{level}` and `{name}`.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Json(url) if as_json else _Plain(url, plain))
@@ -66,6 +69,7 @@ def logging_to(handler: logging.Handler, level: str) -> Iterator[None]:
     """Give this handler what the process logs, from this level on, for as long as the block lasts."""
     root, migrations = logging.getLogger(), logging.getLogger("alembic")
     before = root.level, migrations.level
+    handler.setLevel(level.upper())  # also for what a logger of a lower level of its own lets through
     root.addHandler(handler)
     root.setLevel(level.upper())
     # What it tells at "info" are its inner affairs.
@@ -105,7 +109,8 @@ class _Plain(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         details = self.exception(record)
         begin = self._begin(record)
-        return str(self.hide(f"{begin}{record.getMessage()}" + (f"\n{details.rstrip()}" if details else "")))
+        told = f"{begin}{record.getMessage()}" + (f"\n{details.rstrip()}" if details else "")
+        return clean(hide_passwords(told, self._url), lines=True)
 
     def _begin(self, record: logging.LogRecord) -> str:
         return self._pattern.format(time=_time(record), level=record.levelname.lower(), name=record.name)

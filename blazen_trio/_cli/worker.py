@@ -15,7 +15,7 @@ import trio
 from blazen_trio import Runtime, Workflow, open_runtime, open_store
 from blazen_trio._cli.commands import DATABASE, Command, Seconds, db_option, json_option, option
 from blazen_trio._cli.exits import EXIT_CODES, ConfigError, after_signal
-from blazen_trio._cli.output import LEVELS, logging_to, make_handler, say
+from blazen_trio._cli.output import LEVELS, say
 from blazen_trio._cli.signals import Signals, StoppedLoadingError
 from blazen_trio._cli.targets import Target, load_workflows, parse_targets
 
@@ -62,9 +62,7 @@ class _Settings:
         envvar="BLAZEN_TRIO_LOG_LEVEL", help="The least important log records to show.")  # fmt: skip
 @json_option("Write one JSON object a line, instead of lines for people.", group=_OUTPUT)
 @click.pass_context
-def worker(
-    context: click.Context, /, targets: Sequence[Target], db: str, log_level: str, as_json: bool, **settings: Any
-) -> None:
+def worker(context: click.Context, /, targets: Sequence[Target], db: str, **settings: Any) -> None:
     """Drive the runs of these workflows, until a signal ends it.
 
     A target names a workflow, or a list of workflows, in a module: shop.flows:countdown. The current directory can be imported
@@ -73,8 +71,10 @@ def worker(
     The first SIGTERM or SIGINT drains: nothing new is taken, the steps in flight may end, and the runs are given back for others
     to go on with. The second one cancels the steps in flight at once.
     """
-    handler = make_handler(as_json=as_json, url=db)
-    with Signals() as signals, logging_to(handler, log_level):
+    handler = context.obj
+    for heeded in ("log_level", "as_json"):  # by that handler
+        del settings[heeded]
+    with Signals() as signals:
         try:
             with signals.interrupting():
                 workflows = load_workflows(targets)

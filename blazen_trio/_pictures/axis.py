@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
+
+from blazen_trio._pictures.svg import text_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blazen_trio._pictures.attempts import Idle
 
-__all__ = ["Axis", "in_words"]
+__all__ = ["MARGIN", "Axis", "exactly", "in_words"]
 
 _IDLE_SHARE: Final = 0.6
 """How wide all idle times together may be, of the width of what is not idle."""
 _APART: Final = 80.0
 """Pixels between two ticks, at least."""
+_GAP: Final = 12.0
+"""Pixels between two labels, at least."""
+MARGIN: Final = 40.0
+"""Pixels behind the axis, which a label may use."""
 _STEPS: Final = (
     *(number * 10.0**power for power in range(-6, 1) for number in (1, 2, 5)),
     *(10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 10800.0, 21600.0, 43200.0),
     *(86400.0 * days for days in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_SMALL: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "\N{MICRO SIGN}s"))
 
 
 def in_words(seconds: float) -> str:
@@ -40,6 +48,37 @@ def in_words(seconds: float) -> str:
             part = int(rest // smaller)
             return f"{whole:.0f} {name}" + (f" {part} {smaller_name}" if part else "")
     return f"{seconds:.0f} s"
+
+
+def exactly(seconds: float, fine: float) -> str:
+    """A time for people, as fine as that many seconds, however late it is: `9 d 3 h 10 min 5.2 s`.
+
+    Where `in_words` rounds to two units or three digits, two times that are `fine` apart differ here.
+    """
+    if seconds < 59.95:
+        unit, name = next((one for one in _SMALL if seconds >= one[0]), _SMALL[-1])
+        return f"{_decimal(seconds / unit, fine / unit)} {name}" if seconds else "0 s"
+    smallest = next((unit for unit, _ in _UNITS if unit <= fine), 1.0)
+    places = _places(fine)
+    # In whole numbers, which have no 59.99999 s.
+    scale = 10**places
+    left = round(seconds / smallest) * int(smallest) * scale if fine >= 1 else round(seconds * scale)
+    parts = []
+    for unit, name in _UNITS:
+        count, left = divmod(left, int(unit) * scale)
+        shown = _decimal(count + left / scale, fine) if unit == 1 else f"{count}"
+        parts += [f"{shown} {name}"] if shown != "0" else []
+    return " ".join(parts) or "0 s"
+
+
+def _places(fine: float) -> int:
+    """So many digits after the point tell apart what is so far apart."""
+    return max(0, math.ceil(-math.log10(fine) - 1e-9))
+
+
+def _decimal(number: float, fine: float) -> str:
+    shown = f"{number:.{_places(fine)}f}"
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown
 
 
 class Axis:
@@ -78,6 +117,10 @@ class Axis:
         low, high = self._places[index], self._places[index + 1]
         return low if end <= start else low + (min(max(seconds, start), end) - start) / (end - start) * (high - low)
 
+    def moment(self, seconds: float) -> str:
+        """That time in words, as fine as a pixel is."""
+        return exactly(seconds, 1 / self._scale) if self._scale else in_words(seconds)
+
     def ticks(self) -> list[tuple[float, str]]:
         """(pixel, label) of round times, where the axis is not cut."""
         if not self._scale:
@@ -85,15 +128,17 @@ class Axis:
         step = next((one for one in _STEPS if one * self._scale >= _APART), _STEPS[-1] * 10)
         found: list[tuple[float, str]] = []
         cuts = sorted((one.start, one.end) for one in self.cut)
-        time, index = 0.0, 0
+        time, index, taken, end = 0.0, 0, 0.0, self.left + self.width + MARGIN - _GAP / 2
         while index * step <= self.length:
             time = index * step
             inside = [end for start, end in cuts if start < time < end]
             if inside:
                 index = int(inside[0] / step) + 1  # a cut may be years long
                 continue
-            x = self.x(time)
-            if not found or x - found[-1][0] >= _APART:
-                found.append((x, in_words(time)))
+            x, label = self.x(time), exactly(time, step)
+            reach = text_width(label) / 2
+            if not found or (x - found[-1][0] >= max(_APART, taken + reach + _GAP) and x + reach <= end):
+                found.append((x, label))
+                taken = reach
             index += 1
         return found

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from blazen_trio._pictures.attempts import IDLE, Attempt, History, Idle, read_history
-from blazen_trio._pictures.axis import Axis, in_words
+from blazen_trio._pictures.axis import MARGIN, Axis, in_words
 from blazen_trio._pictures.happened import run_line
 from blazen_trio._pictures.svg import CHAR, LINE, clean, document, element, shorten, text, text_width
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from blazen_trio._codec.snapshot import Snapshot
 
@@ -25,10 +26,15 @@ _ROOT: Final = "blazen-timeline"
 _PLOT: Final = 780.0
 _NAMES: Final = 26 * CHAR
 _BAR: Final = 10.0
+_QUESTION: Final = 6.0
 _LANE: Final = 13.0
-_MOST_LANES: Final = 12
-_MOST_BARS: Final = 400
-"""Of a step; where there are more attempts, or more at a time, a curve tells how many were in flight."""
+_LEAST_LANE: Final = 4.0
+_LANES: Final = 200.0
+"""Pixels of a step's lanes, which become thin, until they can't be thinner."""
+_MOST_LANES: Final = 100
+"""At a time; of a step that has more, a curve tells how many were in flight."""
+_MOST_BARS: Final = 2000
+"""In all: more, and browsers become slow. The steps with the fewest attempts have them."""
 _CURVE: Final = 46.0
 _COLUMN: Final = 3.0
 _RULES: Final = {
@@ -78,13 +84,17 @@ def draw_timeline(snapshot: Snapshot) -> str:
     told = [*history.attempts, *map(_note, history.attempts.values())]
     left = max(text_width(shorten(line, _NAMES)) for line in told) + 32
     axis = Axis(history.length, left, _PLOT, history.idle)
-    rows = [_row(name, attempts, axis) for name, attempts in history.attempts.items()]
+    lanes = _all_lanes(history)
+    rows = [_row(name, attempts, lanes[name], axis) for name, attempts in history.attempts.items()]
     if history.questions:
         rows.insert(0, _question_row(history.questions, axis))
-    return _assemble(history, title, rows, axis, left)
+    return _assemble(history, title, rows, lanes, axis)
 
 
-def _assemble(history: History, title: str, rows: Sequence[_Row], axis: Axis, left: float) -> str:
+def _assemble(
+    history: History, title: str, rows: Sequence[_Row], lanes: Mapping[str, list[int] | None], axis: Axis
+) -> str:
+    left = axis.left
     top = 62.0
     bottom = top + 34 + sum(row.height + 10 for row in rows)
     parts = [text(16, 24, shorten(title, left + _PLOT - 16), "soft")]
@@ -99,10 +109,12 @@ def _assemble(history: History, title: str, rows: Sequence[_Row], axis: Axis, le
         parts.append(text(16, y + 11, row.name, "name") + text(16, y + 11 + LINE, row.note, "soft"))
         parts.append(element("g", row.content, transform=f"translate(0 {y:.1f})"))
         y += row.height + 10
-    key, height = _key(history, axis, bottom + 20)
+    key, height = _key(history, lanes, axis, bottom + 20)
     attempts = sum(map(len, history.attempts.values()))
     summary = f"{_count(attempts)} at {len(history.attempts)} steps in {in_words(history.length)}"
-    return document(_ROOT, left + _PLOT + 40, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key]))
+    return document(
+        _ROOT, left + _PLOT + MARGIN, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key])
+    )
 
 
 # The run itself
@@ -118,6 +130,12 @@ def _run_row(history: History, axis: Axis, top: float) -> str:
             drawn.append(_block(one.kind, axis.x(one.start), axis.x(one.end), top, one.end - one.start, cut=cut))
         start = one.end
     return text(16, top + 11, "run", "name") + "".join(drawn)
+
+
+def _runs(history: History) -> bool:
+    """Whether the run was ever drawn as running."""
+    edges = [Idle("", 0.0, 0.0), *history.idle, Idle("", history.length, history.length)]
+    return not history.length or any(one.end < other.start for one, other in pairwise(edges))
 
 
 def _block(kind: str, start: float, end: float, top: float, seconds: float, *, cut: bool) -> str:
@@ -150,11 +168,13 @@ def _shade(idle: Idle, axis: Axis, top: float, bottom: float) -> str:
 # A step's row
 
 
-def _row(name: str, attempts: Sequence[Attempt], axis: Axis) -> _Row:
-    lanes = _lanes(attempts)
+def _row(name: str, attempts: Sequence[Attempt], lanes: list[int] | None, axis: Axis) -> _Row:
     if lanes is not None:
-        content = "".join(_bar(one, lane, axis) for one, lane in zip(attempts, lanes, strict=True))
-        height = max(lanes, default=0) * _LANE + _LANE
+        lane_height, height = _heights(lanes)
+        content = "".join(
+            _bar(one, lane * lane_height, lane_height * _BAR / _LANE, axis)
+            for one, lane in zip(attempts, lanes, strict=True)
+        )
     else:
         content, height = _curve(attempts, axis), _CURVE
     return _Row(shorten(name, _NAMES), _note(attempts), max(height, 2 * LINE), content)
@@ -169,9 +189,25 @@ def _note(attempts: Sequence[Attempt]) -> str:
     return _count(len(attempts)) + (f", {failed:,} failed" if failed else "")
 
 
-def _lanes(attempts: Sequence[Attempt]) -> list[int] | None:
-    """The lane of each attempt: the first that is free. `None`: there are too many, in all or at a time."""
-    if len(attempts) > _MOST_BARS:
+def _heights(lanes: Sequence[int]) -> tuple[float, float]:
+    """How high a lane is, and all of them."""
+    count = max(lanes, default=0) + 1
+    lane = max(_LEAST_LANE, min(_LANE, _LANES / count))
+    return lane, lane * count
+
+
+def _all_lanes(history: History) -> dict[str, list[int] | None]:
+    """By step, the lane of each attempt. `None`: there are too many, at a time or in all, and it is a curve."""
+    found, left = {}, _MOST_BARS
+    for name, attempts in sorted(history.attempts.items(), key=lambda item: len(item[1])):
+        found[name] = _lanes(attempts, left)
+        left -= 0 if found[name] is None else len(attempts)
+    return found
+
+
+def _lanes(attempts: Sequence[Attempt], most: int) -> list[int] | None:
+    """The lane of each attempt: the first that is free. `None`: there are too many."""
+    if len(attempts) > most:
         return None
     free: list[float] = []
     lanes = []
@@ -184,26 +220,26 @@ def _lanes(attempts: Sequence[Attempt]) -> list[int] | None:
     return lanes
 
 
-def _bar(attempt: Attempt, lane: int, axis: Axis) -> str:
-    start, y = axis.x(attempt.start), lane * _LANE + 1
+def _bar(attempt: Attempt, top: float, height: float, axis: Axis) -> str:
+    start, y = axis.x(attempt.start), top + height / _BAR
     width = max(axis.x(attempt.end) - start, 2.0)
     told = (
         f"{attempt.step} ({attempt.event_type}): {_OUTCOMES[attempt.outcome]}, {in_words(attempt.end - attempt.start)},"
-        f" from {in_words(attempt.start)} on"
+        f" from {axis.moment(attempt.start)} on"
     )
     if attempt.error:
         told += f": {attempt.error[:300]}"
-    bar = element("rect", x=start, y=y, width=width, height=_BAR, rx=1.5, class_=attempt.outcome)
+    bar = element("rect", x=start, y=y, width=width, height=height, rx=min(1.5, height / 4), class_=attempt.outcome)
     end = start + width
     if attempt.outcome in ("failed", "retried"):
-        bar += element("path", d=_mark(attempt.outcome, end, y), class_="mark")
+        bar += element("path", d=_mark(attempt.outcome, end, y, height), class_="mark")
     return element("g", element("title", escape(clean(told))) + bar)
 
 
-def _mark(outcome: str, end: float, y: float) -> str:
+def _mark(outcome: str, end: float, y: float, height: float) -> str:
     """At the end of a bar that failed: a cross, or one stroke if it was tried again."""
-    stroke = f"M{end - 3:.1f} {y + _BAR:.1f}l6 -{_BAR:.0f}"
-    return stroke + f"M{end - 3:.1f} {y:.1f}l6 {_BAR:.0f}" if outcome == "failed" else stroke
+    stroke = f"M{end - 3:.1f} {y + height:.1f}l6 -{height:.3g}"
+    return stroke + f"M{end - 3:.1f} {y:.1f}l6 {height:.3g}" if outcome == "failed" else stroke
 
 
 def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
@@ -233,43 +269,53 @@ def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
 
 def _question_row(questions: Sequence[tuple[str, float, float]], axis: Axis) -> _Row:
     asked = [Attempt(type_, type_, start, end, "completed") for type_, start, end in questions]
-    lanes = _lanes(asked)
+    lanes = _lanes(asked, _MOST_BARS)
     count = f"{len(asked):,} asked"
     if lanes is None:
         return _Row("questions", count, _CURVE, _curve(asked, axis))
-    drawn = ""
+    drawn, (lane_height, height) = "", _heights(lanes)
     for one, lane in zip(asked, lanes, strict=True):
         start = axis.x(one.start)
         bar = element(
-            "rect", x=start, y=lane * _LANE + 3, width=max(axis.x(one.end) - start, 2.0), height=6, class_="waiting"
+            "rect",
+            x=start,
+            y=(lane + 3 / _LANE) * lane_height,
+            width=max(axis.x(one.end) - start, 2.0),
+            height=lane_height * _QUESTION / _LANE,
+            class_="waiting",
         )
-        told = f"{one.step}: asked at {in_words(one.start)}, open for {in_words(one.end - one.start)}"
+        told = f"{one.step}: asked at {axis.moment(one.start)}, open for {in_words(one.end - one.start)}"
         drawn += element("g", element("title", escape(clean(told))) + bar)
-    return _Row("questions", count, max(max(lanes) * _LANE + _LANE, 2 * LINE), drawn)
+    return _Row("questions", count, max(height, 2 * LINE), drawn)
 
 
 # What the marks mean
 
 
-def _key(history: History, axis: Axis, top: float) -> tuple[str, float]:
-    curves = [attempts for attempts in history.attempts.values() if _lanes(attempts) is None]
-    bars = [attempts for attempts in history.attempts.values() if _lanes(attempts) is not None]
+def _key(history: History, lanes: Mapping[str, list[int] | None], axis: Axis, top: float) -> tuple[str, float]:
+    curves = [attempts for name, attempts in history.attempts.items() if lanes[name] is None]
+    bars = [attempts for name, attempts in history.attempts.items() if lanes[name] is not None]
     outcomes = {one.outcome for attempts in bars for one in attempts}
     samples = []
     for outcome, words in _OUTCOMES.items():
         if outcome in outcomes:
             sample = element("rect", x=16, y=0, width=28, height=_BAR, rx=1.5, class_=outcome)
             if outcome in ("failed", "retried"):
-                sample += element("path", d=_mark(outcome, 44, 0), class_="mark")
+                sample += element("path", d=_mark(outcome, 44, 0, _BAR), class_="mark")
             samples.append((sample, words))
     if curves:
         sample = element("path", d="M16 10v-4h7v-5h7v3h7v-2h7v8z", class_="curve")
         samples.append((sample, "many attempts: how many were in flight"))
         if any(one.outcome in ("failed", "retried") for attempts in curves for one in attempts):
             samples.append((element("path", d="M30 2l4 8h-8z", class_="count"), "some of them failed there"))
+    if _runs(history):
+        samples.append((element("rect", x=16, y=2, width=28, height=8, class_="running"), "running"))
     for kind, words in IDLE.items():
         if any(one.kind == kind for one in history.idle):
             samples.append((element("rect", x=16, y=0, width=28, height=_BAR, class_=kind), words))
+    if history.questions:
+        sample = element("rect", x=16, y=3, width=28, height=_QUESTION, class_="waiting")
+        samples.append((sample, "a question, until it was answered"))
     if axis.cut:
         samples.append((element("path", d="M26 13l5 -16m-1 16l5 -16", class_="cut"), "longer than drawn"))
     drawn = "".join(

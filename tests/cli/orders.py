@@ -162,4 +162,20 @@ async def fail(ev: StartEvent) -> StopEvent:
 
 
 failing = Workflow("failing", [fail])
+
+
+# One that waits for a time
+
+
+@step
+async def order_later(ev: StartEvent) -> Delayed[Paid]:
+    return Delayed(Paid(1), 3600)
+
+
+@step
+async def paid_later(ev: Paid) -> StopEvent:
+    return StopEvent(ev.amount)
+
+
+later = Workflow("later", [order_later, paid_later], timeout=None)
 MANY: Any = [asking, twice]

@@ -61,6 +61,8 @@ def with_password(url: str, password: str) -> str:
         (["worker", "postgresql://ann:sesame@h/d", "--db", "sqlite:///x.db"], USAGE, r"ann:\*\*\*@h/d"),
         (["db", "check", "postgresql://ann:sesame@h/d", "--db", "sqlite:///x.db"], USAGE, "unexpected extra argument"),
         (["db", "check", "--db", "postgresql://ann:***@h/d"], USAGE, "put the real one in the place of"),
+        (["db", "check", "--db", ""], USAGE, "'--db'.*: it is empty: give the URL of a database"),
+        (["runs", "list", "--db", " "], USAGE, "it is empty: give the URL of a database"),
         (["worker", FLOW, "--db", "runs.db"], CONFIG, "runs.db is no database URL; sqlite:///runs.db is one"),
         (["worker", FLOW, "--db", "postgresql:/ann:sesame@h/d"], CONFIG, r"\*\*\*@h/d is no database URL"),
         (["worker", FLOW, "--db", "postgresql://ann:o:sesame@x:sesame@h/d"], CONFIG, r"\*\*\*@h/d is no database URL"),
@@ -233,6 +235,28 @@ def test_log_records_are_lines_of_json(capsys):
     assert (line["level"], line["logger"], line["message"]) == ("warning", "shop", "no ***")
     assert line["exception"].endswith("ValueError: ***")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+
+
+def test_log_lines_for_people_do_nothing_to_a_terminal(capsys):
+    handler = make_handler(as_json=False, url=None, plain="{level} {name}: ")
+    record = logging.LogRecord("shop\x1b[2J", logging.WARNING, "", 0, "no \x1b[31m%s\x07", ("tea\u202e",), None)
+    record.exc_text = "Traceback\nValueError: \x9b1m"
+    handler.handle(record)
+    assert capsys.readouterr().err == (
+        "warning shop\\x1b[2J: no \\x1b[31mtea\\u202e\\x07\nTraceback\nValueError: \\x9b1m\n"
+    )
+
+
+def test_a_command_shows_the_warnings_of_what_it_runs_and_no_more(invoke, tmp_path, monkeypatch):
+    program = (
+        "import logging\nfrom tests.cli.flows import short as flow\nlogger = logging.getLogger('shop')\n"
+        "logger.setLevel(logging.DEBUG)\nlogger.info('unimportant')\nlogger.warning('at http://ann:sesame@h')\n"
+    )
+    (tmp_path / "noisy.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    done = invoke("graph", "noisy:flow")
+    assert done.exit_code == 0
+    assert done.stderr == "blazen-trio: at http://ann:***@h\n"
 
 
 def test_help_tells_the_options_in_groups_and_the_exit_codes(invoke):

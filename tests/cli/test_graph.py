@@ -8,8 +8,9 @@ from xml.etree import ElementTree as ET
 import pytest
 import trio
 
-from blazen_trio import InputRequiredError, open_store
+from blazen_trio import InputRequiredError, StepFailedError, Workflow, open_store
 from blazen_trio._cli.exits import CONFIG, NOINPUT, REFUSED, USAGE
+from tests.cli.orders import SECRET, fail
 from tests.pictures.drawn import agent, book
 
 BOOK = "tests.pictures.drawn:book"
@@ -35,7 +36,7 @@ def test_a_workflow_is_printed_as_a_flowchart(invoke):
 
 @pytest.mark.parametrize(
     ("name", "drawn"),
-    [("a.svg", book.to_svg() + "\n"), ("a.DOT", book.to_dot()), ("a.gv", book.to_dot()), ("a.txt", book.to_mermaid())],
+    [("a.svg", book.to_svg() + "\n"), ("a.DOT", book.to_dot()), ("a.gv", book.to_dot()), ("a.mmd", book.to_mermaid())],
 )
 def test_the_files_name_tells_the_format(invoke, tmp_path, name, drawn):
     done = invoke("graph", BOOK, "--output", str(tmp_path / name))
@@ -46,6 +47,43 @@ def test_the_files_name_tells_the_format(invoke, tmp_path, name, drawn):
 def test_the_format_that_is_asked_for_wins(invoke, tmp_path):
     assert invoke("graph", BOOK, "--format", "dot", "-o", str(tmp_path / "a.svg")).exit_code == 0
     assert (tmp_path / "a.svg").read_text(encoding="utf-8") == book.to_dot()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x", "x.json"])
+@pytest.mark.parametrize("more", [[], ["--run", "r", "--timeline", "--db", "sqlite:///r.db"]])
+def test_a_name_that_tells_no_format_is_refused(invoke, tmp_path, name, more):
+    done = invoke("graph", BOOK, "-o", str(tmp_path / name), *more)
+    assert done.exit_code == USAGE
+    assert f"{name}' tells no format: let it end with .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert invoke("graph", BOOK, "--format", "mermaid", "-o", str(tmp_path / name)).exit_code == 0
+    assert (tmp_path / name).read_text(encoding="utf-8") == book.to_mermaid()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--format", "mermaid"],
+        ["--format", "dot"],
+        ["--format", "svg"],
+        ["--format", "html"],
+        ["--timeline"],
+        ["--json"],
+    ],
+    ids=lambda arguments: arguments[-1],
+)
+def test_passwords_in_stored_errors_are_not_drawn(invoke, sqlite_url, arguments):
+    async def run():
+        async with open_store(sqlite_url) as store:
+            with pytest.raises(StepFailedError):
+                await Workflow("failing", [fail], history=True).run(SECRET, store=store, run_id="fails")
+
+    trio.run(run)
+    done = invoke("graph", "tests.cli.orders:failing", "--run", "fails", "--db", sqlite_url, *arguments)
+    assert done.exit_code == 0
+    assert "sesame" not in done.output
+    # The others tell no errors, or write them in their own way.
+    assert "ann:***@h/d" in done.output or arguments[-1] in ("mermaid", "dot", "--json")
 
 
 def test_a_run_colours_the_graph(invoke, waiting):
@@ -64,9 +102,11 @@ def test_a_runs_timeline_and_page(invoke, waiting, tmp_path):
     assert (tmp_path / "book.html").read_text(encoding="utf-8").count("<svg") == 2
 
 
-def test_the_graph_as_json(invoke, waiting):
+def test_the_graph_as_json(invoke, waiting, tmp_path):
     url, _ = waiting
     plain = json.loads(invoke("graph", BOOK, "--json").stdout)
+    assert invoke("graph", BOOK, "--json", "-o", str(tmp_path / "a.json")).exit_code == 0
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == plain
     assert {node["status"] for node in plain["nodes"]} == {None}
     told = json.loads(invoke("graph", BOOK, "--json", "--run", "book-1", "--db", url).stdout)
     assert [node["happened"] for node in told["nodes"] if node["name"] == "Draft"] == [["1 open"]]

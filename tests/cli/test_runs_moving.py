@@ -149,7 +149,13 @@ def test_rubbish(tmp_path, runs, half_way, elsewhere, content, message):
 
 
 def test_files_that_are_not_there(tmp_path, runs, half_way):
-    assert runs("import", str(tmp_path / "nothing")).exit_code == USAGE
+    missing = tmp_path / "nothing"
+    done = runs("import", str(missing))
+    assert (done.exit_code, done.stdout) == (NOINPUT, "")
+    assert done.stderr == f"blazen-trio: {missing} can't be read: No such file or directory\n"
+    told = json.loads(runs("import", str(missing), "--json").stderr)
+    assert (told["event"], told["exit_code"]) == ("error", NOINPUT)
+    assert runs("import", str(tmp_path)).exit_code == NOINPUT  # a directory
     for bad in ("nowhere/x", "."):
         done = runs("export", half_way, "-o", str(tmp_path / bad))
         assert done.exit_code in (NOINPUT, USAGE)

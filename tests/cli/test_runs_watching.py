@@ -14,6 +14,7 @@ import trio
 
 from tests.cli.conftest import PATIENCE, until
 from tests.cli.flows import noted
+from tests.cli.orders import SECRET
 from tests.cli.terminal import Terminal, start
 
 FLOWS = "tests.cli.orders"
@@ -156,6 +157,43 @@ def test_resume_shows_the_traceback_of_the_step_that_failed(runs):
     # Tried again, it fails again: its answer is undone still.
     again = runs("resume", "a", f"{FLOWS}:asking", "--json", traceback=True)
     assert (again.exit_code, json.loads(again.stdout)["failure"]["error_type"]) == (1, "RuntimeError")
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["plain", "json"])
+def test_what_is_logged_tells_no_password_and_does_nothing_to_a_terminal(sqlite_url, runs, as_json):
+    runs("submit", "failing", json.dumps(f"\x1b[31mred {SECRET}"), "--run-id", "a")
+    # A process: pytest has handlers of its own for what is logged in its.
+    code, errors = finish(start(sqlite_url, "runs", "resume", "a", f"{FLOWS}:failing", *as_json))
+    assert code == 1
+    assert "run 'a': workflow failed: step 'fail' of run 'a' failed: RuntimeError: " in errors
+    assert "postgresql://ann:***@h/d" in errors
+    assert "sesame" not in errors
+    assert "\x1b" not in errors
+    if as_json:
+        logged, raised = map(json.loads, errors.splitlines())
+        assert (logged["level"], logged["logger"], logged["run_id"]) == ("warning", "blazen_trio", "a")
+        assert (raised["event"], raised["run_id"]) == ("raised", "a")
+        assert raised["exception"].startswith("Traceback")
+    else:
+        assert errors.startswith("blazen-trio: run 'a': workflow failed")
+        assert r"RuntimeError: \x1b[31mred postgresql" in errors
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["plain", "json"])
+def test_resume_says_until_when_a_run_waits_for_a_time(sqlite_url, runs, as_json):
+    runs("submit", "later", "--run-id", "a")
+    for _ in range(2):  # it comes to wait; and it waits already
+        resuming = start(sqlite_url, "runs", "resume", "a", f"{FLOWS}:later", *as_json)
+        told = resuming.stderr.readline()
+        resuming.send_signal(signal.SIGINT)
+        assert finish(resuming) == (130, "")
+        [delayed] = json.loads(runs("show", "a", "--json").stdout)["delayed"]
+        if as_json:
+            line = json.loads(told)
+            assert (line["event"], line["run_id"], line["until"]) == ("waiting", "a", delayed["due"])
+        else:
+            due = delayed["due"][:19].replace("T", " ")
+            assert told.startswith(f"blazen-trio: run a waits until {due}Z; Ctrl-C leaves it as it is")
 
 
 def test_resume_of_a_run_whose_input_its_workflow_does_not_take(runs):

@@ -87,7 +87,7 @@ def test_the_page_of_a_run(waiting, tmp_path):
 def test_the_page_of_a_killed_run(tmp_path):
     found = looked_at(timeline_html(a_killed_run()), tmp_path)
     assert found["problems"] == []
-    assert (found["bars"]["dead"], found["bars"]["waiting"], found["bars"]["unfinished"]) == (2, 3, 5)
+    assert (found["bars"]["dead"], found["bars"]["waiting"], found["bars"]["unfinished"]) == (2, 4, 5)
 
 
 def test_graphs(tmp_path):

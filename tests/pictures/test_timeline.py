@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree as ET
 
@@ -11,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from blazen_trio import MemoryStore, RunStatus, StartEvent, StepFailedError, StopEvent, Workflow, step
 from blazen_trio._pictures.attempts import Idle, read_history
-from blazen_trio._pictures.axis import Axis, in_words
+from blazen_trio._pictures.axis import Axis, exactly, in_words
 from blazen_trio.pictures import timeline_html, timeline_svg
 from tests.pictures.drawn import Page, Text, a_book, a_killed_run, attempt, book, fetch, told
 
@@ -194,12 +195,55 @@ def test_many_attempts_are_a_curve():
     assert "39,001 records are left out here" in timeline_html(run)
 
 
+def fan_out(count, step="fetch", start=0.0):
+    """The records of as many attempts at a time."""
+    return [record for n in range(count) for record in attempt(step, start + n / 1000, start + 5 + n / 1000)]
+
+
+def in_order(*records):
+    return told(STARTED, *sorted(records, key=lambda record: record[0]))
+
+
 def test_as_many_bars_as_attempts():
-    run = told(STARTED, *(record for n in range(400) for record in attempt("fetch", n, n + 1)))
-    assert drawn(run)["completed"] == 401
+    run = told(STARTED, *(record for n in range(1900) for record in attempt("fetch", n, n + 1)))
+    assert drawn(run)["completed"] == 1901
     assert "curve" not in drawn(run)
-    wide = told(STARTED, *sorted((r for n in range(13) for r in attempt("fetch", n / 100, 5 + n)), key=lambda r: r[0]))
-    assert drawn(wide)["curve"] == 2
+
+
+@pytest.mark.parametrize("count", [13, 20, 50, 100])
+def test_a_fan_out_is_a_bar_for_each_of_its_members(count):
+    root = ET.fromstring(timeline_svg(in_order(*fan_out(count), *attempt("bind", 6.0, 7.0))))
+    bars = [
+        group
+        for group in root.iter(f"{SVG}g")
+        if group.find(f"{SVG}title") is not None
+        and group.find(f"{SVG}title").text.startswith("fetch (Page): completed")
+    ]
+    assert len(bars) == count
+    places = [(float(bar.find(f"{SVG}rect").get("y")), float(bar.find(f"{SVG}rect").get("height"))) for bar in bars]
+    # Apart from each other, and inside of their row.
+    assert all(y + height < other for (y, height), (other, _) in itertools.pairwise(places))
+    assert all(height >= 3 for _, height in places)
+    rows = [float(one.get("transform").split()[1][:-1]) for one in root.iter(f"{SVG}g") if one.get("transform")]
+    assert places[-1][0] + places[-1][1] < rows[1] - rows[0]
+
+
+def test_what_is_too_much_for_bars_is_a_curve():
+    assert drawn(in_order(*fan_out(101)))["curve"] == 2
+    # Of too many in all, the step with the most is the curve, whichever came first.
+    many = [record for n in range(2000) for record in attempt("fetch", n, n + 1)]
+    found = drawn(in_order(*many, *fan_out(50, "bind", 3000)))
+    assert (found["completed"], found["curve"]) == (51, 2)
+
+
+def test_the_key_explains_every_kind_of_bar():
+    words = texts(a_killed_run())
+    assert {"running", "nobody drove it", "a question, until it was answered", "longer than drawn"} <= set(words)
+    # And nothing that is not drawn.
+    idle = texts(told(STARTED, (9.0, "step_dispatched", "fetch", "Page")))
+    assert "running" not in idle
+    assert "waiting: for an answer, an event, a time or a commit" in idle
+    assert "a question, until it was answered" not in idle
 
 
 def test_long_waits_are_drawn_short_and_say_how_long_they_were():
@@ -245,6 +289,48 @@ def test_an_axis_goes_up_and_stays_inside(length, parts):
 )
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fine", "words"),
+    [
+        (0, 1, "0 s"),
+        (9 * 86400 + 3 * 3600 + 600, 600, "9 d 3 h 10 min"),
+        (9 * 86400 + 600.2, 0.2, "9 d 10 min 0.2 s"),
+        (789005.2, 500, "9 d 3 h 10 min"),
+        (31.25, 0.05, "31.25 s"),
+        (0.250001, 1e-6, "250.001 ms"),
+        (0.0004, 1e-4, "400 \N{MICRO SIGN}s"),
+        (119.9999, 1, "2 min"),
+        (3599.9999, 0.001, "1 h"),
+        (86399, 86400, "1 d"),
+        (60, 86400, "0 s"),
+    ],
+)
+def test_times_in_words_that_are_as_fine_as_wanted(seconds, fine, words):
+    assert exactly(seconds, fine) == words
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1e-3, 0.05, 1.0, 15.0, 60.0, 900.0, 86400.0]))
+def test_times_that_are_apart_differ_in_words(number, step):
+    assert exactly(number * step, step) != exactly((number + 1) * step, step)
+
+
+@pytest.mark.parametrize("length", [0.02, 2.0, 30.0, 1200.0, 20_000.0])
+def test_after_a_long_wait_times_are_told_apart(length):
+    waited = 9 * 86400 + 3 * 3600
+    records = [STARTED, *attempt("bind", 0.0, length / 10)]
+    for number in range(10):
+        start = waited + number * length / 10
+        records += attempt("fetch", start, start + length / 12)
+    run = told(*records)
+    axis = Axis(read_history(run).length, 100, 780, read_history(run).idle)
+    labels = [label for _, label in axis.ticks()]
+    assert len(labels) >= 3
+    assert len({*labels}) == len(labels)
+    titles = [one.text for one in ET.fromstring(timeline_svg(run)).iter(f"{SVG}title")]
+    starts = [title.partition(" from ")[2] for title in titles if title.startswith("fetch")]
+    assert len({*starts}) == 10
 
 
 # The page

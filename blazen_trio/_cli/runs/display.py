@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blazen_trio._cli.escapes import clean
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from rich.console import RenderableType
 
 __all__ = [
     "ago",
+    "at_terminal",
     "cell",
-    "clean",
     "fields",
     "instant",
     "make_console",
@@ -29,7 +31,7 @@ __all__ = [
     "short_json",
     "show",
     "status_text",
-    "table",
+    "without_id",
 ]
 
 _STYLES: Final = {
@@ -57,6 +59,11 @@ def make_console(file: IO[str] | None = None, **settings: Any) -> Console:
     return Console(file=file, highlight=False, markup=False, emoji=False, **settings)
 
 
+def at_terminal() -> bool:
+    """Whether stdout is a terminal, whose width counts."""
+    return make_console().is_terminal
+
+
 def show(*parts: RenderableType) -> None:
     """Print on stdout; where that is no terminal, as wide as it has to be, and without colours."""
     console = make_console()
@@ -66,17 +73,6 @@ def show(*parts: RenderableType) -> None:
     text = io.StringIO()
     make_console(text, width=_UNBOUNDED, force_terminal=False).print(*parts, sep="\n")
     click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
-
-
-def table(*headings: str, rows: Iterable[Sequence[str | Text]], wrap: bool = True) -> Table:
-    """A table without lines. Where the terminal is too narrow its last column is cut, and the others wrap, or are cut too."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        cut = heading == headings[-1] or not wrap
-        made.add_column(heading, overflow="ellipsis" if cut else "fold", no_wrap=cut)
-    for row in rows:
-        made.add_row(*(cell(one) for one in row))
-    return made
 
 
 def fields(pairs: Mapping[str, str | Text]) -> Table:
@@ -92,24 +88,6 @@ def fields(pairs: Mapping[str, str | Text]) -> Table:
 def cell(value: str | Text) -> Text:
     """Text as it is meant: nothing in it is markup."""
     return value if isinstance(value, Text) else Text(clean(value))
-
-
-def clean(text: str, *, lines: bool = False) -> str:
-    """Text that does nothing to a terminal, whoever wrote it: on one line, or with its line ends.
-
-    Args:
-        text: From a database, or an error.
-        lines: Whether to keep its line ends.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() or (lines and one == "\n") else " " if one.isspace() else _escaped(one) for one in text
-    )
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def status_text(status: str) -> Text:
@@ -148,3 +126,8 @@ def record_row(record: Mapping[str, Any]) -> list[str]:
         "" if duration is None else f"{duration:.3f} s",
         record["error"] or "",
     ]
+
+
+def without_id(error: str | None, run_id: str) -> str:
+    """A run's error at a terminal: who reads it knows the run's id, and a narrow line would have room for nothing else."""
+    return (error or "").replace(f" of run {run_id!r}", "", 1)

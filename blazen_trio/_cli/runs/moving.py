@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from blazen_trio import Snapshot
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, DataError, NotThereError
 from blazen_trio._cli.runs import forms
-from blazen_trio._cli.runs.display import clean, print_json
+from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._stores.base import fold
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 _STDOUT: Final = "-"
+_STDIN: Final = "-"
 _MSGPACK: Final = (".msgpack", ".mpk")
 
 
@@ -77,12 +80,12 @@ def _write(path: Path, data: bytes) -> None:
 
 
 @click.command("import", cls=Command, epilog=RUN_EXIT_CODES)
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path())
 @db_option
 @option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
         help="The run's id here; by default the snapshot's. Another id means other idempotency keys.")  # fmt: skip
 @json_option("Print one JSON object.", group="Output")
-def import_run(file: IO[bytes], db: str, run_id: str | None, as_json: bool) -> None:
+def import_run(file: str, db: str, run_id: str | None, as_json: bool) -> None:
     """Store the run that is in a file.
 
     FILE is a snapshot, JSON or msgpack; - is stdin. It needs no workflow. The run stands where the snapshot has it, and nobody drives it: workers of its workflow take one that is
@@ -97,24 +100,24 @@ def import_run(file: IO[bytes], db: str, run_id: str | None, as_json: bool) -> N
     try:
         info = with_store(db, keep, create=True)
     except ValueError as error:
-        raise DataError(f"{file.name}: {error}") from error
+        raise DataError(f"{file}: {error}") from error
     if as_json:
         print_json(forms.run_form(info))
     else:
         click.echo(clean(f"stored run {info.run_id} of {info.workflow}: {info.status.value}"))
 
 
-def _read(file: IO[bytes]) -> Snapshot:
-    """The snapshot in a file.
+def _read(file: str) -> Snapshot:
+    """The snapshot in a file, or on stdin.
 
     Raises:
         NotThereError: It can't be read.
         SerializationError: It is rubbish.
     """
     try:
-        data = file.read()
+        data = sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes()
     except OSError as error:
-        raise NotThereError(f"{file.name} can't be read: {error.strerror}") from error
+        raise NotThereError(f"{file} can't be read: {error.strerror}") from error
     # No snapshot in msgpack begins as a JSON document does: with a bracket, or white space before it.
     if data.lstrip()[:1] == b"{":
         return Snapshot.from_json(data)

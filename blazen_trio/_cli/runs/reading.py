@@ -11,12 +11,13 @@ from rich.text import Text
 from blazen_trio import RunStatus
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     ago,
+    at_terminal,
     cell,
-    clean,
     fields,
     instant,
     print_json,
@@ -24,9 +25,10 @@ from blazen_trio._cli.runs.display import (
     short_json,
     show,
     status_text,
-    table,
+    without_id,
 )
 from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +42,33 @@ _WIDTH: Final = 100
 """Characters of a value."""
 _ROWS: Final = 20
 """Rows of a list."""
+_LIST_GIVES_WAY: Final = (
+    ("ERROR", 20),
+    ("CREATED", slice(20)),  # without how long ago it was
+    ("WORKFLOW", 16),
+    ("VERSION", 0),
+    ("CREATED", slice(10)),  # the date
+    ("UPDATED", 0),
+    ("CREATED", 0),
+    ("WORKFLOW", 8),
+    ("ERROR", 10),
+    ("ERROR", 0),
+    ("WORKFLOW", 0),
+)
+_HISTORY_GIVES_WAY: Final = (
+    ("ERROR", 20),
+    ("TIME", slice(5, 19)),  # without the year
+    ("STEP", 12),
+    ("EVENT", 12),
+    ("TIME", slice(6, 14)),  # and without the date
+    ("#", 0),
+    ("DURATION", 0),
+    ("EVENT", 0),
+    ("STEP", 8),
+    ("ERROR", 10),
+    ("ERROR", 0),
+    ("TIME", 0),
+)
 
 _json = json_option("Print one JSON object.", group="Output")
 
@@ -70,6 +99,7 @@ def list_runs(
     if as_json:
         print_json({"runs": runs, "next": following})
         return
+    terminal = at_terminal()
     rows = (
         [
             run["run_id"],
@@ -78,11 +108,12 @@ def list_runs(
             status_text(run["status"]),
             f"{instant(run['created'])} ({ago(run['created'])})",
             ago(run["updated"]),
-            run["error"] or "",
+            without_id(run["error"], run["run_id"]) if terminal else run["error"] or "",
         ]
         for run in runs
     )
-    show(table("ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR", rows=rows))
+    headings = ("ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR")
+    show(table(*headings, rows=rows, gives_way=_LIST_GIVES_WAY))
     if following is not None:
         click.echo(f"there are more: --after {clean(following)}", err=True)
 
@@ -208,8 +239,11 @@ def history(run_id: str, db: str, last: int | None, as_json: bool) -> None:
     if as_json:
         print_json({"run_id": run_id, "history": told})
         return
+    if at_terminal():
+        told = [{**one, "error": without_id(one["error"], run_id)} for one in told]
     rows = ([str(one["sequence"]), *record_row(one)] for one in told)
-    show(table("#", "TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows))
+    headings = ("#", "TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR")
+    show(table(*headings, rows=rows, gives_way=_HISTORY_GIVES_WAY))
 
 
 COMMANDS: Sequence[click.Command] = (list_runs, show_run, history)

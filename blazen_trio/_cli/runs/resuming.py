@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
 import os
 import sys
+import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import trio
@@ -24,24 +27,30 @@ from blazen_trio import (
 )
 from blazen_trio._cli.arguments import Id, Json
 from blazen_trio._cli.commands import Command, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES, ConfigError
+from blazen_trio._cli.output import say
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.asking import load_workflow, parse_target, text_option
-from blazen_trio._cli.runs.display import clean, print_json, show
+from blazen_trio._cli.runs.display import instant, print_json, show
 from blazen_trio._cli.runs.events import make_answer
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
-from blazen_trio._cli.secrets import hide_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blazen_trio import Workflow
+    from blazen_trio import Run, Workflow
     from blazen_trio._cli.targets import Target
     from blazen_trio._stores.protocol import StoredRun
     from blazen_trio._stores.sql.store import SqlStore
 
 __all__ = ["COMMANDS"]
+
+_LOOK: Final = 0.5
+"""Seconds between two looks whether the run waits."""
+_SOON: Final = 1.0
+"""What is due in fewer seconds is not worth a word."""
 
 _OUTCOMES = (
     InputRequiredError,
@@ -81,11 +90,14 @@ def resume(
 
     async def drive(store: SqlStore) -> tuple[StoredRun, BaseException | None]:
         cause = None
-        try:
-            async with workflow.resume_from(run_id, store=store, input_handler=handler):
-                pass  # its end waits for the run
-        except _OUTCOMES as outcome:
-            cause = outcome.__cause__ if isinstance(outcome, StepFailedError) else None
+        async with trio.open_nursery() as nursery:
+            try:
+                async with workflow.resume_from(run_id, store=store, input_handler=handler) as run:
+                    nursery.start_soon(_tell_waits, run, context.obj)  # noqa: ASYNC111  # it only looks at it
+                # Its end has waited for the run.
+            except _OUTCOMES as outcome:
+                cause = outcome.__cause__ if isinstance(outcome, StepFailedError) else None
+            nursery.cancel_scope.cancel()
         return await store.load(run_id), cause
 
     stored, cause = with_store(db, drive)
@@ -96,10 +108,34 @@ def resume(
         click.echo(clean(f"run {run_id} of {run['workflow']}: {run['status']}"))
         show(*outcome_parts(run))
     if cause is not None:
-        told = "".join(traceback.format_exception(cause))
-        click.echo(clean(hide_passwords(told, db), lines=True), err=True)
+        details = "".join(traceback.format_exception(cause))
+        say(
+            context.obj,
+            "raised",
+            "what the step raised:",
+            level=logging.ERROR,
+            fields={"run_id": run_id},
+            details=details,
+        )
     # One that waited may have been woken, and taken by a worker, meanwhile.
     context.exit(STATUS_CODES.get(stored.info.status, STATUS_CODES[RunStatus.WAITING]))
+
+
+async def _tell_waits(run: Run, handler: logging.Handler) -> None:
+    """Say until when a run waits that waits for nothing but a time; once for each."""
+    told = 0.0
+    while True:
+        state = run._state  # noqa: SLF001  # a snapshot has all of it, and is made anew each time
+        if run.status is RunStatus.WAITING and not state.questions:
+            times = [one.due for one in state.deliveries.values() if one.due is not None]
+            times += [one.due for one in state.delayed.values()]
+            due = min(times, default=0.0)
+            if due != told and due - time.time() >= _SOON:
+                told = due
+                moment = forms.time_form(dt.datetime.fromtimestamp(due, dt.UTC))
+                text = f"run {run.run_id} waits until {instant(moment)}; Ctrl-C leaves it as it is, for anybody to go on with"
+                say(handler, "waiting", text, fields={"run_id": run.run_id, "until": moment})
+        await trio.sleep(_LOOK)
 
 
 class _Asking:

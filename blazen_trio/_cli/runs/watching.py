@@ -13,20 +13,21 @@ from rich.text import Text
 
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
-    clean,
     instant,
     make_console,
     print_json,
     record_row,
     show,
     status_text,
-    table,
+    without_id,
 )
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.runs.tables import table
 from blazen_trio._stores.base import history_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,17 @@ __all__ = ["COMMANDS"]
 
 _AROUND: Final = 8
 """Lines of the screen that are not the history's."""
+_GIVES_WAY: Final = (
+    ("ERROR", 20),
+    ("STEP", 12),
+    ("EVENT", 12),
+    ("DURATION", 0),
+    ("EVENT", 0),
+    ("STEP", 8),
+    ("ERROR", 10),
+    ("ERROR", 0),
+    ("TIME", 0),
+)
 
 
 @click.command("watch", cls=Command, epilog=RUN_EXIT_CODES)
@@ -136,11 +148,12 @@ def _picture(status: dict[str, Any], records: Sequence[dict[str, Any]]) -> Rende
     title = Text.assemble(
         (f"run {clean(status['run_id'])} of {clean(status['workflow'])}  ", "bold"), status_text(status["status"])
     )
-    rows = ([row[0][11:-1], *row[1:]] for row in map(record_row, records))  # of the time, no date
+    told = ({**record, "error": without_id(record["error"], status["run_id"])} for record in records)
+    rows = ([row[0][11:-1], *row[1:]] for row in map(record_row, told))  # of the time, no date
     return Group(
         title,
         Text(clean(_how_far(status)), overflow="ellipsis", no_wrap=True),
-        table("TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, wrap=False),
+        table("TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, gives_way=_GIVES_WAY),
     )
 
 
