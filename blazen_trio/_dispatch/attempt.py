@@ -113,14 +113,15 @@ class Attempts:
         limit = float("inf") if step.timeout is None else step.timeout
         with trio.move_on_after(limit) as scope:
             if step.is_async:
-                return await step.call(*arguments)
-            if self._limiter is None:
-                # Its own, so that steps that block don't starve the store or the program's other threads.
-                self._limiter = trio.CapacityLimiter(40)
-            result = await trio.to_thread.run_sync(step.call, *arguments, limiter=self._limiter)
+                result = await step.call(*arguments)
+            else:
+                if self._limiter is None:
+                    # Its own, so that steps that block don't starve the store or the program's other threads.
+                    self._limiter = trio.CapacityLimiter(40)
+                result = await trio.to_thread.run_sync(step.call, *arguments, limiter=self._limiter)
             if not scope.cancel_called:
                 return result
-            # A thread can't be interrupted: it was awaited, and its result comes too late.
+            # It comes too late: a thread can't be interrupted, and a step may shield itself.
         raise StepTimeoutError(
             f"step {step.name!r} took longer than its timeout of {limit:g} s",
             step_name=step.name,

@@ -30,6 +30,9 @@ def check_id(name: str, value: object) -> None:
     if not good:
         msg = f"{name}={value!r:.80}: it is a str of 1 to {_LONGEST_ID} characters, without NUL or lone surrogates"
         raise ValueError(msg)
+    if value[-1] == " ":  # type: ignore[index]
+        msg = f"{name}={value!r:.80}: it ends with a space, and some databases don't tell it from one that does not"
+        raise ValueError(msg)
 
 
 def check_driving(durability: object, timeout: object, handler: object) -> None:

@@ -204,6 +204,18 @@ async def test_a_steps_timeout_bounds_one_attempt(autojump_clock: Any) -> None:
     assert caught.value.attempts == 2
 
 
+async def test_what_a_step_does_under_its_own_shield_may_come_too_late(autojump_clock: Any) -> None:
+    @step(timeout=1)
+    async def stubborn(ev: StartEvent) -> StopEvent:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        return StopEvent("late")
+
+    with pytest.raises(StepTimeoutError, match="took longer than its timeout of 1 s"):
+        await Workflow("stubborn", [stubborn]).run()
+    assert trio.current_time() == 5
+
+
 async def test_a_step_in_a_thread_is_awaited_and_its_late_result_discarded() -> None:
     ended = []
 

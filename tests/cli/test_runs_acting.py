@@ -281,6 +281,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["send", "a", "Paid", "--workflow", "nowhere:x"], CONFIG, "no module 'nowhere'"),
         (["respond", "a", "tea"], USAGE, "is no JSON"),
         (["respond", "a\udcff", "1"], USAGE, "without NUL or lone surrogates"),
+        (["respond", "a ", "1"], USAGE, "it ends with a space"),
         (["respond", "a", "caf\udcff", "--text", "--request-id", "ok"], DATAERR, "surrogate"),
         (["cancel", "a", "--reason"], USAGE, "requires an argument"),
         (["purge", "-y"], USAGE, "--older-than"),

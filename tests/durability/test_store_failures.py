@@ -19,7 +19,9 @@ from blazen_trio import (
     InputResponseEvent,
     MemoryStore,
     RetryPolicy,
+    RunPausedError,
     RunStatus,
+    Snapshot,
     StaleRunError,
     StartEvent,
     StopEvent,
@@ -316,6 +318,47 @@ class Stuck(FaultyStore):
             async with self._order:
                 await self.go.wait()
                 await super().commit(commit)
+
+
+@in_each_mode
+async def test_a_snapshot_of_an_end_that_was_not_stored_is_none(durability: str) -> None:
+    faulty = FaultyStore(MemoryStore())
+    async with WORKFLOW.run(store=faulty, run_id="run", durability=durability) as run:
+        await until_asked(run)
+        await run.snapshot()
+        faulty.fail_next()
+        with pytest.raises(StoreError):
+            await run.respond("yes")
+        with pytest.raises(StoreError):
+            await run.result()
+        with pytest.raises(StoreError, match="severed"):
+            await run.snapshot()
+
+
+@in_each_mode
+@pytest.mark.parametrize("call", ["pause", "result", "snapshot"])
+async def test_what_a_snapshot_holds_is_on_disk(call: str, durability: str, autojump_clock: Any) -> None:
+    store = MemoryStore()
+    stuck = Stuck(store)
+    found: list[Snapshot] = []
+
+    async def take() -> None:
+        try:
+            found.append(await CALLS[call](run))
+        except RunPausedError as paused:
+            found.append(paused.snapshot)
+
+    async with WORKFLOW.run(store=stuck, run_id="run", durability=durability) as run, trio.open_nursery() as nursery:
+        await until_asked(run)
+        await run.pause()
+        stuck.go = trio.Event()
+        nursery.start_soon(run.send, Nudge(1))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(take)
+        await trio.sleep(1)
+        assert found == []
+        stuck.go.set()
+    assert found[0].seq == (await store.load_snapshot("run")).seq
 
 
 @pytest.mark.parametrize("what", ["retries", "delayed"])

@@ -48,7 +48,10 @@ _BY_CODE: dict[str | int | None, _Told] = {
     **dict.fromkeys(("53300", 1040, 1203), _CROWDED),
     **dict.fromkeys(("53100", 1021, 1114), _FULL),
     **dict.fromkeys(("25006", 1290, 1792, 1836), _READ_ONLY),
-    1153: (StoreError, "a payload is larger than the server takes; raise its max_allowed_packet to 16 MB or more"),
+    1153: (
+        StoreError,
+        "a payload is larger than the server takes; raise its max_allowed_packet to twice the payload or more, and 16 MB at least",
+    ),
 }
 # What is told without a code, by SQLite and by who fails to connect; the first that fits.
 _BY_TEXT: tuple[tuple[str, _Told], ...] = (
