@@ -94,7 +94,9 @@ class Attempts:
                 d.endings.record_stop(entry, by_worker=True)
                 return None
             if d.journal is not None:
+                d.workers.waiting += 1
                 await d.journal.write(entry)
+                d.workers.waiting -= 1
                 if d.journal.durability == "sync":
                     d.workers.gave_way()
                 if entry.asked:
@@ -145,9 +147,13 @@ class Attempts:
         d = self._d
         if transaction is not None and d.turns.blocks(transaction):
             await d.turns.moved()
-        await d.standstill.opened()
-        if d.journal is not None:
-            await d.journal.room()
+        d.workers.waiting += 1
+        try:
+            await d.standstill.opened()
+            if d.journal is not None:
+                await d.journal.room()
+        finally:
+            d.workers.waiting -= 1
 
     def _decide(
         self, delivery: Delivery, step: StepDefinition, transaction: Transaction | None, result: Any, encode: Any

@@ -21,6 +21,7 @@ __all__ = ["IMMUTABLE", "Transaction", "make_cell"]
 
 _NONE: dict[int, Buffered] = {}
 
+_CONTAINERS = frozenset({list, dict, set})
 IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -95,6 +96,11 @@ class Transaction:
             cell = self._state.cells.get(key)
             self._reads.setdefault(key, cell)
         if cell is None:
+            if type(default) in _CONTAINERS and not default:
+                # Whoever fills it in place means the state.
+                self._handed_out.setdefault(key, []).append(
+                    _HandedOut(default, make_cell(self._codec, key, default).payload.data)
+                )
             return default
         if cell.scalar is not None and not types:
             return cell.scalar[0]

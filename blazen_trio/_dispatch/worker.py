@@ -1,9 +1,9 @@
 """Workers: tasks that run ready deliveries one after the other.
 
 Whichever worker leaves something ready sees to it that another begins in the next turn of the event loop. That one recruits,
-for the turn after, as many as there are workers that have long not come back for more: where steps wait, their number
-grows by about a half per turn; where they are short, by an eighth; and a chain never has more than one. Each takes the next ready
-delivery itself, so a bound on concurrency costs no waiting task.
+for the turn after, as many as there are workers whose steps have long not come back: where steps wait, their number
+grows by about a half per turn; where they are short, by an eighth while they are few; and a chain never has more than one. While
+many wait for the disk, none begins. Each takes the next ready delivery itself, so a bound on concurrency costs no waiting task.
 """
 
 from __future__ import annotations
@@ -28,15 +28,21 @@ _SECONDS_PER_TURN: Final = 0.005
 """A worker gives way at least this often, also to steps that never do."""
 
 
+_PLENTY: Final = 128
+"""So many whose steps are short, or that wait for the disk, are as good as more."""
+
+
 class Workers:
     """The workers of one run."""
 
-    __slots__ = ("_attempts", "_d", "_last", "_seen", "_seen_before", "_starting", "_stopped", "count")
+    __slots__ = ("_attempts", "_d", "_last", "_seen", "_seen_before", "_starting", "_stopped", "count", "waiting")
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._d = dispatcher
         self._attempts = Attempts(dispatcher)
         self.count = 0
+        self.waiting = 0
+        """How many of them wait for the disk."""
         self._starting = 0
         self._seen = self._seen_before = 0
         """How often one has begun, or come back for more after others had run: since one last recruited, and between the two before."""
@@ -65,6 +71,7 @@ class Workers:
     def start(self) -> None:
         """A period begins."""
         self._stopped = False
+        self.waiting = 0
         self._attempts.interrupted = NONE
         self.recruit()
 
@@ -76,7 +83,8 @@ class Workers:
     def _start(self, number: int) -> None:
         """Start so many, the first of which recruits."""
         d = self._d
-        if d.nursery is None or self._stopped or self.halted:
+        # Those who wait for the disk come back for more all in one turn: a few of them keep it busy.
+        if d.nursery is None or self._stopped or self.halted or self.waiting >= _PLENTY:
             return
         for index in range(number):
             self._starting += 1
@@ -86,10 +94,11 @@ class Workers:
 
     def _recruit_others(self) -> None:
         # The order within a turn is random, so it takes two counts to see each worker that comes back in every turn.
-        away = self.count - self._starting - self._seen - self._seen_before
+        away = self.count - self._starting - self._seen - self._seen_before - self.waiting
         self._seen_before, self._seen = self._seen, 0
         wanted = len(self._d.ready) - 1 - self._starting  # this one takes one itself
-        self._start(min(wanted, max(away, self.count // 8, 1)))
+        short = self.count // 8 if self.count < _PLENTY else 0
+        self._start(min(wanted, max(away, short, 1)))
 
     def gave_way(self) -> None:
         """The worker that runs has just waited for something, so others have run."""

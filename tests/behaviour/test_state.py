@@ -291,6 +291,23 @@ async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence(chan
         await Workflow("mutates", [begin, end]).run()
 
 
+@pytest.mark.parametrize("empty", [list, dict, set])
+async def test_a_default_filled_in_place_is_not_lost_in_silence(empty: Callable[[], Any]) -> None:
+    @step
+    async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
+        found = ctx.get("seen", empty())
+        if ev.data and isinstance(found, dict):
+            found["a"] = 1
+        elif ev.data:
+            (found.append if isinstance(found, list) else found.add)("a")
+        return StopEvent()
+
+    workflow = Workflow("default", [begin])
+    await workflow.run(False)
+    with pytest.raises(StateConflictError, match=r"'seen' in place.*ctx.set"):
+        await workflow.run(True)
+
+
 async def test_a_value_changed_in_place_may_be_set() -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:

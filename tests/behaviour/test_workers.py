@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
+import trio.testing
 
-from blazen_trio import Event, StartEvent, StopEvent, Workflow, step
+from blazen_trio import Event, MemoryStore, StartEvent, StopEvent, Workflow, step
 
 
 @attrs.frozen
@@ -54,3 +57,59 @@ async def test_what_becomes_ready_beside_steps_that_wait_runs_at_once(
         return StopEvent(woken) if len(woken) == 50 else None
 
     assert await Workflow("naps", [begin, sleep, spread, be_late]).run(naps) == [61] * 50
+
+
+@attrs.frozen
+class Woken(Event):
+    at: float
+
+
+@step
+async def nap(_: Nap) -> Woken:
+    await trio.sleep(60)
+    return Woken(trio.current_time())
+
+
+@step
+async def gather(woken: list[Woken]) -> StopEvent:
+    return StopEvent({one.at for one in woken})
+
+
+@step
+async def begin_naps(ev: StartEvent) -> list[Nap]:
+    return [Nap() for _ in range(ev.data)]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_all_run_at_once_with_a_store_too(durability: str, autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    workflow = Workflow("naps", [begin_naps, nap, gather])
+    assert await workflow.run(2000, store=MemoryStore(), durability=durability) == {began + 60}
+
+
+class Slow(MemoryStore):
+    """A disk that takes a second, of which the most commits at a time are counted."""
+
+    committing = most = 0
+
+    async def commit(self, commit: Any) -> None:
+        self.committing += 1
+        self.most = max(self.most, self.committing)
+        try:
+            await super().commit(commit)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+        finally:
+            self.committing -= 1
+
+
+async def test_not_all_wait_for_the_disk_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """They would come back from it all in one turn of the event loop, which nobody else would have a part of."""
+
+    @step
+    async def short(_: Nap) -> Woken:
+        return Woken(0)
+
+    store = Slow()
+    assert await Workflow("short", [begin_naps, short, gather]).run(2000, store=store) == {0}
+    assert 64 <= store.most <= 256
