@@ -28,22 +28,7 @@ from blazen_trio import (
     step,
 )
 from blazen_trio.testing import FaultyStore
-from tests.behaviour.events import A, B
-
-
-@step
-async def begin(ev: StartEvent) -> A:
-    await trio.sleep(5)
-    return A(1)
-
-
-@step
-async def end(ev: A) -> StopEvent:
-    await trio.sleep(5)
-    return StopEvent("end")
-
-
-SLOW = Workflow("slow", [begin, end], timeout=20)
+from tests.behaviour.events import SLOW, A, B, begin, end
 
 
 async def test_exactly_so_many_run_at_once(autojump_clock: Any) -> None:

@@ -18,22 +18,7 @@ from blazen_trio import (
     Workflow,
     step,
 )
-from tests.behaviour.events import A, B
-
-
-@step
-async def begin(ev: StartEvent) -> A:
-    await trio.sleep(5)
-    return A(1)
-
-
-@step
-async def end(ev: A) -> StopEvent:
-    await trio.sleep(5)
-    return StopEvent("end")
-
-
-SLOW = Workflow("slow", [begin, end], timeout=20)
+from tests.behaviour.events import SLOW, A, B
 
 
 async def test_pause_lets_steps_finish_and_starts_none(autojump_clock: Any) -> None:
