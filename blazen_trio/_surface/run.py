@@ -145,9 +145,7 @@ class Run:
         d = self._dispatcher
         # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
         snapshot = Snapshot.from_pieces(d.state, await d.standstill.image(inline=True))
-        if d.failure is not None:
-            self._delivered = True
-            raise engine_error(d.failure, self.run_id)
+        self._check_failure()
         if d.journal is not None and not d.detached:
             await self._acknowledged()
         return snapshot
@@ -340,11 +338,15 @@ class Run:
             self._delivered = True
             raise engine_error(failure, self.run_id) from (failure.__cause__ or failure)
 
-    def _check_alive(self, what: str) -> None:
+    def _check_failure(self) -> None:
         d = self._dispatcher
         if d.failure is not None:
             self._delivered = True
             raise engine_error(d.failure, self.run_id)
+
+    def _check_alive(self, what: str) -> None:
+        d = self._dispatcher
+        self._check_failure()
         if not d.over and not d.closing and not d.detached:
             return
         status = self.status

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
+    "RECORD_GIVES_WAY",
     "ago",
     "at_terminal",
     "cell",
@@ -52,6 +53,17 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 def print_json(document: Any) -> None:
     """One JSON document, on one line."""
     click.echo(json.dumps(document, ensure_ascii=False))
+
+
+RECORD_GIVES_WAY: Final = (
+    ("DURATION", 0),
+    ("EVENT", 0),
+    ("STEP", 8),
+    ("ERROR", 10),
+    ("ERROR", 0),
+    ("TIME", 0),
+)
+"""What gives way last in a table of history records; see `tables.table`."""
 
 
 def make_console(file: IO[str] | None = None, **settings: Any) -> Console:

@@ -15,6 +15,7 @@ from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
+    RECORD_GIVES_WAY,
     ago,
     at_terminal,
     cell,
@@ -62,12 +63,7 @@ _HISTORY_GIVES_WAY: Final = (
     ("EVENT", 12),
     ("TIME", slice(6, 14)),  # and without the date
     ("#", 0),
-    ("DURATION", 0),
-    ("EVENT", 0),
-    ("STEP", 8),
-    ("ERROR", 10),
-    ("ERROR", 0),
-    ("TIME", 0),
+    *RECORD_GIVES_WAY,
 )
 
 _json = json_option("Print one JSON object.", group="Output")

@@ -17,6 +17,7 @@ from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
+    RECORD_GIVES_WAY,
     instant,
     make_console,
     print_json,
@@ -46,12 +47,7 @@ _GIVES_WAY: Final = (
     ("ERROR", 20),
     ("STEP", 12),
     ("EVENT", 12),
-    ("DURATION", 0),
-    ("EVENT", 0),
-    ("STEP", 8),
-    ("ERROR", 10),
-    ("ERROR", 0),
-    ("TIME", 0),
+    *RECORD_GIVES_WAY,
 )
 
 
