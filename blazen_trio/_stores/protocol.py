@@ -20,12 +20,25 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.history import HistoryRecord
+    from blazen_trio.errors import WorkflowError
 
 from blazen_trio._state.status import RunStatus  # noqa: TC001
 
 _NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 
-__all__ = ["SUSPECT", "CheckpointStore", "Commit", "Mail", "NewRun", "Poll", "RunInfo", "SnapshotRow", "StoredRun"]
+__all__ = [
+    "SUSPECT",
+    "CheckpointStore",
+    "Commit",
+    "Driver",
+    "DriverListener",
+    "Mail",
+    "NewRun",
+    "Poll",
+    "RunInfo",
+    "SnapshotRow",
+    "StoredRun",
+]
 
 SUSPECT = 2
 """Crashes of its drivers, without a step committed in between, from which on a run is suspected of causing them."""
@@ -128,6 +141,69 @@ class Mail:
     key: str | None = None
 
 
+class DriverListener(Protocol):
+    """Hears from the store, in the event loop's thread. Both methods return at once, and neither raises."""
+
+    def mail_came(self, mail: Sequence[Mail]) -> None:
+        """Rows of the run's inbox that this driver has not been given before, in order of their ids."""
+
+    def driver_lost(self, error: WorkflowError) -> None:
+        """This driver may write nothing more."""
+
+
+class Driver:
+    """One driver of a run: the token by which alone the run is committed to, its mail is taken, and it is given back.
+
+    `create`, `claim` and `take` give one. A run that is driven again, also by the same opening of a store, has another one, so
+    what comes late from an earlier driver has no effect. A store may make its own of a subclass.
+
+    Attributes:
+        run_id: The run.
+        lost: Why nothing more may be written by it: a `StaleRunError`, as the run is not its own any more, or the `StoreError`
+            of a commit that failed. `None` while it drives the run.
+    """
+
+    __slots__ = ("__weakref__", "_listener", "_unheard", "lost", "run_id")
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.lost: WorkflowError | None = None
+        self._listener: DriverListener | None = None
+        self._unheard: list[Mail] = []
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody hears of mail: where nobody does, a store need not look for any."""
+        return self._listener is not None
+
+    def listen(self, listener: DriverListener | None) -> None:
+        """Have somebody hear of mail, and of the loss of the run; also of what came before. `None`: nobody from here on."""
+        self._listener = listener
+        if listener is None:
+            return
+        if self._unheard:
+            mail, self._unheard = self._unheard, []
+            listener.mail_came(mail)
+        if self.lost is not None:
+            listener.driver_lost(self.lost)
+
+    # For stores, in the event loop's thread
+
+    def deliver(self, mail: Sequence[Mail]) -> None:
+        """Hand rows of the inbox to whoever listens."""
+        if self._listener is None:
+            self._unheard += mail
+        else:
+            self._listener.mail_came(mail)
+
+    def lose(self, error: WorkflowError) -> None:
+        """Tell whoever listens that this drives the run no more. Only the first reason counts."""
+        if self.lost is None:
+            self.lost = error
+            if self._listener is not None:
+                self._listener.driver_lost(error)
+
+
 @attrs.frozen
 class StoredRun:
     """All that is stored of a run.
@@ -138,8 +214,11 @@ class StoredRun:
         entries: (seq, bytes) of the journal after it, without a gap.
         blobs: The large values that they refer to, by digest.
         history: The bytes given as `Commit.history`, in order.
-        inbox: What nobody has taken yet, in order of its ids.
-        crashes: How often its driver has died since a step of it was last committed.
+        inbox: What nobody has taken yet, in order of its ids. Of what was claimed or taken, a first part that is bounded; its driver
+            is given the rest.
+        crashes: How often its driver has died, or failed, since a step of it was last committed.
+        driver: Drives it from now on; `None` where it was only read, or has completed.
+        fault: Why what is stored of it, besides its row, could not be read; all of that is empty then. Only of runs that were taken.
     """
 
     info: RunInfo
@@ -149,6 +228,8 @@ class StoredRun:
     history: Sequence[bytes] = ()
     inbox: Sequence[Mail] = ()
     crashes: int = 0
+    driver: Driver | None = attrs.field(default=None, eq=False)
+    fault: WorkflowError | None = attrs.field(default=None, eq=False)
 
     @property
     def last(self) -> int | None:
@@ -164,17 +245,19 @@ class Poll:
 
     Attributes:
         ready: Whether `take` would have something to take.
-        mail: What nobody has taken yet, of the runs that this opening drives, by run id, in order of its ids.
         watched: The line of each watched run that there is.
     """
 
     ready: bool
-    mail: Mapping[str, Sequence[Mail]]
     watched: Mapping[str, RunInfo]
 
 
 class CheckpointStore(Protocol):
     """Where runs are kept. One opening of a store holds one lease, and every run that it drives names that lease.
+
+    Mail and loss: while a driver listens (`Driver.listen`), the store gives it the rows of its run's inbox, each once, within a
+    second of their post; whether or not anybody calls `poll`. A driver that loses its run is told at once (`Driver.lose`): when its
+    lease is declared dead, when the store notices that, and when a commit by it fails.
 
     Cancellation: `Cancelled` raised out of `create`, `claim`, `take` or `post` means that nothing was written; once such a call
     has begun to write it can't be cancelled any more. `commit` and `release` can't be cancelled at all (not even by a
@@ -182,8 +265,12 @@ class CheckpointStore(Protocol):
     retried within bounds; what remains is a `StoreError`, and then nothing is known of what was to be written.
     """
 
-    async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> None:
-        """Commit a new run with its first entry, driven by this opening (unless `first.release`).
+    def now(self) -> float:
+        """Return UTC by the clock that this store compares instants with, as closely as it knows; seconds since the epoch."""
+        ...
+
+    async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> Driver | None:
+        """Commit a new run with its first entry. Return its driver; `None` where `first.release` leaves it to others.
 
         Args:
             run: What is known of it for good.
@@ -197,10 +284,11 @@ class CheckpointStore(Protocol):
         ...
 
     async def claim(self, run_id: str) -> StoredRun:
-        """Make this opening the run's driver, and read all of it. A completed run is read and not claimed.
+        """Drive a run from now on, and read all of it. A completed run is read and not claimed.
 
-        Takes over from an opening that is known to be dead: that declares the whole of its lease dead. The run's crashes are
-        forgotten: somebody wants this very run to go on.
+        Takes over from an opening that is known to be dead: that declares the whole of its lease dead. Where a lease has expired
+        and this opening has not seen it unchanged for a lease's time yet, this waits for that, cancellable; so after an outage of
+        the database nobody alive is deposed. The run's crashes are forgotten: somebody wants this very run to go on.
 
         Raises:
             RunNotFoundError: There is none.
@@ -208,8 +296,10 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
-        """Make this opening the driver of up to `limit` runs that nobody alive drives and that can go on, and read them.
+    async def take(
+        self, workflows: Sequence[str], limit: int, *, suspects: int | None = None, patient: bool = False
+    ) -> list[StoredRun]:
+        """Drive up to `limit` runs that nobody alive drives and that can go on, and read them.
 
         Those whose drivers are dead are among them: the dead are found first, and each run that was running there has one
         crash more. The runs come in the order in which they became ready, no workflow before all others.
@@ -218,39 +308,60 @@ class CheckpointStore(Protocol):
             workflows: Only runs of these.
             limit: At most so many.
             suspects: At most so many that have crashed their drivers twice or more; `None`: no bound.
+            patient: Whether to wait first, cancellable, until it is known of each expired lease whether its holder lives.
         """
         ...
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
-        """Look, without writing anything, at all that a process needs to know of the runs that others act on."""
-        ...
+        """Look, without writing anything, at all that a process needs to know of the runs that others act on.
 
-    async def commit(self, commit: Commit) -> None:
-        """Append to a run that this opening drives; on disk when it returns.
-
-        What is given first is stored first: the calls for one run are stored in the order in which they were made,
-        each before its first suspension, and once one has failed all later ones of that run fail.
-
-        Raises:
-            StaleRunError: This opening does not drive the run (any more); nothing was written.
+        What was posted before this began, to drivers of this opening, has been delivered when it returns.
         """
         ...
 
-    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
-        """Give the run back: nobody drives it then. Nothing happens where this opening does not drive it.
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        """Append to the run of this driver; on disk when it returns.
+
+        What is given first is stored first: the calls for one run are stored in the order in which they were made,
+        each before its first suspension, and once one has failed all later ones by that driver fail. A row of the inbox is taken by
+        one commit only: one that finds a row of its `taken` gone is refused whole.
+
+        Raises:
+            StaleRunError: This does not drive the run (any more), or its mail was taken by somebody else; nothing was written.
+        """
+        ...
+
+    async def release(
+        self, driver: Driver, *, wake: float | None = None, hold: float | None = None, crash: str | None = None
+    ) -> None:
+        """Give the run back: nobody drives it then. Nothing happens where this does not drive it any more.
+
+        Where this fails, the store owes it: it goes on trying for as long as it is open. A driver whose commit failed is given back
+        like any other.
 
         Args:
-            run_id: The run.
+            driver: Drives the run.
             wake: When a worker is to look at it, if it waits: UTC, seconds since the epoch; infinity where only mail wakes it. By
                 default at once, which is right for whoever can't tell what it waits for: a look too early is only a look.
             hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
+            crash: What this driver failed with. It counts as one crash more, and stays the run's `error` until a step of it is
+                committed.
+        """
+        ...
+
+    async def set_aside(self, driver: Driver, error: str) -> None:
+        """Give a run back that can't even be read: its row says that it has failed, and why. Its journal stays as it is.
+
+        It fails as `release` does.
         """
         ...
 
     async def post(
         self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
     ) -> Mail | None:
-        """Commit a row to the run's inbox, whoever drives it. `None`: a row with this key was posted before.
+        """Commit a row to the run's inbox, whoever drives it. Return it; `None`: a row with this key was posted before.
+
+        Where this opening drives the run, its driver has been given the row when this returns (but with `connection`).
 
         Args:
             run_id: The run.
