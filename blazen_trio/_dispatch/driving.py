@@ -1,4 +1,10 @@
-"""Drives one run, until it has ended or rests and nobody is left to wait for."""
+"""Drives one run: the dispatcher's loop, and how this process begins and ends to drive.
+
+The dispatcher is the one task that decides what comes next, synchronously, by `control.decide`; then it acts. It is always in
+its loop, also while the run waits or is paused. Step tasks live in its nursery, whose cancel scope is theirs: cancelled to
+stop them, with the run's timeout as its deadline while they are at work. Where they were stopped, all of them have ended before
+the loop goes on, in a new nursery; so the steps of a run never outlive what ended or paused it.
+"""
 
 from __future__ import annotations
 
@@ -6,120 +12,351 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from blazen_trio._dispatch.periods import run_period
+from blazen_trio._dispatch.attempts import breaks_out
+from blazen_trio._dispatch.control import Leave, Next, Phase, Situation, decide
+from blazen_trio._dispatch.inbox import Inbox
+from blazen_trio._dispatch.questions import Questions, unanswered
+from blazen_trio._dispatch.step_tasks import StepTasks
+from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
+from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry import hooks
 from blazen_trio.errors import StaleRunError
 
 if TYPE_CHECKING:
-    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.journal import Journal
+    from blazen_trio._telemetry.hooks import RunListener
 
-__all__ = ["drive"]
+__all__ = ["drive", "listen_to"]
 
-_FLUSH_SECONDS: Final = 5.0
-"""How long a run that is cancelled from outside may take to write what is committed and give its lease back."""
+_DUE_PER_TURN: Final = 32
+"""Due items taken between two checkpoints."""
+_LOOK_AGAIN: Final = 0.5
+"""Seconds after which a run that waits for a time looks at the clock again, which may have been set, or stood still with its machine."""
+_FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0
+"""Seconds for which nobody takes a run that could not go on here; twice as long each time."""
 
-_AFTER_FAILURE: Final = 1.0
-"""Seconds for which no worker takes a run that the engine could not go on with."""
 
+@trio.lowlevel.enable_ki_protection
+async def drive(core: RunCore, *, asked: bool = False) -> None:
+    """Drive a run until it has ended, or this process leaves it (`Leave`).
 
-async def drive(d: Dispatcher) -> None:
-    """Drive the run until it has ended, or rests and nobody is left to wait for (`leaving`).
-
-    Never raises on behalf of the run: `failure` and the run's state tell what happened. What comes out is a
+    Never raises on behalf of the run: `control.failure` and the run's state tell what happened. What comes out is a
     cancellation from outside, a KeyboardInterrupt or SystemExit out of a step, or a bug.
+
+    Args:
+        core: The run.
+        asked: Whether the questions that are open have been asked here already.
     """
-    if hooks.listener is not None and d.recorder.listener is None:
-        d.listened_to(hooks.listener.run(d.state.run_id, d.state.workflow, d.state))
-    if d.postbox is not None:
-        d.postbox.join(d)
+    if hooks.listener is not None and core.recorder.listener is None:
+        listen_to(core, hooks.listener.run(core.state.run_id, core.state.workflow, core.state))
+    crash: BaseException | None = None
     try:
-        if d.journal is not None and d.journal.durability == "async":
+        if core.journal is not None and core.journal.durability == "async":
             async with trio.open_nursery() as services:
-                services.start_soon(_write_behind, d, d.journal)
+                services.start_soon(_write_behind, core, core.journal)
                 try:
-                    await _drive_with_inputs(d)
+                    await _drive_with_handler(core, asked=asked)
                 finally:
-                    d.journal.stop_writing_behind()
-        elif d.input_handler is not None:
-            await _drive_with_inputs(d)
+                    core.journal.stop_writing_behind()
+        elif core.input_handler is not None:
+            await _drive_with_handler(core, asked=asked)
         else:
-            await _drive(d)
+            await _Dispatcher(core, None).run(asked=asked)
+    except BaseException as error:
+        crash = error
+        raise
     finally:
-        if not d.at_rest:
-            await _leave(d)  # noqa: ASYNC102  # shields itself, for a bounded time
-        if d.recorder.listener is not None:
-            d.tell_end(d.recorder.listener)
-        d.dissolve()
+        if core.control.phase is not Phase.RESTING:
+            await _leave(core, crash)  # noqa: ASYNC102  # what it waits for is bounded
+        if core.recorder.listener is not None:
+            _tell_end(core, core.recorder.listener)
+        core.dissolve()
 
 
-async def _drive_with_inputs(d: Dispatcher) -> None:
+def listen_to(core: RunCore, listener: RunListener) -> None:
+    """Tell this listener of what happens, until this process drives the run no more."""
+    core.recorder.listener = listener
+    listener.driven_in(core.task_context)
+
+
+def _tell_end(core: RunCore, listener: RunListener) -> None:
+    """This process drives the run no more."""
+    if core.control.failure is not None:
+        listener.lost(core.control.failure)
+    else:
+        listener.ended(core.state)
+
+
+async def _drive_with_handler(core: RunCore, *, asked: bool) -> None:
     async with trio.open_nursery() as nursery:
-        d.input_nursery = nursery
-        await _drive(d)
-        nursery.cancel_scope.cancel()
+        handlers = nursery if core.input_handler is not None else None
+        await _Dispatcher(core, handlers).run(asked=asked)
+        nursery.cancel_scope.cancel(reason="the run has come to rest")
 
 
-async def _write_behind(d: Dispatcher, journal: Journal) -> None:
+async def _write_behind(core: RunCore, journal: Journal) -> None:
     try:
         await journal.write_behind()
     except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
-        d.crash(failure)
+        core.crash(failure)
 
 
-async def _drive(d: Dispatcher) -> None:
-    try:
-        if d.state.questions and not d.has_asked:
-            d.inputs.ask(d.state.questions.values())
-        while True:
-            # Whatever is decided below is decided without a checkpoint in between.
-            await d.may_decide()
-            if d.over or d.failure is not None:
-                break
-            if d.cancel_reason is not None:
-                d.endings.cancelled(d.cancel_reason[0])
-            elif d.holds:
-                if not await d.rests.pause():
-                    return
-            elif d.draining:
+class _Dispatcher:
+    """The task that drives one run.
+
+    Args:
+        core: The run.
+        handlers: Where the input handler's calls run.
+    """
+
+    def __init__(self, core: RunCore, handlers: trio.Nursery | None) -> None:
+        self._core = core
+        self._tasks = StepTasks(core)
+        self._inbox = Inbox(core)
+        self._questions = core.asker = Questions(core, handlers)
+        if core.recorder.listener is not None:
+            from blazen_trio._dispatch.traced_attempts import TracedAttempt
+
+            self._tasks.attempt = TracedAttempt
+
+    async def run(self, *, asked: bool) -> None:
+        """Drive until there is nothing more to do here."""
+        core = self._core
+        core.machine.slices = True
+        if core.state.questions and not asked:
+            self._questions.ask(core.state.questions.values())
+        over = False
+        while not over:
+            async with trio.open_nursery() as nursery:
+                core.nursery = nursery
+                self._tasks.new_nursery()
+                try:
+                    over = await self._dispatch()
+                finally:
+                    core.nursery = None
+            # The nursery's scope was cancelled, or all is over; either way, no step is in flight any more.
+
+    async def _dispatch(self) -> bool:
+        """Do what comes next, until nothing does."""
+        core = self._core
+        try:
+            while True:
+                await core.may_decide()
+                if core.inbox and core.control.accepts:
+                    await self._inbox.take_some()
+                    continue
+                # What is decided here is decided without a checkpoint in between.
+                following = decide(core.control, self._situation())
+                if await self._act(following):
+                    break
+            if core.control.failure is None and core.journal is not None:
+                await core.journal.settle()
+        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+            core.crash(failure)
+        return True
+
+    def _situation(self) -> Situation:
+        core = self._core
+        state, phase = core.state, core.control.phase
+        parked = phase is Phase.PARKED
+        return Situation(
+            phase=phase,
+            in_flight=core.in_flight > 0,
+            deciding=core.deciding > 0,
+            out_of_time=core.out_of_time,
+            ready=core.anything_ready,
+            due=bool(core.timers) and core.timers.next <= core.clock.now(),
+            timers=bool(core.timers),
+            questions=bool(state.questions),
+            asking=bool(core.asking),
+            unanswered=parked and bool(state.questions) and bool(unanswered(core)),
+            external=bool(core.definition.external),
+            stored=core.journal is not None,
+            slot=core.host is None or core.has_slot,
+            may_rest=parked and core.host is not None and core.host.lets_rest(core),
+        )
+
+    async def _act(self, following: Next) -> bool:
+        """Do it. Return whether nothing follows."""
+        core = self._core
+        match following:
+            case Next.RUN:
+                self._tasks.recruit()
+                await self._wait()
+            case Next.WAIT:
+                await self._wait()
+            case Next.GET_SLOT:
+                core.queue_for_slot()
+                await self._wait()
+            case Next.TAKE_DUE:
+                await self._take_due()
+            case Next.WAKE:
+                core.note(core.machine.changed("woken", RunStatus.RUNNING, core.moment()))
+                core.enter(Phase.WORKING)
+            case Next.PARK:
+                await self._park()
+            case Next.PAUSE:
+                await self._pause()
+            case Next.UNPAUSE:
+                await self._unpause()
+            case Next.REST:
+                core.enter(Phase.RESTING)
+                return True
+            case Next.CANCEL | Next.TIME_OUT | Next.STALL:
+                self._end(following)
+            case Next.LEAVE | Next.STOP:
+                return True
+        return False
+
+    async def _wait(self) -> None:
+        """Wait until something changes, or a time comes."""
+        core = self._core
+        # What becomes due while no step may start is taken later: its time is past, so waiting for it would spin.
+        if not core.timers or core.control.halted:
+            await core.wait_signalled()
+            return
+        seconds = max(0.0, core.timers.next - core.clock.now())
+        if core.clock.may_be_set:
+            seconds = min(seconds, _LOOK_AGAIN)
+        with trio.move_on_after(seconds):
+            await core.wait_signalled()
+
+    async def _take_due(self) -> None:
+        """Route the delayed events that are due, and let due retries run."""
+        core = self._core
+        taken = 0
+        while core.timers.next <= core.clock.now():
+            taken += 1
+            if taken % _DUE_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            await core.may_decide()
+            if core.control.halted:
                 return
-            elif d.anything_ready:
-                if d.host is None or d.has_slot:
-                    await run_period(d)
-                else:
-                    await d.host.slots.acquire()
-                    d.has_slot = True
-            elif not await d.rests.rest():
-                return
-        if d.failure is None and d.journal is not None:
-            await d.journal.settle()
-    except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
-        d.crash(failure)
+            id_ = core.timers.pop()
+            if (delayed := core.state.delayed.get(id_)) is not None:
+                await core.settle(
+                    core.machine.due(delayed, core.moment()), "event_received", delayed.event.event_type
+                )
+            elif (delivery := core.state.deliveries.get(id_)) is not None:
+                core.ready.append(delivery)
+
+    # Rests
+
+    async def _park(self) -> None:
+        """Write down that the run waits, and be at work no more."""
+        core = self._core
+        if core.state.status is not RunStatus.WAITING:
+            if core.state.questions:
+                core.recorder.record("workflow_paused", core.clock.now(), error="input")
+            core.note(core.machine.changed("waiting", RunStatus.WAITING, core.moment()))
+            if core.journal is not None:
+                await core.journal.settle()
+        if core.state.status is RunStatus.WAITING and core.control.phase is Phase.WORKING:
+            # Nothing came in meanwhile.
+            core.give_slot()
+            core.slim()
+            core.enter(Phase.PARKED)
+
+    async def _pause(self) -> None:
+        """Write down that the run is paused."""
+        core = self._core
+        if core.state.status is not RunStatus.PAUSED:
+            core.recorder.record("workflow_paused", core.clock.now(), error="manual")
+            core.note(core.machine.changed("paused", RunStatus.PAUSED, core.moment()))
+            if core.journal is not None:
+                await core.journal.settle()
+        core.give_slot()
+        core.enter(Phase.PAUSED)
+
+    async def _unpause(self) -> None:
+        """Write down that the run goes on; whoever asked for it waits until that is on disk."""
+        core = self._core
+        moment = core.moment()
+        core.recorder.record("workflow_resumed", moment.at)
+        core.note(core.machine.changed("unpaused", RunStatus.RUNNING, moment))
+        if core.journal is not None:
+            await core.journal.settle()
+        core.enter(Phase.WORKING)
+
+    # Ends
+
+    def _end(self, how: Next) -> None:
+        core = self._core
+        state, moment = core.state, core.moment()
+        run = f"run {state.run_id!r}"
+        if how is Next.STALL:
+            half = core.machine.half_collected()
+            message = f"{run} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
+            if half:
+                message += "; half collected: " + "; ".join(half)
+            core.fail(StoredError("RunStalledError", message, details=half), None)
+        elif how is Next.TIME_OUT:
+            active = tuple(sorted(core.interrupted))
+            message = f"{run} took longer than its timeout of {state.timeout:g} s"
+            if active:
+                message += f"; in flight: {', '.join(active)}"
+            error = StoredError("RunTimeoutError", message, details=active)
+            core.recorder.record("workflow_timed_out", moment.at, error=message)
+            core.end(core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
+        else:
+            assert core.control.cancel_reason is not None
+            (reason,) = core.control.cancel_reason
+            core.recorder.record("workflow_cancelled", moment.at, error=reason)
+            core.end(core.machine.changed("cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason)))
 
 
-async def _leave(d: Dispatcher) -> None:
-    """Write what is committed and give the run back, also when cancelled; then tell everybody."""
-    d.closing = True
-    if d.postbox is not None:
-        d.postbox.leave(d)
-    if d.journal is not None and not (d.over and d.failure is None and d.journal.settled):
-        with trio.CancelScope(shield=True) as shield:
-            shield.deadline = trio.current_time() + _FLUSH_SECONDS
-            try:
-                if d.failure is None:
-                    await d.journal.settle()
-                # What was lost to another driver is not ours to give back, also where that one is in this process.
-                if not isinstance(d.failure, StaleRunError) and (not d.over or d.failure is not None):
-                    # Where the engine failed, what is on disk may wait for something else than what is in memory.
-                    waits = d.failure is None and d.state.status is RunStatus.WAITING
-                    wake = d.timers.due if waits else None
-                    # What failed here may fail again at once; others, or a little later we, may do better.
-                    hold = None if d.failure is None else d.clock.now() + _AFTER_FAILURE
-                    await d.journal.store.release(d.state.run_id, wake=wake, hold=hold)
-            except Exception as failure:  # noqa: BLE001
-                d.failure = d.failure or failure
-    stop = d.state.stop if d.failure is None else None
-    d.detached = True
-    d.broadcast.end(stop)  # type: ignore[arg-type]
-    d.notify()
+def cancelled_error(run_id: str, reason: str | None) -> StoredError:
+    """Return how a run that was cancelled is stored to have ended."""
+    message = f"run {run_id!r} was cancelled" + (f": {reason}" if reason else "")
+    return StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
+
+
+async def _leave(core: RunCore, crash: BaseException | None) -> None:
+    """Write what is committed and give the run back, also when cancelled; then tell everybody.
+
+    No deadline is set here: neither a commit nor a release can be cancelled, and each has its own bound in the store.
+    """
+    control, journal = core.control, core.journal
+    ended = control.ended
+    if control.phase is not Phase.CLOSING:
+        core.control.enter(Phase.CLOSING)
+    if journal is not None and not (ended and control.failure is None and journal.settled):
+        try:
+            if control.failure is None:
+                await journal.settle()
+        except Exception as failure:  # noqa: BLE001
+            control.fail(failure)
+        try:
+            # What was lost to another driver is not ours to give back.
+            if not isinstance(control.failure, StaleRunError) and (not ended or control.failure is not None):
+                await _give_back(core, journal, crash)
+        except Exception as failure:  # noqa: BLE001  # the store owes it, and goes on trying
+            control.fail(failure)
+    stop = core.state.stop if control.failure is None else None
+    core.broadcast.end(stop)  # type: ignore[arg-type]
+    core.enter(Phase.LEFT)
+
+
+async def _give_back(core: RunCore, journal: Journal, crash: BaseException | None) -> None:
+    failure = core.control.failure
+    if crash is not None and breaks_out(crash) and _is_exit(crash):
+        failure = failure or crash
+    # Where the engine failed, what is on disk may wait for something else than what is in memory.
+    waits = failure is None and core.state.status is RunStatus.WAITING
+    hold = told = None
+    if failure is not None:
+        # What failed here may fail again at once; others, or a little later we, may do better.
+        hold = core.clock.now() + min(_LONGEST_HOLD, _FIRST_HOLD * 2**core.crashes)
+        told = f"{type(failure).__name__}: {text_of(failure)}"
+    await journal.store.release(
+        journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told
+    )
+
+
+def _is_exit(error: BaseException) -> bool:
+    """Return whether a step ended the program: by SystemExit, and not by Ctrl-C."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(SystemExit)[0] is not None
+    return isinstance(error, SystemExit)

@@ -19,13 +19,13 @@ from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from blazen_trio._dispatch.recorder import Recorder
     from blazen_trio._dispatch.standstill import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import CheckpointStore
+    from blazen_trio._stores.protocol import CheckpointStore, Driver
 
 __all__ = ["Durability", "Journal", "JournalMark"]
 
@@ -59,6 +59,7 @@ class Journal:
 
     Args:
         store: The store, in which this process drives the run.
+        driver: The token by which it does.
         state: The run's state.
         durability: When entries are written.
         recorder: Keeps the history, whose new records go with each commit.
@@ -82,9 +83,9 @@ class Journal:
         "_tail_size",
         "_wanted",
         "_writing_behind",
+        "driver",
         "durability",
         "failure",
-        "on_failure",
         "requests",
         "store",
     )
@@ -92,6 +93,7 @@ class Journal:
     def __init__(
         self,
         store: CheckpointStore,
+        driver: Driver,
         state: RunState,
         durability: Durability,
         recorder: Recorder,
@@ -99,6 +101,7 @@ class Journal:
         mark: JournalMark = _NEW,
     ) -> None:
         self.store = store
+        self.driver = driver
         self.durability: Durability = durability
         self._state = state
         self._recorder = recorder
@@ -118,8 +121,7 @@ class Journal:
             self._room = trio.lowlevel.ParkingLot()
             self._writing_behind = trio.CancelScope(shield=True)
         self.failure: Exception | None = None
-        self.on_failure: Callable[[Exception], None] | None = None
-        """Called with the failure when a commit could not be stored, whoever waits for it: the run must stop."""
+        """Why a commit could not be stored: nothing follows it. The store tells the run, whoever waits for the commit."""
 
     @property
     def mark(self) -> JournalMark:
@@ -128,14 +130,14 @@ class Journal:
 
     # Recording
 
-    def record(self, entry: Entry, taken: int | None = None) -> None:
-        """Take note of an entry that has been applied; `taken` is the inbox row that it took."""
+    def record(self, entry: Entry, taken: Sequence[int] = ()) -> None:
+        """Take note of an entry that has been applied; `taken` are the inbox rows that it took."""
         self._recorded = entry.seq
         pending = self._pending
         if pending is None:
             pending = self._pending = Commit(self._state.run_id)
-        if taken is not None:
-            pending.taken = [*pending.taken, taken]
+        if taken:
+            pending.taken = [*pending.taken, *taken]
         if entry.kind == "committed":
             pending.progress = True
         if entry.status is not None:
@@ -164,7 +166,7 @@ class Journal:
         self._behind += sum(map(len, fresh.values()))
         self._stored_blobs |= fresh.keys()
 
-    async def write(self, entry: Entry, taken: int | None = None) -> None:
+    async def write(self, entry: Entry, taken: Sequence[int] = ()) -> None:
         """Take note of an entry, as `record` does, and wait for as much as the durability asks for."""
         self.record(entry, taken)
         if self.failure is not None:
@@ -173,7 +175,7 @@ class Journal:
             # As `_hand_over`, which would be one frame more for each of all the steps that wait.
             commit, target = self._take(), self._recorded
             try:
-                await self.store.commit(commit)
+                await self.store.commit(self.driver, commit)
             except BaseException as failure:
                 self._failed(failure)
                 raise
@@ -193,7 +195,7 @@ class Journal:
             self._recorded - self._on_disk >= _ENTRIES_BEHIND or self._behind >= _BYTES_BEHIND
         )
 
-    async def room(self) -> None:
+    async def wait_room(self) -> None:
         """Wait, before deciding anything, until the disk has caught up."""
         while self.full and self.failure is None:
             await self._room.park()
@@ -213,7 +215,7 @@ class Journal:
             else:
                 await self._hand_over(self._take())
         while self._on_disk < target:
-            await self._progressed()
+            await self._wait_progress()
             self._check()
 
     async def write_behind(self) -> None:
@@ -275,21 +277,23 @@ class Journal:
         self._check()
         target = self._recorded
         try:
-            await self.store.commit(commit)
+            await self.store.commit(self.driver, commit)
         except BaseException as failure:
             self._failed(failure)
             raise
         self._stored(commit, target)
 
     def _failed(self, failure: BaseException) -> None:
-        if isinstance(failure, trio.Cancelled):
-            failure = StoreError("the store let a commit be cancelled, which it must not", run_id=self._state.run_id)
-        if self.failure is None and isinstance(failure, Exception):
+        """A commit may not be on disk: nothing follows it, whatever broke in. All who wait are let go, or they would wait for ever."""
+        if not isinstance(failure, Exception):
+            what = "be cancelled" if isinstance(failure, trio.Cancelled) else f"be ended by {type(failure).__name__}"
+            told = StoreError(f"the store let a commit {what}, which it must not", run_id=self._state.run_id)
+            told.__cause__ = failure
+            failure = told
+        if self.failure is None:
             self.failure = failure
-        if self.failure is not None:
-            self._wake()
-            if self.on_failure is not None:
-                self.on_failure(self.failure)
+        self.driver.lose(self.failure)
+        self._wake()
 
     def _stored(self, commit: Commit, target: int) -> None:
         """A commit with the entries up to `target` is on disk."""
@@ -301,7 +305,7 @@ class Journal:
         if self._progress is not None:
             self._wake()
 
-    async def _progressed(self) -> None:
+    async def _wait_progress(self) -> None:
         if self._progress is None:
             self._progress = trio.Event()
         # What is decided can't be undone by a cancellation any more; and every commit ends.

@@ -147,7 +147,7 @@ class DriverListener(Protocol):
     def mail_came(self, mail: Sequence[Mail]) -> None:
         """Rows of the run's inbox that this driver has not been given before, in order of their ids."""
 
-    def driver_lost(self, error: WorkflowError) -> None:
+    def driver_lost(self, error: Exception) -> None:
         """This driver may write nothing more."""
 
 
@@ -167,7 +167,7 @@ class Driver:
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self.lost: WorkflowError | None = None
+        self.lost: Exception | None = None
         self._listener: DriverListener | None = None
         self._unheard: list[Mail] = []
 
@@ -196,7 +196,7 @@ class Driver:
         else:
             self._listener.mail_came(mail)
 
-    def lose(self, error: WorkflowError) -> None:
+    def lose(self, error: Exception) -> None:
         """Tell whoever listens that this drives the run no more. Only the first reason counts."""
         if self.lost is None:
             self.lost = error

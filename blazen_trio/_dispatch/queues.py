@@ -1,10 +1,8 @@
-"""The deliveries that are to be run, first in, first out, within the bounds on concurrency.
-
-Where nothing is bounded, a `deque` is all that it takes.
-"""
+"""What of a run is to be done: deliveries that are ready, within their bounds, and items that wait for a time."""
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -13,11 +11,13 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.model import Delivery
 
-__all__ = ["BoundedQueue"]
+__all__ = ["BoundedQueue", "Timers"]
 
 
 class BoundedQueue:
-    """As far as it goes a `deque`; a delivery over its step's bound waits aside, at no cost but its place there.
+    """Ready deliveries, first in, first out, within the bounds on concurrency. Where nothing is bounded, a `deque` is used.
+
+    A delivery over its step's bound waits aside, at no cost but its place there.
 
     Args:
         bounds: How many deliveries of each bounded step may be in flight at once.
@@ -34,14 +34,17 @@ class BoundedQueue:
         """How many could be taken now, at most."""
         return len(self._queue) if self._total_room else 0
 
-    def extend(self, deliveries: Iterable[Delivery]) -> None:
-        self._queue.extend(deliveries)
+    def append(self, delivery: Delivery) -> None:
+        self._queue.append(delivery)
 
     def appendleft(self, delivery: Delivery) -> None:
         self._queue.appendleft(delivery)
 
+    def extend(self, deliveries: Iterable[Delivery]) -> None:
+        self._queue.extend(deliveries)
+
     def popleft(self) -> Delivery | None:
-        """The next that may run now, if there is one; `done` must be told when it has."""
+        """Take the next that may run now, if there is one; `done` must be told when it has."""
         queue = self._queue
         while queue and self._total_room:
             delivery = queue.popleft()
@@ -62,3 +65,28 @@ class BoundedQueue:
             self._room[step] += 1
             if aside := self._aside[step]:
                 self._queue.appendleft(aside.popleft())
+
+
+class Timers:
+    """Items that wait for a time (UTC), soonest first: a heap, and no task per item."""
+
+    __slots__ = ("_heap",)
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next(self) -> float:
+        """The soonest, UTC; infinity where there is none."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def add(self, due: float, id_: int) -> None:
+        """An item is due then (UTC)."""
+        heapq.heappush(self._heap, (due, id_))
+
+    def pop(self) -> int:
+        """Take the item that is due soonest."""
+        return heapq.heappop(self._heap)[1]

@@ -1,0 +1,376 @@
+"""One attempt at a delivery: run its step, then commit what came of it, or act on its failure."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from blazen_trio._definitions.events import Event, StepFailedEvent
+from blazen_trio._dispatch.transaction import Transaction
+from blazen_trio._state.model import StoredError
+from blazen_trio._state.outputs import check_returned, unwrap
+from blazen_trio._state.texts import text_of, traceback_of
+from blazen_trio.errors import (
+    SerializationError,
+    StateConflictError,
+    StepFailedError,
+    StepOutputError,
+    StepTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from blazen_trio._definitions.steps import StepDefinition
+    from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.model import Delivery, Payload
+
+__all__ = ["Attempt", "breaks_out", "described", "is_failure", "run_bounded"]
+
+_ENCODE_PER_TURN: Final = 1000
+"""Members of a fan-out encoded between two checkpoints: a few milliseconds' worth."""
+_THREADS: Final = 40
+"""Synchronous steps that run at once in one `trio.run`, whatever runs they belong to."""
+_NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
+"""Faults of the code or its data, which another attempt would only repeat."""
+
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("blazen_trio step threads")
+
+
+class Attempt:
+    """One attempt of one step at one delivery.
+
+    Args:
+        core: The run.
+        delivery: The delivery.
+        step: The step.
+        transaction: What the step's context works on. `None`: it has none, so it has read nothing that others could change.
+    """
+
+    __slots__ = ("_began", "_core", "_delivery", "_step", "_transaction")
+
+    def __init__(
+        self, core: RunCore, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+    ) -> None:
+        self._core = core
+        self._delivery = delivery
+        self._step = step
+        self._transaction = transaction
+        self._began: float | None = None
+
+    @classmethod
+    async def in_turn(cls, core: RunCore, delivery: Delivery, step: StepDefinition) -> None:
+        """Run a step that gets a context; again at once where its commit comes too late and it has the turn."""
+        turns = core.turns
+        again: bool | None = True
+        try:
+            while again:
+                transaction = Transaction(delivery, core.state, core.codec)
+                turns.begins(transaction)
+                again = await cls(core, delivery, step, transaction).run()
+        finally:
+            if again is not False:
+                following = turns.ended(delivery, done=delivery.id not in core.state.deliveries)
+                if following is not None:
+                    core.ready.appendleft(following)
+                    core.wake()
+
+    async def run(self) -> bool | None:
+        """Run the step once, and commit it.
+
+        Returns:
+            `None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn.
+        """
+        core, delivery, step, transaction = self._core, self._delivery, self._step, self._transaction
+        if step.retry is not None or core.recorder.detailed:
+            self._began = core.clock.now()
+            if core.recorder.detailed:
+                core.recorder.record("step_dispatched", self._began, step=step.name, event_type=described(delivery))
+        event: Any = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
+        arguments = (event,) if transaction is None else (event, core.make_context(core, transaction))
+        try:
+            if step.is_async and step.timeout is None:
+                result = await _call(step.call, arguments)
+            else:
+                result = await run_bounded(step, arguments)
+            if transaction is not None:
+                transaction.closed = True
+            encode = core.encode
+            if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
+                encode = await self._encode_slowly(result)
+            if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
+                while self._has_to_wait() and not core.control.ended:
+                    await self._wait()
+            if core.control.ended:
+                return None
+            # From here to the record of it in the journal nothing else is decided: there is no checkpoint, or the gate is closed.
+            if transaction is not None and transaction.conflict() is not None:
+                return core.turns.ask(delivery)
+            entry = self._decide(result, encode)
+            if entry.rest is not None:
+                await core.standstill.complete(entry)
+            await self._commit(entry)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
+            if transaction is not None:
+                transaction.closed = True
+            if core.journal is not None and core.journal.failure is not None and isinstance(error, Exception):
+                core.crash(core.journal.failure)
+                await trio.lowlevel.checkpoint()
+                return None
+            await self._interrupted_or_failed(error)  # noqa: ASYNC102  # raises where cancelled
+        return None
+
+    async def _commit(self, entry: Entry) -> None:
+        """Hand what was decided to the journal, and act on it once it is as durable as it has to be."""
+        core = self._core
+        if core.recorder.detailed:
+            self._record(entry)
+        if entry.stop is not None:
+            core.completed(entry, by_step=True)
+            return
+        journal = core.journal
+        if journal is not None:
+            core.waiting += 1
+            await journal.write(entry)
+            core.waiting -= 1
+            if journal.durability == "sync":
+                core.last_task = None  # others have run meanwhile
+            if core.asks(entry):
+                await journal.settle()
+        core.absorb(entry)
+
+    def _has_to_wait(self) -> bool:
+        """Whether nothing may be decided yet: the state is being written down, the run is too far ahead of the disk, or
+        the commit would change what the running turn holder has read.
+        """
+        core = self._core
+        return (
+            core.standstill.gate is not None
+            or (core.runs_ahead and core.journal is not None and core.journal.full)
+            or (self._transaction is not None and core.turns.blocks(self._transaction))
+        )
+
+    async def _wait(self) -> None:
+        core = self._core
+        if self._transaction is not None and core.turns.blocks(self._transaction):
+            await core.turns.wait_moved()
+        core.waiting += 1
+        try:
+            await core.standstill.opened()
+            if core.journal is not None:
+                await core.journal.wait_room()
+        finally:
+            core.waiting -= 1
+
+    def _decide(self, result: Any, encode: Any) -> Entry:
+        """Return what the attempt comes to: checked, encoded, and applied to the run's state."""
+        core, step, transaction = self._core, self._step, self._transaction
+        machine = core.machine
+        returned, listed = check_returned(step, result)
+        members = None if listed is None else machine.outputs(listed, encode, core.clock.now)
+        moment = core.moment() if core.timed else core.still
+        if transaction is None:
+            outputs = machine.outputs(returned, encode, core.clock.now) if returned else ()
+            return machine.committed(self._delivery, step, outputs, members, moment)
+        outputs = machine.outputs([*transaction.sent, *returned], encode, core.clock.now)
+        cells = transaction.cells()
+        collected = transaction.collected(encode or _nothing)
+        return machine.committed(self._delivery, step, outputs, members, moment, cells, collected)
+
+    async def _encode_slowly(self, members: list[Any]) -> Any:
+        """Encode a wide fan-out's members ahead, giving way in between."""
+        encode = self._core.encode
+        assert encode is not None
+        check_returned(self._step, members)
+        payloads: dict[int, Payload] = {}
+        for index, member in enumerate(members):
+            event = unwrap(member)
+            payloads[id(event)] = encode(event)
+            if index % _ENCODE_PER_TURN == _ENCODE_PER_TURN - 1:
+                await trio.lowlevel.checkpoint()
+
+        def encoded(event: Event) -> Payload:
+            return payloads.get(id(event)) or encode(event)
+
+        return encoded
+
+    def _record(self, entry: Entry) -> None:
+        record, step = self._core.recorder.record, self._step.name
+        duration = entry.at - self._began if self._began is not None else None
+        record("step_completed", entry.at, step=step, event_type=described(self._delivery), duration=duration)
+        if entry.stop is None:
+            for output in (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ())):
+                record("event_received", entry.at, step=step, event_type=output.event.event_type)
+
+    # It did not get to its commit
+
+    async def _interrupted_or_failed(self, error: BaseException) -> None:
+        """It was cancelled from outside of it, or it failed."""
+        core, delivery = self._core, self._delivery
+        if not is_failure(error):
+            raise error
+        if trio.current_effective_deadline() == float("-inf"):
+            # Cancelled by whoever ended or paused the run: the delivery stays undone. What the step raised while
+            # it cleaned up is part of an attempt that never was.
+            core.interrupted |= {self._step.name}
+            if delivery.id in core.state.deliveries:
+                core.ready.appendleft(delivery)
+            if isinstance(error, trio.Cancelled):
+                raise error
+            await trio.lowlevel.checkpoint()
+        if not core.control.ended:
+            await self._failed(error)
+
+    async def _failed(self, error: BaseException) -> None:
+        """It is tried again, or a handler takes it, or the run fails."""
+        core, delivery, step = self._core, self._delivery, self._step
+        await core.may_decide()
+        if core.control.ended:
+            return
+        moment = core.moment()
+        began = self._began
+        since = delivery.since if delivery.since is not None else (began if began is not None else moment.at)
+        delay, error = _next_delay(delivery, step, error, moment.at - since)
+        error_type, text = type(error).__name__, _text_of_failure(error)
+        core.recorder.record(
+            "step_failed",
+            moment.at,
+            step=step.name,
+            event_type=described(delivery),
+            duration=moment.at - began if began is not None else None,
+            error=f"{error_type}: {text}",
+            cause=error,
+        )
+        if delay is not None:
+            core.recorder.record("step_retried", moment.at, step=step.name, event_type=described(delivery))
+            await self._write(core.machine.retried(delivery, moment.at + delay, since, moment))
+            core.set_timer(moment.at + delay, delivery.id)
+            return
+        event = delivery.event if isinstance(delivery.event, Event) else list(delivery.event)
+        failure = StepFailedEvent(step.name, event, error_type, text, delivery.attempt)
+        entry = core.machine.handled(delivery, failure, core.encode, moment)
+        if entry is not None:
+            await self._write(entry)
+            core.absorb(entry)
+            return
+        core.fail(_stored_error(core.state.run_id, delivery, error, text), error)
+
+    async def _write(self, entry: Entry) -> None:
+        core = self._core
+        if entry.rest is not None:
+            await core.standstill.complete(entry)
+        if core.journal is not None:
+            await core.journal.write(entry)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _call(call: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
+    """Call an async step. Ctrl-C may interrupt it anywhere, as any code of the user's; the engine around it is protected."""
+    return await call(*arguments)
+
+
+@trio.lowlevel.enable_ki_protection
+async def run_bounded(step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
+    """Run a step with a timeout, or in a thread.
+
+    Raises:
+        StepTimeoutError: It took too long.
+        Exception: Whatever the step raises.
+    """
+    limit = float("inf") if step.timeout is None else step.timeout
+    with trio.move_on_after(limit) as scope:
+        if step.is_async:
+            result = await _call(step.call, arguments)
+        else:
+            result = await trio.to_thread.run_sync(step.call, *arguments, limiter=_step_threads())
+        if not scope.cancel_called:
+            return result
+        # It comes too late: a thread can't be interrupted, and a step may shield itself.
+    raise StepTimeoutError(
+        f"step {step.name!r} took longer than its timeout of {limit:g} s",
+        step_name=step.name,
+        error_type="StepTimeoutError",
+    )
+
+
+def _step_threads() -> trio.CapacityLimiter:
+    """Return the one limiter of this `trio.run`: its own, so that steps that block starve neither the store nor the program's other
+    threads; and one for all runs, since a process may have only so many threads.
+    """
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+        return limiter
+
+
+def _nothing(_event: Event) -> None:
+    """In a run without a store, no event is encoded."""
+
+
+def _next_delay(
+    delivery: Delivery, step: StepDefinition, error: BaseException, elapsed: float
+) -> tuple[float | None, BaseException]:
+    """Return the seconds until the next attempt, `None` for no more; and what the step failed with: a `retry_on` that fails
+    itself is a fault of the step.
+    """
+    if step.retry is None or not isinstance(error, Exception) or isinstance(error, _NEVER_RETRIED):
+        return None, error
+    try:
+        return step.retry.next_delay(error, attempt=delivery.attempt, elapsed=elapsed, random=random.random()), error
+    except Exception as fault:  # noqa: BLE001  # the user's function, as the step is
+        return None, fault
+
+
+def _text_of_failure(error: BaseException) -> str:
+    if _contains(error, trio.Cancelled):
+        return "it raised a Cancelled that no cancel scope around it asked for: one leaked out of another task"
+    return text_of(error)
+
+
+def _stored_error(run_id: str, delivery: Delivery, error: BaseException, text: str) -> StoredError:
+    """Return the failure of a step for good, as it is stored."""
+    error_type = type(error).__name__
+    message = f"step {delivery.step!r} of run {run_id!r} failed"
+    if delivery.attempt > 1:
+        message += f" after {delivery.attempt} attempts"
+    return StoredError(
+        error_type if isinstance(error, StepFailedError) else "StepFailedError",
+        f"{message}: {error_type}: {text}",
+        step=delivery.step,
+        attempts=delivery.attempt,
+        error_type=error_type,
+        traceback=traceback_of(error),
+    )
+
+
+def described(delivery: Delivery) -> str:
+    """Return the type of a delivery's event, or of a join's events."""
+    event = delivery.event
+    if isinstance(event, Event):
+        return event.event_type
+    return f"list[{event[0].event_type if event else ''}]"
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether it is a failure of user code: an `Exception`, a `Cancelled`, or a group of only these. KeyboardInterrupt,
+    SystemExit and others of their kind are nobody's data.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.split((Exception, trio.Cancelled))[1] is None
+    return isinstance(error, (Exception, trio.Cancelled))
+
+
+def breaks_out(error: BaseException) -> bool:
+    """Return whether it ends the program, and not only the run: it is, or has in it, a KeyboardInterrupt or SystemExit."""
+    return _contains(error, KeyboardInterrupt) or _contains(error, SystemExit)
+
+
+def _contains(error: BaseException, kind: type[BaseException]) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kind)[0] is not None
+    return isinstance(error, kind)

@@ -1,0 +1,484 @@
+"""One run being driven: what all who have a part in it share, and how they wake its dispatcher.
+
+The dispatcher is the task that decides (`driving`); step tasks run its deliveries; whoever holds the run, its inbox and its store
+act on it from outside. All of them know this and not each other.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from blazen_trio._dispatch.changes import Changes
+from blazen_trio._dispatch.control import Control, Leave, Phase, Stop
+from blazen_trio._dispatch.queues import BoundedQueue, Timers
+from blazen_trio._dispatch.transaction import Turns
+from blazen_trio._state.machine import Moment
+from blazen_trio._state.model import Delayed, Delivery, Question
+from blazen_trio._state.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from blazen_trio._clock import WallClock
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._dispatch.journal import Journal
+    from blazen_trio._dispatch.recorder import Recorder
+    from blazen_trio._dispatch.slots import Place, Slots
+    from blazen_trio._dispatch.standstill import Standstill
+    from blazen_trio._dispatch.streams import Broadcast
+    from blazen_trio._dispatch.transaction import Transaction
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.machine import Machine
+    from blazen_trio._state.model import StoredError
+    from blazen_trio._stores.protocol import Mail
+
+__all__ = ["Host", "InputHandler", "RunCore"]
+
+InputHandler = Callable[[Any], Awaitable[Any]]
+"""Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
+
+
+class Host(Protocol):
+    """Drives many runs."""
+
+    slots: Slots
+
+    def lets_rest(self, core: RunCore) -> bool:
+        """Whether a run that waits may leave its task: the host brings it back when what it waits for has come."""
+
+    def holds(self, core: RunCore) -> bool:
+        """Whether somebody here has the run's handle."""
+
+
+class Asker(Protocol):
+    """Hands out the questions that a run asks."""
+
+    def ask(self, questions: Iterable[Question]) -> None:
+        """These are open from now on, on disk where the run has a store."""
+
+
+class RunCore:
+    """One run being driven by this process.
+
+    Args:
+        machine: Decides the run's transitions.
+        codec: Encodes events and values.
+        journal: Takes the entries to the store; `None`: the run lives in memory only.
+        broadcast: The run's observers.
+        recorder: The run's history.
+        standstill: Closed while the run's state is being written down.
+        clock: Tells UTC.
+        input_handler: Answers questions; `None`: they wait for `respond`.
+        make_context: Makes what a step gets as its context.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_elapsed",
+        "_place",
+        "_ready",
+        "_signalled",
+        "_turns",
+        "_work_began",
+        "asker",
+        "asking",
+        "broadcast",
+        "cause",
+        "changes",
+        "clock",
+        "codec",
+        "control",
+        "crashes",
+        "deciding",
+        "definition",
+        "encode",
+        "has_slot",
+        "host",
+        "in_flight",
+        "inbox",
+        "input_handler",
+        "interrupted",
+        "journal",
+        "last_task",
+        "machine",
+        "mail_done",
+        "mail_seen",
+        "make_context",
+        "nursery",
+        "pins",
+        "recorder",
+        "rest_began",
+        "runs_ahead",
+        "standstill",
+        "state",
+        "still",
+        "task_context",
+        "timed",
+        "timers",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        machine: Machine,
+        codec: Codec,
+        journal: Journal | None,
+        broadcast: Broadcast,
+        recorder: Recorder,
+        standstill: Standstill,
+        clock: WallClock,
+        *,
+        input_handler: InputHandler | None,
+        make_context: Callable[[RunCore, Transaction], Any],
+    ) -> None:
+        self.make_context = make_context
+        self.machine = machine
+        self.state = machine.state
+        self.definition = machine.definition
+        self.codec = codec
+        self.journal = journal
+        self.encode = codec.encode_event if journal is not None else None
+        self.broadcast = broadcast
+        self.recorder = recorder
+        self.standstill = standstill
+        self.clock = clock
+        self.input_handler = input_handler
+        self.task_context = contextvars.copy_context()
+
+        self.control = Control()
+        self.changes = Changes()
+        """Told whenever the phase, or what it rests on, changes."""
+        self.cause: BaseException | None = None
+        """The exception that failed the run, as long as this process lives."""
+        self.pins = 0
+        """How many tasks rely on this very object to drive the run."""
+        self.rest_began = 0.0
+        """When the present pause or wait began, on Trio's clock."""
+        self.crashes = 0
+        """How many drivers of it have died or failed, since a step of it was last committed, before this one."""
+
+        # Work, and who does it.
+        self._ready: deque[Delivery] | BoundedQueue | None = None
+        self.timers = Timers()
+        self.inbox: deque[Mail] | None = None
+        """Mail that has come and was not taken yet."""
+        self.mail_seen = self.mail_done = 0
+        """How many rows of it have come, and how many of these were taken."""
+        self.in_flight = 0
+        """How many step tasks there are."""
+        self.waiting = 0
+        """How many of them wait for the disk."""
+        self.last_task: object = None
+        """Whichever of them ran last; `None`: others have run since."""
+        self._turns: Turns | None = None
+        self.interrupted: frozenset[str] = frozenset()
+        """The steps whose attempts were cancelled, since step tasks last began."""
+        self.deciding = 0
+        """How many transitions are decided and on their way to the disk, besides those of steps."""
+        self.asking: set[str] | None = None
+        """The questions that the input handler is at work on."""
+        self.asker: Asker | None = None
+        self.nursery: trio.Nursery | None = None
+        """Where step tasks run. Its scope is theirs: cancelled to stop them, its deadline the run's timeout."""
+        self._signalled: trio.Event | None = None
+
+        # Among many.
+        self.host: Host | None = None
+        self.has_slot = False
+        self._place: Place | None = None
+
+        # Time.
+        self._elapsed = self.state.elapsed
+        self._work_began: float | None = None
+        self.runs_ahead = journal is not None and journal.durability == "async"
+        """Whether what is decided may be ahead of the disk."""
+        self.timed = journal is not None or recorder.detailed
+        """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
+        self.still = Moment(self.state.updated, self.state.elapsed)
+
+    # Work that is ready, and time at work
+
+    @property
+    def ready(self) -> deque[Delivery] | BoundedQueue:
+        """The deliveries that are to be run, in order."""
+        if self._ready is None:
+            bounds, most = self.machine.routing.bounds, self.definition.max_concurrency
+            self._ready = BoundedQueue(bounds, most) if bounds or most is not None else deque()
+        return self._ready
+
+    @property
+    def anything_ready(self) -> bool:
+        """Whether a delivery could be run now."""
+        return bool(self._ready)
+
+    @property
+    def turns(self) -> Turns:
+        """The queue of the re-runs of its steps."""
+        if self._turns is None:
+            self._turns = Turns()
+        return self._turns
+
+    def slim(self) -> None:
+        """Drop what has grown: the run waits, maybe for long, maybe with many like it."""
+        if not self.state.deliveries:
+            self._ready = None
+            self.state.deliveries.clear()
+
+    def work_begins(self) -> None:
+        """Count time against the run's timeout from here on: a step task is at work, and none was."""
+        began = self._work_began = trio.current_time()
+        if self.state.timeout is not None and self.nursery is not None:
+            self.nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
+
+    def work_ends(self) -> None:
+        """Stop counting: no step task is at work any more."""
+        if self._work_began is not None:
+            self._elapsed += trio.current_time() - self._work_began
+            self._work_began = None
+            if self.state.timeout is not None and self.nursery is not None and not self.out_of_time:
+                self.nursery.cancel_scope.deadline = float("inf")
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the run has used its timeout up."""
+        return self.state.timeout is not None and self._elapsed >= self.state.timeout
+
+    def moment(self) -> Moment:
+        """Now."""
+        elapsed = self._elapsed
+        if self._work_began is not None:
+            elapsed += trio.current_time() - self._work_began
+        return Moment(self.clock.now(), elapsed)
+
+    def restart(self, elapsed: float) -> None:
+        """Count the run's time from here on."""
+        self._elapsed = elapsed
+        self.still = Moment(self.clock.now(), elapsed)
+
+    # Signals
+
+    def take_up(self) -> None:
+        """Take up what is undone. Before anybody has the run, since what comes in from then on brings itself in."""
+        for delivery in self.state.deliveries.values():
+            if delivery.due is not None:
+                self.set_timer(delivery.due, delivery.id)
+            else:
+                self.ready.append(delivery)
+        for delayed in self.state.delayed.values():
+            self.set_timer(delayed.due, delayed.id)
+
+    def wake(self) -> None:
+        """Let the dispatcher look again. Signals are many, looks are few: one that waits is enough."""
+        if self._signalled is None:
+            self._signalled = trio.Event()
+        self._signalled.set()
+
+    async def wait_signalled(self) -> None:
+        """Wait for a signal, which is taken by that."""
+        if self._signalled is None:
+            self._signalled = trio.Event()
+        await self._signalled.wait()
+        self._signalled = None
+
+    def enter(self, phase: Phase) -> None:
+        """Stand there from now on, and tell all who wait for it."""
+        self.control.enter(phase)
+        if phase in (Phase.PAUSED, Phase.PARKED):
+            self.rest_began = trio.current_time()
+        self.changes.notify()
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """While somebody watches the run or is about to act on it: it may wait, and not leave for a rest."""
+        self.pins += 1
+        try:
+            yield
+        finally:
+            self.pins -= 1
+
+    # Requests
+
+    def cancel(self, reason: str | None) -> None:
+        """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that is
+        being cancelled, or has ended.
+        """
+        if self.control.cancel(reason):
+            self.stop_steps(Stop.CANCELLED)
+
+    def crash(self, failure: BaseException) -> None:
+        """The engine can't go on with the run: its steps are cancelled, and whoever waits is told once they have ended."""
+        if self.control.fail(failure):
+            self.stop_steps(Stop.FAILED)
+
+    def leave_at(self, leave: Leave) -> None:
+        """Leave the run then."""
+        self.control.leave_at(leave)
+        self.wake()
+
+    def stop_steps(self, why: Stop) -> None:
+        """Cancel the steps in flight, if there are any; and let the dispatcher look."""
+        if self.in_flight and self.nursery is not None:
+            self.nursery.cancel_scope.cancel(reason=why.value)
+        self.wake()
+
+    # From the store
+
+    def mail_came(self, mail: Sequence[Mail]) -> None:
+        """Rows of the inbox: the dispatcher takes them when it comes to it."""
+        if self.inbox is None:
+            self.inbox = deque()
+        self.inbox.extend(mail)
+        self.mail_seen += len(mail)
+        self.wake()
+
+    def driver_lost(self, error: Exception) -> None:
+        """Somebody else drives the run, or it could not be written."""
+        self.crash(error)
+
+    async def wait_mail_taken(self) -> None:
+        """Wait until all mail that has come by now is taken, or the run takes none any more."""
+        seen = self.mail_seen
+        if self.mail_done < seen:
+            await self.changes.wait_until(lambda: self.mail_done >= seen or not self.control.accepts)
+
+    # Transitions
+
+    async def may_decide(self) -> None:
+        """Wait until a transition may happen: the state is not being written down, nor too far ahead of the disk. Not
+        cancellable, since what waits here has happened already. The caller must make its transition without a
+        checkpoint in between.
+        """
+        await self.standstill.opened()
+        while self.runs_ahead and self.journal is not None and self.journal.full:
+            with trio.CancelScope(shield=True):
+                await self.journal.wait_room()
+            await self.standstill.opened()
+
+    def absorb(self, entry: Entry) -> None:
+        """Act on what a transition brought in, once that is as durable as it has to be."""
+        for item in entry.effects:
+            if type(item) is Delivery:
+                self.ready.append(item)
+            elif type(item) is Delayed:
+                self.set_timer(item.due, item.id)
+            elif type(item) is Question and self.asker is not None:
+                self.asker.ask((item,))
+
+    def asks(self, entry: Entry) -> bool:
+        """Return whether a transition has opened a question, which is told only once it is on disk."""
+        return bool(self.state.questions) and any(type(item) is Question for item in entry.effects)
+
+    def set_timer(self, due: float, id_: int) -> None:
+        """Look at this item again when it is due (UTC)."""
+        self.timers.add(due, id_)
+        self.wake()
+
+    async def settle(self, entry: Entry, kind: str, event_type: str) -> None:
+        """See a transition that no step made to where its durability wants it, then act on it."""
+        self.recorder.record(kind, entry.at, event_type=event_type)
+        if entry.stop is not None:
+            self.completed(entry)
+            return
+        self.deciding += 1
+        try:
+            if entry.rest is not None:
+                await self.standstill.complete(entry)
+            if self.journal is not None:
+                await self.journal.write(entry)
+                if self.asks(entry):
+                    await self.journal.settle()
+        finally:
+            self.deciding -= 1
+        self.absorb(entry)
+        self.woken()
+
+    def woken(self) -> None:
+        """Something came in: a run that waited does so no more. A paused one stays so."""
+        if self.control.phase is Phase.PARKED:
+            self.enter(Phase.WORKING)
+        self.wake()
+
+    def note(self, entry: Entry) -> None:
+        """Hand a transition of the run's status to the journal."""
+        if self.journal is not None:
+            self.journal.record(entry)
+
+    # Ends: each is one transition, after which nothing of the run commits. The dispatcher sees it to the disk and tells of it.
+
+    def end(self, entry: Entry, *, by_step: bool = False) -> None:
+        """A transition has ended the run."""
+        self.control.enter(Phase.ENDED)
+        if self.journal is not None:
+            self.journal.record(entry)
+        if self.in_flight > by_step:
+            self.stop_steps(Stop.ENDED)
+        else:
+            # Nobody is in flight but the step task itself, if one calls, which ends by itself: no scope has to be cancelled.
+            self.wake()
+
+    def completed(self, entry: Entry, *, by_step: bool = False) -> None:
+        """A `StopEvent` has been committed in memory."""
+        assert entry.stop is not None
+        self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
+        self.end(entry, by_step=by_step)
+
+    def fail(self, error: StoredError, cause: BaseException | None) -> None:
+        """The run fails; what is undone stays so, for another try."""
+        self.cause = cause
+        moment = self.moment()
+        self.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
+        self.end(self.machine.changed("failed", RunStatus.FAILED, moment, error))
+
+    # Among many
+
+    def queue_for_slot(self) -> None:
+        """Ask the host for a slot; the dispatcher is woken when there is one."""
+        if self._place is None and self.host is not None:
+            place = self.host.slots.queue_up(self._slot_given)
+            self._place = None if place.given else place
+
+    def _slot_given(self) -> None:
+        self._place = None
+        self.has_slot = True
+        self.wake()
+
+    def give_slot(self) -> None:
+        """No step is about to run: let another run be at work."""
+        if self.host is None:
+            return
+        if self._place is not None:
+            place, self._place = self._place, None
+            self.host.slots.withdraw(place)
+        if self.has_slot:
+            self.has_slot = False
+            self.host.slots.release()
+
+    def dissolve(self) -> None:
+        """No task drives this any more: drop what refers back to it, so that it is freed with its last user and not by the
+        garbage collector.
+        """
+        self.give_slot()
+        self.asker = None
+        if self.journal is not None and self.control.phase is Phase.LEFT:
+            self.journal.driver.listen(None)
+
+    @property
+    def can_rest(self) -> bool:
+        """Return whether nothing is lost with this object while the run waits: nobody watches, nothing is on its way to the disk or
+        was just taken from there, and no input handler is at work.
+        """
+        return (
+            not self.pins
+            and self.journal is not None
+            and self.journal.settled
+            and not self.runs_ahead
+            and self.input_handler is None
+            and not self.broadcast.observed
+            and not self.inbox
+        )

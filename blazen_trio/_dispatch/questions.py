@@ -1,0 +1,116 @@
+"""The questions that a run asks: handed to the input handler, or left to whoever answers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
+from blazen_trio._dispatch.attempts import breaks_out
+from blazen_trio._state.model import StoredError
+from blazen_trio._state.texts import text_of, traceback_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._state.model import Question
+
+__all__ = ["Questions", "answer", "unanswered"]
+
+
+def unanswered(core: RunCore) -> list[InputRequestEvent]:
+    """Return the open questions that nobody is at work on, oldest first."""
+    asking = core.asking or ()
+    return [
+        question.event  # type: ignore[misc]
+        for question in core.state.questions.values()
+        if question.request_id not in asking
+    ]
+
+
+async def answer(core: RunCore, response: InputResponseEvent) -> None:
+    """Route an answer; on disk as far as the durability asks when this returns.
+
+    Raises:
+        InputResponseError: No such question is open.
+        NoHandlerError: No step accepts the answer.
+    """
+    await core.standstill.opened()
+    entry = core.machine.answered(response, core.encode, core.moment())
+    await core.settle(entry, "input_received", response.event_type)
+
+
+class Questions:
+    """Hands a run's questions out; each question that has a handler has a task of its own.
+
+    Args:
+        core: The run.
+        nursery: Where the handler's calls run; `None`: there is no handler.
+    """
+
+    __slots__ = ("_core", "_nursery")
+
+    def __init__(self, core: RunCore, nursery: trio.Nursery | None) -> None:
+        self._core = core
+        self._nursery = nursery
+
+    def ask(self, questions: Iterable[Question]) -> None:
+        """These are open from now on, on disk where the run has a store."""
+        core = self._core
+        for question in questions:
+            core.recorder.record("input_requested", core.clock.now(), event_type=question.event.event_type)
+            core.broadcast.publish(question.event)
+            if self._nursery is not None:
+                core.asking = core.asking or set()
+                core.asking.add(question.request_id)
+                core.task_context.run(partial(self._nursery.start_soon, self._ask_handler, question.event))
+
+    async def _ask_handler(self, request: Any) -> None:
+        core = self._core
+        try:
+            response = await _unprotected(core.input_handler, request)
+            if response is not None and request.request_id in core.state.questions and core.control.accepts:
+                if not isinstance(response, InputResponseEvent):
+                    response = InputResponseEvent(request.request_id, response)
+                await answer(core, response)
+        except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
+            cancelled = trio.current_effective_deadline() == float("-inf")
+            if breaks_out(error) or (cancelled and isinstance(error, trio.Cancelled)):
+                raise
+            # A Cancelled that no scope around it asked for has leaked out of another task: a failure like any other.
+            await self._failed(error)  # noqa: ASYNC102, ASYNC120  # shields itself
+        finally:
+            if core.asking is not None:
+                core.asking.discard(request.request_id)
+            core.wake()
+            core.changes.notify()
+
+    async def _failed(self, error: BaseException) -> None:
+        """A failing handler fails the run, as a failing step does."""
+        core = self._core
+        await core.standstill.opened()
+        if not core.control.accepts:
+            return
+        if not isinstance(error, (Exception, trio.Cancelled)):
+            core.crash(error)
+            return
+        core.fail(
+            StoredError(
+                "StepFailedError",
+                f"the input handler of run {core.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",
+                step="input_handler",
+                attempts=1,
+                error_type=type(error).__name__,
+                traceback=traceback_of(error),
+            ),
+            error,
+        )
+
+
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(handler: Any, request: Any) -> Any:
+    """Call the input handler. Ctrl-C may interrupt it anywhere, as any code of the user's."""
+    return await handler(request)

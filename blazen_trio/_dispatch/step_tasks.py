@@ -1,0 +1,147 @@
+"""Step tasks: they run ready deliveries, one after the other.
+
+Whichever of them leaves something ready sees to it that another begins in the next turn of the event loop. That one recruits,
+for the turn after, as many as there are tasks whose steps have long not come back: where steps wait, their number
+grows by about a half per turn; where they are short, by an eighth while they are few; and a chain never has more than one. While
+many wait for the disk, none begins. Each takes the next ready delivery itself, so a bound on concurrency costs no waiting task.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from blazen_trio._dispatch.attempts import Attempt, breaks_out
+from blazen_trio._dispatch.queues import BoundedQueue
+
+if TYPE_CHECKING:
+    from blazen_trio._dispatch.core import RunCore
+
+__all__ = ["StepTasks"]
+
+_STEPS_PER_TURN: Final = 32
+_SECONDS_PER_TURN: Final = 0.005
+"""A step task gives way at least this often, also to steps that never do."""
+_PLENTY: Final = 128
+"""So many whose steps are short, or that wait for the disk, are as good as more."""
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+class StepTasks:
+    """The step tasks of one run.
+
+    Attributes:
+        attempt: What runs a delivery.
+    """
+
+    __slots__ = ("_core", "_seen", "_seen_before", "_starting", "_stopped", "attempt")
+
+    def __init__(self, core: RunCore) -> None:
+        self._core = core
+        self.attempt: type[Attempt] = Attempt
+        self._starting = 0
+        self._seen = self._seen_before = 0
+        """How often one has begun, or come back for more after others had run: since one last recruited, and between the two before."""
+        self._stopped = False
+        """Whether the nursery was cancelled, or is ended by a KeyboardInterrupt or the like."""
+
+    def new_nursery(self) -> None:
+        """All that ran before has ended, and the run goes on."""
+        self._stopped = False
+        self._seen = self._seen_before = 0
+        self._core.waiting = 0
+        self._core.interrupted = _NONE
+
+    def recruit(self) -> None:
+        """See to it that one begins with what is ready, and recruits others."""
+        if not self._starting and self._core.ready:
+            self._start(1)
+
+    def _start(self, number: int) -> None:
+        """Start so many, the first of which recruits."""
+        core = self._core
+        # Those who wait for the disk come back for more all in one turn: a few of them keep it busy.
+        if core.nursery is None or self._stopped or core.control.halted or core.waiting >= _PLENTY:
+            return
+        for index in range(number):
+            if not core.in_flight:
+                core.work_begins()
+            self._starting += 1
+            core.in_flight += 1
+            # In the run's own context: what one step sets in its context variables ends with its task.
+            core.task_context.run(core.nursery.start_soon, self._run_steps, index == 0)
+
+    def _recruit_others(self) -> None:
+        core = self._core
+        # The order within a turn is random, so it takes two counts to see each task that comes back in every turn.
+        away = core.in_flight - self._starting - self._seen - self._seen_before - core.waiting
+        self._seen_before, self._seen = self._seen, 0
+        wanted = len(core.ready) - 1 - self._starting  # this one takes one itself
+        short = core.in_flight // 8 if core.in_flight < _PLENTY else 0
+        self._start(min(wanted, max(away, short, 1)))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_steps(self, recruits: bool) -> None:
+        core = self._core
+        ready, steps, control = core.ready, core.definition.steps, core.control
+        attempt = self.attempt
+        bounded = ready if isinstance(ready, BoundedQueue) else None
+        self._starting -= 1
+        self._seen += 1
+        seen_values = _values(contextvars.copy_context())
+        turn_began, taken = perf_counter(), 0
+        me = core.last_task = object()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if recruits and len(ready) > 1:
+                self._recruit_others()
+            while ready and not (self._stopped or control.halted) and (delivery := ready.popleft()) is not None:
+                if ready:
+                    self.recruit()
+                try:
+                    step = steps[delivery.step]
+                    if step.passes_context:
+                        await attempt.in_turn(core, delivery, step)
+                    else:
+                        await attempt(core, delivery, step).run()
+                finally:
+                    if bounded is not None:
+                        bounded.done(delivery.step)
+                if _values(contextvars.copy_context()) != seen_values:
+                    # What it set must not reach the next step.
+                    self.recruit()
+                    break
+                if core.last_task is not me:
+                    # Others have run meanwhile, so this one gave way.
+                    core.last_task = me
+                    self._seen += 1
+                    turn_began, taken = perf_counter(), 0
+                    if core.journal is not None:
+                        # It may have given way for its commit alone, which can't be cancelled.
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                taken += 1
+                if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
+                    await trio.lowlevel.checkpoint()
+                    core.last_task = me
+                    self._seen += 1
+                    turn_began, taken = perf_counter(), 0
+        except BaseException as error:  # sorted below
+            # What was in flight is ready again, and nobody else must begin with it, to be cancelled in turn.
+            self._stopped = True
+            if isinstance(error, trio.Cancelled) or breaks_out(error):
+                raise
+            # The store's, a bug, or what a step raised that is no `Exception`: it is this run that can't go on, and no other.
+            core.crash(error)
+        finally:
+            core.in_flight -= 1
+            if not core.in_flight:
+                core.work_ends()
+                core.wake()
+
+
+def _values(context: contextvars.Context) -> list[Any]:
+    """Return which objects the context variables hold: not compared as values, which a user's `__eq__` might refuse."""
+    return [*map(id, context.values())]

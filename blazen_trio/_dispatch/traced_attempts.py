@@ -1,0 +1,66 @@
+"""Attempts of a run that somebody listens to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blazen_trio._dispatch.attempts import Attempt, described
+
+if TYPE_CHECKING:
+    from blazen_trio._definitions.steps import StepDefinition
+    from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._dispatch.transaction import Transaction
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.model import Delivery
+
+__all__ = ["TracedAttempt"]
+
+
+class TracedAttempt(Attempt):
+    """An attempt that tells its listener of itself. That costs nothing where nobody listens: then these are other objects."""
+
+    __slots__ = ("_decided", "_error", "_number", "_span")
+
+    def __init__(
+        self, core: RunCore, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+    ) -> None:
+        super().__init__(core, delivery, step, transaction)
+        assert core.recorder.listener is not None
+        self._number = delivery.attempt
+        number = delivery.attempt + core.turns.reruns(delivery)
+        self._span = core.recorder.listener.attempt(step.name, described(delivery), number)
+        self._decided = False
+        self._error: BaseException | None = None
+
+    async def run(self) -> bool | None:
+        """See `Attempt.run`."""
+        span = self._span
+        try:
+            with span:
+                again = await super().run()
+        except BaseException as error:
+            if isinstance(error, Exception):  # the store's: the attempt was not committed
+                span.ended("failed", error)
+            else:
+                span.ended("completed" if self._decided else "cancelled", None)
+            raise
+        failure = self._core.journal.failure if self._core.journal is not None else None
+        if failure is not None:
+            span.ended("failed", failure)
+        elif self._error is not None:
+            span.ended("retried" if self._delivery.attempt > self._number else "failed", self._error)
+        elif again is not None:
+            span.ended("rerun", None)
+        else:
+            span.ended("completed" if self._decided else "discarded", None)
+        return again
+
+    def _decide(self, result: Any, encode: Any) -> Entry:
+        entry = super()._decide(result, encode)
+        self._decided = True
+        return entry
+
+    async def _interrupted_or_failed(self, error: BaseException) -> None:
+        if not self._core.control.ended:
+            self._error = error
+        await super()._interrupted_or_failed(error)
