@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._dispatch.endings import Endings
 from blazen_trio._dispatch.inputs import InputDesk
 from blazen_trio._dispatch.mail import MailDesk
@@ -30,7 +31,6 @@ from blazen_trio._dispatch.timers import Timers
 from blazen_trio._dispatch.turns import Turns
 from blazen_trio._dispatch.worker import Workers
 from blazen_trio._state.machine import Moment
-from blazen_trio._stores.clock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from blazen_trio._stores.clock import WallClock
+    from blazen_trio._clock import WallClock
 
 __all__ = ["Timers"]
 
