@@ -22,6 +22,8 @@ LAYERS = [
     "pictures",
     "_telemetry",
     "telemetry",
+    "_concurrency",
+    "_clock",
     "_stores",
     "stores",
     "_dispatch",
@@ -105,14 +107,14 @@ def test_trio_and_sql_are_where_they_belong(path):
 
 
 def test_the_dispatcher_knows_stores_by_their_protocol_only():
-    allowed = {"blazen_trio._stores"} | {f"blazen_trio._stores.{name}" for name in ("protocol", "base", "clock")}
+    allowed = {"blazen_trio._stores"} | {f"blazen_trio._stores.{name}" for name in ("protocol", "base")}
     for path in (PACKAGE / "_dispatch").rglob("*.py"):
         modules = {
             module
             for _, module in imported_by(path)
             if module.startswith("blazen_trio._stores") and not module.rpartition(".")[2][0].isupper()
         }
-        assert modules <= allowed | {"blazen_trio._stores.clock.wall_clock"}, path.name
+        assert modules <= allowed, path.name
 
 
 def test_migrations_need_no_other_layer_than_the_stores():

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import SUSPECT, Mail, Poll, RunInfo, StoredRun
 
 if TYPE_CHECKING:

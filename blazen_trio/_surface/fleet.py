@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._dispatch.driving import drive
 from blazen_trio._dispatch.host import Slots
 from blazen_trio._stores.arguments import not_driven
-from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.opening import Options, open_claimed
 from blazen_trio._surface.resting import RestingRun, RestingRuns

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.dispatcher import Dispatcher
@@ -23,7 +24,6 @@ from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import fold
-from blazen_trio._stores.clock import wall_clock
 from blazen_trio._surface.context import Context
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
@@ -17,7 +18,6 @@ from blazen_trio._state import undriven
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
-from blazen_trio._stores.clock import wall_clock
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.arguments import check_id
 from blazen_trio._telemetry import hooks

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import trio
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import PLAIN, Codec
 from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
@@ -20,7 +21,6 @@ from blazen_trio._dispatch.transaction import Transaction, make_cell
 from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._state.model import Cell, Delivery
 from blazen_trio._state.outputs import check_returned
-from blazen_trio._stores.clock import wall_clock
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.workflow import Workflow  # noqa: TC001  # part of the public signature
 from blazen_trio.errors import SerializationError

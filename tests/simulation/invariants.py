@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decode_entry
 from blazen_trio._codec.snapshot import iter_state
 from blazen_trio._state.apply import apply_entry, state_from_first
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
-from blazen_trio._stores.clock import wall_clock
 
 if TYPE_CHECKING:
     from blazen_trio._state.model import RunState

@@ -16,8 +16,8 @@ import trio
 import trio.testing
 from trio._core import _run
 
+from blazen_trio._clock import WallClock, set_wall_clock
 from blazen_trio._dispatch import worker
-from blazen_trio._stores import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -26,7 +26,7 @@ EPOCH = 1_800_000_000.0
 """UTC at which each simulation begins."""
 
 
-class SimulatedUtc(clock.WallClock):
+class SimulatedUtc(WallClock):
     """UTC that is Trio's clock, and does not look at the system's."""
 
     def at(self, current: float) -> float:
@@ -37,7 +37,7 @@ def run_seeded(main: Callable[[], Awaitable[Any]], seed: int | str, *, instrumen
     """`trio.run(main)`: the same each time for the same seed, in this process or another."""
 
     async def in_simulated_time() -> Any:
-        clock._current.set(SimulatedUtc())
+        set_wall_clock(SimulatedUtc())
         return await main()
 
     with _deterministic(seed):

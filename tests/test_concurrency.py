@@ -1,0 +1,244 @@
+"""Errors come out of a nursery bare where they are alone, and none is lost where they are not."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from blazen_trio._clock import wall_clock
+from blazen_trio._concurrency import bare_errors, protected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+async def _fail(error: BaseException) -> None:
+    raise error
+
+
+async def _raised(body: BaseException, *children: BaseException) -> BaseException:
+    """Return what comes out of a nursery in which these are raised."""
+    with pytest.raises(BaseException) as raised, bare_errors():
+        async with trio.open_nursery() as nursery:
+            for child in children:
+                nursery.start_soon(_fail, child)
+            if children:
+                await trio.testing.wait_all_tasks_blocked()
+            raise body
+    return raised.value
+
+
+async def test_an_error_alone_is_raised_as_it_is() -> None:
+    cause, context = KeyError("cause"), TypeError("context")
+    error = ValueError("alone")
+    error.__cause__, error.__context__ = cause, context
+    try:
+        raise error from cause
+    except ValueError:
+        error.__context__ = context
+    depth = _depth(error)
+    assert await _raised(error) is error
+    assert error.__cause__ is cause
+    assert error.__context__ is context
+    assert _depth(error) > depth
+
+
+def _depth(error: BaseException) -> int:
+    depth, traceback = 0, error.__traceback__
+    while traceback is not None:
+        depth, traceback = depth + 1, traceback.tb_next
+    return depth
+
+
+async def test_an_error_that_has_no_context_gets_none() -> None:
+    error = ValueError("alone")
+    await _raised(error)
+    assert error.__context__ is None
+    assert error.__cause__ is None
+
+
+async def test_a_childs_error_is_raised_bare_beside_the_cancellation_of_the_body() -> None:
+    error = ValueError("a child's")
+    with pytest.raises(ValueError, match="a child's") as raised, bare_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_fail, error)
+            await trio.sleep_forever()
+    assert raised.value is error
+
+
+async def test_several_errors_stay_in_a_group() -> None:
+    async def fail_after_all(error: Exception) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    with pytest.RaisesGroup(ValueError, KeyError), bare_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_after_all, KeyError("a child's"))
+            await trio.testing.wait_all_tasks_blocked()
+            raise ValueError("the body's")
+
+
+async def test_a_group_of_the_body_is_an_error_like_any_other() -> None:
+    one = ValueError("one")
+    raised = await _raised(ExceptionGroup("mine", [one]))
+    assert isinstance(raised, ExceptionGroup)
+    # Trio's scopes make another of it, equal in all.
+    assert (raised.message, raised.exceptions) == ("mine", (one,))
+
+
+async def test_the_bodys_error_comes_out_although_the_scope_around_is_cancelled() -> None:
+    async def hold() -> None:
+        # What outlives the nursery's own cancellation is ended by the one around it.
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep_forever()
+
+    error = ValueError("the body's")
+    with (
+        pytest.raises(ValueError, match="the body's") as raised,
+        trio.CancelScope() as scope,
+        bare_errors(),
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            raise error
+    assert raised.value is error
+
+
+async def test_a_cancellation_alone_is_left_to_its_scope() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with bare_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_an_interrupt_comes_out_bare_and_what_was_raised_beside_it_is_its_context(
+    kind: type[BaseException],
+) -> None:
+    before = KeyError("before")
+    interrupt = kind()
+    interrupt.__context__ = before
+
+    async def fail_after_all() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("beside")
+
+    with pytest.raises(kind) as raised, bare_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_after_all)
+            await trio.testing.wait_all_tasks_blocked()
+            raise interrupt
+    assert raised.value is interrupt
+    assert interrupt.__context__ is before
+    beside = before.__context__
+    assert isinstance(beside, ExceptionGroup)
+    assert [str(each) for each in beside.exceptions] == ["beside"]
+
+
+async def test_one_interrupt_goes_before_an_exit() -> None:
+    ended = await _raised(SystemExit(3), KeyboardInterrupt())
+    assert isinstance(ended, KeyboardInterrupt | SystemExit)
+
+
+@protected
+@asynccontextmanager
+async def _block(seen: list[bool]) -> AsyncIterator[str]:
+    seen.append(trio.lowlevel.currently_ki_protected())
+    with bare_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                yield "in it"  # noqa: ASYNC101
+            finally:
+                seen.append(trio.lowlevel.currently_ki_protected())
+                nursery.cancel_scope.cancel()
+
+
+def _interrupted(main: Callable[[], Awaitable[None]]) -> BaseException | None:
+    try:
+        trio.run(main)
+    except BaseException as error:  # noqa: ASYNC103
+        return error  # noqa: ASYNC104
+    return None
+
+
+def test_a_protected_block_is_entered_and_left_protected_and_its_body_is_not() -> None:
+    seen: list[bool] = []
+
+    async def main() -> None:
+        async with _block(seen) as given:
+            assert given == "in it"
+            seen.append(trio.lowlevel.currently_ki_protected())
+
+    trio.run(main)
+    assert seen == [True, False, True]
+
+
+def test_an_interrupt_in_a_protected_block_comes_out_bare() -> None:
+    async def main() -> None:
+        async with _block([]):
+            signal.raise_signal(signal.SIGINT)
+
+    assert type(_interrupted(main)) is KeyboardInterrupt
+
+
+def test_an_error_of_the_body_keeps_its_traceback_through_a_protected_block() -> None:
+    async def main() -> None:
+        async with _block([]):
+            await _fail(ValueError("mine"))
+
+    error = _interrupted(main)
+    assert type(error) is ValueError
+    assert error.__context__ is None
+
+
+def test_utc_goes_on_with_a_mock_clock_and_follows_the_hosts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: host)
+
+    async def main() -> None:
+        nonlocal host
+        clock, began = wall_clock(), wall_clock().now()
+        await trio.sleep(3600)
+        assert clock.now() == pytest.approx(began + 3600, abs=1)
+        due = clock.now() + 60
+        assert clock.deadline(due) == pytest.approx(trio.current_time() + 60, abs=1)
+        # The host's clock is wrong for a moment: so is UTC, and no longer than that.
+        host += 600
+        assert clock.now() == pytest.approx(began + 4200, abs=1)
+        host -= 600
+        assert clock.now() == pytest.approx(began + 3600, abs=1)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_suspended_machine_is_right_as_soon_as_it_wakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: host)
+
+    async def main() -> None:
+        nonlocal host
+        clock = wall_clock()
+        due = clock.now() + 60
+        host += 3600  # and Trio's clock stood still
+        assert clock.now() == pytest.approx(due + 3540, abs=1)
+        assert clock.deadline(due) < trio.current_time()
+
+    trio.run(main)
