@@ -28,13 +28,40 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.codec import Codec
 
-__all__ = ["FORMAT", "decode_entry", "decode_history", "encode_entry", "encode_history", "record_of", "record_wire"]
+__all__ = [
+    "FORMAT",
+    "decode_entry",
+    "decode_history",
+    "encode_entry",
+    "encode_history",
+    "record_of",
+    "record_wire",
+    "seal_entry",
+]
 
 FORMAT: Final = 1
 
 
 def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
-    """An entry's bytes, and the large payloads that they refer to, by digest.
+    """Return an entry's bytes, and the large payloads that they refer to, by digest.
+
+    Raises:
+        SerializationError: It was not sealed before, and can't be.
+    """
+    if entry.sealed is None:
+        seal_entry(entry)
+    assert entry.sealed is not None
+    data, blobs = entry.sealed
+    if entry.fired:
+        data = data[:-1] + b',"r":' + orjson.dumps(entry.fired) + b"}"
+    return data, blobs
+
+
+def seal_entry(entry: Entry) -> None:
+    """Encode all of an entry that may fail to be encoded, and keep it in `entry.sealed`.
+
+    What is known only once the entry is applied, the joins that it fires, are names that were
+    checked when the workflow was built.
 
     Events and values are not encoded again: their payloads (which every one must have) are put in as they are.
 
@@ -56,7 +83,6 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
         _write_cells(entry.cells, wire, blobs)
     if (
         entry.fan_out is not None
-        or entry.fired
         or entry.collected
         or entry.retry is not None
         or entry.stop_payload is not None
@@ -67,7 +93,7 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
     ):
         _write_rare(entry, wire, blobs)
     try:
-        return orjson.dumps(wire), blobs
+        entry.sealed = orjson.dumps(wire), blobs
     except orjson.JSONEncodeError as error:
         msg = f"can't encode the journal entry {entry.seq} ({entry.kind}): {error}"
         raise SerializationError(msg, subject="journal entry") from error
@@ -98,8 +124,6 @@ def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes]) -> 
         wire["n"] = [opened.joins, [_output_wire(output, blobs) for output in opened.outputs]]
         if opened.if_any:
             wire["n"].append(opened.if_any)
-    if entry.fired:
-        wire["r"] = entry.fired
     if entry.collected:
         wire["l"] = [_collected_wire(collected, blobs) for collected in entry.collected]
     if (retry := entry.retry) is not None:

@@ -21,6 +21,7 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
+from blazen_trio._definitions.names import is_storable
 from blazen_trio._definitions.scope import Scope
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def event_registry(declared: Iterable[type[Event]], faults: list[str]) -> dict[s
     found: dict[str, type[Event]] = {}
     classes: tuple[type[Event], ...] = (*BUILT_IN, *declared)
     for event_class in classes:
+        if not is_storable(event_class.event_type):
+            faults.append(
+                f"event_type {event_class.event_type!r} of {_full_name(event_class)} has NUL or lone"
+                " surrogates in it, which not every database takes: give it another name"
+            )
         other = found.setdefault(event_class.event_type, event_class)
         if other is not event_class:
             faults.append(

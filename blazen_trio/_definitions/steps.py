@@ -19,6 +19,7 @@ from blazen_trio._definitions.annotations import (
     read_shape,
 )
 from blazen_trio._definitions.events import Event  # noqa: TC001  # attrs resolves it
+from blazen_trio._definitions.names import is_storable
 from blazen_trio._definitions.retry import RetryPolicy
 from blazen_trio._definitions.seconds import is_positive_seconds
 from blazen_trio.errors import WorkflowValidationError
@@ -221,8 +222,10 @@ def _function_faults(function: Any) -> list[str]:
 def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any) -> list[str]:
     faults = []
     # A colon marks what is no step where a run's live items are told apart by name.
-    if name is not None and (not isinstance(name, str) or not name or ":" in name):
-        faults.append(f"name={name!r}: expected a non-empty string without a colon")
+    named = isinstance(name, str) and name and ":" not in name and is_storable(name)
+    if name is not None and not named:
+        expected = "a non-empty string, without a colon, NUL or lone surrogates"
+        faults.append(f"name={name!r}: expected {expected}")
     if timeout is not None and not is_positive_seconds(timeout):
         faults.append(f"timeout={timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit")
     if retry is not None and not isinstance(retry, RetryPolicy):

@@ -18,6 +18,7 @@ from blazen_trio._definitions.events import (
     StopEvent,
 )
 from blazen_trio._definitions.graph import may_be_routed
+from blazen_trio._definitions.names import is_storable
 from blazen_trio._definitions.registry import is_value_type
 from blazen_trio._definitions.seconds import is_positive_seconds
 from blazen_trio._definitions.steps import define_step, is_positive_int, is_step, step_name
@@ -37,10 +38,11 @@ _SELF_MADE: Final = (InputResponseEvent, StepFailedEvent)
 def check_options(options: Any) -> list[str]:
     """The faults of a workflow's plain options, found as its attributes."""
     faults = []
-    if not isinstance(options.name, str) or not options.name:
-        faults.append(f"name={options.name!r}: expected a non-empty string")
-    if not isinstance(options.version, str) or not options.version:
-        faults.append(f"version={options.version!r}: expected a non-empty string")
+    for option in ("name", "version"):
+        value = getattr(options, option)
+        if not isinstance(value, str) or not value or not is_storable(value):
+            expected = "a non-empty string, without NUL or lone surrogates"
+            faults.append(f"{option}={value!r}: expected {expected}")
     if options.timeout is not None and not is_positive_seconds(options.timeout):
         faults.append(
             f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"

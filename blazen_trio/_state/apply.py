@@ -6,7 +6,7 @@ drift apart. It needs no workflow: an entry says where its events went and which
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blazen_trio._state.model import (
     ID_EPOCH,
@@ -43,7 +43,7 @@ def apply_entry(state: RunState, entry: Entry) -> None:
     apply_body(state, entry)
     for fan_out_id, join in entry.fired:
         if (delivery := fire(state, fan_out_id, join)) is not None:
-            entry.ready = noted(entry.ready, delivery)
+            noted(entry, delivery)
 
 
 def apply_body(state: RunState, entry: Entry) -> Item | None:
@@ -155,20 +155,20 @@ def _take_other(state: RunState, id_: int) -> Delayed | Question:
 def _insert(
     state: RunState, entry: Entry, outputs: Iterable[Output], group: FanOut | None, before: Item | None
 ) -> None:
-    ready = entry.ready
+    effects: list[Item] = entry.effects or []
     for output in outputs:
         event, payload = output.event, output.payload
         if output.due is not None:
             delayed = Delayed(_next_id(state), event, payload, output.due)
             state.delayed[delayed.id] = delayed
-            entry.timers = noted(entry.timers, delayed)
+            effects.append(delayed)
             if group is not None:
                 group.insert(delayed, before)  # type: ignore[arg-type]
             continue
         if output.request_id is not None:
             question = Question(_next_id(state), event, payload, output.request_id)
             state.questions[output.request_id] = question
-            entry.asked = noted(entry.asked, question)
+            effects.append(question)
             if group is not None:
                 group.insert(question, before)  # type: ignore[arg-type]
         joins = output.targets.joins
@@ -181,20 +181,18 @@ def _insert(
                 continue
             delivery = Delivery(id_, step, event, payload)
             state.deliveries[id_] = delivery
-            if ready:
-                ready.append(delivery)
-            else:
-                ready = entry.ready = [delivery]
+            effects.append(delivery)
             if group is not None:
                 group.insert(delivery, before)  # type: ignore[arg-type]
+    entry.effects = effects
 
 
-def noted(so_far: list[Any] | tuple[()], item: Any) -> list[Any]:
-    """With one more in it: a list is made for the first only, for most entries have none."""
-    if not so_far:
-        return [item]
-    so_far.append(item)
-    return so_far
+def noted(entry: Entry, delivery: Delivery) -> None:
+    """Note the delivery of a join that fired among the entry's effects."""
+    if entry.effects:
+        entry.effects.append(delivery)
+    else:
+        entry.effects = [delivery]
 
 
 def _apply_collected(state: RunState, collected: Collected) -> None:

@@ -11,7 +11,7 @@ import attrs
 
 if TYPE_CHECKING:
     from blazen_trio._definitions.events import Event
-    from blazen_trio._state.model import Cell, Delayed, Delivery, Payload, Question, StoredError
+    from blazen_trio._state.model import Cell, Item, Payload, StoredError
     from blazen_trio._state.status import RunStatus
 
 __all__ = ["NOWHERE", "Collected", "Entry", "FanOutOpened", "Output", "Retry", "Targets"]
@@ -117,12 +117,13 @@ class Entry:
     """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
     kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout. Of either, where somebody traces it and the run
     has none yet: trace (the context of its trace, as W3C headers)."""
-    ready: list[Delivery] | tuple[()] = ()
-    """The deliveries that applying this made. This and the next two are never stored."""
-    asked: list[Question] | tuple[()] = ()
-    """The questions that it opened."""
-    timers: list[Delayed] | tuple[()] = ()
-    """The delayed events that it brought in."""
+    effects: list[Item] | tuple[()] = ()
+    """The live items that applying this made and that whoever drives the run acts on, in order:
+    each a `Delivery`, a `Question` or a `Delayed`. Deliveries of the joins that it fired are among
+    them. Never stored."""
+    sealed: tuple[bytes, dict[str, bytes]] | None = None
+    """Its bytes, as far as they are known before it is applied, and the large payloads that they
+    refer to. Kept by the codec."""
 
     def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
         self.seq = seq

@@ -89,12 +89,15 @@ def begin(
 class Machine:
     """Decides the transitions of one run of one workflow."""
 
-    __slots__ = ("definition", "routing", "state")
+    __slots__ = ("definition", "routing", "seal", "state")
 
     def __init__(self, routing: Routing, state: RunState) -> None:
         self.routing = routing
         self.definition = routing.definition
         self.state = state
+        self.seal: Callable[[Entry], None] | None = None
+        """Encodes all of an entry that may fail to be encoded (`seal_entry`), before the entry is
+        applied; set by whoever stores the entries."""
 
     # Outputs
 
@@ -329,7 +332,14 @@ class Machine:
     # Joins
 
     def finish(self, entry: Entry) -> Entry:
-        """Apply an entry, and fire the joins that are due by it."""
+        """Apply an entry, and fire the joins that are due by it.
+
+        Raises:
+            SerializationError: It can't be encoded; nothing of it is applied then.
+        """
+        if self.seal is not None:
+            # Once it is applied it must be stored, so nothing that may fail is left for later.
+            self.seal(entry)
         state = self.state
         done = apply_body(state, entry)
         if state.stop is not None:
@@ -356,7 +366,7 @@ class Machine:
                 place = None if root else group.pending[join]
                 delivery = fire(self.state, group.id, join)
                 if delivery is not None:
-                    entry.ready = noted(entry.ready, delivery)
+                    noted(entry, delivery)
                 elif place is not None and place.group is not None:
                     # What it would have returned held joins back there.
                     self._fire_due(place.group, fired, entry)

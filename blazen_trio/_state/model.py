@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from blazen_trio._state.status import RunStatus
+from blazen_trio._state.texts import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -246,14 +247,15 @@ class StoredError:
         details: tuple[str, ...] = (),
         traceback: str = "",
     ) -> None:
+        # Users' code has a say in these texts, so this is where they become storable.
         self.kind = kind
-        self.message = message
+        self.message = text_of(message)
         self.step = step
         self.attempts = attempts
-        self.error_type = error_type
-        self.details = details
+        self.error_type = text_of(error_type)
+        self.details = tuple(map(text_of, details))
         """Active steps of a timeout, half collected events of a stall, the reason of a cancel."""
-        self.traceback = traceback
+        self.traceback = text_of(traceback)
         """Of the exception that the user's code raised, as text."""
 
 

@@ -14,14 +14,16 @@ _ENGINE: Final = ("blazen_trio", "outcome", "trio")
 
 
 def text_of(value: object) -> str:
-    """What `str` tells of it, as text that can always be stored: an exception's message may hold what is not Unicode (part
-    of a file's name, say), and its `__str__` may itself fail.
+    """Return what `str` tells of it, as text that every database takes.
+
+    An exception's message may hold NUL, or what is not Unicode (part of a file's name, say), and
+    its `__str__` may itself fail.
     """
     try:
         text = str(value)
     except Exception as error:  # noqa: BLE001  # it is being told of a failure already
         return f"({type(value).__name__}.__str__ failed: {type(error).__name__})"
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def traceback_of(error: BaseException) -> str:

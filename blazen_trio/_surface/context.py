@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 import trio
 
 from blazen_trio._definitions.events import Event
+from blazen_trio._definitions.names import is_unicode
 from blazen_trio._state.outputs import check_sent
-from blazen_trio.errors import StepOutputError
+from blazen_trio.errors import SerializationError, StepOutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -188,3 +189,7 @@ class Context:
         if type(key) is not str:
             msg = f"a key of the run's state is a str, found {key!r:.80}"
             raise TypeError(msg)
+        if not is_unicode(key):
+            subject = f"state key {key!r:.80}"
+            msg = f"the {subject} has lone surrogates in it, so it can't be stored: leave them out"
+            raise SerializationError(msg, subject=subject)

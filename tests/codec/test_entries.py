@@ -20,7 +20,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError, SnapshotVersionError
 from tests.strategies import CODEC, Tick, events, json_values, text, values
 
-RUNTIME_ONLY = {"ready", "asked", "timers"}
+RUNTIME_ONLY = {"effects", "sealed"}
 
 
 def plain(value: Any) -> Any:

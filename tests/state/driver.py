@@ -168,7 +168,8 @@ class Driver:
         if entry.done:
             assert entry.done not in self.done, "consumed twice"
             self.done.add(entry.done)
-        fired = [delivery for delivery in entry.ready if isinstance(delivery.event, tuple)]
+        made = [one for one in entry.effects if isinstance(one, Delivery)]
+        fired = [one for one in made if isinstance(one.event, tuple)]
         assert [(d.step, [name_of(one) for one in d.event]) for d in fired] == self.oracle.fired
         self._check_order()
 
