@@ -55,10 +55,10 @@ from blazen_trio.errors import (
 
 if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
+    from blazen_trio._runtime.open_runtime import open_runtime
+    from blazen_trio._runtime.runtime import Runtime, RuntimeStatistics
     from blazen_trio._stores.memory import MemoryStore
     from blazen_trio._stores.protocol import CheckpointStore, RunInfo
-    from blazen_trio._surface.opening_runtime import open_runtime
-    from blazen_trio._surface.runtime import Runtime, RuntimeStatistics
 
 __version__ = "0.1.0"
 
@@ -120,10 +120,10 @@ _WHEN_ASKED_FOR = {
     "CheckpointStore": "blazen_trio._stores.protocol",
     "MemoryStore": "blazen_trio._stores.memory",
     "RunInfo": "blazen_trio._stores.protocol",
-    "Runtime": "blazen_trio._surface.runtime",
-    "RuntimeStatistics": "blazen_trio._surface.runtime",
+    "Runtime": "blazen_trio._runtime.runtime",
+    "RuntimeStatistics": "blazen_trio._runtime.runtime",
     "Snapshot": "blazen_trio._codec.snapshot",
-    "open_runtime": "blazen_trio._surface.opening_runtime",
+    "open_runtime": "blazen_trio._runtime.open_runtime",
 }
 """Names that many programs do without, and their modules: they are imported when first used."""
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from typing import Protocol
 
 import trio
 
-__all__ = ["WallClock", "set_wall_clock", "wall_clock"]
+__all__ = ["Utc", "WallClock", "set_wall_clock", "wall_clock"]
 
 _current = trio.lowlevel.RunVar["WallClock"]("blazen_trio wall clock")
+
+
+class Utc(Protocol):
+    """Tells UTC.
+
+    Attributes:
+        may_be_set: Whether it may leap, so that who waits for a time looks again now and then.
+    """
+
+    may_be_set: bool
+
+    def now(self) -> float:
+        """Return UTC, in seconds since the epoch."""
 
 
 class WallClock:
@@ -24,10 +39,14 @@ class WallClock:
             which one it is.
     """
 
-    __slots__ = ("_base", "trio_time")
+    __slots__ = ("_base", "may_be_set", "trio_time")
 
     def __init__(self) -> None:
-        self.trio_time = trio.lowlevel.current_clock().current_time
+        clock = trio.lowlevel.current_clock()
+        self.trio_time = clock.current_time
+        # A mock clock takes UTC along. Who uses one has imported this; nobody else has to.
+        testing = sys.modules.get("trio.testing")
+        self.may_be_set = testing is None or not isinstance(clock, testing.MockClock)
         # Trio's own clock is the performance counter and a random number.
         self._base = self.trio_time() - time.perf_counter()
 

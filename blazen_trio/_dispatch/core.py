@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from blazen_trio._dispatch.changes import Changes
-from blazen_trio._dispatch.control import Control, Leave, Phase, Stop
+from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
 from blazen_trio._dispatch.queues import BoundedQueue, Timers
 from blazen_trio._dispatch.transaction import Turns
 from blazen_trio._state.machine import Moment
@@ -81,6 +81,7 @@ class RunCore:
     __slots__ = (
         "__weakref__",
         "_elapsed",
+        "_keys",
         "_place",
         "_ready",
         "_signalled",
@@ -108,6 +109,7 @@ class RunCore:
         "last_task",
         "machine",
         "mail_done",
+        "mail_holds",
         "mail_seen",
         "make_context",
         "nursery",
@@ -168,6 +170,9 @@ class RunCore:
         self.timers = Timers()
         self.inbox: deque[Mail] | None = None
         """Mail that has come and was not taken yet."""
+        self.mail_holds: dict[int, Hold] | None = None
+        """What pauses in the inbox have asked for, by their rows."""
+        self._keys: set[str] | None = None
         self.mail_seen = self.mail_done = 0
         """How many rows of it have come, and how many of these were taken."""
         self.in_flight = 0
@@ -341,6 +346,13 @@ class RunCore:
         """Somebody else drives the run, or it could not be written."""
         self.crash(error)
 
+    def reserve(self, key: str) -> bool:
+        """Reserve a sender's key, in a run without a store. Return whether it was free."""
+        self._keys = self._keys or set()
+        free = key not in self._keys
+        self._keys.add(key)
+        return free
+
     async def wait_mail_taken(self) -> None:
         """Wait until all mail that has come by now is taken, or the run takes none any more."""
         seen = self.mail_seen
@@ -447,6 +459,7 @@ class RunCore:
         self._place = None
         self.has_slot = True
         self.wake()
+        self.changes.notify()
 
     def give_slot(self) -> None:
         """No step is about to run: let another run be at work."""

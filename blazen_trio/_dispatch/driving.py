@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._dispatch.attempts import breaks_out
-from blazen_trio._dispatch.control import Leave, Next, Phase, Situation, decide
+from blazen_trio._dispatch.control import Next, Phase, Situation, decide
 from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.questions import Questions, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.journal import Journal
     from blazen_trio._telemetry.hooks import RunListener
 
-__all__ = ["drive", "listen_to"]
+__all__ = ["cancelled_error", "drive", "listen_to"]
 
 _DUE_PER_TURN: Final = 32
 """Due items taken between two checkpoints."""
@@ -236,9 +236,7 @@ class _Dispatcher:
                 return
             id_ = core.timers.pop()
             if (delayed := core.state.delayed.get(id_)) is not None:
-                await core.settle(
-                    core.machine.due(delayed, core.moment()), "event_received", delayed.event.event_type
-                )
+                await core.settle(core.machine.due(delayed, core.moment()), "event_received", delayed.event.event_type)
             elif (delivery := core.state.deliveries.get(id_)) is not None:
                 core.ready.append(delivery)
 
@@ -304,7 +302,9 @@ class _Dispatcher:
             assert core.control.cancel_reason is not None
             (reason,) = core.control.cancel_reason
             core.recorder.record("workflow_cancelled", moment.at, error=reason)
-            core.end(core.machine.changed("cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason)))
+            core.end(
+                core.machine.changed("cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason))
+            )
 
 
 def cancelled_error(run_id: str, reason: str | None) -> StoredError:
@@ -350,9 +350,7 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
         # What failed here may fail again at once; others, or a little later we, may do better.
         hold = core.clock.now() + min(_LONGEST_HOLD, _FIRST_HOLD * 2**core.crashes)
         told = f"{type(failure).__name__}: {text_of(failure)}"
-    await journal.store.release(
-        journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told
-    )
+    await journal.store.release(journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told)
 
 
 def _is_exit(error: BaseException) -> bool:

@@ -28,12 +28,25 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Entry
     from blazen_trio._stores.protocol import Mail
 
-__all__ = ["CANCEL", "EVENT", "PAUSE", "Inbox", "answered_in", "pack_event", "pack_reason", "unknown_kinds"]
+__all__ = [
+    "CANCEL",
+    "EVENT",
+    "PAUSE",
+    "RECALL",
+    "Inbox",
+    "answered_in",
+    "pack_event",
+    "pack_reason",
+    "pack_recall",
+    "unknown_kinds",
+]
 
 EVENT: Final = "event"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
-_KINDS: Final = frozenset({EVENT, CANCEL, PAUSE})
+RECALL: Final = "recall"
+"""Takes a pause back that was asked for, whether or not the run is paused by now."""
+_KINDS: Final = frozenset({EVENT, CANCEL, PAUSE, RECALL})
 
 _FORMAT: Final = 1
 _LETTER: Final = "letter"
@@ -75,6 +88,14 @@ def _part_of(data: bytes, part: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def _number_of(data: bytes) -> int | None:
+    try:
+        number = parse(data, _LETTER, "f", _FORMAT).get("mail")
+    except SerializationError:
+        return None
+    return number if type(number) is int else None
+
+
 def answered_in(inbox: Iterable[Mail]) -> set[str]:
     """Return the ids of the questions whose answers lie in this inbox."""
     answers = (_part_of(mail.data, "answers") for mail in inbox if mail.kind == EVENT)
@@ -84,6 +105,11 @@ def answered_in(inbox: Iterable[Mail]) -> set[str]:
 def pack_reason(reason: str | None) -> bytes:
     """Return the reason of a cancellation as it lies in an inbox."""
     return orjson.dumps({"f": _FORMAT, "reason": reason})
+
+
+def pack_recall(mail_id: int) -> bytes:
+    """Return what takes back the pause of this row, as it lies in an inbox."""
+    return orjson.dumps({"f": _FORMAT, "mail": mail_id})
 
 
 def unknown_kinds(inbox: Iterable[Mail]) -> list[str]:
@@ -112,11 +138,11 @@ class Inbox:
             if core.control.ended:
                 return
             if each.kind == PAUSE and not pauses:
-                entry: Entry | None = core.machine.rejected(core.moment())
+                core.journal.record(core.machine.rejected(core.moment()), (each.id,))
             else:
-                entry = self._event(each) if each.kind == EVENT else self._request(each)
-            if entry is not None:
-                core.journal.record(entry, (each.id,))
+                found = self._take(each)
+                if found is not None:
+                    core.journal.record(*found)
 
     async def take_some(self) -> None:
         """Take rows that have come, as many as make one commit. They are on disk when this returns."""
@@ -131,11 +157,12 @@ class Inbox:
                 break
             mail = core.inbox.popleft()
             taken, size = taken + 1, size + len(mail.data)
-            entry = self._event(mail) if mail.kind == EVENT else self._request(mail)
-            if entry is not None:
+            found = self._take(mail)
+            if found is not None:
+                entry, rows = found
                 if entry.rest is not None:
                     await core.standstill.complete(entry)
-                core.journal.record(entry, (mail.id,))
+                core.journal.record(entry, rows)
                 entries.append(entry)
         if entries:
             await core.journal.settle()
@@ -145,6 +172,12 @@ class Inbox:
         core.mail_done += taken
         core.changes.notify()
         await trio.lowlevel.checkpoint()
+
+    def _take(self, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
+        """Return the transition that takes a row, and what it takes; `None`: a later one does, or none."""
+        if mail.kind == EVENT:
+            return self._event(mail), (mail.id,)
+        return self._request(mail)
 
     def _event(self, mail: Mail) -> Entry:
         """Route an event. Its sender is gone, so what nothing accepts, and what can't be read, is noted as rejected, and the run goes
@@ -171,7 +204,7 @@ class Inbox:
         core.recorder.record(kind, moment.at, event_type=event_type)
         return entry
 
-    def _request(self, mail: Mail) -> Entry | None:
+    def _request(self, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
         """Pause or cancel the run; the entry of that takes the row. Return one that takes it, where nothing is to be done."""
         core = self._core
         assert core.journal is not None
@@ -180,14 +213,29 @@ class Inbox:
             core.cancel(_part_of(mail.data, "reason"))
         elif mail.kind == PAUSE and core.control.phase is not Phase.PAUSED:
             core.journal.requests.append(mail.id)
-            core.control.hold()
+            core.mail_holds = {**(core.mail_holds or {}), mail.id: core.control.hold()}
             if core.host is not None and not core.host.holds(core):
                 # Whoever asked may want to go on with it elsewhere. One that somebody here holds is theirs to unpause.
                 core.control.leave_at(Leave.AT_REST)
             core.wake()
+        elif mail.kind == RECALL:
+            return self._recalled(mail)
         elif mail.kind == PAUSE:
-            return core.machine.rejected(core.moment())
+            return core.machine.rejected(core.moment()), (mail.id,)
         else:
             what = "run %r: mail of kind %r is left to a later version of blazen_trio"
             logger.warning(what, core.state.run_id, mail.kind, extra=about(core.state.run_id, core.state.workflow))
         return None
+
+    def _recalled(self, mail: Mail) -> tuple[Entry, tuple[int, ...]]:
+        """Nobody wants a pause any more that was asked for; its row is taken, too, if the pause has not done so."""
+        core = self._core
+        assert core.journal is not None
+        pause, rows = _number_of(mail.data), (mail.id,)
+        if pause is not None and core.mail_holds is not None and pause in core.mail_holds:
+            core.control.let_go((core.mail_holds[pause],))
+            core.wake()
+            if pause in core.journal.requests:
+                core.journal.requests.remove(pause)
+                rows = (mail.id, pause)
+        return core.machine.rejected(core.moment()), rows

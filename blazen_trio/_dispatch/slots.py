@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from blazen_trio._dispatch.changes import Changes
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from blazen_trio._dispatch.changes import Changes
 
 __all__ = ["Place", "Slots"]
 
@@ -30,17 +30,18 @@ class Slots:
 
     A run that goes on gets its slot before one that begins: it is in memory already, and somebody may wait for it.
 
-    Attributes:
+    Args:
+        count: How many there are.
         changes: Told whenever one becomes free.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, changes: Changes) -> None:
         self._count = count
+        self._changes = changes
         self._going_on: deque[Place] = deque()
         self._beginning: deque[Place] = deque()
         self.free = count
         """How many nobody has."""
-        self.changes = Changes()
 
     @property
     def taken(self) -> int:
@@ -95,4 +96,4 @@ class Slots:
                 place.tell()
                 return
         self.free += 1
-        self.changes.notify()
+        self._changes.notify()

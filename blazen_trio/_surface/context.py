@@ -15,7 +15,7 @@ from blazen_trio.errors import SerializationError, StepOutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.transaction import Transaction
 
 __all__ = ["Context"]
@@ -31,10 +31,10 @@ class Context:
     """
 
     __step_context__: ClassVar[bool] = True
-    __slots__ = ("_dispatcher", "_transaction")
+    __slots__ = ("_core", "_transaction")
 
-    def __init__(self, dispatcher: Dispatcher, transaction: Transaction) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, core: RunCore, transaction: Transaction) -> None:
+        self._core = core
         self._transaction = transaction
 
     # Who and what
@@ -42,12 +42,12 @@ class Context:
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return self._dispatcher.state.run_id
+        return self._core.state.run_id
 
     @property
     def workflow_name(self) -> str:
         """The workflow's name."""
-        return self._dispatcher.definition.name
+        return self._core.definition.name
 
     @property
     def step_name(self) -> str:
@@ -58,7 +58,7 @@ class Context:
     def attempt(self) -> int:
         """Counts this delivery's attempts from 1; retries and re-runs after a conflict each raise it."""
         delivery = self._transaction.delivery
-        return delivery.attempt + self._dispatcher.turns.reruns(delivery)
+        return delivery.attempt + self._core.turns.reruns(delivery)
 
     @property
     def idempotency_key(self) -> str:
@@ -70,8 +70,8 @@ class Context:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What was given as `metadata` when the run was started; read-only."""
-        state = self._dispatcher.state
-        return MappingProxyType(self._dispatcher.codec.decode_value(state.metadata.data, "metadata"))
+        state = self._core.state
+        return MappingProxyType(self._core.codec.decode_value(state.metadata.data, "metadata"))
 
     # State
 
@@ -137,7 +137,7 @@ class Context:
         """
         transaction = self._open
         try:
-            check_sent(self._dispatcher.definition.steps[self.step_name], event)
+            check_sent(self._core.definition.steps[self.step_name], event)
         except StepOutputError as fault:
             # A step that swallows this must not commit as if it had sent the event.
             transaction.fault = fault
@@ -151,7 +151,7 @@ class Context:
         if not isinstance(event, Event):
             msg = f"ctx.publish() takes an event, found {event!r:.80}"  # type: ignore[unreachable]
             raise TypeError(msg)
-        publish = self._dispatcher.broadcast.publish
+        publish = self._core.broadcast.publish
         if trio.lowlevel.in_trio_task():
             publish(event)
         else:

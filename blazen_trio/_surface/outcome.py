@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from blazen_trio import errors
 from blazen_trio._definitions.events import StopEvent
 from blazen_trio._state.status import RunStatus
@@ -13,7 +11,7 @@ from blazen_trio._state.status import RunStatus
 if TYPE_CHECKING:
     from blazen_trio._state.model import RunState
 
-__all__ = ["bare", "ended_error", "engine_error", "result_of"]
+__all__ = ["ended_error", "engine_error", "result_of"]
 
 
 def result_of(stop: Any) -> Any:
@@ -66,21 +64,3 @@ def engine_error(failure: BaseException, run_id: str) -> BaseException:
         error.__cause__ = failure.__cause__ or failure
         return error
     return failure
-
-
-def bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a group is about: a KeyboardInterrupt or SystemExit in it comes out bare, and so does a single exception."""
-    for kind in (KeyboardInterrupt, SystemExit):
-        matching = group.split(kind)[0]
-        if matching is not None:
-            return _leaf(matching)
-    rest = group.split(trio.Cancelled)[1]
-    if rest is None or len(rest.exceptions) > 1:
-        return group
-    return _leaf(rest)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, InputResponseEvent
+from blazen_trio._dispatch.control import Phase, Stop
+from blazen_trio._dispatch.inbox import EVENT, pack_event
+from blazen_trio._dispatch.questions import answer, unanswered
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
-from blazen_trio._surface.arguments import check_grace, check_id, check_reason
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
-from blazen_trio.errors import InputRequiredError, InputResponseError, RunFinishedError, RunPausedError
+from blazen_trio._surface.run_arguments import check_grace, check_id, check_reason
+from blazen_trio.errors import InputRequiredError, InputResponseError, RunFinishedError, RunPausedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from blazen_trio._codec.snapshot import Snapshot
-    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.streams import EventStream
     from blazen_trio._state.history import HistoryRecord
 
-__all__ = ["Run", "attach"]
+__all__ = ["Handle", "Run"]
 
 
+class Handle:
+    """What a `Run` is a handle of: the run's core; or, while it rests, what brings it back.
+
+    Args:
+        core: The run.
+    """
+
+    __slots__ = ("__weakref__", "_bring_back", "_core", "cancelled_here", "records", "state", "told")
+
+    def __init__(self, core: RunCore) -> None:
+        self._core: RunCore | None = core
+        self._bring_back: Callable[[], RunCore] | None = None
+        self.state = core.state
+        self.records = core.recorder.records
+        self.told = False
+        """Whether somebody has been told how the run ended, or why it does not go on."""
+        self.cancelled_here = False
+        """Whether the run was cancelled through this."""
+
+    @property
+    def core(self) -> RunCore:
+        """The run; one that rests is brought back."""
+        if self._core is None:
+            assert self._bring_back is not None
+            self._core = self._bring_back()
+        return self._core
+
+    def attach(self, core: RunCore) -> None:
+        """This drives it from now on."""
+        self._core, self._bring_back = core, None
+
+    def rest(self, bring_back: Callable[[], RunCore]) -> None:
+        """It rests; this is to be called when it is used."""
+        self._core, self._bring_back = None, bring_back
+
+
+@protected_methods
 class Run:
     """A run, as long as this process drives it. Made by entering what `Workflow.run` and the resume verbs return.
 
@@ -32,28 +74,22 @@ class Run:
     `Cancelled` out of it means that it did not happen.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._driven: Dispatcher | Callable[[], Dispatcher] = dispatcher
-        self._state = dispatcher.state
-        self._records = dispatcher.recorder.records
-        self._delivered = False
-        self._cancelled_here = False
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._state = handle.state
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id!r} of {self._state.workflow!r}, {self.status.value}>"
 
     @property
-    def _dispatcher(self) -> Dispatcher:
-        """What drives it; a run that rests is brought back."""
-        if callable(self._driven):
-            self._driven = self._driven()
-        return self._driven
+    def _core(self) -> RunCore:
+        return self._handle.core
 
     @contextmanager
-    def _pinned(self) -> Iterator[Dispatcher]:
-        d = self._dispatcher
-        with d.pinned():
-            yield d
+    def _pinned(self) -> Iterator[RunCore]:
+        core = self._core
+        with core.pinned():
+            yield core
 
     @property
     def run_id(self) -> str:
@@ -74,7 +110,7 @@ class Run:
         """What has happened to the run so far, in all processes that drove it: all of it with `history=True`,
         otherwise the start, the end and the failures.
         """
-        return list(self._records)
+        return list(self._handle.records)
 
     def stream(self, buffer: int = 256) -> EventStream:
         """What the run publishes from now on; ends when the run does, with its `StopEvent` last.
@@ -82,7 +118,7 @@ class Run:
         Args:
             buffer: How many events it may fall behind before it loses the oldest (and gets a `Lagged` for them).
         """
-        return self._dispatcher.broadcast.subscribe(buffer)
+        return self._core.broadcast.subscribe(buffer)
 
     async def result(self) -> Any:
         """Wait for the run's result.
@@ -94,38 +130,34 @@ class Run:
             RunPausedError: It is paused.
             StoreError, StaleRunError: It could not be driven on.
         """
-        await trio.lowlevel.checkpoint()
-        d = self._dispatcher
-        d.pins += 1  # as `pinned`, which would be two more objects for each of all who wait
-        try:
-            while not d.detached:
-                if d.paused:
-                    raise await self._paused_error()
-                if d.parked and (questions := d.inputs.open_questions()):
-                    raise await self._input_required(questions)
-                await d.changed.wait()
-        finally:
-            d.pins -= 1
+        with self._pinned() as core:
+            await core.changes.wait_until(lambda: _is_told(core))
+            while core.control.phase is Phase.PARKED and not await _nobody_has_answered(core):
+                await core.changes.wait_until(lambda: _is_told(core))
+            if core.control.phase is Phase.PAUSED:
+                raise await self._paused_error()
+            if core.control.phase is Phase.PARKED:
+                raise await self._input_required(unanswered(core))
         if (error := await self._outcome()) is not None:
             raise error
-        return result_of(d.state.stop)
+        return result_of(self._state.stop)
 
     async def _outcome(self) -> BaseException | None:
-        """Of a run that is driven no more: why it has no result."""
-        d = self._dispatcher
-        self._delivered = True
-        if d.failure is not None:
-            return engine_error(d.failure, self.run_id)
-        if d.state.status is RunStatus.COMPLETED:
+        """Return, of a run that is driven no more, why it has no result."""
+        core, status = self._core, self.status
+        self._handle.told = True
+        if core.control.failure is not None:
+            return engine_error(core.control.failure, self.run_id)
+        if status is RunStatus.COMPLETED:
             return None
-        if d.over:
-            return ended_error(d.state, d.cause)
-        if d.state.status is RunStatus.PAUSED:
+        if status.ended:
+            return ended_error(core.state, core.cause)
+        if status is RunStatus.PAUSED:
             return await self._paused_error()
-        if questions := d.inputs.open_questions():
+        if questions := unanswered(core):
             return await self._input_required(questions)
         msg = f"run {self.run_id!r} is not driven here any more: resume it"
-        return RunFinishedError(msg, run_id=self.run_id, status=d.state.status)
+        return RunFinishedError(msg, run_id=self.run_id, status=status)
 
     async def _paused_error(self) -> RunPausedError:
         msg = f"run {self.run_id!r} is paused: unpause it, or resume its snapshot"
@@ -135,18 +167,18 @@ class Run:
         msg = f"run {self.run_id!r} waits for an answer to {questions[0].prompt!r:.200}"
         if len(questions) > 1:
             msg += f" and {len(questions) - 1} more"
-        self._delivered = True
+        self._handle.told = True
         snapshot = await self._image()
         return InputRequiredError(msg, run_id=self.run_id, requests=questions, snapshot=snapshot)
 
     async def _image(self) -> Snapshot:
         from blazen_trio._codec.snapshot import Snapshot
 
-        d = self._dispatcher
+        core = self._core
         # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
-        snapshot = Snapshot.from_pieces(d.state, await d.standstill.image(inline=True))
+        snapshot = Snapshot.from_pieces(core.state, await core.standstill.image(inline=True))
         self._check_failure()
-        if d.journal is not None and not d.detached:
+        if core.journal is not None and core.control.phase is not Phase.LEFT:
             await self._acknowledged()
         return snapshot
 
@@ -175,35 +207,28 @@ class Run:
         """
         await trio.lowlevel.checkpoint()
         check_grace(grace)
-        with self._pinned() as d:
+        with self._pinned() as core:
             self._check_alive("paused")
-            d.holds += 1
-            pauses, unpauses = d.pauses, d.unpauses
+            hold = core.control.hold()
+            core.wake()
 
             def paused() -> bool:
-                # Also where somebody has let it go on already.
-                return d.paused or d.pauses > pauses
+                # Also where somebody has let it go on already: only what is paused is unpaused.
+                phase, holds = core.control.phase, core.control.holds
+                return phase in (Phase.PAUSED, Phase.LEFT) or hold not in holds
 
-            d.wake()
             try:
                 with trio.move_on_after(float("inf") if grace is None else grace):
-                    await self._until(paused)
+                    await core.changes.wait_until(paused)
                 if not paused():
-                    d.stop_period("the run is being paused")
-                    await self._until(paused)
+                    core.stop_steps(Stop.PAUSED)
+                    await core.changes.wait_until(paused)
                 self._check_alive("paused")
                 return await self._image()
             except BaseException:
-                if d.unpauses == unpauses and not d.detached:
-                    d.holds -= 1
-                    if not d.holds:
-                        await d.rests.unpause()  # noqa: ASYNC102  # shields itself, and is short
+                core.control.let_go((hold,))
+                await _wait_unpaused(core)  # noqa: ASYNC102  # shields itself, for as long as a commit takes
                 raise
-
-    async def _until(self, happened: Callable[[], bool]) -> None:
-        d = self._dispatcher
-        while not happened() and not d.detached:
-            await d.changed.wait()
 
     async def unpause(self) -> None:
         """Let a paused run go on; nothing happens to one that is not paused.
@@ -212,10 +237,12 @@ class Run:
             RunFinishedError: The run has ended.
         """
         await trio.lowlevel.checkpoint()
-        with self._pinned() as d:
+        with self._pinned() as core:
             self._check_alive("unpaused")
-            if d.state.status is RunStatus.PAUSED:
-                await d.rests.unpause()
+            if core.state.status is RunStatus.PAUSED:
+                core.control.let_go(core.control.holds)
+                await _wait_unpaused(core)
+                self._check_failure()
 
     async def send(self, event: Event | Delayed[Any], *, key: str | None = None) -> bool:
         """Send an event into the run, to the steps that accept it.
@@ -240,43 +267,39 @@ class Run:
         if not isinstance(inner, Event):
             msg = f"send() takes an event, found {inner!r:.80}"
             raise TypeError(msg)
-        with self._pinned() as d:
+        with self._pinned() as core:
             self._check_alive("sent to")
             if isinstance(event, InputResponseEvent) and key is None:
                 await self.respond(event)
                 return True
-            if not d.machine.routing.targets(type(inner)).steps:
-                raise d.machine.no_handler(inner)
-            taken = await self._send(event, inner, key)
+            if not core.machine.routing.targets(type(inner)).steps:
+                raise core.machine.no_handler(inner)
+            taken = await self._send(core, event, inner, key)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return taken
 
-    async def _send(self, event: Event | Delayed[Any], inner: Event, key: str | None) -> bool:
-        if key is None:
-            await self._route(event, inner, None)
-            return True
-        d = self._dispatcher
-        accepted, row = await d.post_with_key(event, key)
-        if not accepted:
+    async def _send(self, core: RunCore, event: Event | Delayed[Any], inner: Event, key: str | None) -> bool:
+        if key is not None and core.journal is not None:
+            # Through the inbox, which knows all keys. The store has given us the row when this returns.
+            data = pack_event(core.codec, event)
+            if await core.journal.store.post(self.run_id, EVENT, data, key=key) is None:
+                return False
+        elif key is not None and not core.reserve(key):
             return False
-        try:
-            await self._route(event, inner, row)
-        except BaseException:
-            d.mail.done(row, taken=False)
-            raise
-        d.mail.done(row, taken=True)
-        return True
-
-    async def _route(self, event: Event | Delayed[Any], inner: Event, taken: int | None) -> None:
-        """Take an event in, and the row of the inbox that holds it, if one does."""
-        d = self._dispatcher
-        await d.standstill.opened()
-        self._check_alive("sent to")
-        if isinstance(event, InputResponseEvent):
-            await self._acknowledged(d.inputs.answer(event, taken))
+        with trio.CancelScope(shield=True):
+            # What others have sent before comes before. Mail is taken in short commits, each of which ends.
+            await core.wait_mail_taken()
+        if key is None or core.journal is None:
+            await core.standstill.opened()
+            self._check_alive("sent to")
+            if isinstance(event, InputResponseEvent):
+                await self._acknowledged(answer(core, event))
+            else:
+                entry = core.machine.received(event, core.encode, core.moment())
+                await self._acknowledged(core.settle(entry, "event_received", inner.event_type))
         else:
-            entry = d.machine.received(event, d.encode, d.moment())
-            await self._acknowledged(d.settle(entry, "event_received", inner.event_type, taken))
+            self._check_failure()
+        return True
 
     async def respond(self, response: Any) -> None:
         """Answer an open question.
@@ -290,13 +313,15 @@ class Run:
             RunFinishedError: The run has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._pinned() as d:
+        with self._pinned() as core:
             self._check_alive("answered")
             if not isinstance(response, InputResponseEvent):
                 response = self._wrapped(response)
-            await d.standstill.opened()
+            with trio.CancelScope(shield=True):
+                await core.wait_mail_taken()  # as in `_send`
+                await core.standstill.opened()
             self._check_alive("answered")
-            await self._acknowledged(d.inputs.answer(response))
+            await self._acknowledged(answer(core, response))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _wrapped(self, response: Any) -> InputResponseEvent:
@@ -318,15 +343,14 @@ class Run:
             reason: A text for people, stored with the run.
         """
         check_reason(reason)
-        d = self._dispatcher
-        if d.over or d.detached or d.cancel_reason is not None:
-            return
-        self._cancelled_here = True
-        d.cancel(None if reason is None else text_of(reason))
+        core = self._core
+        if core.control.accepts and core.control.cancel_reason is None:
+            self._handle.cancelled_here = True
+            core.cancel(None if reason is None else text_of(reason))
 
     async def _acknowledged(self, transition: Awaitable[None] | None = None) -> None:
         """Make a transition, and wait until it and all before it is on disk."""
-        journal = self._dispatcher.journal
+        journal = self._core.journal
         try:
             if transition is not None:
                 await transition
@@ -335,54 +359,74 @@ class Run:
         except Exception as failure:
             if journal is None or failure is not journal.failure:
                 raise
-            self._delivered = True
+            self._handle.told = True
             raise engine_error(failure, self.run_id) from (failure.__cause__ or failure)
 
     def _check_failure(self) -> None:
-        d = self._dispatcher
-        if d.failure is not None:
-            self._delivered = True
-            raise engine_error(d.failure, self.run_id)
+        failure = self._core.control.failure
+        if failure is not None:
+            self._handle.told = True
+            raise engine_error(failure, self.run_id)
 
     def _check_alive(self, what: str) -> None:
-        d = self._dispatcher
+        core, status = self._core, self.status
         self._check_failure()
-        if not d.over and not d.closing and not d.detached:
+        if core.control.accepts:
             return
-        status = self.status
-        if not d.over:
+        if not status.ended:
             msg = f"run {self.run_id!r} is not driven here any more: it can't be {what} through this handle"
             raise RunFinishedError(msg, run_id=self.run_id, status=status)
         error = RunFinishedError(
             f"run {self.run_id!r} has ended ({status.value}): it can't be {what}", run_id=self.run_id, status=status
         )
         if status is not RunStatus.COMPLETED:
-            self._delivered = True
-            error.__cause__ = ended_error(d.state, d.cause)
+            self._handle.told = True
+            error.__cause__ = ended_error(core.state, core.cause)
         raise error
 
     # The end of the block
 
     async def block_error(self) -> BaseException | None:
-        """What the end of the block owes its caller: what nobody has been told yet. Called once the run is detached."""
-        if self._delivered or (
-            self.status in (RunStatus.COMPLETED, RunStatus.PAUSED) and self._dispatcher.failure is None
-        ):
+        """Return what the end of the block owes its caller: what nobody has been told yet. Called once the run is left."""
+        failure, status = self._core.control.failure, self.status
+        if self._handle.told or (status in (RunStatus.COMPLETED, RunStatus.PAUSED) and failure is None):
             return None
-        d = self._dispatcher
-        if self.status is RunStatus.CANCELLED and self._cancelled_here and d.failure is None:
+        if status is RunStatus.CANCELLED and self._handle.cancelled_here and failure is None:
             return None
-        if not d.over and d.failure is None and not d.state.questions:
+        if not status.ended and failure is None and not self._state.questions:
             return None  # It waits for an event from outside, which others may send.
         return await self._outcome()
 
     @property
     def undelivered_failure(self) -> BaseException | None:
         """The engine's own failure, if nobody has been told of it."""
-        failure = self._dispatcher.failure
-        return None if failure is None or self._delivered else engine_error(failure, self.run_id)
+        failure = self._core.control.failure
+        return None if failure is None or self._handle.told else engine_error(failure, self.run_id)
 
 
-def attach(run: Run, driven: Dispatcher | Callable[[], Dispatcher]) -> None:
-    """Say what drives a run from now on; of one that rests, what brings it back, to be called when its handle is used."""
-    run._driven = driven  # noqa: SLF001  # this module's own
+def _is_told(core: RunCore) -> bool:
+    """Return whether the run has come to where its result, or why there is none, can be told."""
+    phase = core.control.phase
+    return phase in (Phase.PAUSED, Phase.LEFT) or (phase is Phase.PARKED and bool(unanswered(core)))
+
+
+async def _nobody_has_answered(core: RunCore) -> bool:
+    """Return whether the run still waits for an answer, after a look for one that was posted a moment ago."""
+    if core.journal is not None:
+        with contextlib.suppress(StoreError):
+            await core.journal.store.poll(())
+        await core.wait_mail_taken()
+    return _is_told(core)
+
+
+async def _wait_unpaused(core: RunCore) -> None:
+    """Wait until a run that nobody wants paused any more goes on, on disk: it takes one commit or two, and is not to be taken back."""
+    core.wake()
+
+    def goes_on() -> bool:
+        # The status is the one in memory; the phase follows when that is on disk.
+        paused = core.control.phase is Phase.PAUSED or core.state.status is RunStatus.PAUSED
+        return not paused or bool(core.control.holds) or not core.control.accepts
+
+    with trio.CancelScope(shield=True):
+        await core.changes.wait_until(goes_on)

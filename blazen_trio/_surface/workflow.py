@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from blazen_trio._codec.codec import Codec
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.routing import Routing
-from blazen_trio._surface.arguments import check_driving, check_id, check_metadata, check_snapshot, check_store
-from blazen_trio._surface.opening import Options, open_new, open_snapshot, open_stored
-from blazen_trio._surface.starting import RunStart
+from blazen_trio._surface.prepare import Options, open_new, open_snapshot, open_stored
+from blazen_trio._surface.run_arguments import check_driving, check_id, check_metadata, check_snapshot, check_store
+from blazen_trio._surface.start import RunStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.events import Event
-    from blazen_trio._dispatch.inputs import InputHandler
+    from blazen_trio._dispatch.core import InputHandler
     from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["Workflow"]

@@ -13,8 +13,8 @@ import orjson
 from blazen_trio import DynamicEvent, Snapshot, StopEvent
 from blazen_trio._cli.secrets import hide_passwords
 from blazen_trio._codec.codec import PLAIN
+from blazen_trio._runtime.remote import open_questions
 from blazen_trio._stores.base import fold
-from blazen_trio._surface.undriven import open_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,8 +18,8 @@ from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._codec.codec import PLAIN
+from blazen_trio._runtime.remote import keep_snapshot
 from blazen_trio._stores.base import fold
-from blazen_trio._surface.undriven import keep_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from blazen_trio._concurrency import bare_errors, protected
 from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
-from blazen_trio._surface.arguments import check_store
-from blazen_trio._surface.fleet import Fleet
-from blazen_trio._surface.lookout import Lookout
-from blazen_trio._surface.outcome import bare
-from blazen_trio._surface.runtime import Runtime
+from blazen_trio._dispatch.control import Stop
+from blazen_trio._runtime.poller import Poller
+from blazen_trio._runtime.runtime import Runtime
+from blazen_trio._runtime.supervisor import Supervisor
+from blazen_trio._surface.run_arguments import check_store
 from blazen_trio._surface.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["open_runtime"]
 
 
+@protected
 @asynccontextmanager
 async def open_runtime(
     store: CheckpointStore,
@@ -59,42 +61,33 @@ async def open_runtime(
     check_store(store)
     _check_options(max_concurrent_runs, max_crashes, poll_interval, idle_after, drain_timeout)
     named = _by_name(workflows)
-    fleet = Fleet(store, named, max_concurrent_runs, max_crashes)
-    lookout = Lookout(store, fleet, tuple(named), poll_interval, idle_after)
-    failure: BaseException | None = None
-    try:
+    supervisor = Supervisor(store, named, max_concurrent_runs, max_crashes)
+    poller = Poller(store, supervisor, tuple(named), poll_interval, idle_after)
+    with bare_errors():
         async with trio.open_nursery() as services:
-            services.start_soon(lookout.run)
-            async with trio.open_nursery() as runs:
-                fleet.nursery = runs
-                runs.start_soon(fleet.keep)
-                try:
-                    yield Runtime(store, named, fleet, lookout)
-                except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside of the nurseries, bare
-                    failure = error
-                    fleet.close()
-                    runs.cancel_scope.cancel(reason="the block of the runtime raised")
-                else:
-                    services.start_soon(_close, fleet, drain_timeout)
+            services.start_soon(poller.run)
+            with bare_errors():
+                async with trio.open_nursery() as runs:
+                    supervisor.nursery = runs
+                    runs.start_soon(supervisor.keep)
+                    try:
+                        yield Runtime(store, named, supervisor, poller)
+                    except BaseException:
+                        supervisor.close()
+                        raise
+                    services.start_soon(_close, supervisor, drain_timeout)
             services.cancel_scope.cancel(reason="the runtime is closed")
-    except BaseExceptionGroup as group:
-        inner = bare(group)
-        if inner is group:
-            raise
-        raise inner from None
-    if failure is not None:
-        raise failure
 
 
-async def _close(fleet: Fleet, drain_timeout: float | None) -> None:
+async def _close(supervisor: Supervisor, drain_timeout: float | None) -> None:
     """Let the runs go, and see those that are drained out of their steps in time."""
-    drained = fleet.close()
-    await fleet.let_resting_go(fleet.not_waited_for())
+    drained = supervisor.close()
+    await supervisor.let_parked_go(supervisor.not_waited_for())
     await trio.lowlevel.checkpoint()
     if drain_timeout is not None and drained:
         await trio.sleep(drain_timeout)
-        for dispatcher in drained:
-            dispatcher.stop_period("the runtime is closing, and the time for its steps in flight is over")
+        for core in drained:
+            core.stop_steps(Stop.DRAINED)
 
 
 def _by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:

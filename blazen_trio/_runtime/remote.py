@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import trio
-
-from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import ENGINE, PLAIN
-from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
-from blazen_trio._dispatch.mail import CANCEL, PAUSE, answered_in, pack_reason
+from blazen_trio._dispatch.driving import cancelled_error
+from blazen_trio._dispatch.inbox import CANCEL, PAUSE, RECALL, answered_in, pack_reason, pack_recall
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state import undriven
-from blazen_trio._state.model import Payload, StoredError
+from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
-from blazen_trio._surface.arguments import check_id
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._surface.prepare import create_whole
+from blazen_trio._surface.run_arguments import check_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
 from blazen_trio.errors import InputResponseError, RunLockedError
@@ -30,10 +28,18 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.model import Question, RunState
-    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+    from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
-__all__ = ["ask_or_change", "codec_of", "create_whole", "keep_snapshot", "open_questions", "queue", "the_answer"]
+__all__ = [
+    "ask_or_change",
+    "codec_of",
+    "keep_snapshot",
+    "open_questions",
+    "queue",
+    "take_back_pause",
+    "the_answer",
+]
 
 
 def codec_of(workflow: Workflow | None) -> Codec:
@@ -50,7 +56,7 @@ async def queue(  # noqa: ASYNC910  # the store suspends
     connection: Any,
 ) -> None:
     """Store a run that whoever takes it begins."""
-    at = wall_clock().now()
+    at = store.now()
     if isinstance(workflow, str):
         name, version, timeout, codec = workflow, "", None, ENGINE
         event = input if isinstance(input, Event) else StartEvent(input)
@@ -89,72 +95,65 @@ async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str 
     check_id("workflow", state.workflow)
     if state.workflow_version:  # a run that was queued by name has none
         check_id("workflow_version", state.workflow_version)
-    await create_whole(store, state)
-    if state.status is not RunStatus.COMPLETED:
+    driver = await create_whole(store, state)
+    if driver is not None:
         # And not by what creates it: what it waits for is looked at, once, as soon as it can be.
-        with trio.CancelScope(shield=True):
-            await store.release(state.run_id)
+        await store.release(driver)
     return state.run_id
 
 
-async def create_whole(store: CheckpointStore, state: RunState) -> None:  # noqa: ASYNC910  # the store suspends
-    """Store a run as a snapshot has it; this process drives it then, unless it has completed.
-
-    Raises:
-        RunExistsError: The store has a run of this id.
-    """
-    large = large_values(state)
-    first = Commit(
-        state.run_id,
-        snapshot=SnapshotRow(state.seq, b"".join(iter_state(state, inline=False)), frozenset(large)),
-        blobs=large,
-        history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
-        status=state.status,
-        error=None if state.error is None else state.error.message,
-        at=state.updated,
-        release=state.status is RunStatus.COMPLETED,
-    )
-    await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
-
-
-async def ask_or_change(  # noqa: ASYNC910  # the store suspends
+async def ask_or_change(
     store: CheckpointStore, run_id: str, status: RunStatus, reason: str | None = None
-) -> None:
-    """Pause or cancel a run: by whoever drives it, who is asked to; or here, where nobody does."""
+) -> Mail | None:
+    """Pause or cancel a run: by whoever drives it, who is asked to; or here, where nobody does.
+
+    Returns:
+        The row by which its driver is asked; `None`: it is done, or there is nothing to do.
+    """
     kind = CANCEL if status is RunStatus.CANCELLED else PAUSE
     try:
         stored = await store.claim(run_id)
     except RunLockedError:
-        await store.post(run_id, kind, pack_reason(reason))
+        return await store.post(run_id, kind, pack_reason(reason))
+    await _change_claimed(store, stored, status, reason)
+    return None
+
+
+async def _change_claimed(store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None) -> None:
+    """Pause, unpause or cancel a run that this process has claimed for that. Neither commit nor release can be cancelled."""
+    driver = stored.driver
+    if driver is None:
         return
     try:
-        if stored.info.status.ended or stored.info.status is status:
-            return
-        state, commit = _change(stored, status, reason)
-        await store.commit(commit)
-        if hooks.listener is not None and status.ended:
-            hooks.listener.run_ended(state)
-        log_record((run_id, state.workflow), f"workflow_{status.value}", error=reason)
+        if not (stored.info.status.ended or stored.info.status is status):
+            state, commit = _change(store, stored, status, reason)
+            await store.commit(driver, commit)
+            if hooks.listener is not None and status.ended:
+                hooks.listener.run_ended(state)
+            log_record((driver.run_id, state.workflow), _KINDS[status], error=reason)
     finally:
-        if stored.info.status is not RunStatus.COMPLETED:
-            with trio.CancelScope(shield=True):
-                await store.release(run_id)  # noqa: ASYNC102
+        await store.release(driver)  # noqa: ASYNC102
 
 
-def _change(stored: StoredRun, status: RunStatus, reason: str | None) -> tuple[RunState, Commit]:
+_KINDS = {
+    RunStatus.PAUSED: "workflow_paused",
+    RunStatus.RUNNING: "workflow_resumed",
+    RunStatus.CANCELLED: "workflow_cancelled",
+}
+"""What the history calls a run's becoming so."""
+_ENTRIES = {RunStatus.PAUSED: "paused", RunStatus.RUNNING: "unpaused", RunStatus.CANCELLED: "cancelled"}
+
+
+def _change(
+    store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
+) -> tuple[RunState, Commit]:
     state = fold(stored, PLAIN)
-    at = wall_clock().now()
+    at = store.now()
     recorder = Recorder(Broadcast(), history=True, lifecycle=False)
     recorder.load([record for data in stored.history for record in decode_history(data)])
-    error = None
-    if status is RunStatus.CANCELLED:
-        message = f"run {state.run_id!r} was cancelled" + (f": {reason}" if reason else "")
-        error = StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
-        recorder.record("workflow_cancelled", at, error=reason)
-        entry = undriven.changed(state, "cancelled", status, at, error)
-    else:
-        recorder.record("workflow_paused", at, error="manual")
-        entry = undriven.changed(state, "paused", status, at)
+    recorder.record(_KINDS[status], at, error="manual" if status is RunStatus.PAUSED else reason)
+    error = cancelled_error(state.run_id, reason) if status is RunStatus.CANCELLED else None
+    entry = undriven.changed(state, _ENTRIES[status], status, at, error)
     data, blobs = encode_entry(entry)
     records = recorder.take()
     return state, Commit(
@@ -167,6 +166,25 @@ def _change(stored: StoredRun, status: RunStatus, reason: str | None) -> tuple[R
         at=at,
         release=status.ended,
     )
+
+
+async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> None:
+    """Let a run go on whose pause was asked for, and is not wanted any more; whether or not it was paused by now.
+
+    Its driver lets go of what this row asked for. Where nobody drives it any more, it was paused, and is unpaused here.
+    """
+    try:
+        stored = await store.claim(run_id)
+    except RunLockedError:
+        await store.post(run_id, RECALL, pack_recall(pause.id))
+        return
+    if stored.info.status is RunStatus.PAUSED:
+        await _change_claimed(store, stored, RunStatus.RUNNING, None)
+    elif stored.driver is not None:
+        # Its driver left without having taken it: whoever takes it up next is told.
+        await store.release(stored.driver)
+        if not stored.info.status.ended:
+            await store.post(run_id, RECALL, pack_recall(pause.id))
 
 
 def open_questions(state: RunState, stored: StoredRun) -> list[InputRequestEvent]:

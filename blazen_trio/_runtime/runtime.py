@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
-from blazen_trio._dispatch.mail import EVENT, pack_event
+from blazen_trio._dispatch.control import Phase
+from blazen_trio._dispatch.inbox import EVENT, pack_event
+from blazen_trio._runtime import remote
+from blazen_trio._runtime.results import result_anywhere
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 from blazen_trio._stores.base import fold
-from blazen_trio._surface import undriven
-from blazen_trio._surface.arguments import check_id, check_metadata, check_reason
-from blazen_trio._surface.opening import new_run_id, open_new, open_stored
-from blazen_trio._surface.results import result_anywhere, until
+from blazen_trio._surface.outcome import engine_error
+from blazen_trio._surface.prepare import new_run_id, open_new, open_stored
+from blazen_trio._surface.run_arguments import check_id, check_metadata, check_reason
 from blazen_trio._surface.workflow import Workflow
-from blazen_trio.errors import (
-    IncompatibleRunError,
-    RunFinishedError,
-)
+from blazen_trio.errors import IncompatibleRunError, RunFinishedError, StaleRunError, WorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from blazen_trio._dispatch.dispatcher import Dispatcher
-    from blazen_trio._stores.protocol import CheckpointStore
-    from blazen_trio._surface.fleet import Fleet
-    from blazen_trio._surface.lookout import Lookout
+    from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._runtime.poller import Poller
+    from blazen_trio._runtime.supervisor import Supervisor
+    from blazen_trio._stores.protocol import CheckpointStore, Mail
     from blazen_trio._surface.run import Run
 
 __all__ = ["Runtime", "RuntimeStatistics"]
@@ -68,6 +69,7 @@ class RuntimeStatistics:
     mail: int
 
 
+@protected_methods
 class Runtime:
     """Runs of one store. Made by `open_runtime`, usable while its block lasts.
 
@@ -79,13 +81,13 @@ class Runtime:
         self,
         store: CheckpointStore,
         workflows: Mapping[str, Workflow],
-        fleet: Fleet,
-        lookout: Lookout,
+        supervisor: Supervisor,
+        poller: Poller,
     ) -> None:
         self._store = store
         self._known = dict(workflows)
-        self._fleet = fleet
-        self._lookout = lookout
+        self._supervisor = supervisor
+        self._poller = poller
 
     # Beginning runs
 
@@ -114,7 +116,7 @@ class Runtime:
         await trio.lowlevel.checkpoint_if_cancelled()
         _check_new(run_id, metadata)
         found = self._named(workflow)
-        begin = functools.partial(open_new, self._fleet.options(found), input, run_id, metadata or {})
+        begin = partial(open_new, self._supervisor.options(found), input, run_id, metadata or {})
         return await self._open(begin)
 
     async def resume_from(self, run_id: str) -> Run:
@@ -132,11 +134,11 @@ class Runtime:
             problem = f"it is a run of workflow {info.workflow!r}, and this runtime has {sorted(self._known) or 'none'}"
             msg = f"run {run_id!r} can't go on here: {problem}"
             raise IncompatibleRunError(msg, run_id=run_id, problems=[problem])
-        return await self._open(functools.partial(open_stored, self._fleet.options(workflow), run_id))
+        return await self._open(partial(open_stored, self._supervisor.options(workflow), run_id))
 
-    async def _open(self, begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Run:
-        run = await self._fleet.open(begin)
-        self._lookout.need()
+    async def _open(self, begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Run:
+        run = await self._supervisor.open(begin)
+        self._poller.need()
         return run
 
     async def submit(
@@ -170,9 +172,9 @@ class Runtime:
         if isinstance(found, str):
             check_id("workflow", found)
         run_id = new_run_id() if run_id is None else run_id
-        await undriven.queue(self._store, found, input, run_id, metadata or {}, connection)
-        if self._lookout.serving:
-            self._lookout.ready.set()
+        await remote.queue(self._store, found, input, run_id, metadata or {}, connection)
+        if self._poller.serving:
+            self._poller.has_ready()
         return run_id
 
     async def get(self, run_id: str) -> Run | None:
@@ -183,9 +185,10 @@ class Runtime:
             `None` for a run that is not driven here: by another process, by nobody, or because it has ended.
         """
         check_id("run_id", run_id)
-        await self._fleet.opened(run_id)
-        dispatcher = self._fleet.at(run_id)
-        return None if dispatcher is None else self._fleet.handle(dispatcher)
+        await trio.lowlevel.checkpoint()
+        await self._supervisor.wait_opened(run_id)
+        core = self._supervisor.at(run_id)
+        return None if core is None else self._supervisor.handle(core)
 
     # Acting on runs
 
@@ -217,16 +220,21 @@ class Runtime:
             if isinstance(event, InputResponseEvent) and key is None:
                 await self.respond(run_id, event)
                 return True
-            dispatcher = self._fleet.at(run_id)
-            if dispatcher is not None:
-                return await self._fleet.handle(dispatcher).send(event, key=key)
+            run = await self._driven_here(run_id)
+            if run is not None:
+                try:
+                    return await run.send(event, key=key)
+                except (StaleRunError, RunFinishedError):
+                    # Nothing was written. Whoever drives it now gets it as mail, unless it has ended.
+                    if run.status.ended:
+                        raise
         workflow = None
         if self._known and connection is None:
             workflow = self._known.get((await self._store.get_run(run_id)).workflow)
         inner = event.event if isinstance(event, Delayed) else event
         if workflow is not None and not workflow.routes(type(inner)).steps:
             raise no_handler(workflow, inner, run_id)
-        data = pack_event(undriven.codec_of(workflow), event)
+        data = pack_event(remote.codec_of(workflow), event)
         return await self._store.post(run_id, EVENT, data, key=key, connection=connection) is not None
 
     async def respond(self, run_id: str, response: Any) -> None:
@@ -244,17 +252,22 @@ class Runtime:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         check_id("run_id", run_id)
-        dispatcher = self._fleet.at(run_id)
-        if dispatcher is not None:
-            await self._fleet.handle(dispatcher).respond(response)
-            return
+        run = await self._driven_here(run_id)
+        if run is not None:
+            try:
+                await run.respond(response)
+            except (StaleRunError, RunFinishedError):
+                if run.status.ended:
+                    raise
+            else:
+                return
         stored = await self._store.load(run_id)
         workflow = self._known.get(stored.info.workflow)
-        codec = undriven.codec_of(workflow)
+        codec = remote.codec_of(workflow)
         if stored.info.status.ended:
             msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
             raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
-        answer = undriven.the_answer(fold(stored, codec), stored, response)
+        answer = remote.the_answer(fold(stored, codec), stored, response)
         if workflow is not None and not workflow.routes(type(answer)).steps:
             raise no_handler(workflow, answer, run_id)
         await self._store.post(run_id, EVENT, pack_event(codec, answer))
@@ -274,15 +287,20 @@ class Runtime:
         check_id("run_id", run_id)
         check_reason(reason)
         text = None if reason is None else text_of(reason)
-        dispatcher = self._fleet.at(run_id) or self._fleet.driving.get(run_id)
-        if dispatcher is not None and not dispatcher.closing:
-            dispatcher.cancel(text)
-            await until(dispatcher, lambda d: d.detached)
-        elif not (await self._store.get_run(run_id)).status.ended:
-            try:
-                await undriven.ask_or_change(self._store, run_id, RunStatus.CANCELLED, text)
-            except RunFinishedError:
+        while (core := self._supervisor.at(run_id) or self._supervisor.driving.get(run_id)) is not None:
+            core.cancel(text)
+            # It may have gone by then without it: it was leaving. A step that is cancelled ends soon, unless it shields itself.
+            with trio.CancelScope(shield=True):
+                await core.changes.wait_until(partial(_has_gone, core))
+            failure = core.control.failure
+            if core.state.status.ended and failure is None:
                 return
+            if failure is not None and not isinstance(failure, StaleRunError):
+                raise engine_error(failure, run_id)
+            await self._supervisor.changes.wait_until(partial(self._supervisor.is_gone, core))
+        if not (await self._store.get_run(run_id)).status.ended:
+            with contextlib.suppress(RunFinishedError):
+                await remote.ask_or_change(self._store, run_id, RunStatus.CANCELLED, text)
 
     async def pause(self, run_id: str, grace: float | None = None) -> Snapshot:
         """Pause a run, whoever drives it, and wait until it is. It leaves memory unless somebody here holds its `Run`, and goes
@@ -298,23 +316,33 @@ class Runtime:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         check_id("run_id", run_id)
-        dispatcher = self._fleet.at(run_id)
-        if dispatcher is not None:
-            return await self._fleet.handle(dispatcher).pause(grace)
-        asked = False
-        while True:
-            info = await self._store.get_run(run_id)
-            if info.status.ended:
-                msg = f"run {run_id!r} has ended ({info.status.value}): it can't be paused"
-                raise RunFinishedError(msg, run_id=run_id, status=info.status)
-            if info.status is RunStatus.PAUSED:
-                stored = await self._store.load(run_id)
-                return Snapshot.from_state(fold(stored, undriven.codec_of(self._known.get(info.workflow))))
-            if asked:
-                await self._lookout.changed(info)
-            else:
-                await undriven.ask_or_change(self._store, run_id, RunStatus.PAUSED)
-                asked = True
+        run = await self._driven_here(run_id)
+        if run is not None:
+            try:
+                return await run.pause(grace)
+            except (StaleRunError, RunFinishedError):
+                if run.status.ended:
+                    raise
+        asked: Mail | None = None
+        try:
+            while True:
+                info = await self._store.get_run(run_id)
+                if info.status.ended:
+                    msg = f"run {run_id!r} has ended ({info.status.value}): it can't be paused"
+                    raise RunFinishedError(msg, run_id=run_id, status=info.status)
+                if info.status is RunStatus.PAUSED:
+                    stored = await self._store.load(run_id)
+                    return Snapshot.from_state(fold(stored, remote.codec_of(self._known.get(info.workflow))))
+                if asked is None:
+                    asked = await remote.ask_or_change(self._store, run_id, RunStatus.PAUSED)
+                else:
+                    await self._poller.wait_changed(info)
+        except trio.Cancelled:
+            if asked is not None:
+                # `Cancelled` says that it did not happen: so it must not, or is undone.
+                with trio.CancelScope(shield=True), contextlib.suppress(WorkflowError):
+                    await remote.take_back_pause(self._store, run_id, asked)
+            raise
 
     async def result(self, run_id: str) -> Any:
         """Wait for the result of any run, whoever drives it.
@@ -328,7 +356,9 @@ class Runtime:
         """
         check_id("run_id", run_id)
         await trio.lowlevel.checkpoint()
-        return await result_anywhere(self._store, self._known, self._fleet, self._lookout, run_id)
+        return await self._supervisor.lending_slot(
+            partial(result_anywhere, self._store, self._known, self._supervisor, self._poller, run_id)
+        )
 
     # Taking runs
 
@@ -337,16 +367,17 @@ class Runtime:
         slots; returns their ids once all are taken. Paused and ended runs are left alone.
         """
         await trio.lowlevel.checkpoint()
-        self._fleet.check_open()
+        self._supervisor.check_open()
         recovered: list[str] = []
+        supervisor = self._supervisor
         more = True
         while more:
-            freed = self._fleet.slots.freed
-            taken, more = await self._fleet.take(serving=False)
+            taken, more = await supervisor.take(serving=False, patient=not recovered)
             recovered += taken
-            self._lookout.need()
+            self._poller.need()
             if more and not taken:
-                await freed.wait()
+                await supervisor.changes.wait_until(lambda: supervisor.closed or supervisor.slots.free > 0)
+                supervisor.check_open()
         return recovered
 
     async def serve(self) -> None:
@@ -357,52 +388,70 @@ class Runtime:
             RuntimeError: It serves already, or was opened with no workflows.
             StoreError: The store has failed for long.
         """
-        self._fleet.check_open()
-        lookout = self._lookout
-        if lookout.serving or not self._known:
+        self._supervisor.check_open()
+        poller = self._poller
+        if poller.serving or not self._known:
             msg = (
-                "this runtime serves already" if lookout.serving else "a runtime without workflows has nothing to serve"
+                "this runtime serves already" if poller.serving else "a runtime without workflows has nothing to serve"
             )
             raise RuntimeError(msg)
-        lookout.serving = True
-        lookout.need()
+        poller.serving = True
+        poller.need()
+        supervisor = self._supervisor
         try:
-            while True:
-                lookout.ready = trio.Event()
-                freed = self._fleet.slots.freed
-                taken, more = await self._fleet.take(serving=True)
+            while not supervisor.closed:
+                poller.ready = False
+                taken, more = await supervisor.take(serving=True)
                 if not more:
-                    await lookout.ready.wait()
+                    await supervisor.changes.wait_until(lambda: supervisor.closed or poller.ready)
                 elif not taken:
-                    await freed.wait()
+                    await supervisor.changes.wait_until(lambda: supervisor.closed or supervisor.slots.free > 0)
         finally:
-            lookout.serving = False
+            poller.serving = False
 
     def statistics(self) -> RuntimeStatistics:
         """What this runtime has done so far."""
-        fleet, lookout = self._fleet, self._lookout
+        supervisor, poller = self._supervisor, self._poller
         return RuntimeStatistics(
-            driving=len(fleet.driving) + len(fleet.resting),
-            resting=len(fleet.resting),
-            free_slots=fleet.slots.value,
-            watching=lookout.watching,
-            started=fleet.started,
-            taken=fleet.taken,
-            ended=fleet.ended,
-            left=fleet.left,
-            refused=fleet.refused,
-            polls=lookout.polls,
-            mail=lookout.mail,
+            driving=len(supervisor.driving) + len(supervisor.parked),
+            resting=len(supervisor.parked),
+            free_slots=supervisor.slots.free,
+            watching=poller.watching,
+            started=supervisor.started,
+            taken=supervisor.taken,
+            ended=supervisor.ended,
+            left=supervisor.left,
+            refused=supervisor.refused,
+            polls=poller.polls,
+            mail=supervisor.mail,
         )
+
+    async def _driven_here(self, run_id: str) -> Run | None:  # noqa: ASYNC910  # mostly there is nothing to wait for
+        """Return the run's handle, if it is driven here. One that is being made ready is waited for: what is sent to it meanwhile as
+        mail would come after what is sent to it then.
+        """
+        await self._supervisor.wait_opened(run_id)
+        core = self._supervisor.at(run_id)
+        return None if core is None else self._supervisor.handle(core)
 
     def _named(self, workflow: Workflow | str) -> Workflow:
         if isinstance(workflow, Workflow):
-            return self._known.setdefault(workflow.name, workflow)
+            known = self._known.setdefault(workflow.name, workflow)
+            if known is not workflow:
+                msg = (
+                    f"this runtime has another workflow named {workflow.name!r}: a run's workflow is found by its name"
+                )
+                raise ValueError(msg)
+            return workflow
         found = self._known.get(workflow)
         if found is None:
             msg = f"this runtime has no workflow {workflow!r}; it has {sorted(self._known) or 'none'}"
             raise ValueError(msg)
         return found
+
+
+def _has_gone(core: RunCore) -> bool:
+    return core.control.phase in (Phase.LEFT, Phase.RESTING)
 
 
 def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:

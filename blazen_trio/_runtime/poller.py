@@ -1,8 +1,8 @@
-"""One look at the store per process and interval, for all of its runs and all that wait for others' runs."""
+"""One look at the store per runtime and interval, for all of its runs and all that wait for others' runs."""
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -14,10 +14,10 @@ from blazen_trio.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blazen_trio._runtime.supervisor import Supervisor
     from blazen_trio._stores.protocol import CheckpointStore, Poll, RunInfo
-    from blazen_trio._surface.fleet import Fleet
 
-__all__ = ["Lookout"]
+__all__ = ["Poller"]
 
 _PATIENCE: Final = 60.0
 """Seconds for which a store may fail to answer before the runtime gives up."""
@@ -25,32 +25,37 @@ _LOOK_AGAIN: Final = 30.0
 """Seconds after which who watches a run reads it again, whatever its line says."""
 
 
-class Lookout:
-    """Polls while there is something to see: runs driven here, whose mail others post; runs of others, that somebody here waits
-    for; runs to be taken, while this process serves.
+class Poller:
+    """Polls while there is something to see: runs driven here, whose mail others post (the store hands it to them);
+    runs of others, that somebody here waits for; runs to be taken, while this process serves.
 
     Args:
         store: What is polled.
-        fleet: The runs driven here.
+        supervisor: The runs driven here.
         workflows: The names of those whose runs are taken while serving.
         interval: Seconds between two looks.
         idle_after: Seconds after which a run at rest may leave memory.
     """
 
     def __init__(
-        self, store: CheckpointStore, fleet: Fleet, workflows: tuple[str, ...], interval: float, idle_after: float
+        self,
+        store: CheckpointStore,
+        supervisor: Supervisor,
+        workflows: tuple[str, ...],
+        interval: float,
+        idle_after: float,
     ) -> None:
         self._store = store
-        self._fleet = fleet
+        self._supervisor = supervisor
         self._workflows = workflows
         self._interval = interval
         self._idle_after = idle_after
         self._watched: dict[str, list[_Watch]] = {}
         self._needed = trio.Event()
         self.serving = False
-        self.ready = trio.Event()
-        """Set when there is something to take."""
-        self.polls = self.mail = 0
+        self.ready = False
+        """Whether there may be something to take."""
+        self.polls = 0
 
     @property
     def watching(self) -> int:
@@ -61,12 +66,17 @@ class Lookout:
         """There is something to look for."""
         self._needed.set()
 
-    async def changed(self, info: RunInfo) -> None:
+    def has_ready(self) -> None:
+        """There may be something to take."""
+        self.ready = True
+        self._supervisor.changes.notify()
+
+    async def wait_changed(self, info: RunInfo) -> None:
         """Wait until a run's line is not this any more, or its time to be looked at closely has come."""
         with self._watch(info) as watch, trio.move_on_after(_LOOK_AGAIN):
             await watch.changed.wait()
 
-    @contextlib.contextmanager
+    @contextmanager
     def _watch(self, info: RunInfo) -> Iterator[_Watch]:
         watch = _Watch(info)
         watches = self._watched.setdefault(info.run_id, [])
@@ -85,16 +95,16 @@ class Lookout:
         Raises:
             StoreError: The store has not answered for a long time.
         """
-        hooks.populations.append(self._fleet)
+        hooks.populations.append(self._supervisor)
         try:
             await self._look_again_and_again()
         finally:
-            hooks.populations.remove(self._fleet)
+            hooks.populations.remove(self._supervisor)
 
     async def _look_again_and_again(self) -> None:
         failing_since: float | None = None
         while True:
-            if not (self.serving or self._watched) and self._fleet.idle:
+            if not (self.serving or self._watched) and self._supervisor.idle:
                 self._needed = trio.Event()
                 await self._needed.wait()
             try:
@@ -108,18 +118,12 @@ class Lookout:
             await trio.sleep(self._interval)
 
     async def _look(self) -> None:
-        fleet = self._fleet
-        for dispatcher in fleet.driving.values():
-            dispatcher.look_begins()
-        await fleet.dismiss_idle(self._idle_after, serving=self.serving)
+        await self._supervisor.dismiss_idle(self._idle_after, serving=self.serving)
         poll = await self._store.poll(self._workflows if self.serving else (), tuple(self._watched))
         self.polls += 1
         if poll.ready:
-            self.ready.set()
+            self.has_ready()
         self._tell(poll)
-        await self._deliver(poll)
-        if fleet.owed:
-            await fleet.give_back_owed()
 
     def _tell(self, poll: Poll) -> None:
         for run_id, watches in self._watched.items():
@@ -127,18 +131,6 @@ class Lookout:
             for watch in watches:
                 if line != watch.info:
                     watch.changed.set()
-
-    async def _deliver(self, poll: Poll) -> None:
-        with contextlib.ExitStack() as pins:
-            async with trio.open_nursery() as nursery:
-                for run_id, rows in poll.mail.items():
-                    dispatcher = self._fleet.driving.get(run_id) or self._fleet.bring_back(run_id)
-                    if dispatcher is None:
-                        continue
-                    self.mail += len(rows)
-                    # Here, since what drives it may have its turn first, and would find that it can rest (again).
-                    pins.enter_context(dispatcher.pinned())
-                    nursery.start_soon(dispatcher.mail.deliver, rows)
 
 
 class _Watch:

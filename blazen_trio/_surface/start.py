@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._concurrency import bare_errors, protected, protected_methods
+from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
-from blazen_trio._dispatch.postbox import postbox_of
-from blazen_trio._surface.outcome import bare
-from blazen_trio._surface.run import Run
+from blazen_trio._surface.run import Handle, Run
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from blazen_trio._dispatch.dispatcher import Dispatcher
+    from blazen_trio._dispatch.core import RunCore
 
 __all__ = ["RunStart"]
 
 
+@protected_methods
 class RunStart(Coroutine[Any, Any, Any]):
     """A run that has not begun: await it for the result, or enter it with `async with` for the `Run`. Once only."""
 
     __slots__ = ("__weakref__", "_begin", "_coroutine", "_label", "_manager", "_used")
 
-    def __init__(self, begin: Callable[[], Coroutine[Any, Any, Dispatcher]], label: tuple[str, str]) -> None:
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, RunCore]], label: tuple[str, str]) -> None:
         self._begin = begin
         self._label = label
         self._coroutine: Coroutine[Any, Any, Any] | None = None
@@ -92,60 +93,43 @@ class RunStart(Coroutine[Any, Any, Any]):
             warnings.warn(f"{self._name} was neither awaited nor entered", RuntimeWarning, stacklevel=2, source=self)
 
 
-async def _begun(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Dispatcher:
-    """A run that no runtime drives, so it looks for its mail itself."""
-    dispatcher = await begin()
-    if dispatcher.journal is not None:
-        dispatcher.postbox = postbox_of(dispatcher.journal.store)
-    return dispatcher
-
-
-async def _to_result(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> Any:
-    dispatcher = await _begun(begin)
+@trio.lowlevel.enable_ki_protection
+async def _to_result(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Any:
+    core = await begin()
     # Nobody holds the run, so nobody can answer or unpause it.
-    dispatcher.leaving = True
-    if not dispatcher.detached:
-        try:
-            await drive(dispatcher)
-        except BaseExceptionGroup as group:
-            _raise_bare(group)
-    return await Run(dispatcher).result()
+    core.leave_at(Leave.ONCE_ASKED)
+    if core.control.phase is not Phase.LEFT:
+        with bare_errors():
+            await drive(core)
+    return await Run(Handle(core)).result()
 
 
+@protected
 @asynccontextmanager
-async def _entered(begin: Callable[[], Coroutine[Any, Any, Dispatcher]]) -> AsyncGenerator[Run]:
-    """The block owns the nursery that the run lives in. The run never cancels the block; an error in the block
-    cancels the run, and comes out as it is.
+async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGenerator[Run]:
+    """The block owns the nursery that the run lives in. The run never cancels the block; an error in the block goes through
+    that nursery, which cancels the run, and comes out as it is.
     """
-    dispatcher = await _begun(begin)
-    run = Run(dispatcher)
+    core = await begin()
+    run = Run(Handle(core))
     body_error: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            if not dispatcher.detached:
-                nursery.start_soon(drive, dispatcher)
-            try:
-                yield run
-            except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside of the nursery's group
-                body_error = error
-                nursery.cancel_scope.cancel(reason="the block of the run raised")
-            dispatcher.leaving = dispatcher.abandoned = True
-            dispatcher.wake()
-    except BaseExceptionGroup as group:
-        _raise_bare(group)
-    if body_error is not None:
+        with bare_errors():
+            async with trio.open_nursery() as nursery:
+                if core.control.phase is not Phase.LEFT:
+                    nursery.start_soon(drive, core)
+                try:
+                    yield run
+                except BaseException as error:
+                    body_error = error
+                    raise
+                core.leave_at(Leave.ONCE_WAITING)
+    except BaseException as error:
         failure = run.undelivered_failure
-        if failure is not None and failure is not body_error:
+        if error is body_error and failure is not None and failure is not error:
             msg = "both the block and the engine failed"
-            raise BaseExceptionGroup(msg, [body_error, failure])
-        raise body_error
+            raise BaseExceptionGroup(msg, [error, failure]) from None
+        raise
     owed = await run.block_error()
     if owed is not None:
         raise owed
-
-
-def _raise_bare(group: BaseExceptionGroup[BaseException]) -> None:
-    error = bare(group)
-    if error is group:
-        raise group
-    raise error from None

@@ -1,0 +1,462 @@
+"""Make a run ready to be driven: new, from a snapshot, from a store by its id, or one that has rested here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from blazen_trio._clock import wall_clock
+from blazen_trio._codec.document import iter_state, large_values
+from blazen_trio._codec.entries import decode_history, encode_entry, encode_history, seal_entry
+from blazen_trio._definitions.events import InputResponseEvent
+from blazen_trio._dispatch.control import Phase
+from blazen_trio._dispatch.core import RunCore
+from blazen_trio._dispatch.driving import listen_to
+from blazen_trio._dispatch.inbox import Inbox, unknown_kinds
+from blazen_trio._dispatch.recorder import Recorder
+from blazen_trio._dispatch.standstill import Standstill
+from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.misfits import misfits
+from blazen_trio._state.model import Payload, StoredError
+from blazen_trio._state.status import RunStatus
+from blazen_trio._state.undriven import unrouted_input
+from blazen_trio._stores.base import fold
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+from blazen_trio._surface.context import Context
+from blazen_trio._telemetry import hooks
+from blazen_trio._telemetry.logs import log_record, logger
+from blazen_trio.errors import (
+    IncompatibleRunError,
+    InputResponseError,
+    NoHandlerError,
+    RunNotFoundError,
+    StaleRunError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from blazen_trio._clock import Utc
+    from blazen_trio._codec.codec import Codec
+    from blazen_trio._codec.snapshot import Snapshot
+    from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._dispatch.core import InputHandler
+    from blazen_trio._dispatch.journal import JournalMark
+    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.model import Delayed, RunState
+    from blazen_trio._state.routing import Routing
+    from blazen_trio._stores.protocol import CheckpointStore, Driver, StoredRun
+
+__all__ = [
+    "Options",
+    "create_whole",
+    "new_run_id",
+    "open_claimed",
+    "open_new",
+    "open_rested",
+    "open_snapshot",
+    "open_stored",
+]
+
+_FROM_RUN: Any = object()
+_NO_METADATA: Final = Payload(b"{}")
+
+
+@attrs.frozen
+class Options:
+    """How a run is to be driven.
+
+    Attributes:
+        routing: The workflow's.
+        codec: Its codec.
+        store: Where the run is kept; `None`: nowhere.
+        durability: When its entries are written.
+        timeout: Seconds, `None` for no limit; `Options.KEEP` for what the run has left.
+        input_handler: Answers its questions; `None`: nobody does.
+    """
+
+    KEEP = _FROM_RUN
+
+    routing: Routing
+    codec: Codec
+    store: CheckpointStore | None
+    durability: Any
+    timeout: Any
+    input_handler: InputHandler | None
+
+    @property
+    def definition(self) -> WorkflowDefinition:
+        """The workflow."""
+        return self.routing.definition
+
+
+def new_run_id() -> str:
+    """A UUID of version 7 (RFC 9562): ordered by time (milliseconds), so that databases like it."""
+    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000) << 80
+    value = value & ~(0xF000 << 64) | 0x7000 << 64
+    value = value & ~(0xC000 << 48) | 0x8000 << 48
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+async def open_new(options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]) -> RunCore:  # noqa: A002
+    """Make a new run ready; with a store, it, its input and its lease are on disk when this returns."""
+    definition, codec, store = options.definition, options.codec, options.store
+    event = definition.start_event(input)
+    payload = codec.encode_value(dict(metadata), "metadata") if metadata else _NO_METADATA
+    timeout = definition.timeout if options.timeout is Options.KEEP else options.timeout
+    moment = Moment(_clock_of(store).now(), 0.0)
+    run_id = new_run_id() if run_id is None else run_id
+    encode = None if store is None else codec.encode_event
+    listener = None if hooks.listener is None else hooks.listener.run(run_id, definition.name)
+    trace = None if listener is None else listener.trace
+    driver = None
+    try:
+        machine, entry = begin(options.routing, run_id, event, payload, timeout, encode, moment, trace)
+        broadcast, recorder = _observers(definition)
+        recorder.record("workflow_started", moment.at, event_type=event.event_type)
+        if store is not None:
+            data, blobs = encode_entry(entry)
+            first = Commit(
+                run_id,
+                entries=[(entry.seq, data)],
+                blobs=blobs,
+                history=(1, encode_history(recorder.take())),
+                status=RunStatus.RUNNING,
+                at=moment.at,
+            )
+            driver = await store.create(NewRun(definition.name, definition.version, moment.at), first)
+    except BaseException as error:
+        if listener is not None:
+            listener.lost(error)
+        raise
+    core = _core(options, machine, broadcast, recorder, driver)
+    if recorder.log_from <= logging.INFO:
+        log_record(recorder.run, "workflow_started", event_type=event.event_type)  # now that it is on disk
+    if listener is not None:
+        listen_to(core, listener)
+    core.take_up()
+    return core
+
+
+async def open_stored(options: Options, run_id: str) -> RunCore:
+    """Make a stored run ready, to go on from its last committed step."""
+    store = options.store
+    assert store is not None
+    stored = await store.claim(run_id)
+    return await _or_give_back(store, stored.driver, lambda: open_claimed(options, stored))
+
+
+async def _or_give_back(
+    store: CheckpointStore, driver: Driver | None, make_ready: Callable[[], Awaitable[RunCore]]
+) -> RunCore:
+    """Make a run ready that this process drives already; or give it back, whatever went wrong."""
+    try:
+        return await make_ready()
+    except BaseException:
+        if driver is not None:
+            # Neither cancelled nor without a bound; where it fails, the store owes it.
+            with contextlib.suppress(StoreError):
+                await store.release(driver)  # noqa: ASYNC102
+        raise
+
+
+async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int | None = None) -> RunCore:
+    """Make a stored run ready that is driven here already. If this raises, the run is still to be given back.
+
+    Args:
+        options: How to drive it.
+        stored: All of it.
+        max_crashes: Given where nobody asked for this very run: it heeds a pause in its inbox, is left to others if its mail is
+            for a later version, and ends as failed if its drivers have crashed so often.
+    """
+    state = fold(stored, options.codec)
+    _check_fit(options.definition, state)
+    if max_crashes is not None and (kinds := unknown_kinds(stored.inbox)):
+        problem = f"its inbox has mail of a later version of blazen_trio: {', '.join(map(repr, kinds))}"
+        raise _misfit(options.definition, state, [problem])
+    return await _go_on(options, state, stored.driver, stored, max_crashes=max_crashes)
+
+
+async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> RunCore:
+    """Make a run ready as a snapshot has it, its question answered if there is a response."""
+    state = snapshot.to_state(options.codec)
+    _check_fit(options.definition, state)
+    answer = None if response is None else _as_answer(state, response)
+    store = options.store
+    if store is None:
+        return await _go_on(options, state, None, None, answer)
+    try:
+        stored = await store.claim(state.run_id)
+    except RunNotFoundError:
+        driver = await create_whole(store, state)
+        return await _or_give_back(store, driver, lambda: _go_on(options, state, driver, None, answer, known=True))
+
+    async def go_on() -> RunCore:
+        _check_branch(fold(stored, options.codec), state)
+        return await _go_on(options, state, stored.driver, stored, answer)
+
+    return await _or_give_back(store, stored.driver, go_on)
+
+
+def _check_branch(stored: RunState, given: RunState) -> None:
+    """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
+
+    Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
+    """
+    if stored.seq == given.seq and _written(stored) == _written(given):
+        return
+    if stored.seq == given.seq:
+        found = f"of another branch of the run, which has gone another way to entry {given.seq}"
+    else:
+        found = f"of entry {given.seq}, and the store knows the run up to entry {stored.seq}"
+    raise StaleRunError(
+        f"the snapshot of run {given.run_id!r} is {found}: go on with what the store has (resume_from), or resume the "
+        "snapshot without the store",
+        run_id=given.run_id,
+    )
+
+
+def _written(state: RunState) -> bytes:
+    return b"".join(iter_state(state, inline=False))
+
+
+async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
+    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+    """
+    large = large_values(state)
+    first = Commit(
+        state.run_id,
+        snapshot=SnapshotRow(state.seq, _written(state), frozenset(large)),
+        blobs=large,
+        history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
+        status=state.status,
+        error=None if state.error is None else state.error.message,
+        at=state.updated,
+        release=state.status is RunStatus.COMPLETED,
+    )
+    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
+
+
+async def _go_on(
+    options: Options,
+    state: RunState,
+    driver: Driver | None,
+    stored: StoredRun | None,
+    answer: InputResponseEvent | None = None,
+    *,
+    known: bool = False,
+    max_crashes: int | None = None,
+) -> RunCore:
+    """Make a run that exists ready: a new epoch, its mail taken, all that on disk."""
+    broadcast, recorder = _observers(options.definition)
+    if stored is not None:
+        recorder.load([record for data in stored.history for record in decode_history(data)])
+    else:
+        recorder.load(list(state.history), written=known or options.store is None)
+    mark = None if stored is None else _mark_of(stored)
+    core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
+    if state.status is RunStatus.COMPLETED:
+        core.enter(Phase.ENDED)
+        core.enter(Phase.LEFT)
+        broadcast.end(state.stop)  # type: ignore[arg-type]
+        return core
+    if hooks.listener is not None:
+        listen_to(core, hooks.listener.run(state.run_id, state.workflow, state))
+    try:
+        await _take_over(core, options, stored, answer, max_crashes)
+    except BaseException as error:
+        if recorder.listener is not None:
+            recorder.listener.lost(error)
+        raise
+    core.take_up()
+    return core
+
+
+async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be waited for
+    core: RunCore,
+    options: Options,
+    stored: StoredRun | None,
+    answer: InputResponseEvent | None,
+    max_crashes: int | None,
+) -> None:
+    """Begin a new epoch, and take what came in meanwhile."""
+    machine, recorder, state = core.machine, core.recorder, core.state
+    elapsed, timeout = state.elapsed, state.timeout
+    if options.timeout is not Options.KEEP:
+        elapsed, timeout = 0.0, options.timeout
+    elif state.status is RunStatus.TIMED_OUT:
+        elapsed = 0.0
+    elif not state.workflow_version:
+        timeout = options.definition.timeout  # queued by somebody who did not have the workflow
+    moment = Moment(core.clock.now(), elapsed)
+    unrouted = unrouted_input(state)
+    recorder.record("workflow_resumed" if unrouted is None else "workflow_started", moment.at)
+    core.note(machine.resumed(timeout, moment, None if recorder.listener is None else recorder.listener.trace))
+    core.restart(elapsed)
+    if answer is not None:
+        recorder.record("input_received", moment.at, event_type=answer.event_type)
+        core.note(machine.answered(answer, core.encode, moment))
+    if unrouted is not None:
+        _route_input(core, unrouted, moment)
+    if stored is not None:
+        core.crashes = stored.crashes
+        if max_crashes is not None and stored.crashes >= max_crashes:
+            _set_aside(core, stored)
+        Inbox(core).take_up(stored.inbox, pauses=max_crashes is not None)
+    if core.journal is not None:
+        await core.journal.settle()
+
+
+def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
+    """Route the start event of a run that was queued; its sender may not have known what the workflow starts with."""
+    try:
+        core.definition.start_event(start.event)
+    except NoHandlerError as refusal:
+        core.fail(StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,)), refusal)
+        return
+    core.note(core.machine.due(start, moment))
+
+
+def _set_aside(core: RunCore, stored: StoredRun) -> None:
+    """End a run that has taken its drivers down, or could not be driven by them, again and again."""
+    undone = sorted({delivery.step for delivery in core.state.deliveries.values()})
+    message = (
+        f"run {core.state.run_id!r} is set aside: its driver has died or failed {stored.crashes} times since a step of it was "
+        f"last committed; undone are {', '.join(undone) or 'no steps'}"
+    )
+    message += f"; the last one failed with {stored.info.error}" if stored.info.error else ""
+    message += ". Look for what kills the process, or fails it; resume_from tries again"
+    core.fail(StoredError("RunCrashedError", message, attempts=stored.crashes), None)
+
+
+def open_rested(
+    options: Options,
+    state: RunState,
+    driver: Driver,
+    records: list[HistoryRecord],
+    mark: JournalMark,
+    context: contextvars.Context,
+) -> RunCore:
+    """Make a run ready that this process has driven until it had to wait, and goes on to drive.
+
+    Args:
+        options: How to drive it.
+        state: Its state, all of which is on disk.
+        driver: The token by which this process drives it.
+        records: Its history, likewise.
+        mark: How far its journal is.
+        context: The context variables that its steps see.
+    """
+    broadcast, recorder = _observers(options.definition)
+    recorder.load(records)
+    core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
+    core.task_context = context
+    core.control.enter(Phase.PARKED)
+    # Also what is due by now: that wakes the run, which is a transition of its own.
+    core.take_up()
+    return core
+
+
+def _mark_of(stored: StoredRun) -> JournalMark:
+    from blazen_trio._dispatch.journal import JournalMark
+
+    snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
+    return JournalMark(snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs))
+
+
+def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:
+    broadcast = Broadcast()
+    return broadcast, Recorder(broadcast, history=definition.history, lifecycle=definition.publish_lifecycle)
+
+
+def _core(
+    options: Options,
+    machine: Machine,
+    broadcast: Broadcast,
+    recorder: Recorder,
+    driver: Driver | None,
+    mark: JournalMark | None = None,
+) -> RunCore:
+    recorder.run = machine.state.run_id, machine.state.workflow
+    if logger.isEnabledFor(logging.INFO):
+        recorder.log_from_level(logging.DEBUG if logger.isEnabledFor(logging.DEBUG) else logging.INFO)
+    standstill = Standstill(machine.state, options.codec, recorder)
+    journal = None
+    if driver is not None:
+        from blazen_trio._dispatch.journal import Journal, JournalMark
+
+        assert options.store is not None
+        machine.seal = None if options.durability == "exit" else seal_entry
+        mark = mark or JournalMark()
+        journal = Journal(options.store, driver, machine.state, options.durability, recorder, standstill, mark)
+    core = RunCore(
+        machine,
+        options.codec,
+        journal,
+        broadcast,
+        recorder,
+        standstill,
+        _clock_of(options.store),
+        input_handler=options.input_handler,
+        make_context=Context,
+    )
+    if driver is not None:
+        driver.listen(core)
+    return core
+
+
+@attrs.frozen(slots=True)
+class _StoreClock:
+    """UTC by a store's clock, which others compare instants with, too."""
+
+    now: Callable[[], float]
+    may_be_set: bool
+
+
+def _clock_of(store: CheckpointStore | None) -> Utc:
+    ours = wall_clock()
+    return ours if store is None else _StoreClock(store.now, ours.may_be_set)
+
+
+def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
+    problems = []
+    if state.workflow != definition.name:
+        problems.append(f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}")
+    elif state.status is not RunStatus.COMPLETED:
+        problems = misfits(definition, state)
+    if problems:
+        raise _misfit(definition, state, problems)
+
+
+def _misfit(definition: WorkflowDefinition, state: RunState, problems: list[str]) -> IncompatibleRunError:
+    faults = "".join(f"\n  - {problem}" for problem in problems)
+    return IncompatibleRunError(
+        f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
+        run_id=state.run_id,
+        problems=problems,
+    )
+
+
+def _as_answer(state: RunState, response: Any) -> InputResponseEvent:
+    if isinstance(response, InputResponseEvent):
+        return response
+    if len(state.questions) != 1:
+        raise InputResponseError(
+            f"the snapshot of run {state.run_id!r} has {len(state.questions)} open questions: say which one is answered, "
+            "with an InputResponseEvent that carries its request_id",
+            run_id=state.run_id,
+            request_id="",
+        )
+    return InputResponseEvent(next(iter(state.questions)), response)
