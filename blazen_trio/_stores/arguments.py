@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, overload
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import (
@@ -29,10 +29,15 @@ __all__ = [
     "finished",
     "following",
     "in_use",
+    "mail_gone",
     "not_driven",
     "not_found",
     "parse_statuses",
+    "storable",
 ]
+
+_ERROR_BYTES: Final = 60_000
+"""As much of an error's text as a run's row holds."""
 
 ALL = tuple(RunStatus)
 ENDED = tuple(status for status in ALL if status.ended)
@@ -164,3 +169,32 @@ def not_driven(run_id: str) -> StaleRunError:
         "or another process took it over. Take it up again with resume_from",
         run_id=run_id,
     )
+
+
+def mail_gone(run_id: str) -> StaleRunError:
+    """A row of its inbox is not there any more."""
+    return StaleRunError(
+        f"run {run_id!r}: its mail was taken by another, so the commit that was to take it was not stored. "
+        "Take the run up again with resume_from",
+        run_id=run_id,
+    )
+
+
+@overload
+def storable(text: str) -> str: ...
+
+
+@overload
+def storable(text: str | None) -> str | None: ...
+
+
+def storable(text: str | None) -> str | None:
+    """The text of an error as every database can store it in a run's row: what is not Unicode, and NUL, told by escapes; of a long
+    one the beginning.
+    """
+    if text is None:
+        return None
+    data = text.encode("utf-8", "backslashreplace").replace(b"\0", b"\\x00")
+    if len(data) > _ERROR_BYTES:
+        data = data[:_ERROR_BYTES] + b" ..."
+    return data.decode("utf-8", "ignore")

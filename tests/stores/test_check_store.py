@@ -11,7 +11,7 @@ import trio.testing
 
 from blazen_trio._stores.memory import MemoryStore
 from blazen_trio._stores.open import open_store
-from blazen_trio._stores.protocol import Commit, Mail, NewRun, StoredRun
+from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, StoredRun
 from blazen_trio.testing.check import check_store
 from tests.databases import KINDS, fresh_database
 
@@ -43,8 +43,8 @@ async def test_sql_store_keeps_every_promise(kind: str, tmp_path: Path) -> None:
 class _Forgetful(MemoryStore):
     """Forgets the keys of what was taken."""
 
-    async def commit(self, commit: Commit) -> None:
-        await super().commit(commit)
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        await super().commit(driver, commit)
         if commit.taken:
             self._runs[commit.run_id].keys.clear()
 
@@ -53,7 +53,8 @@ class _Lax(MemoryStore):
     """Lets two drive one run."""
 
     async def claim(self, run_id: str) -> StoredRun:
-        await self.release(run_id)
+        if (kept := self._runs.get(run_id)) is not None:
+            kept.give_back()
         return await super().claim(run_id)
 
 
@@ -67,9 +68,10 @@ class _Sloppy(MemoryStore):
 class _Doubling(MemoryStore):
     """Takes all rows that are older than the one to be taken."""
 
-    async def commit(self, commit: Commit) -> None:
-        taken = range(1, max(commit.taken) + 1) if commit.taken else ()
-        await super().commit(attrs.evolve(commit, taken=list(taken)))
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        older = range(1, max(commit.taken, default=0) + 1)
+        taken = [each for each in older if each in self._runs[driver.run_id].inbox]
+        await super().commit(driver, attrs.evolve(commit, taken=taken))
 
 
 class _Narrow(MemoryStore):

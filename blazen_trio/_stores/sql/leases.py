@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["Holder"]
+__all__ = ["Holder", "Sights"]
 
 _DEAD_STATES = ("Z", "X", "x")
+_LONGEST_BLINK = 1.0  # seconds
 
 
 @attrs.frozen
@@ -66,6 +69,64 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+@attrs.define
+class _Sight:
+    """An expired lease that stays as it is. `seen` and `last`: seconds, of this opening's own clock."""
+
+    mark: tuple[int, int]
+    last: float
+    seen: float = 0.0
+
+
+class Sights:
+    """Who among the others may be declared dead, as one opening knows it. Used by any thread.
+
+    That a lease has expired by the database's clock says little: the clock may have jumped, or the database was away, and nobody
+    could renew anything. So an opening declares a lease dead only if it has itself seen it expired and unchanged for a whole lease's
+    time. Whoever lives has renewed it by then. Between two sights no more counts than a part of that time, since the
+    database may have been away between them.
+
+    Args:
+        lease_ttl: How long a lease lasts, in seconds.
+        clock: Seconds that pass in this process, whatever is done to the host's clock.
+    """
+
+    def __init__(self, lease_ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_ttl = lease_ttl
+        self._longest = max(lease_ttl / 3, _LONGEST_BLINK)
+        self._clock = clock
+        self._seen: dict[int, _Sight] = {}
+        self._lock = threading.Lock()
+
+    def judge(self, row: Mapping[Any, Any]) -> float:
+        """In how many seconds this lease may be declared dead, if nothing is heard of its holder until then: 0.0 is now, and
+        infinity tells that its holder lives.
+
+        Args:
+            row: The lease's, with whether it has `expired`.
+        """
+        if Holder.of_row(row).known_dead():
+            return 0.0
+        lease_id, mark = row["lease_id"], (row["expires"], row["batch"])
+        with self._lock:
+            if not row["expired"]:
+                self._seen.pop(lease_id, None)
+                return float("inf")
+            now = self._clock()
+            sight = self._seen.get(lease_id)
+            if sight is None or sight.mark != mark:
+                sight = self._seen[lease_id] = _Sight(mark, now)
+            sight.seen += min(now - sight.last, self._longest)
+            sight.last = now
+            return max(0.0, self._lease_ttl - sight.seen)
+
+    def keep(self, lease_ids: Collection[int]) -> None:
+        """Forget all leases but these, which are all that there are."""
+        with self._lock:
+            for gone in self._seen.keys() - lease_ids:
+                del self._seen[gone]
 
 
 def _read(path: str) -> str:

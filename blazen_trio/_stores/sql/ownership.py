@@ -14,7 +14,7 @@ from blazen_trio._stores.sql.schema import STATUS_CODES, lease, runs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NEVER", "can_go_on", "may_be_taken", "of_the_lease", "other_leases", "wake_when_given_back"]
+__all__ = ["NEVER", "can_go_on", "is_due", "may_be_taken", "of_the_lease", "other_leases", "wake_when_given_back"]
 
 # Written out, since statements that are compiled once have no parameters but those of each use.
 _RUNNABLE: list[sa.ColumnElement[Any]] = [
@@ -51,9 +51,16 @@ def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
     return sa.update(runs).where(runs.c.owner == lease_id).values(values)
 
 
+def is_due(dialect: str, workflow: str) -> sa.ColumnElement[bool]:
+    """A run whose time has come, and whose status is one that workers take."""
+    status = runs.c.status + sa.literal_column("0")  # found by its time: no planner is to take the status's index
+    time = dialects.statement_time(dialect)
+    return (runs.c.workflow == workflow) & (runs.c.wake <= time) & status.in_(_TAKEN_BY_WORKERS)
+
+
 def can_go_on(dialect: str, workflow: str, suspects: int | None) -> sa.ColumnElement[bool]:
     """A run whose time has come."""
-    found = (runs.c.workflow == workflow) & (runs.c.wake <= dialects.statement_time(dialect))
+    found = is_due(dialect, workflow)
     return found if suspects is None or suspects > 0 else found & (runs.c.crashes < SUSPECT)
 
 

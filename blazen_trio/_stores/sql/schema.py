@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # The Alembic revision that this code needs, and where a database says which one it has.
-HEAD = "0002"
+HEAD = "0003"
 VERSION_TABLE = "blazen_version"
 
 # `format` of a payload that is stored as it is.
@@ -132,11 +132,12 @@ inbox = sa.Table(
     "blazen_inbox",
     metadata,
     sa.Column("mail_id", _Number, primary_key=True, autoincrement=True),
-    sa.Column("run_no", sa.BigInteger, nullable=False, index=True),
+    sa.Column("run_no", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("key", _Id, nullable=True),
     sa.Column("format", sa.SmallInteger, nullable=False),
     sa.Column("data", _Payload, nullable=False),
+    sa.Index(None, "run_no", "mail_id"),  # the first rows of one run, in order
     sqlite_autoincrement=True,
 )
 

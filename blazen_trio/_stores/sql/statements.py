@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import sqlalchemy as sa
 
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import dialects, wholes
 from blazen_trio._stores.sql.ownership import wake_when_given_back
-from blazen_trio._stores.sql.schema import blob, history, inbox, inbox_key, journal, lease, runs, snapshot
+from blazen_trio._stores.sql.schema import (
+    STATUS_CODES,
+    blob,
+    history,
+    inbox,
+    inbox_key,
+    journal,
+    lease,
+    runs,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,20 +71,24 @@ class Statement:
         cursor.execute(self.sql, self.given(row))
         return cursor.rowcount
 
-    def execute_many(self, cursor: DBAPICursor, rows: list[tuple[Any, ...]]) -> None:
-        """Run it for each of these, in this order; in one round trip where the database can."""
+    def execute_many(self, cursor: DBAPICursor, rows: list[tuple[Any, ...]]) -> int:
+        """Run it for each of these, in this order; in one round trip where the database can. How many rows it found or wrote."""
         if len(rows) == 1:
-            self.execute(cursor, rows[0])
-        elif self.many is not None:
+            return self.execute(cursor, rows[0])
+        if self.many is not None:
+            found = 0
             for some in _distinct(rows, self.many.chosen):
                 arrays = zip(*some, strict=True)
                 cursor.execute(
                     self.many.sql, {name: list(array) for name, array in zip(self.names, arrays, strict=True)}
                 )
-        elif self.by_name or self.order is not None:
+                found += cursor.rowcount
+            return found
+        if self.by_name or self.order is not None:
             cursor.executemany(self.sql, [self.given(row) for row in rows])
         else:
             cursor.executemany(self.sql, rows)
+        return cursor.rowcount
 
     def fetch(self, cursor: DBAPICursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """All rows that it finds for these values of its only parameter, which stands last in it."""
@@ -186,19 +202,18 @@ class Statements:
         given: dict[Any, Any] = {runs.c[name]: sa.bindparam(name) for name in row}
         self.end = _compile(sa.update(runs).where(of_run).values({**given, **given_back}), (*row, "the_run"), dialect)
         self.set_version = _compile(sa.update(runs).where(of_run), ("version", "the_run"), dialect, ("version",))
-        self.give_back = _compile(
-            sa.update(runs)
-            .where(of_run, runs.c.owner == sa.bindparam("me"))
-            .values(
-                owner=sa.null(),
-                wake=wake_when_given_back(dialect.name, sa.bindparam("its_wake", type_=sa.BigInteger())),
-                hold=sa.bindparam("its_hold", type_=sa.BigInteger()),
-            ),
-            ("its_wake", "its_hold", "the_run", "me"),
-            dialect,
+        self.set_status_only = _compile(
+            sa.update(runs).where(of_run), ("status", "updated", "the_run"), dialect, ("status", "updated")
         )
+        self._compile_giving_back(dialect, of_run & (runs.c.owner == sa.bindparam("me")), given_back)
+        # Where a later commit of the batch has ended the run, its error is that one's.
+        ended = runs.c.status.in_([sa.literal_column(str(STATUS_CODES[status])) for status in arguments.ENDED])
         self.clear_crashes = _compile(
-            sa.update(runs).where(of_run).values(crashes=sa.literal_column("0")), ("the_run",), dialect
+            sa.update(runs)
+            .where(of_run)
+            .values(crashes=sa.literal_column("0"), error=sa.case((ended, runs.c.error), else_=sa.null())),
+            ("the_run",),
+            dialect,
         )
         self.drop_mail = _compile(
             sa.delete(inbox).where(inbox.c.run_no == sa.bindparam("the_run")), ("the_run",), dialect
@@ -207,6 +222,33 @@ class Statements:
             sa.delete(inbox).where(inbox.c.mail_id == sa.bindparam("mail"), inbox.c.run_no == sa.bindparam("the_run")),
             ("mail", "the_run"),
             dialect,
+        )
+
+    def _compile_giving_back(self, dialect: Dialect, of_ours: Any, given_back: dict[Any, Any]) -> None:
+        """What gives a run back that a lease of ours has."""
+        looked_at = {
+            "owner": sa.null(),
+            "wake": wake_when_given_back(dialect.name, sa.bindparam("its_wake", type_=sa.BigInteger())),
+            "hold": sa.bindparam("its_hold", type_=sa.BigInteger()),
+        }
+        its_error = sa.bindparam("its_error", type_=runs.c.error.type)
+        self.give_back = _compile(
+            sa.update(runs).where(of_ours).values(looked_at), ("its_wake", "its_hold", "the_run", "me"), dialect
+        )
+        crashed = {**looked_at, "crashes": runs.c.crashes + sa.literal_column("1"), "error": its_error}
+        self.give_back_crashed = _compile(
+            sa.update(runs).where(of_ours).values(crashed),
+            ("its_error", "its_wake", "its_hold", "the_run", "me"),
+            dialect,
+        )
+        failed: dict[Any, Any] = {
+            **given_back,
+            runs.c.status: sa.literal_column(str(STATUS_CODES[RunStatus.FAILED])),
+            runs.c.error: its_error,
+            runs.c.updated: sa.bindparam("at", type_=sa.BigInteger()),
+        }
+        self.set_aside = _compile(
+            sa.update(runs).where(of_ours).values(failed), ("its_error", "at", "the_run", "me"), dialect
         )
 
     def _compile_fold(self, dialect: Dialect) -> None:
