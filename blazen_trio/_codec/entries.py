@@ -78,7 +78,8 @@ def seal_entry(entry: Entry) -> None:
     if entry.done:
         wire["d"] = entry.done
     if entry.outputs:
-        wire["o"] = [_output_wire(output, blobs) for output in entry.outputs]
+        routed = entry.stop is None
+        wire["o"] = [_output_wire(output, blobs, routed=routed) for output in entry.outputs]
     if entry.cells:
         _write_cells(entry.cells, wire, blobs)
     if (
@@ -99,9 +100,11 @@ def seal_entry(entry: Entry) -> None:
         raise SerializationError(msg, subject="journal entry") from error
 
 
-def _output_wire(output: Output, blobs: dict[str, bytes]) -> list[Any]:
+def _output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True) -> list[Any]:
     payload = output.payload
     assert payload is not None, "a run with a store encodes its events before it records them"
+    if not routed:
+        return [reference(payload, blobs), ()]
     steps, joins = output.targets.steps, output.targets.joins
     wire: list[Any] = [reference(payload, blobs), steps[0] if len(steps) == 1 else steps]
     if joins or output.due is not None or output.request_id is not None:

@@ -1,12 +1,20 @@
 """Applying a journal entry to a run's state: the one place where it changes.
 
-A live run and the fold of a journal go through the same function, so what is on disk and what is in memory can't
+A live run and the fold of a journal go through the same functions, so what is on disk and what is in memory can't
 drift apart. It needs no workflow: an entry says where its events went and which joins it fired.
+
+Wide entries. One that brings in, collects or drops many items would hold the event loop for long. So all that may be
+wide is done by generators, which yield after each slice of it; the head of an entry (the status, the cells, which
+item is done) is applied at once. Whoever is in a hurry drains them (`drain`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import heapq
+from collections import deque
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from blazen_trio._state.model import (
     ID_EPOCH,
@@ -23,40 +31,77 @@ from blazen_trio._state.model import (
 from blazen_trio._state.table import check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from blazen_trio._state.entry import Collected, Entry, Output
 
-__all__ = ["apply_body", "apply_entry", "fire", "noted", "state_from_first"]
+__all__ = ["SLICE", "apply_entry", "apply_head", "applying", "drain", "firing", "noted", "state_from_first"]
+
+SLICE: Final = 512
+"""How many items are dealt with in one piece, about: a fraction of a millisecond each."""
+
+
+class _Place(NamedTuple):
+    """Where new items go.
+
+    Args:
+        group: The fan-out, or the root; `None`: nobody asks for their order.
+        before: The item of it in front of which they are put.
+    """
+
+    group: FanOut | None
+    before: Item | None
+
+
+def drain(slices: Iterable[None]) -> None:
+    """Go through all slices at once."""
+    deque(slices, maxlen=0)
 
 
 def state_from_first(entry: Entry) -> RunState:
-    """The state of a run before its first entry, which names it."""
+    """Return the state of a run before its first entry, which names it."""
     assert entry.created is not None, "the first entry of a journal creates the run"
-    state = RunState(entry.created["run_id"], entry.created["workflow"], entry.created["workflow_version"])
+    created = entry.created
+    state = RunState(created["run_id"], created["workflow"], created["workflow_version"])
     state.created = entry.at
     return state
 
 
 def apply_entry(state: RunState, entry: Entry) -> None:
     """Apply a whole entry, the joins that it fired included."""
-    apply_body(state, entry)
+    drain(applying(state, entry))
+
+
+def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None, None, None]:
+    """Apply a whole entry, the joins that it fired included, a slice per `next()`."""
+    _, rest = apply_head(state, entry, most)
+    if rest is not None:
+        yield from rest
     for fan_out_id, join in entry.fired:
-        if (delivery := fire(state, fan_out_id, join)) is not None:
+        delivery = yield from firing(state, fan_out_id, join, most)
+        if delivery is not None:
             noted(entry, delivery)
 
 
-def apply_body(state: RunState, entry: Entry) -> Item | None:
-    """Apply all of an entry but the joins that it fired (which can be told only from the state that this makes).
+def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, Iterator[None] | None]:
+    """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be told only from the
+    state that it makes).
+
+    Args:
+        state: The state.
+        entry: The entry.
+        most: How many items are dealt with in one piece.
 
     Returns:
-        The item that the entry consumed; its `group` is still the one that it was in.
+        The item that the entry consumed; its `group` is still the one that it was in. And what applies the rest, a
+        slice per `next()`; `None` where nothing is left.
     """
     state.seq = entry.seq
     state.updated = entry.at
     state.elapsed = entry.elapsed
+    resuming = None
     if entry.created is not None or entry.epoch is not None:
-        _apply_driver(state, entry)
+        resuming = _apply_driver(state, entry, most)
     if entry.status is not None:
         check(entry.kind, state.status, entry.status)
         state.status = entry.status
@@ -67,16 +112,13 @@ def apply_body(state: RunState, entry: Entry) -> Item | None:
                 state.cells.pop(key, None)
             else:
                 state.cells[key] = cell
-    for collected in entry.collected:
-        _apply_collected(state, collected)
     if entry.stop is not None:
-        _apply_stop(state, entry)
-        return None
+        return None, _apply_stop(state, entry, most)
     if entry.retry is not None:
         retry = entry.retry
         delivery = state.deliveries[retry.id]
         delivery.attempt, delivery.due, delivery.since = retry.attempt, retry.due, retry.since
-        return None
+        return None, None
     done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
@@ -86,8 +128,24 @@ def apply_body(state: RunState, entry: Entry) -> Item | None:
         if group is not None:
             before = done.next
             group.remove(done)
-    if entry.outputs:
-        _insert(state, entry, entry.outputs, group, before)
+    outputs = entry.outputs
+    if len(outputs) > most or entry.fan_out is not None or entry.collected or resuming is not None:
+        return done, _growing(state, entry, resuming, _Place(group, before), most)
+    if outputs:
+        # Nearly all entries come here, and need no generator.
+        _insert(state, entry, outputs, group, before)
+    return done, None
+
+
+def _growing(
+    state: RunState, entry: Entry, resuming: Iterator[None] | None, place: _Place, most: int
+) -> Generator[None, None, None]:
+    """Bring in what an entry brings in. Ids are given in this order, which stored journals rely on."""
+    if resuming is not None:
+        yield from resuming
+    for collected in entry.collected:
+        yield from _collecting(state, collected, most)
+    yield from _inserting(state, entry, entry.outputs, place, most)
     if entry.fan_out is not None:
         opened = entry.fan_out
         fan_out = FanOut(_next_id(state), opened.if_any)
@@ -95,35 +153,47 @@ def apply_body(state: RunState, entry: Entry) -> Item | None:
         for join in opened.joins:
             pending = Pending(_next_id(state), fan_out, join)
             fan_out.pending[join] = pending
-            if group is not None:
-                assert before is not None
-                group.insert(pending, before)
-        _insert(state, entry, opened.outputs, fan_out, fan_out)
-    return done
+            if place.group is not None:
+                assert place.before is not None
+                place.group.insert(pending, place.before)
+        yield from _inserting(state, entry, opened.outputs, _Place(fan_out, fan_out), most)
 
 
-def fire(state: RunState, fan_out_id: int, join: str) -> Delivery | None:
-    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one. `None`: it was to fire only
-    if it had any, and has none.
+def _inserting(
+    state: RunState, entry: Entry, outputs: Sequence[Output], place: _Place, most: int
+) -> Generator[None, None, None]:
+    for start in range(0, len(outputs), most):
+        if start:
+            yield
+        _insert(state, entry, outputs[start : start + most], *place)
+
+
+def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[None, None, Delivery | None]:
+    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one.
 
     Args:
+        state: The state.
         fan_out_id: 0 for the root, whose joins' deliveries stay in it, in their first member's place.
+        join: The join.
+        most: How many items are dealt with in one piece.
+
+    Returns:
+        The delivery. `None`: it was to fire only if it had any members, and has none.
     """
     fan_out = state.fan_outs[fan_out_id] if fan_out_id else state.root
     assert fan_out is not None, "only a tracked root fires joins"
+    events, payloads, place = yield from fan_out.taking(join, most)
+    group: FanOut | None = fan_out
     if fan_out_id:
-        place: Item = fan_out.pending.pop(join)
+        place = fan_out.pending.pop(join)
+        group = place.group
     else:
-        place = next(item for item in fan_out if type(item) is Member and item.join == join)
-    group = place.group
+        assert events, "a join of the root fires only with what it has collected"
     delivery = None
-    if join not in fan_out.if_any or fan_out.has_members(join):
-        delivery = Delivery(_next_id(state), join, (), ())
+    if events or join not in fan_out.if_any:
+        delivery = Delivery(_next_id(state), join, tuple(events), tuple(payloads))
         if group is not None:
             group.insert(delivery, place)
-        members = fan_out.take_members(join)
-        delivery.event = tuple([member.event for member in members])
-        delivery.payload = tuple([member.payload for member in members])
         state.deliveries[delivery.id] = delivery
     if fan_out_id:
         if group is not None:
@@ -131,8 +201,7 @@ def fire(state: RunState, fan_out_id: int, join: str) -> Delivery | None:
         if not fan_out.pending:
             # What is left in it reaches no join any more, so its place in the order is of no use.
             del state.fan_outs[fan_out_id]
-            for item in list(fan_out):
-                item.group = None
+            yield from fan_out.dissolving(most)
     return delivery
 
 
@@ -148,7 +217,8 @@ def _take_other(state: RunState, id_: int) -> Delayed | Question:
     if delayed is not None:
         return delayed
     # Questions are few, and kept by the name that their answers use.
-    question = next(question for question in state.questions.values() if question.id == id_)
+    question = next((question for question in state.questions.values() if question.id == id_), None)
+    assert question is not None, f"nothing has the id {id_}"
     return state.questions.pop(question.request_id)
 
 
@@ -195,15 +265,17 @@ def noted(entry: Entry, delivery: Delivery) -> None:
         entry.effects = [delivery]
 
 
-def _apply_collected(state: RunState, collected: Collected) -> None:
+def _collecting(state: RunState, collected: Collected, most: int) -> Generator[None, None, None]:
     key = (collected.step, collected.types)
     by_type = state.buffers.get(key)
     if by_type is None:
         by_type = state.buffers[key] = {}
-    for id_ in collected.taken:
+    for index, id_ in enumerate(collected.taken, 1):
         for events in by_type.values():
             if events.pop(id_, None) is not None:
                 break
+        if index % most == 0:
+            yield
     if collected.added is not None:
         event_type, event, payload = collected.added
         id_ = _next_id(state)
@@ -212,37 +284,71 @@ def _apply_collected(state: RunState, collected: Collected) -> None:
         del state.buffers[key]
 
 
-def _apply_stop(state: RunState, entry: Entry) -> None:
-    """The run is over: all that is undone is dropped by the commit that stops it."""
+def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
+    """End the run: all that is undone is dropped by the commit that stops it.
+
+    It is gone at once for all who look; the slices only free it, which takes its time, too.
+    """
     state.stop, state.stop_payload = entry.stop, entry.stop_payload
-    state.deliveries.clear()
-    state.delayed.clear()
-    state.questions.clear()
-    state.fan_outs.clear()
-    state.buffers.clear()
+    tables: list[dict[Any, Any]] = [state.deliveries, state.delayed, state.questions]
+    tables += [events for by_type in state.buffers.values() for events in by_type.values()]
+    groups = [*state.fan_outs.values(), *([] if state.root is None else [state.root])]
+    state.deliveries, state.delayed, state.questions = {}, {}, {}
+    state.fan_outs, state.buffers = {}, {}
     state.root = None
+    return _freeing(tables, groups, most)
 
 
-def _apply_driver(state: RunState, entry: Entry) -> None:
-    """A process begins to drive the run, for the first time or again."""
+def _freeing(tables: list[dict[Any, Any]], groups: list[FanOut], most: int) -> Generator[None, None, None]:
+    for group in groups:
+        yield from group.dissolving(most)
+    for table in tables:
+        while len(table) > most:
+            for key in list(islice(table, most)):
+                del table[key]
+            yield
+        table.clear()
+
+
+def _apply_driver(state: RunState, entry: Entry, most: int) -> Iterator[None] | None:
+    """Note that a process begins to drive the run, for the first time or again.
+
+    Returns:
+        What does the same to the items that the run has; `None` where it has none.
+    """
+    fresh = False
     if entry.epoch is not None:
         state.epoch = entry.epoch
         state.next_id = max(state.next_id, entry.epoch * ID_EPOCH + 1)
-        if state.status.ended:
-            # Tried again from its undone deliveries, with fresh attempts.
-            for delivery in state.deliveries.values():
-                delivery.attempt, delivery.due, delivery.since = 1, None, None
+        # Tried again from its undone deliveries, with fresh attempts.
+        fresh = state.status.ended
     created = entry.created
-    if created is None:
-        return
-    state.workflow_version = created["workflow_version"]
-    state.timeout = created["timeout"]
-    if "metadata" in created:
-        state.metadata = created["metadata"]
-    if "trace" in created:
-        state.trace = created["trace"]
-    if created["root"] and state.root is None:
-        state.root = FanOut(0)
-        loose = [*state.deliveries.values(), *state.delayed.values(), *state.questions.values()]
-        for item in sorted((item for item in loose if item.group is None), key=lambda item: item.id):
-            state.root.insert(item, state.root)
+    rooted = False
+    if created is not None:
+        state.workflow_version = created["workflow_version"]
+        state.timeout = created["timeout"]
+        if "metadata" in created:
+            state.metadata = created["metadata"]
+        if "trace" in created:
+            state.trace = created["trace"]
+        rooted = created["root"] and state.root is None
+        if rooted:
+            state.root = FanOut(0)
+    if (fresh or rooted) and (state.deliveries or state.delayed or state.questions):
+        return _resuming(state, fresh, rooted, most)
+    return None
+
+
+def _resuming(state: RunState, fresh: bool, rooted: bool, most: int) -> Generator[None, None, None]:
+    # Each table is in the order in which ids were given.
+    tables = (state.deliveries, state.delayed, state.questions)
+    items: Iterator[Item] = heapq.merge(*(table.values() for table in tables), key=attrgetter("id"))
+    root = state.root
+    for index, item in enumerate(items, 1):
+        if fresh and type(item) is Delivery:
+            item.attempt, item.due, item.since = 1, None, None
+        if rooted and item.group is None:
+            assert root is not None
+            root.insert(item, root)
+        if index % most == 0:
+            yield

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.model import Cell, Item, Payload, StoredError
     from blazen_trio._state.status import RunStatus
@@ -21,17 +23,31 @@ class Targets:
     """Where an event goes. Made once per event class and shared by all outputs of it.
 
     Args:
-        steps: The steps that it goes to, in declaration order: each gets a delivery of its own. Empty: recorded, not routed.
+        steps: The steps that it goes to, in declaration order: each gets a delivery of its own.
+            Empty: recorded, not routed (now).
         joins: Those of the steps that are joins: they collect it instead.
-        plain: Whether events of the class are routed and nothing else: they neither ask a question nor stop the run.
+        plain: Whether it is routed and nothing else: it neither asks a question nor stops the run,
+            and it is not delayed.
+        stops: Whether it stops the run.
+        collects: The joins that collect it, now or when it is due.
     """
 
-    __slots__ = ("joins", "plain", "steps")
+    __slots__ = ("collects", "joins", "plain", "steps", "stops")
 
-    def __init__(self, steps: tuple[str, ...] = (), joins: tuple[str, ...] = (), *, plain: bool = False) -> None:
+    def __init__(
+        self,
+        steps: tuple[str, ...] = (),
+        joins: tuple[str, ...] = (),
+        *,
+        plain: bool = False,
+        stops: bool = False,
+        collects: tuple[str, ...] | None = None,
+    ) -> None:
         self.steps = steps
         self.joins = joins
         self.plain = plain
+        self.stops = stops
+        self.collects = joins if collects is None else collects
 
 
 NOWHERE: Final = Targets()
@@ -100,7 +116,8 @@ class Entry:
     """The step that this is about, for people."""
     done: int = 0
     """The id of the item that this consumes; the outputs take its place. 0: none; they go to the end of the root."""
-    outputs: list[Output] | tuple[()] = ()
+    outputs: Sequence[Output] = ()
+    """Of an entry that stops the run they are recorded, and go nowhere."""
     fan_out: FanOutOpened | None = None
     fired: list[tuple[int, str]] | tuple[()] = ()
     """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this order."""
@@ -121,6 +138,9 @@ class Entry:
     """The live items that applying this made and that whoever drives the run acts on, in order:
     each a `Delivery`, a `Question` or a `Delayed`. Deliveries of the joins that it fired are among
     them. Never stored."""
+    rest: Iterator[None] | None = None
+    """Applies what is left of a wide entry, a slice per `next()`; only a machine with `slices` leaves
+    any. Until it has come to its end `effects` and `fired` are not complete. Never stored."""
     sealed: tuple[bytes, dict[str, bytes]] | None = None
     """Its bytes, as far as they are known before it is applied, and the large payloads that they
     refer to. Kept by the codec."""

@@ -20,7 +20,7 @@ Every path into the run's memory is one of these entries, so a crash between any
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import (
@@ -31,21 +31,34 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
-from blazen_trio._state.apply import apply_body, fire, noted, state_from_first
+from blazen_trio._state.apply import SLICE, apply_head, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
+from blazen_trio._state.joins import firing_due
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
-    from blazen_trio._state.model import Cell, Delayed as DelayedItem, Delivery, FanOut, Payload, RunState, StoredError
+    from blazen_trio._state.model import (
+        Cell,
+        Delayed as DelayedItem,
+        Delivery,
+        FanOut,
+        Item,
+        Payload,
+        RunState,
+        StoredError,
+    )
     from blazen_trio._state.routing import Routing
 
     Encode = Callable[[Event], Payload] | None
 
 __all__ = ["Machine", "Moment", "begin"]
+
+_ENCODED: Final = 16
+"""How many events are encoded in one piece: each takes many times what it takes to apply it."""
 
 
 class Moment(NamedTuple):
@@ -87,22 +100,45 @@ def begin(
 
 
 class Machine:
-    """Decides the transitions of one run of one workflow."""
+    """Decides the transitions of one run of one workflow.
 
-    __slots__ = ("definition", "routing", "seal", "state")
+    Args:
+        routing: The workflow's.
+        state: The run's state.
+        most: How many items are dealt with in one slice of a wide transition.
+    """
 
-    def __init__(self, routing: Routing, state: RunState) -> None:
+    __slots__ = ("_most", "definition", "routing", "seal", "slices", "state")
+
+    def __init__(self, routing: Routing, state: RunState, most: int = SLICE) -> None:
         self.routing = routing
         self.definition = routing.definition
         self.state = state
+        self._most = most
+        self.slices = False
+        """Whether a wide transition applies only its first slice at once, and leaves `entry.rest` to
+        its caller. Until that has come to its end, nothing else may be asked of the machine; what
+        can be read in the state meanwhile are its cells and its status."""
         self.seal: Callable[[Entry], None] | None = None
         """Encodes all of an entry that may fail to be encoded (`seal_entry`), before the entry is
         applied; set by whoever stores the entries."""
 
     # Outputs
 
-    def outputs(self, events: Iterable[Any], encode: Encode, now: Callable[[], float]) -> list[Output]:
-        """Events (some `Delayed`) on their way into the run, encoded. `now` tells UTC, asked only for delayed ones.
+    def outputs(
+        self,
+        events: Iterable[Any],
+        encode: Encode,
+        now: Callable[[], float],
+        asked: set[str] | None = None,
+    ) -> list[Output]:
+        """Return events (some `Delayed`) on their way into the run, encoded.
+
+        Args:
+            events: The events.
+            encode: Encodes one; `None`: they are not stored.
+            now: Tells UTC; asked only for delayed ones.
+            asked: The `request_id`s of the questions before them; those of these are added.
 
         Raises:
             SerializationError: One of them can't be stored.
@@ -110,13 +146,28 @@ class Machine:
         """
         outputs: list[Output] = []
         known = self.routing.known
-        asked: set[str] = set()
+        if asked is None:
+            asked = set()
         for event in events:
             targets = known.get(type(event))
             if targets is not None and targets.plain:
                 outputs.append(Output(event, None if encode is None else encode(event), targets))
             else:
                 outputs.append(self._unusual(event, encode, now, asked))
+        return outputs
+
+    def making(
+        self, events: Sequence[Any], encode: Encode, now: Callable[[], float]
+    ) -> Generator[None, None, list[Output]]:
+        """Return what `outputs` does, in slices: for the members of a wide fan-out.
+
+        No other transition may happen between the first slice and the one that brings them in.
+        """
+        outputs: list[Output] = []
+        asked: set[str] = set()
+        for start in range(0, len(events), _ENCODED):
+            outputs += self.outputs(events[start : start + _ENCODED], encode, now, asked)
+            yield
         return outputs
 
     def _unusual(self, event: Any, encode: Encode, now: Callable[[], float], asked: set[str]) -> Output:
@@ -126,7 +177,7 @@ class Machine:
         if isinstance(inner, InputRequestEvent):
             self._check_request(inner, asked)
         if inner is not event:
-            return Output(inner, payload, due=now() + event.seconds)
+            return Output(inner, payload, self.routing.later(type(inner)), due=now() + event.seconds)
         request_id = event.request_id if isinstance(event, InputRequestEvent) else None
         return Output(event, payload, self.routing.targets(type(event)), request_id=request_id)
 
@@ -145,7 +196,7 @@ class Machine:
         self,
         delivery: Delivery,
         step: StepDefinition,
-        outputs: list[Output] | tuple[()],
+        outputs: Sequence[Output],
         members: list[Output] | None,
         moment: Moment,
         cells: dict[str, Cell | None] | None = None,
@@ -165,29 +216,32 @@ class Machine:
         entry.cells = cells
         entry.collected = collected
         for output in outputs:
-            if not output.targets.plain and _stops(output):
+            if output.targets.stops:
                 return self._stopped(entry, output, outputs, members)
         if members is not None:
-            for output in members:
-                if not output.targets.plain and _stops(output):
-                    return self._stopped(entry, output, outputs, members)
-            if outputs:
+            # There may be very many: what is looked at one by one are the kinds of them.
+            kinds: Collection[Targets] = {output.targets for output in members}
+            if any(kind.stops for kind in kinds):
+                stop = next(output for output in members if output.targets.stops)
+                return self._stopped(entry, stop, outputs, members)
+            if outputs and not all(kind.plain for kind in kinds):
                 # Each was looked at by itself; between the two an id may be there twice, too.
                 asked: set[str] = set()
                 for output in (*outputs, *members):
-                    if not output.targets.plain and isinstance(output.event, InputRequestEvent):
+                    if isinstance(output.event, InputRequestEvent):
                         self._check_request(output.event, asked)
             graph = self.definition.graph
             joins = graph.fired_joins(step.list_emits)
             if joins:
-                self._check_collectable(step, members, joins)
+                self._check_collectable(step, kinds, joins, members)
                 entry.fan_out = FanOutOpened(joins, members, graph.joins_if_any(step.list_emits))
             else:
                 # Nothing ever asks for these members' order or end: no fan-out has to be kept.
                 outputs = [*outputs, *members]
         group = delivery.group
         if outputs and group is not self.state.root:
-            self._check_collectable(step, outputs, () if group is None else group.pending)
+            kinds = (outputs[0].targets,) if len(outputs) == 1 else {one.targets for one in outputs}
+            self._check_collectable(step, kinds, () if group is None else group.pending, outputs)
         entry.outputs = outputs
         return self.finish(entry)
 
@@ -197,19 +251,19 @@ class Machine:
         entry.kind = "completed"
         entry.status = RunStatus.COMPLETED
         entry.stop, entry.stop_payload = stop.event, stop.payload
-        entry.outputs = [
-            Output(output.event, output.payload) for output in (*outputs, *(members or ())) if output is not stop
-        ]
+        entry.outputs = [output for output in (*outputs, *(members or ())) if output is not stop]
         return self.finish(entry)
 
-    def _check_collectable(self, step: StepDefinition, outputs: Iterable[Output], pending: Container[str]) -> None:
-        for output in outputs:
-            # A delayed one is routed only when it is due, which would be too late to tell its step.
-            joins = output.targets.joins if output.due is None else self.routing.targets(type(output.event)).joins
-            for join in joins:
+    def _check_collectable(
+        self, step: StepDefinition, kinds: Iterable[Targets], pending: Container[str], outputs: Iterable[Output]
+    ) -> None:
+        """Refuse what no join can collect. Delayed ones too: when they are due it would be too late to tell their step."""
+        for kind in kinds:
+            for join in kind.collects:
                 if join not in pending:
+                    event = next(output.event for output in outputs if output.targets is kind)
                     raise StepOutputError(
-                        f"step {step.name!r} made a {output.event.event_type} that the join {join!r} can't collect any "
+                        f"step {step.name!r} made a {event.event_type} that the join {join!r} can't collect any "
                         "more: no declared path leads from the elements of the fan-out to it. Declare in the return "
                         "annotations on the way what the steps really emit",
                         step_name=step.name,
@@ -332,7 +386,7 @@ class Machine:
     # Joins
 
     def finish(self, entry: Entry) -> Entry:
-        """Apply an entry, and fire the joins that are due by it.
+        """Apply an entry, and fire the joins that are due by it; of a wide one perhaps only the first slice.
 
         Raises:
             SerializationError: It can't be encoded; nothing of it is applied then.
@@ -340,44 +394,32 @@ class Machine:
         if self.seal is not None:
             # Once it is applied it must be stored, so nothing that may fail is left for later.
             self.seal(entry)
-        state = self.state
-        done = apply_body(state, entry)
-        if state.stop is not None:
+        done, rest = apply_head(self.state, entry, self._most)
+        group = self.state.root if done is None else done.group
+        # While there is another item of its node, nothing that an item held back can be due.
+        if rest is None and (group is None or (done is not None and done.node in group.live)):
             return entry
-        group = state.root if done is None else done.group
-        fired: list[tuple[int, str]] = []
-        if entry.fan_out is not None:
-            self._fire_due(state.fan_outs[next(reversed(state.fan_outs))], fired, entry)
-        if group is not None and (done is None or done.node not in group.live):
-            # While there is another item of this node, nothing that it holds back can be due, nor anything else new.
-            self._fire_due(group, fired, entry)
-        if fired:
-            entry.fired = fired
+        slices = self._finishing(entry, rest, group, done)
+        if not self.slices:
+            drain(slices)
+        elif next(slices, self) is None:
+            entry.rest = slices
         return entry
 
-    def _fire_due(self, group: FanOut, fired: list[tuple[int, str]], entry: Entry) -> None:
-        root = group.id == 0
-        joins = [j for j in self.routing.root_joins if "member:" + j in group.live] if root else list(group.pending)
-        for join in joins:
-            if not any(join in self.routing.holds(node, root=root) for node in group.live) and not (
-                root and self._comes_later(join, joins)
-            ):
-                fired.append((group.id, join))
-                place = None if root else group.pending[join]
-                delivery = fire(self.state, group.id, join)
-                if delivery is not None:
-                    noted(entry, delivery)
-                elif place is not None and place.group is not None:
-                    # What it would have returned held joins back there.
-                    self._fire_due(place.group, fired, entry)
-
-    def _comes_later(self, join: str, due: Sequence[str]) -> bool:
-        """Whether another root join that is due with this one leads to it: what that one returns is to be collected first.
-
-        Which of the two became due first would be a matter of time. Two that lead to each other go in order of declaration.
-        """
-        holds = self.routing.holds
-        return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)
+    def _finishing(
+        self, entry: Entry, rest: Iterator[None] | None, group: FanOut | None, done: Item | None
+    ) -> Generator[None, None, None]:
+        if rest is not None:
+            yield from rest
+        state = self.state
+        fired: list[tuple[int, str]] = []
+        if entry.fan_out is not None:
+            opened = state.fan_outs[next(reversed(state.fan_outs))]
+            yield from firing_due(self.routing, state, opened, entry, fired, self._most)
+        if group is not None and (done is None or done.node not in group.live):
+            yield from firing_due(self.routing, state, group, entry, fired, self._most)
+        if fired:
+            entry.fired = fired
 
     # What a run that has come to rest is waiting for
 
@@ -392,7 +434,3 @@ class Machine:
                 if node.startswith("member:"):
                     lines.append(f"join {node[7:]!r} has collected {count}")
         return tuple(lines)
-
-
-def _stops(output: Output) -> bool:
-    return isinstance(output.event, StopEvent) and output.due is None

@@ -14,7 +14,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.events import Event
 
@@ -201,23 +201,51 @@ class FanOut(Item):
         else:
             del self.live[node]
 
-    def has_members(self, join: str) -> bool:
-        """Whether a join has collected anything."""
-        return _MEMBER_NODES[join] in self.live
+    def taking(self, join: str, most: int) -> Generator[None, None, tuple[list[Any], list[Any], Item]]:
+        """Take out all that a join has collected, looking at `most` items per slice.
 
-    def take_members(self, join: str) -> list[Member]:
-        """Take out all that a join has collected, in order."""
-        members: list[Member] = []
+        Returns:
+            The events and their payloads, in order; and the item in front of which the first of
+            them was.
+        """
+        events: list[Any] = []
+        payloads: list[Any] = []
+        left = self.live.pop(_MEMBER_NODES[join], 0)
+        looked = 0
         item = self.next
-        while item is not self:
+        # What was in front of the first one taken stays where it is, so it tells the place.
+        front: Item = self.prev
+        while left:
+            looked += 1
+            if looked % most == 0:
+                yield
             following = item.next
             if type(item) is Member and item.join == join:
-                members.append(item)
+                if not events:
+                    front = item.prev
+                events.append(item.event)
+                payloads.append(item.payload)
                 item.prev.next = following
                 following.prev = item.prev
+                left -= 1
             item = following
-        self.live.pop(_MEMBER_NODES[join], None)
-        return members
+        return events, payloads, front.next
+
+    def dissolving(self, most: int) -> Generator[None, None, None]:
+        """Let go of all items, `most` per slice: their places are of no use any more."""
+        item = self.next
+        self.prev = self.next = self
+        self.live.clear()
+        gone = 0
+        while item is not self:
+            gone += 1
+            if gone % most == 0:
+                yield
+            following = item.next
+            item.group = None
+            # Without these they are freed one by one; else all at once, by the garbage collector.
+            del item.prev, item.next
+            item = following
 
 
 class Buffered:

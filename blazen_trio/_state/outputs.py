@@ -47,14 +47,14 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
     if type(result) is list:
         if not step.returns_list:
             raise _wrong(step, f"returned a list of {_names(result)}")
-        checked: set[type] = set()
-        for output in result:
-            if type(output) not in checked:
-                event = unwrap(output)
-                cls = type(event)
-                if not isinstance(event, Event) or not step.listed[cls]:
-                    raise _wrong(step, f"returned a list with {_describe(event)} in it")
-                checked.add(cls)
+        # Lists may be long: what is looked at one by one are their classes.
+        classes = dict.fromkeys(map(type, result))
+        if any(issubclass(cls, Delayed) for cls in classes):
+            classes = dict.fromkeys(type(unwrap(output)) for output in result)
+        for cls in classes:
+            if not issubclass(cls, Event) or not step.listed[cls]:
+                wrong = next(one for one in map(unwrap, result) if type(one) is cls)
+                raise _wrong(step, f"returned a list with {_describe(wrong)} in it")
         return (), list(result)
     raise _wrong(step, f"returned {_describe(result)}")
 

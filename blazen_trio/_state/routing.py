@@ -25,6 +25,7 @@ class Routing:
             name: step.max_concurrency for name, step in definition.steps.items() if step.max_concurrency is not None
         }
         """The steps with a `max_concurrency`."""
+        self._later: dict[type[Event], Targets] = {}
         self._holds: dict[tuple[str, bool], frozenset[str]] = {}
 
     def targets(self, cls: type[Event]) -> Targets:
@@ -34,8 +35,17 @@ class Routing:
             route = self.definition.routes(cls)
             chosen = {*route.steps, *route.joins}
             steps = tuple(name for name in self.definition.steps if name in chosen)
-            plain = not issubclass(cls, (InputRequestEvent, StopEvent))
-            targets = self.known[cls] = Targets(steps, route.joins, plain=plain)
+            stops = issubclass(cls, StopEvent)
+            plain = not stops and not issubclass(cls, InputRequestEvent)
+            targets = Targets(steps, route.joins, plain=plain, stops=stops)
+            self.known[cls] = targets
+        return targets
+
+    def later(self, cls: type[Event]) -> Targets:
+        """Return where delayed events of this class go now: nowhere, but joins wait for them."""
+        targets = self._later.get(cls)
+        if targets is None:
+            targets = self._later[cls] = Targets(collects=self.targets(cls).joins)
         return targets
 
     def holds(self, node: str, *, root: bool) -> frozenset[str]:

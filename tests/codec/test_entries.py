@@ -20,7 +20,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError, SnapshotVersionError
 from tests.strategies import CODEC, Tick, events, json_values, text, values
 
-RUNTIME_ONLY = {"effects", "sealed"}
+RUNTIME_ONLY = {"effects", "sealed", "rest"}
 
 
 def plain(value: Any) -> Any:
@@ -91,6 +91,7 @@ def entries(draw: st.DrawFn) -> Entry:
     if draw(st.booleans()):
         entry.stop = StopEvent(draw(values))
         entry.stop_payload = CODEC.encode_event(entry.stop)
+        entry.outputs = [output(one.event) for one in entry.outputs] or ()
     if draw(st.booleans()):
         entry.epoch = draw(st.integers(0, 9))
         entry.created = {"workflow_version": "1", "root": draw(st.booleans()), "timeout": None}

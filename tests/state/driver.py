@@ -13,10 +13,10 @@ from typing import Any
 import attrs
 
 from blazen_trio import Delayed, Event, StartEvent, StepFailedEvent
-from blazen_trio._codec.entries import decode_entry, encode_entry
+from blazen_trio._codec.entries import decode_entry, encode_entry, seal_entry
 from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._dispatch.transaction import Transaction
-from blazen_trio._state.apply import apply_entry, state_from_first
+from blazen_trio._state.apply import SLICE, apply_entry, drain, state_from_first
 from blazen_trio._state.entry import Entry
 from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._state.model import (
@@ -103,7 +103,10 @@ def all_items(state: RunState) -> list[Item]:
 
 
 class Driver:
-    """One run. `external`, `pauses` and `crashes` are how many of these the chooser may put in."""
+    """One run. `external`, `pauses` and `crashes` are how many of these the chooser may put in.
+
+    With `most` its machine applies in slices of so many items, while the journal is folded at once.
+    """
 
     def __init__(
         self,
@@ -115,8 +118,9 @@ class Driver:
         crashes: int = 0,
         state: RunState | None = None,
         watched: bool = True,
+        most: int | None = None,
     ) -> None:
-        self.family, self.chooser, self.watched = family, chooser, watched
+        self.family, self.chooser, self.watched, self.most = family, chooser, watched, most
         self.budget = {"external": external, "pauses": pauses, "crashes": crashes}
         self.now = 1000.0 if state is None else state.updated + 1.0
         self.journal: list[bytes] = []
@@ -130,16 +134,23 @@ class Driver:
         encode = family.codec.encode_event
         if state is None:
             start = StartEvent()
-            self.machine, entry = begin(family.routing, "run", start, Payload(b"{}"), None, encode, self.moment())
+            machine, entry = begin(family.routing, "run", start, Payload(b"{}"), None, encode, self.moment())
+            self.machine = self.make_machine(machine.state)
             self.oracle.begin(start)
             self.note(entry)
         else:
-            self.machine = Machine(family.routing, state)
+            self.machine = self.make_machine(state)
             self.note(self.machine.resumed(None, self.moment()))
 
     @property
     def state(self) -> RunState:
         return self.machine.state
+
+    def make_machine(self, state: RunState) -> Machine:
+        machine = Machine(self.family.routing, state, SLICE if self.most is None else self.most)
+        machine.slices = self.most is not None
+        machine.seal = seal_entry
+        return machine
 
     def moment(self) -> Moment:
         self.now += 1.0
@@ -151,6 +162,7 @@ class Driver:
         """After a transition: the journal tells the same as memory; a snapshot holds all of it; the counts are right; no id
         is given twice; every join has fired that is due, and no other; all items are in the order of their paths.
         """
+        drain(entry.rest or ())
         data, blobs = encode_entry(entry)
         assert blobs == {}
         self.journal.append(data)
@@ -371,7 +383,7 @@ class Driver:
             self.oracle.fired = []
             error = StoredError("RunTimeoutError", "it took too long")
             self.note(self.machine.changed("cancelled", RunStatus.CANCELLED, self.moment(), error))
-        self.machine = Machine(self.family.routing, decode_state(image(self.state, self.family), {}, self.family.codec))
+        self.machine = self.make_machine(decode_state(image(self.state, self.family), {}, self.family.codec))
         assert self.folded is not None
         self.folded = decode_state(image(self.folded, self.family), {}, self.family.codec)
         self.oracle.fired = []

@@ -1,0 +1,63 @@
+"""Which joins of a fan-out, or of the root, are due: nothing that lives there can still bring them anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blazen_trio._state.apply import firing, noted
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.model import FanOut, RunState
+    from blazen_trio._state.routing import Routing
+
+__all__ = ["firing_due"]
+
+
+def firing_due(
+    routing: Routing,
+    state: RunState,
+    group: FanOut,
+    entry: Entry,
+    fired: list[tuple[int, str]],
+    most: int,
+) -> Generator[None, None, None]:
+    """Fire the joins of a group that are due, and those around it that are due by that.
+
+    Args:
+        routing: The workflow's.
+        state: The run's state.
+        group: A fan-out, or the root.
+        entry: The entry by which they are due: the deliveries made are among its effects.
+        fired: Gets a (fan-out id, join) of each.
+        most: How many items are dealt with in one slice.
+    """
+    root = group.id == 0
+    if root:
+        joins = [join for join in routing.root_joins if "member:" + join in group.live]
+    else:
+        joins = list(group.pending)
+    for join in joins:
+        if any(join in routing.holds(node, root=root) for node in group.live):
+            continue
+        if root and _comes_later(routing, join, joins):
+            continue
+        fired.append((group.id, join))
+        place = None if root else group.pending[join]
+        delivery = yield from firing(state, group.id, join, most)
+        if delivery is not None:
+            noted(entry, delivery)
+        elif place is not None and place.group is not None:
+            # What it would have returned held joins back there.
+            yield from firing_due(routing, state, place.group, entry, fired, most)
+
+
+def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
+    """Tell whether another root join that is due with this one leads to it, so that what that one returns is collected first.
+
+    Which of the two became due first would be a matter of time. Two that lead to each other go in order of declaration.
+    """
+    holds = routing.holds
+    return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)
