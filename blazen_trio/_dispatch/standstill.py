@@ -11,6 +11,7 @@ from blazen_trio._codec.document import iter_state
 if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._dispatch.recorder import Recorder
+    from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
 
 __all__ = ["Standstill"]
@@ -37,6 +38,22 @@ class Standstill:
             # Short, and what waits has often been decided already: not for a cancellation to break.
             with trio.CancelScope(shield=True):
                 await self.gate.wait()
+
+    async def complete(self, entry: Entry) -> None:
+        """Apply the rest of a wide transition, a slice at a time. The gate is closed before anything else can run."""
+        assert entry.rest is not None
+        assert self.gate is None, "a transition is made while the gate is open"
+        self.gate = trio.Event()
+        try:
+            began = trio.current_time()
+            for _ in entry.rest:
+                if trio.current_time() - began > _SLICE:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    began = trio.current_time()
+            entry.rest = None
+        finally:
+            self.gate.set()
+            self.gate = None
 
     async def image(self, *, inline: bool) -> list[bytes]:
         """The state as of now, encoded a piece at a time. It still holds when this returns, until the next checkpoint.
