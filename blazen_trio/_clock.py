@@ -20,7 +20,8 @@ class Utc(Protocol):
         may_be_set: Whether it may leap, so that who waits for a time looks again now and then.
     """
 
-    may_be_set: bool
+    @property
+    def may_be_set(self) -> bool: ...
 
     def now(self) -> float:
         """Return UTC, in seconds since the epoch."""

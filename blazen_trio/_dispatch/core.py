@@ -25,7 +25,7 @@ from blazen_trio._state.status import RunStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from blazen_trio._clock import WallClock
+    from blazen_trio._clock import Utc
     from blazen_trio._codec.codec import Codec
     from blazen_trio._dispatch.journal import Journal
     from blazen_trio._dispatch.recorder import Recorder
@@ -134,7 +134,7 @@ class RunCore:
         broadcast: Broadcast,
         recorder: Recorder,
         standstill: Standstill,
-        clock: WallClock,
+        clock: Utc,
         *,
         input_handler: InputHandler | None,
         make_context: Callable[[RunCore, Transaction], Any],

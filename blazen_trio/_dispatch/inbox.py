@@ -231,7 +231,8 @@ class Inbox:
         """Nobody wants a pause any more that was asked for; its row is taken, too, if the pause has not done so."""
         core = self._core
         assert core.journal is not None
-        pause, rows = _number_of(mail.data), (mail.id,)
+        pause = _number_of(mail.data)
+        rows: tuple[int, ...] = (mail.id,)
         if pause is not None and core.mail_holds is not None and pause in core.mail_holds:
             core.control.let_go((core.mail_holds[pause],))
             core.wake()

@@ -417,17 +417,19 @@ def _core(
     return core
 
 
-@attrs.frozen(slots=True)
 class _StoreClock:
     """UTC by a store's clock, which others compare instants with, too."""
 
-    now: Callable[[], float]
-    may_be_set: bool
+    __slots__ = ("may_be_set", "now")
+
+    def __init__(self, now: Callable[[], float], *, may_be_set: bool) -> None:
+        self.now = now
+        self.may_be_set = may_be_set
 
 
 def _clock_of(store: CheckpointStore | None) -> Utc:
     ours = wall_clock()
-    return ours if store is None else _StoreClock(store.now, ours.may_be_set)
+    return ours if store is None else _StoreClock(store.now, may_be_set=ours.may_be_set)
 
 
 def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:

@@ -75,14 +75,14 @@ class Heard:
 
     def __init__(self, driver: Driver) -> None:
         self.mail: list[Mail] = []
-        self.lost: list[WorkflowError] = []
+        self.lost: list[Exception] = []
         driver.listen(self)
 
     def mail_came(self, mail: Sequence[Mail]) -> None:
         """See `DriverListener.mail_came`."""
         self.mail += mail
 
-    def driver_lost(self, error: WorkflowError) -> None:
+    def driver_lost(self, error: Exception) -> None:
         """See `DriverListener.driver_lost`."""
         self.lost.append(error)
 

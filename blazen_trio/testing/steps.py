@@ -12,8 +12,8 @@ from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import PLAIN, Codec
 from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
-from blazen_trio._dispatch.attempt import Attempts
-from blazen_trio._dispatch.dispatcher import Dispatcher
+from blazen_trio._dispatch.attempts import run_bounded
+from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
@@ -85,15 +85,15 @@ async def try_step(
     machine = _begin(workflow, codec, state or {}, metadata or {})
     delivery = _deliver(machine, definition, given)
     published = _Published()
-    dispatcher = _dispatcher(machine, codec, published)
+    core = _core(machine, codec, published)
     transaction = Transaction(delivery, machine.state, codec)
     argument: Any = list(given) if isinstance(given, tuple) else given
-    arguments = (argument, Context(dispatcher, transaction)) if definition.passes_context else (argument,)
+    arguments = (argument, Context(core, transaction)) if definition.passes_context else (argument,)
     try:
-        result = await Attempts(dispatcher)._bounded(definition, arguments)  # noqa: SLF001
+        result = await run_bounded(definition, arguments)
     finally:
         transaction.closed = True
-    outputs, members = _commit(dispatcher, definition, transaction, result)
+    outputs, members = _commit(core, definition, transaction, result)
     return StepTrial(
         outputs,
         members,
@@ -173,23 +173,25 @@ def _deliver(machine: Machine, step: StepDefinition, event: Event | tuple[Event,
     return delivery
 
 
-def _dispatcher(machine: Machine, codec: Codec, broadcast: Broadcast) -> Dispatcher:
+def _core(machine: Machine, codec: Codec, broadcast: Broadcast) -> RunCore:
     recorder = Recorder(broadcast, history=False, lifecycle=False)
     standstill = Standstill(machine.state, codec, recorder)
-    return Dispatcher(machine, codec, None, broadcast, recorder, standstill, input_handler=None, make_context=Context)
+    return RunCore(
+        machine, codec, None, broadcast, recorder, standstill, wall_clock(), input_handler=None, make_context=Context
+    )
 
 
 def _commit(
-    dispatcher: Dispatcher, step: StepDefinition, transaction: Transaction, result: Any
+    core: RunCore, step: StepDefinition, transaction: Transaction, result: Any
 ) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
     """Commit the attempt. Returns what it handed over: plain outputs, and members of a fan-out."""
-    machine, encode, now = dispatcher.machine, dispatcher.codec.encode_event, dispatcher.clock.now
+    machine, encode, now = core.machine, core.codec.encode_event, core.clock.now
     returned, listed = check_returned(step, result)
     handed_over = (*transaction.sent, *returned)
     members = None if listed is None else machine.outputs(listed, encode, now)
     outputs = machine.outputs(handed_over, encode, now)
     cells, collected = transaction.cells(), transaction.collected(encode)
-    machine.committed(transaction.delivery, step, outputs, members, dispatcher.moment(), cells, collected)
+    machine.committed(transaction.delivery, step, outputs, members, core.moment(), cells, collected)
     return handed_over, None if listed is None else tuple(listed)
 
 

@@ -9,7 +9,7 @@ import trio
 
 from blazen_trio import open_store
 from blazen_trio._cli.exits import ConfigError
-from blazen_trio._surface.outcome import bare
+from blazen_trio._concurrency import bare_errors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,10 +44,8 @@ def with_store(url: str, use: Callable[[SqlStore], Awaitable[T]], *, create: boo
             return await use(store)
 
     _check_schema(url, create=create)
-    try:
+    with bare_errors():
         return trio.run(main)
-    except BaseExceptionGroup as group:
-        raise bare(group) from None
 
 
 def _check_schema(url: str, *, create: bool) -> None:

@@ -83,7 +83,7 @@ class SqlDriver(Driver):
         if listener is not None and not self.released and self.lost is None:
             self.mailroom.enter(self)
 
-    def lose(self, error: WorkflowError) -> None:
+    def lose(self, error: Exception) -> None:
         """See `Driver.lose`."""
         self.mailroom.leave(self)
         super().lose(error)
