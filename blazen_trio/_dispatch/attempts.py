@@ -209,20 +209,25 @@ class Attempt:
 
     async def _interrupted_or_failed(self, error: BaseException) -> None:
         """It was cancelled from outside of it, or it failed."""
-        core, delivery = self._core, self._delivery
+        core = self._core
         if not is_failure(error):
+            self._undo()
             raise error
         if trio.current_effective_deadline() == float("-inf"):
             # Cancelled by whoever ended or paused the run: the delivery stays undone. What the step raised while
             # it cleaned up is part of an attempt that never was.
             core.interrupted |= {self._step.name}
-            if delivery.id in core.state.deliveries:
-                core.ready.appendleft(delivery)
+            self._undo()
             if isinstance(error, trio.Cancelled):
                 raise error
             await trio.lowlevel.checkpoint()
         if not core.control.ended:
             await self._failed(error)
+
+    def _undo(self) -> None:
+        """The attempt never was: its delivery is ready again."""
+        if self._delivery.id in self._core.state.deliveries:
+            self._core.ready.appendleft(self._delivery)
 
     async def _failed(self, error: BaseException) -> None:
         """It is tried again, or a handler takes it, or the run fails."""

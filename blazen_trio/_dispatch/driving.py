@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from blazen_trio._concurrency import bare_errors
 from blazen_trio._dispatch.attempts import breaks_out
 from blazen_trio._dispatch.control import Next, Phase, Situation, decide
 from blazen_trio._dispatch.inbox import Inbox
@@ -54,12 +55,13 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
     crash: BaseException | None = None
     try:
         if core.journal is not None and core.journal.durability == "async":
-            async with trio.open_nursery() as services:
-                services.start_soon(_write_behind, core, core.journal)
-                try:
-                    await _drive_with_handler(core, asked=asked)
-                finally:
-                    core.journal.stop_writing_behind()
+            with bare_errors():
+                async with trio.open_nursery() as services:
+                    services.start_soon(_write_behind, core, core.journal)
+                    try:
+                        await _drive_with_handler(core, asked=asked)
+                    finally:
+                        core.journal.stop_writing_behind()
         elif core.input_handler is not None:
             await _drive_with_handler(core, asked=asked)
         else:
@@ -90,10 +92,11 @@ def _tell_end(core: RunCore, listener: RunListener) -> None:
 
 
 async def _drive_with_handler(core: RunCore, *, asked: bool) -> None:
-    async with trio.open_nursery() as nursery:
-        handlers = nursery if core.input_handler is not None else None
-        await _Dispatcher(core, handlers).run(asked=asked)
-        nursery.cancel_scope.cancel(reason="the run has come to rest")
+    with bare_errors():
+        async with trio.open_nursery() as nursery:
+            handlers = nursery if core.input_handler is not None else None
+            await _Dispatcher(core, handlers).run(asked=asked)
+            nursery.cancel_scope.cancel(reason="the run has come to rest")
 
 
 async def _write_behind(core: RunCore, journal: Journal) -> None:
@@ -129,13 +132,12 @@ class _Dispatcher:
             self._questions.ask(core.state.questions.values())
         over = False
         while not over:
-            async with trio.open_nursery() as nursery:
-                core.nursery = nursery
-                self._tasks.new_nursery()
-                try:
+            with bare_errors():
+                async with trio.open_nursery() as nursery:
+                    core.nursery = nursery
+                    self._tasks.new_nursery()
                     over = await self._dispatch()
-                finally:
-                    core.nursery = None
+            core.nursery = None
             # The nursery's scope was cancelled, or all is over; either way, no step is in flight any more.
 
     async def _dispatch(self) -> bool:
