@@ -28,48 +28,29 @@ class Utc(Protocol):
 
 
 class WallClock:
-    """UTC that goes on with Trio's clock, so due times and sleeps agree under a mock clock too.
+    """UTC that goes with Trio's clock, so that due times and sleeps agree under a mock clock too.
 
-    It is the host's UTC now, plus how far Trio's clock has run ahead of the real monotonic one
-    since this was made. Trio's own clock never runs ahead; a `trio.testing.MockClock` that jumps
-    takes UTC with it, and one that stands still holds UTC. Nothing else is remembered: when the
-    host's clock was wrong and is set right, or the machine was suspended, the next call is right.
+    It is the host's UTC, asked for anew each time: where that was wrong and is set right, or the
+    machine was suspended, the next call is right. Under a `trio.testing.MockClock` it is the UTC
+    of its first use plus what that clock has gone on since: a jump takes UTC along.
 
     Attributes:
-        trio_time: Returns what `trio.current_time` does in this `trio.run`, without looking up
-            which one it is.
+        may_be_set: Whether UTC may leap: not under a mock clock.
     """
 
-    __slots__ = ("_base", "may_be_set", "trio_time")
+    __slots__ = ("_offset", "_trio_time", "may_be_set")
 
     def __init__(self) -> None:
         clock = trio.lowlevel.current_clock()
-        self.trio_time = clock.current_time
-        # A mock clock takes UTC along. Who uses one has imported this; nobody else has to.
+        self._trio_time = clock.current_time
+        self._offset = time.time() - self._trio_time()
+        # Whoever uses a mock clock has imported this; nobody else has to.
         testing = sys.modules.get("trio.testing")
         self.may_be_set = testing is None or not isinstance(clock, testing.MockClock)
-        # Trio's own clock is the performance counter and a random number.
-        self._base = self.trio_time() - time.perf_counter()
 
     def now(self) -> float:
         """Return UTC, in seconds since the epoch."""
-        return self.at(self.trio_time())
-
-    def at(self, current: float) -> float:
-        """Return UTC of this instant of Trio's clock, which is now."""
-        return time.time() + self.ahead(current)
-
-    def ahead(self, current: float) -> float:
-        """Return by how much Trio's clock has run ahead at this instant of it, which is now."""
-        return current - time.perf_counter() - self._base
-
-    def deadline(self, due: float) -> float:
-        """Return the instant of Trio's clock at which it is `due` (UTC), as far as is known now.
-
-        UTC may leap before that, where the machine is suspended or its clock is set. So whoever
-        sleeps until then wakes up in between, and asks again.
-        """
-        return self.trio_time() + due - self.now()
+        return time.time() if self.may_be_set else self._trio_time() + self._offset
 
 
 def wall_clock() -> WallClock:

@@ -99,6 +99,7 @@ class RunCore:
         "deciding",
         "definition",
         "encode",
+        "foreign_mail",
         "has_slot",
         "host",
         "in_flight",
@@ -170,6 +171,8 @@ class RunCore:
         self.timers = Timers()
         self.inbox: deque[Mail] | None = None
         """Mail that has come and was not taken yet."""
+        self.foreign_mail: tuple[str, ...] = ()
+        """The kinds of mail that lie in the inbox for a later version of this package."""
         self.mail_holds: dict[int, Hold] | None = None
         """What pauses in the inbox have asked for, by their rows."""
         self._keys: set[str] | None = None
@@ -283,6 +286,10 @@ class RunCore:
         if self._signalled is None:
             self._signalled = trio.Event()
         self._signalled.set()
+
+    def signal_taken(self) -> None:
+        """The dispatcher is about to look at everything."""
+        self._signalled = None
 
     async def wait_signalled(self) -> None:
         """Wait for a signal, which is taken by that."""
@@ -437,6 +444,10 @@ class RunCore:
     def completed(self, entry: Entry, *, by_step: bool = False) -> None:
         """A `StopEvent` has been committed in memory."""
         assert entry.stop is not None
+        for kind in self.foreign_mail:
+            # It goes with the run's inbox.
+            text = f"mail of kind {kind!r}, which this version of blazen_trio does not know"
+            self.recorder.record("event_rejected", entry.at, error=text)
         self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
         self.end(entry, by_step=by_step)
 

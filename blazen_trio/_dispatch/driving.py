@@ -128,6 +128,7 @@ class _Dispatcher:
         """Drive until there is nothing more to do here."""
         core = self._core
         core.machine.slices = True
+        core.signal_taken()  # all is looked at now
         if core.state.questions and not asked:
             self._questions.ask(core.state.questions.values())
         over = False
@@ -352,6 +353,9 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
         # What failed here may fail again at once; others, or a little later we, may do better.
         hold = core.clock.now() + min(_LONGEST_HOLD, _FIRST_HOLD * 2**core.crashes)
         told = f"{type(failure).__name__}: {text_of(failure)}"
+    elif core.foreign_mail:
+        # Mail makes a worker take a run that waits; this mail would do so again and again.
+        hold = core.clock.now() + _LONGEST_HOLD
     await journal.store.release(journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told)
 
 

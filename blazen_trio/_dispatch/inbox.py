@@ -38,7 +38,6 @@ __all__ = [
     "pack_event",
     "pack_reason",
     "pack_recall",
-    "unknown_kinds",
 ]
 
 EVENT: Final = "event"
@@ -46,7 +45,6 @@ CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RECALL: Final = "recall"
 """Takes a pause back that was asked for, whether or not the run is paused by now."""
-_KINDS: Final = frozenset({EVENT, CANCEL, PAUSE, RECALL})
 
 _FORMAT: Final = 1
 _LETTER: Final = "letter"
@@ -110,11 +108,6 @@ def pack_reason(reason: str | None) -> bytes:
 def pack_recall(mail_id: int) -> bytes:
     """Return what takes back the pause of this row, as it lies in an inbox."""
     return orjson.dumps({"f": _FORMAT, "mail": mail_id})
-
-
-def unknown_kinds(inbox: Iterable[Mail]) -> list[str]:
-    """Return the kinds of mail in it that only a later version knows."""
-    return sorted({mail.kind for mail in inbox if mail.kind not in _KINDS})
 
 
 class Inbox:
@@ -225,6 +218,7 @@ class Inbox:
         else:
             what = "run %r: mail of kind %r is left to a later version of blazen_trio"
             logger.warning(what, core.state.run_id, mail.kind, extra=about(core.state.run_id, core.state.workflow))
+            core.foreign_mail = (*core.foreign_mail, mail.kind)
         return None
 
     def _recalled(self, mail: Mail) -> tuple[Entry, tuple[int, ...]]:

@@ -37,12 +37,13 @@ class StepTasks:
         attempt: What runs a delivery.
     """
 
-    __slots__ = ("_core", "_seen", "_seen_before", "_starting", "_stopped", "attempt")
+    __slots__ = ("_core", "_seen", "_seen_before", "_coming", "_stopped", "attempt")
 
     def __init__(self, core: RunCore) -> None:
         self._core = core
         self.attempt: type[Attempt] = Attempt
-        self._starting = 0
+        self._coming = 0
+        """How many look for a delivery in the next turn: they have just been started, or have given way."""
         self._seen = self._seen_before = 0
         """How often one has begun, or come back for more after others had run: since one last recruited, and between the two before."""
         self._stopped = False
@@ -53,11 +54,10 @@ class StepTasks:
         self._stopped = False
         self._seen = self._seen_before = 0
         self._core.waiting = 0
-        self._core.interrupted = _NONE
 
     def recruit(self) -> None:
         """See to it that one begins with what is ready, and recruits others."""
-        if not self._starting and self._core.ready:
+        if not self._coming and self._core.ready:
             self._start(1)
 
     def _start(self, number: int) -> None:
@@ -68,8 +68,9 @@ class StepTasks:
             return
         for index in range(number):
             if not core.in_flight:
+                core.interrupted = _NONE
                 core.work_begins()
-            self._starting += 1
+            self._coming += 1
             core.in_flight += 1
             # In the run's own context: what one step sets in its context variables ends with its task.
             core.task_context.run(core.nursery.start_soon, self._run_steps, index == 0)
@@ -77,9 +78,9 @@ class StepTasks:
     def _recruit_others(self) -> None:
         core = self._core
         # The order within a turn is random, so it takes two counts to see each task that comes back in every turn.
-        away = core.in_flight - self._starting - self._seen - self._seen_before - core.waiting
+        away = core.in_flight - self._coming - self._seen - self._seen_before - core.waiting
         self._seen_before, self._seen = self._seen, 0
-        wanted = len(core.ready) - 1 - self._starting  # this one takes one itself
+        wanted = len(core.ready) - 1 - self._coming  # this one takes one itself
         short = core.in_flight // 8 if core.in_flight < _PLENTY else 0
         self._start(min(wanted, max(away, short, 1)))
 
@@ -89,7 +90,7 @@ class StepTasks:
         ready, steps, control = core.ready, core.definition.steps, core.control
         attempt = self.attempt
         bounded = ready if isinstance(ready, BoundedQueue) else None
-        self._starting -= 1
+        self._coming -= 1
         self._seen += 1
         seen_values = _values(contextvars.copy_context())
         turn_began, taken = perf_counter(), 0
@@ -124,7 +125,11 @@ class StepTasks:
                         await trio.lowlevel.checkpoint_if_cancelled()
                 taken += 1
                 if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
-                    await trio.lowlevel.checkpoint()
+                    self._coming += 1
+                    try:
+                        await trio.lowlevel.checkpoint()
+                    finally:
+                        self._coming -= 1
                     core.last_task = me
                     self._seen += 1
                     turn_began, taken = perf_counter(), 0

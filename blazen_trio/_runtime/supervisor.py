@@ -19,7 +19,7 @@ from blazen_trio._runtime.parked import ParkedRun, ParkedRuns
 from blazen_trio._state.texts import text_of
 from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.prepare import Options, open_claimed
-from blazen_trio._surface.run import Handle, Run
+from blazen_trio._surface.run import Handle
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import IncompatibleRunError, SchemaError, SnapshotVersionError, StaleRunError, StoreError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._stores.protocol import CheckpointStore, Driver, Mail, StoredRun
+    from blazen_trio._surface.run import Run
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["Supervisor"]
@@ -47,8 +48,8 @@ _LOOK_AGAIN: Final = 0.5
 _FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
 """What is no fault of the run, but of who can't drive it."""
 
-_current: contextvars.ContextVar[RunCore] = contextvars.ContextVar("blazen_trio run")
-"""The run of a runtime that this task belongs to."""
+_current: contextvars.ContextVar[str] = contextvars.ContextVar("blazen_trio run")
+"""The id of the runtime's run that this task belongs to."""
 
 
 class Supervisor:
@@ -130,7 +131,7 @@ class Supervisor:
         handle = self._handles.get(run_id)
         if handle is None:
             handle = self._handles[run_id] = Handle(core)
-        return Run(handle)
+        return handle.run
 
     def holds(self, core: RunCore) -> bool:
         """See `Host.holds`."""
@@ -179,8 +180,8 @@ class Supervisor:
         """Wait for something of this runtime. A step of one of its runs gives its run's slot back meanwhile: otherwise it would keep
         what it waits for from ever going on.
         """
-        core = _current.get(None)
-        if core is None or core.host is not self or not core.control.accepts:
+        core = self.driving.get(_current.get(""))
+        if core is None or not core.control.accepts:
             return await wait()
         core.give_slot()
         try:
@@ -190,10 +191,13 @@ class Supervisor:
             await core.changes.wait_until(lambda: core.has_slot or not core.control.accepts)
 
     def _launch(self, core: RunCore) -> None:
-        assert self.nursery is not None
         core.host = self
-        core.task_context.run(_current.set, core)
         self.driving[core.state.run_id] = core
+        core.task_context.run(self._start_driving, core)
+
+    def _start_driving(self, core: RunCore) -> None:
+        assert self.nursery is not None
+        _current.set(core.state.run_id)
         self.nursery.start_soon(self._drive, core)
 
     async def _drive(self, core: RunCore) -> None:
@@ -257,7 +261,7 @@ class Supervisor:
         core = parked.brought_back()
         if (handle := self._handles.get(run_id)) is not None:
             handle.attach(core)
-        parked.context.run(self._launch, core)
+        self._launch(core)
         return core
 
     def mail_came(self, run_id: str, mail: Sequence[Mail]) -> None:
@@ -382,7 +386,7 @@ class Supervisor:
             raise
         self._holds.pop(run_id, None)
         core.host, core.has_slot = self, True
-        core.task_context.run(_current.set, core)
+        core.task_context.run(_current.set, run_id)
         self.driving[run_id] = core
         await self._drive(core)
 

@@ -17,7 +17,7 @@ from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.driving import listen_to
-from blazen_trio._dispatch.inbox import Inbox, unknown_kinds
+from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
@@ -175,14 +175,11 @@ async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int 
     Args:
         options: How to drive it.
         stored: All of it.
-        max_crashes: Given where nobody asked for this very run: it heeds a pause in its inbox, is left to others if its mail is
-            for a later version, and ends as failed if its drivers have crashed so often.
+        max_crashes: Given where nobody asked for this very run: it heeds a pause in its inbox, and ends as failed if its drivers
+            have crashed so often.
     """
     state = fold(stored, options.codec)
     _check_fit(options.definition, state)
-    if max_crashes is not None and (kinds := unknown_kinds(stored.inbox)):
-        problem = f"its inbox has mail of a later version of blazen_trio: {', '.join(map(repr, kinds))}"
-        raise _misfit(options.definition, state, [problem])
     return await _go_on(options, state, stored.driver, stored, max_crashes=max_crashes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,12 @@ class Handle:
         core: The run.
     """
 
-    __slots__ = ("__weakref__", "_bring_back", "_core", "cancelled_here", "records", "state", "told")
+    __slots__ = ("__weakref__", "_bring_back", "_core", "_run", "cancelled_here", "records", "state", "told")
 
     def __init__(self, core: RunCore) -> None:
         self._core: RunCore | None = core
         self._bring_back: Callable[[], RunCore] | None = None
+        self._run: weakref.ref[Run] | None = None
         self.state = core.state
         self.records = core.recorder.records
         self.told = False
@@ -56,6 +58,15 @@ class Handle:
             assert self._bring_back is not None
             self._core = self._bring_back()
         return self._core
+
+    @property
+    def run(self) -> Run:
+        """The one `Run` that somebody has, or a new one. It keeps this in memory."""
+        run = None if self._run is None else self._run()
+        if run is None:
+            run = Run(self)
+            self._run = weakref.ref(run)
+        return run
 
     def attach(self, core: RunCore) -> None:
         """This drives it from now on."""
@@ -406,8 +417,13 @@ class Run:
 
 def _is_told(core: RunCore) -> bool:
     """Return whether the run has come to where its result, or why there is none, can be told."""
-    phase = core.control.phase
-    return phase in (Phase.PAUSED, Phase.LEFT) or (phase is Phase.PARKED and bool(unanswered(core)))
+    control = core.control
+    phase = control.phase
+    if phase is Phase.LEFT:
+        return True
+    if control.cancel_reason is not None or control.failure is not None:
+        return False  # it is about to be left
+    return phase is Phase.PAUSED or (phase is Phase.PARKED and bool(unanswered(core)))
 
 
 async def _nobody_has_answered(core: RunCore) -> bool:

@@ -12,12 +12,13 @@ import trio
 from blazen_trio._concurrency import bare_errors, protected, protected_methods
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
-from blazen_trio._surface.run import Handle, Run
+from blazen_trio._surface.run import Handle
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._surface.run import Run
 
 __all__ = ["RunStart"]
 
@@ -101,7 +102,7 @@ async def _to_result(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Any:
     if core.control.phase is not Phase.LEFT:
         with bare_errors():
             await drive(core)
-    return await Run(Handle(core)).result()
+    return await Handle(core).run.result()
 
 
 @protected
@@ -111,7 +112,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGe
     that nursery, which cancels the run, and comes out as it is.
     """
     core = await begin()
-    run = Run(Handle(core))
+    run = Handle(core).run
     body_error: BaseException | None = None
     try:
         with bare_errors():

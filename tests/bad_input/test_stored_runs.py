@@ -111,8 +111,9 @@ class Spoilt(MemoryStore):
     @classmethod
     async def of(cls, spoil: Callable[[StoredRun], StoredRun]) -> Spoilt:
         store = cls(spoil)
-        await store.create(NewRun("mixed", "1", 1.0), Commit("run", entries=STORED.entries[:1]))
-        await store.commit(Commit("run", entries=STORED.entries[1:], release=True))
+        driver = await store.create(NewRun("mixed", "1", 1.0), Commit("run", entries=STORED.entries[:1]))
+        assert driver is not None
+        await store.commit(driver, Commit("run", entries=STORED.entries[1:], release=True))
         return store
 
     async def load(self, run_id: str) -> StoredRun:

@@ -92,11 +92,11 @@ class Slow(MemoryStore):
 
     committing = most = 0
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         self.committing += 1
         self.most = max(self.most, self.committing)
         try:
-            await super().commit(commit)
+            await super().commit(driver, commit)
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)
         finally:

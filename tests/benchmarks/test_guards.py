@@ -171,13 +171,13 @@ class Sizes(MemoryStore):
         super().__init__()
         self.written = 0
 
-    async def create(self, run: Any, first: Any, **more: Any) -> None:
+    async def create(self, run: Any, first: Any, **more: Any) -> Any:
         self.written += sum(len(data) for _, data in first.entries)
-        await super().create(run, first, **more)
+        return await super().create(run, first, **more)
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         self.written += sum(len(data) for _, data in commit.entries)
-        await super().commit(commit)
+        await super().commit(driver, commit)
 
 
 async def test_bytes_per_step_and_per_run() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from blazen_trio._stores.protocol import Driver
 from blazen_trio import (
     Context,
     Event,
@@ -107,10 +108,10 @@ class Counting(MemoryStore):
         self.commits = 0
         self.sizes: list[int] = []
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         self.commits += 1
         self.sizes += [len(data) for _, data in commit.entries]
-        await super().commit(commit)
+        await super().commit(driver, commit)
 
 
 async def test_a_step_is_one_commit_of_its_own_few_bytes() -> None:
@@ -170,11 +171,11 @@ async def test_a_large_value_is_written_once() -> None:
     blobs: list[int] = []
 
     class Blobs(MemoryStore):
-        async def commit(self, commit: Any) -> None:
+        async def commit(self, driver: Any, commit: Any) -> None:
             blobs.extend(len(data) for data in commit.blobs.values())
             if commit.snapshot is not None:
                 assert len(commit.snapshot.data) < 2000
-            await super().commit(commit)
+            await super().commit(driver, commit)
 
     store = Blobs()
     workflow = Workflow("large", [start, look])
@@ -232,10 +233,11 @@ async def answer(ev: InputResponseEvent) -> StopEvent:
 class Forgetful(MemoryStore):
     """Says that it has stored everything, and holds nothing, as a database on a disk does."""
 
-    async def create(self, run: Any, first: Any) -> None:
+    async def create(self, run: Any, first: Any) -> Driver:
         await trio.lowlevel.checkpoint()
+        return Driver(first.run_id)
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 

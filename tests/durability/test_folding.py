@@ -63,10 +63,10 @@ class Folds(FaultyStore):
         super().__init__(store, **options)
         self.folds: list[int] = []
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         if commit.snapshot is not None:
             self.folds.append(self.commits + 1)
-        await super().commit(commit)
+        await super().commit(driver, commit)
 
 
 async def folds_of_an_undisturbed_run(durability: str) -> list[int]:
@@ -176,12 +176,12 @@ class Blobs(Folds):
         self.digests: list[str] = []
         self.widest = 0
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         self.digests += commit.blobs
         self.widest = max([self.widest, *(len(data) for _, data in commit.entries)])
         if commit.snapshot is not None:
             self.widest = max(self.widest, len(commit.snapshot.data))
-        await super().commit(commit)
+        await super().commit(driver, commit)
 
 
 @on_each_store

@@ -219,7 +219,7 @@ async def test_outer_cancellation_flushes_what_is_committed_and_gives_the_lease_
 
 
 class WillNotRelease(FaultyStore):
-    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
+    async def release(self, driver: Any, **_options: Any) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
         msg = "the database has gone"
         raise StoreError(msg)
@@ -261,7 +261,7 @@ async def lost(kind: str, folder: Path, durability: str) -> AsyncIterator[tuple[
                 # As a lease that has run out and was declared dead.
                 storage.rows("update blazen_lease set state = 0")
             else:
-                await store.release("run")
+                store.expire()
             async with WORKFLOW.resume_from("run", store=other) as taken:
                 yield run, taken
                 await taken.respond("by the other")
@@ -290,9 +290,11 @@ async def test_a_run_that_was_lost_tells_at_the_end_of_the_block(durability: str
         async with WORKFLOW.run(store=store, run_id="run", durability=durability) as run:
             await until_asked(run)
             await run.snapshot()
-            await store.release("run")
-            await store.claim("run")
-            await store.release("run")
+            store.expire()
+            other = store.beside()
+            driver = (await other.claim("run")).driver
+            assert driver is not None
+            await other.release(driver)
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await run.send(Nudge(1))  # cancelled: it did not happen, and nobody was told
@@ -313,11 +315,11 @@ class Stuck(FaultyStore):
         self.go.set()
         self._order = trio.Lock()
 
-    async def commit(self, commit: Any) -> None:
+    async def commit(self, driver: Any, commit: Any) -> None:
         with trio.CancelScope(shield=True):
             async with self._order:
                 await self.go.wait()
-                await super().commit(commit)
+                await super().commit(driver, commit)
 
 
 @in_each_mode
@@ -394,7 +396,7 @@ async def test_async_waits_for_the_disk_whatever_it_is_that_commits(what: str, a
         stuck.go = trio.Event()
         await trio.sleep(2)
         await trio.testing.wait_all_tasks_blocked()
-        behind = run._dispatcher.state.seq - (await store.load_snapshot("run")).seq
+        behind = run._core.state.seq - (await store.load_snapshot("run")).seq
         stuck.go.set()
         assert 200 <= behind <= 257
         assert await run.result() == 2000
@@ -426,7 +428,7 @@ async def test_async_is_never_more_than_4_mib_behind(size: int, autojump_clock: 
         stuck.go = trio.Event()
         await trio.sleep(2)
         await trio.testing.wait_all_tasks_blocked()
-        behind = run._dispatcher.state.seq - (await store.load_snapshot("run")).seq
+        behind = run._core.state.seq - (await store.load_snapshot("run")).seq
         stuck.go.set()
         assert 4 * 2**20 - size <= behind * size <= 4 * 2**20 + 60_000
         assert await run.result() == 500

@@ -185,7 +185,7 @@ async def test_async_is_never_more_than_256_commits_behind(autojump_clock: Any) 
     class Stuck(FaultyStore):
         """Takes the run, and then nothing more."""
 
-        async def commit(self, commit: Any) -> None:
+        async def commit(self, driver: Any, commit: Any) -> None:
             await trio.sleep_forever()
 
     @step

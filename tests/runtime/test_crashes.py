@@ -43,7 +43,7 @@ async def driven_to_death(storage: MemoryStore, workflows: Any) -> None:
     with trio.CancelScope() as scope:
         async with serving(store, workflows) as worker:
             await trio.sleep(5)
-            driven = set(worker._fleet.driving)
+            driven = set(worker._supervisor.driving)
             store.expire()
             async with storage.beside() as other:
                 # Whoever looks first declares it dead; a run of no workflow is asked for, so that nothing is taken.
@@ -71,7 +71,7 @@ async def test_a_run_that_kills_its_drivers_is_set_aside(autojump_clock: Any) ->
             await driven_to_death(storage, [poison])
             assert (await storage.load(run_id)).crashes == deaths
         async with serving(storage.beside(), [poison], max_crashes=3):
-            with pytest.raises(RunCrashedError, match=r"died 3 times.*undone are never_ends") as told:
+            with pytest.raises(RunCrashedError, match=r"3 times.*undone are never_ends") as told:
                 await front.result(run_id)
             assert told.value.crashes == 3
         assert (await storage.get_run(run_id)).status is RunStatus.FAILED
@@ -93,7 +93,7 @@ async def test_a_worker_drives_one_suspect_at_a_time(autojump_clock: Any) -> Non
             assert await front.result(harmless) == 4
             assert worker.statistics().driving == 1
             assert worker.statistics().taken == 2
-            await front.cancel(next(iter(worker._fleet.driving)))
+            await front.cancel(next(iter(worker._supervisor.driving)))
 
             async def next_one() -> bool:
                 return worker.statistics().taken == 3

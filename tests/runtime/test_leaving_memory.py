@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from blazen_trio import Context, RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
-from blazen_trio._surface.fleet import Fleet
+from blazen_trio._runtime.supervisor import Supervisor
 from tests.runtime.flows import ALL, Approved, Later, serving, status_is, ticks, until
 
 FAST: Any = {"poll_interval": 0.05}
@@ -71,21 +71,21 @@ async def test_without_serving_a_started_run_stays(opened_in_memory: Any, autoju
         assert await runtime.result("run") == "late"
 
 
-@pytest.mark.parametrize("leaving", ["lets_rest", "let_resting_go"])
+@pytest.mark.parametrize("leaving", ["lets_rest", "let_parked_go"])
 async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
     opened_in_memory: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, leaving: str
 ) -> None:
     """A sender that comes at every point of a run's going to rest, and of its release, in turn."""
     left = trio.Event()
-    leave = getattr(Fleet, leaving)
+    leave = getattr(Supervisor, leaving)
 
-    def tell(fleet: Fleet, about: Any) -> Any:
-        result = leave(fleet, about)
+    def tell(supervisor: Supervisor, about: Any) -> Any:
+        result = leave(supervisor, about)
         if result and about:
             left.set()
         return result
 
-    monkeypatch.setattr(Fleet, leaving, tell)
+    monkeypatch.setattr(Supervisor, leaving, tell)
     async with (
         opened_in_memory() as here,
         opened_in_memory() as there,

@@ -23,7 +23,7 @@ from blazen_trio import (
     open_runtime,
     step,
 )
-from blazen_trio._dispatch.dispatcher import Dispatcher
+from blazen_trio._dispatch.core import RunCore
 from tests.runtime.flows import ALL, Approved, approvals, asks, delays, until
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
@@ -66,7 +66,7 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: 
             assert trio.lowlevel.current_statistics().tasks_living == before
             # They are freed, and not by the garbage collector.
             ids = {run.run_id for run in runs}
-            assert [one for one in gc.get_objects() if type(one) is Dispatcher and one.state.run_id in ids] == []
+            assert [one for one in gc.get_objects() if type(one) is RunCore and one.state.run_id in ids] == []
         finally:
             gc.enable()
         assert {run.status for run in runs} == {RunStatus.WAITING}

@@ -17,7 +17,7 @@ import trio.testing
 from trio._core import _run
 
 from blazen_trio._clock import WallClock, set_wall_clock
-from blazen_trio._dispatch import worker
+from blazen_trio._dispatch import step_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -29,8 +29,8 @@ EPOCH = 1_800_000_000.0
 class SimulatedUtc(WallClock):
     """UTC that is Trio's clock, and does not look at the system's."""
 
-    def at(self, current: float) -> float:
-        return EPOCH + current
+    def now(self) -> float:
+        return EPOCH + trio.current_time()
 
 
 def run_seeded(main: Callable[[], Awaitable[Any]], seed: int | str, *, instruments: Any = ()) -> Any:
@@ -49,7 +49,7 @@ def run_seeded(main: Callable[[], Awaitable[Any]], seed: int | str, *, instrumen
 @contextmanager
 def _deterministic(seed: int | str) -> Iterator[None]:
     _check_trio()
-    scheduler_state, random_state, measured = _run._r.getstate(), random.getstate(), worker.perf_counter
+    scheduler_state, random_state, measured = _run._r.getstate(), random.getstate(), step_tasks.perf_counter
     was_deterministic, collected = _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled()
     # Whether a `Run` is held by somebody must not hang on when cycles are collected.
     gc.disable()
@@ -57,13 +57,13 @@ def _deterministic(seed: int | str) -> Iterator[None]:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True
         _run._r.seed(f"scheduler {seed}")
         random.seed(f"engine {seed}")
-        worker.perf_counter = trio.current_time  # how long a step really took is nobody's business here
+        step_tasks.perf_counter = trio.current_time  # how long a step really took is nobody's business here
         yield
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = was_deterministic
         _run._r.setstate(scheduler_state)
         random.setstate(random_state)
-        worker.perf_counter = measured
+        step_tasks.perf_counter = measured
         if collected:
             gc.enable()
 
