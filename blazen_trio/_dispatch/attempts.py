@@ -86,9 +86,7 @@ class Attempt:
         """
         core, delivery, step, transaction = self._core, self._delivery, self._step, self._transaction
         if step.retry is not None or core.recorder.detailed:
-            self._began = core.clock.now()
-            if core.recorder.detailed:
-                core.recorder.record("step_dispatched", self._began, step=step.name, event_type=described(delivery))
+            self._tell_begin()
         event: Any = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
         arguments = (event,) if transaction is None else (event, core.make_context(core, transaction))
         try:
@@ -96,14 +94,11 @@ class Attempt:
                 result = await _call(step.call, arguments)
             else:
                 result = await run_bounded(step, arguments)
-            if transaction is not None:
-                transaction.closed = True
             encode = core.encode
             if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
                 encode = await self._encode_slowly(result)
             if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
-                while self._has_to_wait() and not core.control.ended:
-                    await self._wait()
+                await self._wait_turn()
             if core.control.ended:
                 return None
             # From here to the record of it in the journal nothing else is decided: there is no checkpoint, or the gate is closed.
@@ -112,7 +107,20 @@ class Attempt:
             entry = self._decide(result, encode)
             if entry.rest is not None:
                 await core.standstill.complete(entry)
-            await self._commit(entry)
+            if core.recorder.detailed:
+                self._record(entry)
+            if entry.stop is not None:
+                core.completed(entry, by_step=True)
+                return None
+            if core.journal is not None:
+                core.waiting += 1
+                await core.journal.write(entry)
+                core.waiting -= 1
+                if core.journal.durability == "sync":
+                    core.last_task = None  # others have run meanwhile
+                if core.state.questions and core.asks(entry):
+                    await core.journal.settle()
+            core.absorb(entry)
         except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
             if transaction is not None:
                 transaction.closed = True
@@ -123,24 +131,20 @@ class Attempt:
             await self._interrupted_or_failed(error)  # noqa: ASYNC102  # raises where cancelled
         return None
 
-    async def _commit(self, entry: Entry) -> None:
-        """Hand what was decided to the journal, and act on it once it is as durable as it has to be."""
+    def _tell_begin(self) -> None:
+        """Note when the attempt began, for its retry and for the history."""
         core = self._core
+        self._began = core.clock.now()
         if core.recorder.detailed:
-            self._record(entry)
-        if entry.stop is not None:
-            core.completed(entry, by_step=True)
-            return
-        journal = core.journal
-        if journal is not None:
-            core.waiting += 1
-            await journal.write(entry)
-            core.waiting -= 1
-            if journal.durability == "sync":
-                core.last_task = None  # others have run meanwhile
-            if core.asks(entry):
-                await journal.settle()
-        core.absorb(entry)
+            event_type = described(self._delivery)
+            core.recorder.record("step_dispatched", self._began, step=self._step.name, event_type=event_type)
+
+    async def _wait_turn(self) -> None:
+        """Wait until the attempt may commit; it does nothing more to the run from here on."""
+        if self._transaction is not None:
+            self._transaction.closed = True
+        while self._has_to_wait() and not self._core.control.ended:
+            await self._wait()
 
     def _has_to_wait(self) -> bool:
         """Whether nothing may be decided yet: the state is being written down, the run is too far ahead of the disk, or

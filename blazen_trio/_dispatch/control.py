@@ -21,6 +21,8 @@ __all__ = ["PHASES", "Control", "Hold", "Leave", "Next", "Phase", "Situation", "
 class Phase(enum.Enum):
     """Where a run stands in the process that drives it."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and each is there once
+
     WORKING = "working"
     """Steps run, or may run as soon as they can."""
     PAUSED = "paused"
@@ -160,9 +162,10 @@ class Control:
         failure: Why this process can't go on with it: the store failed, the run was lost, or user code broke out.
         leave: When this process leaves it.
         halted: Whether no further step may start; kept up to date by every change.
+        ended: Whether the run has ended, in memory at least, and is not being left yet.
     """
 
-    __slots__ = ("cancel_reason", "failure", "halted", "holds", "leave", "phase")
+    __slots__ = ("cancel_reason", "ended", "failure", "halted", "holds", "leave", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.WORKING
@@ -170,9 +173,10 @@ class Control:
         self.cancel_reason: tuple[str | None] | None = None
         self.failure: BaseException | None = None
         self.leave = Leave.NEVER
-        self.halted = False
+        self.halted = self.ended = False
 
     def _changed(self) -> None:
+        self.ended = self.phase is Phase.ENDED
         self.halted = (
             self.phase not in _STEPS_MAY_START
             or bool(self.holds)
@@ -191,11 +195,6 @@ class Control:
             assert phase in PHASES[self.phase], f"a run that is {self.phase.value} can't become {phase.value}"
             self.phase = phase
             self._changed()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run has ended, in memory at least."""
-        return self.phase is Phase.ENDED
 
     @property
     def accepts(self) -> bool:
@@ -244,8 +243,8 @@ class Control:
         self._changed()
 
 
-_ALIVE: Final = frozenset({Phase.WORKING, Phase.PAUSED, Phase.PARKED})
-_STEPS_MAY_START: Final = frozenset({Phase.WORKING, Phase.PARKED})
+_ALIVE: Final = (Phase.WORKING, Phase.PAUSED, Phase.PARKED)
+_STEPS_MAY_START: Final = (Phase.WORKING, Phase.PARKED)
 
 
 def decide(control: Control, now: Situation) -> Next:

@@ -85,6 +85,7 @@ class RunCore:
         "_place",
         "_ready",
         "_signalled",
+        "_trio_time",
         "_turns",
         "_work_began",
         "asker",
@@ -202,6 +203,8 @@ class RunCore:
         self._place: Place | None = None
 
         # Time.
+        self._trio_time = trio.lowlevel.current_clock().current_time
+        """What `trio.current_time` returns in this `trio.run`, without looking up which one it is."""
         self._elapsed = self.state.elapsed
         self._work_began: float | None = None
         self.runs_ahead = journal is not None and journal.durability == "async"
@@ -240,16 +243,19 @@ class RunCore:
 
     def work_begins(self) -> None:
         """Count time against the run's timeout from here on: a step task is at work, and none was."""
-        began = self._work_began = trio.current_time()
+        began = self._work_began = self._trio_time()
         if self.state.timeout is not None and self.nursery is not None:
             self.nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
 
     def work_ends(self) -> None:
         """Stop counting: no step task is at work any more."""
         if self._work_began is not None:
-            self._elapsed += trio.current_time() - self._work_began
+            self._elapsed += self._trio_time() - self._work_began
             self._work_began = None
-            if self.state.timeout is not None and self.nursery is not None and not self.out_of_time:
+            # One that has ended needs no deadline any more, and one that is out of time has to be cancelled by it.
+            ended = self.control.ended or self.nursery is None
+            if self.state.timeout is not None and not (ended or self.out_of_time):
+                assert self.nursery is not None
                 self.nursery.cancel_scope.deadline = float("inf")
 
     @property
@@ -261,7 +267,7 @@ class RunCore:
         """Now."""
         elapsed = self._elapsed
         if self._work_began is not None:
-            elapsed += trio.current_time() - self._work_began
+            elapsed += self._trio_time() - self._work_began
         return Moment(self.clock.now(), elapsed)
 
     def restart(self, elapsed: float) -> None:
@@ -301,8 +307,8 @@ class RunCore:
     def enter(self, phase: Phase) -> None:
         """Stand there from now on, and tell all who wait for it."""
         self.control.enter(phase)
-        if phase in (Phase.PAUSED, Phase.PARKED):
-            self.rest_began = trio.current_time()
+        if phase is Phase.PAUSED or phase is Phase.PARKED:
+            self.rest_began = self._trio_time()
         self.changes.notify()
 
     @contextmanager
@@ -383,7 +389,7 @@ class RunCore:
         """Act on what a transition brought in, once that is as durable as it has to be."""
         for item in entry.effects:
             if type(item) is Delivery:
-                self.ready.append(item)
+                (self.ready if self._ready is None else self._ready).append(item)
             elif type(item) is Delayed:
                 self.set_timer(item.due, item.id)
             elif type(item) is Question and self.asker is not None:
@@ -391,7 +397,7 @@ class RunCore:
 
     def asks(self, entry: Entry) -> bool:
         """Return whether a transition has opened a question, which is told only once it is on disk."""
-        return bool(self.state.questions) and any(type(item) is Question for item in entry.effects)
+        return any(type(item) is Question for item in entry.effects)
 
     def set_timer(self, due: float, id_: int) -> None:
         """Look at this item again when it is due (UTC)."""

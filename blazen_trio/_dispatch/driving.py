@@ -35,6 +35,7 @@ _DUE_PER_TURN: Final = 32
 """Due items taken between two checkpoints."""
 _LOOK_AGAIN: Final = 0.5
 """Seconds after which a run that waits for a time looks at the clock again, which may have been set, or stood still with its machine."""
+_NEVER: Final = float("inf")
 _FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0
 """Seconds for which nobody takes a run that could not go on here; twice as long each time."""
 
@@ -162,7 +163,7 @@ class _Dispatcher:
 
     def _situation(self) -> Situation:
         core = self._core
-        state, phase = core.state, core.control.phase
+        state, phase, soonest = core.state, core.control.phase, core.timers.next
         parked = phase is Phase.PARKED
         return Situation(
             phase=phase,
@@ -170,8 +171,8 @@ class _Dispatcher:
             deciding=core.deciding > 0,
             out_of_time=core.out_of_time,
             ready=core.anything_ready,
-            due=bool(core.timers) and core.timers.next <= core.clock.now(),
-            timers=bool(core.timers),
+            due=soonest < _NEVER and soonest <= core.clock.now(),
+            timers=soonest < _NEVER,
             questions=bool(state.questions),
             asking=bool(core.asking),
             unanswered=parked and bool(state.questions) and bool(unanswered(core)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextvars
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -92,7 +92,8 @@ class StepTasks:
         bounded = ready if isinstance(ready, BoundedQueue) else None
         self._coming -= 1
         self._seen += 1
-        seen_values = _values(contextvars.copy_context())
+        # Which objects they hold, not compared as values, which a user's `__eq__` might refuse.
+        held = [*map(id, contextvars.copy_context().values())]
         turn_began, taken = perf_counter(), 0
         me = core.last_task = object()
         try:
@@ -111,7 +112,7 @@ class StepTasks:
                 finally:
                     if bounded is not None:
                         bounded.done(delivery.step)
-                if _values(contextvars.copy_context()) != seen_values:
+                if [*map(id, contextvars.copy_context().values())] != held:
                     # What it set must not reach the next step.
                     self.recruit()
                     break
@@ -146,7 +147,3 @@ class StepTasks:
                 core.work_ends()
                 core.wake()
 
-
-def _values(context: contextvars.Context) -> list[Any]:
-    """Return which objects the context variables hold: not compared as values, which a user's `__eq__` might refuse."""
-    return [*map(id, context.values())]

@@ -56,7 +56,7 @@ async def queue(  # noqa: ASYNC910  # the store suspends
     connection: Any,
 ) -> None:
     """Store a run that whoever takes it begins."""
-    at = store.now()
+    at = store.clock().now()
     if isinstance(workflow, str):
         name, version, timeout, codec = workflow, "", None, ENGINE
         event = input if isinstance(input, Event) else StartEvent(input)
@@ -148,7 +148,7 @@ def _change(
     store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
 ) -> tuple[RunState, Commit]:
     state = fold(stored, PLAIN)
-    at = store.now()
+    at = store.clock().now()
     recorder = Recorder(Broadcast(), history=True, lifecycle=False)
     recorder.load([record for data in stored.history for record in decode_history(data)])
     recorder.record(_KINDS[status], at, error="manual" if status is RunStatus.PAUSED else reason)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import trio
 
-from blazen_trio._clock import wall_clock
 from blazen_trio._dispatch.changes import Changes
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
@@ -282,17 +281,17 @@ class Supervisor:
 
     async def keep(self) -> None:  # noqa: ASYNC910  # it waits while there is anything to keep
         """Bring runs back when a time has come that they wait for, until this is closed and none waits any more."""
-        clock = wall_clock()
+        clock = self._store.clock()
         parked = self.parked
         try:
             while not self.closed or parked:
                 soonest = parked.next
-                seconds = max(0.0, soonest - self._store.now())
+                seconds = max(0.0, soonest - clock.now())
                 if clock.may_be_set:
                     seconds = min(seconds, _LOOK_AGAIN) if soonest < float("inf") else seconds
                 with trio.move_on_after(seconds):
                     await parked.changes.wait_until(partial(self._has_to_look, soonest))
-                for run_id in parked.due(self._store.now()):
+                for run_id in parked.due(clock.now()):
                     self.bring_back(run_id)
         finally:
             self.closed = True
@@ -430,7 +429,7 @@ class Supervisor:
     ) -> None:
         """Give a run back; where that fails, the store goes on trying."""
         driver.listen(None)
-        until = None if hold is None else self._store.now() + hold
+        until = None if hold is None else self._store.clock().now() + hold
         try:
             await self._store.release(driver, wake=wake, hold=until, crash=crash)
         except StoreError as failure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from blazen_trio._clock import wall_clock
+from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
@@ -90,9 +90,9 @@ class MemoryStore(StoreQueries):
             if kept.owner is self._lease:
                 kept.orphan(crashed=False)
 
-    def now(self) -> float:
-        """See `CheckpointStore.now`."""
-        return wall_clock().now()
+    def clock(self) -> WallClock:
+        """See `CheckpointStore.clock`."""
+        return wall_clock()
 
     async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> Driver | None:
         """See `CheckpointStore.create`."""

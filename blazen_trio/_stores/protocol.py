@@ -18,6 +18,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from blazen_trio._clock import Utc
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio.errors import WorkflowError
@@ -265,8 +266,8 @@ class CheckpointStore(Protocol):
     retried within bounds; what remains is a `StoreError`, and then nothing is known of what was to be written.
     """
 
-    def now(self) -> float:
-        """Return UTC by the clock that this store compares instants with, as closely as it knows; seconds since the epoch."""
+    def clock(self) -> Utc:
+        """Return the clock that this store compares instants with, as closely as it knows it."""
         ...
 
     async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> Driver | None:

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     import contextvars
     from collections.abc import Awaitable, Callable, Mapping
 
-    from blazen_trio._clock import Utc
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
@@ -113,7 +112,8 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     event = definition.start_event(input)
     payload = codec.encode_value(dict(metadata), "metadata") if metadata else _NO_METADATA
     timeout = definition.timeout if options.timeout is Options.KEEP else options.timeout
-    moment = Moment(_clock_of(store).now(), 0.0)
+    clock = wall_clock() if store is None else store.clock()
+    moment = Moment(clock.now(), 0.0)
     run_id = new_run_id() if run_id is None else run_id
     encode = None if store is None else codec.encode_event
     listener = None if hooks.listener is None else hooks.listener.run(run_id, definition.name)
@@ -405,28 +405,13 @@ def _core(
         broadcast,
         recorder,
         standstill,
-        _clock_of(options.store),
+        wall_clock() if options.store is None else options.store.clock(),
         input_handler=options.input_handler,
         make_context=Context,
     )
     if driver is not None:
         driver.listen(core)
     return core
-
-
-class _StoreClock:
-    """UTC by a store's clock, which others compare instants with, too."""
-
-    __slots__ = ("may_be_set", "now")
-
-    def __init__(self, now: Callable[[], float], *, may_be_set: bool) -> None:
-        self.now = now
-        self.may_be_set = may_be_set
-
-
-def _clock_of(store: CheckpointStore | None) -> Utc:
-    ours = wall_clock()
-    return ours if store is None else _StoreClock(store.now, may_be_set=ours.may_be_set)
 
 
 def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:

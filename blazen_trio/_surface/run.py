@@ -141,7 +141,9 @@ class Run:
             RunPausedError: It is paused.
             StoreError, StaleRunError: It could not be driven on.
         """
-        with self._pinned() as core:
+        core = self._core
+        core.pins += 1  # as `pinned`, which would be three more objects for each of all who wait
+        try:
             await core.changes.wait_until(lambda: _is_told(core))
             while core.control.phase is Phase.PARKED and not await _nobody_has_answered(core):
                 await core.changes.wait_until(lambda: _is_told(core))
@@ -149,6 +151,8 @@ class Run:
                 raise await self._paused_error()
             if core.control.phase is Phase.PARKED:
                 raise await self._input_required(unanswered(core))
+        finally:
+            core.pins -= 1
         if (error := await self._outcome()) is not None:
             raise error
         return result_of(self._state.stop)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Collection, Sequence
 
+    from blazen_trio._clock import Utc
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.protocol import (
         CheckpointStore,
@@ -75,9 +76,9 @@ class FaultyStore(StoreQueries):
                 await self._store.release(self._driven.pop())
             await trio.lowlevel.checkpoint()
 
-    def now(self) -> float:
-        """See `CheckpointStore.now`."""
-        return self._store.now()
+    def clock(self) -> Utc:
+        """See `CheckpointStore.clock`."""
+        return self._store.clock()
 
     async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> Driver | None:
         """See `CheckpointStore.create`."""

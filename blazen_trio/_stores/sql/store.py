@@ -11,7 +11,7 @@ import trio
 
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._clock import wall_clock
+from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.drivers import SqlDriver
@@ -70,9 +70,9 @@ class SqlStore(StoreQueries):
         self._writer = writer
         self._readers = trio.CapacityLimiter(_READERS)
 
-    def now(self) -> float:
-        """See `CheckpointStore.now`."""
-        return wall_clock().now()
+    def clock(self) -> WallClock:
+        """See `CheckpointStore.clock`."""
+        return wall_clock()
 
     async def create(
         self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None
@@ -218,7 +218,7 @@ class SqlStore(StoreQueries):
 
     async def set_aside(self, driver: Driver, error: str) -> None:
         """See `CheckpointStore.set_aside`."""
-        await self._give_back(driver, set_aside=(error, self.now()))
+        await self._give_back(driver, set_aside=(error, self.clock().now()))
 
     def _ours(self, driver: Driver) -> SqlDriver | None:
         """The driver, if it is one of this opening."""
