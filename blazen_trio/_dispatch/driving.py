@@ -22,6 +22,7 @@ from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry import hooks
+from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StaleRunError
 
 if TYPE_CHECKING:
@@ -338,6 +339,13 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
                 await _give_back(core, journal, crash)
         except Exception as failure:  # noqa: BLE001  # the store owes it, and goes on trying
             control.fail(failure)
+            # Where the block is cancelled, nobody else is told.
+            logger.warning(
+                "run %r is given back later: %s",
+                core.state.run_id,
+                failure,
+                extra=about(core.state.run_id, core.state.workflow),
+            )
     stop = core.state.stop if control.failure is None else None
     core.broadcast.end(stop)  # type: ignore[arg-type]
     core.enter(Phase.LEFT)

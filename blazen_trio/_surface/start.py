@@ -127,7 +127,8 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGe
                 core.leave_at(Leave.ONCE_WAITING)
     except BaseException as error:
         failure = run.undelivered_failure
-        if error is body_error and failure is not None and failure is not error:
+        failed = error is body_error and not isinstance(error, trio.Cancelled)
+        if failed and failure is not None and failure is not error:
             msg = "both the block and the engine failed"
             raise BaseExceptionGroup(msg, [error, failure]) from None
         raise
