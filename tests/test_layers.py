@@ -22,6 +22,7 @@ LAYERS = [
     "pictures",
     "_telemetry",
     "telemetry",
+    "_slices",
     "_stores",
     "stores",
     "_dispatch",

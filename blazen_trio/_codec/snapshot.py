@@ -11,6 +11,7 @@ import orjson
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.document import iter_state, large_values
+from blazen_trio._codec.lines import drained
 from blazen_trio._codec.reader import rubbish
 from blazen_trio._codec.restore import decode_state
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
@@ -18,7 +19,7 @@ from blazen_trio._state.model import Member
 from blazen_trio._state.status import RunStatus  # noqa: TC001  # attrs resolves it
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._state.history import HistoryRecord
@@ -154,7 +155,18 @@ class Snapshot:
         cls, state: RunState, *, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
     ) -> Snapshot:
         """A snapshot of a run's state; `codec` encodes the events of a run without a store."""
-        return cls.from_pieces(state, list(iter_state(state, inline=True, codec=codec, history=history)))
+        return drained(cls.making(state, codec=codec, history=history))
+
+    @classmethod
+    def making(
+        cls, state: RunState, *, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
+    ) -> Generator[None, None, Snapshot]:
+        """Return what `from_state` does, in pieces; the state must not change meanwhile."""
+        pieces = []
+        for piece in iter_state(state, inline=True, codec=codec, history=history):
+            pieces.append(piece)
+            yield
+        return cls.from_pieces(state, pieces)
 
     @classmethod
     def from_pieces(cls, state: RunState, pieces: Sequence[bytes]) -> Snapshot:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from blazen_trio._state.model import Payload, StoredError
+    from collections.abc import Mapping
 
-__all__ = ["error_wire", "names_wire", "reference"]
+    from blazen_trio._state.entry import Collected, Output
+    from blazen_trio._state.model import Cell, Payload, StoredError
+
+__all__ = ["collected_wire", "error_wire", "names_wire", "output_wire", "reference", "size_of", "write_cells"]
 
 
 def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
@@ -43,3 +46,42 @@ def error_wire(error: StoredError) -> dict[str, Any]:
     if error.traceback:
         wire["traceback"] = error.traceback
     return wire
+
+
+def output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True) -> list[Any]:
+    """Return an event and where it goes; `routed`: whether it goes anywhere at all."""
+    payload = output.payload
+    assert payload is not None, "a run with a store encodes its events before it records them"
+    if not routed:
+        return [reference(payload, blobs), ()]
+    steps, joins = output.targets.steps, output.targets.joins
+    wire: list[Any] = [reference(payload, blobs), steps[0] if len(steps) == 1 else steps]
+    if joins or output.due is not None or output.request_id is not None:
+        wire += [joins, output.due, output.request_id]
+        while wire[-1] is None:
+            wire.pop()
+    return wire
+
+
+def write_cells(cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: dict[str, bytes]) -> None:
+    """Put state writes under the keys that an entry has for them."""
+    if kept := {key: reference(cell.payload, blobs) for key, cell in cells.items() if cell is not None}:
+        wire["c"] = kept
+    if deleted := [key for key, cell in cells.items() if cell is None]:
+        wire["x"] = deleted
+
+
+def collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
+    """Return what a step did to a buffer."""
+    added = None
+    if collected.added is not None:
+        event_type, _, payload = collected.added
+        assert payload is not None, "a run with a store encodes its events before it records them"
+        added = [event_type, reference(payload, blobs)]
+    return [collected.step, names_wire(collected.types), added, collected.taken]
+
+
+def size_of(holder: Output | Cell | None) -> int:
+    """Return how many bytes this puts in a line."""
+    payload = None if holder is None else holder.payload
+    return 0 if payload is None or payload.digest is not None else len(payload.data)

@@ -141,9 +141,9 @@ class Entry:
     rest: Iterator[None] | None = None
     """Applies what is left of a wide entry, a slice per `next()`; only a machine with `slices` leaves
     any. Until it has come to its end `effects` and `fired` are not complete. Never stored."""
-    sealed: tuple[bytes, dict[str, bytes]] | None = None
-    """Its bytes, as far as they are known before it is applied, and the large payloads that they
-    refer to. Kept by the codec."""
+    sealed: tuple[bytes, dict[str, bytes], bool] | None = None
+    """Its bytes, as far as they are known before it is applied; the large payloads that they refer
+    to; and whether that is all of it but `fired`. Kept by the codec."""
 
     def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
         self.seq = seq
