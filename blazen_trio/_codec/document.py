@@ -23,12 +23,13 @@ from blazen_trio._codec.writer import error_wire, names_wire, reference
 from blazen_trio._state.model import Delayed, Delivery, Member, Payload, Pending, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import FanOut, Item, RunState
+    from blazen_trio._state.recoveries import Recovered
 
     Texts = Iterable[bytes | None]
     Sections = list[tuple[bytes, bytes, Texts, bytes]]
@@ -63,7 +64,7 @@ def iter_state(
     Raises:
         SerializationError: An event of a run without a store can't be stored.
     """
-    writer = _Writer(codec, {} if blobs is None else blobs, inline=inline)
+    writer = _Writer(codec, {} if blobs is None else blobs, state.recovered, inline=inline)
     if inline:
         yield from _plain(state, writer, state.history if history is None else history)
         return
@@ -98,7 +99,7 @@ def _sections(state: RunState, writer: _Writer) -> Sections:
     cells = (_pair(key, writer.reference(cell.payload)) for key, cell in state.cells.items())
     return [
         (b'"state":', b"{", cells, b"}"),
-        (b'"fan_outs":', b"[", (orjson.dumps(_fan_out(one)) for one in state.fan_outs.values()), b"]"),
+        (b'"fan_outs":', b"[", (orjson.dumps(writer.fan_out(one)) for one in state.fan_outs.values()), b"]"),
         (b'"items":', b"[", _item_texts(state, writer), b"]"),
         (b'"collected":', b"[", _buffers(state, writer), b"]"),
     ]
@@ -209,11 +210,6 @@ def _items(state: RunState) -> Iterator[tuple[Item, int | None] | None]:
     yield from ((item, None) if item.group is None else None for item in loose)
 
 
-def _fan_out(fan_out: FanOut) -> dict[str, Any]:
-    document = {"fan_out": fan_out.id, "joins": list(fan_out.pending)}
-    return document | {"if_any": fan_out.if_any} if fan_out.if_any else document
-
-
 def _buffers(state: RunState, writer: _Writer) -> Iterator[bytes]:
     for (step, types), by_type in state.buffers.items():
         names = names_wire(types)
@@ -226,15 +222,18 @@ def _buffers(state: RunState, writer: _Writer) -> Iterator[bytes]:
                     "type": event_type,
                     "event": writer.event(buffered.event, buffered.payload),
                 }
-                yield orjson.dumps(wire)
+                yield orjson.dumps(writer.counted(wire, buffered.id))
 
 
 class _Writer:
     """Makes JSON of items and payloads."""
 
-    def __init__(self, codec: Codec, blobs: dict[str, bytes], *, inline: bool) -> None:
+    def __init__(
+        self, codec: Codec, blobs: dict[str, bytes], recovered: Mapping[int, Recovered], *, inline: bool
+    ) -> None:
         self._codec = codec
         self._blobs = blobs
+        self._recovered = recovered
         self._inline = inline
         self.in_lines = False
 
@@ -243,6 +242,18 @@ class _Writer:
 
     def event(self, event: Event, payload: Payload | None) -> Any:
         return self.reference(self._codec.encode_event(event) if payload is None else payload)
+
+    def counted(self, wire: dict[str, Any], id_: int) -> dict[str, Any]:
+        """Add the recoveries that something descends from, which most does not."""
+        if id_ in self._recovered:
+            wire["recovered"] = self._recovered[id_]
+        return wire
+
+    def fan_out(self, fan_out: FanOut) -> dict[str, Any]:
+        wire = {"fan_out": fan_out.id, "joins": list(fan_out.pending)}
+        if fan_out.if_any:
+            wire["if_any"] = fan_out.if_any
+        return self.counted(wire, fan_out.id)
 
     def item(self, item: Item, group: int | None) -> dict[str, Any]:
         wire: dict[str, Any]
@@ -263,7 +274,7 @@ class _Writer:
             wire = {"pending": item.id, "fan_out": item.fan_out.id, "join": item.join}
         if group is not None:
             wire["group"] = group
-        return wire
+        return self.counted(wire, item.id)
 
     def _delivery(self, item: Delivery) -> dict[str, Any]:
         wire: dict[str, Any] = {"delivery": item.id, "step": item.step}

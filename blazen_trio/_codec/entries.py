@@ -1,7 +1,7 @@
 """Journal entries as bytes: a compact JSON object with only what is not the default.
 
 Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done, `o` outputs,
-`n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected, `y` retry, `z` stop event,
+`n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected, `y` retry, `v` recovers, `z` stop event,
 `a` status, `w` error, `p` epoch, `b` created. A wide entry is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l`
 are there, and the members of the fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps, joins, due, request_id]`, cut after the
 last that it has; one step stands for itself. History records are not in it: they are stored apart, as `encode_history` gives them.
@@ -130,6 +130,7 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
         entry.fan_out is not None
         or entry.collected
         or entry.retry is not None
+        or entry.recovers is not None
         or entry.stop_payload is not None
         or entry.status is not None
         or entry.error is not None
@@ -196,6 +197,8 @@ def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, 
         wire["l"] = [collected_wire(collected, blobs) for collected in entry.collected]
     if (retry := entry.retry) is not None:
         wire["y"] = [retry.id, retry.attempt, retry.due, retry.since]
+    if entry.recovers is not None:
+        wire["v"] = entry.recovers
     if entry.stop_payload is not None:
         wire["z"] = reference(entry.stop_payload, blobs)
     if entry.status is not None:
@@ -272,6 +275,7 @@ def _read_rare(entry: Entry, reader: Reader) -> None:
         entry.fired = [(each.count(0), each.take(1, str)) for each in reader.each("r")]
     if (retry := reader.inner("y")) is not None:
         entry.retry = Retry(retry.count(0), retry.count(1, least=1), retry.seconds(2), retry.seconds(3))
+    entry.recovers = reader.maybe("v", str)
     if reader.raw("z") is not None:
         entry.stop, entry.stop_payload = reader.event("z")
     if reader.raw("a") is not None:

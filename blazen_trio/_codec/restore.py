@@ -158,6 +158,9 @@ class _Restoring:
         if id_ in self._ids or id_ >= self.state.next_id:
             raise reader.fail(key, f"the id {id_} is there twice, or was not given yet")
         self._ids.add(id_)
+        if (recovered := reader.inner("recovered")) is not None:
+            steps = reader.take("recovered", dict)
+            self.state.recovered[id_] = {step: recovered.count(step, least=1) for step in steps}
         return id_
 
     def _fan_out(self, reader: Reader) -> None:

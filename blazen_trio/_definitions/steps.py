@@ -47,6 +47,7 @@ class _Options:
     retry: RetryPolicy | None
     max_concurrency: int | None
     handles: tuple[str, ...] | None
+    max_recoveries: int
 
 
 class _SubclassOf(dict[type, bool]):
@@ -83,6 +84,7 @@ class StepDefinition:
         retry: When a failed attempt is tried again; `None`: never.
         max_concurrency: How many tasks a run gives it at most; `None`: no bound.
         handles: The steps whose failures it takes, if it accepts `StepFailedEvent`; `None`: all but its own.
+        max_recoveries: How often it leads back to a step that it handles, for what descends from one failure.
         plain: By class, whether it may return or send an event of it on its own.
         listed: By class, whether it may return one in a list.
     """
@@ -103,6 +105,7 @@ class StepDefinition:
     retry: RetryPolicy | None
     max_concurrency: int | None
     handles: tuple[str, ...] | None
+    max_recoveries: int = attrs.field(default=1, kw_only=True)
     plain: Mapping[type, bool] = attrs.field(init=False, repr=False)
     listed: Mapping[type, bool] = attrs.field(init=False, repr=False)
 
@@ -129,6 +132,7 @@ def step(
     retry: RetryPolicy | None = None,
     max_concurrency: int | None = None,
     handles: Sequence[str | Callable[..., Any]] | None = None,
+    max_recoveries: int = 1,
 ) -> Callable[[F], F]: ...
 
 
@@ -143,6 +147,7 @@ def step(
     retry: RetryPolicy | None = None,
     max_concurrency: int | None = None,
     handles: Sequence[str | Callable[..., Any]] | None = None,
+    max_recoveries: int = 1,
 ) -> Any:
     """Declare a function or method a step. It stays callable exactly as it was.
 
@@ -161,6 +166,9 @@ def step(
         max_concurrency: How many of its tasks may run at a time in a run; `None`: no bound.
         handles: For a step that accepts `StepFailedEvent`: the steps, or their names, whose failures it takes;
             `None`: all but its own.
+        max_recoveries: For a step that accepts `StepFailedEvent`, and returns what leads back to the step that
+            failed: how often it may do so for what descends from one failure. After that the failure counts
+            as one that nothing handles.
 
     Raises:
         WorkflowValidationError: An option makes no sense, or this can't be a step (a class, a `functools.partial`,
@@ -174,6 +182,8 @@ def step(
         subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
         if not faults:
             faults = _option_faults(name, timeout, retry, max_concurrency, handles)
+            if not is_positive_int(max_recoveries):
+                faults.append(f"max_recoveries={max_recoveries!r}: expected an integer, at least 1")
         if faults:
             raise WorkflowValidationError(subject, faults)
         options = _Options(
@@ -186,6 +196,7 @@ def step(
             retry=retry,
             max_concurrency=max_concurrency,
             handles=None if handles is None else tuple(map(step_name, handles)),
+            max_recoveries=max_recoveries,
         )
         setattr(target, _MARK, options)
         return function
@@ -300,6 +311,7 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
         retry=options.retry,
         max_concurrency=options.max_concurrency,
         handles=options.handles,
+        max_recoveries=options.max_recoveries,
     )
 
 

@@ -125,6 +125,8 @@ class Entry:
     """State writes; `None` deletes."""
     collected: list[Collected] | tuple[()] = ()
     retry: Retry | None = None
+    recovers: str | None = None
+    """The step whose failure this hands to its handlers: what descends from it is counted."""
     stop: Event | None = None
     stop_payload: Payload | None = None
     status: RunStatus | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from blazen_trio._state.recoveries import merged
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.events import Event
+    from blazen_trio._state.recoveries import Recovered
 
 __all__ = [
     "ID_EPOCH",
@@ -201,15 +203,23 @@ class FanOut(Item):
         else:
             del self.live[node]
 
-    def taking(self, join: str, most: int) -> Generator[None, None, tuple[list[Any], list[Any], Item]]:
+    def taking(
+        self, join: str, most: int, table: dict[int, Recovered]
+    ) -> Generator[None, None, tuple[list[Any], list[Any], Recovered | None, Item]]:
         """Take out all that a join has collected, looking at `most` items per slice.
 
+        Args:
+            join: The join.
+            most: The most items of a slice.
+            table: The run's recoveries; those of the members are taken out, too.
+
         Returns:
-            The events and their payloads, in order; and the item in front of which the first of
-            them was.
+            The events and their payloads, in order; their recoveries; and the item in front of
+            which the first of them was.
         """
         events: list[Any] = []
         payloads: list[Any] = []
+        recovered: Recovered | None = None
         left = self.live.pop(_MEMBER_NODES[join], 0)
         looked = 0
         item = self.next
@@ -225,11 +235,13 @@ class FanOut(Item):
                     front = item.prev
                 events.append(item.event)
                 payloads.append(item.payload)
+                if table:
+                    recovered = merged(recovered, table.pop(item.id, None))
                 item.prev.next = following
                 following.prev = item.prev
                 left -= 1
             item = following
-        return events, payloads, front.next
+        return events, payloads, recovered, front.next
 
     def dissolving(self, most: int) -> Generator[None, None, None]:
         """Let go of all items, `most` per slice: their places are of no use any more."""
@@ -304,6 +316,7 @@ class RunState:
         "metadata",
         "next_id",
         "questions",
+        "recovered",
         "root",
         "run_id",
         "seq",
@@ -344,6 +357,8 @@ class RunState:
         self.cells: dict[str, Cell] = {}
         self.buffers: dict[tuple[str, tuple[str, ...]], dict[str, dict[int, Buffered]]] = {}
         """(step, event types asked for) -> type -> events in order of arrival, by id."""
+        self.recovered: dict[int, Recovered] = {}
+        """By the id of an item, of a buffered event or of a fan-out: see `recoveries.py`."""
         self.stop: Event | None = None
         self.stop_payload: Payload | None = None
         self.error: StoredError | None = None
