@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, drained, parse_parts
+from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, rubbish
 from blazen_trio._codec.writer import collected_wire, error_wire, output_wire, reference, size_of, write_cells
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError
 

@@ -12,7 +12,7 @@ No JSON here has line breaks of its own. A single large value is in one line, an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -21,9 +21,7 @@ from blazen_trio._codec.reader import parse, rubbish
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-__all__ = ["IN_LINES", "Pace", "batches", "document", "drained", "parse_parts"]
-
-T = TypeVar("T")
+__all__ = ["IN_LINES", "Pace", "batches", "document", "parse_parts"]
 
 PLAIN: Final = 1
 """The format of what is one plain JSON document."""
@@ -33,16 +31,6 @@ IN_LINES: Final = 2
 _OPENED: Final = b',"lines":['
 _MOST: Final = 128
 _BYTES: Final = 512
-
-
-def drained(pieces: Generator[None, None, T]) -> T:
-    """Return what a generator comes to, all of it done at once."""
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 class Pace:

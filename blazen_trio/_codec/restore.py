@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blazen_trio._codec.entries import cell_of, record_of, status_of
-from blazen_trio._codec.lines import Pace, drained, parse_parts
+from blazen_trio._codec.lines import Pace, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, rubbish
 from blazen_trio._state.model import Buffered, Delayed, Delivery, FanOut, Item, Member, Pending, Question, RunState
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:

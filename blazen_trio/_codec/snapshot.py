@@ -11,11 +11,11 @@ import orjson
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.document import iter_state, large_values
-from blazen_trio._codec.lines import drained
 from blazen_trio._codec.reader import rubbish
-from blazen_trio._codec.restore import decode_state
+from blazen_trio._codec.restore import decode_state, restoring
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
 from blazen_trio._state.model import Member
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus  # noqa: TC001  # attrs resolves it
 
 if TYPE_CHECKING:
@@ -190,7 +190,11 @@ class Snapshot:
         Raises:
             SerializationError: An event does not fit its class.
         """
-        return decode_state(self._document, {}, codec)
+        return drained(self.to_state_in_pieces(codec))
+
+    def to_state_in_pieces(self, codec: Codec) -> Generator[None, None, RunState]:
+        """Return what `to_state` does, in pieces, but for the first: a snapshot is parsed in one."""
+        return restoring(self._document, {}, codec)
 
     def to_json(self) -> str:
         """The snapshot as JSON."""

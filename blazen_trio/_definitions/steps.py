@@ -157,8 +157,7 @@ def step(
     Args:
         function: The function; given by the bare `@step`.
         name: The step's name in its workflow; by default the function's.
-        accepts: Instead of the event parameter's annotation: an event class, or a sequence of them, or `list[E]` for a
-            join.
+        accepts: Instead of the event parameter's annotation: an event class, a sequence of them, or `list[E]`.
         emits: Instead of the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]` or `None`,
             or a sequence of them; `()` for a step that returns none.
         timeout: Seconds that one attempt may take; `None`: no limit.
@@ -166,25 +165,20 @@ def step(
         max_concurrency: How many of its tasks may run at a time in a run; `None`: no bound.
         handles: For a step that accepts `StepFailedEvent`: the steps, or their names, whose failures it takes;
             `None`: all but its own.
-        max_recoveries: For a step that accepts `StepFailedEvent`, and returns what leads back to the step that
-            failed: how often it may do so for what descends from one failure. After that the failure counts
-            as one that nothing handles.
+        max_recoveries: For the same: how often it may lead back to a step that it handles, for what descends
+            from one failure of that. Then the failure counts as one that nothing handles.
 
     Raises:
-        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, a `functools.partial`,
-            a generator function).
+        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, a generator function).
     """
 
     def mark(function: Any) -> Any:
         # A static or class method passes for its function, which is what an instance or the class will give out.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         faults = _function_faults(target)
-        subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
-        if not faults:
-            faults = _option_faults(name, timeout, retry, max_concurrency, handles)
-            if not is_positive_int(max_recoveries):
-                faults.append(f"max_recoveries={max_recoveries!r}: expected an integer, at least 1")
+        faults = faults or _option_faults(name, timeout, retry, max_concurrency, handles, max_recoveries)
         if faults:
+            subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
             raise WorkflowValidationError(subject, faults)
         options = _Options(
             function=target,
@@ -230,7 +224,9 @@ def _function_faults(function: Any) -> list[str]:
     return []
 
 
-def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any) -> list[str]:
+def _option_faults(
+    name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any, max_recoveries: Any
+) -> list[str]:
     faults = []
     # A colon marks what is no step where a run's live items are told apart by name.
     named = isinstance(name, str) and name and ":" not in name and is_storable(name)
@@ -243,6 +239,8 @@ def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, ha
         faults.append(f"retry={retry!r}: expected a RetryPolicy, as in RetryPolicy(max_attempts=5), or None")
     if max_concurrency is not None and not is_positive_int(max_concurrency):
         faults.append(f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no bound")
+    if not is_positive_int(max_recoveries):
+        faults.append(f"max_recoveries={max_recoveries!r}: expected an integer, at least 1")
     if handles is not None:
         if not isinstance(handles, list | tuple | set | frozenset):
             faults.append(f"handles={handles!r}: expected a sequence of steps or step names, as in ['fetch']")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decoding_entry, decoding_history
-from blazen_trio._codec.lines import drained
 from blazen_trio._codec.restore import restoring
 from blazen_trio._slices import in_slices
 from blazen_trio._state.apply import applying, state_from_first
+from blazen_trio._state.pieces import drained
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
