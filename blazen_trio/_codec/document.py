@@ -1,11 +1,12 @@
 """A run's whole state as one JSON document, written in small pieces.
 
-Items come in the order of their fan-outs' lists, each with its `group` (0: the root); those that belong to none come
-after them. The first key of an item tells what it is and holds its id.
+Items come in the order of their fan-outs' lists, each with its `group` (0: the root); those that
+belong to none come after them. The first key of an item tells what it is and holds its id.
 
-What people get, and what is small, is plain (version 1). What is stored of large runs is in lines (version 2, see
-`lines.py`), each a part of one of the sections `state`, `fan_outs`, `items` and `collected`, in this order; a join's
-delivery with many events goes on in items `{"more": its id, "events": [...]}`.
+What people get, and what is small, is plain (version 1). What is stored of large runs is in lines
+(version 2, see `lines.py`), each a part of one of the sections `state`, `fan_outs`, `items` and
+`collected`, in this order; a join's delivery with many events goes on in items `{"more": its id,
+"events": [...]}`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def iter_state(
     history: Sequence[HistoryRecord] | None = None,
     blobs: dict[str, bytes] | None = None,
 ) -> Iterator[bytes]:
-    """The document, in pieces to be joined; none of them takes long. The state must not change meanwhile.
+    """The document, in pieces to be joined; none of them takes long. The state must not change
+    meanwhile.
 
     Args:
         state: The run's state.
@@ -99,7 +101,12 @@ def _sections(state: RunState, writer: _Writer) -> Sections:
     cells = (_pair(key, writer.reference(cell.payload)) for key, cell in state.cells.items())
     return [
         (b'"state":', b"{", cells, b"}"),
-        (b'"fan_outs":', b"[", (orjson.dumps(writer.fan_out(one)) for one in state.fan_outs.values()), b"]"),
+        (
+            b'"fan_outs":',
+            b"[",
+            (orjson.dumps(writer.fan_out(one)) for one in state.fan_outs.values()),
+            b"]",
+        ),
         (b'"items":', b"[", _item_texts(state, writer), b"]"),
         (b'"collected":', b"[", _buffers(state, writer), b"]"),
     ]
@@ -168,7 +175,7 @@ def _pair(key: str, wire: Any) -> bytes:
 
 
 def _item_texts(state: RunState, writer: _Writer) -> Texts:
-    """The items, each a text or more: the texts of one are cut at commas. `None`: one was left out."""
+    """The items, each a text or more, cut at commas. `None`: one was left out."""
     for pair in _items(state):
         if pair is None:
             yield None
@@ -229,7 +236,12 @@ class _Writer:
     """Makes JSON of items and payloads."""
 
     def __init__(
-        self, codec: Codec, blobs: dict[str, bytes], recovered: Mapping[int, Recovered], *, inline: bool
+        self,
+        codec: Codec,
+        blobs: dict[str, bytes],
+        recovered: Mapping[int, Recovered],
+        *,
+        inline: bool,
     ) -> None:
         self._codec = codec
         self._blobs = blobs
@@ -260,9 +272,17 @@ class _Writer:
         if isinstance(item, Delivery):
             wire = self._delivery(item)
         elif isinstance(item, Member):
-            wire = {"member": item.id, "join": item.join, "event": self.event(item.event, item.payload)}
+            wire = {
+                "member": item.id,
+                "join": item.join,
+                "event": self.event(item.event, item.payload),
+            }
         elif isinstance(item, Delayed):
-            wire = {"delayed": item.id, "due": item.due, "event": self.event(item.event, item.payload)}
+            wire = {
+                "delayed": item.id,
+                "due": item.due,
+                "event": self.event(item.event, item.payload),
+            }
         elif isinstance(item, Question):
             wire = {
                 "question": item.id,

@@ -1,10 +1,12 @@
 """Journal entries as bytes: a compact JSON object with only what is not the default.
 
-Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done, `o` outputs,
-`n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected, `y` retry, `v` recovers, `z` stop event,
-`a` status, `w` error, `p` epoch, `b` created. A wide entry is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l`
-are there, and the members of the fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps, joins, due, request_id]`, cut after the
-last that it has; one step stands for itself. History records are not in it: they are stored apart, as `encode_history` gives them.
+Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done,
+`o` outputs, `n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected,
+`y` retry, `v` recovers, `z` stop event, `a` status, `w` error, `p` epoch, `b` created. A wide entry
+is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l` are there, and the members of the
+fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps,
+joins, due, request_id]`, cut after the last that it has; one step stands for itself. History
+records are not in it: they are stored apart, as `encode_history` gives them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, rubbish
-from blazen_trio._codec.writer import collected_wire, error_wire, output_wire, reference, size_of, write_cells
+from blazen_trio._codec.writer import (
+    collected_wire,
+    collected_wires,
+    error_wire,
+    output_wire,
+    reference,
+    size_of,
+    write_cells,
+)
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload
@@ -51,8 +61,6 @@ _WIDE: Final = 512
 """More items than that are put in lines."""
 _BULKY: Final = 256 * 1024
 """More bytes than that are, too."""
-_TAKEN: Final = 2048
-"""How many ids are told of at once."""
 _WHAT: Final = "journal entry"
 
 
@@ -160,8 +168,8 @@ def _check_names(entry: Entry) -> None:
 
 
 def _lines(entry: Entry, blobs: dict[str, bytes]) -> Iterator[bytes]:
-    """Return what a head leaves out, many items to a line: no line takes long to write or to read."""
-    for batch in batches(_collected_wires(entry, blobs)):
+    """Return what a head leaves out, many items to a line, but none that takes long."""
+    for batch in batches(collected_wires(entry.collected, blobs)):
         yield orjson.dumps({"l": batch})
     cells = entry.cells or {}
     for pairs in batches(((key, cell), size_of(cell)) for key, cell in cells.items()):
@@ -174,17 +182,6 @@ def _lines(entry: Entry, blobs: dict[str, bytes]) -> Iterator[bytes]:
     members = () if entry.fan_out is None else entry.fan_out.outputs
     for some in batches((output, size_of(output)) for output in members):
         yield orjson.dumps({"m": [output_wire(output, blobs) for output in some]})
-
-
-def _collected_wires(entry: Entry, blobs: dict[str, bytes]) -> Iterator[tuple[list[Any], int]]:
-    """One that takes many events is told as several, the first of which puts in what it adds."""
-    for collected in entry.collected:
-        first, taken = collected, collected.taken
-        for start in range(0, len(taken) or 1, _TAKEN):
-            part = Collected(first.types, first.added, taken[start : start + _TAKEN], first.step)
-            wire = collected_wire(part, blobs)
-            yield wire, 16 * len(part.taken)
-            first = Collected(first.types, None, (), first.step)
 
 
 def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, in_lines: bool) -> None:
@@ -232,7 +229,12 @@ def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Gen
     head, parts = parse_parts(data, _WHAT, "f")
     reader = Reader(head, "", _WHAT, blobs, codec)
     when = reader.inner("t") or reader
-    entry = Entry(reader.count("q", least=1), reader.maybe("k", str) or "committed", when.seconds(0), when.seconds(1))
+    entry = Entry(
+        reader.count("q", least=1),
+        reader.maybe("k", str) or "committed",
+        when.seconds(0),
+        when.seconds(1),
+    )
     entry.step = reader.maybe("s", str)
     entry.done = reader.count("d", 0)
     _read_rare(entry, reader)
@@ -317,7 +319,13 @@ def status_of(reader: Reader, key: str) -> RunStatus:
 def _output_of(reader: Reader) -> Output:
     event, payload = reader.event(0)
     steps = (reader.take(1, str),) if type(reader.raw(1)) is str else reader.names(1)
-    return Output(event, payload, Targets(steps, reader.names(2)), reader.maybe_seconds(3), reader.maybe(4, str))
+    return Output(
+        event,
+        payload,
+        Targets(steps, reader.names(2)),
+        reader.maybe_seconds(3),
+        reader.maybe(4, str),
+    )
 
 
 def _cells_of(reader: Reader, cells: dict[str, Cell | None], pace: Pace) -> Generator[None, None, None]:

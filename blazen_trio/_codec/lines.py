@@ -5,9 +5,10 @@
     {"o":[...]}
     ]}
 
-Its head is the first line, without `"lines"`; each line between the first and the last is a document of its own, the
-comma at its end left out. All of it together is one JSON document too: code that knows lines not yet finds its number.
-No JSON here has line breaks of its own. A single large value is in one line, and takes what it takes.
+Its head is the first line, without `"lines"`; each line between the first and the last is a
+document of its own, the comma at its end left out. All of it together is one JSON document too:
+code that knows lines not yet finds its number. No JSON here has line breaks of its own. A single
+large value is in one line, and takes what it takes.
 """
 
 from __future__ import annotations

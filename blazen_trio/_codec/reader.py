@@ -177,7 +177,9 @@ class Reader:
         return None if value is None else Reader(value, self.where(key), self.what, self.blobs, self.codec)
 
     def payload(self, key: str | int) -> Payload:
-        """A payload: given in place, or by the digest of a blob. Its bytes are as they were when it was encoded."""
+        """A payload: given in place, or by the digest of a blob. Its bytes are as they were when it
+        was encoded.
+        """
         wire = self.raw(key)
         if type(wire) is dict and len(wire) == 1 and "$blob" in wire:
             digest = wire["$blob"]

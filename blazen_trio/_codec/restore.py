@@ -8,7 +8,17 @@ from blazen_trio._codec.entries import cell_of, record_of, status_of
 from blazen_trio._codec.lines import Pace, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, error_of, rubbish
-from blazen_trio._state.model import Buffered, Delayed, Delivery, FanOut, Item, Member, Pending, Question, RunState
+from blazen_trio._state.model import (
+    Buffered,
+    Delayed,
+    Delivery,
+    FanOut,
+    Item,
+    Member,
+    Pending,
+    Question,
+    RunState,
+)
 from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 
@@ -123,7 +133,11 @@ class _Restoring:
 
     def _head(self) -> RunState:
         reader = self._reader
-        state = RunState(reader.take("run_id", str), reader.take("workflow", str), reader.take("workflow_version", str))
+        state = RunState(
+            reader.take("run_id", str),
+            reader.take("workflow", str),
+            reader.take("workflow_version", str),
+        )
         state.status = status_of(reader, "status")
         state.timeout = reader.seconds("timeout") if reader.raw("timeout") is not None else None
         state.elapsed = reader.seconds("elapsed")

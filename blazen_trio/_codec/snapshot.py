@@ -118,8 +118,8 @@ def _group_of(item: Item) -> int | None:
 class Snapshot:
     """A run as of one moment: all that a resume needs. Equal to another that holds the same.
 
-    What it holds is looked up in it on first use, with events as `DynamicEvent` and classes that are not builtins as
-    `DynamicValue`: a snapshot needs no workflow.
+    What it holds is looked up in it on first use, with events as `DynamicEvent` and classes that
+    are not builtins as `DynamicValue`: a snapshot needs no workflow.
 
     Attributes:
         version: The format's version.
@@ -152,14 +152,22 @@ class Snapshot:
 
     @classmethod
     def from_state(
-        cls, state: RunState, *, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
+        cls,
+        state: RunState,
+        *,
+        codec: Codec = PLAIN,
+        history: Sequence[HistoryRecord] | None = None,
     ) -> Snapshot:
         """A snapshot of a run's state; `codec` encodes the events of a run without a store."""
         return drained(cls.making(state, codec=codec, history=history))
 
     @classmethod
     def making(
-        cls, state: RunState, *, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
+        cls,
+        state: RunState,
+        *,
+        codec: Codec = PLAIN,
+        history: Sequence[HistoryRecord] | None = None,
     ) -> Generator[None, None, Snapshot]:
         """Return what `from_state` does, in pieces; the state must not change meanwhile."""
         pieces = []
@@ -193,7 +201,7 @@ class Snapshot:
         return drained(self.to_state_in_pieces(codec))
 
     def to_state_in_pieces(self, codec: Codec) -> Generator[None, None, RunState]:
-        """Return what `to_state` does, in pieces, but for the first: a snapshot is parsed in one."""
+        """Return what `to_state` does, in pieces; the first of them parses the whole snapshot."""
         return restoring(self._document, {}, codec)
 
     def to_json(self) -> str:
@@ -275,7 +283,9 @@ class Snapshot:
 
     @property
     def collected(self) -> tuple[SnapshotCollected, ...]:
-        """What waits in joins, in the order in which they will get it, then what waits in `ctx.collect` buffers."""
+        """What waits in joins, in the order in which they will get it, then what waits in
+        `ctx.collect` buffers.
+        """
         state = self._state
         groups = ([] if state.root is None else [state.root]) + list(state.fan_outs.values())
         members = [
@@ -321,7 +331,9 @@ class Snapshot:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback, as text, of what a step or the input handler raised that made the run fail; else `None`."""
+        """The traceback, as text, of what a step or the input handler raised that made the run
+        fail; else `None`.
+        """
         error = self._state.error
         return None if error is None else error.traceback or None
 
@@ -337,9 +349,14 @@ def _as_request(question: Question) -> InputRequestEvent:
     if isinstance(event, InputRequestEvent):
         return event
     data: dict[str, Any] = getattr(event, "data", {})
-    prompt, metadata = data.get("prompt"), PLAIN.decode_value(orjson.dumps(data.get("metadata")), "metadata")
+    prompt, metadata = (
+        data.get("prompt"),
+        PLAIN.decode_value(orjson.dumps(data.get("metadata")), "metadata"),
+    )
     return InputRequestEvent(
-        prompt if isinstance(prompt, str) else "", metadata if isinstance(metadata, dict) else {}, question.request_id
+        prompt if isinstance(prompt, str) else "",
+        metadata if isinstance(metadata, dict) else {},
+        question.request_id,
     )
 
 

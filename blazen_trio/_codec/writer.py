@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from blazen_trio._state.entry import Collected
 
-    from blazen_trio._state.entry import Collected, Output
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from blazen_trio._state.entry import Output
     from blazen_trio._state.model import Cell, Payload, StoredError
 
-__all__ = ["collected_wire", "error_wire", "names_wire", "output_wire", "reference", "size_of", "write_cells"]
+__all__ = [
+    "collected_wire",
+    "collected_wires",
+    "error_wire",
+    "names_wire",
+    "output_wire",
+    "reference",
+    "size_of",
+    "write_cells",
+]
+
+_TAKEN: Final = 2048
+"""How many ids are told of at once."""
 
 
 def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
@@ -79,6 +93,20 @@ def collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
         assert payload is not None, "a run with a store encodes its events before it records them"
         added = [event_type, reference(payload, blobs)]
     return [collected.step, names_wire(collected.types), added, collected.taken]
+
+
+def collected_wires(done: Iterable[Collected], blobs: dict[str, bytes]) -> Iterator[tuple[list[Any], int]]:
+    """Return all that a step did to buffers, each with its size.
+
+    One that takes many events is told as several, the first of which puts in what it adds.
+    """
+    for collected in done:
+        first, taken = collected, collected.taken
+        for start in range(0, len(taken) or 1, _TAKEN):
+            part = Collected(first.types, first.added, taken[start : start + _TAKEN], first.step)
+            wire = collected_wire(part, blobs)
+            yield wire, 16 * len(part.taken)
+            first = Collected(first.types, None, (), first.step)
 
 
 def size_of(holder: Output | Cell | None) -> int:

@@ -151,13 +151,12 @@ def step(
 ) -> Any:
     """Declare a function or method a step. It stays callable exactly as it was.
 
-    What it accepts and returns is read from its annotations when a workflow is built. A synchronous function
-    runs in a worker thread.
+    A workflow reads its annotations when it is built. A synchronous function runs in a thread.
 
     Args:
         function: The function; given by the bare `@step`.
         name: The step's name in its workflow; by default the function's.
-        accepts: Instead of the event parameter's annotation: an event class, a sequence of them, or `list[E]`.
+        accepts: Instead of the event parameter's annotation: an event class, several, or `list[E]`.
         emits: Instead of the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]` or `None`,
             or a sequence of them; `()` for a step that returns none.
         timeout: Seconds that one attempt may take; `None`: no limit.
@@ -165,15 +164,16 @@ def step(
         max_concurrency: How many of its tasks may run at a time in a run; `None`: no bound.
         handles: For a step that accepts `StepFailedEvent`: the steps, or their names, whose failures it takes;
             `None`: all but its own.
-        max_recoveries: For the same: how often it may lead back to a step that it handles, for what descends
-            from one failure of that. Then the failure counts as one that nothing handles.
+        max_recoveries: How often such a step may lead back to one that it handles, for what descends
+            from one failure of that. Then it counts as a failure that nothing handles.
 
     Raises:
-        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, a generator function).
+        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, say).
     """
 
     def mark(function: Any) -> Any:
-        # A static or class method passes for its function, which is what an instance or the class will give out.
+        # A static or class method passes for its function, which is what an instance or the class
+        # will give out.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         faults = _function_faults(target)
         faults = faults or _option_faults(name, timeout, retry, max_concurrency, handles, max_recoveries)

@@ -22,7 +22,9 @@ T = TypeVar("T")
 
 
 class Standstill:
-    """While it is closed, no transition of the run may happen. Whoever is about to make one waits for `opened` first."""
+    """While it is closed, no transition of the run may happen. Whoever is about to make one waits
+    for `opened` first.
+    """
 
     __slots__ = ("_codec", "_recorder", "_state", "gate")
 
@@ -34,7 +36,9 @@ class Standstill:
         """`None`: it is open."""
 
     async def opened(self) -> None:
-        """Wait until transitions may happen. The caller must make its own without another checkpoint."""
+        """Wait until transitions may happen. The caller must make its own without another
+        checkpoint.
+        """
         while self.gate is not None:
             # Short, and what waits has often been decided already: not for a cancellation to break.
             with trio.CancelScope(shield=True):
@@ -57,7 +61,8 @@ class Standstill:
             gate.set()
 
     async def image(self, *, inline: bool, blobs: dict[str, bytes] | None = None) -> list[bytes]:
-        """Return the state as of now, encoded a piece at a time; it still holds until the next checkpoint.
+        """Return the state as of now, encoded a piece at a time; it still holds until the next
+        checkpoint.
 
         Args:
             inline: Whether large values and the history are in it; otherwise it refers to them.

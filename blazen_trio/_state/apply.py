@@ -1,11 +1,13 @@
 """Applying a journal entry to a run's state: the one place where it changes.
 
-A live run and the fold of a journal go through the same functions, so what is on disk and what is in memory can't
-drift apart. It needs no workflow: an entry says where its events went and which joins it fired.
+A live run and the fold of a journal go through the same functions, so what is on disk and what is
+in memory can't drift apart. It needs no workflow: an entry says where its events went and which
+joins it fired.
 
-Wide entries. One that brings in, collects or drops many items would hold the event loop for long. So all that may be
-wide is done by generators, which yield after each slice of it; the head of an entry (the status, the cells, which
-item is done) is applied at once. Whoever is in a hurry drains them (`drain`).
+Wide entries. One that brings in, collects or drops many items would hold the event loop for long.
+So all that may be wide is done by generators, which yield after each slice of it; the head of an
+entry (the status, the cells, which item is done) is applied at once. Whoever is in a hurry drains
+them (`drain`).
 """
 
 from __future__ import annotations
@@ -37,7 +39,16 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Collected, Entry, Output
     from blazen_trio._state.recoveries import Recovered
 
-__all__ = ["SLICE", "apply_entry", "apply_head", "applying", "drain", "firing", "noted", "state_from_first"]
+__all__ = [
+    "SLICE",
+    "apply_entry",
+    "apply_head",
+    "applying",
+    "drain",
+    "firing",
+    "noted",
+    "state_from_first",
+]
 
 SLICE: Final = 512
 """How many items are dealt with in one piece, about: a fraction of a millisecond each."""
@@ -88,8 +99,8 @@ def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None
 
 
 def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, Iterator[None] | None]:
-    """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be told only from the
-    state that it makes).
+    """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be
+    told only from the state that it makes).
 
     Args:
         state: The state.
@@ -150,7 +161,7 @@ def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, I
 def _growing(
     state: RunState, entry: Entry, resuming: Iterator[None] | None, place: _Place, most: int
 ) -> Generator[None, None, None]:
-    """Bring in what an entry brings in. Ids are given in this order, which stored journals rely on."""
+    """Bring in what an entry brings in. Stored journals rely on ids being given in this order."""
     if resuming is not None:
         yield from resuming
     for collected in entry.collected:
@@ -185,7 +196,8 @@ def _inserting(
 
 
 def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[None, None, Delivery | None]:
-    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one.
+    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing
+    one.
 
     Args:
         state: The state.
@@ -244,7 +256,11 @@ def _take_other(state: RunState, id_: int) -> Delayed | Question:
 
 
 def _insert(
-    state: RunState, entry: Entry, outputs: Iterable[Output], group: FanOut | None, before: Item | None
+    state: RunState,
+    entry: Entry,
+    outputs: Iterable[Output],
+    group: FanOut | None,
+    before: Item | None,
 ) -> None:
     effects: list[Item] = entry.effects or []
     for output in outputs:

@@ -1,4 +1,4 @@
-"""What joins can collect, and when they are due: once nothing that lives beside them can bring them anything more."""
+"""What joins can collect, and when they are due: once nothing can bring them anything more."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ __all__ = ["check_collectable", "firing_due"]
 
 
 def check_collectable(
-    step: StepDefinition, kinds: Iterable[Targets], pending: Container[str], outputs: Iterable[Output]
+    step: StepDefinition,
+    kinds: Iterable[Targets],
+    pending: Container[str],
+    outputs: Iterable[Output],
 ) -> None:
-    """Refuse what no join can collect. Delayed ones too: when they are due it would be too late to tell their step."""
+    """Refuse what no join can collect. Delayed ones too: when they are due it would be too late to
+    tell their step.
+    """
     for kind in kinds:
         for join in kind.collects:
             if join not in pending:
@@ -74,9 +79,11 @@ def firing_due(
 
 
 def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
-    """Tell whether another root join that is due with this one leads to it, so that what that one returns is collected first.
+    """Tell whether another root join that is due with this one leads to it, so that what that one
+    returns is collected first.
 
-    Which of the two became due first would be a matter of time. Two that lead to each other go in order of declaration.
+    Which of the two became due first would be a matter of time. Two that lead to each other go in
+    order of declaration.
     """
     holds = routing.holds
     return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)

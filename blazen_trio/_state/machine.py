@@ -116,7 +116,7 @@ class Machine:
         self.state = state
         self._most = most
         self.slices = False
-        """Whether a wide transition applies only its first slice at once, and leaves `entry.rest` to
+        """Whether a wide transition applies its first slice only at once, leaving `entry.rest` to
         its caller. Until that has come to its end, nothing else may be asked of the machine; what
         can be read in the state meanwhile are its cells and its status."""
         self.seal: Callable[[Entry], None] | None = None
@@ -262,8 +262,8 @@ class Machine:
         return self.finish(entry)
 
     def handled(self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment) -> Entry | None:
-        """A failure goes to the steps that accept it. `None`: there are none, or they have recovered
-        it as often as they may (`given_up` tells).
+        """A failure goes to the steps that accept it. `None`: there are none, or they have
+        recovered it as often as they may (`given_up` tells).
         """
         route = self.definition.failure_handlers(delivery.step)
         events = delivery.event if isinstance(delivery.event, tuple) else (delivery.event,)
@@ -281,7 +281,7 @@ class Machine:
         return self.finish(entry)
 
     def given_up(self, delivery: Delivery) -> str:
-        """Tell why the failure of this delivery is not handed to handlers once more, as the end of an
+        """Tell why this delivery's failure is not handed to handlers once more, as the end of an
         error's message; empty where that is not the reason.
         """
         most = self.definition.most_recoveries(delivery.step)
@@ -291,8 +291,8 @@ class Machine:
             return ""
         times = "once" if count == 1 else f"{count} times"
         return (
-            f"; what it descends from was recovered {times} already, and failed again. Its handler may lead "
-            f"back to it {most} times: mend the step, or raise @step(max_recoveries=...) on the handler"
+            f"; a handler has led back to it {times} already, which is as often as it may: mend the "
+            "step, or let the handler's @step say a greater max_recoveries"
         )
 
     def received(self, event: Any, encode: Encode, moment: Moment) -> Entry:
@@ -305,8 +305,8 @@ class Machine:
         if isinstance(inner, StepFailedEvent):
             # It would start a handler for a failure that never happened, and is not counted.
             raise NoHandlerError(
-                f"run {self.state.run_id!r} takes no {inner.event_type} from outside: the engine makes one when a "
-                "step has failed. Send an event of your own that says what happened, and let a step accept it",
+                f"run {self.state.run_id!r} takes no {inner.event_type} from outside: the engine makes "
+                "one when a step has failed. Send an event of your own that says what happened",
                 run_id=self.state.run_id,
                 event_type=inner.event_type,
             )
@@ -398,7 +398,7 @@ class Machine:
     # Joins
 
     def finish(self, entry: Entry) -> Entry:
-        """Apply an entry, and fire the joins that are due by it; of a wide one perhaps only the first slice.
+        """Apply an entry, and fire the joins due by it; of a wide one perhaps its first slice only.
 
         Raises:
             SerializationError: It can't be encoded; nothing of it is applied then.

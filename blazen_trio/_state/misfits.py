@@ -1,4 +1,4 @@
-"""The reasons why a workflow, perhaps a newer version of the one that left it, can't go on with a stored run."""
+"""The reasons why a workflow, perhaps a newer version of it, can't go on with a stored run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str | 
 
 
 def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterator[str | None]:
-    event, where, step = delivery.event, f"an undone delivery to step {delivery.step!r}", steps.get(delivery.step)
+    event, where, step = (
+        delivery.event,
+        f"an undone delivery to step {delivery.step!r}",
+        steps.get(delivery.step),
+    )
     if step is None:
         yield f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"
     elif isinstance(event, tuple) != step.is_join:

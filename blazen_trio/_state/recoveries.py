@@ -1,8 +1,9 @@
-"""How often what happens in a run goes back to handlers that have recovered failures, so that none does so for ever.
+"""How often handlers have led back to steps that failed, so that none does so for ever.
 
-`RunState.recovered` has an item's id only if it descends from a failure that a handler took: with the steps that have
-failed so, and how often each. What an entry brings in has it from the item that it consumes, and from the events that
-it takes out of collect buffers; what a join returns, from its fan-out and from all that it has collected.
+`RunState.recovered` has an item's id only if it descends from a failure that a handler took: with
+the steps that have failed so, and how often each. What an entry brings in has it from the item that
+it consumes, and from the events that it takes out of collect buffers; what a join returns, from its
+fan-out and from all that it has collected.
 """
 
 from __future__ import annotations

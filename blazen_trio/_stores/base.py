@@ -81,7 +81,9 @@ def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryReco
 
 
 class StoreQueries:
-    """The base of a store of your own: `CheckpointStore`'s `load_snapshot` and `history`, answered from `load`."""
+    """The base of a store of your own: `CheckpointStore`'s `load_snapshot` and `history`, answered
+    from `load`.
+    """
 
     async def load(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.load`."""

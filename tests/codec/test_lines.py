@@ -10,7 +10,13 @@ import attrs
 import orjson
 import pytest
 
-from blazen_trio import Event, InputRequestEvent, SerializationError, SnapshotVersionError, StopEvent
+from blazen_trio import (
+    Event,
+    InputRequestEvent,
+    SerializationError,
+    SnapshotVersionError,
+    StopEvent,
+)
 from blazen_trio._codec.codec import LARGE, Codec
 from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import (
@@ -149,7 +155,12 @@ def test_what_is_narrow_is_written_as_ever() -> None:
 
 
 def test_an_old_wide_entry_is_read_in_pieces() -> None:
-    wire = {"f": 1, "q": 2, "t": [1.0, 1.0], "o": [[["Item", {"n": n, "text": ""}], "work"] for n in range(1000)]}
+    wire = {
+        "f": 1,
+        "q": 2,
+        "t": [1.0, 1.0],
+        "o": [[["Item", {"n": n, "text": ""}], "work"] for n in range(1000)],
+    }
     wire["n"] = [["gather"], wire["o"]]
     count, back = pieces_of(decoding_entry(orjson.dumps(wire), {}, CODEC))
     assert count >= 2000 // LINE_ITEMS
@@ -179,7 +190,9 @@ def test_large_values_of_a_wide_entry_are_referred_to() -> None:
     ],
     ids=str,
 )
-def test_a_wide_entry_that_can_t_be_encoded_is_refused_when_it_is_sealed(change: dict[str, Any]) -> None:
+def test_a_wide_entry_that_can_t_be_encoded_is_refused_when_it_is_sealed(
+    change: dict[str, Any],
+) -> None:
     entry = Entry(2, "committed", 1.0, 1.0)
     entry.outputs = outputs(600)
     vars(entry).update(change)
@@ -270,7 +283,10 @@ def test_the_events_of_a_join_are_written_some_at_a_time(count: int, inline: boo
     deliver(state, Item(0))
     data = written(state, inline=inline)[1]
     back = decode_state(data, {}, CODEC)
-    assert [one.event for one in back.deliveries.values()] == [tuple(Item(n) for n in range(count)), Item(0)]
+    assert [one.event for one in back.deliveries.values()] == [
+        tuple(Item(n) for n in range(count)),
+        Item(0),
+    ]
 
 
 def test_a_small_state_is_stored_plainly() -> None:

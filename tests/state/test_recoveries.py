@@ -94,7 +94,13 @@ class Harness:
         self.definition = definition or flow()
         self.codec = Codec(self.definition.event_types, {})
         machine, entry = begin(
-            Routing(self.definition), "run", StartEvent(), Payload(b"{}"), None, self.codec.encode_event, MOMENT
+            Routing(self.definition),
+            "run",
+            StartEvent(),
+            Payload(b"{}"),
+            None,
+            self.codec.encode_event,
+            MOMENT,
         )
         self.machine = Machine(Routing(self.definition), machine.state, 1)
         self.machine.slices = True
@@ -123,7 +129,11 @@ class Harness:
         buffered = [one.id for types in state.buffers.values() for events in types.values() for one in events.values()]
         groups = [*state.fan_outs.values(), *([] if state.root is None else [state.root])]
         grouped = [item.id for group in groups for item in group]
-        tables = (state.deliveries, state.delayed, {one.id: one for one in state.questions.values()})
+        tables = (
+            state.deliveries,
+            state.delayed,
+            {one.id: one for one in state.questions.values()},
+        )
         there = {*buffered, *grouped, *state.fan_outs, *(id_ for table in tables for id_ in table)}
         assert state.recovered.keys() <= there
 
