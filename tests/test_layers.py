@@ -24,6 +24,7 @@ LAYERS = [
     "telemetry",
     "_concurrency",
     "_clock",
+    "_slices",
     "_stores",
     "stores",
     "_dispatch",

@@ -1,7 +1,12 @@
 """A run's whole state as one JSON document, written in small pieces.
 
-Items come in the order of their fan-outs' lists, each with its `group` (0: the root); those that belong to none come
-after them. The first key of an item tells what it is and holds its id.
+Items come in the order of their fan-outs' lists, each with its `group` (0: the root); those that
+belong to none come after them. The first key of an item tells what it is and holds its id.
+
+What people get, and what is small, is plain (version 1). What is stored of large runs is in lines
+(version 2, see `lines.py`), each a part of one of the sections `state`, `fan_outs`, `items` and
+`collected`, in this order; a join's delivery with many events goes on in items `{"more": its id,
+"events": [...]}`.
 """
 
 from __future__ import annotations
@@ -14,52 +19,127 @@ import orjson
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import record_wire
+from blazen_trio._codec.lines import IN_LINES, batches, document
 from blazen_trio._codec.writer import error_wire, names_wire, reference
 from blazen_trio._state.model import Delayed, Delivery, Member, Payload, Pending, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.history import HistoryRecord
-    from blazen_trio._state.model import Buffered, FanOut, Item, RunState
+    from blazen_trio._state.model import FanOut, Item, RunState
+    from blazen_trio._state.recoveries import Recovered
+
+    Texts = Iterable[bytes | None]
+    Sections = list[tuple[bytes, bytes, Texts, bytes]]
 
 __all__ = ["VERSION", "iter_state", "large_values"]
 
 VERSION: Final = 1
-_PIECE: Final = 256
-"""Items per piece."""
+_SMALL: Final = 256
+"""Items of a state that is written plainly."""
+_SMALL_BYTES: Final = 256 * 1024
+_EVENTS: Final = 256
+"""Events of a join's delivery that are written at a time."""
 
 
 def iter_state(
-    state: RunState, *, inline: bool, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
+    state: RunState,
+    *,
+    inline: bool,
+    codec: Codec = PLAIN,
+    history: Sequence[HistoryRecord] | None = None,
+    blobs: dict[str, bytes] | None = None,
 ) -> Iterator[bytes]:
-    """The document, in pieces to be joined; none of them takes long. The state must not change meanwhile.
+    """The document, in pieces to be joined; none of them takes long. The state must not change
+    meanwhile.
 
     Args:
         state: The run's state.
         inline: Whether large values (and the history) are in it; else they are referred to by digest (and left out).
         codec: Encodes the events of a run without a store, which have no payloads yet.
         history: The history's records, where the state does not hold them.
+        blobs: Gets the large values that it refers to, by digest.
 
     Raises:
         SerializationError: An event of a run without a store can't be stored.
     """
-    writer = _Writer(codec, inline=inline)
-    head = orjson.dumps(_head(state, writer))
-    yield head[:-1] + b',"state":{'
-    yield from _pieces((_pair(key, writer.reference(cell.payload)) for key, cell in state.cells.items()), strip=True)
-    yield b'},"fan_outs":['
-    yield from _pieces(map(_fan_out, state.fan_outs.values()))
-    yield b'],"items":['
-    yield from _pieces(writer.item(item, group) for item, group in _items(state))
-    yield b'],"collected":['
-    yield from _pieces(_buffers(state, writer))
+    writer = _Writer(codec, {} if blobs is None else blobs, state.recovered, inline=inline)
     if inline:
-        yield b'],"history":['
-        yield from _pieces(map(record_wire, state.history if history is None else history))
-    yield b"]}"
+        yield from _plain(state, writer, state.history if history is None else history)
+        return
+    if _count(state) <= _SMALL:
+        pieces = []
+        size = 0
+        for piece in _plain(state, writer, None):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _SMALL_BYTES:
+                break
+            yield b""
+        else:
+            yield b"".join(pieces)
+            return
+    writer.in_lines = True
+    yield from document(orjson.dumps(_head(state, writer)), _lines(_sections(state, writer)))
+
+
+def _count(state: RunState) -> int:
+    """How many items there are, about; of very many fan-outs, how many these are."""
+    count = len(state.cells) + len(state.deliveries) + len(state.delayed) + len(state.questions)
+    count += sum(len(events) for by_type in state.buffers.values() for events in by_type.values())
+    if state.root is not None:
+        count += sum(state.root.live.values())
+    if len(state.fan_outs) > _SMALL:
+        return count + len(state.fan_outs)
+    return count + sum(sum(fan_out.live.values()) for fan_out in state.fan_outs.values())
+
+
+def _sections(state: RunState, writer: _Writer) -> Sections:
+    cells = (_pair(key, writer.reference(cell.payload)) for key, cell in state.cells.items())
+    return [
+        (b'"state":', b"{", cells, b"}"),
+        (
+            b'"fan_outs":',
+            b"[",
+            (orjson.dumps(writer.fan_out(one)) for one in state.fan_outs.values()),
+            b"]",
+        ),
+        (b'"items":', b"[", _item_texts(state, writer), b"]"),
+        (b'"collected":', b"[", _buffers(state, writer), b"]"),
+    ]
+
+
+def _plain(state: RunState, writer: _Writer, history: Sequence[HistoryRecord] | None) -> Iterator[bytes]:
+    sections = _sections(state, writer)
+    if history is not None:
+        records = (orjson.dumps(record_wire(record)) for record in history)
+        sections.append((b'"history":', b"[", records, b"]"))
+    yield orjson.dumps(_head(state, writer))[:-1]
+    for name, opening, texts, closing in sections:
+        yield b"," + name + opening
+        comma = b""
+        for batch in batches(_sized(texts)):
+            if batch:
+                yield comma + b",".join(batch)
+                comma = b","
+            else:
+                yield b""
+        yield closing
+    yield b"}"
+
+
+def _lines(sections: Sections) -> Iterator[bytes]:
+    for name, opening, texts, closing in sections:
+        for batch in batches(_sized(texts)):
+            joined = b",".join(batch)
+            yield b"{" + name + opening + joined + closing + b"}" if batch else b""
+
+
+def _sized(texts: Texts) -> Iterator[tuple[bytes, int] | None]:
+    return (None if text is None else (text, len(text)) for text in texts)
 
 
 def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
@@ -67,7 +147,7 @@ def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
     if state.stop is not None:
         stop = writer.event(state.stop, state.stop_payload)
     head = {
-        "version": VERSION,
+        "version": IN_LINES if writer.in_lines else VERSION,
         "workflow": state.workflow,
         "workflow_version": state.workflow_version,
         "run_id": state.run_id,
@@ -94,16 +174,36 @@ def _pair(key: str, wire: Any) -> bytes:
     return orjson.dumps({key: wire})[1:-1]
 
 
-def _pieces(wires: Iterable[Any], *, strip: bool = False) -> Iterator[bytes]:
-    """The members of a list (or with `strip`, ready-made pairs of an object), many to a piece, with commas between."""
-    wires = iter(wires)
-    comma = b""
-    while batch := list(itertools.islice(wires, _PIECE)):
-        yield comma + (b",".join(batch) if strip else orjson.dumps(batch)[1:-1])
-        comma = b","
+def _item_texts(state: RunState, writer: _Writer) -> Texts:
+    """The items, each a text or more, cut at commas. `None`: one was left out."""
+    for pair in _items(state):
+        if pair is None:
+            yield None
+            continue
+        item, group = pair
+        text = orjson.dumps(writer.item(item, group))
+        if type(item) is Delivery and type(item.event) is tuple:
+            yield from _with_events(text, item, writer)
+        else:
+            yield text
 
 
-def _items(state: RunState) -> Iterator[tuple[Item, int | None]]:
+def _with_events(text: bytes, item: Delivery, writer: _Writer) -> Iterator[bytes]:
+    events: tuple[Event, ...] = item.event  # type: ignore[assignment]
+    payloads = item.payload or (None,) * len(events)
+    text = text[:-1] + b',"events":['
+    for start in range(0, len(events) or 1, _EVENTS):
+        end = start + _EVENTS
+        some = zip(events[start:end], payloads[start:end], strict=True)
+        text += orjson.dumps([writer.event(*both) for both in some])[1:-1]
+        if writer.in_lines or end >= len(events):
+            text += b"]}"
+        yield text
+        text = orjson.dumps({"more": item.id})[:-1] + b',"events":[' if writer.in_lines else b""
+
+
+def _items(state: RunState) -> Iterator[tuple[Item, int | None] | None]:
+    """All items with their groups; `None` for one that was there already."""
     if state.root is not None:
         yield from ((item, 0) for item in state.root)
     for fan_out in state.fan_outs.values():
@@ -112,51 +212,77 @@ def _items(state: RunState) -> Iterator[tuple[Item, int | None]]:
         state.deliveries.values(),
         state.delayed.values(),
         state.questions.values(),
-        *(fan_out.pending.values() for fan_out in state.fan_outs.values()),
+        itertools.chain.from_iterable(one.pending.values() for one in state.fan_outs.values()),
     )
-    yield from ((item, None) for item in loose if item.group is None)
+    yield from ((item, None) if item.group is None else None for item in loose)
 
 
-def _fan_out(fan_out: FanOut) -> dict[str, Any]:
-    document = {"fan_out": fan_out.id, "joins": list(fan_out.pending)}
-    return document | {"if_any": fan_out.if_any} if fan_out.if_any else document
-
-
-def _buffers(state: RunState, writer: _Writer) -> Iterator[dict[str, Any]]:
+def _buffers(state: RunState, writer: _Writer) -> Iterator[bytes]:
     for (step, types), by_type in state.buffers.items():
         names = names_wire(types)
         for event_type, events in by_type.items():
             for buffered in events.values():
-                yield {
+                wire = {
                     "buffered": buffered.id,
                     "step": step,
                     "types": names,
                     "type": event_type,
                     "event": writer.event(buffered.event, buffered.payload),
                 }
+                yield orjson.dumps(writer.counted(wire, buffered.id))
 
 
 class _Writer:
     """Makes JSON of items and payloads."""
 
-    def __init__(self, codec: Codec, *, inline: bool) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        blobs: dict[str, bytes],
+        recovered: Mapping[int, Recovered],
+        *,
+        inline: bool,
+    ) -> None:
         self._codec = codec
+        self._blobs = blobs
+        self._recovered = recovered
         self._inline = inline
+        self.in_lines = False
 
     def reference(self, payload: Payload) -> Any:
-        return orjson.Fragment(payload.data) if self._inline else reference(payload, {})
+        return orjson.Fragment(payload.data) if self._inline else reference(payload, self._blobs)
 
     def event(self, event: Event, payload: Payload | None) -> Any:
         return self.reference(self._codec.encode_event(event) if payload is None else payload)
+
+    def counted(self, wire: dict[str, Any], id_: int) -> dict[str, Any]:
+        """Add the recoveries that something descends from, which most does not."""
+        if id_ in self._recovered:
+            wire["recovered"] = self._recovered[id_]
+        return wire
+
+    def fan_out(self, fan_out: FanOut) -> dict[str, Any]:
+        wire = {"fan_out": fan_out.id, "joins": list(fan_out.pending)}
+        if fan_out.if_any:
+            wire["if_any"] = fan_out.if_any
+        return self.counted(wire, fan_out.id)
 
     def item(self, item: Item, group: int | None) -> dict[str, Any]:
         wire: dict[str, Any]
         if isinstance(item, Delivery):
             wire = self._delivery(item)
         elif isinstance(item, Member):
-            wire = {"member": item.id, "join": item.join, "event": self.event(item.event, item.payload)}
+            wire = {
+                "member": item.id,
+                "join": item.join,
+                "event": self.event(item.event, item.payload),
+            }
         elif isinstance(item, Delayed):
-            wire = {"delayed": item.id, "due": item.due, "event": self.event(item.event, item.payload)}
+            wire = {
+                "delayed": item.id,
+                "due": item.due,
+                "event": self.event(item.event, item.payload),
+            }
         elif isinstance(item, Question):
             wire = {
                 "question": item.id,
@@ -168,14 +294,12 @@ class _Writer:
             wire = {"pending": item.id, "fan_out": item.fan_out.id, "join": item.join}
         if group is not None:
             wire["group"] = group
-        return wire
+        return self.counted(wire, item.id)
 
     def _delivery(self, item: Delivery) -> dict[str, Any]:
         wire: dict[str, Any] = {"delivery": item.id, "step": item.step}
-        if isinstance(item.event, tuple):
-            payloads = item.payload or (None,) * len(item.event)
-            wire["events"] = [self.event(*both) for both in zip(item.event, payloads, strict=True)]
-        else:
+        # A join's events are put in one by one.
+        if not isinstance(item.event, tuple):
             wire["event"] = self.event(item.event, item.payload)
         if item.attempt != 1:
             wire["attempt"] = item.attempt
@@ -188,21 +312,7 @@ class _Writer:
 
 def large_values(state: RunState) -> dict[str, bytes]:
     """The large values that the state refers to, by digest."""
-    return {payload.digest: payload.data for payload in _payloads(state) if payload.digest is not None}
-
-
-def _payloads(state: RunState) -> Iterator[Payload]:
-    yield state.metadata
-    if state.stop_payload is not None:
-        yield state.stop_payload
-    for cell in state.cells.values():
-        yield cell.payload
-    holders: list[Item | Buffered] = [item for item, _ in _items(state)]
-    for by_type in state.buffers.values():
-        holders += itertools.chain.from_iterable(events.values() for events in by_type.values())
-    for holder in holders:
-        payload = getattr(holder, "payload", None)
-        if isinstance(payload, tuple):
-            yield from (part for part in payload if part is not None)
-        elif payload is not None:
-            yield payload
+    found: dict[str, bytes] = {}
+    for _ in iter_state(state, inline=False, blobs=found):
+        pass
+    return found

@@ -1,9 +1,12 @@
 """Journal entries as bytes: a compact JSON object with only what is not the default.
 
-Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done, `o` outputs,
-`n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected, `y` retry, `z` stop event,
-`a` status, `w` error, `p` epoch, `b` created. An output is `[event, steps, joins, due, request_id]`, cut after the
-last that it has; one step stands for itself. History records are not in it: they are stored apart, as `encode_history` gives them.
+Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done,
+`o` outputs, `n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected,
+`y` retry, `v` recovers, `z` stop event, `a` status, `w` error, `p` epoch, `b` created. A wide entry
+is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l` are there, and the members of the
+fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps,
+joins, due, request_id]`, cut after the last that it has; one step stands for itself. History
+records are not in it: they are stored apart, as `encode_history` gives them.
 """
 
 from __future__ import annotations
@@ -14,17 +17,27 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from blazen_trio._codec.codec import PLAIN
+from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
-from blazen_trio._codec.reader import Reader, error_of, parse, rubbish
-from blazen_trio._codec.writer import error_wire, names_wire, reference
+from blazen_trio._codec.reader import Reader, error_of, rubbish
+from blazen_trio._codec.writer import (
+    collected_wire,
+    collected_wires,
+    error_wire,
+    output_wire,
+    reference,
+    size_of,
+    write_cells,
+)
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from blazen_trio._codec.codec import Codec
 
@@ -32,14 +45,23 @@ __all__ = [
     "FORMAT",
     "decode_entry",
     "decode_history",
+    "decoding_entry",
+    "decoding_history",
     "encode_entry",
     "encode_history",
+    "encoding_entry",
+    "encoding_history",
     "record_of",
     "record_wire",
     "seal_entry",
 ]
 
 FORMAT: Final = 1
+_WIDE: Final = 512
+"""More items than that are put in lines."""
+_BULKY: Final = 256 * 1024
+"""More bytes than that are, too."""
+_WHAT: Final = "journal entry"
 
 
 def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
@@ -51,25 +73,55 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
     if entry.sealed is None:
         seal_entry(entry)
     assert entry.sealed is not None
-    data, blobs = entry.sealed
-    if entry.fired:
-        data = data[:-1] + b',"r":' + orjson.dumps(entry.fired) + b"}"
-    return data, blobs
+    data, blobs, whole = entry.sealed
+    if not whole:
+        return drained(encoding_entry(entry))
+    return (_with_fired(data, entry) if entry.fired else data), blobs
 
 
-def seal_entry(entry: Entry) -> None:
+def encoding_entry(entry: Entry) -> Generator[None, None, tuple[bytes, dict[str, bytes]]]:
+    """Return what `encode_entry` does, in pieces that are short for a wide entry, too."""
+    if entry.sealed is None:
+        seal_entry(entry)
+    assert entry.sealed is not None
+    head, blobs, whole = entry.sealed
+    if whole:
+        return encode_entry(entry)
+    blobs = dict(blobs)
+    pieces: list[bytes] = []
+    for piece in document(_with_fired(head, entry), _lines(entry, blobs)):
+        pieces.append(piece)
+        yield
+    return b"".join(pieces), blobs
+
+
+def _with_fired(data: bytes, entry: Entry) -> bytes:
+    return data[:-1] + b',"r":' + orjson.dumps(entry.fired) + b"}"
+
+
+def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
     """Encode all of an entry that may fail to be encoded, and keep it in `entry.sealed`.
 
     What is known only once the entry is applied, the joins that it fires, are names that were
-    checked when the workflow was built.
+    checked when the workflow was built. Of a wide entry this encodes the head and checks the names:
+    its lines are put together later, of bytes that there are already. Events and values are never
+    encoded here: each has its payload.
 
-    Events and values are not encoded again: their payloads (which every one must have) are put in as they are.
+    Args:
+        entry: The entry.
+        in_lines: Whether it is one for lines however narrow it is.
 
     Raises:
         SerializationError: A name or message in it is no text that can be stored.
     """
+    items = len(entry.outputs) + len(entry.cells or ())
+    if entry.fan_out is not None:
+        items += len(entry.fan_out.outputs)
+    for collected in entry.collected:
+        items += len(collected.taken)
+    in_lines = in_lines or items > _WIDE
     blobs: dict[str, bytes] = {}
-    wire: dict[str, Any] = {"f": FORMAT, "q": entry.seq}
+    wire: dict[str, Any] = {"f": IN_LINES if in_lines else FORMAT, "q": entry.seq}
     if entry.kind != "committed":
         wire["k"] = entry.kind
     wire["t"] = (entry.at, entry.elapsed)
@@ -77,60 +129,74 @@ def seal_entry(entry: Entry) -> None:
         wire["s"] = entry.step
     if entry.done:
         wire["d"] = entry.done
-    if entry.outputs:
-        routed = entry.stop is None
-        wire["o"] = [_output_wire(output, blobs, routed=routed) for output in entry.outputs]
-    if entry.cells:
-        _write_cells(entry.cells, wire, blobs)
+    if not in_lines:
+        if entry.outputs:
+            routed = entry.stop is None
+            wire["o"] = [output_wire(output, blobs, routed=routed) for output in entry.outputs]
+        if entry.cells:
+            write_cells(entry.cells, wire, blobs)
     if (
         entry.fan_out is not None
         or entry.collected
         or entry.retry is not None
+        or entry.recovers is not None
         or entry.stop_payload is not None
         or entry.status is not None
         or entry.error is not None
         or entry.epoch is not None
         or entry.created is not None
     ):
-        _write_rare(entry, wire, blobs)
+        _write_rare(entry, wire, blobs, in_lines=in_lines)
     try:
-        entry.sealed = orjson.dumps(wire), blobs
-    except orjson.JSONEncodeError as error:
+        data = orjson.dumps(wire)
+        if in_lines:
+            _check_names(entry)
+    except (orjson.JSONEncodeError, UnicodeEncodeError) as error:
         msg = f"can't encode the journal entry {entry.seq} ({entry.kind}): {error}"
         raise SerializationError(msg, subject="journal entry") from error
+    if len(data) > _BULKY and not in_lines:
+        seal_entry(entry, in_lines=True)
+    else:
+        entry.sealed = data, blobs, not in_lines
 
 
-def _output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True) -> list[Any]:
-    payload = output.payload
-    assert payload is not None, "a run with a store encodes its events before it records them"
-    if not routed:
-        return [reference(payload, blobs), ()]
-    steps, joins = output.targets.steps, output.targets.joins
-    wire: list[Any] = [reference(payload, blobs), steps[0] if len(steps) == 1 else steps]
-    if joins or output.due is not None or output.request_id is not None:
-        wire += [joins, output.due, output.request_id]
-        while wire[-1] is None:
-            wire.pop()
-    return wire
+def _check_names(entry: Entry) -> None:
+    """Check the names in lines that come from users; none of the other things in them can fail."""
+    "".join(entry.cells or ()).encode()
+    for collected in entry.collected:
+        "".join((collected.step, *collected.types)).encode()
 
 
-def _write_cells(cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: dict[str, bytes]) -> None:
-    if kept := {key: reference(cell.payload, blobs) for key, cell in cells.items() if cell is not None}:
-        wire["c"] = kept
-    if deleted := [key for key, cell in cells.items() if cell is None]:
-        wire["x"] = deleted
+def _lines(entry: Entry, blobs: dict[str, bytes]) -> Iterator[bytes]:
+    """Return what a head leaves out, many items to a line, but none that takes long."""
+    for batch in batches(collected_wires(entry.collected, blobs)):
+        yield orjson.dumps({"l": batch})
+    cells = entry.cells or {}
+    for pairs in batches(((key, cell), size_of(cell)) for key, cell in cells.items()):
+        line: dict[str, Any] = {}
+        write_cells(dict(pairs), line, blobs)
+        yield orjson.dumps(line)
+    routed = entry.stop is None
+    for some in batches((output, size_of(output)) for output in entry.outputs):
+        yield orjson.dumps({"o": [output_wire(output, blobs, routed=routed) for output in some]})
+    members = () if entry.fan_out is None else entry.fan_out.outputs
+    for some in batches((output, size_of(output)) for output in members):
+        yield orjson.dumps({"m": [output_wire(output, blobs) for output in some]})
 
 
-def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes]) -> None:
+def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, in_lines: bool) -> None:
     if entry.fan_out is not None:
         opened = entry.fan_out
-        wire["n"] = [opened.joins, [_output_wire(output, blobs) for output in opened.outputs]]
+        members = () if in_lines else opened.outputs
+        wire["n"] = [opened.joins, [output_wire(output, blobs) for output in members]]
         if opened.if_any:
             wire["n"].append(opened.if_any)
-    if entry.collected:
-        wire["l"] = [_collected_wire(collected, blobs) for collected in entry.collected]
+    if entry.collected and not in_lines:
+        wire["l"] = [collected_wire(collected, blobs) for collected in entry.collected]
     if (retry := entry.retry) is not None:
         wire["y"] = [retry.id, retry.attempt, retry.due, retry.since]
+    if entry.recovers is not None:
+        wire["v"] = entry.recovers
     if entry.stop_payload is not None:
         wire["z"] = reference(entry.stop_payload, blobs)
     if entry.status is not None:
@@ -145,44 +211,74 @@ def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes]) -> 
             created["metadata"] = reference(created["metadata"], blobs)
 
 
-def _collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
-    added = None
-    if collected.added is not None:
-        event_type, _, payload = collected.added
-        assert payload is not None, "a run with a store encodes its events before it records them"
-        added = [event_type, reference(payload, blobs)]
-    return [collected.step, names_wire(collected.types), added, collected.taken]
-
-
 def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry:
-    """The entry of these bytes; its payloads have the bytes that they were written with.
+    """Return the entry of these bytes; its payloads have the bytes that they were written with.
 
     Raises:
         SnapshotVersionError: It was written by a newer version of this package.
         SerializationError: It is rubbish, or an event in it does not fit its class.
     """
-    reader = Reader(parse(data, "journal entry", "f", FORMAT), "", "journal entry", blobs, codec)
+    return drained(decoding_entry(data, blobs, codec))
+
+
+def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Generator[None, None, Entry]:
+    """Return what `decode_entry` does, in pieces: one line, or so much of it as takes as long.
+
+    One that was written before there were lines, and a single large event, are parsed in one piece.
+    """
+    head, parts = parse_parts(data, _WHAT, "f")
+    reader = Reader(head, "", _WHAT, blobs, codec)
     when = reader.inner("t") or reader
-    entry = Entry(reader.count("q", least=1), reader.maybe("k", str) or "committed", when.seconds(0), when.seconds(1))
+    entry = Entry(
+        reader.count("q", least=1),
+        reader.maybe("k", str) or "committed",
+        when.seconds(0),
+        when.seconds(1),
+    )
     entry.step = reader.maybe("s", str)
     entry.done = reader.count("d", 0)
-    if reader.raw("o"):
-        entry.outputs = [_output_of(each) for each in reader.each("o")]
-    if reader.raw("c") or reader.raw("x"):
-        entry.cells = _cells_of(reader)
     _read_rare(entry, reader)
+    pace = Pace()
+    outputs: list[Output] = []
+    collected: list[Collected] = []
+    members: list[Output] = []
+    if (opened := reader.inner("n")) is not None:
+        yield from _outputs_of(opened.each(1), members, pace)
+        entry.fan_out = FanOutOpened(opened.names(0), members, opened.names(2))
+    for path, part in parts:
+        within = Reader(part, path, _WHAT, blobs, codec)
+        yield from _outputs_of(within.each("o"), outputs, pace)
+        yield from _outputs_of(within.each("m"), members, pace)
+        for each in within.each("l"):
+            collected.append(_collected_of(each))
+            if pace.full(16 * len(collected[-1].taken)):
+                yield
+        if part.get("c") or part.get("x"):
+            entry.cells = entry.cells or {}
+            yield from _cells_of(within, entry.cells, pace)
+        if part is not head:
+            yield
+    if outputs:
+        entry.outputs = outputs
+    if collected:
+        entry.collected = collected
     return entry
 
 
+def _outputs_of(readers: Iterator[Reader], outputs: list[Output], pace: Pace) -> Generator[None, None, None]:
+    for each in readers:
+        output = _output_of(each)
+        outputs.append(output)
+        if pace.full(len(output.payload.data)):  # type: ignore[union-attr]
+            yield
+
+
 def _read_rare(entry: Entry, reader: Reader) -> None:
-    if (opened := reader.inner("n")) is not None:
-        entry.fan_out = FanOutOpened(opened.names(0), [_output_of(each) for each in opened.each(1)], opened.names(2))
     if reader.raw("r"):
         entry.fired = [(each.count(0), each.take(1, str)) for each in reader.each("r")]
-    if reader.raw("l"):
-        entry.collected = [_collected_of(each) for each in reader.each("l")]
     if (retry := reader.inner("y")) is not None:
         entry.retry = Retry(retry.count(0), retry.count(1, least=1), retry.seconds(2), retry.seconds(3))
+    entry.recovers = reader.maybe("v", str)
     if reader.raw("z") is not None:
         entry.stop, entry.stop_payload = reader.event("z")
     if reader.raw("a") is not None:
@@ -223,14 +319,23 @@ def status_of(reader: Reader, key: str) -> RunStatus:
 def _output_of(reader: Reader) -> Output:
     event, payload = reader.event(0)
     steps = (reader.take(1, str),) if type(reader.raw(1)) is str else reader.names(1)
-    return Output(event, payload, Targets(steps, reader.names(2)), reader.maybe_seconds(3), reader.maybe(4, str))
+    return Output(
+        event,
+        payload,
+        Targets(steps, reader.names(2)),
+        reader.maybe_seconds(3),
+        reader.maybe(4, str),
+    )
 
 
-def _cells_of(reader: Reader) -> dict[str, Cell | None]:
-    cells: dict[str, Cell | None] = dict.fromkeys(reader.names("x"))
+def _cells_of(reader: Reader, cells: dict[str, Cell | None], pace: Pace) -> Generator[None, None, None]:
+    cells.update(dict.fromkeys(reader.names("x")))
     if (kept := reader.inner("c")) is not None:
-        cells.update((key, cell_of(kept.payload(key))) for key in reader.take("c", dict))
-    return cells
+        for key in reader.take("c", dict):
+            payload = kept.payload(key)
+            cells[key] = cell_of(payload)
+            if pace.full(len(payload.data)):
+                yield
 
 
 def cell_of(payload: Payload) -> Cell:
@@ -259,8 +364,23 @@ def _is_id(reader: Reader) -> bool:
 
 
 def encode_history(records: Sequence[HistoryRecord]) -> bytes:
-    """History records as bytes: a JSON object with its format."""
-    return orjson.dumps({"f": FORMAT, "r": [record_wire(record) for record in records]})
+    """Return history records as bytes: a JSON object with its format."""
+    return drained(encoding_history(records))
+
+
+def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, bytes]:
+    """Return what `encode_history` does, in pieces; many records are in lines."""
+    if len(records) <= _WIDE:
+        return orjson.dumps({"f": FORMAT, "r": [record_wire(record) for record in records]})
+    lines = (
+        orjson.dumps({"r": [record_wire(record) for record in some]})
+        for some in batches((record, len(record.error or "")) for record in records)
+    )
+    pieces: list[bytes] = []
+    for piece in document(orjson.dumps({"f": IN_LINES}), lines):
+        pieces.append(piece)
+        yield
+    return b"".join(pieces)
 
 
 def record_wire(record: HistoryRecord) -> list[Any]:
@@ -280,14 +400,25 @@ def record_wire(record: HistoryRecord) -> list[Any]:
 
 
 def decode_history(data: bytes) -> list[HistoryRecord]:
-    """The records of `encode_history`.
+    """Return the records of `encode_history`.
 
     Raises:
         SnapshotVersionError: They were written by a newer version of this package.
         SerializationError: They are rubbish.
     """
-    reader = Reader(parse(data, "history", "f", FORMAT), "", "history", {}, PLAIN)
-    return [record_of(each) for each in reader.each("r")]
+    return drained(decoding_history(data))
+
+
+def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
+    """Return what `decode_history` does, in pieces."""
+    records: list[HistoryRecord] = []
+    pace = Pace()
+    for path, part in parse_parts(data, "history", "f")[1]:
+        for each in Reader(part, path, "history", {}, PLAIN).each("r"):
+            records.append(record_of(each))
+            if pace.full(len(records[-1].error or "")):
+                yield
+    return records
 
 
 def record_of(reader: Reader) -> HistoryRecord:

@@ -13,7 +13,7 @@ from blazen_trio._state.model import Payload, StoredError
 from blazen_trio.errors import SerializationError, SnapshotVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
@@ -160,15 +160,16 @@ class Reader:
             raise self.fail(key, f"an object of texts is expected, not {short(value)}")
         return value
 
-    def each(self, key: str | int) -> list[Reader]:
-        """Readers of the items of a list; empty where nothing is."""
+    def each(self, key: str | int) -> Iterator[Reader]:
+        """Readers of the items of a list, made as they are asked for; none where nothing is."""
         value = self.raw(key)
         if value is None:
-            return []
+            return
         if type(value) is not list:
             raise self.fail(key, f"a list is expected, not {short(value)}")
         base = self.where(key)
-        return [Reader(item, f"{base}[{i}]", self.what, self.blobs, self.codec) for i, item in enumerate(value)]
+        for i, item in enumerate(value):
+            yield Reader(item, f"{base}[{i}]", self.what, self.blobs, self.codec)
 
     def inner(self, key: str | int) -> Reader | None:
         """A reader of what is under `key`; `None` where nothing is."""
@@ -176,7 +177,9 @@ class Reader:
         return None if value is None else Reader(value, self.where(key), self.what, self.blobs, self.codec)
 
     def payload(self, key: str | int) -> Payload:
-        """A payload: given in place, or by the digest of a blob. Its bytes are as they were when it was encoded."""
+        """A payload: given in place, or by the digest of a blob. Its bytes are as they were when it
+        was encoded.
+        """
         wire = self.raw(key)
         if type(wire) is dict and len(wire) == 1 and "$blob" in wire:
             digest = wire["$blob"]

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from blazen_trio._codec.document import VERSION
 from blazen_trio._codec.entries import cell_of, record_of, status_of
+from blazen_trio._codec.lines import Pace, parse_parts
 from blazen_trio._codec.names import short
-from blazen_trio._codec.reader import Reader, error_of, parse
-from blazen_trio._state.model import Buffered, Delayed, Delivery, FanOut, Item, Member, Pending, Question, RunState
+from blazen_trio._codec.reader import Reader, error_of, rubbish
+from blazen_trio._state.model import (
+    Buffered,
+    Delayed,
+    Delivery,
+    FanOut,
+    Item,
+    Member,
+    Pending,
+    Question,
+    RunState,
+)
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from blazen_trio._codec.codec import Codec
+    from blazen_trio._definitions.events import Event
+    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.model import Payload
 
-__all__ = ["decode_state"]
+__all__ = ["decode_state", "restoring"]
+
+T = TypeVar("T")
 
 
 def decode_state(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> RunState:
-    """The state that `iter_state` wrote, with the payloads' bytes as they were.
+    """Return the state that `iter_state` wrote, with the payloads' bytes as they were.
 
     Args:
         data: The document.
@@ -31,7 +47,23 @@ def decode_state(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> RunSt
         SnapshotVersionError: It was written by a newer version of this package.
         SerializationError: It is rubbish, or an event in it does not fit its class.
     """
-    return _Restoring(Reader(parse(data, "snapshot", "version", VERSION), "", "snapshot", blobs, codec)).state
+    return drained(restoring(data, blobs, codec))
+
+
+def restoring(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Generator[None, None, RunState]:
+    """Return what `decode_state` does, in pieces: one line, or so much of it as takes as long.
+
+    A plain document, and a single large event, are parsed in one piece.
+    """
+    head, parts = parse_parts(data, "snapshot", "version")
+    restoring = _Restoring(Reader(head, "", "snapshot", blobs, codec))
+    for path, part in parts:
+        if part is head and type(part.get("state")) is not dict:
+            raise rubbish("snapshot", "state", "an object of the run's state is expected")
+        yield from restoring.part(Reader(part, path, "snapshot", blobs, codec))
+        yield
+    yield from restoring.finish()
+    return restoring.state
 
 
 class _Restoring:
@@ -40,20 +72,72 @@ class _Restoring:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._ids: set[int] = set()
+        self._pace = Pace()
+        self._joined: dict[int, tuple[list[Event], list[Payload]]] = {}
+        """The events of joins' deliveries, as far as they have come up."""
+        self._history: list[HistoryRecord] = []
         self.state = self._head()
-        self._cells()
-        self._fan_outs()
+
+    def part(self, reader: Reader) -> Generator[None, None, None]:
+        """Read a part: the whole, or a line."""
+        yield from self._cells(reader)
+        for each in reader.each("fan_outs"):
+            self._fan_out(each)
+            if self._pace.full(0):
+                yield
         for each in reader.each("items"):
-            self._item(each)
-        self._check_pending()
+            yield from self._item(each)
         for each in reader.each("collected"):
-            self._buffer(each)
-        self.state.history = [record_of(each) for each in reader.each("history")]
-        self._order()
+            if self._pace.full(self._buffer(each)):
+                yield
+        for each in reader.each("history"):
+            self._history.append(record_of(each))
+            if self._pace.full(0):
+                yield
+
+    def finish(self) -> Generator[None, None, None]:
+        """Put in order what came in the order of its places."""
+        state = self.state
+        for fan_out in state.fan_outs.values():
+            for join, pending in fan_out.pending.items():
+                if pending is None:
+                    raise self._reader.fail("fan_outs", f"fan-out {fan_out.id} has no place for {short(join)}")
+            if self._pace.full(0):
+                yield
+        for id_, (events, payloads) in self._joined.items():
+            delivery = state.deliveries[id_]
+            delivery.event, delivery.payload = tuple(events), tuple(payloads)
+        state.history = self._history
+        # The tables are in the order in which ids were given.
+        state.deliveries = yield from self._sorted(state.deliveries)
+        state.delayed = yield from self._sorted(state.delayed)
+        questions = yield from self._sorted({one.id: one for one in state.questions.values()})
+        state.questions = {one.request_id: one for one in questions.values()}
+
+    def _sorted(self, table: dict[int, T]) -> Generator[None, None, dict[int, T]]:
+        last = 0
+        for id_ in table:
+            if id_ < last:
+                break
+            last = id_
+            if self._pace.full(0):
+                yield
+        else:
+            return table
+        ordered = {}
+        for id_ in sorted(table):
+            ordered[id_] = table[id_]
+            if self._pace.full(0):
+                yield
+        return ordered
 
     def _head(self) -> RunState:
         reader = self._reader
-        state = RunState(reader.take("run_id", str), reader.take("workflow", str), reader.take("workflow_version", str))
+        state = RunState(
+            reader.take("run_id", str),
+            reader.take("workflow", str),
+            reader.take("workflow_version", str),
+        )
         state.status = status_of(reader, "status")
         state.timeout = reader.seconds("timeout") if reader.raw("timeout") is not None else None
         state.elapsed = reader.seconds("elapsed")
@@ -75,24 +159,30 @@ class _Restoring:
             state.error = error_of(error)
         return state
 
-    def _cells(self) -> None:
-        cells = self._reader.take("state", dict)
-        within = Reader(cells, "state", self._reader.what, self._reader.blobs, self._reader.codec)
-        self.state.cells = {key: cell_of(within.payload(key)) for key in cells}
+    def _cells(self, reader: Reader) -> Generator[None, None, None]:
+        if (within := reader.inner("state")) is None:
+            return
+        for key in reader.take("state", dict):
+            payload = within.payload(key)
+            self.state.cells[key] = cell_of(payload)
+            if self._pace.full(len(payload.data)):
+                yield
 
     def _id(self, reader: Reader, key: str) -> int:
         id_ = reader.count(key, least=1)
         if id_ in self._ids or id_ >= self.state.next_id:
             raise reader.fail(key, f"the id {id_} is there twice, or was not given yet")
         self._ids.add(id_)
+        if (recovered := reader.inner("recovered")) is not None:
+            steps = reader.take("recovered", dict)
+            self.state.recovered[id_] = {step: recovered.count(step, least=1) for step in steps}
         return id_
 
-    def _fan_outs(self) -> None:
-        for each in self._reader.each("fan_outs"):
-            fan_out = FanOut(self._id(each, "fan_out"), each.names("if_any"))
-            # In their order; each gets its place when that comes up among the items.
-            fan_out.pending = dict.fromkeys(each.names("joins"))  # type: ignore[assignment]
-            self.state.fan_outs[fan_out.id] = fan_out
+    def _fan_out(self, reader: Reader) -> None:
+        fan_out = FanOut(self._id(reader, "fan_out"), reader.names("if_any"))
+        # In their order; each gets its place when that comes up among the items.
+        fan_out.pending = dict.fromkeys(reader.names("joins"))  # type: ignore[assignment]
+        self.state.fan_outs[fan_out.id] = fan_out
 
     def _group(self, reader: Reader) -> FanOut | None:
         if reader.raw("group") is None:
@@ -103,7 +193,7 @@ class _Restoring:
             raise reader.fail("group", f"there is no fan-out {id_}")
         return group
 
-    def _item(self, reader: Reader) -> None:
+    def _item(self, reader: Reader) -> Generator[None, None, None]:
         make = {
             "delivery": self._delivery,
             "member": self._member,
@@ -113,6 +203,9 @@ class _Restoring:
         }
         data = reader.data
         kind = next(iter(data)) if type(data) is dict and data else None
+        if kind == "more":
+            yield from self._events(reader, reader.count("more", least=1))
+            return
         if kind not in make:
             kinds = ", ".join(make)
             raise reader.fail(0, f"an item begins with one of {kinds}, not with {short(kind)}")
@@ -122,17 +215,31 @@ class _Restoring:
             group.insert(item, group)
         elif kind == "member":
             raise reader.fail("group", "what a join has collected belongs to a fan-out")
+        if isinstance(item, Delivery) and type(item.event) is tuple:
+            self._joined[item.id] = [], []
+            yield from self._events(reader, item.id)
+        elif self._pace.full(len(getattr(getattr(item, "payload", None), "data", b""))):
+            yield
+
+    def _events(self, reader: Reader, id_: int) -> Generator[None, None, None]:
+        """Read events of a join's delivery, all of them or some more."""
+        if id_ not in self._joined:
+            raise reader.fail("more", f"there is no delivery {id_} of a join that it could go on with")
+        events, payloads = self._joined[id_]
+        listed = reader.inner("events")
+        for index in range(len(reader.take("events", list))):
+            assert listed is not None
+            event, payload = listed.event(index)
+            events.append(event)
+            payloads.append(payload)
+            if self._pace.full(len(payload.data)):
+                yield
 
     def _delivery(self, reader: Reader) -> Item:
         id_, step = self._id(reader, "delivery"), reader.take("step", str)
-        event: Any
-        payload: Any
-        if reader.raw("events") is not None:
-            listed = reader.inner("events")
-            assert listed is not None
-            both = [listed.event(index) for index in range(len(reader.take("events", list)))]
-            event, payload = tuple(e for e, _ in both), tuple(p for _, p in both)
-        else:
+        event: Any = ()
+        payload: Any = ()
+        if reader.raw("events") is None:
             event, payload = reader.event("event")
         delivery = Delivery(id_, step, event, payload)
         delivery.attempt = reader.count("attempt", 1, least=1)
@@ -164,20 +271,9 @@ class _Restoring:
         pending = fan_out.pending[join] = Pending(id_, fan_out, join)
         return pending
 
-    def _check_pending(self) -> None:
-        for fan_out in self.state.fan_outs.values():
-            for join, pending in fan_out.pending.items():
-                if pending is None:
-                    raise self._reader.fail("fan_outs", f"fan-out {fan_out.id} has no place for {short(join)}")
-
-    def _buffer(self, reader: Reader) -> None:
+    def _buffer(self, reader: Reader) -> int:
         id_ = self._id(reader, "buffered")
         by_type = self.state.buffers.setdefault((reader.take("step", str), reader.repeated("types")), {})
-        by_type.setdefault(reader.take("type", str), {})[id_] = Buffered(id_, *reader.event("event"))
-
-    def _order(self) -> None:
-        """Items came in the order of their places; the tables are in the order in which ids were given."""
-        state = self.state
-        state.deliveries = dict(sorted(state.deliveries.items()))
-        state.delayed = dict(sorted(state.delayed.items()))
-        state.questions = {q.request_id: q for q in sorted(state.questions.values(), key=lambda q: q.id)}
+        event, payload = reader.event("event")
+        by_type.setdefault(reader.take("type", str), {})[id_] = Buffered(id_, event, payload)
+        return len(payload.data)

@@ -12,13 +12,14 @@ import orjson
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.reader import rubbish
-from blazen_trio._codec.restore import decode_state
+from blazen_trio._codec.restore import decode_state, restoring
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
 from blazen_trio._state.model import Member
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus  # noqa: TC001  # attrs resolves it
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._state.history import HistoryRecord
@@ -117,8 +118,8 @@ def _group_of(item: Item) -> int | None:
 class Snapshot:
     """A run as of one moment: all that a resume needs. Equal to another that holds the same.
 
-    What it holds is looked up in it on first use, with events as `DynamicEvent` and classes that are not builtins as
-    `DynamicValue`: a snapshot needs no workflow.
+    What it holds is looked up in it on first use, with events as `DynamicEvent` and classes that
+    are not builtins as `DynamicValue`: a snapshot needs no workflow.
 
     Attributes:
         version: The format's version.
@@ -151,10 +152,29 @@ class Snapshot:
 
     @classmethod
     def from_state(
-        cls, state: RunState, *, codec: Codec = PLAIN, history: Sequence[HistoryRecord] | None = None
+        cls,
+        state: RunState,
+        *,
+        codec: Codec = PLAIN,
+        history: Sequence[HistoryRecord] | None = None,
     ) -> Snapshot:
         """A snapshot of a run's state; `codec` encodes the events of a run without a store."""
-        return cls.from_pieces(state, list(iter_state(state, inline=True, codec=codec, history=history)))
+        return drained(cls.making(state, codec=codec, history=history))
+
+    @classmethod
+    def making(
+        cls,
+        state: RunState,
+        *,
+        codec: Codec = PLAIN,
+        history: Sequence[HistoryRecord] | None = None,
+    ) -> Generator[None, None, Snapshot]:
+        """Return what `from_state` does, in pieces; the state must not change meanwhile."""
+        pieces = []
+        for piece in iter_state(state, inline=True, codec=codec, history=history):
+            pieces.append(piece)
+            yield
+        return cls.from_pieces(state, pieces)
 
     @classmethod
     def from_pieces(cls, state: RunState, pieces: Sequence[bytes]) -> Snapshot:
@@ -178,7 +198,11 @@ class Snapshot:
         Raises:
             SerializationError: An event does not fit its class.
         """
-        return decode_state(self._document, {}, codec)
+        return drained(self.to_state_in_pieces(codec))
+
+    def to_state_in_pieces(self, codec: Codec) -> Generator[None, None, RunState]:
+        """Return what `to_state` does, in pieces; the first of them parses the whole snapshot."""
+        return restoring(self._document, {}, codec)
 
     def to_json(self) -> str:
         """The snapshot as JSON."""
@@ -259,7 +283,9 @@ class Snapshot:
 
     @property
     def collected(self) -> tuple[SnapshotCollected, ...]:
-        """What waits in joins, in the order in which they will get it, then what waits in `ctx.collect` buffers."""
+        """What waits in joins, in the order in which they will get it, then what waits in
+        `ctx.collect` buffers.
+        """
         state = self._state
         groups = ([] if state.root is None else [state.root]) + list(state.fan_outs.values())
         members = [
@@ -305,7 +331,9 @@ class Snapshot:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback, as text, of what a step or the input handler raised that made the run fail; else `None`."""
+        """The traceback, as text, of what a step or the input handler raised that made the run
+        fail; else `None`.
+        """
         error = self._state.error
         return None if error is None else error.traceback or None
 
@@ -321,9 +349,14 @@ def _as_request(question: Question) -> InputRequestEvent:
     if isinstance(event, InputRequestEvent):
         return event
     data: dict[str, Any] = getattr(event, "data", {})
-    prompt, metadata = data.get("prompt"), PLAIN.decode_value(orjson.dumps(data.get("metadata")), "metadata")
+    prompt, metadata = (
+        data.get("prompt"),
+        PLAIN.decode_value(orjson.dumps(data.get("metadata")), "metadata"),
+    )
     return InputRequestEvent(
-        prompt if isinstance(prompt, str) else "", metadata if isinstance(metadata, dict) else {}, question.request_id
+        prompt if isinstance(prompt, str) else "",
+        metadata if isinstance(metadata, dict) else {},
+        question.request_id,
     )
 
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-if TYPE_CHECKING:
-    from blazen_trio._state.model import Payload, StoredError
+from blazen_trio._state.entry import Collected
 
-__all__ = ["error_wire", "names_wire", "reference"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from blazen_trio._state.entry import Output
+    from blazen_trio._state.model import Cell, Payload, StoredError
+
+__all__ = [
+    "collected_wire",
+    "collected_wires",
+    "error_wire",
+    "names_wire",
+    "output_wire",
+    "reference",
+    "size_of",
+    "write_cells",
+]
+
+_TAKEN: Final = 2048
+"""How many ids are told of at once."""
 
 
 def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
@@ -43,3 +60,56 @@ def error_wire(error: StoredError) -> dict[str, Any]:
     if error.traceback:
         wire["traceback"] = error.traceback
     return wire
+
+
+def output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True) -> list[Any]:
+    """Return an event and where it goes; `routed`: whether it goes anywhere at all."""
+    payload = output.payload
+    assert payload is not None, "a run with a store encodes its events before it records them"
+    if not routed:
+        return [reference(payload, blobs), ()]
+    steps, joins = output.targets.steps, output.targets.joins
+    wire: list[Any] = [reference(payload, blobs), steps[0] if len(steps) == 1 else steps]
+    if joins or output.due is not None or output.request_id is not None:
+        wire += [joins, output.due, output.request_id]
+        while wire[-1] is None:
+            wire.pop()
+    return wire
+
+
+def write_cells(cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: dict[str, bytes]) -> None:
+    """Put state writes under the keys that an entry has for them."""
+    if kept := {key: reference(cell.payload, blobs) for key, cell in cells.items() if cell is not None}:
+        wire["c"] = kept
+    if deleted := [key for key, cell in cells.items() if cell is None]:
+        wire["x"] = deleted
+
+
+def collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
+    """Return what a step did to a buffer."""
+    added = None
+    if collected.added is not None:
+        event_type, _, payload = collected.added
+        assert payload is not None, "a run with a store encodes its events before it records them"
+        added = [event_type, reference(payload, blobs)]
+    return [collected.step, names_wire(collected.types), added, collected.taken]
+
+
+def collected_wires(done: Iterable[Collected], blobs: dict[str, bytes]) -> Iterator[tuple[list[Any], int]]:
+    """Return all that a step did to buffers, each with its size.
+
+    One that takes many events is told as several, the first of which puts in what it adds.
+    """
+    for collected in done:
+        first, taken = collected, collected.taken
+        for start in range(0, len(taken) or 1, _TAKEN):
+            part = Collected(first.types, first.added, taken[start : start + _TAKEN], first.step)
+            wire = collected_wire(part, blobs)
+            yield wire, 16 * len(part.taken)
+            first = Collected(first.types, None, (), first.step)
+
+
+def size_of(holder: Output | Cell | None) -> int:
+    """Return how many bytes this puts in a line."""
+    payload = None if holder is None else holder.payload
+    return 0 if payload is None or payload.digest is not None else len(payload.data)

@@ -91,6 +91,7 @@ class WorkflowDefinition:
     value_types: Mapping[str, type]
     _routes: dict[type[Event], Route]
     _failure_routes: dict[str, Route]
+    _most_recoveries: dict[str, int | None]
     _sealed = False
 
     def __init__(
@@ -119,6 +120,7 @@ class WorkflowDefinition:
         self._declare(steps, external, types)
         self._routes = {}
         self._failure_routes = {}
+        self._most_recoveries = {}
         self._sealed = True
 
     def _declare(self, steps: object, external: object, types: object) -> None:
@@ -172,6 +174,18 @@ class WorkflowDefinition:
             taking = [step for step in self.steps.values() if handles_failure(step, step_name)]
             route = self._failure_routes[step_name] = _route(taking)
         return route
+
+    def most_recoveries(self, step_name: str) -> int | None:
+        """How often what descends from one failure of that step may come back to it and fail again.
+        Cached.
+
+        It is the least `max_recoveries` of the handlers that lead back to it; `None`: none does.
+        """
+        if step_name not in self._most_recoveries:
+            back = self.graph.recovering(step_name)
+            most = min((step.max_recoveries for step in back), default=None)
+            self._most_recoveries[step_name] = most
+        return self._most_recoveries[step_name]
 
     def can_emit_start(self, input: object) -> bool:  # noqa: A002
         """Whether `start_event(input)` makes an event rather than an error."""

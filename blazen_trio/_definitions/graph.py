@@ -161,6 +161,30 @@ class Graph:
             known = self._fired[classes, failures] = self._fire(classes, failures)
         return known
 
+    def recovering(self, name: str) -> list[StepDefinition]:
+        """The handlers of a step that lead back to it, through whatever steps and joins."""
+        return [handler for handler in self.handlers[name] if name in self._ahead(handler)]
+
+    def _ahead(self, start: StepDefinition) -> set[str]:
+        """All steps that what a step returns may lead to, at whatever level."""
+        ahead: set[str] = set()
+        todo = [start]
+        while todo:
+            step = todo.pop()
+            emitted = list(step.emits + step.list_emits)
+            if any(issubclass(one, InputRequestEvent) or issubclass(InputRequestEvent, one) for one in emitted):
+                emitted.append(InputResponseEvent)
+            led = [
+                other
+                for other in self.steps.values()
+                if any(may_be_routed(one, accepted) for one in emitted for accepted in other.accepts)
+            ]
+            for other in (*led, *self.handlers[step.name]):
+                if other.name not in ahead:
+                    ahead.add(other.name)
+                    todo.append(other)
+        return ahead
+
     def step_holds(self, name: str, root: bool) -> frozenset[str]:
         """The joins of its level that a delivery to this step, or the pending outcome of this join, holds back."""
         known = self._step_holds.get((name, root))

@@ -15,5 +15,7 @@ def is_unicode(text: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether every database takes this text: without lone surrogates, and without NUL, which PostgreSQL refuses."""
+    """Tell whether every database takes this text: without lone surrogates, and without NUL, which
+    PostgreSQL refuses.
+    """
     return "\0" not in text and is_unicode(text)

@@ -47,6 +47,7 @@ class _Options:
     retry: RetryPolicy | None
     max_concurrency: int | None
     handles: tuple[str, ...] | None
+    max_recoveries: int
 
 
 class _SubclassOf(dict[type, bool]):
@@ -83,6 +84,7 @@ class StepDefinition:
         retry: When a failed attempt is tried again; `None`: never.
         max_concurrency: How many tasks a run gives it at most; `None`: no bound.
         handles: The steps whose failures it takes, if it accepts `StepFailedEvent`; `None`: all but its own.
+        max_recoveries: How often it leads back to a step that it handles, for what descends from one failure.
         plain: By class, whether it may return or send an event of it on its own.
         listed: By class, whether it may return one in a list.
     """
@@ -103,6 +105,7 @@ class StepDefinition:
     retry: RetryPolicy | None
     max_concurrency: int | None
     handles: tuple[str, ...] | None
+    max_recoveries: int = attrs.field(default=1, kw_only=True)
     plain: Mapping[type, bool] = attrs.field(init=False, repr=False)
     listed: Mapping[type, bool] = attrs.field(init=False, repr=False)
 
@@ -129,6 +132,7 @@ def step(
     retry: RetryPolicy | None = None,
     max_concurrency: int | None = None,
     handles: Sequence[str | Callable[..., Any]] | None = None,
+    max_recoveries: int = 1,
 ) -> Callable[[F], F]: ...
 
 
@@ -143,17 +147,16 @@ def step(
     retry: RetryPolicy | None = None,
     max_concurrency: int | None = None,
     handles: Sequence[str | Callable[..., Any]] | None = None,
+    max_recoveries: int = 1,
 ) -> Any:
     """Declare a function or method a step. It stays callable exactly as it was.
 
-    What it accepts and returns is read from its annotations when a workflow is built. A synchronous function
-    runs in a worker thread.
+    A workflow reads its annotations when it is built. A synchronous function runs in a thread.
 
     Args:
         function: The function; given by the bare `@step`.
         name: The step's name in its workflow; by default the function's.
-        accepts: Instead of the event parameter's annotation: an event class, or a sequence of them, or `list[E]` for a
-            join.
+        accepts: Instead of the event parameter's annotation: an event class, several, or `list[E]`.
         emits: Instead of the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]` or `None`,
             or a sequence of them; `()` for a step that returns none.
         timeout: Seconds that one attempt may take; `None`: no limit.
@@ -161,20 +164,21 @@ def step(
         max_concurrency: How many of its tasks may run at a time in a run; `None`: no bound.
         handles: For a step that accepts `StepFailedEvent`: the steps, or their names, whose failures it takes;
             `None`: all but its own.
+        max_recoveries: How often such a step may lead back to one that it handles, for what descends
+            from one failure of that. Then it counts as a failure that nothing handles.
 
     Raises:
-        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, a `functools.partial`,
-            a generator function).
+        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, say).
     """
 
     def mark(function: Any) -> Any:
-        # A static or class method passes for its function, which is what an instance or the class will give out.
+        # A static or class method passes for its function, which is what an instance or the class
+        # will give out.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         faults = _function_faults(target)
-        subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
-        if not faults:
-            faults = _option_faults(name, timeout, retry, max_concurrency, handles)
+        faults = faults or _option_faults(name, timeout, retry, max_concurrency, handles, max_recoveries)
         if faults:
+            subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
             raise WorkflowValidationError(subject, faults)
         options = _Options(
             function=target,
@@ -186,6 +190,7 @@ def step(
             retry=retry,
             max_concurrency=max_concurrency,
             handles=None if handles is None else tuple(map(step_name, handles)),
+            max_recoveries=max_recoveries,
         )
         setattr(target, _MARK, options)
         return function
@@ -219,7 +224,9 @@ def _function_faults(function: Any) -> list[str]:
     return []
 
 
-def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any) -> list[str]:
+def _option_faults(
+    name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any, max_recoveries: Any
+) -> list[str]:
     faults = []
     # A colon marks what is no step where a run's live items are told apart by name.
     named = isinstance(name, str) and name and ":" not in name and is_storable(name)
@@ -232,6 +239,8 @@ def _option_faults(name: Any, timeout: Any, retry: Any, max_concurrency: Any, ha
         faults.append(f"retry={retry!r}: expected a RetryPolicy, as in RetryPolicy(max_attempts=5), or None")
     if max_concurrency is not None and not is_positive_int(max_concurrency):
         faults.append(f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no bound")
+    if not is_positive_int(max_recoveries):
+        faults.append(f"max_recoveries={max_recoveries!r}: expected an integer, at least 1")
     if handles is not None:
         if not isinstance(handles, list | tuple | set | frozenset):
             faults.append(f"handles={handles!r}: expected a sequence of steps or step names, as in ['fetch']")
@@ -300,6 +309,7 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
         retry=options.retry,
         max_concurrency=options.max_concurrency,
         handles=options.handles,
+        max_recoveries=options.max_recoveries,
     )
 
 

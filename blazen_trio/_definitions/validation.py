@@ -179,6 +179,11 @@ def _check_classes(steps: Mapping[str, StepDefinition], external: Sequence[type[
 def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
     faults = []
     for step in steps.values():
+        if step.max_recoveries != 1 and StepFailedEvent not in step.accepts:
+            faults.append(
+                f"step {step.name!r} says max_recoveries=, but does not accept StepFailedEvent: say it on the step that"
+                " handles the failures"
+            )
         if step.handles is None:
             continue
         if StepFailedEvent not in step.accepts:

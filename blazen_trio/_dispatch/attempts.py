@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from blazen_trio._definitions.events import Event, StepFailedEvent
+from blazen_trio._dispatch.core import WIDE
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._state.model import StoredError
-from blazen_trio._state.outputs import check_returned, unwrap
+from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import (
     SerializationError,
@@ -21,17 +22,15 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
-    from blazen_trio._state.entry import Entry
-    from blazen_trio._state.model import Delivery, Payload
+    from blazen_trio._state.entry import Entry, Output
+    from blazen_trio._state.model import Delivery
 
 __all__ = ["Attempt", "breaks_out", "described", "is_failure", "run_bounded"]
 
-_ENCODE_PER_TURN: Final = 1000
-"""Members of a fan-out encoded between two checkpoints: a few milliseconds' worth."""
 _THREADS: Final = 40
 """Synchronous steps that run at once in one `trio.run`, whatever runs they belong to."""
 _NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
@@ -94,9 +93,6 @@ class Attempt:
                 result = await _call(step.call, arguments)
             else:
                 result = await run_bounded(step, arguments)
-            encode = core.encode
-            if encode is not None and type(result) is list and len(result) > _ENCODE_PER_TURN:
-                encode = await self._encode_slowly(result)
             if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
                 await self._wait_turn()
             if core.control.ended:
@@ -104,9 +100,14 @@ class Attempt:
             # From here to the record of it in the journal nothing else is decided: there is no checkpoint, or the gate is closed.
             if transaction is not None and transaction.conflict() is not None:
                 return core.turns.ask(delivery)
-            entry = self._decide(result, encode)
+            returned, listed = check_returned(step, result)
+            if listed is None or len(listed) <= WIDE:
+                members = None if listed is None else core.machine.outputs(listed, core.encode, core.clock.now)
+            else:
+                members = await core.standstill.hold(core.machine.making(listed, core.encode, core.clock.now))
+            entry = self._decide(returned, members)
             if entry.rest is not None:
-                await core.standstill.complete(entry)
+                await core.complete(entry)
             if core.recorder.detailed:
                 self._record(entry)
             if entry.stop is not None:
@@ -120,7 +121,7 @@ class Attempt:
                     core.last_task = None  # others have run meanwhile
                 if core.state.questions and core.asks(entry):
                     await core.journal.settle()
-            core.absorb(entry)
+            await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
         except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
             if transaction is not None:
                 transaction.closed = True
@@ -169,12 +170,10 @@ class Attempt:
         finally:
             core.waiting -= 1
 
-    def _decide(self, result: Any, encode: Any) -> Entry:
+    def _decide(self, returned: Iterable[Any], members: list[Output] | None) -> Entry:
         """Return what the attempt comes to: checked, encoded, and applied to the run's state."""
         core, step, transaction = self._core, self._step, self._transaction
-        machine = core.machine
-        returned, listed = check_returned(step, result)
-        members = None if listed is None else machine.outputs(listed, encode, core.clock.now)
+        machine, encode = core.machine, core.encode
         moment = core.moment() if core.timed else core.still
         if transaction is None:
             outputs = machine.outputs(returned, encode, core.clock.now) if returned else ()
@@ -183,23 +182,6 @@ class Attempt:
         cells = transaction.cells()
         collected = transaction.collected(encode or _nothing)
         return machine.committed(self._delivery, step, outputs, members, moment, cells, collected)
-
-    async def _encode_slowly(self, members: list[Any]) -> Any:
-        """Encode a wide fan-out's members ahead, giving way in between."""
-        encode = self._core.encode
-        assert encode is not None
-        check_returned(self._step, members)
-        payloads: dict[int, Payload] = {}
-        for index, member in enumerate(members):
-            event = unwrap(member)
-            payloads[id(event)] = encode(event)
-            if index % _ENCODE_PER_TURN == _ENCODE_PER_TURN - 1:
-                await trio.lowlevel.checkpoint()
-
-        def encoded(event: Event) -> Payload:
-            return payloads.get(id(event)) or encode(event)
-
-        return encoded
 
     def _record(self, entry: Entry) -> None:
         record, step = self._core.recorder.record, self._step.name
@@ -263,14 +245,14 @@ class Attempt:
         entry = core.machine.handled(delivery, failure, core.encode, moment)
         if entry is not None:
             await self._write(entry)
-            core.absorb(entry)
+            await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
             return
         core.fail(_stored_error(core.state.run_id, delivery, error, text), error)
 
     async def _write(self, entry: Entry) -> None:
         core = self._core
         if entry.rest is not None:
-            await core.standstill.complete(entry)
+            await core.complete(entry)
         if core.journal is not None:
             await core.journal.write(entry)
 

@@ -7,13 +7,15 @@ act on it from outside. All of them know this and not each other.
 from __future__ import annotations
 
 import contextvars
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from blazen_trio._codec.entries import encoding_entry
 from blazen_trio._dispatch.changes import Changes
 from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
 from blazen_trio._dispatch.queues import BoundedQueue, Timers
@@ -23,7 +25,7 @@ from blazen_trio._state.model import Delayed, Delivery, Question
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from blazen_trio._clock import Utc
     from blazen_trio._codec.codec import Codec
@@ -35,10 +37,13 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
-    from blazen_trio._state.model import StoredError
+    from blazen_trio._state.model import Item, StoredError
     from blazen_trio._stores.protocol import Mail
 
-__all__ = ["Host", "InputHandler", "RunCore"]
+__all__ = ["WIDE", "Host", "InputHandler", "RunCore"]
+
+WIDE: Final = 512
+"""Items that are acted on between two checkpoints."""
 
 InputHandler = Callable[[Any], Awaitable[Any]]
 """Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
@@ -277,15 +282,16 @@ class RunCore:
 
     # Signals
 
-    def take_up(self) -> None:
-        """Take up what is undone. Before anybody has the run, since what comes in from then on brings itself in."""
-        for delivery in self.state.deliveries.values():
-            if delivery.due is not None:
-                self.set_timer(delivery.due, delivery.id)
-            else:
-                self.ready.append(delivery)
-        for delayed in self.state.delayed.values():
-            self.set_timer(delayed.due, delayed.id)
+    def take_up(self) -> Generator[None, None, None]:
+        """Take up what is undone, in pieces. Before anybody has the run, since what comes in from then on brings itself in."""
+        undone = itertools.chain(self.state.deliveries.values(), self.state.delayed.values())
+        for index, item in enumerate(undone, 1):
+            if item.due is not None:
+                self.set_timer(item.due, item.id)
+            elif type(item) is Delivery:
+                self.ready.append(item)
+            if index % WIDE == 0:
+                yield
 
     def wake(self) -> None:
         """Let the dispatcher look again. Signals are many, looks are few: one that waits is enough."""
@@ -385,9 +391,21 @@ class RunCore:
                 await self.journal.wait_room()
             await self.standstill.opened()
 
-    def absorb(self, entry: Entry) -> None:
+    async def complete(self, entry: Entry) -> None:
+        """Apply the rest of a wide transition, and encode it, a slice at a time. Nothing else is decided meanwhile: the gate is
+        closed before anything else can run.
+        """
+        await self.standstill.hold(_completing(entry, stored=self.journal is not None and self.journal.keeps_entries))
+
+    async def absorb_all(self, entry: Entry) -> None:
+        """Do what `absorb` does for a wide transition, a slice at a time."""
+        for start in range(0, len(entry.effects), WIDE):
+            self.absorb(entry.effects[start : start + WIDE])
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def absorb(self, effects: Iterable[Item]) -> None:
         """Act on what a transition brought in, once that is as durable as it has to be."""
-        for item in entry.effects:
+        for item in effects:
             if type(item) is Delivery:
                 (self.ready if self._ready is None else self._ready).append(item)
             elif type(item) is Delayed:
@@ -413,14 +431,14 @@ class RunCore:
         self.deciding += 1
         try:
             if entry.rest is not None:
-                await self.standstill.complete(entry)
+                await self.complete(entry)
             if self.journal is not None:
                 await self.journal.write(entry)
                 if self.asks(entry):
                     await self.journal.settle()
         finally:
             self.deciding -= 1
-        self.absorb(entry)
+        await self.absorb_all(entry) if len(entry.effects) > WIDE else self.absorb(entry.effects)
         self.woken()
 
     def woken(self) -> None:
@@ -512,3 +530,11 @@ class RunCore:
             and not self.broadcast.observed
             and not self.inbox
         )
+
+
+def _completing(entry: Entry, *, stored: bool) -> Generator[None, None, None]:
+    assert entry.rest is not None
+    yield from entry.rest
+    entry.rest = None
+    if stored:
+        entry.encoded = yield from encoding_entry(entry)

@@ -154,13 +154,13 @@ class Inbox:
             if found is not None:
                 entry, rows = found
                 if entry.rest is not None:
-                    await core.standstill.complete(entry)
+                    await core.complete(entry)
                 core.journal.record(entry, rows)
                 entries.append(entry)
         if entries:
             await core.journal.settle()
             for entry in entries:
-                core.absorb(entry)
+                await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
             core.woken()
         core.mail_done += taken
         core.changes.notify()

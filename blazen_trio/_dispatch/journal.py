@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
 
-from blazen_trio._codec.document import large_values
 from blazen_trio._codec.entries import encode_entry, encode_history
 from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
@@ -124,6 +123,11 @@ class Journal:
         """Why a commit could not be stored: nothing follows it. The store tells the run, whoever waits for the commit."""
 
     @property
+    def keeps_entries(self) -> bool:
+        """Whether entries are written; with `exit` durability, only snapshots are."""
+        return self.durability != "exit"
+
+    @property
     def mark(self) -> JournalMark:
         """How far it is."""
         return JournalMark(self._snapshot_size, self._tail_size, self._stored_blobs)
@@ -150,7 +154,7 @@ class Journal:
             pending.version = entry.created["workflow_version"]
         if self.durability == "exit":
             return
-        data, blobs = encode_entry(entry)
+        data, blobs = entry.encoded or encode_entry(entry)
         pending.entries.append((entry.seq, data))
         self._tail_size += len(data)
         if blobs:
@@ -246,11 +250,11 @@ class Journal:
     async def fold(self) -> None:
         """Write the whole state down as a snapshot, which replaces the journal so far."""
         self._folding = True
+        large: dict[str, bytes] = {}
         try:
-            data = b"".join(await self._standstill.image(inline=False))
+            data = b"".join(await self._standstill.image(inline=False, blobs=large))
         finally:
             self._folding = False
-        large = large_values(self._state)
         commit = self._take()
         commit.snapshot = SnapshotRow(self._state.seq, data, frozenset(large))
         self._add_blobs(commit, large)

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from blazen_trio._state.model import Delivery
 
@@ -28,6 +28,8 @@ class BoundedQueue:
         self._queue: deque[Delivery] = deque()
         self._total_room = float("inf") if max_concurrency is None else max_concurrency
         self._room = dict(bounds)
+        self._queued = dict.fromkeys(bounds, 0)
+        """How many of each bounded step are in the queue: not more than there is room for, so that none is passed over."""
         self._aside: dict[str, deque[Delivery]] = {name: deque() for name in bounds}
 
     def __len__(self) -> int:
@@ -35,13 +37,18 @@ class BoundedQueue:
         return len(self._queue) if self._total_room else 0
 
     def append(self, delivery: Delivery) -> None:
+        step = delivery.step
+        if step in self._room:
+            if self._queued[step] >= self._room[step]:
+                self._aside[step].append(delivery)
+                return
+            self._queued[step] += 1
         self._queue.append(delivery)
 
     def appendleft(self, delivery: Delivery) -> None:
+        if delivery.step in self._room:
+            self._queued[delivery.step] += 1
         self._queue.appendleft(delivery)
-
-    def extend(self, deliveries: Iterable[Delivery]) -> None:
-        self._queue.extend(deliveries)
 
     def popleft(self) -> Delivery | None:
         """Take the next that may run now, if there is one; `done` must be told when it has."""
@@ -49,10 +56,12 @@ class BoundedQueue:
         while queue and self._total_room:
             delivery = queue.popleft()
             room = self._room.get(delivery.step)
-            if room == 0:
-                self._aside[delivery.step].append(delivery)
-                continue
             if room is not None:
+                self._queued[delivery.step] -= 1
+                if room == 0:
+                    # One that was taken before and came back, while its successor is in flight.
+                    self._aside[delivery.step].appendleft(delivery)
+                    continue
                 self._room[delivery.step] = room - 1
             self._total_room -= 1
             return delivery
@@ -63,8 +72,8 @@ class BoundedQueue:
         self._total_room += 1
         if step in self._room:
             self._room[step] += 1
-            if aside := self._aside[step]:
-                self._queue.appendleft(aside.popleft())
+            if (aside := self._aside[step]) and self._queued[step] < self._room[step]:
+                self.appendleft(aside.popleft())
 
 
 class Timers:

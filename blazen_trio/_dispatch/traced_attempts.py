@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from blazen_trio._dispatch.attempts import Attempt, described
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.transaction import Transaction
-    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.entry import Entry, Output
     from blazen_trio._state.model import Delivery
 
 __all__ = ["TracedAttempt"]
@@ -55,8 +57,8 @@ class TracedAttempt(Attempt):
             span.ended("completed" if self._decided else "discarded", None)
         return again
 
-    def _decide(self, result: Any, encode: Any) -> Entry:
-        entry = super()._decide(result, encode)
+    def _decide(self, returned: Iterable[Any], members: list[Output] | None) -> Entry:
+        entry = super()._decide(returned, members)
         self._decided = True
         return entry
 

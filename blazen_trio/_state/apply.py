@@ -1,11 +1,13 @@
 """Applying a journal entry to a run's state: the one place where it changes.
 
-A live run and the fold of a journal go through the same functions, so what is on disk and what is in memory can't
-drift apart. It needs no workflow: an entry says where its events went and which joins it fired.
+A live run and the fold of a journal go through the same functions, so what is on disk and what is
+in memory can't drift apart. It needs no workflow: an entry says where its events went and which
+joins it fired.
 
-Wide entries. One that brings in, collects or drops many items would hold the event loop for long. So all that may be
-wide is done by generators, which yield after each slice of it; the head of an entry (the status, the cells, which
-item is done) is applied at once. Whoever is in a hurry drains them (`drain`).
+Wide entries. One that brings in, collects or drops many items would hold the event loop for long.
+So all that may be wide is done by generators, which yield after each slice of it; the head of an
+entry (the status, the cells, which item is done) is applied at once. Whoever is in a hurry drains
+them (`drain`).
 """
 
 from __future__ import annotations
@@ -28,14 +30,25 @@ from blazen_trio._state.model import (
     Question,
     RunState,
 )
+from blazen_trio._state.recoveries import inherit, inherited, merged
 from blazen_trio._state.table import check
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from blazen_trio._state.entry import Collected, Entry, Output
+    from blazen_trio._state.recoveries import Recovered
 
-__all__ = ["SLICE", "apply_entry", "apply_head", "applying", "drain", "firing", "noted", "state_from_first"]
+__all__ = [
+    "SLICE",
+    "apply_entry",
+    "apply_head",
+    "applying",
+    "drain",
+    "firing",
+    "noted",
+    "state_from_first",
+]
 
 SLICE: Final = 512
 """How many items are dealt with in one piece, about: a fraction of a millisecond each."""
@@ -47,10 +60,12 @@ class _Place(NamedTuple):
     Args:
         group: The fan-out, or the root; `None`: nobody asks for their order.
         before: The item of it in front of which they are put.
+        recovered: The recoveries that they descend from.
     """
 
     group: FanOut | None
     before: Item | None
+    recovered: Recovered | None
 
 
 def drain(slices: Iterable[None]) -> None:
@@ -84,8 +99,8 @@ def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None
 
 
 def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, Iterator[None] | None]:
-    """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be told only from the
-    state that it makes).
+    """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be
+    told only from the state that it makes).
 
     Args:
         state: The state.
@@ -119,6 +134,9 @@ def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, I
         delivery = state.deliveries[retry.id]
         delivery.attempt, delivery.due, delivery.since = retry.attempt, retry.due, retry.since
         return None, None
+    recovered: Recovered | None = None
+    if state.recovered or entry.recovers is not None:
+        recovered = inherited(state, entry)
     done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
@@ -130,33 +148,40 @@ def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, I
             group.remove(done)
     outputs = entry.outputs
     if len(outputs) > most or entry.fan_out is not None or entry.collected or resuming is not None:
-        return done, _growing(state, entry, resuming, _Place(group, before), most)
+        return done, _growing(state, entry, resuming, _Place(group, before, recovered), most)
     if outputs:
         # Nearly all entries come here, and need no generator.
+        first = state.next_id
         _insert(state, entry, outputs, group, before)
+        if recovered is not None:
+            inherit(state, first, recovered)
     return done, None
 
 
 def _growing(
     state: RunState, entry: Entry, resuming: Iterator[None] | None, place: _Place, most: int
 ) -> Generator[None, None, None]:
-    """Bring in what an entry brings in. Ids are given in this order, which stored journals rely on."""
+    """Bring in what an entry brings in. Stored journals rely on ids being given in this order."""
     if resuming is not None:
         yield from resuming
     for collected in entry.collected:
+        first = state.next_id
         yield from _collecting(state, collected, most)
+        inherit(state, first, place.recovered)
     yield from _inserting(state, entry, entry.outputs, place, most)
     if entry.fan_out is not None:
         opened = entry.fan_out
         fan_out = FanOut(_next_id(state), opened.if_any)
         state.fan_outs[fan_out.id] = fan_out
+        inherit(state, fan_out.id, place.recovered)
         for join in opened.joins:
             pending = Pending(_next_id(state), fan_out, join)
             fan_out.pending[join] = pending
             if place.group is not None:
                 assert place.before is not None
                 place.group.insert(pending, place.before)
-        yield from _inserting(state, entry, opened.outputs, _Place(fan_out, fan_out), most)
+        within = _Place(fan_out, fan_out, place.recovered)
+        yield from _inserting(state, entry, opened.outputs, within, most)
 
 
 def _inserting(
@@ -165,11 +190,14 @@ def _inserting(
     for start in range(0, len(outputs), most):
         if start:
             yield
-        _insert(state, entry, outputs[start : start + most], *place)
+        first = state.next_id
+        _insert(state, entry, outputs[start : start + most], place.group, place.before)
+        inherit(state, first, place.recovered)
 
 
 def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[None, None, Delivery | None]:
-    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing one.
+    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing
+    one.
 
     Args:
         state: The state.
@@ -182,7 +210,8 @@ def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[
     """
     fan_out = state.fan_outs[fan_out_id] if fan_out_id else state.root
     assert fan_out is not None, "only a tracked root fires joins"
-    events, payloads, place = yield from fan_out.taking(join, most)
+    taking = fan_out.taking(join, most, state.recovered)
+    events, payloads, recovered, place = yield from taking
     group: FanOut | None = fan_out
     if fan_out_id:
         place = fan_out.pending.pop(join)
@@ -195,12 +224,16 @@ def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[
         if group is not None:
             group.insert(delivery, place)
         state.deliveries[delivery.id] = delivery
+        if state.recovered or recovered is not None:
+            recovered = merged(recovered, state.recovered.get(fan_out_id))
+            inherit(state, delivery.id, recovered)
     if fan_out_id:
         if group is not None:
             group.remove(place)
         if not fan_out.pending:
             # What is left in it reaches no join any more, so its place in the order is of no use.
             del state.fan_outs[fan_out_id]
+            state.recovered.pop(fan_out_id, None)
             yield from fan_out.dissolving(most)
     return delivery
 
@@ -223,7 +256,11 @@ def _take_other(state: RunState, id_: int) -> Delayed | Question:
 
 
 def _insert(
-    state: RunState, entry: Entry, outputs: Iterable[Output], group: FanOut | None, before: Item | None
+    state: RunState,
+    entry: Entry,
+    outputs: Iterable[Output],
+    group: FanOut | None,
+    before: Item | None,
 ) -> None:
     effects: list[Item] = entry.effects or []
     for output in outputs:
@@ -296,6 +333,7 @@ def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
     state.deliveries, state.delayed, state.questions = {}, {}, {}
     state.fan_outs, state.buffers = {}, {}
     state.root = None
+    state.recovered = {}
     return _freeing(tables, groups, most)
 
 
@@ -320,8 +358,10 @@ def _apply_driver(state: RunState, entry: Entry, most: int) -> Iterator[None] | 
     if entry.epoch is not None:
         state.epoch = entry.epoch
         state.next_id = max(state.next_id, entry.epoch * ID_EPOCH + 1)
-        # Tried again from its undone deliveries, with fresh attempts.
+        # Tried again from its undone deliveries: what has failed before counts no more.
         fresh = state.status.ended
+        if fresh:
+            state.recovered = {}
     created = entry.created
     rooted = False
     if created is not None:

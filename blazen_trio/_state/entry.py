@@ -1,6 +1,8 @@
-"""A journal entry: one transition of a run, with all that applying it again needs, and no more than what changed.
+"""A journal entry: one transition of a run, with all that applying it again needs, and no more than
+what changed.
 
-An entry says where each event was routed and which joins fired, so that folding a journal needs no workflow.
+An entry says where each event was routed and which joins fired, so that folding a journal needs no
+workflow.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class Output:
 
 @attrs.define(eq=False)
 class FanOutOpened:
-    """A returned list: its joins (never empty), its members, and which of the joins fire only if they have collected anything."""
+    """A returned list: its joins (never empty), its members, and which of the joins fire only if
+    they have collected anything.
+    """
 
     joins: tuple[str, ...]
     outputs: list[Output]
@@ -90,7 +94,8 @@ class Collected:
 
     types: tuple[str, ...]
     added: tuple[str, Event, Payload | None] | None
-    """The event put in, behind the name of the asked-for type that it fills; `None` where the set was completed with the step's own event, which so never enters."""
+    """The event put in, behind the name of the asked-for type that it fills; `None` where the set
+    was completed with the step's own event, which so never enters."""
     taken: tuple[int, ...] = ()
     """The ids of the buffered events that the completed set used up."""
     step: str = ""
@@ -107,7 +112,8 @@ class Retry:
 
 
 class Entry:
-    """One transition. `kind` is for people and for the history; what is applied are the other fields.
+    """One transition. `kind` is for people and for the history; what is applied are the other
+    fields.
 
     What an entry does not say stays a default of the class: most say little, and a step makes one.
     """
@@ -115,41 +121,50 @@ class Entry:
     step: str | None = None
     """The step that this is about, for people."""
     done: int = 0
-    """The id of the item that this consumes; the outputs take its place. 0: none; they go to the end of the root."""
+    """The id of the item that this consumes; the outputs take its place. 0: none; they go to the
+    end of the root."""
     outputs: Sequence[Output] = ()
     """Of an entry that stops the run they are recorded, and go nowhere."""
     fan_out: FanOutOpened | None = None
     fired: list[tuple[int, str]] | tuple[()] = ()
-    """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this order."""
+    """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this
+    order."""
     cells: dict[str, Cell | None] | None = None
     """State writes; `None` deletes."""
     collected: list[Collected] | tuple[()] = ()
     retry: Retry | None = None
+    recovers: str | None = None
+    """The step whose failure this hands to its handlers: what descends from it is counted."""
     stop: Event | None = None
     stop_payload: Payload | None = None
     status: RunStatus | None = None
     error: StoredError | None = None
     epoch: int | None = None
     created: dict[str, Any] | None = None
-    """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`), root (whether the root's order is
-    kept), timeout (seconds or `None`); of a `resumed` one: workflow_version, root, timeout. Of either, where somebody traces it and the run
-    has none yet: trace (the context of its trace, as W3C headers)."""
+    """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`),
+    root (whether the root's order is kept), timeout (seconds or `None`); of a `resumed` one:
+    workflow_version, root, timeout. Of either, where somebody traces it and the run has none
+    yet: trace (the context of its trace, as W3C headers)."""
     effects: list[Item] | tuple[()] = ()
     """The live items that applying this made and that whoever drives the run acts on, in order:
     each a `Delivery`, a `Question` or a `Delayed`. Deliveries of the joins that it fired are among
     them. Never stored."""
     rest: Iterator[None] | None = None
-    """Applies what is left of a wide entry, a slice per `next()`; only a machine with `slices` leaves
-    any. Until it has come to its end `effects` and `fired` are not complete. Never stored."""
-    sealed: tuple[bytes, dict[str, bytes]] | None = None
-    """Its bytes, as far as they are known before it is applied, and the large payloads that they
-    refer to. Kept by the codec."""
+    """Applies what is left of a wide entry, a slice per `next()`; only a machine with `slices`
+    leaves any. Until it has come to its end `effects` and `fired` are not complete. Never
+    stored."""
+    encoded: tuple[bytes, dict[str, bytes]] | None = None
+    """What `encode_entry` returns, of a wide one that was encoded in slices."""
+    sealed: tuple[bytes, dict[str, bytes], bool] | None = None
+    """Its bytes, as far as they are known before it is applied; the large payloads that they refer
+    to; and whether that is all of it but `fired`. Kept by the codec."""
 
     def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
         self.seq = seq
         self.kind = kind
-        """`started`, `queued` (a run that somebody else is to begin), `committed`, `completed`, `retried`, `handled` (a failure given to a StepFailedEvent step), `received`,
-        `answered`, `due`, `rejected`, `failed`, `timed_out`, `cancelled`, `paused`, `unpaused`, `waiting`, `woken`,
-        `resumed`."""
+        """`started`, `queued` (a run that somebody else is to begin), `committed`, `completed`,
+        `retried`, `handled` (a failure given to a StepFailedEvent step), `received`, `answered`,
+        `due`, `rejected`, `failed`, `timed_out`, `cancelled`, `paused`, `unpaused`, `waiting`,
+        `woken`, `resumed`."""
         self.at = at
         self.elapsed = elapsed

@@ -1,19 +1,43 @@
-"""Which joins of a fan-out, or of the root, are due: nothing that lives there can still bring them anything."""
+"""What joins can collect, and when they are due: once nothing can bring them anything more."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blazen_trio._state.apply import firing, noted
+from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Container, Generator, Iterable, Sequence
 
-    from blazen_trio._state.entry import Entry
+    from blazen_trio._definitions.steps import StepDefinition
+    from blazen_trio._state.entry import Entry, Output, Targets
     from blazen_trio._state.model import FanOut, RunState
     from blazen_trio._state.routing import Routing
 
-__all__ = ["firing_due"]
+__all__ = ["check_collectable", "firing_due"]
+
+
+def check_collectable(
+    step: StepDefinition,
+    kinds: Iterable[Targets],
+    pending: Container[str],
+    outputs: Iterable[Output],
+) -> None:
+    """Refuse what no join can collect. Delayed ones too: when they are due it would be too late to
+    tell their step.
+    """
+    for kind in kinds:
+        for join in kind.collects:
+            if join not in pending:
+                event = next(output.event for output in outputs if output.targets is kind)
+                raise StepOutputError(
+                    f"step {step.name!r} made a {event.event_type} that the join {join!r} can't collect any "
+                    "more: no declared path leads from the elements of the fan-out to it. Declare in the return "
+                    "annotations on the way what the steps really emit",
+                    step_name=step.name,
+                    error_type="StepOutputError",
+                )
 
 
 def firing_due(
@@ -55,9 +79,11 @@ def firing_due(
 
 
 def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
-    """Tell whether another root join that is due with this one leads to it, so that what that one returns is collected first.
+    """Tell whether another root join that is due with this one leads to it, so that what that one
+    returns is collected first.
 
-    Which of the two became due first would be a matter of time. Two that lead to each other go in order of declaration.
+    Which of the two became due first would be a matter of time. Two that lead to each other go in
+    order of declaration.
     """
     holds = routing.holds
     return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)

@@ -33,12 +33,12 @@ from blazen_trio._definitions.events import (
 )
 from blazen_trio._state.apply import SLICE, apply_head, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
-from blazen_trio._state.joins import firing_due
+from blazen_trio._state.joins import check_collectable, firing_due
 from blazen_trio._state.status import RunStatus
-from blazen_trio.errors import InputResponseError, NoHandlerError, StepOutputError
+from blazen_trio.errors import InputResponseError, NoHandlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import (
@@ -116,7 +116,7 @@ class Machine:
         self.state = state
         self._most = most
         self.slices = False
-        """Whether a wide transition applies only its first slice at once, and leaves `entry.rest` to
+        """Whether a wide transition applies its first slice only at once, leaving `entry.rest` to
         its caller. Until that has come to its end, nothing else may be asked of the machine; what
         can be read in the state meanwhile are its cells and its status."""
         self.seal: Callable[[Entry], None] | None = None
@@ -233,7 +233,7 @@ class Machine:
             graph = self.definition.graph
             joins = graph.fired_joins(step.list_emits)
             if joins:
-                self._check_collectable(step, kinds, joins, members)
+                check_collectable(step, kinds, joins, members)
                 entry.fan_out = FanOutOpened(joins, members, graph.joins_if_any(step.list_emits))
             else:
                 # Nothing ever asks for these members' order or end: no fan-out has to be kept.
@@ -241,7 +241,7 @@ class Machine:
         group = delivery.group
         if outputs and group is not self.state.root:
             kinds = (outputs[0].targets,) if len(outputs) == 1 else {one.targets for one in outputs}
-            self._check_collectable(step, kinds, () if group is None else group.pending, outputs)
+            check_collectable(step, kinds, () if group is None else group.pending, outputs)
         entry.outputs = outputs
         return self.finish(entry)
 
@@ -254,22 +254,6 @@ class Machine:
         entry.outputs = [output for output in (*outputs, *(members or ())) if output is not stop]
         return self.finish(entry)
 
-    def _check_collectable(
-        self, step: StepDefinition, kinds: Iterable[Targets], pending: Container[str], outputs: Iterable[Output]
-    ) -> None:
-        """Refuse what no join can collect. Delayed ones too: when they are due it would be too late to tell their step."""
-        for kind in kinds:
-            for join in kind.collects:
-                if join not in pending:
-                    event = next(output.event for output in outputs if output.targets is kind)
-                    raise StepOutputError(
-                        f"step {step.name!r} made a {event.event_type} that the join {join!r} can't collect any "
-                        "more: no declared path leads from the elements of the fan-out to it. Declare in the return "
-                        "annotations on the way what the steps really emit",
-                        step_name=step.name,
-                        error_type="StepOutputError",
-                    )
-
     def retried(self, delivery: Delivery, due: float, since: float, moment: Moment) -> Entry:
         """A failed delivery is to be tried again when it is due (UTC)."""
         entry = Entry(self.state.seq + 1, "retried", moment.at, moment.elapsed)
@@ -278,26 +262,54 @@ class Machine:
         return self.finish(entry)
 
     def handled(self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment) -> Entry | None:
-        """A failure goes to the steps that accept it. `None`: there are none."""
+        """A failure goes to the steps that accept it. `None`: there are none, or they have
+        recovered it as often as they may (`given_up` tells).
+        """
         route = self.definition.failure_handlers(delivery.step)
         events = delivery.event if isinstance(delivery.event, tuple) else (delivery.event,)
         if not route or any(isinstance(event, StepFailedEvent) for event in events):
             # A handler's own failure goes to nobody, or two handlers could go on for ever.
             return None
+        if self.given_up(delivery):
+            return None
         entry = Entry(self.state.seq + 1, "handled", moment.at, moment.elapsed)
         entry.step = delivery.step
         entry.done = delivery.id
+        entry.recovers = delivery.step
         takers = tuple(name for name in self.definition.steps if name in route.steps or name in route.joins)
         entry.outputs = [Output(failure, None if encode is None else encode(failure), Targets(takers, route.joins))]
         return self.finish(entry)
+
+    def given_up(self, delivery: Delivery) -> str:
+        """Tell why this delivery's failure is not handed to handlers once more, as the end of an
+        error's message; empty where that is not the reason.
+        """
+        most = self.definition.most_recoveries(delivery.step)
+        recovered = self.state.recovered.get(delivery.id)
+        count = recovered.get(delivery.step, 0) if recovered else 0
+        if most is None or count < most:
+            return ""
+        times = "once" if count == 1 else f"{count} times"
+        return (
+            f"; a handler has led back to it {times} already, which is as often as it may: mend the "
+            "step, or let the handler's @step say a greater max_recoveries"
+        )
 
     def received(self, event: Any, encode: Encode, moment: Moment) -> Entry:
         """An event comes in from outside, to the end of the root.
 
         Raises:
-            NoHandlerError: No step accepts it.
+            NoHandlerError: No step accepts it, or it is one that only the engine makes.
         """
         inner = event.event if isinstance(event, Delayed) else event
+        if isinstance(inner, StepFailedEvent):
+            # It would start a handler for a failure that never happened, and is not counted.
+            raise NoHandlerError(
+                f"run {self.state.run_id!r} takes no {inner.event_type} from outside: the engine makes "
+                "one when a step has failed. Send an event of your own that says what happened",
+                run_id=self.state.run_id,
+                event_type=inner.event_type,
+            )
         if not self.routing.targets(type(inner)).steps:
             raise self.no_handler(inner)
         entry = Entry(self.state.seq + 1, "received", moment.at, moment.elapsed)
@@ -386,7 +398,7 @@ class Machine:
     # Joins
 
     def finish(self, entry: Entry) -> Entry:
-        """Apply an entry, and fire the joins that are due by it; of a wide one perhaps only the first slice.
+        """Apply an entry, and fire the joins due by it; of a wide one perhaps its first slice only.
 
         Raises:
             SerializationError: It can't be encoded; nothing of it is applied then.

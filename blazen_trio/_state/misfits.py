@@ -1,69 +1,101 @@
-"""Whether a workflow, perhaps a newer version than the one that left it, can go on with a stored run."""
+"""The reasons why a workflow, perhaps a newer version of it, can't go on with a stored run."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from blazen_trio._definitions.events import DynamicEvent, Event
+from blazen_trio._state.apply import SLICE
 from blazen_trio._state.model import Member
+from blazen_trio._state.pieces import drained
 from blazen_trio._state.undriven import unrouted_input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.steps import StepDefinition
-    from blazen_trio._state.model import FanOut, RunState
+    from blazen_trio._state.model import Delivery, FanOut, RunState
 
-__all__ = ["misfits"]
+__all__ = ["finding_misfits", "misfits"]
 
 
 def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
-    """Why this workflow can't go on with a stored run: a sentence for each step and event that it lacks, and for each event on its
-    way to a step that does not accept it.
+    """Return why this workflow can't go on with a stored run.
+
+    It is a sentence for each step and event that the workflow lacks, and for each event on its way
+    to a step that does not accept it.
     """
-    return list(dict.fromkeys(_misfits(definition, state)))
+    return drained(finding_misfits(definition, state))
 
 
-def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str]:
+def finding_misfits(
+    definition: WorkflowDefinition, state: RunState, most: int = SLICE
+) -> Generator[None, None, list[str]]:
+    """Return what `misfits` does, in pieces of so many items."""
+    found: dict[str, None] = {}
+    for index, misfit in enumerate(_misfits(definition, state), 1):
+        if misfit is not None:
+            found[misfit] = None
+        if index % most == 0:
+            yield
+    return list(found)
+
+
+def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str | None]:
+    """What misfits; and `None` for each thing looked at."""
     steps = definition.steps
     for delivery in state.deliveries.values():
-        where, step = f"an undone delivery to step {delivery.step!r}", steps.get(delivery.step)
-        listed = isinstance(delivery.event, tuple)
-        if step is None:
-            yield f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"
-        elif listed != step.is_join:
-            held = "a list of events" if listed else f"one event, of type {delivery.event.event_type!r}"  # type: ignore[union-attr]
-            yield f"{where} holds {held}, and the step accepts {_accepted(step)} now"
-            step = None
-        for event in delivery.event if isinstance(delivery.event, tuple) else (delivery.event,):
-            yield from _event(event, where, step)
+        yield from _delivery(delivery, steps)
     for delayed in state.delayed.values():
+        yield None
         yield from _event(delayed.event, "its input" if delayed is unrouted_input(state) else "a delayed delivery")
     for question in state.questions.values():
+        yield None
         yield from _event(question.event, "an open question")
-    for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):
+    for fan_out in itertools.chain(state.fan_outs.values(), [state.root] if state.root else []):
         yield from _fan_out(fan_out, definition)
     for (name, _types), by_type in state.buffers.items():
         if name not in steps:
             yield f"a collect buffer belongs to step {name!r}, which the workflow does not have"
         for buffered in by_type.values():
             for one in buffered.values():
+                yield None
                 yield from _event(one.event, f"a collect buffer of step {name!r}")
 
 
-def _fan_out(fan_out: FanOut, definition: WorkflowDefinition) -> Iterator[str]:
-    members = [item for item in fan_out if type(item) is Member]
-    for join in dict.fromkeys((*fan_out.pending, *(member.join for member in members))):
+def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterator[str | None]:
+    event, where, step = (
+        delivery.event,
+        f"an undone delivery to step {delivery.step!r}",
+        steps.get(delivery.step),
+    )
+    if step is None:
+        yield f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"
+    elif isinstance(event, tuple) != step.is_join:
+        held = "a list of events" if isinstance(event, tuple) else f"one event, of type {event.event_type!r}"
+        yield f"{where} holds {held}, and the step accepts {_accepted(step)} now"
+        step = None
+    for one in event if isinstance(event, tuple) else (event,):
+        yield None
+        yield from _event(one, where, step)
+
+
+def _fan_out(fan_out: FanOut, definition: WorkflowDefinition) -> Iterator[str | None]:
+    yield None
+    collected = (node.removeprefix("member:") for node in fan_out.live if node.startswith("member:"))
+    for join in dict.fromkeys((*fan_out.pending, *collected)):
         step = definition.steps.get(join)
         if step is None:
             yield f"an open fan-out waits for the join {join!r}, which the workflow does not have"
         elif not step.is_join:
             yield f"an open fan-out waits for the join {join!r}, and this step accepts {_accepted(step)} now, no list"
-    for member in members:
-        yield from _event(
-            member.event, f"what the join {member.join!r} has collected", definition.steps.get(member.join)
-        )
+    for item in fan_out:
+        yield None
+        if type(item) is Member:
+            where = f"what the join {item.join!r} has collected"
+            yield from _event(item.event, where, definition.steps.get(item.join))
 
 
 def _event(event: Event, where: str, step: StepDefinition | None = None) -> Iterator[str]:

@@ -1,15 +1,18 @@
-"""What a run consists of: live items in the order of their fan-outs, key/value cells, collect buffers.
+"""What a run consists of: live items in the order of their fan-outs, key/value cells, collect
+buffers.
 
-Order without paths. The members that a join collects are ordered by where they come from in the tree of steps
-(member index, then output index and step declaration order at each hop), never by time. Such a tree's leaves,
-kept in a linked list per fan-out in which the outputs of a step take that step's place, *are* in that order; so no
-item has to carry its path, and a step costs the same in the first minute and after a year.
+Order without paths. The members that a join collects are ordered by where they come from in the
+tree of steps (member index, then output index and step declaration order at each hop), never by
+time. Such a tree's leaves, kept in a linked list per fan-out in which the outputs of a step take
+that step's place, *are* in that order; so no item has to carry its path, and a step costs the same
+in the first minute and after a year.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from blazen_trio._state.recoveries import merged
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.events import Event
+    from blazen_trio._state.recoveries import Recovered
 
 __all__ = [
     "ID_EPOCH",
@@ -35,12 +39,15 @@ __all__ = [
 ]
 
 ID_EPOCH: Final = 1 << 32
-"""Ids of items count up from `epoch * ID_EPOCH`. Each resume raises the epoch on disk before any step runs, so an id (and
-with it an idempotency key) that was lost with an unwritten suffix of the journal is never given to another delivery."""
+"""Ids of items count up from `epoch * ID_EPOCH`. Each resume raises the epoch on disk before any
+step runs, so an id (and with it an idempotency key) that was lost with an unwritten suffix of
+the journal is never given to another delivery."""
 
 
 class Payload:
-    """An event or a value as JSON bytes; a large one has a digest and is stored once, apart from what refers to it."""
+    """An event or a value as JSON bytes; a large one has a digest and is stored once, apart from
+    what refers to it.
+    """
 
     __slots__ = ("data", "digest")
 
@@ -50,18 +57,23 @@ class Payload:
 
 
 class Cell:
-    """One committed value of the run's key/value state; never changed, only replaced (so identity tells of a change)."""
+    """One committed value of the run's key/value state; never changed, only replaced (so identity
+    tells of a change).
+    """
 
     __slots__ = ("payload", "scalar")
 
     def __init__(self, payload: Payload, scalar: Any = None) -> None:
         self.payload = payload
         self.scalar = scalar
-        """A 1-tuple with the value itself where it is an immutable scalar, so that reading it needs no decoding."""
+        """A 1-tuple with the value itself where it is an immutable scalar, so that reading it needs
+        no decoding."""
 
 
 class Item:
-    """Something live in a run; `group` is the fan-out it belongs to, `None` where no join can ever ask for its place."""
+    """Something live in a run; `group` is the fan-out it belongs to, `None` where no join can ever
+    ask for its place.
+    """
 
     __slots__ = ("group", "id", "next", "node", "prev")
 
@@ -77,7 +89,9 @@ class Item:
 
 
 class Delivery(Item):
-    """An event on its way to one step (a tuple of events, to a join): undone until that step has committed."""
+    """An event on its way to one step (a tuple of events, to a join): undone until that step has
+    committed.
+    """
 
     __slots__ = ("attempt", "due", "event", "payload", "since", "step")
 
@@ -109,7 +123,9 @@ class Delayed(Item):
 
 
 class Question(Item):
-    """An open `InputRequestEvent` (of any subclass; a `DynamicEvent` where the class is not at hand)."""
+    """An open `InputRequestEvent` (of any subclass; a `DynamicEvent` where the class is not at
+    hand).
+    """
 
     __slots__ = ("event", "payload", "request_id")
 
@@ -146,7 +162,9 @@ class Member(Item):
 
 
 class Pending(Item):
-    """The place, in the enclosing fan-out, of what a join of a fan-out will return. To the graph it is that join's delivery already."""
+    """The place, in the enclosing fan-out, of what a join of a fan-out will return. To the graph it
+    is that join's delivery already.
+    """
 
     __slots__ = ("fan_out", "join")
 
@@ -157,7 +175,8 @@ class Pending(Item):
 
 
 class FanOut(Item):
-    """An open fan-out, or the run's root: its live items in order, and how many of them hold which joins back.
+    """An open fan-out, or the run's root: its live items in order, and how many of them hold which
+    joins back.
 
     It is itself the sentinel of the circular list of its items.
     """
@@ -170,7 +189,8 @@ class FanOut(Item):
         self.live: dict[str, int] = {}
         """How many live items there are of each graph node; absent when there are none."""
         self.pending: dict[str, Pending] = {}
-        """The joins that it has still to fire, each with its place in the enclosing fan-out. Empty for the root."""
+        """The joins that it has still to fire, each with its place in the enclosing fan-out. Empty
+        for the root."""
         self.if_any = if_any
         """Those of its joins that fire only if they have collected anything."""
 
@@ -201,15 +221,23 @@ class FanOut(Item):
         else:
             del self.live[node]
 
-    def taking(self, join: str, most: int) -> Generator[None, None, tuple[list[Any], list[Any], Item]]:
+    def taking(
+        self, join: str, most: int, table: dict[int, Recovered]
+    ) -> Generator[None, None, tuple[list[Any], list[Any], Recovered | None, Item]]:
         """Take out all that a join has collected, looking at `most` items per slice.
 
+        Args:
+            join: The join.
+            most: The most items of a slice.
+            table: The run's recoveries; those of the members are taken out, too.
+
         Returns:
-            The events and their payloads, in order; and the item in front of which the first of
-            them was.
+            The events and their payloads, in order; their recoveries; and the item in front of
+            which the first of them was.
         """
         events: list[Any] = []
         payloads: list[Any] = []
+        recovered: Recovered | None = None
         left = self.live.pop(_MEMBER_NODES[join], 0)
         looked = 0
         item = self.next
@@ -225,11 +253,13 @@ class FanOut(Item):
                     front = item.prev
                 events.append(item.event)
                 payloads.append(item.payload)
+                if table:
+                    recovered = merged(recovered, table.pop(item.id, None))
                 item.prev.next = following
                 following.prev = item.prev
                 left -= 1
             item = following
-        return events, payloads, front.next
+        return events, payloads, recovered, front.next
 
     def dissolving(self, most: int) -> Generator[None, None, None]:
         """Let go of all items, `most` per slice: their places are of no use any more."""
@@ -260,7 +290,9 @@ class Buffered:
 
 
 class StoredError:
-    """Why a run ended without a result, as far as it can be stored: `kind` is the class name of one of `blazen_trio.errors`."""
+    """Why a run ended without a result, as far as it can be stored: `kind` is the class name of one
+    of `blazen_trio.errors`.
+    """
 
     __slots__ = ("attempts", "details", "error_type", "kind", "message", "step", "traceback")
 
@@ -304,6 +336,7 @@ class RunState:
         "metadata",
         "next_id",
         "questions",
+        "recovered",
         "root",
         "run_id",
         "seq",
@@ -344,6 +377,8 @@ class RunState:
         self.cells: dict[str, Cell] = {}
         self.buffers: dict[tuple[str, tuple[str, ...]], dict[str, dict[int, Buffered]]] = {}
         """(step, event types asked for) -> type -> events in order of arrival, by id."""
+        self.recovered: dict[int, Recovered] = {}
+        """By the id of an item, of a buffered event or of a fan-out: see `recoveries.py`."""
         self.stop: Event | None = None
         self.stop_payload: Payload | None = None
         self.error: StoredError | None = None

@@ -29,7 +29,8 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
         `Delayed` events.
 
     Raises:
-        StepOutputError: It is not an event, a list or tuple of events, or None, or of a type that the step does not declare.
+        StepOutputError: It is not an event, a list or tuple of events, or None, or of a type that
+            the step does not declare.
     """
     if result is None:
         return (), None

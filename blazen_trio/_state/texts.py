@@ -27,8 +27,9 @@ def text_of(value: object) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of what a user's code raised, with its causes, as text that can always be stored: from the user's first frame on, of
-    a long one the end. It tells lines of code, and no variable's value.
+    """The traceback of what a user's code raised, with its causes, as text that can always be
+    stored: from the user's first frame on, of a long one the end. It tells lines of code, and no
+    variable's value.
     """
     trace = error.__traceback__
     while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _ENGINE:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["changed", "queued", "unrouted_input"]
 
 _FIRST_ITEM: Final = 1
-"""The id of a run's very first item. A run that a process began has a delivery there, one that was queued its input."""
+"""The id of a run's very first item. A run that a process began has a delivery there, one that was
+queued its input."""
 
 
 def queued(
@@ -31,8 +32,8 @@ def queued(
     at: float,
     trace: Mapping[str, str] | None = None,
 ) -> Entry:
-    """The first entry of a run that whoever takes it begins: its start event is due at once, and not routed yet, since that
-    takes the workflow's steps.
+    """The first entry of a run that whoever takes it begins: its start event is due at once, and
+    not routed yet, since that takes the workflow's steps.
 
     Args:
         run_id: Its id.
@@ -61,7 +62,9 @@ def queued(
 
 
 def unrouted_input(state: RunState) -> Delayed | None:
-    """The start event of a run that was queued and that nobody has begun yet, whatever was done to it meanwhile."""
+    """The start event of a run that was queued and that nobody has begun yet, whatever was done to
+    it meanwhile.
+    """
     return state.delayed.get(_FIRST_ITEM)
 
 

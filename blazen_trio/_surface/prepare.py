@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from blazen_trio._clock import wall_clock
-from blazen_trio._codec.document import iter_state, large_values
-from blazen_trio._codec.entries import decode_history, encode_entry, encode_history, seal_entry
+from blazen_trio._codec.document import iter_state
+from blazen_trio._codec.entries import encode_entry, encode_history, seal_entry
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
@@ -22,11 +22,12 @@ from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state.machine import Machine, Moment, begin
-from blazen_trio._state.misfits import misfits
+from blazen_trio._slices import in_slices
+from blazen_trio._state.misfits import finding_misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.undriven import unrouted_input
-from blazen_trio._stores.base import fold
+from blazen_trio._stores.base import folding, reading_history
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.context import Context
 from blazen_trio._telemetry import hooks
@@ -42,7 +43,7 @@ from blazen_trio.errors import (
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
@@ -143,7 +144,7 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
         log_record(recorder.run, "workflow_started", event_type=event.event_type)  # now that it is on disk
     if listener is not None:
         listen_to(core, listener)
-    core.take_up()
+    await in_slices(core.take_up())
     return core
 
 
@@ -178,15 +179,15 @@ async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int 
         max_crashes: Given where nobody asked for this very run: it heeds a pause in its inbox, and ends as failed if its drivers
             have crashed so often.
     """
-    state = fold(stored, options.codec)
-    _check_fit(options.definition, state)
+    state = await in_slices(folding(stored, options.codec))
+    await _check_fit(options.definition, state)
     return await _go_on(options, state, stored.driver, stored, max_crashes=max_crashes)
 
 
 async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> RunCore:
     """Make a run ready as a snapshot has it, its question answered if there is a response."""
-    state = snapshot.to_state(options.codec)
-    _check_fit(options.definition, state)
+    state = await in_slices(snapshot.to_state_in_pieces(options.codec))
+    await _check_fit(options.definition, state)
     answer = None if response is None else _as_answer(state, response)
     store = options.store
     if store is None:
@@ -198,18 +199,18 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
         return await _or_give_back(store, driver, lambda: _go_on(options, state, driver, None, answer, known=True))
 
     async def go_on() -> RunCore:
-        _check_branch(fold(stored, options.codec), state)
+        await _check_branch(await in_slices(folding(stored, options.codec)), state)
         return await _go_on(options, state, stored.driver, stored, answer)
 
     return await _or_give_back(store, stored.driver, go_on)
 
 
-def _check_branch(stored: RunState, given: RunState) -> None:
+async def _check_branch(stored: RunState, given: RunState) -> None:
     """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
 
     Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
     """
-    if stored.seq == given.seq and _written(stored) == _written(given):
+    if stored.seq == given.seq and (await _written(stored))[0] == (await _written(given))[0]:
         return
     if stored.seq == given.seq:
         found = f"of another branch of the run, which has gone another way to entry {given.seq}"
@@ -222,8 +223,18 @@ def _check_branch(stored: RunState, given: RunState) -> None:
     )
 
 
-def _written(state: RunState) -> bytes:
-    return b"".join(iter_state(state, inline=False))
+async def _written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
+    """Return a run's state as it is stored, and the large values that it refers to."""
+    large: dict[str, bytes] = {}
+    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
+
+
+def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
+    joined = []
+    for piece in pieces:
+        joined.append(piece)
+        yield
+    return b"".join(joined)
 
 
 async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
@@ -232,10 +243,10 @@ async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None
     Raises:
         RunExistsError: The store has a run of this id.
     """
-    large = large_values(state)
+    data, large = await _written(state)
     first = Commit(
         state.run_id,
-        snapshot=SnapshotRow(state.seq, _written(state), frozenset(large)),
+        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
         blobs=large,
         history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
         status=state.status,
@@ -259,7 +270,7 @@ async def _go_on(
     """Make a run that exists ready: a new epoch, its mail taken, all that on disk."""
     broadcast, recorder = _observers(options.definition)
     if stored is not None:
-        recorder.load([record for data in stored.history for record in decode_history(data)])
+        recorder.load(await in_slices(reading_history(stored)))
     else:
         recorder.load(list(state.history), written=known or options.store is None)
     mark = None if stored is None else _mark_of(stored)
@@ -277,7 +288,7 @@ async def _go_on(
         if recorder.listener is not None:
             recorder.listener.lost(error)
         raise
-    core.take_up()
+    await in_slices(core.take_up())
     return core
 
 
@@ -362,7 +373,7 @@ def open_rested(
     core.task_context = context
     core.control.enter(Phase.PARKED)
     # Also what is due by now: that wakes the run, which is a transition of its own.
-    core.take_up()
+    drained(core.take_up())
     return core
 
 
@@ -414,12 +425,12 @@ def _core(
     return core
 
 
-def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
+async def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
     problems = []
     if state.workflow != definition.name:
         problems.append(f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}")
     elif state.status is not RunStatus.COMPLETED:
-        problems = misfits(definition, state)
+        problems = await in_slices(finding_misfits(definition, state))
     if problems:
         raise _misfit(definition, state, problems)
 

@@ -187,7 +187,7 @@ class Agent:
         ctx.publish(Acting(call))
         return Result(call.id, await self._tools[call.tool].run(call.arguments, ctx.idempotency_key))
 
-    @step(handles=[act])
+    @step(handles=[act], max_recoveries=20)
     async def tell_failure(self, ev: StepFailedEvent) -> Result:
         """A tool that has failed for good does not fail the run: the model is told, and may have another idea."""
         return Result(ev.event.call.id, f"It failed: {ev.message}")

@@ -135,7 +135,7 @@ class OrderSaga:
         await self._provider.undo(last, key(ctx, last))
         return Undo(left, ev.reason) if left else NotShipped(reason=ev.reason)
 
-    @step(handles=[undo])
+    @step(handles=[undo], max_recoveries=1000)
     async def call_for_help(self, ev: StepFailedEvent, ctx: Context) -> Stuck:
         """Wait for a person, with all that is still to be undone."""
         question = Stuck(f"Undoing {ev.event.effects[-1]} fails ({ev.message}). Try again?")

@@ -199,7 +199,10 @@ def _step(spec: StepSpec) -> Any:
     if spec.plain and "tuple" in spec.flags:
         emits.append(tuple[functools.reduce(operator.or_, spec.plain), ...])  # type: ignore[misc]
 
-    @step(name=spec.name, accepts=list[union] if spec.join else spec.accepts, emits=emits)
+    # Runs end by themselves, so no handler reaches its bound; that they are counted is seen all the same.
+    most = DEEPEST + 1 if StepFailedEvent in spec.accepts else 1
+
+    @step(name=spec.name, accepts=list[union] if spec.join else spec.accepts, emits=emits, max_recoveries=most)
     async def run(event: Any, ctx: Context) -> Any:
         return run_step(spec, event, ctx)
 

@@ -1,4 +1,4 @@
-"""Wide transitions in slices: each deals with few items, and together they do what is done at once."""
+"""Wide transitions in slices: few items each, and together what is done at once."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ def test_a_wide_tuple_and_delayed_events_come_in_slice_by_slice() -> None:
 
 
 def joined(harness: Harness, count: int) -> Entry:
-    """All members of a fan-out but the last are collected; this is the transition that fires the join."""
+    """All members of a fan-out but the last are collected; this is the transition that fires the
+    join."""
     entry = harness.commit(harness.first, [], items(count))
     harness.note(entry)
     for one in list(entry.effects)[:-1]:

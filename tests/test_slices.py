@@ -1,0 +1,96 @@
+"""Work in slices: other tasks have their turns meanwhile, and nobody sees it half done."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from itertools import pairwise
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from blazen_trio._codec.codec import PLAIN
+from blazen_trio._dispatch.recorder import Recorder
+from blazen_trio._dispatch.standstill import Standstill
+from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._slices import in_slices
+from blazen_trio._state.model import RunState
+
+
+def slow(clock: MockClock, pieces: int, done: list[int]) -> Generator[None, None, str]:
+    """Each piece takes a millisecond."""
+    for piece in range(pieces):
+        clock.jump(0.001)
+        done.append(piece)
+        yield
+    return "all of it"
+
+
+async def test_other_tasks_have_their_turns(mock_clock: MockClock) -> None:
+    done: list[int] = []
+    seen: list[int] = []
+
+    async def look() -> None:
+        while len(done) < 100:
+            seen.append(len(done))
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        assert await in_slices(slow(mock_clock, 100, done)) == "all of it"
+    assert len(seen) >= 100 // 6
+    assert max(after - before for before, after in pairwise(seen)) <= 12
+
+
+async def test_what_is_short_makes_no_checkpoint(mock_clock: MockClock) -> None:
+    done: list[int] = []
+    with trio.CancelScope() as scope, trio.testing.assert_no_checkpoints():
+        scope.cancel()
+        await in_slices(slow(mock_clock, 3, done), cancellable=True)
+    assert len(done) == 3
+
+
+@pytest.mark.parametrize("cancellable", [True, False])
+async def test_only_what_may_be_is_broken_off(mock_clock: MockClock, cancellable: bool) -> None:
+    done: list[int] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        pieces = slow(mock_clock, 100, done)
+        await in_slices(pieces, cancellable=cancellable)
+    assert scope.cancelled_caught is cancellable
+    assert (len(done) < 100) is cancellable
+    with pytest.raises(StopIteration):
+        next(pieces)
+
+
+async def test_a_run_stands_still_until_all_is_done(mock_clock: MockClock) -> None:
+    state = RunState("run", "flow", "1")
+    recorder = Recorder(Broadcast(), history=False, lifecycle=False)
+    standstill = Standstill(state, PLAIN, recorder)
+    done: list[int] = []
+    waiting = trio.Event()
+
+    async def decide() -> None:
+        waiting.set()
+        await standstill.opened()
+        done.append(-1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decide)
+        assert await standstill.hold(slow(mock_clock, 50, done)) == "all of it"
+        assert standstill.gate is None
+    assert waiting.is_set()
+    assert done == [*range(50), -1]
+
+
+async def test_it_opens_also_where_the_work_fails() -> None:
+    def failing() -> Generator[None, None, None]:
+        yield
+        raise ValueError
+
+    standstill = Standstill(RunState("run", "flow", "1"), PLAIN, Recorder(Broadcast(), history=False, lifecycle=False))
+    with pytest.raises(ValueError):
+        await standstill.hold(failing())
+    with trio.fail_after(5):
+        await standstill.opened()
+    assert b"".join(await standstill.image(inline=True)).startswith(b'{"version":1')
