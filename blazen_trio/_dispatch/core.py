@@ -284,7 +284,9 @@ class RunCore:
 
     def take_up(self) -> Generator[None, None, None]:
         """Take up what is undone, in pieces. Before anybody has the run, since what comes in from then on brings itself in."""
-        undone = itertools.chain(self.state.deliveries.values(), self.state.delayed.values())
+        undone: Iterable[Delivery | Delayed] = itertools.chain(
+            self.state.deliveries.values(), self.state.delayed.values()
+        )
         for index, item in enumerate(undone, 1):
             if item.due is not None:
                 self.set_timer(item.due, item.id)

@@ -15,6 +15,7 @@ import trio
 from blazen_trio._codec.reader import parse, rubbish
 from blazen_trio._definitions.events import Delayed, InputResponseEvent
 from blazen_trio._dispatch.control import Leave, Phase
+from blazen_trio._dispatch.core import WIDE
 from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import InputResponseError, NoHandlerError, SerializationError

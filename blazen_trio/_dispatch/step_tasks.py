@@ -37,7 +37,7 @@ class StepTasks:
         attempt: What runs a delivery.
     """
 
-    __slots__ = ("_core", "_seen", "_seen_before", "_coming", "_stopped", "attempt")
+    __slots__ = ("_coming", "_core", "_seen", "_seen_before", "_stopped", "attempt")
 
     def __init__(self, core: RunCore) -> None:
         self._core = core
@@ -146,4 +146,3 @@ class StepTasks:
             if not core.in_flight:
                 core.work_ends()
                 core.wake()
-

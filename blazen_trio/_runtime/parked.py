@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.journal import JournalMark
+    from blazen_trio._dispatch.queues import Timers
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.protocol import Driver, Mail
@@ -50,7 +51,7 @@ class ParkedRun:
         records: Its history.
         context: The context variables that it was started with.
         since: When it began to wait, on Trio's clock.
-        due: The soonest time that it waits for, UTC; infinity: none.
+        timers: The times that it waits for; `None`: there are none.
         parking: Hears of its mail, and of its loss.
     """
 
@@ -61,7 +62,7 @@ class ParkedRun:
     records: list[HistoryRecord]
     context: contextvars.Context
     since: float
-    due: float
+    timers: Timers | None
     parking: Parking
 
     @classmethod
@@ -76,9 +77,14 @@ class ParkedRun:
             core.recorder.records,
             core.task_context,
             core.rest_began,
-            core.timers.next,
+            core.timers or None,
             parking,
         )
+
+    @property
+    def due(self) -> float:
+        """The soonest time that it waits for, UTC; infinity: none."""
+        return float("inf") if self.timers is None else self.timers.next
 
     @property
     def waits_for_a_time_only(self) -> bool:
@@ -106,7 +112,7 @@ class ParkedRun:
 
     def brought_back(self) -> RunCore:
         """Return what goes on with it."""
-        return open_rested(self.options, self.state, self.driver, self.records, self.mark, self.context)
+        return open_rested(self.options, self.state, self.driver, self.records, self.mark, self.timers, self.context)
 
 
 class ParkedRuns:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from blazen_trio._clock import wall_clock
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
-from blazen_trio._clock import wall_clock
 from blazen_trio._stores.protocol import Driver, RunInfo, StoredRun
 from blazen_trio.errors import StoreError
 

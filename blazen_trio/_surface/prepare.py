@@ -21,8 +21,8 @@ from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
-from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._slices import in_slices
+from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._state.misfits import finding_misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.core import InputHandler
     from blazen_trio._dispatch.journal import JournalMark
+    from blazen_trio._dispatch.queues import Timers
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
@@ -355,6 +356,7 @@ def open_rested(
     driver: Driver,
     records: list[HistoryRecord],
     mark: JournalMark,
+    timers: Timers | None,
     context: contextvars.Context,
 ) -> RunCore:
     """Make a run ready that this process has driven until it had to wait, and goes on to drive.
@@ -365,6 +367,7 @@ def open_rested(
         driver: The token by which this process drives it.
         records: Its history, likewise.
         mark: How far its journal is.
+        timers: What it waits for; also what is due by now.
         context: The context variables that its steps see.
     """
     broadcast, recorder = _observers(options.definition)
@@ -372,8 +375,8 @@ def open_rested(
     core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
     core.task_context = context
     core.control.enter(Phase.PARKED)
-    # Also what is due by now: that wakes the run, which is a transition of its own.
-    drained(core.take_up())
+    if timers is not None:
+        core.timers = timers
     return core
 
 

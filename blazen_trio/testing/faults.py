@@ -171,9 +171,7 @@ class FaultyStore(StoreQueries):
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
         self._check()
-        return await self._store.list_runs(
-            status=status, workflow=workflow, limit=limit, after=after
-        )
+        return await self._store.list_runs(status=status, workflow=workflow, limit=limit, after=after)
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""
@@ -197,9 +195,7 @@ class FaultyStore(StoreQueries):
 
     def _check(self) -> None:
         if self.severed:
-            raise StoreError(
-                "severed: this FaultyStore failed at a commit, as it was told to, and does nothing more"
-            )
+            raise StoreError("severed: this FaultyStore failed at a commit, as it was told to, and does nothing more")
 
     async def _begin(self) -> int:
         """Count a commit, before it is handed over and before anything suspends."""

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
-    from blazen_trio.errors import WorkflowError
 
 __all__ = ["NOW", "Heard", "drive", "driver_of", "expect", "expect_error", "journal", "start"]
 

@@ -64,14 +64,10 @@ class Batches:
         self._writers = writers or engine  # what makes the connection
         self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
-        self._statements = Statements(
-            engine.dialect, dialects.bounds(engine.dialect.name, **self._limits)
-        )
+        self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
-        self._abandoned: int | None = (
-            None  # a lease of ours under which nothing is to be written any more
-        )
+        self._abandoned: int | None = None  # a lease of ours under which nothing is to be written any more
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
         # because the first to get it never committed.
         self._number = secrets.randbits(62)
@@ -125,9 +121,7 @@ class Batches:
         """Whether the fault lies in one of the jobs, so that the others can be written without it."""
         if isinstance(error, UnclearCommitError):
             return False
-        by_the_database = isinstance(
-            error, (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error)
-        )
+        by_the_database = isinstance(error, (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error))
         return is_record_fault(error) or not (by_the_database or is_lost(error))
 
     def close(self) -> list[Job]:
@@ -152,9 +146,7 @@ class Batches:
             else:
                 break
         for driver in self.drivers.clear():
-            reason = StoreError(
-                f"the store that drove run {driver.run_id!r} is closed", run_id=driver.run_id
-            )
+            reason = StoreError(f"the store that drove run {driver.run_id!r} is closed", run_id=driver.run_id)
             self._losses.append(Loss(driver, driver.failed or reason))
         self._drop_connection()
         losses, self._losses = self._losses, []
@@ -225,9 +217,7 @@ class Batches:
                     job.error = refusal
             whole = transaction.finish()
         except BaseException:
-            with contextlib.suppress(
-                Exception
-            ):  # where the connection is lost; the first error tells of it
+            with contextlib.suppress(Exception):  # where the connection is lost; the first error tells of it
                 begun.rollback()
             raise
         try:
@@ -237,14 +227,10 @@ class Batches:
         except Exception as error:
             if not self._landed(jobs, transaction, error):
                 raise
-            transaction.last = (
-                self._number
-            )  # where the fence was in what was sent, its answer is lost too
+            transaction.last = self._number  # where the fence was in what was sent, its answer is lost too
         self._settle(jobs, transaction)
 
-    def transaction(
-        self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None
-    ) -> Transaction:
+    def transaction(self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None) -> Transaction:
         """What writes in a transaction that has begun on this connection."""
         return Transaction(
             connection,
@@ -308,17 +294,13 @@ class Batches:
                 # It was new in that batch: a lock would not find it before it is committed, but its key makes us wait.
                 probe: dict[str, Any] = dict.fromkeys(lease.c.keys(), 0)
                 probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
-                connection.execute(
-                    dialects.insert_missing(lease, connection.dialect.name).values(probe)
-                )
+                connection.execute(dialects.insert_missing(lease, connection.dialect.name).values(probe))
             query = sa.select(lease.c.batch).where(lease.c.lease_id == lease_id)
             found = connection.execute(dialects.locking(query, wait=True)).scalar()
             if lease_id != self.lease_id or found == self._number:
                 return found == self._number
             skipped = self._number + 1
-            connection.execute(
-                sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped)
-            )
+            connection.execute(sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped))
             begun.commit()
             self._number = self._last = skipped
             return False

@@ -206,13 +206,9 @@ class Release(Job):
             return  # it was lost, given back, or is driven here anew
         if self._set_aside is not None:
             text, at = self._set_aside
-            transaction.set_aside(
-                driver.run_no, driver.lease_id, arguments.storable(text), micros(at)
-            )
+            transaction.set_aside(driver.run_no, driver.lease_id, arguments.storable(text), micros(at))
         else:
-            transaction.give_back(
-                driver.run_no, driver.lease_id, self._wake, self._hold, self._crash
-            )
+            transaction.give_back(driver.run_no, driver.lease_id, self._wake, self._hold, self._crash)
 
     def done(self, drivers: Drivers) -> None:
         drivers.end(self.driver)

@@ -107,9 +107,7 @@ class Mailroom:
         self._hurry(driver)
 
     @contextlib.contextmanager
-    def looking(
-        self, *, only: Collection[int] | None = None, polled: bool = False
-    ) -> Iterator[Look]:
+    def looking(self, *, only: Collection[int] | None = None, polled: bool = False) -> Iterator[Look]:
         """A look is under way, to be given to `deliver` in the end."""
         self._begun += 1
         if only is None:
@@ -132,11 +130,7 @@ class Mailroom:
 
     def _hurry(self, driver: SqlDriver) -> None:
         """Have the next page brought at once where there is one, and its driver keeps up."""
-        if (
-            driver.more
-            and len(driver.given) < _AHEAD
-            and self._listening.get(driver.run_no) is driver
-        ):
+        if driver.more and len(driver.given) < _AHEAD and self._listening.get(driver.run_no) is driver:
             self._urgent.add(driver.run_no)
             self._stirred.set()
 

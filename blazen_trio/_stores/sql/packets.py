@@ -21,7 +21,9 @@ __all__ = ["MULTI_STATEMENTS", "send", "takes_packets"]
 MULTI_STATEMENTS = 1 << 16
 """The client's flag that asks for it."""
 
-_PACKET = 1_000_000  # characters, unless one row alone has more; a server that is set up so as to store a large row takes it
+_PACKET = (
+    1_000_000  # characters, unless one row alone has more; a server that is set up so as to store a large row takes it
+)
 
 
 def takes_packets(connection: sa.Connection) -> bool:
@@ -87,9 +89,7 @@ def _send(
         cursor.nextset()
 
 
-def _texts(
-    cursor: Any, work: Iterable[tuple[Statement, list[tuple[Any, ...]]]]
-) -> Iterator[tuple[Statement, str]]:
+def _texts(cursor: Any, work: Iterable[tuple[Statement, list[tuple[Any, ...]]]]) -> Iterator[tuple[Statement, str]]:
     for statement, rows in work:
         insert, _, values = statement.sql.partition(" VALUES ")
         texts: Iterable[str]

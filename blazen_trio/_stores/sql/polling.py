@@ -35,9 +35,7 @@ def dead_leases(connection: sa.Connection, lease_id: int | None, sights: Sights)
     return [each for each, seconds in _judged(connection, lease_id, sights).items() if seconds == 0]
 
 
-def doubtful_leases(
-    connection: sa.Connection, lease_id: int | None, sights: Sights
-) -> dict[int, float]:
+def doubtful_leases(connection: sa.Connection, lease_id: int | None, sights: Sights) -> dict[int, float]:
     """The leases of others that have expired and may not be declared dead yet, and in how many seconds each may be."""
     judged = _judged(connection, lease_id, sights)
     return {each: seconds for each, seconds in judged.items() if 0 < seconds < float("inf")}
@@ -127,9 +125,7 @@ def poll(
     for start in range(0, len(watched), _PAGE):
         chunk = watched[start : start + _PAGE]
         for row in connection.execute(sa.select(*LINE).where(runs.c.run_id.in_(chunk))):
-            if (
-                row.status in STATUS_OF_CODE
-            ):  # what a later version has written is told to who asks for it alone
+            if row.status in STATUS_OF_CODE:  # what a later version has written is told to who asks for it alone
                 lines[row.run_id] = info_of(row)
     return Poll(ready, lines), mail
 
@@ -151,33 +147,20 @@ def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[i
         return {}
     wanted = {run_no: len(ids) + PAGE for run_no, ids in given.items()}
     first = first_mail(connection, wanted)
-    new = {
-        run_no: [each for each in ids if each not in given[run_no]][:PAGE]
-        for run_no, ids in first.items()
-    }
+    new = {run_no: [each for each in ids if each not in given[run_no]][:PAGE] for run_no, ids in first.items()}
     mail = mail_by_id(connection, [each for ids in new.values() for each in ids])
-    return {
-        run_no: Page(mail.get(run_no, ()), len(ids) == wanted[run_no])
-        for run_no, ids in first.items()
-    }
+    return {run_no: Page(mail.get(run_no, ()), len(ids) == wanted[run_no]) for run_no, ids in first.items()}
 
 
 def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
     """Whether the time of some run has come."""
     time = dialects.statement_time(connection.dialect.name)
-    first = [
-        sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name)
-        for name in workflows
-    ]
+    first = [sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name) for name in workflows]
     soonest = sa.union_all(*first).subquery()
     if not connection.execute(sa.select(sa.func.min(soonest.c.wake) <= time)).scalar():
         return False
     # Seldom, and only then is it asked for more: a row whose status a later version has written is due for ever, and no work for us.
     due = [
-        sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery()
-        for name in workflows
+        sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery() for name in workflows
     ]
-    return (
-        connection.execute(sa.union_all(*(sa.select(each) for each in due)).limit(1)).first()
-        is not None
-    )
+    return connection.execute(sa.union_all(*(sa.select(each) for each in due)).limit(1)).first() is not None

@@ -108,9 +108,7 @@ def list_runs(
     return [info_of(row) for row in connection.execute(query)]
 
 
-def load_runs(
-    connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: int | None = None
-) -> list[StoredRun]:
+def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: int | None = None) -> list[StoredRun]:
     """All that is stored of runs, given their rows, in one transaction.
 
     What can't be read of one is its `fault`.
@@ -130,9 +128,7 @@ def load_runs(
     found = []
     for row in rows:
         if row.run_no in faults:
-            nothing = StoredRun(
-                info_of(row), None, (), {}, crashes=row.crashes, fault=faults[row.run_no]
-            )
+            nothing = StoredRun(info_of(row), None, (), {}, crashes=row.crashes, fault=faults[row.run_no])
             found.append(nothing)
             continue
         folded = max(snapshots.get(row.run_no, {}).items(), default=None)
@@ -151,9 +147,7 @@ def load_runs(
     return found
 
 
-def _mail(
-    connection: sa.Connection, numbers: Sequence[int], page: int | None
-) -> dict[int, list[Mail]]:
+def _mail(connection: sa.Connection, numbers: Sequence[int], page: int | None) -> dict[int, list[Mail]]:
     """The first rows of their inboxes, or all."""
     if page is None:
         return _letters(connection, sa.select(inbox).where(inbox.c.run_no.in_(numbers)))
@@ -179,11 +173,7 @@ def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
     A range of one run, and ordered by it too: only one index gives that, so no planner takes the primary key's.
     """
     of_run = inbox.c.run_no.between(run_no, run_no)
-    query = (
-        sa.select(inbox.c.run_no, inbox.c.mail_id)
-        .where(of_run)
-        .order_by(inbox.c.run_no, inbox.c.mail_id)
-    )
+    query = sa.select(inbox.c.run_no, inbox.c.mail_id).where(of_run).order_by(inbox.c.run_no, inbox.c.mail_id)
     if dialect in ("mysql", "mariadb"):
         query = query.with_hint(inbox, "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)")
     return sa.select(query.limit(count).subquery())
@@ -193,9 +183,7 @@ def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, 
     """These rows, by run, in order."""
     found: dict[int, list[Mail]] = {}
     for some in _chunks(sorted(mail_ids), _ROWS_AT_ONCE):
-        for run_no, mail in _letters(
-            connection, sa.select(inbox).where(inbox.c.mail_id.in_(some))
-        ).items():
+        for run_no, mail in _letters(connection, sa.select(inbox).where(inbox.c.mail_id.in_(some))).items():
             found.setdefault(run_no, []).extend(mail)
     return found
 
@@ -285,8 +273,4 @@ def _instant(stored: int) -> dt.datetime:
     try:
         return _EPOCH + dt.timedelta(microseconds=stored)
     except OverflowError:
-        return (
-            dt.datetime.min.replace(tzinfo=dt.UTC)
-            if stored < 0
-            else dt.datetime.max.replace(tzinfo=dt.UTC)
-        )
+        return dt.datetime.min.replace(tzinfo=dt.UTC) if stored < 0 else dt.datetime.max.replace(tzinfo=dt.UTC)

@@ -9,9 +9,9 @@ import attrs
 import sqlalchemy as sa
 import trio
 
+from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.drivers import SqlDriver
@@ -74,9 +74,7 @@ class SqlStore(StoreQueries):
         """See `CheckpointStore.clock`."""
         return wall_clock()
 
-    async def create(
-        self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None
-    ) -> SqlDriver | None:
+    async def create(self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
         if connection is not None and not first.release:
             msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
@@ -107,9 +105,7 @@ class SqlStore(StoreQueries):
         arguments.check_limit(limit)
         if patient:
             await self._wait_for_doubtful()
-        taken: list[claims.Taken] = await self._submit(
-            claims.Take(workflows, limit, suspects, self._drivers)
-        )
+        taken: list[claims.Taken] = await self._submit(claims.Take(workflows, limit, suspects, self._drivers))
         return await self._read_driven(taken, faults=True) if taken else []
 
     async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
@@ -121,9 +117,7 @@ class SqlStore(StoreQueries):
         rows = [row for row, _ in taken]
         with trio.CancelScope(shield=True):
             try:
-                found = await self._read(
-                    lambda connection: queries.load_runs(connection, rows, page=PAGE)
-                )
+                found = await self._read(lambda connection: queries.load_runs(connection, rows, page=PAGE))
                 if not faults:
                     _raise_fault(found)
             except BaseException:
@@ -131,9 +125,7 @@ class SqlStore(StoreQueries):
                     with contextlib.suppress(WorkflowError):  # then it is owed
                         await self.release(driver)
                 raise
-        return [
-            _handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)
-        ]
+        return [_handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)]
 
     async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
         """Have a job written; where whoever drives its run may be dead, wait until that is known. Not cancelled once it is written."""
@@ -152,9 +144,7 @@ class SqlStore(StoreQueries):
         )
         while doubtful := {each: found[each] for each in doubtful if each in found}:
             await trio.sleep(min(*doubtful.values(), self._glance))
-            found = await self._read(
-                lambda connection: query(connection, self._batches.lease_id, self._batches.sights)
-            )
+            found = await self._read(lambda connection: query(connection, self._batches.lease_id, self._batches.sights))
 
     @property
     def _glance(self) -> float:
@@ -167,9 +157,7 @@ class SqlStore(StoreQueries):
         given = list(watched)
         with self._mailroom.looking(polled=True) as look:
             polled, mail = await self._read(
-                lambda connection: polling.poll(
-                    connection, lease_id, workflows, given, sights, look
-                )
+                lambda connection: polling.poll(connection, lease_id, workflows, given, sights, look)
             )
             self._mailroom.deliver(look, mail)
         return polled
@@ -222,9 +210,7 @@ class SqlStore(StoreQueries):
 
     def _ours(self, driver: Driver) -> SqlDriver | None:
         """The driver, if it is one of this opening."""
-        return (
-            driver if isinstance(driver, SqlDriver) and driver.mailroom is self._mailroom else None
-        )
+        return driver if isinstance(driver, SqlDriver) and driver.mailroom is self._mailroom else None
 
     async def _give_back(self, driver: Driver, **how: Any) -> None:
         ours = self._ours(driver)
@@ -245,9 +231,7 @@ class SqlStore(StoreQueries):
     ) -> Mail | None:
         """See `CheckpointStore.post`."""
         job = jobs.Post(run_id, kind, data, key)
-        mail: Mail | None = await (
-            self._submit(job) if connection is None else self._write_with(connection, job)
-        )
+        mail: Mail | None = await (self._submit(job) if connection is None else self._write_with(connection, job))
         return mail
 
     async def load(self, run_id: str) -> StoredRun:
@@ -269,9 +253,7 @@ class SqlStore(StoreQueries):
         """See `CheckpointStore.list_runs`."""
         arguments.check_limit(limit)
         wanted = arguments.parse_statuses(status, arguments.ALL)
-        return await self._read(
-            lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
-        )
+        return await self._read(lambda connection: queries.list_runs(connection, wanted, workflow, limit, after))
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""
@@ -296,9 +278,7 @@ class SqlStore(StoreQueries):
         while True:
             deleted: int
             last: int | None
-            deleted, last = await self._submit(
-                claims.Purge(before, statuses, after_no, self._drivers)
-            )
+            deleted, last = await self._submit(claims.Purge(before, statuses, after_no, self._drivers))
             total += deleted
             if last is None:
                 return total

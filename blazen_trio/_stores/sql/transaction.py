@@ -132,9 +132,7 @@ class Transaction:
             holder = Holder.this_process()
             clock = dialects.now(self.dialect)
             # What was declared dead a day ago has long been noticed by its holder, if that lives.
-            long_dead = sa.select(lease.c.lease_id).where(
-                lease.c.state == 0, lease.c.expires < clock - 86_400_000_000
-            )
+            long_dead = sa.select(lease.c.lease_id).where(lease.c.state == 0, lease.c.expires < clock - 86_400_000_000)
             # By their ids: a search that deletes waits on some servers for whoever renews a lease that it passes.
             for each in self.connection.execute(long_dead).scalars().all():
                 self.connection.execute(sa.delete(lease).where(lease.c.lease_id == each))
@@ -156,9 +154,7 @@ class Transaction:
     def depose(self, lease_id: int) -> Held | None:
         """Declare a lease dead, if its holder may be, and orphan all its runs; otherwise who holds it."""
         clock = dialects.now(self.dialect)
-        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
-            lease.c.lease_id == lease_id
-        )
+        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(lease.c.lease_id == lease_id)
         row = self.connection.execute(query).mappings().first()
         if row is not None and row["state"] == 1:
             holder = Holder.of_row(row)
@@ -168,21 +164,12 @@ class Transaction:
             # A transaction of the dead ends in a moment. That of the frozen is ended by the server when its time is up,
             # and nobody is to wait for that.
             known_dead = holder.known_dead()
-            found = dialects.locking(
-                sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
-            )
+            found = dialects.locking(sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead)
             if self.connection.execute(found).first() is None:
                 return Held(str(holder))
             # Its holder may have renewed it since we looked: then it lives.
-            unchanged = (
-                (lease.c.lease_id == lease_id)
-                & (lease.c.state == 1)
-                & (lease.c.batch == row["batch"])
-            )
-            if (
-                self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount
-                != 1
-            ):
+            unchanged = (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.batch == row["batch"])
+            if self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
                 return Held(str(holder))
         self.connection.execute(of_the_lease(self.dialect, lease_id, crashed=True))
         return None
@@ -316,16 +303,12 @@ class Transaction:
         if self._created:
             self._write_runs()
         if not packets.takes_packets(self.connection):
-            found = {
-                each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()
-            }
+            found = {each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()}
         elif self._fenced:
             found = packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
         elif self._gathered:
             fenced = [(self._sql.renew, [self._renewal]), *self._gathered.items()]
-            found = packets.send(
-                self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1)
-            )
+            found = packets.send(self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1))
         else:
             found = {}
         # A row is taken once: the other time that its deletion finds nothing, whoever took it first is told right. Nothing of this
@@ -344,9 +327,7 @@ class Transaction:
         entries = self._gathered.get(self._sql.add_entry)
         if entries and not self._fenced and len(self._gathered) == 1 and not self._last_of_all:
             checked, whole = self._sql.append_checked, self._sql.append_whole
-            if checked is not None and checked.execute(
-                self._unfenced, self.lease_id, self._lease_ttl, entries
-            ):
+            if checked is not None and checked.execute(self._unfenced, self.lease_id, self._lease_ttl, entries):
                 return _nothing
             if whole is not None and (len(entries) == 1 or whole.many is not None):
                 return partial(self._write_whole, whole, entries)
