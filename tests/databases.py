@@ -145,3 +145,8 @@ def _trace_pymysql(connection: Any, told: list[str]) -> None:
         send(command, sql)
 
     connection._execute_command = execute_command
+
+
+def end_holders(url: str) -> None:
+    """As if all processes that hold leases had died on this host."""
+    execute(url, "UPDATE blazen_lease SET pid = 4194305, started = 1")

@@ -10,21 +10,20 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._stores.sql.engine import make_engine
 from blazen_trio.errors import RunExistsError, RunNotFoundError, StaleRunError, StoreError
 from tests.databases import SERVERS, an_engine, execute
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 _NEW = NewRun("w", "1", 1.0)
 
 
-async def _create(store: SqlStore, run_id: str, **more: Any) -> None:
+async def _create(store: ById, run_id: str, **more: Any) -> None:
     await store.create(_NEW, Commit(run_id, [(1, b"")], **more))
 
 
@@ -33,7 +32,7 @@ async def _create(store: SqlStore, run_id: str, **more: Any) -> None:
 async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, level: str) -> None:
     with an_engine(url, isolation_level=level, pool_size=1) as engine:
         before = _isolation(engine)
-        async with open_store(engine, migrate=True) as store, open_store(engine) as other:
+        async with open_by_id(engine, migrate=True) as store, open_by_id(engine) as other:
             await _create(store, "a")
             for seq in range(2, 12):
                 await store.commit(Commit("a", [(seq, b"")]))
@@ -55,7 +54,7 @@ async def test_sqlite_connections_that_begin_and_end_otherwise_are_refused(autoc
         an_engine(f"sqlite:///{tmp_path}/a.db", connect_args={"autocommit": autocommit}) as engine,
         pytest.raises(StoreError, match=f"autocommit={autocommit}"),
     ):
-        async with open_store(engine, migrate=True):
+        async with open_by_id(engine, migrate=True):
             raise AssertionError
 
 
@@ -68,7 +67,7 @@ def _isolation(engine: sa.Engine) -> tuple[str, bool]:
 
 
 async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> None:
-    async with open_store(url, migrate=True) as store, open_store(url) as reader:
+    async with open_by_id(url, migrate=True) as store, open_by_id(url) as reader:
         await _create(store, "a")
         reading = True
 
@@ -90,7 +89,7 @@ async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> No
 
 
 async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "a", release=True)
         with an_engine(url) as engine:
             with engine.begin() as theirs:
@@ -117,7 +116,7 @@ async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits
 
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "a", release=True)
         with an_engine(url) as engine, engine.connect() as theirs:
             refused = pytest.raises(ValueError, match="no transaction")
@@ -142,7 +141,7 @@ async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
 )
 async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(StoreError, match=told) as error:
-        async with open_store(sa.make_url(url).set(**changes)):
+        async with open_by_id(sa.make_url(url).set(**changes)):
             raise AssertionError
     assert "a-secret" not in str(error.value)
 
@@ -189,6 +188,6 @@ def test_connections_of_our_own_prepare_no_statements(url: str) -> None:
 )
 async def test_passwords_are_not_told(url: str) -> None:
     with pytest.raises(ValueError, match="runs are stored in") as told:
-        async with open_store(url):
+        async with open_by_id(url):
             pass
     assert "hidden" not in str(told.value)

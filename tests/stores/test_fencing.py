@@ -10,18 +10,17 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import packets
 from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import StaleRunError, StoreError
 from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, kill_backends, trace
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 _on_servers = pytest.mark.parametrize("kind", SERVERS)
 _on_postgresql = pytest.mark.parametrize("kind", ["postgresql"])
@@ -33,9 +32,9 @@ _OF_ANOTHER = "INSERT INTO blazen_journal SELECT run_no, 2, 0, 1, 'x' FROM blaze
 
 
 @asynccontextmanager
-async def _driving(url: str | sa.Engine, *run_ids: str, **options: Any) -> AsyncIterator[SqlStore]:
+async def _driving(url: str | sa.Engine, *run_ids: str, **options: Any) -> AsyncIterator[ById]:
     """A store that drives these runs, each with its first entry."""
-    async with open_store(url, migrate=True, **options) as store:
+    async with open_by_id(url, migrate=True, **options) as store:
         for run_id in run_ids:
             await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"1")]))
         yield store

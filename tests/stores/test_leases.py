@@ -14,26 +14,25 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.leases import Holder
 from blazen_trio.errors import RunLockedError, StaleRunError
-from tests.databases import SERVERS, an_engine, execute
+from tests.databases import SERVERS, an_engine, end_holders, execute
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 # Drives the run `r`, and after each line that it is sent appends one entry and tells how that went.
 _DRIVER = """
 import sys, trio
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import WorkflowError
 
 async def main():
-    async with open_store(sys.argv[1], lease_ttl=float(sys.argv[2]), migrate=True) as store:
+    async with open_by_id(sys.argv[1], lease_ttl=float(sys.argv[2]), migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"by the child")]))
         print("drives", flush=True)
         for line in sys.stdin:
@@ -47,11 +46,11 @@ trio.run(main)
 """
 _RACER = """
 import sys, trio
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 from blazen_trio.errors import RunLockedError
 
 async def main():
-    async with open_store(sys.argv[1]) as store:
+    async with open_by_id(sys.argv[1]) as store:
         sys.stdin.readline()
         try:
             await store.claim("r")
@@ -87,7 +86,7 @@ def _hear(process: subprocess.Popen[str]) -> str:
 
 
 async def test_of_two_processes_one_drives(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")], release=True))
     with _process(_RACER, url) as one, _process(_RACER, url) as two:
         for process in (one, two):
@@ -101,7 +100,7 @@ async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
         assert _hear(driver) == "drives"
         _ask(driver, "2")
         assert _hear(driver) == "stored"
-        async with open_store(url, migrate=True) as store:
+        async with open_by_id(url, migrate=True) as store:
             with pytest.raises(RunLockedError, match=f"process {driver.pid}") as refusal:
                 await store.claim("r")
             assert str(driver.pid) in refusal.value.owner
@@ -123,7 +122,7 @@ async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(u
         assert _hear(driver) == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
         _ask(driver, "2")
-        async with open_store(url, migrate=True) as store:
+        async with open_by_id(url, lease_ttl=0.3, migrate=True) as store:
             _expire_all(url)
             await store.claim("r")
             await store.commit(Commit("r", [(2, b"by us")]))
@@ -138,21 +137,21 @@ def _expire_all(url: str) -> None:
 
 
 async def test_an_expired_lease_that_nobody_took_is_still_ours(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
         _expire_all(url)
         await store.commit(Commit("r", [(2, b"")]))
-        async with open_store(url, migrate=True) as other:  # and renewed by that commit
+        async with open_by_id(url, migrate=True) as other:  # and renewed by that commit
             with pytest.raises(RunLockedError):
                 await other.claim("r")
 
 
 async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id in ("a", "b", "c"):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")]))
         lost = loser.statistics().lease_id
-        _expire_all(url)
+        end_holders(url)
         await winner.claim("a")
         await winner.claim("b")
         for run_id in ("a", "b", "c"):
@@ -168,15 +167,15 @@ async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str
 
 
 async def test_a_lost_lease_does_not_hinder_what_needs_none(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         await loser.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-        _expire_all(url)
+        end_holders(url)
         await winner.claim("a")
         assert await loser.post("a", "event", b"x") is not None
 
 
 async def test_an_idle_store_renews_its_lease(url: str) -> None:
-    async with open_store(url, lease_ttl=0.03, migrate=True) as store:
+    async with open_by_id(url, lease_ttl=0.03, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         _expire_all(url)
         with trio.fail_after(20):
@@ -187,7 +186,7 @@ async def test_an_idle_store_renews_its_lease(url: str) -> None:
 
 
 async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the_next_commit(url: str) -> None:
-    async with open_store(url, lease_ttl=300, migrate=True) as store:
+    async with open_by_id(url, lease_ttl=300, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         ((expires,),) = execute(url, "SELECT expires FROM blazen_lease")
         execute(url, "UPDATE blazen_lease SET expires = :earlier", earlier=expires - 101_000_000)
@@ -202,9 +201,9 @@ async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the
 
 
 async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.load("a")
         await store.post("a", "event", b"")
         assert store.statistics().lease_id is None
@@ -226,16 +225,16 @@ def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
     child.communicate()
 
 
-async def test_a_lease_that_expired_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+async def test_a_lease_whose_holder_died_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id, status in (("ran", RunStatus.RUNNING), ("waited", RunStatus.WAITING)):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=status))
-        _expire_all(url)
+        end_holders(url)
         assert (await winner.poll(["w"])).ready
         taken = {run.info.run_id: run.crashes for run in await winner.take(["w"], 10)}
         assert taken == {"ran": 1, "waited": 0}
         await winner.commit(Commit("ran", [(2, b"got further")], progress=True))
-        _expire_all(url)
+        end_holders(url)
         assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {"ran": 1, "waited": 0}
 
 
@@ -243,13 +242,13 @@ async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> Non
     taken: list[str] = []
     rounds = 0
 
-    async def take(store: SqlStore) -> None:
+    async def take(store: ById) -> None:
         nonlocal rounds
         while runs := await store.take(["w"], 7):
             rounds += 1
             taken.extend(run.info.run_id for run in runs)
 
-    async with open_store(url, migrate=True) as one, open_store(url, migrate=True) as two:
+    async with open_by_id(url, migrate=True) as one, open_by_id(url, migrate=True) as two:
         for number in range(60):
             first = Commit(f"r{number}", [(1, b"")], status=RunStatus.QUEUED, release=True)
             await one.create(NewRun("w", "1", 1.0), first)
@@ -263,7 +262,7 @@ async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> Non
 
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         for run_id in ("a", "b"):
             await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=RunStatus.QUEUED, release=True))
         with an_engine(url) as engine, engine.begin() as theirs:

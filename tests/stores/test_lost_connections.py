@@ -13,29 +13,28 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, troubles
 from blazen_trio._stores.sql.dialects import PlainTransaction
 from blazen_trio._stores.sql.wholes import Whole
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
-from tests.databases import SERVERS, an_engine, execute, kill_backends
+from tests.databases import SERVERS, an_engine, end_holders, execute, kill_backends
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 pytestmark = pytest.mark.parametrize("kind", SERVERS)
 
 _NEW = NewRun("w", "1", 1.0)
 
 
-async def _create(store: SqlStore, run_id: str = "a", **more: Any) -> None:
+async def _create(store: ById, run_id: str = "a", **more: Any) -> None:
     await store.create(_NEW, Commit(run_id, [(1, b"1")], **more))
 
 
-def refusing(store: SqlStore) -> Callable[..., Any]:
+def refusing(store: ById) -> Callable[..., Any]:
     """What finds no server, told as its driver tells it."""
 
     def refuse(*_args: Any) -> Any:
@@ -50,7 +49,7 @@ def refusing(store: SqlStore) -> Callable[..., Any]:
 
 
 async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store)
         await _create(store, "other", release=True)
         for seq in (2, 3):
@@ -115,7 +114,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 async def test_a_connection_lost_in_a_commit(
     url: str, when: str, status: RunStatus | None, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store)
         strikes(url, when)
         await store.commit(Commit("a", [(2, b"2")], status=status))
@@ -128,7 +127,7 @@ async def test_a_connection_lost_in_a_commit(
 async def test_a_connection_lost_in_the_commit_of_the_first_lease(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         strikes(url, when)
         await _create(store)
         with pytest.raises(RunExistsError):
@@ -142,7 +141,7 @@ async def test_a_connection_lost_in_the_commit_of_the_first_lease(
 async def test_what_was_committed_without_a_lease_is_not_done_again(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, release=True)
         strikes(url, when)
         with pytest.raises(StoreError, match="look before you do it again"):
@@ -156,7 +155,7 @@ async def test_what_was_committed_without_a_lease_is_not_done_again(
 async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, status=RunStatus.COMPLETED, release=True)
         strikes(url, when)
         assert list(await store.take(["w"], 1)) == []
@@ -166,7 +165,7 @@ async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
 
 async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: str) -> None:
     """The old connection is not dead, but slow: its lease is neither there nor not there yet."""
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "other", release=True)
         writer = store._batches
         with an_engine(url) as engine, engine.connect() as slow:
@@ -196,7 +195,7 @@ async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store)
 
         with monkeypatch.context() as away:
@@ -212,7 +211,7 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
     url: str, when: str, strikes: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "driven")
         await _create(store, "queued", status=RunStatus.QUEUED, release=True)
         strikes(url, when)
@@ -233,7 +232,7 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
     acknowledged: dict[str, int] = {}
     kills = 0
 
-    async def drive(store: SqlStore, run_id: str) -> None:
+    async def drive(store: ById, run_id: str) -> None:
         await _create(store, run_id)
         while kills < 15:
             seq = acknowledged.get(run_id, 1) + 1
@@ -241,11 +240,11 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
             await store.commit(Commit(run_id, [(seq, bytes(seq))], status=status, at=float(seq)))
             acknowledged[run_id] = seq
 
-    async def look(store: SqlStore) -> None:
+    async def look(store: ById) -> None:
         while kills < 15:
             await store.list_runs()
 
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(drive, store, f"r{number}")
@@ -265,12 +264,12 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
 _FROZEN = """
 import sys, time, trio
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.transaction import Transaction
 
 async def main():
-    async with open_store(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
+    async with open_by_id(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
         finish = Transaction.finish
 
@@ -293,7 +292,7 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
         assert frozen.stdout is not None
         assert frozen.stdout.readline() == "frozen\n"
         os.kill(frozen.pid, signal.SIGSTOP)
-        async with open_store(url) as store:
+        async with open_by_id(url, lease_ttl=1.0) as store:
             execute(url, "UPDATE blazen_run SET wake = NULL WHERE run_id = 'r'")
             with trio.fail_after(20):
                 while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the server tells nobody
@@ -308,9 +307,9 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
 
 
 async def test_a_lease_lost_while_away_is_noticed_when_back(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url) as winner:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url) as winner:
         await _create(loser)
-        execute(url, "UPDATE blazen_lease SET expires = 1")
+        end_holders(url)
         await winner.claim("a")
         kill_backends(url)
         with pytest.raises(StaleRunError):

@@ -14,13 +14,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import dialects, migrate
 from blazen_trio._stores.sql.migrate import migrations_config
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE, metadata
 from blazen_trio.errors import SchemaError, StoreError
 from tests.databases import SERVERS, an_engine, execute, fresh_database
+from tests.stores.by_id import open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _OPENER = """
 import sys, trio
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 
 async def main():
     sys.stdin.readline()
-    async with open_store(sys.argv[1], migrate=True) as store:
+    async with open_by_id(sys.argv[1], migrate=True) as store:
         print(len(await store.list_runs()), flush=True)
 
 trio.run(main)
@@ -176,9 +176,9 @@ async def test_a_migration_that_takes_too_long_is_not_waited_for(url: str, monke
     with an_engine(url) as engine, engine.connect() as connection, dialects.schema_lock(connection):
         refused = pytest.raises(StoreError, match="another process")
         with refused:
-            async with open_store(url, migrate=True):
+            async with open_by_id(url, migrate=True):
                 raise AssertionError
-    async with open_store(url, migrate=True):
+    async with open_by_id(url, migrate=True):
         pass
 
 
@@ -187,17 +187,17 @@ async def test_a_servers_schema_is_changed_only_by_who_asks_for_it(url: str, eng
     secret = sa.make_url(url).set(password="a-secret").render_as_string(hide_password=False)
     for state in ("missing", "at '0001'"):
         with pytest.raises(SchemaError, match=rf"{state}.*blazen-trio db upgrade --db .*migrate=True") as error:
-            async with open_store(secret if _trusts(secret) else url):
+            async with open_by_id(secret if _trusts(secret) else url):
                 raise AssertionError
         assert "a-secret" not in str(error.value)
         _migrate(engine, "0001", "upgrade")
-    async with open_store(url, migrate=True):
+    async with open_by_id(url, migrate=True):
         pass
-    async with open_store(url):
+    async with open_by_id(url):
         pass
     execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(SchemaError, match=r"newer version.*9999"):
-        async with open_store(url, migrate=True):
+        async with open_by_id(url, migrate=True):
             raise AssertionError
 
 
@@ -212,9 +212,9 @@ def _trusts(url: str) -> bool:
 
 
 async def test_what_is_stored_is_there_when_opened_again(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"x")]))
-    async with open_store(sa.make_url(url)) as store:
+    async with open_by_id(sa.make_url(url)) as store:
         assert list((await store.claim("a")).entries) == [(1, b"x")]
 
 

@@ -129,7 +129,7 @@ class SqlStore(StoreQueries):
             except BaseException:
                 for _, driver in taken:
                     with contextlib.suppress(WorkflowError):  # then it is owed
-                        await self.release(driver)
+                        await self.release(driver)  # noqa: ASYNC102  # the writer's waits are bounded
                 raise
         return [
             _handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)
@@ -190,9 +190,9 @@ class SqlStore(StoreQueries):
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
+        self._writer.check_open()
         ours = self._ours(driver)
         if ours is None or ours.released or ours.run_id != commit.run_id:
-            self._writer.check_open()
             raise arguments.not_driven(commit.run_id)
         if ours.lost is not None:
             ours.check()
