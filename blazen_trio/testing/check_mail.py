@@ -90,7 +90,7 @@ async def _check_left(store: CheckpointStore) -> None:
     expect("its driver hears why", [*map(type, again.lost)], [StaleRunError])
 
 
-async def _check_taken_once(store: CheckpointStore) -> None:  # noqa: ASYNC910  # the store suspends
+async def _check_taken_once(store: CheckpointStore) -> None:  # noqa: ASYNC910
     """Commits of several runs at once, one of which finds its mail gone."""
     drivers = {run_id: await start(store, run_id) for run_id in ("a", "b", "c")}
     mail = {run_id: await store.post(run_id, "event", b"") for run_id in drivers}

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,14 +16,17 @@ import trio
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.leases import Holder
+from blazen_trio._stores.sql.leases import Holder, Sights
 from blazen_trio.errors import RunLockedError, StaleRunError
 from tests.databases import SERVERS, an_engine, end_holders, execute
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+
+_NEW = NewRun("w", "1", 1.0)
 
 # Drives the run `r`, and after each line that it is sent appends one entry and tells how that went.
 _DRIVER = """
@@ -269,3 +273,103 @@ async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
             theirs.execute(sa.text("SELECT * FROM blazen_run WHERE run_id = 'a' FOR UPDATE"))
             assert [run.info.run_id for run in await store.take(["w"], 10)] == ["b"]
         assert [run.info.run_id for run in await store.take(["w"], 10)] == ["a"]
+
+
+class _Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _row(**changed: int | bool | str) -> dict[str, Any]:
+    holder = {"host": "h", "boot": "another", "pid_namespace": "n", "pid": 1, "started": 1}
+    return {"lease_id": 7, "expires": 1, "batch": 1, "expired": True, **holder, **changed}
+
+
+def test_an_expired_lease_is_that_of_the_dead_once_it_was_seen_unchanged_for_its_time() -> None:
+    clock = _Clock()
+    sights = Sights(15.0, clock)
+    assert sights.judge(_row()) == 15.0
+    for clock.now in (5.0, 10.0):
+        assert sights.judge(_row()) == 15.0 - clock.now
+    # It was renewed, and has expired again: it is seen anew.
+    assert sights.judge(_row(batch=2)) == 15.0
+    clock.now = 14.0
+    assert sights.judge(_row(batch=2)) == 11.0
+    assert sights.judge(_row(batch=2, expired=False)) == float("inf")
+    assert sights.judge(_row(batch=2)) == 15.0
+    # The database was away for long, and nobody could renew anything: that time does not count.
+    clock.now = 1000.0
+    assert sights.judge(_row(batch=2)) == 10.0
+    for clock.now in (1005.0, 1010.0):
+        judged = sights.judge(_row(batch=2))
+    assert judged == 0.0
+    sights.keep([])
+    assert sights.judge(_row(batch=2)) == 15.0
+
+
+async def test_an_expired_lease_that_lives_is_waited_for_and_not_taken(url: str) -> None:
+    async with open_by_id(url, lease_ttl=0.6, migrate=True) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        async with open_by_id(url, lease_ttl=2.0) as other:
+            _expire_all(url)
+            began = time.monotonic()
+            assert await other.take(["w"], 5) == []  # which does not wait
+            with pytest.raises(RunLockedError):
+                await other.claim("a")
+            _expire_all(url)
+            assert await other.take(["w"], 5, patient=True) == []
+            assert time.monotonic() - began < 10
+        await store.commit(Commit("a", [(2, b"still ours")]))
+
+
+@pytest.mark.parametrize("how", ["claim", "take", "poll", "delete"])
+async def test_whoever_waits_for_long_enough_takes_over(url: str, how: str) -> None:
+    with _process(_DRIVER, url, "3600") as driver:
+        assert _hear(driver) == "drives"
+        os.kill(driver.pid, signal.SIGSTOP)
+        async with open_by_id(url, lease_ttl=0.5) as store:
+            _expire_all(url)
+            with trio.move_on_after(0.1) as scope:  # the wait can be cancelled
+                await store.claim("r")
+            assert scope.cancelled_caught
+            with trio.fail_after(20):
+                if how == "claim":
+                    await store.claim("r")
+                elif how == "take":
+                    assert [run.info.run_id for run in await store.take(["w"], 1, patient=True)] == ["r"]
+                elif how == "delete":
+                    await store.delete_run("r")
+                else:
+                    while not (await store.poll(["w"])).ready:  # noqa: ASYNC110  # a look tells no more
+                        await trio.sleep(0.05)
+                    assert [run.info.run_id for run in await store.take(["w"], 1)] == ["r"]
+            if how != "delete":
+                await store.commit(Commit("r", [(2, b"by us")]))
+
+
+async def test_a_clock_that_leaps_costs_nobody_alive_a_lease(tmp_path: Path) -> None:
+    url, leap = f"sqlite:///{tmp_path}/a.db", 0.0
+    with an_engine(url) as engine, an_engine(url) as engine_of_the_other:
+        for each in (engine, engine_of_the_other):
+
+            @sa.event.listens_for(each, "connect")
+            def leaping(driver: Any, _record: Any) -> None:
+                driver.create_function(
+                    "julianday", 1, lambda _now: (time.time() + leap) / 86400 + 2440587.5
+                )
+
+        async with (
+            open_by_id(engine, lease_ttl=1.5) as store,
+            open_by_id(engine_of_the_other, lease_ttl=1.5) as other,
+        ):
+            await store.create(_NEW, Commit("a", [(1, b"")], status=RunStatus.RUNNING))
+            leap = 3600.0
+            with trio.move_on_after(2.5):
+                while True:
+                    assert await other.take(["w"], 5) == []
+                    await trio.sleep(0.1)
+            await store.commit(Commit("a", [(2, b"still ours")]))

@@ -174,18 +174,17 @@ def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int
 
 
 def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
-    """The first rows of one inbox, by its index.
-
-    A range of one run, and ordered by it too: only one index gives that, so no planner takes the primary key's.
+    """The first rows of one inbox, by the index that has them in order: no planner is to take the primary key's, and pass the rows of
+    all other runs.
     """
-    of_run = inbox.c.run_no.between(run_no, run_no)
-    query = (
-        sa.select(inbox.c.run_no, inbox.c.mail_id)
-        .where(of_run)
-        .order_by(inbox.c.run_no, inbox.c.mail_id)
-    )
+    query = sa.select(inbox.c.run_no, inbox.c.mail_id)
     if dialect in ("mysql", "mariadb"):
-        query = query.with_hint(inbox, "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)")
+        index = "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)"
+        query = query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
+    else:
+        # A range that holds one run, and an order that begins with it: only that index gives both.
+        query = query.where(inbox.c.run_no.between(run_no, run_no))
+        query = query.order_by(inbox.c.run_no, inbox.c.mail_id)
     return sa.select(query.limit(count).subquery())
 
 
