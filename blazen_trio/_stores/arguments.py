@@ -28,6 +28,7 @@ __all__ = [
     "exists",
     "finished",
     "following",
+    "in_ascii",
     "in_use",
     "mail_gone",
     "not_driven",
@@ -198,3 +199,16 @@ def storable(text: str | None) -> str | None:
     if len(data) > _ERROR_BYTES:
         data = data[:_ERROR_BYTES] + b" ..."
     return data.decode("utf-8", "ignore")
+
+
+@overload
+def in_ascii(text: str) -> str: ...
+
+
+@overload
+def in_ascii(text: str | None) -> str | None: ...
+
+
+def in_ascii(text: str | None) -> str | None:
+    """The text with escapes for all letters but ASCII's."""
+    return None if text is None else text.encode("ascii", "backslashreplace").decode()

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 import trio
 
 from blazen_trio import MemoryStore
@@ -116,11 +117,10 @@ async def test_a_commit_that_failed_is_told_to_its_driver(tmp_path: Path) -> Non
         told_before: list[Any] = []
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as theirs:
             theirs.execute("BEGIN IMMEDIATE")
-            try:
+            with pytest.raises(StoreError, match="locked") as raised:
                 await store.commit(driver, Commit("a", [(2, b"2")]))
-            except StoreError as error:
-                told_before += heard.lost
-                assert told_before == [error]
+            told_before += heard.lost
+            assert told_before == [raised.value]
             theirs.execute("ROLLBACK")
         assert driver.lost is told_before[0]
 
@@ -169,3 +169,22 @@ async def test_a_store_that_closes_tells_who_still_drives(url: str) -> None:
     async with open_store(url, migrate=True) as store:
         heard = Heard(await _create(store))
     assert [type(error) for error in heard.lost] == [StoreError]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+async def test_an_error_that_the_database_has_no_letters_for_is_stored_in_ascii(url: str) -> None:
+    name = sa.make_url(url).database
+    server = sa.make_url(url).set(database="postgres").render_as_string(hide_password=False)
+    execute(server, f"DROP DATABASE {name}")
+    options = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    execute(server, f"CREATE DATABASE {name} {options}")
+    async with open_store(url, migrate=True) as store:
+        drivers = [await _create(store, run_id) for run_id in ("a", "b", "c", "d")]
+        async with trio.open_nursery() as nursery:
+            end = Commit("a", [(2, b"2")], status=RunStatus.FAILED, error="na\u00efve \u2603")
+            nursery.start_soon(store.commit, drivers[0], end)
+            nursery.start_soon(store.commit, drivers[1], Commit("b", [(2, b"2")]))
+            nursery.start_soon(lambda: store.release(drivers[2], crash="\u2603"))
+            nursery.start_soon(store.set_aside, drivers[3], "\u2603")
+        found = {run.run_id: run.error for run in await store.list_runs()}
+    assert found == {"a": "na\\xefve \\u2603", "b": None, "c": "\\u2603", "d": "\\u2603"}

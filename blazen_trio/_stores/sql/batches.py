@@ -18,7 +18,13 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
-from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
+from blazen_trio._stores.sql.troubles import (
+    Patience,
+    UnclearCommitError,
+    is_busy,
+    is_lost,
+    is_record_fault,
+)
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError
@@ -118,6 +124,10 @@ class Batches:
                     self._write_all([job], persist=persist)
                 return
             self._drop_connection()
+            passes = is_lost(error) or is_busy(error) or isinstance(error, UnclearCommitError)
+            if len(jobs) == 1 and not passes and jobs[0].plainer():
+                self._write_all(jobs, persist=persist)
+                return
             for job in jobs:
                 job.error = job.failed(error)
 

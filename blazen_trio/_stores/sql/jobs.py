@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
+
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.protocol import Mail
@@ -56,6 +58,10 @@ class Job:
         """What to tell its waiter where it could not be written; `error` is the database's."""
         return translate(error, "nothing could be written", self.run_id)
 
+    def plainer(self) -> bool:
+        """Put an error's text, which a database of another encoding may not take, in ASCII; whether that changed anything."""
+        return False
+
     def settle(self) -> None:
         """It has its result or its error: tell the drivers, in the event loop's thread, before its waiter goes on."""
 
@@ -86,6 +92,12 @@ class Append(Job):
             raise arguments.not_driven(driver.run_id)
         transaction.append(driver.run_no, self.commit)
         transaction.set_row(driver.run_no, self.commit, crashed=driver.crashes > 0)
+
+    def plainer(self) -> bool:
+        text = arguments.in_ascii(self.commit.error)
+        changed = text != self.commit.error
+        self.commit = attrs.evolve(self.commit, error=text)
+        return changed
 
     def done(self, drivers: Drivers) -> None:
         if self.commit.progress:
@@ -157,6 +169,12 @@ class Create(Job):
         )
         return driver
 
+    def plainer(self) -> bool:
+        text = arguments.in_ascii(self.first.error)
+        changed = text != self.first.error
+        self.first = attrs.evolve(self.first, error=text)
+        return changed
+
     def done(self, drivers: Drivers) -> None:
         if self.result is not None:
             drivers.begin(self.result)
@@ -213,6 +231,13 @@ class Release(Job):
             transaction.give_back(
                 driver.run_no, driver.lease_id, self._wake, self._hold, self._crash
             )
+
+    def plainer(self) -> bool:
+        before = (self._crash, self._set_aside)
+        self._crash = arguments.in_ascii(self._crash)
+        if self._set_aside is not None:
+            self._set_aside = (arguments.in_ascii(self._set_aside[0]), self._set_aside[1])
+        return (self._crash, self._set_aside) != before
 
     def done(self, drivers: Drivers) -> None:
         drivers.end(self.driver)

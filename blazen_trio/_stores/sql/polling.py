@@ -118,7 +118,7 @@ def poll(
     ready = bool(workflows) and (dead or _is_due(connection, workflows))
     free = may_be_taken(connection.dialect.name, workflows) if workflows else sa.false()
     mail: dict[int, Page] = {}
-    for page in mailed_runs(connection):
+    for page in mailed_runs(connection) if workflows or look.drivers else ():
         mail.update(_bring(connection, page, look))
         if workflows and not ready:
             of_page = sa.select(runs.c.run_no).where(runs.c.run_no.in_(page), free).limit(1)
