@@ -52,6 +52,9 @@ class Backend(Protocol):
     def renew(self, store: Any) -> None:
         """Renew the lease of an opening that does nothing else."""
 
+    async def look_for_mail(self, store: Any) -> None:
+        """What a task of the store's does: it looks for mail that others have posted, for ever."""
+
     def expire(self, store: Any) -> None:
         """Let the others know that whoever had this opening is dead."""
 
@@ -79,6 +82,9 @@ class InMemory:
 
     def renew(self, store: MemoryStore) -> None:
         pass
+
+    async def look_for_mail(self, store: MemoryStore) -> None:
+        await trio.lowlevel.checkpoint()  # whoever posts mail delivers it
 
     def expire(self, store: MemoryStore) -> None:
         store.expire()
@@ -115,7 +121,8 @@ class _InlineWriter:
 
     def write(self, jobs: list[Any]) -> None:
         _writing[0] = self.process
-        self._batches.write(jobs)
+        for job in self._batches.write(jobs):
+            job.settle()
 
     def check_open(self) -> None:
         pass
@@ -168,10 +175,14 @@ class InSqlite:
     def open(self) -> SqlStore:
         engine = self._make_engine()
         batches = Batches(engine, lease_ttl=LEASE_TTL, busy_timeout=1.0)
+        batches.sights = leases.Sights(LEASE_TTL, clock=trio.current_time)
         batches._number = self._opened * 1_000_000
         self._opened += 1
         writer: Any = _InlineWriter(batches, self._opened)
         return SqlStore(engine, batches, writer)
+
+    async def look_for_mail(self, store: SqlStore) -> None:
+        await store.watch_mail()
 
     def renew(self, store: SqlStore) -> None:
         store._writer.write([])  # type: ignore[attr-defined]
@@ -184,8 +195,11 @@ class InSqlite:
 
     def abandon(self, store: SqlStore) -> SqlStore:
         batches = store._batches
-        batches._abandoned = batches.lease_id
-        batches._forget()
+        if batches.lease_id is not None:
+            batches._abandon(batches.lease_id)
+        losses, batches._losses = batches._losses, []
+        for loss in losses:
+            loss.settle()
         return store
 
     def drives(self, store: SqlStore, run_id: str) -> bool:
