@@ -1,4 +1,4 @@
-"""What a store promises about mail: each driver is given each row once, and each row is taken once."""
+"""What a store promises of mail: each driver is given each row once, and each is taken once."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def _check_taken_once(store: CheckpointStore) -> None:  # noqa: ASYNC910
     await store.commit(drivers["b"], Commit("b", entries=[(2, b"took")], taken=_ids([gone])))
     refused: list[str] = []
 
-    async def take(run_id: str, seq: int) -> None:
+    async def take(run_id: str, seq: int) -> None:  # noqa: ASYNC910  # the store suspends
         taken = _ids([mail[run_id], *([gone] if run_id == "b" else [])])
         try:
             await store.commit(drivers[run_id], Commit(run_id, entries=[(seq, b"x")], taken=taken))

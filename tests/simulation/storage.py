@@ -1,4 +1,6 @@
-"""Openings of one store through which the simulation does what databases, networks and killed processes do."""
+"""Openings of one store through which the simulation does what databases, networks and killed
+processes do.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,9 @@ class Opening(StoreQueries):
         delay       the connection is lost and made again, or the process is slow
         long delay  the process is frozen, or the database is away, for longer than the lease lasts
 
-    Writes are done one at a time, in the order of the calls, as by a writer. Whoever does not hear the answer of what makes it the
-    driver of runs does not know which runs are its own: so it leaves its lease to die, and takes a new one. A release that has
-    failed is owed.
+    Writes are done one at a time, in the order of the calls, as by a writer. Whoever does not hear
+    the answer of what makes it the driver of runs does not know which runs are its own: so it
+    leaves its lease to die, and takes a new one. A release that has failed is owed.
 
     Args:
         backend: The store, of which this is one opening.
@@ -59,8 +61,8 @@ class Opening(StoreQueries):
         chance: Where faults are drawn from.
         faults: How likely they are.
         before: Called just before each call happens.
-        observe: Called after each call that has happened, before its caller goes on, with what it was and whether its caller was
-            entitled to it.
+        observe: Called after each call that has happened, before its caller goes on, with what it
+            was and whether its caller was entitled to it.
     """
 
     def __init__(
@@ -105,7 +107,9 @@ class Opening(StoreQueries):
             await self._backend.look_for_mail(self._store)
 
     def kill(self, *, same_host: bool) -> None:
-        """The process is gone: nothing that it still does has any effect. On the same host others know it at once."""
+        """The process is gone: nothing that it still does has any effect. On the same host others
+        know it at once.
+        """
         self.severed = True
         self._looking.cancel()
         if same_host:
@@ -165,7 +169,9 @@ class Opening(StoreQueries):
                 self._owed.append(again)
             raise
 
-    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None) -> Any:
+    async def post(
+        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+    ) -> Any:
         return await self._write("post", run_id, kind, data, key=key)
 
     async def delete_run(self, run_id: str) -> None:
@@ -207,7 +213,10 @@ class Opening(StoreQueries):
         may_write = name != "commit" or self._backend.drives(self._store, args[0].run_id)
         try:
             result = await getattr(self._store, name)(*args, **options)
-            self._observe(f"{self.name} {name} {args[0] if args and isinstance(args[0], str) else ''}", may_write)
+            self._observe(
+                f"{self.name} {name} {args[0] if args and isinstance(args[0], str) else ''}",
+                may_write,
+            )
         except WorkflowError as refusal:
             self._observe(f"{self.name} {name} refused: {type(refusal).__name__}", True)
             raise

@@ -1,4 +1,6 @@
-"""A store whose runs are committed to and given back by their ids, for tests that are about something else than their drivers."""
+"""A store whose runs are committed to and given back by their ids, for tests that are about
+something else than their drivers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ __all__ = ["ById", "open_by_id"]
 
 
 class ById:
-    """A store, and whoever it has last given as the driver of each run. All else is the store's own."""
+    """A store, and whoever it has last given as the driver of each run. All else is the store's
+    own.
+    """
 
     def __init__(self, store: SqlStore) -> None:
         self.store = store

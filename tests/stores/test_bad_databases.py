@@ -28,7 +28,9 @@ async def _make(url: str) -> None:
         await store.create(_NEW, Commit("a", [(1, b"")]))
 
 
-@pytest.mark.parametrize("rubbish", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20])
+@pytest.mark.parametrize(
+    "rubbish", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20]
+)
 async def test_a_file_that_is_no_database(tmp_path: Path, rubbish: bytes) -> None:
     (tmp_path / "a.db").write_bytes(rubbish)
     with pytest.raises(SchemaError, match="no SQLite database"):
@@ -152,7 +154,9 @@ async def test_a_table_that_went_missing(tmp_path: Path) -> None:
             await store.load("a")
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"]
+)
 async def test_a_database_in_memory_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="MemoryStore"):
         await _make(url)

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 async def create_all(store: ById, count: int) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(count):
-            nursery.start_soon(store.create, NewRun("w", "1", 1.0), Commit(f"r{number}", [(1, b"")]))
+            nursery.start_soon(
+                store.create, NewRun("w", "1", 1.0), Commit(f"r{number}", [(1, b"")])
+            )
 
 
 async def test_what_is_submitted_in_one_turn_is_one_batch(tmp_path: Path) -> None:
@@ -51,7 +52,9 @@ async def test_what_was_submitted_is_written_though_its_store_closes(tmp_path: P
             nursery.start_soon(commit, store, f"r{number}")  # noqa: ASYNC111  # that it closes is what is tried
         await trio.lowlevel.checkpoint()
     async with open_by_id(url) as store:
-        stored = {f"r{number}": len((await store.load(f"r{number}")).entries) for number in range(10)}
+        stored = {
+            f"r{number}": len((await store.load(f"r{number}")).entries) for number in range(10)
+        }
     assert stored == {run_id: 1 if run_id in refused else 2 for run_id in stored}
     with pytest.raises(StoreError, match="closed"):
         await store.commit(Commit("r0", [(3, b"")]))

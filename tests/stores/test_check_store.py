@@ -78,7 +78,9 @@ class _Narrow(MemoryStore):
     """Looks for the first of several statuses only."""
 
     async def list_runs(self, *, status: Any = None, **options: Any) -> Any:
-        return await super().list_runs(status=status[:1] if isinstance(status, list | tuple) else status, **options)
+        return await super().list_runs(
+            status=status[:1] if isinstance(status, list | tuple) else status, **options
+        )
 
 
 class _AnyDriver(MemoryStore):
@@ -179,7 +181,9 @@ class _Whole(MemoryStore):
         (_Doubling, "by its id"),
     ],
 )
-async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(kind: type[MemoryStore], told: str) -> None:
+async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(
+    kind: type[MemoryStore], told: str
+) -> None:
     with pytest.raises(AssertionError, match=told):
         await check_store(kind, reopen=lambda store: store.beside())  # type: ignore[attr-defined]
 
@@ -233,7 +237,9 @@ async def test_a_commit_and_a_release_can_not_be_cancelled(kind: str, tmp_path: 
         assert [seq for seq, _ in (await store.claim("a")).entries] == [1, 2]
 
 
-async def test_what_was_handed_over_is_written_although_its_caller_is_cancelled(tmp_path: Path) -> None:
+async def test_what_was_handed_over_is_written_although_its_caller_is_cancelled(
+    tmp_path: Path,
+) -> None:
     async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         told: list[Mail | None] = []

@@ -1,4 +1,6 @@
-"""What is done only if nobody drives a run is done by a condition: others change rows between our statements."""
+"""What is done only if nobody drives a run is done by a condition: others change rows between our
+statements.
+"""
 
 from __future__ import annotations
 

@@ -65,23 +65,35 @@ async def test_creations_and_ends_share_their_round_trips(
             batches = store.statistics().batches - before.batches
             assert batches <= 2
             assert [each.split()[0] for each in statements()] == statements_of_a_batch * batches
-            # Each has its own number and entry, whatever the order in which the database numbered them.
+            # Each has its own number and entry, whatever the order in which the database numbered
+            # them.
             for number, run_id in enumerate(ids):
                 assert list((await store.load(run_id)).entries) == [(1, b"%d" % number)]
             statements()
             async with trio.open_nursery() as nursery:
                 for run_id in ids:
-                    end = Commit(run_id, [(2, b"end")], status=RunStatus.COMPLETED, release=True, history=(1, b"h"))
+                    end = Commit(
+                        run_id,
+                        [(2, b"end")],
+                        status=RunStatus.COMPLETED,
+                        release=True,
+                        history=(1, b"h"),
+                    )
                     nursery.start_soon(store.commit, end)
             ended = store.statistics().batches - before.batches - batches
-            # On PostgreSQL: it begins, its fence, the entries, the history, the rows of the runs, the inboxes, it commits.
+            # On PostgreSQL: it begins, its fence, the entries, the history, the rows of the runs,
+            # the inboxes, it commits.
             assert len(statements()) == ended * {"postgresql": 7, "mariadb": 2}[kind]
-            assert {run.run_id for run in await store.list_runs(status=RunStatus.COMPLETED)} == set(ids)
+            assert {run.run_id for run in await store.list_runs(status=RunStatus.COMPLETED)} == set(
+                ids
+            )
             assert store.statistics().driven == 4
 
 
 @pytest.mark.parametrize("more", [{}, {"status": RunStatus.QUEUED, "release": True}])
-async def test_each_creation_of_a_batch_is_refused_by_itself(url: str, more: dict[str, Any]) -> None:
+async def test_each_creation_of_a_batch_is_refused_by_itself(
+    url: str, more: dict[str, Any]
+) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _create_all(store, ["old", "older"], **more)
         refused = await _create_all(store, ["a", "old", "b", "a", "c", "older", "b", "a"], **more)
@@ -97,13 +109,17 @@ async def test_each_creation_of_a_batch_is_refused_by_itself(url: str, more: dic
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_alone(url: str) -> None:
+async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_alone(
+    url: str,
+) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _create_all(store, ["first"])
         with an_engine(url) as engine, engine.connect() as other:
             begun = other.begin()
             columns = "run_id, workflow, version, status, created, updated"
-            other.execute(sa.text(f"INSERT INTO blazen_run ({columns}) VALUES ('b', 'w', '1', 1, 1, 1)"))
+            other.execute(
+                sa.text(f"INSERT INTO blazen_run ({columns}) VALUES ('b', 'w', '1', 1, 1, 1)")
+            )
             refused: list[str] = []
             async with trio.open_nursery() as nursery:
 
@@ -112,7 +128,9 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
 
                 nursery.start_soon(create)
                 await trio.sleep(0.3)
-                assert store.statistics().commits <= 3  # all but "b": others may have been handed over before it came
+                assert (
+                    store.statistics().commits <= 3
+                )  # all but "b": others may have been handed over before it came
                 await trio.to_thread.run_sync(begun.commit)
         assert refused == ["b"]
         assert {run.run_id for run in await store.list_runs()} == {"first", "a", "b", "c"}
@@ -136,11 +154,15 @@ async def test_what_is_posted_to_a_run_while_it_is_created_is_for_that_run(url: 
             jobs.Post("missing", "event", b"", None),
         ]
         await trio.to_thread.run_sync(store._batches.write, jobs_at_once)
-        assert [type(job.error).__name__ for job in jobs_at_once] == ["NoneType"] * 3 + ["RunNotFoundError"]
+        assert [type(job.error).__name__ for job in jobs_at_once] == ["NoneType"] * 3 + [
+            "RunNotFoundError"
+        ]
         stored = await store.load("c")
         assert list(stored.entries) == [(1, b"c")]
         assert [mail.data for mail in stored.inbox] == [b"for c"]
         assert len((await store.load("first")).inbox) == 2
-        store.drivers.update({job.run_id: job.result for job in jobs_at_once if isinstance(job, jobs.Create)})
+        store.drivers.update(
+            {job.run_id: job.result for job in jobs_at_once if isinstance(job, jobs.Create)}
+        )
         for run_id in ("a", "b", "c", "d"):
             await store.commit(Commit(run_id, [(2, b"2")]))

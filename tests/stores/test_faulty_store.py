@@ -21,7 +21,8 @@ async def _commit_four(store: FaultyStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "number", "stored"), [("before", 3, 2), ("after", 3, 3), ("before", 2, 1), ("after", 1, 1)]
+    ("where", "number", "stored"),
+    [("before", 3, 2), ("after", 3, 3), ("before", 2, 1), ("after", 1, 1)],
 )
 async def test_it_is_severed_where_it_was_told_to(where: str, number: int, stored: int) -> None:
     below = MemoryStore()

@@ -1,4 +1,4 @@
-"""One driver per run: leases between processes, taking over, and the fence against who wakes late."""
+"""One driver per run: leases, taking over, and the fence against who wakes late."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ trio.run(main)
 @contextmanager
 def _process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", program, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield process
@@ -189,7 +192,9 @@ async def test_an_idle_store_renews_its_lease(url: str) -> None:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the_next_commit(url: str) -> None:
+async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the_next_commit(
+    url: str,
+) -> None:
     async with open_by_id(url, lease_ttl=300, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         ((expires,),) = execute(url, "SELECT expires FROM blazen_lease")
@@ -200,7 +205,9 @@ async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the
         # And one that lasts for too long, since the clock was set back.
         execute(url, "UPDATE blazen_lease SET expires = :later", later=renewed + 3_600_000_000)
         await store.commit(Commit("a", [(3, b"")]))
-        assert renewed <= execute(url, "SELECT expires FROM blazen_lease")[0][0] < renewed + 60_000_000
+        assert (
+            renewed <= execute(url, "SELECT expires FROM blazen_lease")[0][0] < renewed + 60_000_000
+        )
         assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2, 3]
 
 
@@ -239,7 +246,10 @@ async def test_a_lease_whose_holder_died_counts_as_a_crash_of_what_ran_under_it(
         assert taken == {"ran": 1, "waited": 0}
         await winner.commit(Commit("ran", [(2, b"got further")], progress=True))
         end_holders(url)
-        assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {"ran": 1, "waited": 0}
+        assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {
+            "ran": 1,
+            "waited": 0,
+        }
 
 
 async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> None:
@@ -268,7 +278,10 @@ async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> Non
 async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         for run_id in ("a", "b"):
-            await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=RunStatus.QUEUED, release=True))
+            await store.create(
+                NewRun("w", "1", 1.0),
+                Commit(run_id, [(1, b"")], status=RunStatus.QUEUED, release=True),
+            )
         with an_engine(url) as engine, engine.begin() as theirs:
             theirs.execute(sa.text("SELECT * FROM blazen_run WHERE run_id = 'a' FOR UPDATE"))
             assert [run.info.run_id for run in await store.take(["w"], 10)] == ["b"]
@@ -340,7 +353,9 @@ async def test_whoever_waits_for_long_enough_takes_over(url: str, how: str) -> N
                 if how == "claim":
                     await store.claim("r")
                 elif how == "take":
-                    assert [run.info.run_id for run in await store.take(["w"], 1, patient=True)] == ["r"]
+                    assert [
+                        run.info.run_id for run in await store.take(["w"], 1, patient=True)
+                    ] == ["r"]
                 elif how == "delete":
                     await store.delete_run("r")
                 else:

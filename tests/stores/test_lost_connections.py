@@ -1,4 +1,6 @@
-"""Servers that go away for a moment, and processes that freeze in a transaction: nothing is lost, nothing done twice."""
+"""Servers that go away for a moment, and processes that freeze in a transaction: nothing is lost,
+nothing done twice.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def refusing(store: ById) -> Callable[..., Any]:
     return refuse
 
 
-async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_connections_lost_while_idle_are_made_again(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _create(store)
         await _create(store, "other", release=True)
@@ -57,7 +61,9 @@ async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pyte
             assert kill_backends(url) > 0
             await store.commit(Commit("a", [(seq, b"x")]))
             kill_backends(url)
-            assert [entry for entry, _ in (await store.load("a")).entries] == list(range(1, seq + 1))
+            assert [entry for entry, _ in (await store.load("a")).entries] == list(
+                range(1, seq + 1)
+            )
             kill_backends(url)
             assert (await store.poll(["w"])).ready
         kill_backends(url)
@@ -84,7 +90,8 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
                 if when == "after":
                     commit(*given)
                 kill_backends(url)
-                # The connection is gone: told as the driver tells it, for the answer that does not come.
+                # The connection is gone: told as the driver tells it, for the answer that does not
+                # come.
                 query(*given)
                 raise AssertionError("it is not gone")
 
@@ -172,7 +179,9 @@ async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: st
             begun = slow.begin()
             columns = "state, expires, batch, host, boot, pid_namespace, pid, started"
             slow.execute(
-                sa.text(f"INSERT INTO blazen_lease (lease_id, {columns}) VALUES (77, 1, 1, 42, '', '', '', 1, 1)")
+                sa.text(
+                    f"INSERT INTO blazen_lease (lease_id, {columns}) VALUES (77, 1, 1, 42, '', '', '', 1, 1)"
+                )
             )
             writer._number = 42
             async with trio.open_nursery() as nursery:
@@ -220,11 +229,15 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
             away.setattr(batches.Batches, "_look", refusing(store))
             with pytest.raises(StoreError, match="look before you do it again"):
                 await store.take(["w"], 1)
-        # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are no suspects.
+        # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are
+        # no suspects.
         with pytest.raises(StaleRunError):
             await store.commit(Commit("driven", [(2, b"2")]))
         taken = await store.take(["w"], 2)
-        assert sorted((run.info.run_id, run.crashes) for run in taken) == [("driven", 0), ("queued", 0)]
+        assert sorted((run.info.run_id, run.crashes) for run in taken) == [
+            ("driven", 0),
+            ("queued", 0),
+        ]
         assert execute(url, "SELECT count(*) FROM blazen_lease") == [(1,)]
 
 
@@ -257,7 +270,10 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
         assert len(acknowledged) == 10
         for run_id, last in acknowledged.items():
             stored = await store.load(run_id)
-            assert list(stored.entries) == [(1, b"1"), *((seq, bytes(seq)) for seq in range(2, last + 1))]
+            assert list(stored.entries) == [
+                (1, b"1"),
+                *((seq, bytes(seq)) for seq in range(2, last + 1)),
+            ]
 
 
 # Begins to write to the run `r`, says so, and never goes on.

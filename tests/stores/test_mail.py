@@ -1,4 +1,6 @@
-"""Mail in a database: each driver is given each row once, whatever looks, posts and commits overlap."""
+"""Mail in a database: each driver is given each row once, whatever looks, posts and commits
+overlap.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ async def test_what_a_slow_look_brings_is_not_given_again(
         late = await other.post("a", "event", b"y")
         await store.poll([])
         assert again.mail == [late]
-        await store.commit(claimed.driver, Commit("a", [(3, b"took")], taken=[late.id if late else 0]))
+        await store.commit(
+            claimed.driver, Commit("a", [(3, b"took")], taken=[late.id if late else 0])
+        )
 
 
 async def test_a_row_that_is_taken_while_a_look_is_under_way_is_given_once(
@@ -197,7 +201,11 @@ async def test_mail_that_another_took_refuses_its_taker_alone(url: str) -> None:
                 nursery.start_soon(take, run_id)
         assert len(told) == 1
         assert "'b': its mail was taken by another" in told[0]
-        assert {each: len((await store.load(each)).entries) for each in drivers} == {"a": 2, "b": 1, "c": 2}
+        assert {each: len((await store.load(each)).entries) for each in drivers} == {
+            "a": 2,
+            "b": 1,
+            "c": 2,
+        }
         statuses = {each: (await store.get_run(each)).status for each in drivers}
         assert statuses == {"a": RunStatus.RUNNING, "b": RunStatus.WAITING, "c": RunStatus.RUNNING}
         assert isinstance(drivers["b"].lost, StaleRunError)
@@ -209,7 +217,8 @@ async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
             Heard(await _create(store))
             with engine.begin() as connection:
                 rows = [{"run": 1000 + number % 7, "data": b"x"} for number in range(3000)]
-                query = "INSERT INTO blazen_inbox (run_no, kind, format, data) VALUES (:run, 'event', 1, :data)"
+                columns = "(run_no, kind, format, data)"
+                query = f"INSERT INTO blazen_inbox {columns} VALUES (:run, 'event', 1, :data)"
                 connection.execute(sa.text(query), rows)
             for _ in range(5):
                 await store.post("a", "event", b"")
@@ -217,5 +226,11 @@ async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
                 await store.poll([])
             told = plans(engine, [each for each in heard if "blazen_inbox" in each[0]])
     assert "ix_blazen_inbox_run_no_mail_id" in told, told
-    for whole in ("SCAN blazen_inbox\n", "Seq Scan on blazen_inbox", "blazen_inbox ALL", "Sort  ", "filesort"):
+    for whole in (
+        "SCAN blazen_inbox\n",
+        "Seq Scan on blazen_inbox",
+        "blazen_inbox ALL",
+        "Sort  ",
+        "filesort",
+    ):
         assert whole not in told, told

@@ -1,4 +1,6 @@
-"""Taking runs: they are read when others may write again, and whatever happens meanwhile none of them is stuck."""
+"""Taking runs: they are read when others may write again, and whatever happens meanwhile none of
+them is stuck.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ async def test_others_write_while_what_was_taken_is_read(url: str, reading: Read
             await store.commit(Commit("b", [(3, b"a gap")]))
 
 
-async def test_a_lease_that_is_lost_while_what_was_taken_is_read(url: str, reading: Reading) -> None:
+async def test_a_lease_that_is_lost_while_what_was_taken_is_read(
+    url: str, reading: Reading
+) -> None:
     taken: list[StoredRun] = []
     async with open_by_id(url, migrate=True) as store, open_by_id(url) as other:
         await _submit(store, "a")
@@ -121,7 +125,8 @@ async def test_what_can_not_be_read_of_one_run_is_its_fault_alone(url: str) -> N
         info = await store.get_run("a")
         assert (info.status, info.error) == (RunStatus.FAILED, "can't be read")
         assert [run.run_id for run in await store.list_runs()] == ["a", "d", "b"]
-        # Nor does the one whose status is not known keep anybody busy, or take anybody's post down with it.
+        # Nor does the one whose status is not known keep anybody busy, or take anybody's post down
+        # with it.
         assert not (await store.poll(["w"])).ready
         async with trio.open_nursery() as nursery:
 

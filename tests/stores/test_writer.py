@@ -1,4 +1,4 @@
-"""The group-commit writer: few statements, every waiter settled, faults kept to whom they belong."""
+"""The group-commit writer: few statements, every waiter settled, faults where they belong."""
 
 from __future__ import annotations
 
@@ -65,15 +65,24 @@ async def test_what_waits_is_written_together(kind: str, url: str, tmp_path: Pat
         before = store.statistics()
         async with trio.open_nursery() as nursery:
             for number in range(50):
-                nursery.start_soon(store.commit, Commit(f"r{number}", [(2, b"x")], status=RunStatus.WAITING))
+                nursery.start_soon(
+                    store.commit, Commit(f"r{number}", [(2, b"x")], status=RunStatus.WAITING)
+                )
         batches = store.statistics().batches - before.batches
         assert batches <= 3  # the first to come, and those who came meanwhile
         told = statements()
         assert batches == told.count("COMMIT") == sum("blazen_lease" in each for each in told)
         assert store.statistics().commits - before.commits == 50
         # However many rows: on SQLite each is a statement, which costs no round trip.
-        assert sum("INTO blazen_journal" in each for each in told) == (50 if kind == "sqlite" else batches)
-        assert len(told) == {"sqlite": 3 * batches + 100, "postgresql": 5 * batches, "mariadb": 2 * batches}[kind]
+        assert sum("INTO blazen_journal" in each for each in told) == (
+            50 if kind == "sqlite" else batches
+        )
+        assert (
+            len(told)
+            == {"sqlite": 3 * batches + 100, "postgresql": 5 * batches, "mariadb": 2 * batches}[
+                kind
+            ]
+        )
         lines = await store.list_runs(status=RunStatus.WAITING)
         assert {line.run_id for line in lines} == {f"r{number}" for number in range(50)}
 
@@ -86,7 +95,11 @@ async def test_of_several_changes_in_one_batch_the_last_counts(url: str) -> None
             for seq in range(2, 8):
                 for run_id in ("a", "b"):
                     commit = Commit(
-                        run_id, status=RunStatus.FAILED, error=str(seq), at=float(seq), entries=[(seq, b"")]
+                        run_id,
+                        status=RunStatus.FAILED,
+                        error=str(seq),
+                        at=float(seq),
+                        entries=[(seq, b"")],
                     )
                     nursery.start_soon(store.commit, commit)
                     await trio.lowlevel.checkpoint()
@@ -149,7 +162,9 @@ async def test_two_creations_of_one_run_at_once(url: str) -> None:
         assert len(refused) == 4
 
 
-async def test_a_crashed_writer_settles_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crashed_writer_settles_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     errors: list[BaseException] = []
     async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
@@ -214,11 +229,14 @@ async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
                 raise sqlite3.OperationalError(msg)
 
         monkeypatch.setattr(PlainTransaction, "commit", lose_connection)
-        await store.commit(Commit("a", [(2, b"stored"), (3, b"too")]))  # one alone is no transaction of statements
+        await store.commit(
+            Commit("a", [(2, b"stored"), (3, b"too")])
+        )  # one alone is no transaction of statements
         with pytest.raises(StoreError, match="connection lost"):
             await store.commit(Commit("a", [(4, b"not"), (5, b"stored")]))
         assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2, 3]
-        # What failed is over for this driver, and the run can be taken up again, by the same store too.
+        # What failed is over for this driver, and the run can be taken up again, by the same store
+        # too.
         with pytest.raises(StoreError, match="earlier commit"):
             await store.commit(Commit("a", [(6, b"")]))
         await store.claim("a")

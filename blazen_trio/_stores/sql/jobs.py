@@ -1,4 +1,6 @@
-"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how it ended."""
+"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how
+it ended.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Job:
         """Gather what it will ask for, before any job of the batch is done."""
 
     def apply(self, transaction: Transaction) -> Any:
-        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is written."""
+        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is
+        written.
+        """
         raise NotImplementedError
 
     def done(self, drivers: Drivers) -> None:
@@ -59,11 +63,15 @@ class Job:
         return translate(error, "nothing could be written", self.run_id)
 
     def plainer(self) -> bool:
-        """Put an error's text, which a database of another encoding may not take, in ASCII; whether that changed anything."""
+        """Put an error's text, which a database of another encoding may not take, in ASCII; whether
+        that changed anything.
+        """
         return False
 
     def settle(self) -> None:
-        """It has its result or its error: tell the drivers, in the event loop's thread, before its waiter goes on."""
+        """It has its result or its error: tell the drivers, in the event loop's thread, before its
+        waiter goes on.
+        """
 
 
 class Loss(Job):
@@ -188,7 +196,8 @@ class Create(Job):
 class Release(Job):
     """Giving a run back. Where that fails it is owed: see `Drivers.owed`.
 
-    It may be written twice, where the first time stays unclear: once it is written, the run has another owner or none.
+    It may be written twice, where the first time stays unclear: once it is written, the run has
+    another owner or none.
 
     Args:
         driver: Drives it, or has failed to.
@@ -196,7 +205,8 @@ class Release(Job):
         wake: See `CheckpointStore.release`.
         hold: See there.
         crash: See there.
-        set_aside: What it has failed with, and when (UTC, seconds since the epoch); `None`: its status stays.
+        set_aside: What it has failed with, and when (UTC, seconds since the epoch); `None`: its
+            status stays.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Which runs can go on, and what a look at the database tells a process.
 
-Each query here is one that every database answers by an index, whatever it knows of how full its tables are: its planner is not left
-a choice that it could get wrong. So a look costs as much as there is to see, however many runs wait.
+Each query here is one that every database answers by an index, whatever it knows of how full its
+tables are: its planner is not left a choice that it could get wrong. So a look costs as much as
+there is to see, however many runs wait.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def dead_leases(connection: sa.Connection, lease_id: int | None, sights: Sights)
 def doubtful_leases(
     connection: sa.Connection, lease_id: int | None, sights: Sights
 ) -> dict[int, float]:
-    """The leases of others that have expired and may not be declared dead yet, and in how many seconds each may be."""
+    """The leases of others that have expired and may not be declared dead yet, and in how many
+    seconds each may be.
+    """
     judged = _judged(connection, lease_id, sights)
     return {each: seconds for each, seconds in judged.items() if 0 < seconds < float("inf")}
 
@@ -53,7 +56,9 @@ def _judged(connection: sa.Connection, lease_id: int | None, sights: Sights) -> 
 def ready_runs(
     connection: sa.Connection, workflows: Sequence[str], limit: int, suspects: int | None
 ) -> list[sa.Row[Any]]:
-    """The rows of runs that nobody drives and that can go on, locked; those that others lock are left to them."""
+    """The rows of runs that nobody drives and that can go on, locked; those that others lock are
+    left to them.
+    """
     dialect = connection.dialect.name
     rows: dict[int, sa.Row[Any]] = {}
 
@@ -80,7 +85,9 @@ def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
 
 
 def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:
-    """The numbers of all runs that have mail, in pages. Of each run one row of the index is read, however much mail it has."""
+    """The numbers of all runs that have mail, in pages. Of each run one row of the index is read,
+    however much mail it has.
+    """
     last = 0
     while True:
         page = list(connection.execute(_next_mailed(connection.dialect.name, last)).scalars())
@@ -143,8 +150,9 @@ def new_mail(connection: sa.Connection, look: Look) -> dict[int, Page]:
 
 
 def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[int, Page]:
-    """The next rows of these runs. What was given already is counted and not read again: it is what comes first in the index, as
-    a rule, and whatever got there behind it comes before the end of the page.
+    """The next rows of these runs. What was given already is counted and not read again: it is what
+    comes first in the index, as a rule, and whatever got there behind it comes before the end of
+    the page.
     """
     given = {run_no: ids for run_no in page if (ids := look.given(run_no)) is not None}
     if not given:
@@ -172,7 +180,8 @@ def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
     soonest = sa.union_all(*first).subquery()
     if not connection.execute(sa.select(sa.func.min(soonest.c.wake) <= time)).scalar():
         return False
-    # Seldom, and only then is it asked for more: a row whose status a later version has written is due for ever, and no work for us.
+    # Seldom, and only then is it asked for more: a row whose status a later version has written is
+    # due for ever, and no work for us.
     due = [
         sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery()
         for name in workflows

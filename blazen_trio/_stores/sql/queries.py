@@ -90,7 +90,8 @@ def list_runs(
 ) -> list[RunInfo]:
     """See `CheckpointStore.list_runs`."""
     query = sa.select(*LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
-    # A row whose status a later version has written is left out, so that all others are seen; `get_run` tells of it.
+    # A row whose status a later version has written is left out, so that all others are seen;
+    # `get_run` tells of it.
     status = (
         runs.c.status if len(statuses) < len(STATUS_CODES) else runs.c.status + 0
     )  # not by its index: these are all
@@ -174,13 +175,15 @@ def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int
 
 
 def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
-    """The first rows of one inbox, by the index that has them in order: no planner is to take the primary key's, and pass the rows of
-    all other runs.
+    """The first rows of one inbox, by the index that has them in order: no planner is to take the
+    primary key's, and pass the rows of all other runs.
     """
     query = sa.select(inbox.c.run_no, inbox.c.mail_id)
     if dialect in ("mysql", "mariadb"):
         index = "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)"
-        query = query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
+        query = (
+            query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
+        )
     else:
         # A range that holds one run, and an order that begins with it: only that index gives both.
         query = query.where(inbox.c.run_no.between(run_no, run_no))
@@ -240,13 +243,13 @@ def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
     for key, packing, data in rows:
         if packing != PLAIN:
             raise SchemaError(
-                f"a payload is stored in format {packing}, and this version of blazen_trio reads format {PLAIN} only; "
-                "upgrade blazen_trio"
+                f"a payload is stored in format {packing}, and this version of blazen_trio reads "
+                f"format {PLAIN} only; upgrade blazen_trio"
             )
         if not isinstance(data, bytes | memoryview):
             raise SchemaError(
-                f"a payload is stored as {type(data).__name__} and not as bytes: the database was changed by others; "
-                "restore it from a backup"
+                f"a payload is stored as {type(data).__name__} and not as bytes: the database was "
+                "changed by others; restore it from a backup"
             )
         joined[key] = joined[key] + bytes(data) if key in joined else bytes(data)
     return joined
@@ -262,8 +265,8 @@ def status_of(run_id: str, code: int) -> RunStatus:
         return STATUS_OF_CODE[code]
     except KeyError as error:
         raise SchemaError(
-            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio does not know; "
-            "upgrade blazen_trio, or restore the database from a backup",
+            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio does "
+            "not know; upgrade blazen_trio, or restore the database from a backup",
             run_id=run_id,
         ) from error
 
@@ -280,7 +283,9 @@ def info_of(row: Any) -> RunInfo:
 
 
 def _instant(stored: int) -> dt.datetime:
-    """A time of a run's row, for people. One that is none, in a damaged row, does not hide the run: it is the nearest that there is."""
+    """A time of a run's row, for people. One that is none, in a damaged row, does not hide the run:
+    it is the nearest that there is.
+    """
     try:
         return _EPOCH + dt.timedelta(microseconds=stored)
     except OverflowError:

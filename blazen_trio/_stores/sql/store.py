@@ -79,7 +79,10 @@ class SqlStore(StoreQueries):
     ) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
         if connection is not None and not first.release:
-            msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
+            msg = (
+                f"connection= is for runs that are left to others: run {first.run_id!r} needs "
+                "Commit(release=True)"
+            )
             raise ValueError(msg)
         job = jobs.Create(run, first, self._drivers)
         driver: SqlDriver | None = await (
@@ -113,10 +116,11 @@ class SqlStore(StoreQueries):
         return await self._read_driven(taken, faults=True) if taken else []
 
     async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
-        """Read runs that we have begun to drive. They are ours: whatever comes, their caller gets them, or they are given back.
+        """Read runs that we have begun to drive.
 
-        Nobody else changes one but its inbox, and what comes there later is found by a look. Where we have lost them meanwhile nothing
-        can be written to what was read.
+        They are ours: whatever comes, their caller gets them, or they are given back. Nobody else
+        changes one but its inbox, and what comes there later is found by a look. Where we have
+        lost them meanwhile, nothing can be written to what was read.
         """
         rows = [row for row, _ in taken]
         with trio.CancelScope(shield=True):
@@ -136,7 +140,10 @@ class SqlStore(StoreQueries):
         ]
 
     async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
-        """Have a job written; where whoever drives its run may be dead, wait until that is known. Not cancelled once it is written."""
+        """Have a job written; where its run's driver may be dead, wait until that is known.
+
+        The wait can be cancelled, and is outside any transaction.
+        """
         while True:
             try:
                 return await self._submit(make())
@@ -175,7 +182,10 @@ class SqlStore(StoreQueries):
         return polled
 
     async def watch_mail(self) -> None:
-        """Look for mail, as often as somebody waits for some and no poll has just looked. A task of the store's."""
+        """Look for mail while somebody waits for some and no poll has just looked.
+
+        A task of the store's.
+        """
         while True:
             only = await self._mailroom.wait_until_due()
             try:
@@ -371,7 +381,10 @@ def _raise_fault(found: Sequence[StoredRun]) -> None:
 
 
 def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
-    """A run as its new driver is given it. What was posted by us while it was read is in its inbox too, and was delivered."""
+    """A run as its new driver is given it.
+
+    What was posted by us while it was read is in its inbox too, and was delivered.
+    """
     inbox = [mail for mail in stored.inbox if mail.id not in driver.given]
     driver.last, driver.more = stored.last, len(stored.inbox) == PAGE
     driver.given.update(mail.id for mail in inbox)
