@@ -172,6 +172,7 @@ class Statements:
             "wake",
         )
         self._compile_row(dialect)
+        self._compile_mail(dialect)
         self._compile_fold(dialect)
         renew: Any = (
             sa.update(lease)
@@ -193,23 +194,8 @@ class Statements:
         self.bound = _compile(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:
-        """What finds and changes a run's row, and takes its mail."""
+        """What changes a run's row."""
         of_run = runs.c.run_no == sa.bindparam("the_run")
-        self.find_run = _compile(
-            sa.select(runs.c.run_id, runs.c.run_no, runs.c.status).where(
-                runs.c.run_id == sa.bindparam("the_id")
-            ),
-            ("the_id",),
-            dialect,
-        )
-        self.find_key = _compile(
-            sa.select(inbox_key.c.run_no).where(
-                inbox_key.c.run_no == sa.bindparam("the_run"),
-                inbox_key.c.key == sa.bindparam("its_key"),
-            ),
-            ("the_run", "its_key"),
-            dialect,
-        )
         row = ("status", "error", "updated")
         self.set_status = _compile(sa.update(runs).where(of_run), (*row, "the_run"), dialect, row)
         given_back: dict[Any, Any] = {
@@ -247,6 +233,24 @@ class Statements:
                 error=sa.case((ended, runs.c.error), else_=sa.null()),
             ),
             ("the_run",),
+            dialect,
+        )
+
+    def _compile_mail(self, dialect: Dialect) -> None:
+        """What finds a run to post to it, and takes its mail."""
+        self.find_run = _compile(
+            sa.select(runs.c.run_id, runs.c.run_no, runs.c.status).where(
+                runs.c.run_id == sa.bindparam("the_id")
+            ),
+            ("the_id",),
+            dialect,
+        )
+        self.find_key = _compile(
+            sa.select(inbox_key.c.run_no).where(
+                inbox_key.c.run_no == sa.bindparam("the_run"),
+                inbox_key.c.key == sa.bindparam("its_key"),
+            ),
+            ("the_run", "its_key"),
             dialect,
         )
         self.drop_mail = _compile(
