@@ -58,8 +58,8 @@ class MemoryDriver(Driver):
         """
         if isinstance(self.lost, StoreError):
             raise StoreError(
-                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it is; "
-                "resume the run by its id",
+                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it "
+                "is; resume the run by its id",
                 run_id=self.run_id,
             ) from self.lost
         if self.lost is not None:
@@ -103,7 +103,9 @@ class KeptRun:
         )
 
     def drive(self, lease: Lease) -> StoredRun:
-        """Somebody drives it from now on under this lease. Returns what they are given; the rest of its inbox is delivered."""
+        """Somebody drives it from now on under this lease. Returns what they are given; the rest of
+        its inbox is delivered.
+        """
         self.driver, self.wake, self.hold = MemoryDriver(self.info.run_id, lease), None, 0.0
         stored = self.stored()
         if stored.inbox[_PAGE:]:
@@ -146,7 +148,8 @@ class KeptRun:
     def append(self, commit: Commit) -> None:
         """Apply a commit that was checked."""
         self.last = arguments.following(commit, self.last)
-        # Copies of just their size: a serialiser's own bytes may hold on to the buffer that they were written in.
+        # Copies of just their size: a serialiser's own bytes may hold on to the buffer that they
+        # were written in.
         self.entries.update((seq, memoryview(data).tobytes()) for seq, data in commit.entries)
         self.blobs.update((digest, bytes(data)) for digest, data in commit.blobs.items())
         if commit.snapshot is not None:
@@ -183,7 +186,9 @@ class KeptRun:
 
 
 def _error_after(kept: KeptRun, commit: Commit) -> str | None:
-    """The `error` of a run's row. What its driver failed with stays until a step is committed, or the run ends."""
+    """The `error` of a run's row. What its driver failed with stays until a step is committed, or
+    the run ends.
+    """
     assert commit.status is not None
     if kept.crashes and not (commit.progress or commit.status.ended or commit.error):
         return kept.info.error

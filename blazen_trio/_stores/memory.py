@@ -1,4 +1,6 @@
-"""A store that keeps everything in this process's memory: for tests, and for pausing within one process."""
+"""A store that keeps everything in this process's memory: for tests, and for pausing within one
+process.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,9 @@ def _is_dead(kept: KeptRun, seen_by: Lease) -> bool:
 class MemoryStore(StoreQueries):
     """Runs kept in memory, as bytes, for as long as this object lives.
 
-    It uses no threads, so Trio's `MockClock` can jump beside it, and it may be used with or without `async with`.
-    Everything is stored when a method returns, and each of its methods is a checkpoint.
+    It uses no threads, so Trio's `MockClock` can jump beside it, and it may be used with or without
+    `async with`. Everything is stored when a method returns, and each of its methods is a
+    checkpoint.
     """
 
     def __init__(self) -> None:
@@ -63,14 +66,17 @@ class MemoryStore(StoreQueries):
         return self._storage.runs
 
     def beside(self) -> MemoryStore:
-        """Another opening of what this one keeps, as another process would have: it drives runs of its own."""
+        """Another opening of what this one keeps, as another process would have: it drives runs of
+        its own.
+        """
         other = MemoryStore()
         other._storage = self._storage
         return other
 
     def expire(self) -> None:
-        """Let the others find this opening silent for longer than its lease, as after a crash: whoever takes its runs over has
-        them, and what this one writes to them raises `StaleRunError` then. If it writes before anybody does, it lives.
+        """Let the others find this opening silent for longer than its lease, as after a crash:
+        whoever takes its runs over has them, and what this one writes to them raises
+        `StaleRunError` then. If it writes before anybody does, it lives.
         """
         self._lease.expired = True
 
@@ -204,7 +210,9 @@ class MemoryStore(StoreQueries):
     async def post(
         self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
     ) -> Mail | None:
-        """See `CheckpointStore.post`. Whoever drives the run, through whatever opening, has the row at once."""
+        """See `CheckpointStore.post`. Whoever drives the run, through whatever opening, has the row
+        at once.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         _refuse(connection)
         kept = self._find(run_id)
@@ -239,7 +247,8 @@ class MemoryStore(StoreQueries):
         arguments.check_limit(limit)
         wanted = arguments.parse_statuses(status, arguments.ALL)
         await trio.lowlevel.checkpoint()
-        # `sorted` is stable: runs created at the same moment come in the order in which they were stored.
+        # `sorted` is stable: runs created at the same moment come in the order in which they were
+        # stored.
         runs = sorted(self._runs.values(), key=lambda kept: kept.created)
         if after is not None:
             runs = runs[runs.index(self._find(after)) + 1 :]
@@ -333,5 +342,8 @@ class MemoryStore(StoreQueries):
 
 def _refuse(connection: object) -> None:
     if connection is not None:
-        msg = "connection= is for stores in a database: a MemoryStore has no transactions of yours to take part in"
+        msg = (
+            "connection= is for stores in a database: a MemoryStore has no transactions of yours "
+            "to take part in"
+        )
         raise TypeError(msg)

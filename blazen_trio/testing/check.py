@@ -48,8 +48,8 @@ async def check_store(  # noqa: ASYNC910  # the store it checks suspends
 
     Args:
         factory: Opens a new, empty store, which shares nothing with any other that it opened.
-        reopen: Opens the storage of an open store a second time, as another process would. Where it is left out, what
-            two openings promise each other is not tried.
+        reopen: Opens the storage of an open store a second time, as another process would. Where it
+            is left out, what two openings promise each other is not tried.
 
     Raises:
         AssertionError: A promise is broken; the message says which one.
@@ -138,7 +138,8 @@ async def _check_order(store: CheckpointStore) -> None:
     numbers = iter(range(2, 102))
 
     async def commit_next() -> None:
-        # Whichever task runs first takes the first number, and hands its commit over before it suspends.
+        # Whichever task runs first takes the first number, and hands its commit over before it
+        # suspends.
         seq = next(numbers)
         await store.commit(driver, Commit("run", entries=[(seq, b"%d" % seq)]))
 

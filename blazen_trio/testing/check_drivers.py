@@ -1,4 +1,6 @@
-"""What a store promises to those who drive runs: one token for each driving, told of its loss, and failures that count."""
+"""What a store promises to those who drive runs: one token for each driving, told of its loss, and
+failures that count.
+"""
 
 from __future__ import annotations
 

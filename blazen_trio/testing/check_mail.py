@@ -1,4 +1,4 @@
-"""What a store promises about mail: each driver is given each row once, and each row is taken once."""
+"""What a store promises of mail: each driver is given each row once, and each is taken once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _ids(mail: Sequence[Mail | None]) -> list[int]:
 
 async def _heard(heard: Heard, count: int) -> list[int]:
     """Wait for so many rows."""
-    with trio.move_on_after(_PATIENCE):
+    await trio.lowlevel.checkpoint()
+    with trio.move_on_after(_PATIENCE):  # noqa: ASYNC912  # nothing to wait for: the rows are there
         while len(heard.mail) < count:  # noqa: ASYNC110  # it is looked at, not told
             await trio.sleep(0.01)
     return _ids(heard.mail)
@@ -87,7 +88,7 @@ async def _check_left(store: CheckpointStore) -> None:
     expect("its driver hears why", [*map(type, again.lost)], [StaleRunError])
 
 
-async def _check_taken_once(store: CheckpointStore) -> None:
+async def _check_taken_once(store: CheckpointStore) -> None:  # noqa: ASYNC910
     """Commits of several runs at once, one of which finds its mail gone."""
     drivers = {run_id: await start(store, run_id) for run_id in ("a", "b", "c")}
     mail = {run_id: await store.post(run_id, "event", b"") for run_id in drivers}
@@ -95,7 +96,7 @@ async def _check_taken_once(store: CheckpointStore) -> None:
     await store.commit(drivers["b"], Commit("b", entries=[(2, b"took")], taken=_ids([gone])))
     refused: list[str] = []
 
-    async def take(run_id: str, seq: int) -> None:
+    async def take(run_id: str, seq: int) -> None:  # noqa: ASYNC910  # the store suspends
         taken = _ids([mail[run_id], *([gone] if run_id == "b" else [])])
         try:
             await store.commit(drivers[run_id], Commit(run_id, entries=[(seq, b"x")], taken=taken))

@@ -32,16 +32,19 @@ __all__ = ["FaultyStore"]
 class FaultyStore(StoreQueries):
     """A store over another one, that is severed at a commit of your choice.
 
-    Once severed, all of its methods raise `StoreError`, as a process that is killed there would do nothing more. The
-    runs that it drove are given back in the store beneath, as those of a dead process are: go on with that one::
+    Once severed, all of its methods raise `StoreError`, as a process that is killed there would do
+    nothing more. The runs that it drove are given back in the store beneath, as those of a dead
+    process are: go on with that one::
 
         faulty = FaultyStore(store, fail_after=3)     # stored, but its caller never hears of it
 
     Args:
         store: The store beneath.
-        fail_before: The number of the commit, from 1, before which it is severed: that one is not stored.
+        fail_before: The number of the commit, from 1, before which it is severed: that one is not
+            stored.
         fail_after: The number of the commit after which it is severed: that one is stored.
-        on_commit: Called with each commit's number before it is stored; what it raises comes out of the commit.
+        on_commit: Called with each commit's number before it is stored; what it raises comes out of
+            the commit.
 
     Attributes:
         commits: How many commits were begun; `create` counts as one.
@@ -195,7 +198,10 @@ class FaultyStore(StoreQueries):
 
     def _check(self) -> None:
         if self.severed:
-            raise StoreError("severed: this FaultyStore failed at a commit, as it was told to, and does nothing more")
+            raise StoreError(
+                "severed: this FaultyStore failed at a commit, as it was told to, and does "
+                "nothing more"
+            )
 
     async def _begin(self) -> int:
         """Count a commit, before it is handed over and before anything suspends."""
@@ -207,7 +213,7 @@ class FaultyStore(StoreQueries):
         if number == self._fail_before:
             await self.sever()
         self._check()
-        return number  # noqa: ASYNC910  # what follows has to be handed over before anything suspends
+        return number  # noqa: ASYNC910  # what follows comes before anything suspends
 
     async def _end(self, number: int) -> None:  # noqa: ASYNC910  # the store beneath has suspended
         if self.severed or number == self._fail_after:

@@ -1,4 +1,6 @@
-"""How a store's promises are tried: what was found is what was expected, or an `AssertionError` names the promise."""
+"""How a store's promises are tried: what was found is what was expected, or an `AssertionError`
+names the promise.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["NOW", "Heard", "drive", "driver_of", "expect", "expect_error", "journal", "start"]
 
 NOW = 1_700_000_000.0
+_BROKEN = "the store breaks a promise"
 
 
 def expect(promise: str, found: object, expected: object) -> None:
     """The store keeps this promise."""
     if found != expected:
-        msg = f"the store breaks a promise: {promise}; expected {expected!r}, found {found!r}"
+        msg = f"{_BROKEN}: {promise}; expected {expected!r}, found {found!r}"
         raise AssertionError(msg)
 
 
@@ -31,9 +34,9 @@ async def expect_error(promise: str, kind: type[Exception], call: Awaitable[Any]
     except kind:
         return  # noqa: ASYNC910  # an error need not be a checkpoint
     except Exception as error:
-        msg = f"the store breaks a promise: {promise}; expected a {kind.__name__}, but {error!r} was raised"
+        msg = f"{_BROKEN}: {promise}; expected a {kind.__name__}, but {error!r} was raised"
         raise AssertionError(msg) from error
-    msg = f"the store breaks a promise: {promise}; expected a {kind.__name__}, but {found!r} was returned"
+    msg = f"{_BROKEN}: {promise}; expected a {kind.__name__}, but {found!r} was returned"
     raise AssertionError(msg)
 
 

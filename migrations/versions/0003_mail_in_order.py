@@ -1,4 +1,6 @@
-"""An inbox is read from its beginning, a page at a time: an index that has the rows of each run in order."""
+"""An inbox is read from its beginning, a page at a time: an index that has the rows of each run in
+order.
+"""
 
 from __future__ import annotations
 

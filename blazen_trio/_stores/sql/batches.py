@@ -1,4 +1,4 @@
-"""The writer's side of the database: batches of jobs, each in one transaction, fenced by our lease."""
+"""The writer's side of the database: batches of jobs, each one transaction behind our fence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
-from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
+from blazen_trio._stores.sql.troubles import (
+    Patience,
+    UnclearCommitError,
+    is_busy,
+    is_lost,
+    is_record_fault,
+)
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError
@@ -64,24 +70,30 @@ class Batches:
         self._writers = writers or engine  # what makes the connection
         self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
-        self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
+        self._statements = Statements(
+            engine.dialect, dialects.bounds(engine.dialect.name, **self._limits)
+        )
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
-        self._abandoned: int | None = None  # a lease of ours under which nothing is to be written any more
-        # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
-        # because the first to get it never committed.
+        self._abandoned: int | None = (
+            None  # a lease of ours under which nothing is to be written any more
+        )
+        # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's
+        # id was given twice because the first to get it never committed.
         self._number = secrets.randbits(62)
         self._last = 0  # the number of the last one on disk that has renewed our lease
         self._losses: list[Job] = []
         self._reached = False  # whether the last batch got to disk
 
     def write(self, jobs: Sequence[Job]) -> list[Job]:
-        """Write these in one transaction, and leave in each its result or its error; then what is owed.
+        """Write these in one transaction, and leave in each its result or its error; then what is
+        owed.
 
         Where the fault lies in one of them, they are written one by one instead.
 
         Returns:
-            All that is to be settled in the event loop's thread: these jobs, after what became of drivers meanwhile.
+            All that is to be settled in the event loop's thread: these jobs, after what became of
+            drivers meanwhile.
         """
         self._reached = False
         self._write_all(jobs)
@@ -92,7 +104,9 @@ class Batches:
         return [*losses, *jobs]
 
     def pause(self, renew_every: float) -> float | None:
-        """For how many seconds an idle writer may wait before it writes nothing, or what is owed; `None`: for ever."""
+        """For how many seconds an idle writer may wait before it writes nothing, or what is owed;
+        `None`: for ever.
+        """
         if self.drivers.owed or self._abandoned is not None:
             return min(renew_every, _TRY_AGAIN)
         return None if self.lease_id is None else renew_every
@@ -114,14 +128,20 @@ class Batches:
                     self._write_all([job], persist=persist)
                 return
             self._drop_connection()
+            passes = is_lost(error) or is_busy(error) or isinstance(error, UnclearCommitError)
+            if len(jobs) == 1 and not passes and jobs[0].plainer():
+                self._write_all(jobs, persist=persist)
+                return
             for job in jobs:
                 job.error = job.failed(error)
 
     def _is_of_one_job(self, error: Exception) -> bool:
-        """Whether the fault lies in one of the jobs, so that the others can be written without it."""
+        """Whether the fault lies in one of the jobs: the others can be written without it."""
         if isinstance(error, UnclearCommitError):
             return False
-        by_the_database = isinstance(error, (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error))
+        by_the_database = isinstance(
+            error, (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error)
+        )
         return is_record_fault(error) or not (by_the_database or is_lost(error))
 
     def close(self) -> list[Job]:
@@ -146,7 +166,9 @@ class Batches:
             else:
                 break
         for driver in self.drivers.clear():
-            reason = StoreError(f"the store that drove run {driver.run_id!r} is closed", run_id=driver.run_id)
+            reason = StoreError(
+                f"the store that drove run {driver.run_id!r} is closed", run_id=driver.run_id
+            )
             self._losses.append(Loss(driver, driver.failed or reason))
         self._drop_connection()
         losses, self._losses = self._losses, []
@@ -167,7 +189,9 @@ class Batches:
             self._abandoned = None
 
     def _abandon(self, lease_id: int) -> None:
-        """Drive nothing any more under this lease: all its runs go back as soon as the database answers."""
+        """Drive nothing any more under this lease: all its runs go back as soon as the database
+        answers.
+        """
         self._abandoned = lease_id
         self._forget()
 
@@ -184,7 +208,9 @@ class Batches:
             self._losses.append(Loss(driver, driver.failed))
 
     def _try(self, jobs: Sequence[Job], *, persist: bool) -> None:
-        """Write them; if to persist, waiting for locks that others hold, and for a database that comes back."""
+        """Write them; if to persist, waiting for locks that others hold, and for a database that
+        comes back.
+        """
         patience = Patience()
         while True:
             try:
@@ -217,7 +243,9 @@ class Batches:
                     job.error = refusal
             whole = transaction.finish()
         except BaseException:
-            with contextlib.suppress(Exception):  # where the connection is lost; the first error tells of it
+            with contextlib.suppress(
+                Exception
+            ):  # where the connection is lost; the first error tells of it
                 begun.rollback()
             raise
         try:
@@ -227,10 +255,14 @@ class Batches:
         except Exception as error:
             if not self._landed(jobs, transaction, error):
                 raise
-            transaction.last = self._number  # where the fence was in what was sent, its answer is lost too
+            transaction.last = (
+                self._number
+            )  # where the fence was in what was sent, its answer is lost too
         self._settle(jobs, transaction)
 
-    def transaction(self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None) -> Transaction:
+    def transaction(
+        self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None
+    ) -> Transaction:
         """What writes in a transaction that has begun on this connection."""
         return Transaction(
             connection,
@@ -259,11 +291,12 @@ class Batches:
                 hooks.listener.batch_written(sum(job.error is None for job in jobs))
 
     def _landed(self, jobs: Sequence[Job], transaction: Transaction, error: Exception) -> bool:
-        """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once, failed: its lease says which was
-        the last.
+        """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once,
+        failed: its lease says which was the last.
 
         Raises:
-            UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease, or the database does not come back.
+            UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease,
+                or the database does not come back.
         """
         patience = Patience()
         while True:
@@ -274,33 +307,39 @@ class Batches:
                 return False
             try:
                 return self._look(transaction.lease_id)
-            except Exception as trouble:  # noqa: BLE001  # whatever it was, the COMMIT stays unclear
+            except Exception as trouble:  # noqa: BLE001  # the COMMIT stays unclear
                 if not patience.wait(trouble):
                     # Nor can it be told which runs are ours.
                     self._abandon(transaction.lease_id)
                     raise UnclearCommitError(str(error)) from error
 
     def _look(self, lease_id: int) -> bool:
-        """Whether the last batch was written under this lease, waiting for the end of the connection that wrote it.
+        """Whether the last batch was written under this lease, waiting for the end of the
+        connection that wrote it.
 
-        If it was not, it will not be either: a statement that is a transaction by itself may still be on its way to the server, and
-        would come after its successor.
+        If it was not, it will not be either: a statement that is a transaction by itself may still
+        be on its way to the server, and would come after its successor.
         """
         connection, cursor = self._connect()
         begun = connection.begin()
         try:
             self.transaction(connection, cursor, lease_id=None).fence()
             if lease_id != self.lease_id:
-                # It was new in that batch: a lock would not find it before it is committed, but its key makes us wait.
+                # It was new in that batch: a lock would not find it before it is committed, but its
+                # key makes us wait.
                 probe: dict[str, Any] = dict.fromkeys(lease.c.keys(), 0)
                 probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
-                connection.execute(dialects.insert_missing(lease, connection.dialect.name).values(probe))
+                connection.execute(
+                    dialects.insert_missing(lease, connection.dialect.name).values(probe)
+                )
             query = sa.select(lease.c.batch).where(lease.c.lease_id == lease_id)
             found = connection.execute(dialects.locking(query, wait=True)).scalar()
             if lease_id != self.lease_id or found == self._number:
                 return found == self._number
             skipped = self._number + 1
-            connection.execute(sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped))
+            connection.execute(
+                sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped)
+            )
             begun.commit()
             self._number = self._last = skipped
             return False
@@ -321,7 +360,8 @@ class Batches:
         """Close the connection, whatever state it is in; the next use opens another."""
         connection, self._connection, self._cursor = self._connection, None, None
         if connection is not None:
-            # An unfinished transaction would hold its locks for as long as anything refers to its cursor.
+            # An unfinished transaction would hold its locks for as long as anything refers to its
+            # cursor.
             with contextlib.suppress(Exception):
                 connection.connection.rollback()
             with contextlib.suppress(Exception):

@@ -1,10 +1,12 @@
 """Taking runs over, and deleting them: what is done only if nobody alive drives a run.
 
-Others change rows between two statements of ours: on servers each statement sees what is committed when it begins. So each
-of these acts under a row's lock, or by a statement whose condition says again what was read, and whose count is looked at.
+Others change rows between two statements of ours: on servers each statement sees what is committed
+when it begins. So each of these acts under a row's lock, or by a statement whose condition says
+again what was read, and whose count is looked at.
 
-The order of locks, everywhere: our own lease (the fence), the lease of another that is declared dead, rows of runs. Whoever waits for
-another all the same is chosen by the database to end the deadlock, and its batch is written again.
+The order of locks, everywhere: our own lease (the fence), the lease of another that is declared
+dead, rows of runs. Whoever waits for another all the same is chosen by the database to end the
+deadlock, and its batch is written again.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ _COMPLETED = STATUS_CODES[RunStatus.COMPLETED]
 
 
 class MaybeDeadError(RunLockedError):
-    """The lease of whoever drives a run has expired, and this opening has not seen that for long enough.
+    """The lease of whoever drives a run has expired, and this opening has not seen that for long
+    enough.
 
     Attributes:
         seconds: When it will have, if nothing changes.
@@ -71,7 +74,8 @@ class MaybeDeadError(RunLockedError):
 class Claim(Job):
     """Driving a run from now on, unless it has completed.
 
-    The result is its row, with its driver unless it has completed. The rest is read when everybody else may write again.
+    The result is its row, with its driver unless it has completed. The rest is read when everybody
+    else may write again.
     """
 
     alone = True
@@ -94,7 +98,8 @@ class Claim(Job):
                 .where(free, runs.c.status == row.status)
                 .values({**_DRIVEN, "owner": lease_id, "crashes": 0})
             )
-            # Where it has completed, been claimed or been deleted since it was read, it is looked at again.
+            # Where it has completed, been claimed or been deleted since it was read, it is looked
+            # at again.
             if transaction.connection.execute(claimed).rowcount == 1:
                 return row, SqlDriver(self.run_id, row.run_no, lease_id, self._drivers.mailroom)
         raise arguments.in_use(self.run_id, "others, one after the other")
@@ -108,7 +113,8 @@ class Claim(Job):
 class Take(Job):
     """Driving runs that can go on and that nobody alive drives; the dead are declared so first.
 
-    The result is the rows of these runs. Whoever reads all the rest of them does so when everybody else may write again.
+    The result is the rows of these runs. Whoever reads all the rest of them does so when everybody
+    else may write again.
     """
 
     alone = True
@@ -162,7 +168,9 @@ class Delete(Job):
 
 
 class Purge(Job):
-    """Deleting some of the runs last updated before an instant; the result is how many, and where to go on."""
+    """Deleting some of the runs last updated before an instant; the result is how many, and where
+    to go on.
+    """
 
     alone = True
 
@@ -194,13 +202,30 @@ class Purge(Job):
                     self._deleted.append(row.run_id)
             except RunLockedError:
                 continue  # somebody drives it
-        return len(self._deleted), rows[-1].run_no if len(rows) == _PURGED_AT_ONCE else None
+        if len(rows) == _PURGED_AT_ONCE:
+            return len(self._deleted), rows[-1].run_no
+        _drop_mail_of_nobody(transaction.connection)
+        return len(self._deleted), None
 
     def done(self, drivers: Drivers) -> None:
         for run_id in self._deleted:
             driver = drivers.current.get(run_id)
             if driver is not None:
                 drivers.end(driver)
+
+
+def _drop_mail_of_nobody(connection: sa.Connection) -> None:
+    """Delete mail that was posted to runs in the very moment in which they were deleted.
+
+    Who posts does not lock the run's row, as its driver would wait for them, and for as long as they
+    please where they post in a transaction of their own. So a row can get in behind a deletion. No
+    run is given its number again; but each look would pass it.
+    """
+    for page in polling.mailed_runs(connection):
+        # Whose mail is seen was created before, and is seen too, unless it was deleted.
+        found = connection.execute(sa.select(runs.c.run_no).where(runs.c.run_no.in_(page)))
+        for gone in set(page) - set(found.scalars()):
+            connection.execute(sa.delete(inbox).where(inbox.c.run_no == gone))
 
 
 def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.ColumnElement[bool]:
@@ -212,7 +237,8 @@ def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.Co
     """
     owner = row.owner
     if owner is not None and owner == transaction.lease_id:
-        # What we wrote failed, or giving it back did, and the run was dropped: it may be taken up again.
+        # What we wrote failed, or giving it back did, and the run was dropped: it may be taken up
+        # again.
         if drivers.is_driven(row.run_id):
             raise arguments.in_use(row.run_id, "this process, through this very store")
     elif owner is not None:

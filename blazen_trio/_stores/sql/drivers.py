@@ -1,4 +1,6 @@
-"""The runs that an opening of the SQL store drives: their tokens, and what is known of each by the writer's thread."""
+"""The runs that an opening of the SQL store drives: their tokens, and what is known of each by the
+writer's thread.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ __all__ = ["Drivers", "SqlDriver"]
 class SqlDriver(Driver):
     """The token of one driving of a run.
 
-    `failed` and `crashes` are the writer's thread's, all else is the event loop's: what is handed over is decided there.
+    `failed` and `crashes` are the writer's thread's, all else is the event loop's: what is handed
+    over is decided there.
 
     Attributes:
         run_no: The run's number in the database.
@@ -30,7 +33,8 @@ class SqlDriver(Driver):
         mailroom: Where it is given its mail; that of the opening whose driver it is.
         last: The sequence number of the last entry that was stored or handed over to be.
         released: Whether giving it back was handed over: nothing may follow.
-        given: Ids of the inbox rows that were handed to whoever drives it, and whose deletion is not on disk yet.
+        given: Ids of the inbox rows that were handed to whoever drives it, and whose deletion is
+            not on disk yet.
         more: Whether there may be rows for it that no look has brought yet.
         since: How many looks for mail had begun when its listener came.
         crashes: How often its driver has died or failed since a step of it was last committed.
@@ -73,7 +77,7 @@ class SqlDriver(Driver):
 
     @property
     def goes_on(self) -> bool:
-        """Whether nothing of it has failed, neither in the writer's thread nor before it got there."""
+        """Whether nothing of it has failed, in the writer's thread or before it got there."""
         return self.failed is None and self.lost is None
 
     def listen(self, listener: DriverListener | None) -> None:
@@ -112,8 +116,8 @@ class SqlDriver(Driver):
         failure = self.failed or self.lost
         if isinstance(failure, StoreError):
             raise StoreError(
-                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it is; "
-                "resume the run by its id",
+                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it "
+                "is; resume the run by its id",
                 run_id=self.run_id,
             ) from failure
         if failure is not None:
@@ -121,7 +125,8 @@ class SqlDriver(Driver):
 
 
 class Drivers:
-    """Which driver each run has that this opening drives. Of the writer's thread, but for `mailroom`.
+    """Which driver each run has that this opening drives. Of the writer's thread, but for
+    `mailroom`.
 
     Attributes:
         current: By run id, those whose lease is ours and who were not given back.
@@ -150,7 +155,9 @@ class Drivers:
         return self.current.get(driver.run_id) is driver
 
     def is_driven(self, run_id: str) -> bool:
-        """Whether somebody here goes on with this run: not where a commit has failed, nor where it is to be given back."""
+        """Whether somebody here goes on with this run: not where a commit has failed, nor where it
+        is to be given back.
+        """
         driver = self.current.get(run_id)
         return driver is not None and driver.goes_on
 

@@ -1,8 +1,12 @@
-"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how it ended."""
+"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how
+it ended.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
@@ -46,7 +50,9 @@ class Job:
         """Gather what it will ask for, before any job of the batch is done."""
 
     def apply(self, transaction: Transaction) -> Any:
-        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is written."""
+        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is
+        written.
+        """
         raise NotImplementedError
 
     def done(self, drivers: Drivers) -> None:
@@ -56,8 +62,16 @@ class Job:
         """What to tell its waiter where it could not be written; `error` is the database's."""
         return translate(error, "nothing could be written", self.run_id)
 
+    def plainer(self) -> bool:
+        """Put an error's text, which a database of another encoding may not take, in ASCII; whether
+        that changed anything.
+        """
+        return False
+
     def settle(self) -> None:
-        """It has its result or its error: tell the drivers, in the event loop's thread, before its waiter goes on."""
+        """It has its result or its error: tell the drivers, in the event loop's thread, before its
+        waiter goes on.
+        """
 
 
 class Loss(Job):
@@ -86,6 +100,12 @@ class Append(Job):
             raise arguments.not_driven(driver.run_id)
         transaction.append(driver.run_no, self.commit)
         transaction.set_row(driver.run_no, self.commit, crashed=driver.crashes > 0)
+
+    def plainer(self) -> bool:
+        text = arguments.in_ascii(self.commit.error)
+        changed = text != self.commit.error
+        self.commit = attrs.evolve(self.commit, error=text)
+        return changed
 
     def done(self, drivers: Drivers) -> None:
         if self.commit.progress:
@@ -157,6 +177,12 @@ class Create(Job):
         )
         return driver
 
+    def plainer(self) -> bool:
+        text = arguments.in_ascii(self.first.error)
+        changed = text != self.first.error
+        self.first = attrs.evolve(self.first, error=text)
+        return changed
+
     def done(self, drivers: Drivers) -> None:
         if self.result is not None:
             drivers.begin(self.result)
@@ -170,7 +196,8 @@ class Create(Job):
 class Release(Job):
     """Giving a run back. Where that fails it is owed: see `Drivers.owed`.
 
-    It may be written twice, where the first time stays unclear: once it is written, the run has another owner or none.
+    It may be written twice, where the first time stays unclear: once it is written, the run has
+    another owner or none.
 
     Args:
         driver: Drives it, or has failed to.
@@ -178,7 +205,8 @@ class Release(Job):
         wake: See `CheckpointStore.release`.
         hold: See there.
         crash: See there.
-        set_aside: What it has failed with, and when (UTC, seconds since the epoch); `None`: its status stays.
+        set_aside: What it has failed with, and when (UTC, seconds since the epoch); `None`: its
+            status stays.
     """
 
     def __init__(
@@ -209,6 +237,13 @@ class Release(Job):
             transaction.set_aside(driver.run_no, driver.lease_id, arguments.storable(text), micros(at))
         else:
             transaction.give_back(driver.run_no, driver.lease_id, self._wake, self._hold, self._crash)
+
+    def plainer(self) -> bool:
+        before = (self._crash, self._set_aside)
+        self._crash = arguments.in_ascii(self._crash)
+        if self._set_aside is not None:
+            self._set_aside = (arguments.in_ascii(self._set_aside[0]), self._set_aside[1])
+        return (self._crash, self._set_aside) != before
 
     def done(self, drivers: Drivers) -> None:
         drivers.end(self.driver)

@@ -1,14 +1,16 @@
 """Who is given which rows of the inboxes: each driver each row once, whatever way it comes.
 
-Rows come from looks at the database, which take their time in a thread, and from our own posts. All that is decided here is decided
-in the event loop's thread, where what the writer has put on disk is told in the order in which it got there. No watermark helps,
-as rows' ids commit out of order. So:
+Rows come from looks at the database, which take their time in a thread, and from our own posts. All
+that is decided here is decided in the event loop's thread, where what the writer has put on disk is
+told in the order in which it got there. No watermark helps, as rows' ids commit out of order. So:
 
-A driver notes the rows that it was given until their deletion is on disk (`SqlDriver.given`): a row in that set is not given again.
-A look that began before a deletion was on disk may bring the row when it is on disk already and noted no more. So each look that is under
-way is told of the deletions that get to disk meanwhile, and brings none of these rows.
-A look gives to those only who listened before it began. Otherwise the run could have been left, driven by another process that took
-the row, and claimed again here, all while the look was under way; and that look would bring the row to its new driver.
+A driver notes the rows that it was given until their deletion is on disk (`SqlDriver.given`): a row
+in that set is not given again. A look that began before a deletion was on disk may bring the row
+when it is on disk already and noted no more. So each look that is under way is told of the
+deletions that get to disk meanwhile, and brings none of these rows. A look gives to those only who
+listened before it began. Otherwise the run could have been left, driven by another process that
+took the row, and claimed again here, all while the look was under way; and that look would bring
+the row to its new driver.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ __all__ = ["PAGE", "Look", "Mailroom", "Page"]
 PAGE: Final = 32
 """Rows of one run that a look brings."""
 _AHEAD: Final = 1000
-"""Rows that a driver may have been given and has not taken, before its next page waits for the next regular look."""
+"""Rows that a driver may have been given and has not taken, before its next page waits for the next
+regular look.
+"""
 _EVERY: Final = 0.5
 """Seconds between two regular looks."""
 _AFTER_A_POLL: Final = 0.75
@@ -56,8 +60,9 @@ class Look:
 
     Attributes:
         number: How many looks have begun, with it.
-        drivers: By the runs' numbers, who listens. It is the mailroom's own; a thread that reads in it may see what is past or to
-            come, but no more is decided by it than how many rows are read.
+        drivers: By the runs' numbers, who listens. It is the mailroom's own; a thread that reads in
+            it may see what is past or to come, but no more is decided by it than how many rows are
+            read.
         only: The numbers of the runs that it is for; `None`: all.
         taken: Ids of the rows whose deletion got to disk since it began.
     """
@@ -68,7 +73,9 @@ class Look:
     taken: set[int] = attrs.field(factory=set)
 
     def given(self, run_no: int) -> Collection[int] | None:
-        """Ids of the rows that need not be brought for this run; `None`: nobody here wants any of it."""
+        """Ids of the rows that need not be brought for this run; `None`: nobody here wants any of
+        it.
+        """
         driver = self.drivers.get(run_no)
         return None if driver is None else driver.given.copy()
 
@@ -135,7 +142,9 @@ class Mailroom:
             self._stirred.set()
 
     async def wait_until_due(self) -> Collection[int] | None:
-        """Wait until somebody is to look: for all, or for some runs only. Parks while nobody listens."""
+        """Wait until somebody is to look: for all, or for some runs only. Parks while nobody
+        listens.
+        """
         while True:
             self._stirred = trio.Event()
             if not self._listening:

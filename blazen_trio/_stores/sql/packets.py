@@ -1,7 +1,7 @@
 """Several statements in one packet, for connections that take such: one round trip for all of them.
 
-These are MySQL's and MariaDB's, asked for when the connection is made. Values become part of a statement's text only as the driver
-itself would write them into it.
+These are MySQL's and MariaDB's, asked for when the connection is made. Values become part of a
+statement's text only as the driver itself would write them into it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ __all__ = ["MULTI_STATEMENTS", "send", "takes_packets"]
 MULTI_STATEMENTS = 1 << 16
 """The client's flag that asks for it."""
 
-_PACKET = (
-    1_000_000  # characters, unless one row alone has more; a server that is set up so as to store a large row takes it
-)
+_PACKET = 1_000_000
+"""Characters, unless one row alone has more; a server that can store a large row takes it."""
 
 
 def takes_packets(connection: sa.Connection) -> bool:
@@ -44,8 +43,8 @@ def send(
     Args:
         cursor: The driver's.
         work: The statements, none of which returns rows.
-        first: Is told how many rows the first one found; what follows may have been run by then, so if this raises, all of it is to
-            be rolled back.
+        first: Is told how many rows the first one found; what follows may have been run by then, so
+            if this raises, all of it is to be rolled back.
 
     Returns:
         How many rows each found or wrote.
@@ -89,7 +88,9 @@ def _send(
         cursor.nextset()
 
 
-def _texts(cursor: Any, work: Iterable[tuple[Statement, list[tuple[Any, ...]]]]) -> Iterator[tuple[Statement, str]]:
+def _texts(
+    cursor: Any, work: Iterable[tuple[Statement, list[tuple[Any, ...]]]]
+) -> Iterator[tuple[Statement, str]]:
     for statement, rows in work:
         insert, _, values = statement.sql.partition(" VALUES ")
         texts: Iterable[str]

@@ -1,7 +1,8 @@
 """Which runs can go on, and what a look at the database tells a process.
 
-Each query here is one that every database answers by an index, whatever it knows of how full its tables are: its planner is not left
-a choice that it could get wrong. So a look costs as much as there is to see, however many runs wait.
+Each query here is one that every database answers by an index, whatever it knows of how full its
+tables are: its planner is not left a choice that it could get wrong. So a look costs as much as
+there is to see, however many runs wait.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.sql.leases import Sights
     from blazen_trio._stores.sql.mailroom import Look
 
-__all__ = ["dead_leases", "doubtful_leases", "new_mail", "poll", "ready_runs"]
+__all__ = ["dead_leases", "doubtful_leases", "mailed_runs", "new_mail", "poll", "ready_runs"]
 
 _PAGE = 500  # rows that one query brings
 
@@ -35,8 +36,12 @@ def dead_leases(connection: sa.Connection, lease_id: int | None, sights: Sights)
     return [each for each, seconds in _judged(connection, lease_id, sights).items() if seconds == 0]
 
 
-def doubtful_leases(connection: sa.Connection, lease_id: int | None, sights: Sights) -> dict[int, float]:
-    """The leases of others that have expired and may not be declared dead yet, and in how many seconds each may be."""
+def doubtful_leases(
+    connection: sa.Connection, lease_id: int | None, sights: Sights
+) -> dict[int, float]:
+    """The leases of others that have expired and may not be declared dead yet, and in how many
+    seconds each may be.
+    """
     judged = _judged(connection, lease_id, sights)
     return {each: seconds for each, seconds in judged.items() if 0 < seconds < float("inf")}
 
@@ -51,7 +56,9 @@ def _judged(connection: sa.Connection, lease_id: int | None, sights: Sights) -> 
 def ready_runs(
     connection: sa.Connection, workflows: Sequence[str], limit: int, suspects: int | None
 ) -> list[sa.Row[Any]]:
-    """The rows of runs that nobody drives and that can go on, locked; those that others lock are left to them."""
+    """The rows of runs that nobody drives and that can go on, locked; those that others lock are
+    left to them.
+    """
     dialect = connection.dialect.name
     rows: dict[int, sa.Row[Any]] = {}
 
@@ -78,7 +85,9 @@ def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
 
 
 def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:
-    """The numbers of all runs that have mail, in pages. Of each run one row of the index is read, however much mail it has."""
+    """The numbers of all runs that have mail, in pages. Of each run one row of the index is read,
+    however much mail it has.
+    """
     last = 0
     while True:
         page = list(connection.execute(_next_mailed(connection.dialect.name, last)).scalars())
@@ -116,7 +125,7 @@ def poll(
     ready = bool(workflows) and (dead or _is_due(connection, workflows))
     free = may_be_taken(connection.dialect.name, workflows) if workflows else sa.false()
     mail: dict[int, Page] = {}
-    for page in mailed_runs(connection):
+    for page in mailed_runs(connection) if workflows or look.drivers else ():
         mail.update(_bring(connection, page, look))
         if workflows and not ready:
             of_page = sa.select(runs.c.run_no).where(runs.c.run_no.in_(page), free).limit(1)
@@ -125,7 +134,9 @@ def poll(
     for start in range(0, len(watched), _PAGE):
         chunk = watched[start : start + _PAGE]
         for row in connection.execute(sa.select(*LINE).where(runs.c.run_id.in_(chunk))):
-            if row.status in STATUS_OF_CODE:  # what a later version has written is told to who asks for it alone
+            if (
+                row.status in STATUS_OF_CODE
+            ):  # what a later version has written is told to who asks for it alone
                 lines[row.run_id] = info_of(row)
     return Poll(ready, lines), mail
 
@@ -139,28 +150,43 @@ def new_mail(connection: sa.Connection, look: Look) -> dict[int, Page]:
 
 
 def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[int, Page]:
-    """The next rows of these runs. What was given already is counted and not read again: it is what comes first in the index, as
-    a rule, and whatever got there behind it comes before the end of the page.
+    """The next rows of these runs. What was given already is counted and not read again: it is what
+    comes first in the index, as a rule, and whatever got there behind it comes before the end of
+    the page.
     """
     given = {run_no: ids for run_no in page if (ids := look.given(run_no)) is not None}
     if not given:
         return {}
     wanted = {run_no: len(ids) + PAGE for run_no, ids in given.items()}
     first = first_mail(connection, wanted)
-    new = {run_no: [each for each in ids if each not in given[run_no]][:PAGE] for run_no, ids in first.items()}
+    new = {
+        run_no: [each for each in ids if each not in given[run_no]][:PAGE]
+        for run_no, ids in first.items()
+    }
     mail = mail_by_id(connection, [each for ids in new.values() for each in ids])
-    return {run_no: Page(mail.get(run_no, ()), len(ids) == wanted[run_no]) for run_no, ids in first.items()}
+    return {
+        run_no: Page(mail.get(run_no, ()), len(ids) == wanted[run_no])
+        for run_no, ids in first.items()
+    }
 
 
 def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
     """Whether the time of some run has come."""
     time = dialects.statement_time(connection.dialect.name)
-    first = [sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name) for name in workflows]
+    first = [
+        sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name)
+        for name in workflows
+    ]
     soonest = sa.union_all(*first).subquery()
     if not connection.execute(sa.select(sa.func.min(soonest.c.wake) <= time)).scalar():
         return False
-    # Seldom, and only then is it asked for more: a row whose status a later version has written is due for ever, and no work for us.
+    # Seldom, and only then is it asked for more: a row whose status a later version has written is
+    # due for ever, and no work for us.
     due = [
-        sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery() for name in workflows
+        sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery()
+        for name in workflows
     ]
-    return connection.execute(sa.union_all(*(sa.select(each) for each in due)).limit(1)).first() is not None
+    return (
+        connection.execute(sa.union_all(*(sa.select(each) for each in due)).limit(1)).first()
+        is not None
+    )

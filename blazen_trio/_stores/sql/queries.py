@@ -90,7 +90,8 @@ def list_runs(
 ) -> list[RunInfo]:
     """See `CheckpointStore.list_runs`."""
     query = sa.select(*LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
-    # A row whose status a later version has written is left out, so that all others are seen; `get_run` tells of it.
+    # A row whose status a later version has written is left out, so that all others are seen;
+    # `get_run` tells of it.
     status = (
         runs.c.status if len(statuses) < len(STATUS_CODES) else runs.c.status + 0
     )  # not by its index: these are all
@@ -108,7 +109,9 @@ def list_runs(
     return [info_of(row) for row in connection.execute(query)]
 
 
-def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: int | None = None) -> list[StoredRun]:
+def load_runs(
+    connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: int | None = None
+) -> list[StoredRun]:
     """All that is stored of runs, given their rows, in one transaction.
 
     What can't be read of one is its `fault`.
@@ -128,7 +131,9 @@ def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: i
     found = []
     for row in rows:
         if row.run_no in faults:
-            nothing = StoredRun(info_of(row), None, (), {}, crashes=row.crashes, fault=faults[row.run_no])
+            nothing = StoredRun(
+                info_of(row), None, (), {}, crashes=row.crashes, fault=faults[row.run_no]
+            )
             found.append(nothing)
             continue
         folded = max(snapshots.get(row.run_no, {}).items(), default=None)
@@ -147,7 +152,9 @@ def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: i
     return found
 
 
-def _mail(connection: sa.Connection, numbers: Sequence[int], page: int | None) -> dict[int, list[Mail]]:
+def _mail(
+    connection: sa.Connection, numbers: Sequence[int], page: int | None
+) -> dict[int, list[Mail]]:
     """The first rows of their inboxes, or all."""
     if page is None:
         return _letters(connection, sa.select(inbox).where(inbox.c.run_no.in_(numbers)))
@@ -168,14 +175,19 @@ def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int
 
 
 def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
-    """The first rows of one inbox, by its index.
-
-    A range of one run, and ordered by it too: only one index gives that, so no planner takes the primary key's.
+    """The first rows of one inbox, by the index that has them in order: no planner is to take the
+    primary key's, and pass the rows of all other runs.
     """
-    of_run = inbox.c.run_no.between(run_no, run_no)
-    query = sa.select(inbox.c.run_no, inbox.c.mail_id).where(of_run).order_by(inbox.c.run_no, inbox.c.mail_id)
+    query = sa.select(inbox.c.run_no, inbox.c.mail_id)
     if dialect in ("mysql", "mariadb"):
-        query = query.with_hint(inbox, "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)")
+        index = "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)"
+        query = (
+            query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
+        )
+    else:
+        # A range that holds one run, and an order that begins with it: only that index gives both.
+        query = query.where(inbox.c.run_no.between(run_no, run_no))
+        query = query.order_by(inbox.c.run_no, inbox.c.mail_id)
     return sa.select(query.limit(count).subquery())
 
 
@@ -183,7 +195,9 @@ def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, 
     """These rows, by run, in order."""
     found: dict[int, list[Mail]] = {}
     for some in _chunks(sorted(mail_ids), _ROWS_AT_ONCE):
-        for run_no, mail in _letters(connection, sa.select(inbox).where(inbox.c.mail_id.in_(some))).items():
+        for run_no, mail in _letters(
+            connection, sa.select(inbox).where(inbox.c.mail_id.in_(some))
+        ).items():
             found.setdefault(run_no, []).extend(mail)
     return found
 
@@ -229,13 +243,13 @@ def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
     for key, packing, data in rows:
         if packing != PLAIN:
             raise SchemaError(
-                f"a payload is stored in format {packing}, and this version of blazen_trio reads format {PLAIN} only; "
-                "upgrade blazen_trio"
+                f"a payload is stored in format {packing}, and this version of blazen_trio reads "
+                f"format {PLAIN} only; upgrade blazen_trio"
             )
         if not isinstance(data, bytes | memoryview):
             raise SchemaError(
-                f"a payload is stored as {type(data).__name__} and not as bytes: the database was changed by others; "
-                "restore it from a backup"
+                f"a payload is stored as {type(data).__name__} and not as bytes: the database was "
+                "changed by others; restore it from a backup"
             )
         joined[key] = joined[key] + bytes(data) if key in joined else bytes(data)
     return joined
@@ -251,8 +265,8 @@ def status_of(run_id: str, code: int) -> RunStatus:
         return STATUS_OF_CODE[code]
     except KeyError as error:
         raise SchemaError(
-            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio does not know; "
-            "upgrade blazen_trio, or restore the database from a backup",
+            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio does "
+            "not know; upgrade blazen_trio, or restore the database from a backup",
             run_id=run_id,
         ) from error
 
@@ -269,8 +283,14 @@ def info_of(row: Any) -> RunInfo:
 
 
 def _instant(stored: int) -> dt.datetime:
-    """A time of a run's row, for people. One that is none, in a damaged row, does not hide the run: it is the nearest that there is."""
+    """A time of a run's row, for people. One that is none, in a damaged row, does not hide the run:
+    it is the nearest that there is.
+    """
     try:
         return _EPOCH + dt.timedelta(microseconds=stored)
     except OverflowError:
-        return dt.datetime.min.replace(tzinfo=dt.UTC) if stored < 0 else dt.datetime.max.replace(tzinfo=dt.UTC)
+        return (
+            dt.datetime.min.replace(tzinfo=dt.UTC)
+            if stored < 0
+            else dt.datetime.max.replace(tzinfo=dt.UTC)
+        )

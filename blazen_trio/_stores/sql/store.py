@@ -77,7 +77,10 @@ class SqlStore(StoreQueries):
     async def create(self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
         if connection is not None and not first.release:
-            msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
+            msg = (
+                f"connection= is for runs that are left to others: run {first.run_id!r} needs "
+                "Commit(release=True)"
+            )
             raise ValueError(msg)
         job = jobs.Create(run, first, self._drivers)
         driver: SqlDriver | None = await (
@@ -109,10 +112,11 @@ class SqlStore(StoreQueries):
         return await self._read_driven(taken, faults=True) if taken else []
 
     async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
-        """Read runs that we have begun to drive. They are ours: whatever comes, their caller gets them, or they are given back.
+        """Read runs that we have begun to drive.
 
-        Nobody else changes one but its inbox, and what comes there later is found by a look. Where we have lost them meanwhile nothing
-        can be written to what was read.
+        They are ours: whatever comes, their caller gets them, or they are given back. Nobody else
+        changes one but its inbox, and what comes there later is found by a look. Where we have
+        lost them meanwhile, nothing can be written to what was read.
         """
         rows = [row for row, _ in taken]
         with trio.CancelScope(shield=True):
@@ -123,12 +127,15 @@ class SqlStore(StoreQueries):
             except BaseException:
                 for _, driver in taken:
                     with contextlib.suppress(WorkflowError):  # then it is owed
-                        await self.release(driver)
+                        await self.release(driver)  # noqa: ASYNC102  # the writer's waits are bounded
                 raise
         return [_handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)]
 
     async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
-        """Have a job written; where whoever drives its run may be dead, wait until that is known. Not cancelled once it is written."""
+        """Have a job written; where its run's driver may be dead, wait until that is known.
+
+        The wait can be cancelled, and is outside any transaction.
+        """
         while True:
             try:
                 return await self._submit(make())
@@ -163,7 +170,10 @@ class SqlStore(StoreQueries):
         return polled
 
     async def watch_mail(self) -> None:
-        """Look for mail, as often as somebody waits for some and no poll has just looked. A task of the store's."""
+        """Look for mail while somebody waits for some and no poll has just looked.
+
+        A task of the store's.
+        """
         while True:
             only = await self._mailroom.wait_until_due()
             try:
@@ -178,9 +188,9 @@ class SqlStore(StoreQueries):
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
+        self._writer.check_open()
         ours = self._ours(driver)
         if ours is None or ours.released or ours.run_id != commit.run_id:
-            self._writer.check_open()
             raise arguments.not_driven(commit.run_id)
         if ours.lost is not None:
             ours.check()
@@ -351,7 +361,10 @@ def _raise_fault(found: Sequence[StoredRun]) -> None:
 
 
 def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
-    """A run as its new driver is given it. What was posted by us while it was read is in its inbox too, and was delivered."""
+    """A run as its new driver is given it.
+
+    What was posted by us while it was read is in its inbox too, and was delivered.
+    """
     inbox = [mail for mail in stored.inbox if mail.id not in driver.given]
     driver.last, driver.more = stored.last, len(stored.inbox) == PAGE
     driver.given.update(mail.id for mail in inbox)

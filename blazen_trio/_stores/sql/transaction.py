@@ -1,4 +1,6 @@
-"""One transaction of the writer: what is gathered to be written in few statements, and what is done at once."""
+"""One transaction of the writer: what is gathered to be written in few statements, and what is done
+at once.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class Held:
 
     Attributes:
         holder: Who holds it.
-        seconds: In how many it can be, if nothing is heard of its holder until then; infinity: it lives.
+        seconds: In how many it can be, if nothing is heard of its holder until then; infinity: it
+            lives.
     """
 
     holder: str
@@ -53,8 +56,8 @@ class Held:
 class Transaction:
     """What is written in one transaction, in the writer's thread.
 
-    Nothing is sent before it has to be: the fence comes with the first statement, so what is only gathered may become one
-    statement that has its fence in it.
+    Nothing is sent before it has to be: the fence comes with the first statement, so what is only
+    gathered may become one statement that has its fence in it.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
@@ -103,7 +106,8 @@ class Transaction:
         return self._unfenced
 
     def fence(self) -> None:
-        """Renew our lease, and with it make sure that we still may write. First of all in the transaction.
+        """Renew our lease, and with it make sure that we still may write. First of all in the
+        transaction.
 
         Raises:
             LeaseLostError: We may not.
@@ -132,8 +136,11 @@ class Transaction:
             holder = Holder.this_process()
             clock = dialects.now(self.dialect)
             # What was declared dead a day ago has long been noticed by its holder, if that lives.
-            long_dead = sa.select(lease.c.lease_id).where(lease.c.state == 0, lease.c.expires < clock - 86_400_000_000)
-            # By their ids: a search that deletes waits on some servers for whoever renews a lease that it passes.
+            long_dead = sa.select(lease.c.lease_id).where(
+                lease.c.state == 0, lease.c.expires < clock - 86_400_000_000
+            )
+            # By their ids: a search that deletes waits on some servers for whoever renews a lease
+            # that it passes.
             for each in self.connection.execute(long_dead).scalars().all():
                 self.connection.execute(sa.delete(lease).where(lease.c.lease_id == each))
             row = sa.insert(lease).values(
@@ -152,24 +159,37 @@ class Transaction:
         return self.lease_id
 
     def depose(self, lease_id: int) -> Held | None:
-        """Declare a lease dead, if its holder may be, and orphan all its runs; otherwise who holds it."""
+        """Declare a lease dead, if its holder may be, and orphan all its runs; otherwise who holds
+        it.
+        """
         clock = dialects.now(self.dialect)
-        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(lease.c.lease_id == lease_id)
+        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
+            lease.c.lease_id == lease_id
+        )
         row = self.connection.execute(query).mappings().first()
         if row is not None and row["state"] == 1:
             holder = Holder.of_row(row)
             seconds = self.sights.judge(row)
             if seconds > 0:
                 return Held(str(holder), seconds)
-            # A transaction of the dead ends in a moment. That of the frozen is ended by the server when its time is up,
-            # and nobody is to wait for that.
+            # A transaction of the dead ends in a moment. That of the frozen is ended by the server
+            # when its time is up, and nobody is to wait for that.
             known_dead = holder.known_dead()
-            found = dialects.locking(sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead)
+            found = dialects.locking(
+                sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
+            )
             if self.connection.execute(found).first() is None:
                 return Held(str(holder))
             # Its holder may have renewed it since we looked: then it lives.
-            unchanged = (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.batch == row["batch"])
-            if self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
+            unchanged = (
+                (lease.c.lease_id == lease_id)
+                & (lease.c.state == 1)
+                & (lease.c.batch == row["batch"])
+            )
+            if (
+                self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount
+                != 1
+            ):
                 return Held(str(holder))
         self.connection.execute(of_the_lease(self.dialect, lease_id, crashed=True))
         return None
@@ -203,7 +223,9 @@ class Transaction:
         self._created[run_id] = ((run_id, *values), then)
 
     def _write_runs(self) -> None:
-        """Write the rows of runs. Each database tells the number of one row just inserted, but not every one those of many."""
+        """Write the rows of runs. Each database tells the number of one row just inserted, but not
+        every one those of many.
+        """
         created, self._created = self._created, {}
         rows = [row for row, _ in created.values()]
         if len(rows) == 1:
@@ -236,7 +258,9 @@ class Transaction:
         hold: int = 0,
         crash: str | None = None,
     ) -> None:
-        """Nobody drives this run then, if this lease did. Last of all in the transaction, since the run's status counts."""
+        """Nobody drives this run then, if this lease did. Last of all in the transaction, since the
+        run's status counts.
+        """
         if crash is None:
             self._gather_last(self._sql.give_back, (wake, hold, run_no, lease_id))
         else:
@@ -252,7 +276,8 @@ class Transaction:
     def append(self, run_no: int, commit: Commit) -> None:
         """Gather what a commit appends to a run."""
         if commit.snapshot is not None:
-            # It deletes what it replaces, but nothing that comes after it: so it has its place in the order.
+            # It deletes what it replaces, but nothing that comes after it: so it has its place in
+            # the order.
             self.flush()
         sql = self._sql
         for seq, data in commit.entries:
@@ -273,7 +298,8 @@ class Transaction:
         Args:
             run_no: The run.
             commit: The commit.
-            crashed: Whether its drivers have crashed since its last step: then `error` tells of that until there is another step.
+            crashed: Whether its drivers have crashed since its last step: then `error` tells of
+                that until there is another step.
         """
         status = commit.status
         ends = status is not None and status.ended and commit.release
@@ -295,7 +321,8 @@ class Transaction:
             self._gather(self._sql.drop_mail, (run_no,))
 
     def flush(self) -> None:
-        """Write what was gathered, one statement for all rows of a kind, or one packet for all that it holds.
+        """Write what was gathered, one statement for all rows of a kind, or one packet for all that
+        it holds.
 
         Raises:
             MailGoneError: Some of the mail that was to be taken is not there.
@@ -303,16 +330,21 @@ class Transaction:
         if self._created:
             self._write_runs()
         if not packets.takes_packets(self.connection):
-            found = {each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()}
+            found = {
+                each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()
+            }
         elif self._fenced:
             found = packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
         elif self._gathered:
             fenced = [(self._sql.renew, [self._renewal]), *self._gathered.items()]
-            found = packets.send(self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1))
+            found = packets.send(
+                self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1)
+            )
         else:
             found = {}
-        # A row is taken once: the other time that its deletion finds nothing, whoever took it first is told right. Nothing of this
-        # transaction is kept then, and its jobs are written one by one.
+        # A row is taken once: the other time that its deletion finds nothing, whoever took it first
+        # is told right. Nothing of this transaction is kept then, and its jobs are written one by
+        # one.
         if len(self._gathered.get(self._sql.take_mail, ())) != found.get(self._sql.take_mail, 0):
             raise MailGoneError
         self._gathered.clear()
@@ -321,13 +353,16 @@ class Transaction:
         """Write all that is left; nothing may follow.
 
         Returns:
-            What is to be called in the place of a COMMIT, where nothing has begun and entries are all that there was to write. On a
-            server it writes them, and raises `LeaseLostError` or the database's error; on SQLite they are on disk already.
+            What is to be called in the place of a COMMIT, where nothing has begun and entries are
+            all that there was to write. On a server it writes them, and raises `LeaseLostError` or
+            the database's error; on SQLite they are on disk already.
         """
         entries = self._gathered.get(self._sql.add_entry)
         if entries and not self._fenced and len(self._gathered) == 1 and not self._last_of_all:
             checked, whole = self._sql.append_checked, self._sql.append_whole
-            if checked is not None and checked.execute(self._unfenced, self.lease_id, self._lease_ttl, entries):
+            if checked is not None and checked.execute(
+                self._unfenced, self.lease_id, self._lease_ttl, entries
+            ):
                 return _nothing
             if whole is not None and (len(entries) == 1 or whole.many is not None):
                 return partial(self._write_whole, whole, entries)
