@@ -73,6 +73,7 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
     if entry.sealed is None:
         seal_entry(entry)
     assert entry.sealed is not None
+    assert entry.rest is None, "what it fires is known only once all of it is applied"
     data, blobs, whole = entry.sealed
     if not whole:
         return drained(encoding_entry(entry))
@@ -84,6 +85,7 @@ def encoding_entry(entry: Entry) -> Generator[None, None, tuple[bytes, dict[str,
     if entry.sealed is None:
         seal_entry(entry)
     assert entry.sealed is not None
+    assert entry.rest is None, "what it fires is known only once all of it is applied"
     head, blobs, whole = entry.sealed
     if whole:
         return encode_entry(entry)

@@ -100,6 +100,9 @@ def parse_parts(
         SnapshotVersionError: It was written by a newer version of this package.
         SerializationError: It is rubbish. So may be each of its parts.
     """
+    if not isinstance(data, bytes):
+        # SQLite gives back text where somebody has changed a row by hand.
+        data = str(data).encode("utf-8", "replace")  # type: ignore[unreachable]
     end = data.find(b"\n")
     if end < 0 or not data.startswith(_OPENED, max(end - len(_OPENED), 0)):
         whole = parse(data, what, version_key, PLAIN)

@@ -247,6 +247,7 @@ class Attempt:
             await self._write(entry)
             await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
             return
+        text += core.machine.given_up(delivery)
         core.fail(_stored_error(core.state.run_id, delivery, error, text), error)
 
     async def _write(self, entry: Entry) -> None:

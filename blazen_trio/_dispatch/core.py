@@ -537,6 +537,5 @@ class RunCore:
 def _completing(entry: Entry, *, stored: bool) -> Generator[None, None, None]:
     assert entry.rest is not None
     yield from entry.rest
-    entry.rest = None
     if stored:
         entry.encoded = yield from encoding_entry(entry)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.model import Cell, Item, Payload, StoredError
@@ -149,10 +149,10 @@ class Entry:
     """The live items that applying this made and that whoever drives the run acts on, in order:
     each a `Delivery`, a `Question` or a `Delayed`. Deliveries of the joins that it fired are among
     them. Never stored."""
-    rest: Iterator[None] | None = None
+    rest: Generator[None, None, None] | None = None
     """Applies what is left of a wide entry, a slice per `next()`; only a machine with `slices`
-    leaves any. Until it has come to its end `effects` and `fired` are not complete. Never
-    stored."""
+    leaves any, and it is `None` again at its end. Until then `effects` and `fired` are not
+    complete, and the entry can't be encoded. Never stored."""
     encoded: tuple[bytes, dict[str, bytes]] | None = None
     """What `encode_entry` returns, of a wide one that was encoded in slices."""
     sealed: tuple[bytes, dict[str, bytes], bool] | None = None

@@ -432,6 +432,7 @@ class Machine:
             yield from firing_due(self.routing, state, group, entry, fired, self._most)
         if fired:
             entry.fired = fired
+        entry.rest = None
 
     # What a run that has come to rest is waiting for
 

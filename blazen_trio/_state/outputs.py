@@ -9,7 +9,7 @@ from blazen_trio._state.texts import text_of
 from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
 
@@ -42,22 +42,26 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
     if type(result) is tuple:
         if not step.returns_tuple:
             raise _wrong(step, f"returned a tuple of {_names(result)}")
-        for output in result:
+        for output in _samples(result):
             check_plain(step, output, "returned")
         return result, None
     if type(result) is list:
         if not step.returns_list:
             raise _wrong(step, f"returned a list of {_names(result)}")
-        # Lists may be long: what is looked at one by one are their classes.
-        classes = dict.fromkeys(map(type, result))
-        if any(issubclass(cls, Delayed) for cls in classes):
-            classes = dict.fromkeys(type(unwrap(output)) for output in result)
-        for cls in classes:
-            if not issubclass(cls, Event) or not step.listed[cls]:
-                wrong = next(one for one in map(unwrap, result) if type(one) is cls)
-                raise _wrong(step, f"returned a list with {_describe(wrong)} in it")
+        for event in map(unwrap, _samples(result)):
+            if not isinstance(event, Event) or not step.listed[type(event)]:
+                raise _wrong(step, f"returned a list with {_describe(event)} in it")
         return (), list(result)
     raise _wrong(step, f"returned {_describe(result)}")
+
+
+def _samples(outputs: Sequence[Any]) -> Collection[Any]:
+    """One of each class: there may be very many outputs, and what is checked is their class."""
+    samples = dict(zip(map(type, outputs), outputs, strict=True))
+    for cls in samples:
+        if issubclass(cls, Delayed):
+            return {type(unwrap(output)): output for output in outputs}.values()
+    return samples.values()
 
 
 def check_sent(step: StepDefinition, output: Any) -> None:

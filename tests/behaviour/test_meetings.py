@@ -22,9 +22,9 @@ from blazen_trio import (
     StepFailedError,
     StopEvent,
     Workflow,
+    _slices,
     step,
 )
-from blazen_trio._dispatch import standstill
 from tests.behaviour.events import A, B
 
 
@@ -159,7 +159,7 @@ async def test_a_step_times_out_in_a_grace(autojump_clock: trio.testing.MockCloc
 async def test_a_run_that_fails_while_its_snapshot_is_taken(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr(standstill, "_SLICE", -1.0)
+    monkeypatch.setattr(_slices, "_SLICE", -1.0)
 
     async def handler(request: InputRequestEvent) -> Any:
         await gate.wait()

@@ -16,7 +16,7 @@ from blazen_trio import Delayed, Event, StartEvent, StepFailedEvent
 from blazen_trio._codec.entries import decode_entry, encode_entry, seal_entry
 from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._dispatch.transaction import Transaction
-from blazen_trio._state.apply import SLICE, apply_entry, drain, state_from_first
+from blazen_trio._state.apply import SLICE, applying, drain, state_from_first
 from blazen_trio._state.entry import Entry
 from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._state.model import (
@@ -77,7 +77,7 @@ def fold(journal: list[bytes], family: Family, state: RunState | None = None) ->
     for data in journal:
         entry = decode_entry(data, {}, family.codec)
         state = state or state_from_first(entry)
-        apply_entry(state, entry)
+        drain(applying(state, entry, most=1))
     assert state is not None
     return state
 

@@ -193,7 +193,10 @@ def test_a_stop_drops_all_at_once_and_frees_it_slice_by_slice() -> None:
     assert harness.state.status is RunStatus.COMPLETED
     assert live(harness.state) == 0
     assert stop.rest is not None
+    with pytest.raises(AssertionError, match="all of it is applied"):
+        encode_entry(stop)
     assert len(list(stop.rest)) >= 20 // MOST
+    assert stop.rest is None
     assert all(item.group is None for item in entry.effects)
     harness.note(stop)
 
