@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractAsyncContextManager
+from types import FunctionType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import trio
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["bare_errors", "protected"]
+__all__ = ["bare_errors", "protected", "protected_methods"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 class bare_errors:  # noqa: N801  # reads like Trio's own functions
@@ -138,3 +140,17 @@ def protected(
         return _Protected(make(*args, **kwargs))
 
     return manager
+
+
+def protected_methods(cls: C) -> C:
+    """Protect all functions of a class from KeyboardInterrupt, and all that they call.
+
+    For what keeps something of its own in step with something else, as locks do: between two of its
+    statements nothing is raised, and Ctrl-C comes at a checkpoint of the main task. Costs nothing
+    where no signal comes. A user's code must not be called by such a function.
+    """
+    for value in vars(cls).values():
+        function = value.fget if isinstance(value, property) else value
+        if isinstance(function, FunctionType):
+            trio.lowlevel.enable_ki_protection(function)
+    return cls

@@ -15,7 +15,15 @@ from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
-from blazen_trio._stores.sql.troubles import Patience, UnclearCommitError, is_lost, is_record_fault
+from blazen_trio._stores.sql.troubles import (
+    ANSWER_WITHIN,
+    Patience,
+    Reach,
+    UnclearCommitError,
+    is_lost,
+    is_record_fault,
+)
+from blazen_trio._stores.sql.watch import Watch
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import WorkflowError
@@ -25,7 +33,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
+    from blazen_trio._stores.sql.place import Place
+    from blazen_trio._stores.sql.watch import Line
+
 __all__ = ["Batches"]
+
+
+_BYTES_A_SECOND = 1_000_000
+"""As slow as a server may be in taking what it is sent."""
 
 
 class Batches:
@@ -38,10 +53,18 @@ class Batches:
         commits: How many jobs were, in them.
         bytes: How many bytes of payload.
         largest: The most jobs in one of them.
+        reach: What is known of the way to the database.
     """
 
     def __init__(
-        self, engine: sa.Engine, writers: sa.Engine | None = None, *, lease_ttl: float, busy_timeout: float
+        self,
+        engine: sa.Engine,
+        writers: sa.Engine | None = None,
+        *,
+        lease_ttl: float,
+        busy_timeout: float,
+        watch: Watch | None = None,
+        place: Place | None = None,
     ) -> None:
         self.driven: dict[str, Driven] = {}
         self.lease_id: int | None = None
@@ -53,6 +76,11 @@ class Batches:
         self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
+        self.reach = Reach()
+        self._watch = watch or Watch()
+        self._place = place
+        self._line: Line | None = None
+        self._silence = self._least_silence = ANSWER_WITHIN + busy_timeout
         self._abandoned: int | None = None  # a lease of ours under which nothing is to be written any more
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
         # because the first to get it never committed.
@@ -87,6 +115,12 @@ class Batches:
 
     def close(self) -> None:
         """Give the lease and all its runs back. If that fails, the lease expires by itself."""
+        if self.reach.silent:
+            # Its answer would be waited for in vain by whoever leaves the store's block.
+            self.driven.clear()
+            self._drop_connection()
+            return
+        self._silence = self._least_silence
         for _ in range(2):  # the first attempt may find out that the connection was lost long ago
             try:
                 self._give_back_abandoned()
@@ -134,19 +168,26 @@ class Batches:
 
     def _try(self, jobs: Sequence[Job]) -> None:
         """Write them, waiting for locks that others hold, and for a database that comes back."""
-        patience = Patience()
+        self.reach.check()
+        self._silence = self._least_silence + sum(job.size for job in jobs) / _BYTES_A_SECOND
+        patience = Patience(self.reach, waited_for=bool(jobs))
         while True:
             try:
-                self._write(jobs)
+                self._write(jobs, patience)
             except Exception as error:
                 if is_lost(error):
                     self._drop_connection()
                 if not patience.wait(error):
                     raise
             else:
+                self.reach.answered()
                 return
+            finally:
+                if self._line is not None:
+                    self._line.answered()
 
-    def _write(self, jobs: Sequence[Job]) -> None:
+    def _write(self, jobs: Sequence[Job], patience: Patience) -> None:
+        self._check_place()
         self._give_back_abandoned()
         connection, cursor = self._connect()
         self._number += 1
@@ -174,10 +215,15 @@ class Batches:
         except LeaseLostError:
             raise
         except Exception as error:
-            if not self._landed(jobs, transaction, error):
+            if not self._landed(jobs, transaction, error, patience):
                 raise
             transaction.last = self._number  # where the fence was in what was sent, its answer is lost too
+        self._check_place()
         self._settle(jobs, transaction)
+
+    def _check_place(self) -> None:
+        if self._place is not None:
+            self._place.check()
 
     def transaction(self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None) -> Transaction:
         """What writes in a transaction that has begun on this connection."""
@@ -205,14 +251,15 @@ class Batches:
             if hooks.listener is not None:
                 hooks.listener.batch_written(sum(job.error is None for job in jobs))
 
-    def _landed(self, jobs: Sequence[Job], transaction: Transaction, error: Exception) -> bool:
+    def _landed(self, jobs: Sequence[Job], transaction: Transaction, error: Exception, patience: Patience) -> bool:
         """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once, failed: its lease says which was
         the last.
 
         Raises:
             UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease, or the database does not come back.
         """
-        patience = Patience()
+        if is_lost(error):
+            patience.pause(error)  # counts from when the batch began: it may have been silence
         while True:
             self._drop_connection()
             if transaction.lease_id is None:
@@ -258,15 +305,22 @@ class Batches:
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:
             self._connection = connection = self._writers.connect()
+            self._line = self._watch.line(connection)
+            self._line.asked(self._silence)
             dialects.as_writer(connection)
             dialects.prepare_writer(connection, **self._limits)
             self._cursor = connection.connection.cursor()
             return connection, self._cursor
+        if self._line is not None:
+            self._line.asked(self._silence)
         return self._connection, self._cursor
 
     def _drop_connection(self) -> None:
         """Close the connection, whatever state it is in; the next use opens another."""
         connection, self._connection, self._cursor = self._connection, None, None
+        line, self._line = self._line, None
+        if line is not None:
+            line.asked(self._least_silence)  # to roll back asks something, too
         if connection is not None:
             # An unfinished transaction would hold its locks for as long as anything refers to its cursor.
             with contextlib.suppress(Exception):
@@ -275,3 +329,5 @@ class Batches:
                 connection.invalidate()
             with contextlib.suppress(Exception):
                 connection.close()
+        if line is not None:
+            line.close()
