@@ -1,7 +1,7 @@
 """New empty databases of each kind that the store knows, for tests.
 
-The servers' URLs are taken from `BLAZEN_TRIO_TEST_POSTGRESQL` and `BLAZEN_TRIO_TEST_MARIADB`. A test whose server does not
-answer is skipped, or fails where `BLAZEN_TRIO_TEST_REQUIRE_SERVERS=1`.
+The servers' URLs are taken from `BLAZEN_TRIO_TEST_POSTGRESQL` and `BLAZEN_TRIO_TEST_MARIADB`. A
+test whose server does not answer is skipped, or fails where `BLAZEN_TRIO_TEST_REQUIRE_SERVERS=1`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ KINDS = ("sqlite", "postgresql", "mariadb")
 SERVERS = ("postgresql", "mariadb")
 
 _URLS = {
-    "postgresql": os.environ.get("BLAZEN_TRIO_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"),
-    "mariadb": os.environ.get("BLAZEN_TRIO_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
+    "postgresql": os.environ.get(
+        "BLAZEN_TRIO_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"
+    ),
+    "mariadb": os.environ.get(
+        "BLAZEN_TRIO_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"
+    ),
 }
-_CLIENT_FLAGS = 0x10000 | 0x2  # several statements in one packet; rows are counted where they are found
+_CLIENT_FLAGS = (
+    0x10000 | 0x2
+)  # several statements in one packet; rows are counted where they are found
 _DROP = {"postgresql": "DROP DATABASE {} WITH (FORCE)", "mariadb": "DROP DATABASE {}"}
 # One that the frontend sends, alone or with parameters; the first line of its text.
 _STATEMENT = re.compile(r'\tF\t\d+\t(?:Query\t|Parse\t "") "(.*?)(?:" ?[\d ]*)?$')
@@ -36,8 +42,8 @@ LIKE_OURS: dict[str, dict[str, Any]] = {
     "postgresql": {"connect_args": {"prepare_threshold": None}},
     "mariadb": {"connect_args": {"client_flag": _CLIENT_FLAGS}},
 }
-"""What an engine is made with that sends what the writer's own connections do. (And whose statements can be traced: those that
-psycopg has prepared are called by names.)
+"""What an engine is made with that sends what the writer's own connections do. (And whose
+statements can be traced: those that psycopg has prepared are called by names.)
 """
 
 _SILENT: dict[str, str] = {}  # servers that did not answer, and what was said of it
@@ -64,7 +70,11 @@ def _run(kind: str, statement: str) -> None:
     except (sa.exc.OperationalError, ModuleNotFoundError) as error:
         _SILENT[kind] = str(getattr(error, "orig", None) or error)
     if kind in _SILENT:
-        tell = pytest.fail if os.environ.get("BLAZEN_TRIO_TEST_REQUIRE_SERVERS") == "1" else pytest.skip
+        tell = (
+            pytest.fail
+            if os.environ.get("BLAZEN_TRIO_TEST_REQUIRE_SERVERS") == "1"
+            else pytest.skip
+        )
         tell(f"no {kind} server answers: {_SILENT[kind]}")
 
 
@@ -80,7 +90,10 @@ def an_engine(url: str, **arguments: Any) -> Iterator[sa.Engine]:
 
 def execute(url: str, statement: str, **parameters: Any) -> list[Any]:
     """What a statement returns, run on a connection of its own and committed at once."""
-    with an_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT") as engine, engine.connect() as connection:
+    with (
+        an_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT") as engine,
+        engine.connect() as connection,
+    ):
         result = connection.execute(sa.text(statement), parameters)
         return list(result) if result.returns_rows else []
 
@@ -89,11 +102,11 @@ def kill_backends(url: str) -> int:
     """End all other connections to this database, on the server's side; how many there were."""
     name = sa.make_url(url).database
     if "postgresql" in url:
-        query = (
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
-        )
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
         return len(execute(url, query, name=name))
-    query = "SELECT id FROM information_schema.processlist WHERE db = :name AND id <> connection_id()"
+    query = (
+        "SELECT id FROM information_schema.processlist WHERE db = :name AND id <> connection_id()"
+    )
     found = execute(url, query, name=name)
     for (number,) in found:
         with suppress(sa.exc.OperationalError):  # it has gone meanwhile
@@ -103,7 +116,9 @@ def kill_backends(url: str) -> int:
 
 @contextmanager
 def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[[], list[str]]]:
-    """What tells the statements that the database was given since it was last asked: one is one round trip."""
+    """What tells the statements that the database was given since it was last asked: one is one
+    round trip.
+    """
     told: list[str] = []
 
     @sa.event.listens_for(engine, "connect")
@@ -122,7 +137,9 @@ def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[[], list[str]]]:
     def statements() -> list[str]:
         for file in traces:
             lines = Path(file.name).read_text().splitlines()
-            told.extend(found[1] for line in lines[read[file.name] :] if (found := _STATEMENT.search(line)))
+            told.extend(
+                found[1] for line in lines[read[file.name] :] if (found := _STATEMENT.search(line))
+            )
             read[file.name] = len(lines)
         found = told.copy()
         told.clear()
@@ -145,3 +162,8 @@ def _trace_pymysql(connection: Any, told: list[str]) -> None:
         send(command, sql)
 
     connection._execute_command = execute_command
+
+
+def end_holders(url: str) -> None:
+    """As if all processes that hold leases had died on this host."""
+    execute(url, "UPDATE blazen_lease SET pid = 4194305, started = 1")

@@ -36,8 +36,9 @@ async def open_store(
     the block writes what was handed over, and gives back the runs that this opening drives.
 
     Args:
-        url_or_engine: `"sqlite:///runs.db"` or another of SQLAlchemy's URLs, or an engine of yours,
-            which stays yours.
+        url_or_engine: `"sqlite:///runs.db"` or another of SQLAlchemy's URLs, or an engine of
+            yours, which stays yours. Set on that how long to wait for a connection, as the store
+            can't: `pool_timeout`, the driver's `connect_timeout`, and PyMySQL's `read_timeout`.
         lease_ttl: After how many seconds without a sign of life a vanished machine's runs may be
             taken over. A process that died on the same machine is known to be dead at once.
         busy_timeout: For how many seconds a commit waits for a lock that another program holds,

@@ -145,7 +145,7 @@ class DriverListener(Protocol):
     """Hears from the store, in the event loop's thread. Both methods return at once, and neither raises."""
 
     def mail_came(self, mail: Sequence[Mail]) -> None:
-        """Rows of the run's inbox that this driver has not been given before, in order of their ids."""
+        """Rows of the run's inbox that this driver was not given before, in order; later ones may have lower ids."""
 
     def driver_lost(self, error: WorkflowError) -> None:
         """This driver may write nothing more."""
@@ -160,7 +160,7 @@ class Driver:
     Attributes:
         run_id: The run.
         lost: Why nothing more may be written by it: a `StaleRunError`, as the run is not its own any more, or the `StoreError`
-            of a commit that failed. `None` while it drives the run.
+            of a commit that failed. `None` while it drives the run, and after it has given it back.
     """
 
     __slots__ = ("__weakref__", "_listener", "_unheard", "lost", "run_id")
@@ -315,7 +315,8 @@ class CheckpointStore(Protocol):
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
         """Look, without writing anything, at all that a process needs to know of the runs that others act on.
 
-        What was posted before this began, to drivers of this opening, has been delivered when it returns.
+        What was posted before this began, to drivers that listen, has been delivered when it returns:
+        of a long inbox its beginning; the rest follows.
         """
         ...
 
@@ -323,7 +324,7 @@ class CheckpointStore(Protocol):
         """Append to the run of this driver; on disk when it returns.
 
         What is given first is stored first: the calls for one run are stored in the order in which they were made,
-        each before its first suspension, and once one has failed all later ones by that driver fail. A row of the inbox is taken by
+        each before its first suspension, and once one has failed, for whatever reason, all later ones by that driver fail. A row of the inbox is taken by
         one commit only: one that finds a row of its `taken` gone is refused whole.
 
         Raises:
@@ -345,7 +346,7 @@ class CheckpointStore(Protocol):
                 default at once, which is right for whoever can't tell what it waits for: a look too early is only a look.
             hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
             crash: What this driver failed with. It counts as one crash more, and stays the run's `error` until a step of it is
-                committed.
+                committed, or the run ends. Any text: what a database can't store is escaped, and a long one cut.
         """
         ...
 

@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
-from blazen_trio.errors import RunExistsError, RunLockedError, RunNotFoundError, StaleRunError, StoreError
-from blazen_trio.testing.check_workers import CHECKS, CHECKS_OF_TWO
-from blazen_trio.testing.promises import NOW, expect, expect_error, journal, start
+from blazen_trio._stores.protocol import Commit, Driver, NewRun, SnapshotRow
+from blazen_trio.errors import (
+    RunExistsError,
+    RunLockedError,
+    RunNotFoundError,
+    StaleRunError,
+    StoreError,
+)
+from blazen_trio.testing import check_drivers, check_mail, check_workers
+from blazen_trio.testing.promises import (
+    NOW,
+    drive,
+    driver_of,
+    expect,
+    expect_error,
+    journal,
+    start,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,17 +48,21 @@ async def check_store(  # noqa: ASYNC910  # the store it checks suspends
 
     Args:
         factory: Opens a new, empty store, which shares nothing with any other that it opened.
-        reopen: Opens the storage of an open store a second time, as another process would. Where it is left out, what
-            two openings promise each other is not tried.
+        reopen: Opens the storage of an open store a second time, as another process would. Where it
+            is left out, what two openings promise each other is not tried.
 
     Raises:
         AssertionError: A promise is broken; the message says which one.
     """
-    for check in (*_CHECKS, *CHECKS):
+    for check in (*_CHECKS, *check_drivers.CHECKS, *check_mail.CHECKS, *check_workers.CHECKS):
         async with factory() as store:
             await check(store)
     if reopen is not None:
-        for check_two in (_check_two_openings, *CHECKS_OF_TWO):
+        of_two = (check_drivers, check_mail, check_workers)
+        for check_two in (
+            _check_two_openings,
+            *(each for module in of_two for each in module.CHECKS_OF_TWO),
+        ):
             async with factory() as store, reopen(store) as other:
                 await check_two(store, other)
         await _check_closing(factory, reopen)
@@ -59,152 +77,235 @@ async def _check_create(store: CheckpointStore) -> None:
     expect("its history is stored with it", list(stored.history), [b"began"])
     expect("a new run has no snapshot", stored.snapshot, None)
     info = await store.get_run("run")
-    expect("a run's line names it", (info.run_id, info.workflow, info.version), ("run", "shop", "1"))
+    expect(
+        "a run's line names it", (info.run_id, info.workflow, info.version), ("run", "shop", "1")
+    )
     expect("a run's line has its status", (info.status, info.error), (RunStatus.RUNNING, None))
     moment = dt.datetime.fromtimestamp(NOW, dt.UTC)
-    expect("a run's times are UTC, with their time zone", (info.created, info.updated), (moment, moment))
-    await start(store, "queued", status=RunStatus.QUEUED, release=True)
-    await expect_error("a run created with `release` is not driven", StaleRunError, store.commit(Commit("queued")))
+    expect(
+        "a run's times are UTC, with their time zone",
+        (info.created, info.updated),
+        (moment, moment),
+    )
+    queued = await start(store, "queued", status=RunStatus.QUEUED, release=True)
+    await expect_error(
+        "a run created with `release` is not driven",
+        StaleRunError,
+        store.commit(queued, Commit("queued")),
+    )
     expect("it can be claimed then", (await store.claim("queued")).info.status, RunStatus.QUEUED)
 
 
 async def _check_commit(store: CheckpointStore) -> None:
-    await start(store)
+    driver = await start(store)
     big = bytes(range(256)) * 20_000  # 5 MB, more than some databases take in one row
-    await store.commit(Commit("run", entries=[(2, b"second"), (3, big)], blobs={"d1": big}))
-    await store.commit(Commit("run", entries=[(4, b"")], blobs={"d1": big, "d2": b"x"}))
+    await store.commit(driver, Commit("run", entries=[(2, b"second"), (3, big)], blobs={"d1": big}))
+    await store.commit(driver, Commit("run", entries=[(4, b"")], blobs={"d1": big, "d2": b"x"}))
     stored = await store.load("run")
     expected = [(1, b"first"), (2, b"second"), (3, big), (4, b"")]
     expect("entries come back in order and unchanged", journal(stored) == expected, True)
-    expect("a blob may be given again, and is stored once", dict(stored.blobs) == {"d1": big, "d2": b"x"}, True)
+    expect(
+        "a blob may be given again, and is stored once",
+        dict(stored.blobs) == {"d1": big, "d2": b"x"},
+        True,
+    )
     await expect_error(
         "an entry that is stored already is refused",
         StaleRunError,
-        store.commit(Commit("run", entries=[(4, b"again")])),
+        store.commit(driver, Commit("run", entries=[(4, b"again")])),
     )
     expect("a refused commit writes nothing", len((await store.load("run")).entries), 4)
-    await start(store, "gap")
+    gap = await start(store, "gap")
     await expect_error(
-        "a gap in the entries is refused", StoreError, store.commit(Commit("gap", entries=[(3, b"third")]))
+        "a gap in the entries is refused",
+        StoreError,
+        store.commit(gap, Commit("gap", entries=[(3, b"third")])),
+    )
+    await expect_error(
+        "nothing follows a commit that was refused",
+        StoreError,
+        store.commit(gap, Commit("gap", entries=[(2, b"second")])),
     )
     expect("a refused commit writes nothing", journal(await store.load("gap")), [(1, b"first")])
-    await expect_error("nobody commits to an unknown run", StaleRunError, store.commit(Commit("unknown")))
+    await expect_error(
+        "nobody commits to an unknown run",
+        StaleRunError,
+        store.commit(Driver("unknown"), Commit("unknown")),
+    )
 
 
 async def _check_order(store: CheckpointStore) -> None:
     """Calls made one after the other, before any of them has returned, are stored in that order."""
-    await start(store)
+    driver = await start(store)
     numbers = iter(range(2, 102))
 
     async def commit_next() -> None:
-        # Whichever task runs first takes the first number, and hands its commit over before it suspends.
+        # Whichever task runs first takes the first number, and hands its commit over before it
+        # suspends.
         seq = next(numbers)
-        await store.commit(Commit("run", entries=[(seq, b"%d" % seq)]))
+        await store.commit(driver, Commit("run", entries=[(seq, b"%d" % seq)]))
 
     async with trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(commit_next)
     expected = [(1, b"first"), *((seq, b"%d" % seq) for seq in range(2, 102))]
-    expect("commits of a run are stored in the order of the calls", journal(await store.load("run")), expected)
+    expect(
+        "commits of a run are stored in the order of the calls",
+        journal(await store.load("run")),
+        expected,
+    )
 
 
 async def _check_row(store: CheckpointStore) -> None:
-    await start(store)
-    await store.commit(Commit("run", status=RunStatus.FAILED, error="broke", version="2", at=NOW + 5))
+    driver = await start(store)
+    await store.commit(
+        driver, Commit("run", status=RunStatus.FAILED, error="broke", version="2", at=NOW + 5)
+    )
     info = await store.get_run("run")
-    expect("a status is stored with its error", (info.status, info.error), (RunStatus.FAILED, "broke"))
+    expect(
+        "a status is stored with its error", (info.status, info.error), (RunStatus.FAILED, "broke")
+    )
     expect("a changed version is stored", info.version, "2")
     expect("`updated` is the commit's `at`", info.updated.timestamp(), NOW + 5)
-    await store.commit(Commit("run", entries=[(2, b"x")], at=NOW + 9))
+    await store.commit(driver, Commit("run", entries=[(2, b"x")], at=NOW + 9))
     unchanged = await store.get_run("run")
     expect("a commit without a status leaves the line alone", unchanged, info)
-    await store.commit(Commit("run", status=RunStatus.RUNNING, at=NOW + 10))
+    await store.commit(driver, Commit("run", status=RunStatus.RUNNING, at=NOW + 10))
     expect("an error goes with its status", (await store.get_run("run")).error, None)
 
 
 async def _check_snapshot(store: CheckpointStore) -> None:
-    await start(store, blobs={"gone": b"1", "kept": b"2"})
-    await store.commit(Commit("run", entries=[(2, b"b"), (3, b"c")]))
+    driver = await start(store, blobs={"gone": b"1", "kept": b"2"})
+    await store.commit(driver, Commit("run", entries=[(2, b"b"), (3, b"c")]))
     folded = SnapshotRow(2, b"folded", frozenset({"kept"}))
-    await store.commit(Commit("run", entries=[(4, b"d")], blobs={"new": b"3"}, snapshot=folded))
+    await store.commit(
+        driver, Commit("run", entries=[(4, b"d")], blobs={"new": b"3"}, snapshot=folded)
+    )
     stored = await store.load("run")
     expect("a snapshot comes back", stored.snapshot, (2, b"folded"))
-    expect("a snapshot replaces the entries up to it, and no others", journal(stored), [(3, b"c"), (4, b"d")])
-    expect("a snapshot drops the blobs that nothing needs", dict(stored.blobs), {"kept": b"2", "new": b"3"})
-    await store.commit(Commit("run", snapshot=SnapshotRow(4, b"later", frozenset({"new"}))))
-    await store.commit(Commit("run", entries=[(5, b"e")]))
+    expect(
+        "a snapshot replaces the entries up to it, and no others",
+        journal(stored),
+        [(3, b"c"), (4, b"d")],
+    )
+    expect(
+        "a snapshot drops the blobs that nothing needs",
+        dict(stored.blobs),
+        {"kept": b"2", "new": b"3"},
+    )
+    await store.commit(driver, Commit("run", snapshot=SnapshotRow(4, b"later", frozenset({"new"}))))
+    await store.commit(driver, Commit("run", entries=[(5, b"e")]))
     stored = await store.load("run")
     expect("a later snapshot replaces an earlier one", stored.snapshot, (4, b"later"))
     expect("the journal goes on after a snapshot", journal(stored), [(5, b"e")])
     expect("blobs are dropped again", dict(stored.blobs), {"new": b"3"})
-    await start(store, "copy", entries=[], snapshot=SnapshotRow(7, b"moved", frozenset()))
-    await store.commit(Commit("copy", entries=[(8, b"on")]))
+    copy = await start(store, "copy", entries=[], snapshot=SnapshotRow(7, b"moved", frozenset()))
+    await store.commit(copy, Commit("copy", entries=[(8, b"on")]))
     moved = await store.load("copy")
-    expect("a run may begin with a snapshot", (moved.snapshot, journal(moved)), ((7, b"moved"), [(8, b"on")]))
+    expect(
+        "a run may begin with a snapshot",
+        (moved.snapshot, journal(moved)),
+        ((7, b"moved"), [(8, b"on")]),
+    )
 
 
 async def _check_history(store: CheckpointStore) -> None:
-    await start(store, history=(1, b"one"))
-    await store.commit(Commit("run", history=(2, b"two to four")))
+    driver = await start(store, history=(1, b"one"))
+    await store.commit(driver, Commit("run", history=(2, b"two to four")))
     await store.commit(
-        Commit("run", entries=[(2, b"x")], history=(5, b"five"), snapshot=SnapshotRow(2, b"", frozenset()))
+        driver,
+        Commit(
+            "run",
+            entries=[(2, b"x")],
+            history=(5, b"five"),
+            snapshot=SnapshotRow(2, b"", frozenset()),
+        ),
     )
     stored = await store.load("run")
     expect(
-        "the history comes back in order; snapshots leave it", list(stored.history), [b"one", b"two to four", b"five"]
+        "the history comes back in order; snapshots leave it",
+        list(stored.history),
+        [b"one", b"two to four", b"five"],
     )
 
 
 async def _check_inbox(store: CheckpointStore) -> None:
-    await start(store)
-    mails = [await store.post("run", kind, data) for kind, data in (("event", b"1"), ("pause", b""), ("event", b"3"))]
+    driver = await start(store)
+    mails = [
+        await store.post("run", kind, data)
+        for kind, data in (("event", b"1"), ("pause", b""), ("event", b"3"))
+    ]
     waiting = list((await store.load("run")).inbox)
     expect("what was posted waits in order, with its id, kind and data", waiting, mails)
     second = waiting[1]
-    await store.commit(Commit("run", entries=[(2, b"took one")], taken=[second.id]))
+    await store.commit(driver, Commit("run", entries=[(2, b"took one")], taken=[second.id]))
     left = list((await store.load("run")).inbox)
     expect("a row is taken by its id, and no other is", left, [waiting[0], waiting[2]])
     later = await store.post("run", "event", b"4")
-    expect("an id is not used again", later is not None and later.id not in {mail.id for mail in waiting}, True)
-    await expect_error("nothing is posted to an unknown run", RunNotFoundError, store.post("unknown", "event", b""))
+    expect(
+        "an id is not used again",
+        later is not None and later.id not in {mail.id for mail in waiting},
+        True,
+    )
+    await expect_error(
+        "nothing is posted to an unknown run", RunNotFoundError, store.post("unknown", "event", b"")
+    )
 
 
 async def _check_keys(store: CheckpointStore) -> None:
-    await start(store)
+    driver = await start(store)
     await start(store, "other")
     mail = await store.post("run", "event", b"1", key="k")
     expect("a key is stored with its row", mail is not None and mail.key, "k")
     expect("a key is accepted once", await store.post("run", "event", b"2", key="k"), None)
-    expect("a key belongs to its run", await store.post("other", "event", b"3", key="k") is not None, True)
-    expect("another key is accepted", await store.post("run", "event", b"4", key="K") is not None, True)
-    await store.commit(Commit("run", taken=[mail.id if mail else 0]))
-    expect("a key stays used after its row was taken", await store.post("run", "event", b"5", key="k"), None)
+    expect(
+        "a key belongs to its run",
+        await store.post("other", "event", b"3", key="k") is not None,
+        True,
+    )
+    expect(
+        "another key is accepted", await store.post("run", "event", b"4", key="K") is not None, True
+    )
+    await store.commit(driver, Commit("run", taken=[mail.id if mail else 0]))
+    expect(
+        "a key stays used after its row was taken",
+        await store.post("run", "event", b"5", key="k"),
+        None,
+    )
 
 
 async def _check_claim(store: CheckpointStore) -> None:
-    await start(store)
+    driver = await start(store)
     await expect_error("a run that is driven can't be claimed", RunLockedError, store.claim("run"))
-    await expect_error("a run that is driven can't be deleted", RunLockedError, store.delete_run("run"))
-    await store.release("run")
-    await store.release("run")
-    await expect_error("a run given back is not ours", StaleRunError, store.commit(Commit("run", entries=[(2, b"x")])))
+    await expect_error(
+        "a run that is driven can't be deleted", RunLockedError, store.delete_run("run")
+    )
+    await store.release(driver)
+    await store.release(driver)
+    late = Commit("run", entries=[(2, b"x")])
+    await expect_error("a run given back is not ours", StaleRunError, store.commit(driver, late))
     await store.post("run", "event", b"mail")
     claimed = await store.claim("run")
     expect("a claim reads all of the run", claimed, await store.load("run"))
-    await store.commit(Commit("run", entries=[(2, b"y")], status=RunStatus.CANCELLED, at=NOW, release=True))
-    await expect_error(
-        "a commit may give the run back", StaleRunError, store.commit(Commit("run", entries=[(3, b"z")]))
-    )
-    expect("a run that has ended can be claimed", journal(await store.claim("run")), [(1, b"first"), (2, b"y")])
+    driver = driver_of(claimed)
+    end = Commit("run", entries=[(2, b"y")], status=RunStatus.CANCELLED, at=NOW, release=True)
+    await store.commit(driver, end)
+    late = Commit("run", entries=[(3, b"z")])
+    await expect_error("a commit may give the run back", StaleRunError, store.commit(driver, late))
+    again = await store.claim("run")
+    expect("a run that has ended can be claimed", journal(again), [(1, b"first"), (2, b"y")])
     done = Commit("run", entries=[(3, b"z")], status=RunStatus.COMPLETED, at=NOW, release=True)
-    await store.commit(done)
+    await store.commit(driver_of(again), done)
     for _ in range(2):
-        expect("a completed run is read by claim", (await store.claim("run")).info.status, RunStatus.COMPLETED)
-    await expect_error("a completed run is not driven", StaleRunError, store.commit(Commit("run", entries=[(4, b"")])))
+        read = await store.claim("run")
+        expect("a completed run is read by claim", read.info.status, RunStatus.COMPLETED)
+        expect("a completed run is not driven", read.driver, None)
     queries = (store.load, store.load_snapshot, store.history, store.get_run)
     for call in (store.claim, store.delete_run, *queries):
-        await expect_error(f"{call.__name__} knows no unknown run", RunNotFoundError, call("unknown"))
-    await store.release("unknown")
+        await expect_error(
+            f"{call.__name__} knows no unknown run", RunNotFoundError, call("unknown")
+        )
+    await store.release(Driver("unknown"))
 
 
 async def _check_list(store: CheckpointStore) -> None:
@@ -212,14 +313,20 @@ async def _check_list(store: CheckpointStore) -> None:
         await start(store, f"r{number}", created=NOW - age)
     await store.create(NewRun("other", "1", NOW), Commit("r5", status=RunStatus.PAUSED, at=NOW))
     order = ["r3", "r0", "r1", "r2", "r4", "r5"]
-    expect("runs are listed by when they were created", [run.run_id for run in await store.list_runs()], order)
+    expect(
+        "runs are listed by when they were created",
+        [run.run_id for run in await store.list_runs()],
+        order,
+    )
     pages: list[str] = []
     while page := await store.list_runs(limit=2, after=pages[-1] if pages else None):
         pages += [run.run_id for run in page]
     expect("pages have each run once, in order", pages, order)
     paused = [run.run_id for run in await store.list_runs(status="paused")]
     expect("runs are found by their status, also by its name", paused, ["r5"])
-    await store.create(NewRun("shop", "1", NOW), Commit("r6", status=RunStatus.FAILED, at=NOW, release=True))
+    await store.create(
+        NewRun("shop", "1", NOW), Commit("r6", status=RunStatus.FAILED, at=NOW, release=True)
+    )
     wanted: list[RunStatus | str] = [RunStatus.FAILED, "paused"]
     several = [run.run_id for run in await store.list_runs(status=wanted, limit=1)]
     several += [run.run_id for run in await store.list_runs(status=wanted, after=several[0])]
@@ -231,17 +338,23 @@ async def _check_list(store: CheckpointStore) -> None:
 
 
 async def _check_delete(store: CheckpointStore) -> None:
-    await start(store, blobs={"d": b"1"}, history=(1, b"h"))
+    driver = await start(store, blobs={"d": b"1"}, history=(1, b"h"))
     await store.post("run", "event", b"1", key="k")
-    await store.release("run")
+    await store.release(driver)
     await store.delete_run("run")
     await expect_error("a deleted run is gone", RunNotFoundError, store.load("run"))
     await start(store)
     again = await store.load("run")
     expect(
-        "nothing is left of a deleted run", (dict(again.blobs), list(again.history), list(again.inbox)), ({}, [], [])
+        "nothing is left of a deleted run",
+        (dict(again.blobs), list(again.history), list(again.inbox)),
+        ({}, [], []),
     )
-    expect("a deleted run's keys are free", await store.post("run", "event", b"1", key="k") is not None, True)
+    expect(
+        "a deleted run's keys are free",
+        await store.post("run", "event", b"1", key="k") is not None,
+        True,
+    )
 
 
 async def _check_purge(store: CheckpointStore) -> None:
@@ -253,36 +366,50 @@ async def _check_purge(store: CheckpointStore) -> None:
     }
     for run_id, status in ends.items():
         at = NOW if run_id == "new" else NOW - 100
-        await start(store, run_id, created=NOW - 200)
-        await store.commit(Commit(run_id, status=status, at=at, release=True))
+        driver = await start(store, run_id, created=NOW - 200)
+        await store.commit(driver, Commit(run_id, status=status, at=at, release=True))
     await start(store, "driven", created=NOW - 200, status=RunStatus.FAILED)
     moment = dt.datetime.fromtimestamp(NOW - 50, dt.UTC)
     counted = await store.purge(older_than=moment, status=[RunStatus.FAILED])
     expect("purge deletes those of the given statuses that nobody drives", counted, 1)
-    expect("purge deletes all that ended before then by default", await store.purge(older_than=moment), 1)
+    expect(
+        "purge deletes all that ended before then by default",
+        await store.purge(older_than=moment),
+        1,
+    )
     left = {run.run_id for run in await store.list_runs()}
-    expect("purge leaves what is new, has not ended, or is driven", left, {"waits", "new", "driven"})
+    expect(
+        "purge leaves what is new, has not ended, or is driven", left, {"waits", "new", "driven"}
+    )
     aged = await store.purge(older_than=dt.timedelta(seconds=1), status=["waiting", "completed"])
     expect("purge takes an age too, and statuses by name", aged, 2)
 
 
 async def _check_two_openings(store: CheckpointStore, other: CheckpointStore) -> None:
-    await start(store)
+    driver = await start(store)
     await expect_error("one opening drives a run at a time", RunLockedError, other.claim("run"))
-    await expect_error("a run driven by another can't be deleted", RunLockedError, other.delete_run("run"))
-    await expect_error("only the driver commits", StaleRunError, other.commit(Commit("run", entries=[(2, b"x")])))
-    await other.release("run")
-    await store.commit(Commit("run", entries=[(2, b"y")]))
+    await expect_error(
+        "a run driven by another can't be deleted", RunLockedError, other.delete_run("run")
+    )
+    await expect_error(
+        "only the driver commits",
+        StaleRunError,
+        other.commit(driver, Commit("run", entries=[(2, b"x")])),
+    )
+    await other.release(driver)
+    await store.commit(driver, Commit("run", entries=[(2, b"y")]))
     mail = await other.post("run", "event", b"from afar", key="k")
     expect("everybody sees what was posted", list((await store.load("run")).inbox), [mail])
     expect("everybody's keys are one space", await store.post("run", "event", b"", key="k"), None)
     expect("everybody may read", journal(await other.load("run")), [(1, b"first"), (2, b"y")])
-    await store.release("run")
-    await other.claim("run")
+    await store.release(driver)
+    theirs = await drive(other)
     await expect_error(
-        "who gave a run back can't write", StaleRunError, store.commit(Commit("run", entries=[(3, b"z")]))
+        "who gave a run back can't write",
+        StaleRunError,
+        store.commit(driver, Commit("run", entries=[(3, b"z")])),
     )
-    await other.commit(Commit("run", entries=[(3, b"ours")]))
+    await other.commit(theirs, Commit("run", entries=[(3, b"ours")]))
     expect("the new driver goes on", len((await store.load("run")).entries), 3)
 
 

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from blazen_trio._state.status import RunStatus
-    from blazen_trio._stores.protocol import CheckpointStore, Commit, Mail, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.protocol import (
+        CheckpointStore,
+        Commit,
+        Driver,
+        Mail,
+        NewRun,
+        Poll,
+        RunInfo,
+        StoredRun,
+    )
 
 __all__ = ["FaultyStore"]
 
@@ -22,16 +31,19 @@ __all__ = ["FaultyStore"]
 class FaultyStore(StoreQueries):
     """A store over another one, that is severed at a commit of your choice.
 
-    Once severed, all of its methods raise `StoreError`, as a process that is killed there would do nothing more. The
-    runs that it drove are given back in the store beneath, as those of a dead process are: go on with that one::
+    Once severed, all of its methods raise `StoreError`, as a process that is killed there would do
+    nothing more. The runs that it drove are given back in the store beneath, as those of a dead
+    process are: go on with that one::
 
         faulty = FaultyStore(store, fail_after=3)     # stored, but its caller never hears of it
 
     Args:
         store: The store beneath.
-        fail_before: The number of the commit, from 1, before which it is severed: that one is not stored.
+        fail_before: The number of the commit, from 1, before which it is severed: that one is not
+            stored.
         fail_after: The number of the commit after which it is severed: that one is stored.
-        on_commit: Called with each commit's number before it is stored; what it raises comes out of the commit.
+        on_commit: Called with each commit's number before it is stored; what it raises comes out of
+            the commit.
 
     Attributes:
         commits: How many commits were begun; `create` counts as one.
@@ -52,7 +64,7 @@ class FaultyStore(StoreQueries):
         self._fail_before = fail_before
         self._fail_after = fail_after
         self._on_commit = on_commit
-        self._driven: set[str] = set()
+        self._driven: set[Driver] = set()
 
     def fail_next(self) -> None:
         """Be severed before the next commit, which is not stored."""
@@ -66,35 +78,47 @@ class FaultyStore(StoreQueries):
                 await self._store.release(self._driven.pop())
             await trio.lowlevel.checkpoint()
 
-    async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> None:
+    def now(self) -> float:
+        """See `CheckpointStore.now`."""
+        return self._store.now()
+
+    async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> Driver | None:
         """See `CheckpointStore.create`."""
         number = await self._begin()
-        await self._store.create(run, first, connection=connection)
-        if not first.release:
-            self._driven.add(first.run_id)
+        driver = await self._store.create(run, first, connection=connection)
+        if driver is not None:
+            self._driven.add(driver)
         await self._end(number)
+        return driver
 
-    async def commit(self, commit: Commit) -> None:
+    async def commit(self, driver: Driver, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
         number = await self._begin()
-        await self._store.commit(commit)
+        await self._store.commit(driver, commit)
         if commit.release:
-            self._driven.discard(commit.run_id)
+            self._driven.discard(driver)
         await self._end(number)
 
     async def claim(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.claim`."""
         self._check()
         stored = await self._store.claim(run_id)
-        self._driven.add(run_id)
+        self._note([stored])
         await self._end(0)
         return stored
 
-    async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
+    async def take(
+        self,
+        workflows: Sequence[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        patient: bool = False,
+    ) -> list[StoredRun]:
         """See `CheckpointStore.take`."""
         self._check()
-        taken = await self._store.take(workflows, limit, suspects=suspects)
-        self._driven.update(stored.info.run_id for stored in taken)
+        taken = await self._store.take(workflows, limit, suspects=suspects, patient=patient)
+        self._note(taken)
         await self._end(0)
         return taken
 
@@ -103,11 +127,27 @@ class FaultyStore(StoreQueries):
         self._check()
         return await self._store.poll(workflows, watched)
 
-    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
+    def _note(self, driven: Sequence[StoredRun]) -> None:
+        self._driven.update(stored.driver for stored in driven if stored.driver is not None)
+
+    async def release(
+        self,
+        driver: Driver,
+        *,
+        wake: float | None = None,
+        hold: float | None = None,
+        crash: str | None = None,
+    ) -> None:
         """See `CheckpointStore.release`."""
         self._check()
-        self._driven.discard(run_id)
-        await self._store.release(run_id, wake=wake, hold=hold)
+        self._driven.discard(driver)
+        await self._store.release(driver, wake=wake, hold=hold, crash=crash)
+
+    async def set_aside(self, driver: Driver, error: str) -> None:
+        """See `CheckpointStore.set_aside`."""
+        self._check()
+        self._driven.discard(driver)
+        await self._store.set_aside(driver, error)
 
     async def post(
         self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
@@ -133,7 +173,9 @@ class FaultyStore(StoreQueries):
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
         self._check()
-        return await self._store.list_runs(status=status, workflow=workflow, limit=limit, after=after)
+        return await self._store.list_runs(
+            status=status, workflow=workflow, limit=limit, after=after
+        )
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""
@@ -146,7 +188,10 @@ class FaultyStore(StoreQueries):
         await self._store.delete_run(run_id)
 
     async def purge(
-        self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
+        self,
+        *,
+        older_than: dt.timedelta | dt.datetime,
+        status: Sequence[RunStatus | str] | None = None,
     ) -> int:
         """See `CheckpointStore.purge`."""
         self._check()
@@ -154,7 +199,10 @@ class FaultyStore(StoreQueries):
 
     def _check(self) -> None:
         if self.severed:
-            raise StoreError("severed: this FaultyStore failed at a commit, as it was told to, and does nothing more")
+            raise StoreError(
+                "severed: this FaultyStore failed at a commit, as it was told to, and does "
+                "nothing more"
+            )
 
     async def _begin(self) -> int:
         """Count a commit, before it is handed over and before anything suspends."""
@@ -166,7 +214,7 @@ class FaultyStore(StoreQueries):
         if number == self._fail_before:
             await self.sever()
         self._check()
-        return number  # noqa: ASYNC910  # what follows has to be handed over before anything suspends
+        return number  # noqa: ASYNC910  # what follows comes before anything suspends
 
     async def _end(self, number: int) -> None:  # noqa: ASYNC910  # the store beneath has suspended
         if self.severed or number == self._fail_after:

@@ -1,26 +1,30 @@
-"""How a store's promises are tried: what was found is what was expected, or an `AssertionError` names the promise."""
+"""How a store's promises are tried: what was found is what was expected, or an `AssertionError`
+names the promise.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.protocol import Commit, Driver, NewRun
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
-    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+    from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
+    from blazen_trio.errors import WorkflowError
 
-__all__ = ["NOW", "expect", "expect_error", "journal", "start"]
+__all__ = ["NOW", "Heard", "drive", "driver_of", "expect", "expect_error", "journal", "start"]
 
 NOW = 1_700_000_000.0
+_BROKEN = "the store breaks a promise"
 
 
 def expect(promise: str, found: object, expected: object) -> None:
     """The store keeps this promise."""
     if found != expected:
-        msg = f"the store breaks a promise: {promise}; expected {expected!r}, found {found!r}"
+        msg = f"{_BROKEN}: {promise}; expected {expected!r}, found {found!r}"
         raise AssertionError(msg)
 
 
@@ -31,16 +35,59 @@ async def expect_error(promise: str, kind: type[Exception], call: Awaitable[Any]
     except kind:
         return  # noqa: ASYNC910  # an error need not be a checkpoint
     except Exception as error:
-        msg = f"the store breaks a promise: {promise}; expected a {kind.__name__}, but {error!r} was raised"
+        msg = f"{_BROKEN}: {promise}; expected a {kind.__name__}, but {error!r} was raised"
         raise AssertionError(msg) from error
-    msg = f"the store breaks a promise: {promise}; expected a {kind.__name__}, but {found!r} was returned"
+    msg = f"{_BROKEN}: {promise}; expected a {kind.__name__}, but {found!r} was returned"
     raise AssertionError(msg)
 
 
-async def start(store: CheckpointStore, run_id: str = "run", created: float = NOW, **more: Any) -> None:  # noqa: ASYNC910  # the store suspends
-    """A new run."""
+async def start(  # noqa: ASYNC910  # the store suspends
+    store: CheckpointStore, run_id: str = "run", created: float = NOW, **more: Any
+) -> Driver:
+    """A new run. Returns its driver, or one that drives nothing where the run is left to others."""
     given = {"status": RunStatus.RUNNING, "at": created, "entries": [(1, b"first")], **more}
-    await store.create(NewRun("shop", "1", created), Commit(run_id, **given))
+    driver = await store.create(NewRun("shop", "1", created), Commit(run_id, **given))
+    expect(
+        "create gives a driver unless it leaves the run to others",
+        driver is None,
+        "release" in more,
+    )
+    return Driver(run_id) if driver is None else driver
+
+
+async def drive(store: CheckpointStore, run_id: str = "run") -> Driver:  # noqa: ASYNC910
+    """Claim a run."""
+    return driver_of(await store.claim(run_id))
+
+
+def driver_of(stored: StoredRun) -> Driver:
+    """Who drives what was claimed or taken."""
+    expect("who claims or takes a run is given its driver", stored.driver is not None, True)
+    assert stored.driver is not None
+    expect("a driver names its run", stored.driver.run_id, stored.info.run_id)
+    return stored.driver
+
+
+class Heard:
+    """A listener that notes what it hears.
+
+    Attributes:
+        mail: All rows, in the order in which they came.
+        lost: Why the run was lost, each time that it was told.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self.mail: list[Mail] = []
+        self.lost: list[WorkflowError] = []
+        driver.listen(self)
+
+    def mail_came(self, mail: Sequence[Mail]) -> None:
+        """See `DriverListener.mail_came`."""
+        self.mail += mail
+
+    def driver_lost(self, error: WorkflowError) -> None:
+        """See `DriverListener.driver_lost`."""
+        self.lost.append(error)
 
 
 def journal(stored: StoredRun) -> list[tuple[int, bytes]]:

@@ -22,6 +22,8 @@ def main() -> int:
         for attempts, attempt in enumerate(found, 1):  # noqa: B007  # told at the end
             if attempt.fault is not None:
                 faults += 1
+                print(f"{name}, interrupted at {attempt.at}, {attempt.line}:\n{attempt.fault}")
+        print(f"{name}: interrupted {attempts} times", flush=True)
     return 1 if faults else 0
 
 

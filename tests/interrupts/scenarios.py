@@ -34,17 +34,25 @@ def _load() -> None:
 
 async def _store(folder: Path, acknowledge: Callable[[str], None]) -> None:
     async with open_store(f"sqlite:///{folder}/runs.db") as store:
-        await store.create(_NEW, Commit("mine", [(1, b"1")]))
+        driver = await store.create(_NEW, Commit("mine", [(1, b"1")]))
+        assert driver is not None
         acknowledge("run mine")
         await store.create(_NEW, Commit("queued", [(1, b"1")], release=True))
         acknowledge("run queued")
         for number in range(2):
             await store.post("mine", "event", b"x", key=f"k{number}")
             acknowledge(f"key k{number}")
+        for seq in (2, 3):
+            await store.commit(driver, Commit("mine", [(seq, b"x")]))
+            acknowledge(f"entry {seq}")
         await store.get_run("mine")
         await store.load("queued")
         await store.list_runs()
-        await store.claim("queued")
+        await store.poll(["w"])
+        claimed = await store.claim("queued")
+        assert claimed.driver is not None
+        await store.release(claimed.driver)
+        await store.take(["w"], 1)
 
 
 async def _tasks(folder: Path, acknowledge: Callable[[str], None]) -> None:
@@ -81,6 +89,8 @@ def _check(folder: Path, acknowledged: list[str]) -> None:
         return
     with closing(sqlite3.connect(folder / "runs.db")) as database:
         there = {f"run {name}" for (name,) in database.execute("SELECT run_id FROM blazen_run")}
+        entries = database.execute("SELECT seq FROM blazen_journal")
+        there |= {f"entry {seq}" for (seq,) in entries}
         keys = database.execute("SELECT key FROM blazen_inbox_key")
         there |= {f"key {key}" for (key,) in keys}
     lost = set(acknowledged) - there

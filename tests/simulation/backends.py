@@ -1,5 +1,5 @@
-"""What a simulation keeps its runs in: the store in memory, or the one over SQL on a real SQLite file, without threads and in
-simulated time.
+"""What a simulation keeps its runs in: the store in memory, or the one over SQL on a real SQLite
+file, without threads and in simulated time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ LEASE_TTL = 15.0  # seconds
 
 @attrs.frozen
 class Look:
-    """A run's row, as the invariants see it. `wake`, `hold`: UTC, seconds since the epoch; `at`: when it was looked at."""
+    """A run's row, as the invariants see it. `wake`, `hold`: UTC, seconds since the epoch; `at`:
+    when it was looked at.
+    """
 
     info: RunInfo
     owner: Any
@@ -52,6 +54,9 @@ class Backend(Protocol):
     def renew(self, store: Any) -> None:
         """Renew the lease of an opening that does nothing else."""
 
+    async def look_for_mail(self, store: Any) -> None:
+        """What a task of the store's does: it looks for mail that others have posted, for ever."""
+
     def expire(self, store: Any) -> None:
         """Let the others know that whoever had this opening is dead."""
 
@@ -59,7 +64,9 @@ class Backend(Protocol):
         """An opening has been silent for longer than its lease."""
 
     def abandon(self, store: Any) -> Any:
-        """An opening does not know any more which runs it drives. Returns the one that its process goes on with."""
+        """An opening does not know any more which runs it drives. Returns the one that its process
+        goes on with.
+        """
 
     def drives(self, store: Any, run_id: str) -> bool:
         """Whether this opening drives that run, and has not been declared dead."""
@@ -80,6 +87,9 @@ class InMemory:
     def renew(self, store: MemoryStore) -> None:
         pass
 
+    async def look_for_mail(self, store: MemoryStore) -> None:
+        await trio.lowlevel.checkpoint()  # whoever posts mail delivers it
+
     def expire(self, store: MemoryStore) -> None:
         store.expire()
 
@@ -95,7 +105,14 @@ class InMemory:
     def looks(self) -> Iterator[Look]:
         for kept in self._storage._runs.values():
             yield Look(
-                kept.info, kept.owner, kept.wake, kept.hold, kept.crashes, len(kept.inbox), kept.last, kept.stored
+                kept.info,
+                kept.owner,
+                kept.wake,
+                kept.hold,
+                kept.crashes,
+                len(kept.inbox),
+                kept.last,
+                kept.stored,
             )
 
 
@@ -115,7 +132,8 @@ class _InlineWriter:
 
     def write(self, jobs: list[Any]) -> None:
         _writing[0] = self.process
-        self._batches.write(jobs)
+        for job in self._batches.write(jobs):
+            job.settle()
 
     def check_open(self) -> None:
         pass
@@ -126,7 +144,9 @@ _writing = [0]
 
 
 class InSqlite:
-    """The store over SQL, on a file. Its threads are replaced by calls, its clock by Trio's, its processes by numbers."""
+    """The store over SQL, on a file. Its threads are replaced by calls, its clock by Trio's, its
+    processes by numbers.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -141,11 +161,17 @@ class InSqlite:
     def simulated(cls) -> Iterator[InSqlite]:
         """One on a new file."""
         holder = leases.Holder
-        this_process, known_dead, run_sync = holder.this_process, holder.known_dead, trio.to_thread.run_sync
+        this_process, known_dead, run_sync = (
+            holder.this_process,
+            holder.known_dead,
+            trio.to_thread.run_sync,
+        )
         with TemporaryDirectory() as folder:
             backend = cls(f"sqlite:///{Path(folder) / 'runs.db'}")
             try:
-                holder.this_process = staticmethod(lambda: holder("host", "boot", "pids", _writing[0], 1))  # type: ignore[method-assign,assignment]
+                holder.this_process = staticmethod(
+                    lambda: holder("host", "boot", "pids", _writing[0], 1)
+                )  # type: ignore[method-assign,assignment]
                 holder.known_dead = lambda self: self.pid in backend._dead  # type: ignore[method-assign]
                 trio.to_thread.run_sync = _run_here  # type: ignore[assignment]
                 yield backend
@@ -168,10 +194,14 @@ class InSqlite:
     def open(self) -> SqlStore:
         engine = self._make_engine()
         batches = Batches(engine, lease_ttl=LEASE_TTL, busy_timeout=1.0)
+        batches.sights = leases.Sights(LEASE_TTL, clock=trio.current_time)
         batches._number = self._opened * 1_000_000
         self._opened += 1
         writer: Any = _InlineWriter(batches, self._opened)
         return SqlStore(engine, batches, writer)
+
+    async def look_for_mail(self, store: SqlStore) -> None:
+        await store.watch_mail()
 
     def renew(self, store: SqlStore) -> None:
         store._writer.write([])  # type: ignore[attr-defined]
@@ -184,8 +214,11 @@ class InSqlite:
 
     def abandon(self, store: SqlStore) -> SqlStore:
         batches = store._batches
-        batches._abandoned = batches.lease_id
-        batches._forget()
+        if batches.lease_id is not None:
+            batches._abandon(batches.lease_id)
+        losses, batches._losses = batches._losses, []
+        for loss in losses:
+            loss.settle()
         return store
 
     def drives(self, store: SqlStore, run_id: str) -> bool:
@@ -197,9 +230,17 @@ class InSqlite:
 
     def looks(self) -> Iterator[Look]:
         with self._engine.connect() as connection, connection.begin():
-            last = sa.select(sa.func.max(journal.c.seq)).where(journal.c.run_no == runs.c.run_no).scalar_subquery()
-            mails = sa.select(sa.func.count()).where(inbox.c.run_no == runs.c.run_no).scalar_subquery()
-            for row in connection.execute(sa.select(runs, last.label("last"), mails.label("mails"))).all():
+            last = (
+                sa.select(sa.func.max(journal.c.seq))
+                .where(journal.c.run_no == runs.c.run_no)
+                .scalar_subquery()
+            )
+            mails = (
+                sa.select(sa.func.count()).where(inbox.c.run_no == runs.c.run_no).scalar_subquery()
+            )
+            for row in connection.execute(
+                sa.select(runs, last.label("last"), mails.label("mails"))
+            ).all():
                 yield Look(
                     queries.info_of(row),
                     row.owner,

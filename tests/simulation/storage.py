@@ -1,21 +1,23 @@
-"""Openings of one store through which the simulation does what databases, networks and killed processes do."""
+"""Openings of one store through which the simulation does what databases, networks and killed
+processes do.
+"""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import trio
 
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio.errors import StaleRunError, StoreError, WorkflowError
+from blazen_trio.errors import StoreError, WorkflowError
 from tests.simulation.backends import LEASE_TTL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from blazen_trio._stores.protocol import Driver
     from tests.simulation.backends import Backend
 
 _CANCELLABLE = frozenset({"create", "claim", "take", "post", "delete_run", "purge"})
@@ -49,8 +51,9 @@ class Opening(StoreQueries):
         delay       the connection is lost and made again, or the process is slow
         long delay  the process is frozen, or the database is away, for longer than the lease lasts
 
-    Writes are done one at a time, in the order of the calls, as by a writer. Whoever does not hear the answer of what makes it the
-    driver of runs does not know which runs are its own: so it leaves its lease to die, and takes a new one.
+    Writes are done one at a time, in the order of the calls, as by a writer. Whoever does not hear
+    the answer of what makes it the driver of runs does not know which runs are its own: so it
+    leaves its lease to die, and takes a new one. A release that has failed is owed.
 
     Args:
         backend: The store, of which this is one opening.
@@ -58,8 +61,8 @@ class Opening(StoreQueries):
         chance: Where faults are drawn from.
         faults: How likely they are.
         before: Called just before each call happens.
-        observe: Called after each call that has happened, before its caller goes on, with what it was and whether its caller was
-            entitled to it.
+        observe: Called after each call that has happened, before its caller goes on, with what it
+            was and whether its caller was entitled to it.
     """
 
     def __init__(
@@ -81,23 +84,34 @@ class Opening(StoreQueries):
         self._before = before
         self._observe = observe
         self._writer = trio.StrictFIFOLock()
-        self._failed: set[str] = set()
-        self._begun: Counter[str | None] = Counter()
-        """How often each run was taken up."""
+        self._owed: list[Callable[[], Awaitable[None]]] = []
+        self._looking = trio.CancelScope()
         self._renewed = trio.current_time()
 
     async def renew(self) -> None:
-        """A task beside whoever uses this: the lease is renewed while nothing else does."""
-        while not self.severed:
-            await trio.sleep(LEASE_TTL / 3)
-            async with self._writer:
-                if not self.severed:
-                    self._backend.renew(self._store)
-                self._renew()
+        """A task beside whoever uses this: what the store does by itself."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_for_mail)
+            while not self.severed:
+                await trio.sleep(1.0 if self._owed else LEASE_TTL / 3)
+                async with self._writer:
+                    if not self.severed:
+                        self._backend.renew(self._store)
+                        owed, self._owed = self._owed, []
+                        for give_back in owed:
+                            await give_back()
+                    self._renew()
+
+    async def _look_for_mail(self) -> None:
+        with self._looking:
+            await self._backend.look_for_mail(self._store)
 
     def kill(self, *, same_host: bool) -> None:
-        """The process is gone: nothing that it still does has any effect. On the same host others know it at once."""
+        """The process is gone: nothing that it still does has any effect. On the same host others
+        know it at once.
+        """
         self.severed = True
+        self._looking.cancel()
         if same_host:
             self._backend.expire(self._store)
             self._renewed = float("-inf")
@@ -113,30 +127,55 @@ class Opening(StoreQueries):
 
     def _abandon_lease(self) -> None:
         self._store = self._backend.abandon(self._store)
-        self._failed.clear()
 
     # The protocol
 
-    async def create(self, run: Any, first: Any, *, connection: Any = None) -> None:
-        await self._write("create", first.run_id, run, first)
+    def now(self) -> float:
+        return cast("float", self._store.now())
+
+    async def create(self, run: Any, first: Any, *, connection: Any = None) -> Any:
+        return await self._write("create", run, first)
 
     async def claim(self, run_id: str) -> Any:
-        return await self._write("claim", run_id, run_id)
+        return await self._write("claim", run_id)
 
-    async def take(self, workflows: Any, limit: int, *, suspects: int | None = None) -> Any:
-        return await self._write("take", None, workflows, limit, suspects=suspects)
+    async def take(self, workflows: Any, limit: int, **options: Any) -> Any:
+        return await self._write("take", workflows, limit, **options)
 
-    async def commit(self, commit: Any) -> None:
-        await self._write("commit", commit.run_id, commit)
+    async def commit(self, driver: Driver, commit: Any) -> None:
+        try:
+            await self._write("commit", driver, commit)
+        except StoreError as error:
+            driver.lose(error)
+            raise
 
-    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
-        await self._write("release", run_id, run_id, wake=wake, hold=hold)
+    async def release(self, driver: Driver, **how: Any) -> None:
+        await self._give_back("release", driver, **how)
 
-    async def post(self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None) -> Any:
-        return await self._write("post", run_id, run_id, kind, data, key=key)
+    async def set_aside(self, driver: Driver, error: str) -> None:
+        await self._give_back("set_aside", driver, error)
+
+    async def _give_back(self, name: str, driver: Driver, *args: Any, **how: Any) -> None:
+        store = self._store
+
+        async def again() -> None:
+            await getattr(store, name)(driver, *args, **how)
+
+        try:
+            await self._write(name, driver, *args, **how)
+        except StoreError as error:
+            driver.lose(error)  # so that it can be claimed again before what is owed is paid
+            if not self.severed:
+                self._owed.append(again)
+            raise
+
+    async def post(
+        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+    ) -> Any:
+        return await self._write("post", run_id, kind, data, key=key)
 
     async def delete_run(self, run_id: str) -> None:
-        await self._write("delete_run", run_id, run_id)
+        await self._write("delete_run", run_id)
 
     async def poll(self, workflows: Any, watched: Any = ()) -> Any:
         return await self._call("poll", workflows, watched)
@@ -152,34 +191,13 @@ class Opening(StoreQueries):
 
     # What happens to a call
 
-    async def _write(self, name: str, run_id: str | None, *args: Any, **options: Any) -> Any:
+    async def _write(self, name: str, *args: Any, **options: Any) -> Any:
         """One after the other; once begun, none is cancelled."""
         if name in _CANCELLABLE:
             await trio.lowlevel.checkpoint_if_cancelled()
-        begun = self._begun[run_id]
         with trio.CancelScope(shield=True):
             async with self._writer:
-                if name in ("commit", "release") and self._begun[run_id] != begun:
-                    # It was meant for an earlier time that the run was driven here, and comes late.
-                    if name == "release":
-                        return None
-                    raise StaleRunError("the run was lost and taken up again meanwhile", run_id=run_id)
-                if name == "commit" and run_id in self._failed:
-                    raise StoreError("an earlier commit of it failed", run_id=run_id)
-                if name == "claim" and run_id in self._failed and not self.severed:
-                    # What was written to it failed, so nobody here drives it: it may be taken up again.
-                    await self._store.release(run_id)
-                try:
-                    result = await self._call(name, *args, **options)
-                except StoreError:
-                    if name == "commit" and run_id is not None:
-                        self._failed.add(run_id)
-                    raise
-                if name in ("take", "claim"):
-                    taken = [stored.info.run_id for stored in result] if name == "take" else [run_id]
-                    self._failed.difference_update(taken)
-                    self._begun.update(taken)
-                return result
+                return await self._call(name, *args, **options)
 
     async def _call(self, name: str, *args: Any, **options: Any) -> Any:
         fault = self._draw()
@@ -195,7 +213,10 @@ class Opening(StoreQueries):
         may_write = name != "commit" or self._backend.drives(self._store, args[0].run_id)
         try:
             result = await getattr(self._store, name)(*args, **options)
-            self._observe(f"{self.name} {name} {args[0] if args and isinstance(args[0], str) else ''}", may_write)
+            self._observe(
+                f"{self.name} {name} {args[0] if args and isinstance(args[0], str) else ''}",
+                may_write,
+            )
         except WorkflowError as refusal:
             self._observe(f"{self.name} {name} refused: {type(refusal).__name__}", True)
             raise

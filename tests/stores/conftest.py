@@ -1,4 +1,6 @@
-"""A test that takes `url` is run on each kind of database, or on those for which its `kind` is parametrized."""
+"""A test that takes `url` is run on each kind of database, or on those for which its `kind` is
+parametrized.
+"""
 
 from __future__ import annotations
 

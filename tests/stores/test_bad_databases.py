@@ -13,9 +13,9 @@ import sqlalchemy as sa
 import trio
 import trio.testing
 
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunNotFoundError, SchemaError, StoreError
+from tests.stores.by_id import open_by_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +24,13 @@ _NEW = NewRun("w", "1", 1.0)
 
 
 async def _make(url: str) -> None:
-    async with open_store(url) as store:
+    async with open_by_id(url) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
 
 
-@pytest.mark.parametrize("rubbish", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20])
+@pytest.mark.parametrize(
+    "rubbish", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20]
+)
 async def test_a_file_that_is_no_database(tmp_path: Path, rubbish: bytes) -> None:
     (tmp_path / "a.db").write_bytes(rubbish)
     with pytest.raises(SchemaError, match="no SQLite database"):
@@ -45,7 +47,7 @@ async def test_a_database_of_another_program_is_left_alone_unless_asked(tmp_path
     with pytest.raises(SchemaError, match=r"customers.*migrate=True"):
         await _make(url)
     assert before == (tmp_path / "a.db").read_bytes()
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
     with closing(sqlite3.connect(tmp_path / "a.db")) as theirs:
         assert theirs.execute("SELECT * FROM customers").fetchall() == []
@@ -58,13 +60,13 @@ async def test_a_database_made_by_a_newer_version(tmp_path: Path) -> None:
         database.execute("UPDATE blazen_version SET version_num = '9999'")
     for migrate in (False, True):
         with pytest.raises(SchemaError, match=r"newer version.*9999"):
-            async with open_store(url, migrate=migrate):
+            async with open_by_id(url, migrate=migrate):
                 raise AssertionError
 
 
 async def test_a_payload_packed_by_a_newer_version(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+    async with open_by_id(url) as store:
         await store.create(_NEW, Commit("a", [(1, b"")], release=True))
         with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
             database.execute("UPDATE blazen_journal SET format = 7")
@@ -76,7 +78,7 @@ async def test_a_payload_packed_by_a_newer_version(tmp_path: Path) -> None:
 async def test_a_read_only_database(tmp_path: Path) -> None:
     await _make(f"sqlite:///{tmp_path}/a.db")
     url = f"sqlite:///file:{tmp_path}/a.db?mode=ro&uri=true"
-    async with open_store(url) as store:
+    async with open_by_id(url) as store:
         assert (await store.get_run("a")).workflow == "w"
         with pytest.raises(StoreError, match="read-only"):
             await store.post("a", "event", b"")
@@ -99,7 +101,7 @@ async def test_a_full_disk_stops_the_run_and_leaves_it_resumable(tmp_path: Path)
 
     await _make(url)
     full = True
-    async with open_store(engine) as store:
+    async with open_by_id(engine) as store:
         await store.claim("a")
         with pytest.raises(StoreError, match="no room left") as error:
             await store.commit(Commit("a", [(2, bytes(500_000))]))
@@ -115,7 +117,7 @@ async def test_a_full_disk_stops_the_run_and_leaves_it_resumable(tmp_path: Path)
 
 async def test_a_database_locked_by_another_program(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url, busy_timeout=0.01) as store:
+    async with open_by_id(url, busy_timeout=0.01) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as theirs:
             theirs.execute("BEGIN EXCLUSIVE")
@@ -128,7 +130,7 @@ async def test_a_database_locked_by_another_program(tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_passes_is_waited_for(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         theirs = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
         with closing(theirs):
@@ -142,7 +144,7 @@ async def test_a_lock_that_passes_is_waited_for(tmp_path: Path) -> None:
 
 async def test_a_table_that_went_missing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
-    async with open_store(url) as store:
+    async with open_by_id(url) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
             database.execute("DROP TABLE blazen_journal")
@@ -152,7 +154,9 @@ async def test_a_table_that_went_missing(tmp_path: Path) -> None:
             await store.load("a")
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"]
+)
 async def test_a_database_in_memory_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="MemoryStore"):
         await _make(url)
@@ -160,12 +164,12 @@ async def test_a_database_in_memory_is_refused(url: str) -> None:
 
 async def test_a_lease_lasts_some_time(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lease_ttl"):
-        async with open_store(f"sqlite:///{tmp_path}/a.db", lease_ttl=0):
+        async with open_by_id(f"sqlite:///{tmp_path}/a.db", lease_ttl=0):
             raise AssertionError
 
 
 async def test_an_unknown_page_is_told(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         with pytest.raises(RunNotFoundError, match="'nothing'"):
             await store.list_runs(after="nothing")
 

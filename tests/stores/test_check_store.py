@@ -11,7 +11,7 @@ import trio.testing
 
 from blazen_trio._stores.memory import MemoryStore
 from blazen_trio._stores.open import open_store
-from blazen_trio._stores.protocol import Commit, Mail, NewRun, StoredRun
+from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, Poll, StoredRun
 from blazen_trio.testing.check import check_store
 from tests.databases import KINDS, fresh_database
 
@@ -43,8 +43,8 @@ async def test_sql_store_keeps_every_promise(kind: str, tmp_path: Path) -> None:
 class _Forgetful(MemoryStore):
     """Forgets the keys of what was taken."""
 
-    async def commit(self, commit: Commit) -> None:
-        await super().commit(commit)
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        await super().commit(driver, commit)
         if commit.taken:
             self._runs[commit.run_id].keys.clear()
 
@@ -53,7 +53,8 @@ class _Lax(MemoryStore):
     """Lets two drive one run."""
 
     async def claim(self, run_id: str) -> StoredRun:
-        await self.release(run_id)
+        if (kept := self._runs.get(run_id)) is not None:
+            kept.give_back()
         return await super().claim(run_id)
 
 
@@ -67,21 +68,112 @@ class _Sloppy(MemoryStore):
 class _Doubling(MemoryStore):
     """Takes all rows that are older than the one to be taken."""
 
-    async def commit(self, commit: Commit) -> None:
-        taken = range(1, max(commit.taken) + 1) if commit.taken else ()
-        await super().commit(attrs.evolve(commit, taken=list(taken)))
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        older = range(1, max(commit.taken, default=0) + 1)
+        taken = [each for each in older if each in self._runs[driver.run_id].inbox]
+        await super().commit(driver, attrs.evolve(commit, taken=taken))
 
 
 class _Narrow(MemoryStore):
     """Looks for the first of several statuses only."""
 
     async def list_runs(self, *, status: Any = None, **options: Any) -> Any:
-        return await super().list_runs(status=status[:1] if isinstance(status, list | tuple) else status, **options)
+        return await super().list_runs(
+            status=status[:1] if isinstance(status, list | tuple) else status, **options
+        )
+
+
+class _AnyDriver(MemoryStore):
+    """Goes by the run's id, and not by its driver."""
+
+    def _current(self, driver: Driver) -> Driver:
+        kept = self._runs.get(driver.run_id)
+        return driver if kept is None or kept.driver is None else kept.driver
+
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        await super().commit(self._current(driver), commit)
+
+    async def release(self, driver: Driver, **how: Any) -> None:
+        await super().release(self._current(driver), **how)
+
+
+class _Repeating(MemoryStore):
+    """Delivers what is in an inbox at each look."""
+
+    async def poll(self, *given: Any) -> Poll:
+        for kept in self._runs.values():
+            if kept.driver is not None and kept.inbox:
+                kept.driver.deliver(list(kept.inbox.values()))
+        return await super().poll(*given)
+
+
+class _Blind(MemoryStore):
+    """Does not look whether the mail that is taken is there."""
+
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        kept = self._runs.get(driver.run_id)
+        there = [] if kept is None else [each for each in commit.taken if each in kept.inbox]
+        await super().commit(driver, attrs.evolve(commit, taken=there))
+
+
+class _Forgetting(MemoryStore):
+    """Forgets to give back what a commit has failed for."""
+
+    async def release(self, driver: Driver, **how: Any) -> None:
+        if driver.lost is None:
+            await super().release(driver, **how)
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+class _Ruthless(MemoryStore):
+    """Deletes runs under their drivers."""
+
+    async def delete_run(self, run_id: str) -> None:
+        if run_id in self._runs:
+            self._runs[run_id].give_back()
+        await super().delete_run(run_id)
+
+
+class _Silent(MemoryStore):
+    """Tells nobody that a run is lost."""
+
+    async def commit(self, driver: Driver, commit: Commit) -> None:
+        listener, driver._listener = driver._listener, None
+        try:
+            await super().commit(driver, commit)
+        finally:
+            driver._listener = listener
+
+
+class _Uncounting(MemoryStore):
+    """Takes no notice of what a driver has failed with."""
+
+    async def release(self, driver: Driver, *, crash: str | None = None, **how: Any) -> None:
+        await super().release(driver, **how)
+
+
+class _Whole(MemoryStore):
+    """Gives only the first page of an inbox."""
+
+    async def claim(self, run_id: str) -> StoredRun:
+        stored = await super().claim(run_id)
+        if stored.driver is not None:
+            stored.driver._unheard.clear()
+        return stored
 
 
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
+        (_AnyDriver, "a run given back is not ours|an earlier driver does not commit"),
+        (_Repeating, "each row is delivered once"),
+        (_Blind, "a row is taken once"),
+        (_Forgetting, "one whose commit failed can give the run back"),
+        (_Ruthless, "can't be deleted"),
+        (_Silent, "hears why"),
+        (_Uncounting, "counts as a crash"),
+        (_Whole, "its driver is given the rest"),
         (_Narrow, "several statuses"),
         (_Forgetful, "a key stays used"),
         (_Lax, "can't be claimed"),
@@ -89,9 +181,11 @@ class _Narrow(MemoryStore):
         (_Doubling, "by its id"),
     ],
 )
-async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(kind: type[MemoryStore], told: str) -> None:
+async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(
+    kind: type[MemoryStore], told: str
+) -> None:
     with pytest.raises(AssertionError, match=told):
-        await check_store(kind)
+        await check_store(kind, reopen=lambda store: store.beside())  # type: ignore[attr-defined]
 
 
 @asynccontextmanager
@@ -133,16 +227,19 @@ async def test_cancelled_means_that_nothing_was_written(kind: str, tmp_path: Pat
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
 async def test_a_commit_and_a_release_can_not_be_cancelled(kind: str, tmp_path: Path) -> None:
     async with _opened(kind, tmp_path) as store:
-        await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
+        driver = await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
+        assert driver is not None
         with trio.CancelScope() as scope:
             scope.cancel()
-            await store.commit(Commit("a", [(2, b"")]))
-            await store.release("a")
+            await store.commit(driver, Commit("a", [(2, b"")]))
+            await store.release(driver)
         assert not scope.cancelled_caught
         assert [seq for seq, _ in (await store.claim("a")).entries] == [1, 2]
 
 
-async def test_what_was_handed_over_is_written_although_its_caller_is_cancelled(tmp_path: Path) -> None:
+async def test_what_was_handed_over_is_written_although_its_caller_is_cancelled(
+    tmp_path: Path,
+) -> None:
     async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         told: list[Mail | None] = []

@@ -9,22 +9,21 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import jobs
 from blazen_trio.errors import RunExistsError
 from tests.databases import LIKE_OURS, SERVERS, an_engine, fresh_database, trace
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 _NEW = NewRun("w", "1", 1.0)
 
 
-async def _create_all(store: SqlStore, run_ids: Iterable[str], **more: Any) -> list[str]:
+async def _create_all(store: ById, run_ids: Iterable[str], **more: Any) -> list[str]:
     """Create these runs at once; the ids of those that there are already."""
     refused: list[str] = []
 
@@ -55,7 +54,7 @@ async def test_creations_and_ends_share_their_round_trips(
         an_engine(url, **LIKE_OURS[kind]) as engine,
         trace(engine, tmp_path) as statements,
     ):
-        async with open_store(engine, migrate=True) as store:
+        async with open_by_id(engine, migrate=True) as store:
             await _create_all(store, ["first"])
             for number in range(3):
                 await store.create(_NEW, Commit(f"alone{number}", [(1, b"")]))
@@ -66,24 +65,36 @@ async def test_creations_and_ends_share_their_round_trips(
             batches = store.statistics().batches - before.batches
             assert batches <= 2
             assert [each.split()[0] for each in statements()] == statements_of_a_batch * batches
-            # Each has its own number and entry, whatever the order in which the database numbered them.
+            # Each has its own number and entry, whatever the order in which the database numbered
+            # them.
             for number, run_id in enumerate(ids):
                 assert list((await store.load(run_id)).entries) == [(1, b"%d" % number)]
             statements()
             async with trio.open_nursery() as nursery:
                 for run_id in ids:
-                    end = Commit(run_id, [(2, b"end")], status=RunStatus.COMPLETED, release=True, history=(1, b"h"))
+                    end = Commit(
+                        run_id,
+                        [(2, b"end")],
+                        status=RunStatus.COMPLETED,
+                        release=True,
+                        history=(1, b"h"),
+                    )
                     nursery.start_soon(store.commit, end)
             ended = store.statistics().batches - before.batches - batches
-            # On PostgreSQL: it begins, its fence, the entries, the history, the rows of the runs, the inboxes, it commits.
+            # On PostgreSQL: it begins, its fence, the entries, the history, the rows of the runs,
+            # the inboxes, it commits.
             assert len(statements()) == ended * {"postgresql": 7, "mariadb": 2}[kind]
-            assert {run.run_id for run in await store.list_runs(status=RunStatus.COMPLETED)} == set(ids)
+            assert {run.run_id for run in await store.list_runs(status=RunStatus.COMPLETED)} == set(
+                ids
+            )
             assert store.statistics().driven == 4
 
 
 @pytest.mark.parametrize("more", [{}, {"status": RunStatus.QUEUED, "release": True}])
-async def test_each_creation_of_a_batch_is_refused_by_itself(url: str, more: dict[str, Any]) -> None:
-    async with open_store(url, migrate=True) as store:
+async def test_each_creation_of_a_batch_is_refused_by_itself(
+    url: str, more: dict[str, Any]
+) -> None:
+    async with open_by_id(url, migrate=True) as store:
         await _create_all(store, ["old", "older"], **more)
         refused = await _create_all(store, ["a", "old", "b", "a", "c", "older", "b", "a"], **more)
         assert sorted(refused) == ["a", "a", "b", "old", "older"]
@@ -98,13 +109,17 @@ async def test_each_creation_of_a_batch_is_refused_by_itself(url: str, more: dic
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_alone(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_alone(
+    url: str,
+) -> None:
+    async with open_by_id(url, migrate=True) as store:
         await _create_all(store, ["first"])
         with an_engine(url) as engine, engine.connect() as other:
             begun = other.begin()
             columns = "run_id, workflow, version, status, created, updated"
-            other.execute(sa.text(f"INSERT INTO blazen_run ({columns}) VALUES ('b', 'w', '1', 1, 1, 1)"))
+            other.execute(
+                sa.text(f"INSERT INTO blazen_run ({columns}) VALUES ('b', 'w', '1', 1, 1, 1)")
+            )
             refused: list[str] = []
             async with trio.open_nursery() as nursery:
 
@@ -113,7 +128,9 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
 
                 nursery.start_soon(create)
                 await trio.sleep(0.3)
-                assert store.statistics().commits <= 3  # all but "b": others may have been handed over before it came
+                assert (
+                    store.statistics().commits <= 3
+                )  # all but "b": others may have been handed over before it came
                 await trio.to_thread.run_sync(begun.commit)
         assert refused == ["b"]
         assert {run.run_id for run in await store.list_runs()} == {"first", "a", "b", "c"}
@@ -122,7 +139,7 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
 
 
 async def test_what_is_posted_to_a_run_while_it_is_created_is_for_that_run(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create_all(store, ["first"])
         async with trio.open_nursery() as nursery:
             for run_id in ("a", "b"):
@@ -131,16 +148,21 @@ async def test_what_is_posted_to_a_run_while_it_is_created_is_for_that_run(url: 
                 nursery.start_soon(store.post, "first", "event", run_id.encode())
         # In one batch, in this order.
         jobs_at_once = [
-            jobs.Create(_NEW, Commit("c", [(1, b"c")])),
+            jobs.Create(_NEW, Commit("c", [(1, b"c")]), store._drivers),
             jobs.Post("c", "event", b"for c", None),
-            jobs.Create(_NEW, Commit("d", [(1, b"d")])),
+            jobs.Create(_NEW, Commit("d", [(1, b"d")]), store._drivers),
             jobs.Post("missing", "event", b"", None),
         ]
         await trio.to_thread.run_sync(store._batches.write, jobs_at_once)
-        assert [type(job.error).__name__ for job in jobs_at_once] == ["NoneType"] * 3 + ["RunNotFoundError"]
+        assert [type(job.error).__name__ for job in jobs_at_once] == ["NoneType"] * 3 + [
+            "RunNotFoundError"
+        ]
         stored = await store.load("c")
         assert list(stored.entries) == [(1, b"c")]
         assert [mail.data for mail in stored.inbox] == [b"for c"]
         assert len((await store.load("first")).inbox) == 2
+        store.drivers.update(
+            {job.run_id: job.result for job in jobs_at_once if isinstance(job, jobs.Create)}
+        )
         for run_id in ("a", "b", "c", "d"):
             await store.commit(Commit(run_id, [(2, b"2")]))

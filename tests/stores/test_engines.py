@@ -1,4 +1,6 @@
-"""What a store can be opened with, and what of it stays the owner's: engines, their connections, and URLs that fail."""
+"""What a store can be opened with, and what of it stays the owner's: engines, their connections,
+and URLs that fail.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +12,31 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._stores.sql.engine import make_engine
 from blazen_trio.errors import RunExistsError, RunNotFoundError, StaleRunError, StoreError
 from tests.databases import SERVERS, an_engine, execute
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 _NEW = NewRun("w", "1", 1.0)
 
 
-async def _create(store: SqlStore, run_id: str, **more: Any) -> None:
+async def _create(store: ById, run_id: str, **more: Any) -> None:
     await store.create(_NEW, Commit(run_id, [(1, b"")], **more))
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-@pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize(
+    "level", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+)
 async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, level: str) -> None:
     with an_engine(url, isolation_level=level, pool_size=1) as engine:
         before = _isolation(engine)
-        async with open_store(engine, migrate=True) as store, open_store(engine) as other:
+        async with open_by_id(engine, migrate=True) as store, open_by_id(engine) as other:
             await _create(store, "a")
             for seq in range(2, 12):
                 await store.commit(Commit("a", [(seq, b"")]))
@@ -48,27 +51,35 @@ async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, lev
         assert _isolation(engine) == before
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has no such mode before Python 3.12")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="sqlite3 has no such mode before Python 3.12"
+)
 @pytest.mark.parametrize("autocommit", [False, True])
-async def test_sqlite_connections_that_begin_and_end_otherwise_are_refused(autocommit: bool, tmp_path: Path) -> None:
+async def test_sqlite_connections_that_begin_and_end_otherwise_are_refused(
+    autocommit: bool, tmp_path: Path
+) -> None:
     with (
         an_engine(f"sqlite:///{tmp_path}/a.db", connect_args={"autocommit": autocommit}) as engine,
         pytest.raises(StoreError, match=f"autocommit={autocommit}"),
     ):
-        async with open_store(engine, migrate=True):
+        async with open_by_id(engine, migrate=True):
             raise AssertionError
 
 
 def _isolation(engine: sa.Engine) -> tuple[str, bool]:
-    """What a connection of the pool does by itself: its level, and whether it commits each statement."""
+    """What a connection of the pool does by itself: its level, and whether it commits each
+    statement.
+    """
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection
-        commits = driver.autocommit if engine.dialect.driver == "psycopg" else driver.get_autocommit()
+        commits = (
+            driver.autocommit if engine.dialect.driver == "psycopg" else driver.get_autocommit()
+        )
         return connection.get_isolation_level(), commits
 
 
 async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> None:
-    async with open_store(url, migrate=True) as store, open_store(url) as reader:
+    async with open_by_id(url, migrate=True) as store, open_by_id(url) as reader:
         await _create(store, "a")
         reading = True
 
@@ -76,8 +87,12 @@ async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> No
             while reading:
                 stored = await reader.load("a")
                 first = 1 if stored.snapshot is None else stored.snapshot[0] + 1
-                assert [seq for seq, _ in stored.entries] == list(range(first, first + len(stored.entries)))
-                assert stored.last == int((stored.entries[-1][1] if stored.entries else stored.snapshot[1]) or b"1")
+                assert [seq for seq, _ in stored.entries] == list(
+                    range(first, first + len(stored.entries))
+                )
+                assert stored.last == int(
+                    (stored.entries[-1][1] if stored.entries else stored.snapshot[1]) or b"1"
+                )
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
@@ -90,7 +105,7 @@ async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> No
 
 
 async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "a", release=True)
         with an_engine(url) as engine:
             with engine.begin() as theirs:
@@ -117,14 +132,17 @@ async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits
 
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "a", release=True)
         with an_engine(url) as engine, engine.connect() as theirs:
             refused = pytest.raises(ValueError, match="no transaction")
             with refused:
                 await store.post("a", "event", b"", connection=theirs)
         elsewhere = sa.make_url(url).set(database="test")
-        with an_engine(elsewhere.render_as_string(hide_password=False)) as engine, engine.begin() as theirs:
+        with (
+            an_engine(elsewhere.render_as_string(hide_password=False)) as engine,
+            engine.begin() as theirs,
+        ):
             refused = pytest.raises(ValueError, match="this store is in")
             with refused:
                 await store.post("a", "event", b"", connection=theirs)
@@ -142,7 +160,7 @@ async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
 )
 async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(StoreError, match=told) as error:
-        async with open_store(sa.make_url(url).set(**changes)):
+        async with open_by_id(sa.make_url(url).set(**changes)):
             raise AssertionError
     assert "a-secret" not in str(error.value)
 
@@ -152,10 +170,16 @@ async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], 
     [
         ("postgresql://a/b", "psycopg", r'pip install "blazen-trio\[postgresql\]"$'),
         ("mysql://a/b", "pymysql", r'pip install "blazen-trio\[mysql\]"$'),
-        ("mariadb+mysqldb://a/b", "MySQLdb", r'"blazen-trio\[mysql\]", and let the URL begin with mariadb\+pymysql://'),
+        (
+            "mariadb+mysqldb://a/b",
+            "MySQLdb",
+            r'"blazen-trio\[mysql\]", and let the URL begin with mariadb\+pymysql://',
+        ),
     ],
 )
-def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, url: str, package: str, told: str) -> None:
+def test_a_driver_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, told: str
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(StoreError, match=told):
         make_engine(url)
@@ -185,10 +209,11 @@ def test_connections_of_our_own_prepare_no_statements(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["oracle://u:hidden@h/d", "oracle://h/d?password=hidden", "oracle://h/d?sslpassword=hidden"]
+    "url",
+    ["oracle://u:hidden@h/d", "oracle://h/d?password=hidden", "oracle://h/d?sslpassword=hidden"],
 )
 async def test_passwords_are_not_told(url: str) -> None:
     with pytest.raises(ValueError, match="runs are stored in") as told:
-        async with open_store(url):
+        async with open_by_id(url):
             pass
     assert "hidden" not in str(told.value)

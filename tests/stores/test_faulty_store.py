@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blazen_trio._stores.memory import MemoryStore
-from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.protocol import Commit, Driver, NewRun
 from blazen_trio.errors import StoreError
 from blazen_trio.testing.check import check_store
 from blazen_trio.testing.faults import FaultyStore
@@ -14,13 +14,15 @@ _NEW = NewRun("w", "1", 1.0)
 
 
 async def _commit_four(store: FaultyStore) -> None:
-    await store.create(_NEW, Commit("a", [(1, b"")]))
+    driver = await store.create(_NEW, Commit("a", [(1, b"")]))
+    assert driver is not None
     for seq in (2, 3, 4):
-        await store.commit(Commit("a", [(seq, b"")]))
+        await store.commit(driver, Commit("a", [(seq, b"")]))
 
 
 @pytest.mark.parametrize(
-    ("where", "number", "stored"), [("before", 3, 2), ("after", 3, 3), ("before", 2, 1), ("after", 1, 1)]
+    ("where", "number", "stored"),
+    [("before", 3, 2), ("after", 3, 3), ("before", 2, 1), ("after", 1, 1)],
 )
 async def test_it_is_severed_where_it_was_told_to(where: str, number: int, stored: int) -> None:
     below = MemoryStore()
@@ -28,7 +30,14 @@ async def test_it_is_severed_where_it_was_told_to(where: str, number: int, store
     with pytest.raises(StoreError, match="severed"):
         await _commit_four(faulty)
     assert number == faulty.commits
-    for call in (faulty.load("a"), faulty.commit(Commit("a")), faulty.release("a"), faulty.post("a", "event", b"")):
+    late = Driver("a")
+    for call in (
+        faulty.load("a"),
+        faulty.commit(late, Commit("a")),
+        faulty.release(late),
+        faulty.set_aside(late, ""),
+        faulty.post("a", "event", b""),
+    ):
         with pytest.raises(StoreError, match="severed"):
             await call
     # Its runs are those of a dead process: whoever comes goes on with them.

@@ -1,4 +1,6 @@
-"""The fence on servers: a batch and whoever deposes its holder exclude each other, however few statements the batch has."""
+"""The fence on servers: a batch and whoever deposes its holder exclude each other, however few
+statements the batch has.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,17 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import packets
 from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import StaleRunError, StoreError
 from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, kill_backends, trace
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 _on_servers = pytest.mark.parametrize("kind", SERVERS)
 _on_postgresql = pytest.mark.parametrize("kind", ["postgresql"])
@@ -29,13 +30,15 @@ _append_and_more = pytest.mark.parametrize("status", [None, RunStatus.WAITING])
 """An append alone, which has the fewest statements; and one with more to it."""
 
 _DEPOSE = "UPDATE blazen_lease SET state = 0 WHERE state = 1"
-_OF_ANOTHER = "INSERT INTO blazen_journal SELECT run_no, 2, 0, 1, 'x' FROM blazen_run WHERE run_id = 'a'"
+_OF_ANOTHER = (
+    "INSERT INTO blazen_journal SELECT run_no, 2, 0, 1, 'x' FROM blazen_run WHERE run_id = 'a'"
+)
 
 
 @asynccontextmanager
-async def _driving(url: str | sa.Engine, *run_ids: str, **options: Any) -> AsyncIterator[SqlStore]:
+async def _driving(url: str | sa.Engine, *run_ids: str, **options: Any) -> AsyncIterator[ById]:
     """A store that drives these runs, each with its first entry."""
-    async with open_store(url, migrate=True, **options) as store:
+    async with open_by_id(url, migrate=True, **options) as store:
         for run_id in run_ids:
             await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"1")]))
         yield store
@@ -66,7 +69,9 @@ async def test_a_deposed_holders_batch_waits_for_the_deposer_and_writes_nothing(
                 nursery.start_soon(commit, "a")
                 nursery.start_soon(commit, "b")
                 await trio.sleep(0.3)
-                assert store.statistics().commits == 2  # nothing has been written since the runs were created
+                assert (
+                    store.statistics().commits == 2
+                )  # nothing has been written since the runs were created
                 assert told == []
                 await trio.to_thread.run_sync(begun.commit)
         assert sorted(told) == ["a", "b"]
@@ -75,7 +80,9 @@ async def test_a_deposed_holders_batch_waits_for_the_deposer_and_writes_nothing(
 
 @_on_servers
 @_append_and_more
-async def test_a_holders_batch_waits_for_a_deposer_who_gives_up(url: str, status: RunStatus | None) -> None:
+async def test_a_holders_batch_waits_for_a_deposer_who_gives_up(
+    url: str, status: RunStatus | None
+) -> None:
     async with _driving(url, "a") as store:
         with an_engine(url) as engine, engine.connect() as deposer:
             begun = deposer.begin()
@@ -132,7 +139,10 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
             self._unfenced.execute("SELECT 1")
 
     def arrive() -> bool:
-        with an_engine(url, isolation_level="AUTOCOMMIT", **LIKE_OURS[kind]) as engine, engine.connect() as slow:
+        with (
+            an_engine(url, isolation_level="AUTOCOMMIT", **LIKE_OURS[kind]) as engine,
+            engine.connect() as slow,
+        ):
             cursor: Any = slow.connection.cursor()
             return bool(late[0].execute(cursor, *late[1:]))
 
@@ -155,7 +165,9 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
 
 
 @_on_postgresql
-async def test_a_writers_connection_is_in_transactions_again_after_a_statement_without_one(url: str) -> None:
+async def test_a_writers_connection_is_in_transactions_again_after_a_statement_without_one(
+    url: str,
+) -> None:
     async with _driving(url, "a") as store:
 
         def autocommit() -> bool:
@@ -178,7 +190,10 @@ async def test_a_writers_connection_is_in_transactions_again_after_a_statement_w
 async def test_where_single_statements_are_isolated_otherwise_each_commit_is_a_transaction(
     url: str, level: str, tmp_path: Path
 ) -> None:
-    execute(url, f"ALTER DATABASE {sa.make_url(url).database} SET default_transaction_isolation = '{level}'")
+    execute(
+        url,
+        f"ALTER DATABASE {sa.make_url(url).database} SET default_transaction_isolation = '{level}'",
+    )
     with an_engine(url, **LIKE_OURS["postgresql"]) as engine, trace(engine, tmp_path) as statements:
         async with _driving(engine, "a") as store:
             statements()

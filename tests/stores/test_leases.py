@@ -1,4 +1,4 @@
-"""One driver per run: leases between processes, taking over, and the fence against who wakes late."""
+"""One driver per run: leases, taking over, and the fence against who wakes late."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.leases import Holder
+from blazen_trio._stores.sql.leases import Holder, Sights
 from blazen_trio.errors import RunLockedError, StaleRunError
-from tests.databases import SERVERS, an_engine, execute
+from tests.databases import SERVERS, an_engine, end_holders, execute
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
+
+_NEW = NewRun("w", "1", 1.0)
 
 # Drives the run `r`, and after each line that it is sent appends one entry and tells how that went.
 _DRIVER = """
 import sys, trio
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import WorkflowError
 
 async def main():
-    async with open_store(sys.argv[1], lease_ttl=float(sys.argv[2]), migrate=True) as store:
+    async with open_by_id(sys.argv[1], lease_ttl=float(sys.argv[2]), migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"by the child")]))
         print("drives", flush=True)
         for line in sys.stdin:
@@ -47,11 +50,11 @@ trio.run(main)
 """
 _RACER = """
 import sys, trio
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 from blazen_trio.errors import RunLockedError
 
 async def main():
-    async with open_store(sys.argv[1]) as store:
+    async with open_by_id(sys.argv[1]) as store:
         sys.stdin.readline()
         try:
             await store.claim("r")
@@ -67,7 +70,10 @@ trio.run(main)
 @contextmanager
 def _process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", program, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield process
@@ -87,7 +93,7 @@ def _hear(process: subprocess.Popen[str]) -> str:
 
 
 async def test_of_two_processes_one_drives(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")], release=True))
     with _process(_RACER, url) as one, _process(_RACER, url) as two:
         for process in (one, two):
@@ -101,7 +107,7 @@ async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
         assert _hear(driver) == "drives"
         _ask(driver, "2")
         assert _hear(driver) == "stored"
-        async with open_store(url, migrate=True) as store:
+        async with open_by_id(url, migrate=True) as store:
             with pytest.raises(RunLockedError, match=f"process {driver.pid}") as refusal:
                 await store.claim("r")
             assert str(driver.pid) in refusal.value.owner
@@ -123,7 +129,7 @@ async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(u
         assert _hear(driver) == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
         _ask(driver, "2")
-        async with open_store(url, migrate=True) as store:
+        async with open_by_id(url, lease_ttl=0.3, migrate=True) as store:
             _expire_all(url)
             await store.claim("r")
             await store.commit(Commit("r", [(2, b"by us")]))
@@ -138,21 +144,21 @@ def _expire_all(url: str) -> None:
 
 
 async def test_an_expired_lease_that_nobody_took_is_still_ours(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
         _expire_all(url)
         await store.commit(Commit("r", [(2, b"")]))
-        async with open_store(url, migrate=True) as other:  # and renewed by that commit
+        async with open_by_id(url, migrate=True) as other:  # and renewed by that commit
             with pytest.raises(RunLockedError):
                 await other.claim("r")
 
 
 async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id in ("a", "b", "c"):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")]))
         lost = loser.statistics().lease_id
-        _expire_all(url)
+        end_holders(url)
         await winner.claim("a")
         await winner.claim("b")
         for run_id in ("a", "b", "c"):
@@ -168,15 +174,15 @@ async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str
 
 
 async def test_a_lost_lease_does_not_hinder_what_needs_none(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         await loser.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-        _expire_all(url)
+        end_holders(url)
         await winner.claim("a")
         assert await loser.post("a", "event", b"x") is not None
 
 
 async def test_an_idle_store_renews_its_lease(url: str) -> None:
-    async with open_store(url, lease_ttl=0.03, migrate=True) as store:
+    async with open_by_id(url, lease_ttl=0.03, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         _expire_all(url)
         with trio.fail_after(20):
@@ -186,8 +192,10 @@ async def test_an_idle_store_renews_its_lease(url: str) -> None:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the_next_commit(url: str) -> None:
-    async with open_store(url, lease_ttl=300, migrate=True) as store:
+async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the_next_commit(
+    url: str,
+) -> None:
+    async with open_by_id(url, lease_ttl=300, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         ((expires,),) = execute(url, "SELECT expires FROM blazen_lease")
         execute(url, "UPDATE blazen_lease SET expires = :earlier", earlier=expires - 101_000_000)
@@ -197,14 +205,16 @@ async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the
         # And one that lasts for too long, since the clock was set back.
         execute(url, "UPDATE blazen_lease SET expires = :later", later=renewed + 3_600_000_000)
         await store.commit(Commit("a", [(3, b"")]))
-        assert renewed <= execute(url, "SELECT expires FROM blazen_lease")[0][0] < renewed + 60_000_000
+        assert (
+            renewed <= execute(url, "SELECT expires FROM blazen_lease")[0][0] < renewed + 60_000_000
+        )
         assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2, 3]
 
 
 async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.load("a")
         await store.post("a", "event", b"")
         assert store.statistics().lease_id is None
@@ -226,30 +236,33 @@ def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
     child.communicate()
 
 
-async def test_a_lease_that_expired_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url, migrate=True) as winner:
+async def test_a_lease_whose_holder_died_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id, status in (("ran", RunStatus.RUNNING), ("waited", RunStatus.WAITING)):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=status))
-        _expire_all(url)
+        end_holders(url)
         assert (await winner.poll(["w"])).ready
         taken = {run.info.run_id: run.crashes for run in await winner.take(["w"], 10)}
         assert taken == {"ran": 1, "waited": 0}
         await winner.commit(Commit("ran", [(2, b"got further")], progress=True))
-        _expire_all(url)
-        assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {"ran": 1, "waited": 0}
+        end_holders(url)
+        assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {
+            "ran": 1,
+            "waited": 0,
+        }
 
 
 async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> None:
     taken: list[str] = []
     rounds = 0
 
-    async def take(store: SqlStore) -> None:
+    async def take(store: ById) -> None:
         nonlocal rounds
         while runs := await store.take(["w"], 7):
             rounds += 1
             taken.extend(run.info.run_id for run in runs)
 
-    async with open_store(url, migrate=True) as one, open_store(url, migrate=True) as two:
+    async with open_by_id(url, migrate=True) as one, open_by_id(url, migrate=True) as two:
         for number in range(60):
             first = Commit(f"r{number}", [(1, b"")], status=RunStatus.QUEUED, release=True)
             await one.create(NewRun("w", "1", 1.0), first)
@@ -263,10 +276,115 @@ async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> Non
 
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         for run_id in ("a", "b"):
-            await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=RunStatus.QUEUED, release=True))
+            await store.create(
+                NewRun("w", "1", 1.0),
+                Commit(run_id, [(1, b"")], status=RunStatus.QUEUED, release=True),
+            )
         with an_engine(url) as engine, engine.begin() as theirs:
             theirs.execute(sa.text("SELECT * FROM blazen_run WHERE run_id = 'a' FOR UPDATE"))
             assert [run.info.run_id for run in await store.take(["w"], 10)] == ["b"]
         assert [run.info.run_id for run in await store.take(["w"], 10)] == ["a"]
+
+
+class _Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _row(**changed: int | bool | str) -> dict[str, Any]:
+    holder = {"host": "h", "boot": "another", "pid_namespace": "n", "pid": 1, "started": 1}
+    return {"lease_id": 7, "expires": 1, "batch": 1, "expired": True, **holder, **changed}
+
+
+def test_an_expired_lease_is_that_of_the_dead_once_it_was_seen_unchanged_for_its_time() -> None:
+    clock = _Clock()
+    sights = Sights(15.0, clock)
+    assert sights.judge(_row()) == 15.0
+    for clock.now in (5.0, 10.0):
+        assert sights.judge(_row()) == 15.0 - clock.now
+    # It was renewed, and has expired again: it is seen anew.
+    assert sights.judge(_row(batch=2)) == 15.0
+    clock.now = 14.0
+    assert sights.judge(_row(batch=2)) == 11.0
+    assert sights.judge(_row(batch=2, expired=False)) == float("inf")
+    assert sights.judge(_row(batch=2)) == 15.0
+    # The database was away for long, and nobody could renew anything: that time does not count.
+    clock.now = 1000.0
+    assert sights.judge(_row(batch=2)) == 10.0
+    for clock.now in (1005.0, 1010.0):
+        judged = sights.judge(_row(batch=2))
+    assert judged == 0.0
+    sights.keep([])
+    assert sights.judge(_row(batch=2)) == 15.0
+
+
+async def test_an_expired_lease_that_lives_is_waited_for_and_not_taken(url: str) -> None:
+    async with open_by_id(url, lease_ttl=0.6, migrate=True) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        async with open_by_id(url, lease_ttl=2.0) as other:
+            _expire_all(url)
+            began = time.monotonic()
+            assert await other.take(["w"], 5) == []  # which does not wait
+            with pytest.raises(RunLockedError):
+                await other.claim("a")
+            _expire_all(url)
+            assert await other.take(["w"], 5, patient=True) == []
+            assert time.monotonic() - began < 10
+        await store.commit(Commit("a", [(2, b"still ours")]))
+
+
+@pytest.mark.parametrize("how", ["claim", "take", "poll", "delete"])
+async def test_whoever_waits_for_long_enough_takes_over(url: str, how: str) -> None:
+    with _process(_DRIVER, url, "3600") as driver:
+        assert _hear(driver) == "drives"
+        os.kill(driver.pid, signal.SIGSTOP)
+        async with open_by_id(url, lease_ttl=0.5) as store:
+            _expire_all(url)
+            with trio.move_on_after(0.1) as scope:  # the wait can be cancelled
+                await store.claim("r")
+            assert scope.cancelled_caught
+            with trio.fail_after(20):
+                if how == "claim":
+                    await store.claim("r")
+                elif how == "take":
+                    assert [
+                        run.info.run_id for run in await store.take(["w"], 1, patient=True)
+                    ] == ["r"]
+                elif how == "delete":
+                    await store.delete_run("r")
+                else:
+                    while not (await store.poll(["w"])).ready:  # noqa: ASYNC110  # a look tells no more
+                        await trio.sleep(0.05)
+                    assert [run.info.run_id for run in await store.take(["w"], 1)] == ["r"]
+            if how != "delete":
+                await store.commit(Commit("r", [(2, b"by us")]))
+
+
+async def test_a_clock_that_leaps_costs_nobody_alive_a_lease(tmp_path: Path) -> None:
+    url, leap = f"sqlite:///{tmp_path}/a.db", 0.0
+    with an_engine(url) as engine, an_engine(url) as engine_of_the_other:
+        for each in (engine, engine_of_the_other):
+
+            @sa.event.listens_for(each, "connect")
+            def leaping(driver: Any, _record: Any) -> None:
+                driver.create_function(
+                    "julianday", 1, lambda _now: (time.time() + leap) / 86400 + 2440587.5
+                )
+
+        async with (
+            open_by_id(engine, lease_ttl=1.5) as store,
+            open_by_id(engine_of_the_other, lease_ttl=1.5) as other,
+        ):
+            await store.create(_NEW, Commit("a", [(1, b"")], status=RunStatus.RUNNING))
+            leap = 3600.0
+            with trio.move_on_after(2.5):
+                while True:
+                    assert await other.take(["w"], 5) == []
+                    await trio.sleep(0.1)
+            await store.commit(Commit("a", [(2, b"still ours")]))

@@ -1,4 +1,6 @@
-"""Servers that go away for a moment, and processes that freeze in a transaction: nothing is lost, nothing done twice."""
+"""Servers that go away for a moment, and processes that freeze in a transaction: nothing is lost,
+nothing done twice.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +15,28 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, troubles
 from blazen_trio._stores.sql.dialects import PlainTransaction
 from blazen_trio._stores.sql.wholes import Whole
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
-from tests.databases import SERVERS, an_engine, execute, kill_backends
+from tests.databases import SERVERS, an_engine, end_holders, execute, kill_backends
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 pytestmark = pytest.mark.parametrize("kind", SERVERS)
 
 _NEW = NewRun("w", "1", 1.0)
 
 
-async def _create(store: SqlStore, run_id: str = "a", **more: Any) -> None:
+async def _create(store: ById, run_id: str = "a", **more: Any) -> None:
     await store.create(_NEW, Commit(run_id, [(1, b"1")], **more))
 
 
-def refusing(store: SqlStore) -> Callable[..., Any]:
+def refusing(store: ById) -> Callable[..., Any]:
     """What finds no server, told as its driver tells it."""
 
     def refuse(*_args: Any) -> Any:
@@ -49,8 +50,10 @@ def refusing(store: SqlStore) -> Callable[..., Any]:
     return refuse
 
 
-async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with open_store(url, migrate=True) as store:
+async def test_connections_lost_while_idle_are_made_again(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store)
         await _create(store, "other", release=True)
         for seq in (2, 3):
@@ -58,7 +61,9 @@ async def test_connections_lost_while_idle_are_made_again(url: str, caplog: pyte
             assert kill_backends(url) > 0
             await store.commit(Commit("a", [(seq, b"x")]))
             kill_backends(url)
-            assert [entry for entry, _ in (await store.load("a")).entries] == list(range(1, seq + 1))
+            assert [entry for entry, _ in (await store.load("a")).entries] == list(
+                range(1, seq + 1)
+            )
             kill_backends(url)
             assert (await store.poll(["w"])).ready
         kill_backends(url)
@@ -85,7 +90,8 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
                 if when == "after":
                     commit(*given)
                 kill_backends(url)
-                # The connection is gone: told as the driver tells it, for the answer that does not come.
+                # The connection is gone: told as the driver tells it, for the answer that does not
+                # come.
                 query(*given)
                 raise AssertionError("it is not gone")
 
@@ -115,7 +121,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 async def test_a_connection_lost_in_a_commit(
     url: str, when: str, status: RunStatus | None, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store)
         strikes(url, when)
         await store.commit(Commit("a", [(2, b"2")], status=status))
@@ -128,7 +134,7 @@ async def test_a_connection_lost_in_a_commit(
 async def test_a_connection_lost_in_the_commit_of_the_first_lease(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         strikes(url, when)
         await _create(store)
         with pytest.raises(RunExistsError):
@@ -142,7 +148,7 @@ async def test_a_connection_lost_in_the_commit_of_the_first_lease(
 async def test_what_was_committed_without_a_lease_is_not_done_again(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, release=True)
         strikes(url, when)
         with pytest.raises(StoreError, match="look before you do it again"):
@@ -156,7 +162,7 @@ async def test_what_was_committed_without_a_lease_is_not_done_again(
 async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, status=RunStatus.COMPLETED, release=True)
         strikes(url, when)
         assert list(await store.take(["w"], 1)) == []
@@ -166,14 +172,16 @@ async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
 
 async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: str) -> None:
     """The old connection is not dead, but slow: its lease is neither there nor not there yet."""
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "other", release=True)
         writer = store._batches
         with an_engine(url) as engine, engine.connect() as slow:
             begun = slow.begin()
             columns = "state, expires, batch, host, boot, pid_namespace, pid, started"
             slow.execute(
-                sa.text(f"INSERT INTO blazen_lease (lease_id, {columns}) VALUES (77, 1, 1, 42, '', '', '', 1, 1)")
+                sa.text(
+                    f"INSERT INTO blazen_lease (lease_id, {columns}) VALUES (77, 1, 1, 42, '', '', '', 1, 1)"
+                )
             )
             writer._number = 42
             async with trio.open_nursery() as nursery:
@@ -196,7 +204,7 @@ async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store)
 
         with monkeypatch.context() as away:
@@ -212,7 +220,7 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
     url: str, when: str, strikes: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await _create(store, "driven")
         await _create(store, "queued", status=RunStatus.QUEUED, release=True)
         strikes(url, when)
@@ -221,11 +229,15 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
             away.setattr(batches.Batches, "_look", refusing(store))
             with pytest.raises(StoreError, match="look before you do it again"):
                 await store.take(["w"], 1)
-        # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are no suspects.
+        # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are
+        # no suspects.
         with pytest.raises(StaleRunError):
             await store.commit(Commit("driven", [(2, b"2")]))
         taken = await store.take(["w"], 2)
-        assert sorted((run.info.run_id, run.crashes) for run in taken) == [("driven", 0), ("queued", 0)]
+        assert sorted((run.info.run_id, run.crashes) for run in taken) == [
+            ("driven", 0),
+            ("queued", 0),
+        ]
         assert execute(url, "SELECT count(*) FROM blazen_lease") == [(1,)]
 
 
@@ -233,7 +245,7 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
     acknowledged: dict[str, int] = {}
     kills = 0
 
-    async def drive(store: SqlStore, run_id: str) -> None:
+    async def drive(store: ById, run_id: str) -> None:
         await _create(store, run_id)
         while kills < 15:
             seq = acknowledged.get(run_id, 1) + 1
@@ -241,11 +253,11 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
             await store.commit(Commit(run_id, [(seq, bytes(seq))], status=status, at=float(seq)))
             acknowledged[run_id] = seq
 
-    async def look(store: SqlStore) -> None:
+    async def look(store: ById) -> None:
         while kills < 15:
             await store.list_runs()
 
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(drive, store, f"r{number}")
@@ -258,19 +270,22 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
         assert len(acknowledged) == 10
         for run_id, last in acknowledged.items():
             stored = await store.load(run_id)
-            assert list(stored.entries) == [(1, b"1"), *((seq, bytes(seq)) for seq in range(2, last + 1))]
+            assert list(stored.entries) == [
+                (1, b"1"),
+                *((seq, bytes(seq)) for seq in range(2, last + 1)),
+            ]
 
 
 # Begins to write to the run `r`, says so, and never goes on.
 _FROZEN = """
 import sys, time, trio
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.transaction import Transaction
 
 async def main():
-    async with open_store(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
+    async with open_by_id(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
         finish = Transaction.finish
 
@@ -293,7 +308,7 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
         assert frozen.stdout is not None
         assert frozen.stdout.readline() == "frozen\n"
         os.kill(frozen.pid, signal.SIGSTOP)
-        async with open_store(url) as store:
+        async with open_by_id(url, lease_ttl=1.0) as store:
             execute(url, "UPDATE blazen_run SET wake = NULL WHERE run_id = 'r'")
             with trio.fail_after(20):
                 while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the server tells nobody
@@ -308,9 +323,9 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
 
 
 async def test_a_lease_lost_while_away_is_noticed_when_back(url: str) -> None:
-    async with open_store(url, migrate=True) as loser, open_store(url) as winner:
+    async with open_by_id(url, migrate=True) as loser, open_by_id(url) as winner:
         await _create(loser)
-        execute(url, "UPDATE blazen_lease SET expires = 1")
+        end_holders(url)
         await winner.claim("a")
         kill_backends(url)
         with pytest.raises(StaleRunError):

@@ -1,4 +1,6 @@
-"""The migrations make the schema that the code has, in any order of opening, and wherever they were interrupted."""
+"""The migrations make the schema that the code has, in any order of opening, and wherever they were
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import dialects, migrate
 from blazen_trio._stores.sql.migrate import migrations_config
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE, metadata
 from blazen_trio.errors import SchemaError, StoreError
 from tests.databases import SERVERS, an_engine, execute, fresh_database
+from tests.stores.by_id import open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
 
 _OPENER = """
 import sys, trio
-from blazen_trio._stores.open import open_store
+from tests.stores.by_id import open_by_id
 
 async def main():
     sys.stdin.readline()
-    async with open_store(sys.argv[1], migrate=True) as store:
+    async with open_by_id(sys.argv[1], migrate=True) as store:
         print(len(await store.list_runs()), flush=True)
 
 trio.run(main)
@@ -55,16 +57,24 @@ def engine(url: str) -> Iterator[sa.Engine]:
 def _check_schema(engine: sa.Engine) -> None:
     """The schema is that of the code."""
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
+        )
         assert compare_metadata(context, metadata) == []
     made = sa.MetaData()
     made.reflect(engine)
     for table in metadata.sorted_tables:
         there = made.tables[table.name]
-        assert [column.name for column in table.columns] == [column.name for column in there.columns]
-        assert [column.nullable for column in table.columns] == [column.nullable for column in there.columns]
+        assert [column.name for column in table.columns] == [
+            column.name for column in there.columns
+        ]
+        assert [column.nullable for column in table.columns] == [
+            column.nullable for column in there.columns
+        ]
         assert list(table.primary_key.columns.keys()) == list(there.primary_key.columns.keys())
-        assert {index.name for index in table.indexes} == {index.name for index in there.indexes if not index.unique}
+        assert {index.name for index in table.indexes} == {
+            index.name for index in there.indexes if not index.unique
+        }
 
 
 def _our_tables(engine: sa.Engine) -> list[str]:
@@ -109,7 +119,9 @@ class _KilledError(Exception):
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])  # PostgreSQL takes all of it back
 @pytest.mark.parametrize("how", ["upgrade", "downgrade"])
-def test_a_migration_that_was_killed_anywhere_is_begun_anew(kind: str, how: str, tmp_path: Path) -> None:
+def test_a_migration_that_was_killed_anywhere_is_begun_anew(
+    kind: str, how: str, tmp_path: Path
+) -> None:
     number, reached = 0, True
     while reached:
         number += 1
@@ -127,12 +139,21 @@ def test_a_migration_that_was_killed_anywhere_is_begun_anew(kind: str, how: str,
 
 
 def _interrupt(engine: sa.Engine, number: int, how: str) -> bool:
-    """Migrate, and be killed before the statement of this number that changes the schema; whether there was one."""
+    """Migrate, and be killed before the statement of this number that changes the schema; whether
+    there was one.
+    """
     left = number
 
     def count(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         nonlocal left
-        left -= statement.split(maxsplit=1)[0] in ("CREATE", "ALTER", "DROP", "UPDATE", "INSERT", "DELETE")
+        left -= statement.split(maxsplit=1)[0] in (
+            "CREATE",
+            "ALTER",
+            "DROP",
+            "UPDATE",
+            "INSERT",
+            "DELETE",
+        )
         if left == 0:
             left = -1
             raise _KilledError
@@ -159,7 +180,12 @@ def test_the_alembic_command_upgrades_a_database(url: str, engine: sa.Engine) ->
 
 def test_processes_that_open_a_new_database_at_once(url: str) -> None:
     openers = [
-        subprocess.Popen([sys.executable, "-c", _OPENER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", _OPENER, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(4)
     ]
     for opener in openers:
@@ -171,33 +197,39 @@ def test_processes_that_open_a_new_database_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_a_migration_that_takes_too_long_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_that_takes_too_long_is_not_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dialects, "_SCHEMA_LOCK_WAIT", 0)
     with an_engine(url) as engine, engine.connect() as connection, dialects.schema_lock(connection):
         refused = pytest.raises(StoreError, match="another process")
         with refused:
-            async with open_store(url, migrate=True):
+            async with open_by_id(url, migrate=True):
                 raise AssertionError
-    async with open_store(url, migrate=True):
+    async with open_by_id(url, migrate=True):
         pass
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_servers_schema_is_changed_only_by_who_asks_for_it(url: str, engine: sa.Engine) -> None:
+async def test_a_servers_schema_is_changed_only_by_who_asks_for_it(
+    url: str, engine: sa.Engine
+) -> None:
     secret = sa.make_url(url).set(password="a-secret").render_as_string(hide_password=False)
     for state in ("missing", "at '0001'"):
-        with pytest.raises(SchemaError, match=rf"{state}.*blazen-trio db upgrade --db .*migrate=True") as error:
-            async with open_store(secret if _trusts(secret) else url):
+        with pytest.raises(
+            SchemaError, match=rf"{state}.*blazen-trio db upgrade --db .*migrate=True"
+        ) as error:
+            async with open_by_id(secret if _trusts(secret) else url):
                 raise AssertionError
         assert "a-secret" not in str(error.value)
         _migrate(engine, "0001", "upgrade")
-    async with open_store(url, migrate=True):
+    async with open_by_id(url, migrate=True):
         pass
-    async with open_store(url):
+    async with open_by_id(url):
         pass
     execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(SchemaError, match=r"newer version.*9999"):
-        async with open_store(url, migrate=True):
+        async with open_by_id(url, migrate=True):
             raise AssertionError
 
 
@@ -212,17 +244,21 @@ def _trusts(url: str) -> bool:
 
 
 async def test_what_is_stored_is_there_when_opened_again(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"x")]))
-    async with open_store(sa.make_url(url)) as store:
+    async with open_by_id(sa.make_url(url)) as store:
         assert list((await store.claim("a")).entries) == [(1, b"x")]
 
 
-def test_a_script_can_be_written_for_a_database_of_another(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_can_be_written_for_a_database_of_another(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = migrations_config()
-    url = {"sqlite": "sqlite:///a.db", "postgresql": "postgresql+psycopg://a/b", "mariadb": "mariadb+pymysql://a/b"}[
-        kind
-    ]
+    url = {
+        "sqlite": "sqlite:///a.db",
+        "postgresql": "postgresql+psycopg://a/b",
+        "mariadb": "mariadb+pymysql://a/b",
+    }[kind]
     config.set_main_option("sqlalchemy.url", url)
     command.upgrade(config, "head", sql=True)
     written = capsys.readouterr().out

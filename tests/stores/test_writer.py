@@ -1,4 +1,4 @@
-"""The group-commit writer: few statements, every waiter settled, faults kept to whom they belong."""
+"""The group-commit writer: few statements, every waiter settled, faults where they belong."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import trio
 import trio.testing
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.dialects import PlainTransaction
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 from tests.databases import LIKE_OURS, an_engine, execute, trace
+from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from blazen_trio._stores.sql.store import SqlStore
 
 _NEW = NewRun("w", "1", 1.0)
 
@@ -30,10 +29,10 @@ _NEW = NewRun("w", "1", 1.0)
 @asynccontextmanager
 async def _traced(
     url: str, folder: Path, options: dict[str, Any]
-) -> AsyncIterator[tuple[SqlStore, Callable[[], list[str]]]]:
+) -> AsyncIterator[tuple[ById, Callable[[], list[str]]]]:
     """A store, and what tells the statements that its database was given since the last time."""
     with an_engine(url, **options) as engine, trace(engine, folder) as statements:
-        async with open_store(engine, migrate=True) as store:
+        async with open_by_id(engine, migrate=True) as store:
             await store.create(_NEW, Commit("first", [(1, b"")]))
             statements()
             yield store, statements
@@ -66,28 +65,41 @@ async def test_what_waits_is_written_together(kind: str, url: str, tmp_path: Pat
         before = store.statistics()
         async with trio.open_nursery() as nursery:
             for number in range(50):
-                nursery.start_soon(store.commit, Commit(f"r{number}", [(2, b"x")], status=RunStatus.WAITING))
+                nursery.start_soon(
+                    store.commit, Commit(f"r{number}", [(2, b"x")], status=RunStatus.WAITING)
+                )
         batches = store.statistics().batches - before.batches
         assert batches <= 3  # the first to come, and those who came meanwhile
         told = statements()
         assert batches == told.count("COMMIT") == sum("blazen_lease" in each for each in told)
         assert store.statistics().commits - before.commits == 50
         # However many rows: on SQLite each is a statement, which costs no round trip.
-        assert sum("INTO blazen_journal" in each for each in told) == (50 if kind == "sqlite" else batches)
-        assert len(told) == {"sqlite": 3 * batches + 100, "postgresql": 5 * batches, "mariadb": 2 * batches}[kind]
+        assert sum("INTO blazen_journal" in each for each in told) == (
+            50 if kind == "sqlite" else batches
+        )
+        assert (
+            len(told)
+            == {"sqlite": 3 * batches + 100, "postgresql": 5 * batches, "mariadb": 2 * batches}[
+                kind
+            ]
+        )
         lines = await store.list_runs(status=RunStatus.WAITING)
         assert {line.run_id for line in lines} == {f"r{number}" for number in range(50)}
 
 
 async def test_of_several_changes_in_one_batch_the_last_counts(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         for run_id in ("a", "b", "c"):
             await store.create(_NEW, Commit(run_id, [(1, b"")]))
         async with trio.open_nursery() as nursery:
             for seq in range(2, 8):
                 for run_id in ("a", "b"):
                     commit = Commit(
-                        run_id, status=RunStatus.FAILED, error=str(seq), at=float(seq), entries=[(seq, b"")]
+                        run_id,
+                        status=RunStatus.FAILED,
+                        error=str(seq),
+                        at=float(seq),
+                        entries=[(seq, b"")],
                     )
                     nursery.start_soon(store.commit, commit)
                     await trio.lowlevel.checkpoint()
@@ -97,7 +109,7 @@ async def test_of_several_changes_in_one_batch_the_last_counts(url: str) -> None
 
 
 async def test_a_batch_is_bounded_in_bytes(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         for number in range(6):
             await store.create(_NEW, Commit(f"r{number}", [(1, b"")]))
         async with trio.open_nursery() as nursery:
@@ -107,7 +119,7 @@ async def test_a_batch_is_bounded_in_bytes(url: str) -> None:
 
 
 async def test_a_poisoned_record_harms_its_own_run_only(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         for run_id in ("good", "bad", "fine"):
             await store.create(_NEW, Commit(run_id, [(1, b"")]))
         # As if another driver had written it.
@@ -135,7 +147,7 @@ async def test_a_poisoned_record_harms_its_own_run_only(url: str) -> None:
 
 
 async def test_two_creations_of_one_run_at_once(url: str) -> None:
-    async with open_store(url, migrate=True) as store:
+    async with open_by_id(url, migrate=True) as store:
         refused: list[BaseException] = []
 
         async def create() -> None:
@@ -150,9 +162,11 @@ async def test_two_creations_of_one_run_at_once(url: str) -> None:
         assert len(refused) == 4
 
 
-async def test_a_crashed_writer_settles_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crashed_writer_settles_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     errors: list[BaseException] = []
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
 
         def crash(_jobs: object) -> None:
@@ -179,7 +193,7 @@ async def test_a_crashed_writer_settles_everybody(tmp_path: Path, monkeypatch: p
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
     with pytest.raises(StoreError, match="closed"):
         await store.commit(Commit("a", [(2, b"")]))
@@ -187,11 +201,11 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 
 async def test_an_error_in_the_block_comes_out_bare(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
-        async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
             await store.create(_NEW, Commit("a", [(1, b"")]))
             raise KeyError
     with trio.move_on_after(3600) as scope:
-        async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
             await store.claim("a")  # it was given back
             scope.cancel()
             await trio.sleep_forever()
@@ -201,7 +215,7 @@ async def test_an_error_in_the_block_comes_out_bare(tmp_path: Path) -> None:
 async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         fails = ["after", "before"]
         commit = PlainTransaction.commit
@@ -215,11 +229,14 @@ async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
                 raise sqlite3.OperationalError(msg)
 
         monkeypatch.setattr(PlainTransaction, "commit", lose_connection)
-        await store.commit(Commit("a", [(2, b"stored"), (3, b"too")]))  # one alone is no transaction of statements
+        await store.commit(
+            Commit("a", [(2, b"stored"), (3, b"too")])
+        )  # one alone is no transaction of statements
         with pytest.raises(StoreError, match="connection lost"):
             await store.commit(Commit("a", [(4, b"not"), (5, b"stored")]))
         assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2, 3]
-        # What failed is over for this driver, and the run can be taken up again, by the same store too.
+        # What failed is over for this driver, and the run can be taken up again, by the same store
+        # too.
         with pytest.raises(StoreError, match="earlier commit"):
             await store.commit(Commit("a", [(6, b"")]))
         await store.claim("a")
@@ -227,7 +244,7 @@ async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
 
 
 async def test_a_busy_loop_does_not_stop_the_writer(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store, trio.open_nursery() as nursery:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store, trio.open_nursery() as nursery:
 
         async def compute() -> None:
             while True:
@@ -251,7 +268,7 @@ async def test_an_idle_store_does_not_wake_the_loop(tmp_path: Path) -> None:
         def before_io_wait(self, timeout: float) -> None:
             self.count += 1
 
-    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+    async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         turns = Turns()
         trio.lowlevel.add_instrument(turns)

@@ -1,4 +1,4 @@
-"""The writer's side of the database: batches of jobs, each in one transaction, fenced by our lease."""
+"""The writer's side of the database: batches of jobs, each one transaction behind our fence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import sqlalchemy as sa
 
 from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.jobs import Append, Driven, Job
+from blazen_trio._stores.sql.drivers import Drivers
+from blazen_trio._stores.sql.jobs import Append, Job, Loss
+from blazen_trio._stores.sql.leases import Sights
+from blazen_trio._stores.sql.mailroom import Mailroom
 from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
@@ -20,13 +23,14 @@ from blazen_trio._stores.sql.troubles import (
     Patience,
     Reach,
     UnclearCommitError,
+    is_busy,
     is_lost,
     is_record_fault,
 )
 from blazen_trio._stores.sql.watch import Watch
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
-from blazen_trio.errors import WorkflowError
+from blazen_trio.errors import StoreError, WorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches"]
 
+_TRY_AGAIN = 1.0
+"""Seconds after which an idle writer tries to give back what it owes."""
+
 
 _BYTES_A_SECOND = 1_000_000
 """As slow as a server may be in taking what it is sent."""
@@ -47,7 +54,9 @@ class Batches:
     """Writes jobs over one connection, which it keeps. Used by one thread at a time.
 
     Attributes:
-        driven: The runs that this opening drives. Only this class changes it.
+        drivers: Of the runs that this opening drives. Only this class changes them.
+        sights: What is known of the leases of others.
+        lease_ttl: How long our lease lasts, in seconds.
         lease_id: Our lease, `None` while there is none.
         batches: How many transactions were committed.
         commits: How many jobs were, in them.
@@ -66,14 +75,17 @@ class Batches:
         watch: Watch | None = None,
         place: Place | None = None,
     ) -> None:
-        self.driven: dict[str, Driven] = {}
+        self.drivers = Drivers(Mailroom())
+        self.sights = Sights(lease_ttl)
         self.lease_id: int | None = None
         self.batches = self.commits = self.bytes = self.largest = 0
         self._engine = engine
         self._writers = writers or engine  # what makes the connection
-        self._lease_ttl = int(lease_ttl * 1_000_000)
+        self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
-        self._statements = Statements(engine.dialect, dialects.bounds(engine.dialect.name, **self._limits))
+        self._statements = Statements(
+            engine.dialect, dialects.bounds(engine.dialect.name, **self._limits)
+        )
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
         self.reach = Reach()
@@ -81,59 +93,107 @@ class Batches:
         self._place = place
         self._line: Line | None = None
         self._silence = self._least_silence = ANSWER_WITHIN + busy_timeout
-        self._abandoned: int | None = None  # a lease of ours under which nothing is to be written any more
-        # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's id was given twice
-        # because the first to get it never committed.
+        # A lease of ours under which nothing is to be written any more.
+        self._abandoned: int | None = None
+        # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's
+        # id was given twice because the first to get it never committed.
         self._number = secrets.randbits(62)
         self._last = 0  # the number of the last one on disk that has renewed our lease
+        self._losses: list[Job] = []
+        self._reached = False  # whether the last batch got to disk
 
-    def write(self, jobs: Sequence[Job]) -> None:
-        """Write these in one transaction, and leave in each its result or its error.
+    def write(self, jobs: Sequence[Job]) -> list[Job]:
+        """Write these in one transaction, and leave in each its result or its error; then what is
+        owed.
 
         Where the fault lies in one of them, they are written one by one instead.
+
+        Returns:
+            All that is to be settled in the event loop's thread: these jobs, after what became of
+            drivers meanwhile.
         """
+        self._reached = False
+        self._write_all(jobs)
+        owed = list(self.drivers.owed.values())
+        if owed and (self._reached or not jobs):
+            self._write_all(owed, persist=False)
+        losses, self._losses = self._losses, []
+        return [*losses, *jobs]
+
+    def pause(self, renew_every: float) -> float | None:
+        """For how many seconds an idle writer may wait before it writes nothing, or what is owed;
+        `None`: for ever.
+        """
+        if self.drivers.owed or self._abandoned is not None:
+            return min(renew_every, _TRY_AGAIN)
+        return None if self.lease_id is None else renew_every
+
+    def _write_all(self, jobs: Sequence[Job], *, persist: bool = True) -> None:
         try:
-            self._try(jobs)
+            self._try(jobs, persist=persist)
         except LeaseLostError:
             self._forget()
             others = [job for job in jobs if not isinstance(job, Append)]
             for job in jobs:
                 if isinstance(job, Append):
-                    job.error = arguments.not_driven(job.driven.run_id)
+                    job.error = arguments.not_driven(job.driver.run_id)
             if others:
-                self.write(others)
+                self._write_all(others, persist=persist)
         except Exception as error:  # noqa: BLE001  # whatever it was, each waiter is told
-            if len(jobs) > 1 and is_record_fault(error):
+            if len(jobs) > 1 and self._is_of_one_job(error):
                 for job in jobs:
-                    self.write([job])
+                    self._write_all([job], persist=persist)
                 return
             self._drop_connection()
+            passes = is_lost(error) or is_busy(error) or isinstance(error, UnclearCommitError)
+            if len(jobs) == 1 and not passes and jobs[0].plainer():
+                self._write_all(jobs, persist=persist)
+                return
             for job in jobs:
                 job.error = job.failed(error)
-            if self.lease_id is not None and any(job.owed for job in jobs):
-                self._abandon(self.lease_id)
 
-    def close(self) -> None:
-        """Give the lease and all its runs back. If that fails, the lease expires by itself."""
-        if self.reach.silent:
-            # Its answer would be waited for in vain by whoever leaves the store's block.
-            self.driven.clear()
-            self._drop_connection()
-            return
+    def _is_of_one_job(self, error: Exception) -> bool:
+        """Whether the fault lies in one of the jobs: the others can be written without it."""
+        if isinstance(error, UnclearCommitError):
+            return False
+        by_the_database = isinstance(
+            error, (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error)
+        )
+        return is_record_fault(error) or not (by_the_database or is_lost(error))
+
+    def close(self) -> list[Job]:
+        """Give the lease and all its runs back. If that fails, the lease expires by itself.
+
+        Returns:
+            What became of drivers, as of `write`.
+        """
         self._silence = self._least_silence
-        for _ in range(2):  # the first attempt may find out that the connection was lost long ago
+        # The first attempt may find out that the connection was lost long ago. Where the server has
+        # been silent a moment ago, whoever leaves the store's block would wait for it in vain.
+        for _ in range(0 if self.reach.silent else 2):
             try:
                 self._give_back_abandoned()
                 if self.lease_id is not None:
+                    if self.drivers.owed:  # it says more than that they are given back
+                        owed = list(self.drivers.owed.values())
+                        self._write(owed, Patience(self.reach))
                     self._give_back(self.lease_id)
+            except LeaseLostError:
+                break
             except (sa.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error) as error:
                 self._drop_connection()
                 if not is_lost(error):
                     break
             else:
                 break
-        self.driven.clear()
+        for driver in self.drivers.clear():
+            reason = StoreError(
+                f"the store that drove run {driver.run_id!r} is closed", run_id=driver.run_id
+            )
+            self._losses.append(Loss(driver, driver.failed or reason))
         self._drop_connection()
+        losses, self._losses = self._losses, []
+        return losses
 
     def _give_back(self, lease_id: int) -> None:
         """A lease of ours, with all its runs; what is still being written under it ends before."""
@@ -150,7 +210,9 @@ class Batches:
             self._abandoned = None
 
     def _abandon(self, lease_id: int) -> None:
-        """Drive nothing any more under this lease: all its runs go back as soon as the database answers."""
+        """Drive nothing any more under this lease: all its runs go back as soon as the database
+        answers.
+        """
         self._abandoned = lease_id
         self._forget()
 
@@ -158,26 +220,28 @@ class Batches:
         """Our lease is lost: drive nothing, and take a new one when one is needed."""
         if self.lease_id is not None:
             text = "lease %d is lost; runs no more driven here: %d"
-            logger.warning(text, self.lease_id, len(self.driven), extra=about())
+            logger.warning(text, self.lease_id, self.drivers.count(), extra=about())
             if hooks.listener is not None:
                 hooks.listener.lease_lost()
         self.lease_id = None
-        for driven in self.driven.values():
-            driven.failed = driven.failed or arguments.not_driven(driven.run_id)
-        self.driven.clear()
+        for driver in self.drivers.clear():
+            driver.failed = driver.failed or arguments.not_driven(driver.run_id)
+            self._losses.append(Loss(driver, driver.failed))
 
-    def _try(self, jobs: Sequence[Job]) -> None:
-        """Write them, waiting for locks that others hold, and for a database that comes back."""
+    def _try(self, jobs: Sequence[Job], *, persist: bool) -> None:
+        """Write them; if to persist, waiting for locks that others hold, and for a database that
+        comes back.
+        """
         self.reach.check()
         self._silence = self._least_silence + sum(job.size for job in jobs) / _BYTES_A_SECOND
-        patience = Patience(self.reach, waited_for=bool(jobs))
+        patience = Patience(self.reach, waited_for=persist and bool(jobs))
         while True:
             try:
                 self._write(jobs, patience)
             except Exception as error:
                 if is_lost(error):
                     self._drop_connection()
-                if not patience.wait(error):
+                if not (persist and patience.wait(error)):
                     raise
             else:
                 self.reach.answered()
@@ -207,7 +271,9 @@ class Batches:
                     job.error = refusal
             whole = transaction.finish()
         except BaseException:
-            with contextlib.suppress(Exception):  # where the connection is lost; the first error tells of it
+            with contextlib.suppress(
+                Exception
+            ):  # where the connection is lost; the first error tells of it
                 begun.rollback()
             raise
         try:
@@ -217,7 +283,8 @@ class Batches:
         except Exception as error:
             if not self._landed(jobs, transaction, error, patience):
                 raise
-            transaction.last = self._number  # where the fence was in what was sent, its answer is lost too
+            # Where the fence was in what was sent, its answer is lost too.
+            transaction.last = self._number
         self._check_place()
         self._settle(jobs, transaction)
 
@@ -225,7 +292,9 @@ class Batches:
         if self._place is not None:
             self._place.check()
 
-    def transaction(self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None) -> Transaction:
+    def transaction(
+        self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None
+    ) -> Transaction:
         """What writes in a transaction that has begun on this connection."""
         return Transaction(
             connection,
@@ -234,15 +303,17 @@ class Batches:
             lease_id=lease_id,
             number=self._number,
             last=self._last,
-            lease_ttl=self._lease_ttl,
+            lease_ttl=int(self.lease_ttl * 1_000_000),
+            sights=self.sights,
         )
 
     def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
         """They are on disk."""
         self.lease_id, self._last = transaction.lease_id, transaction.last
+        self._reached = True
         for job in jobs:
             if job.error is None:
-                job.done(self.driven)
+                job.done(self.drivers)
                 self.commits += 1
                 self.bytes += job.size
         if jobs:
@@ -251,12 +322,19 @@ class Batches:
             if hooks.listener is not None:
                 hooks.listener.batch_written(sum(job.error is None for job in jobs))
 
-    def _landed(self, jobs: Sequence[Job], transaction: Transaction, error: Exception, patience: Patience) -> bool:
-        """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once, failed: its lease says which was
-        the last.
+    def _landed(
+        self,
+        jobs: Sequence[Job],
+        transaction: Transaction,
+        error: Exception,
+        patience: Patience,
+    ) -> bool:
+        """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once,
+        failed: its lease says which was the last.
 
         Raises:
-            UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease, or the database does not come back.
+            UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease,
+                or the database does not come back.
         """
         if is_lost(error):
             patience.pause(error)  # counts from when the batch began: it may have been silence
@@ -268,33 +346,39 @@ class Batches:
                 return False
             try:
                 return self._look(transaction.lease_id)
-            except Exception as trouble:  # noqa: BLE001  # whatever it was, the COMMIT stays unclear
+            except Exception as trouble:  # noqa: BLE001  # the COMMIT stays unclear
                 if not patience.wait(trouble):
                     # Nor can it be told which runs are ours.
                     self._abandon(transaction.lease_id)
                     raise UnclearCommitError(str(error)) from error
 
     def _look(self, lease_id: int) -> bool:
-        """Whether the last batch was written under this lease, waiting for the end of the connection that wrote it.
+        """Whether the last batch was written under this lease, waiting for the end of the
+        connection that wrote it.
 
-        If it was not, it will not be either: a statement that is a transaction by itself may still be on its way to the server, and
-        would come after its successor.
+        If it was not, it will not be either: a statement that is a transaction by itself may still
+        be on its way to the server, and would come after its successor.
         """
         connection, cursor = self._connect()
         begun = connection.begin()
         try:
             self.transaction(connection, cursor, lease_id=None).fence()
             if lease_id != self.lease_id:
-                # It was new in that batch: a lock would not find it before it is committed, but its key makes us wait.
+                # It was new in that batch: a lock would not find it before it is committed, but its
+                # key makes us wait.
                 probe: dict[str, Any] = dict.fromkeys(lease.c.keys(), 0)
                 probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
-                connection.execute(dialects.insert_missing(lease, connection.dialect.name).values(probe))
+                connection.execute(
+                    dialects.insert_missing(lease, connection.dialect.name).values(probe)
+                )
             query = sa.select(lease.c.batch).where(lease.c.lease_id == lease_id)
             found = connection.execute(dialects.locking(query, wait=True)).scalar()
             if lease_id != self.lease_id or found == self._number:
                 return found == self._number
             skipped = self._number + 1
-            connection.execute(sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped))
+            connection.execute(
+                sa.update(lease).where(lease.c.lease_id == lease_id).values(batch=skipped)
+            )
             begun.commit()
             self._number = self._last = skipped
             return False
@@ -322,7 +406,8 @@ class Batches:
         if line is not None:
             line.asked(self._least_silence)  # to roll back asks something, too
         if connection is not None:
-            # An unfinished transaction would hold its locks for as long as anything refers to its cursor.
+            # An unfinished transaction would hold its locks for as long as anything refers to its
+            # cursor.
             with contextlib.suppress(Exception):
                 connection.connection.rollback()
             with contextlib.suppress(Exception):

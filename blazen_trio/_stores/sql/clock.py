@@ -25,7 +25,7 @@ class DatabaseClock:
     slow answer spoils nothing. Observations may be made in any thread.
     """
 
-    __slots__ = ("_offset", "_observed", "_wall")
+    __slots__ = ("_observed", "_offset", "_wall")
 
     def __init__(self, wall: WallClock) -> None:
         self._wall = wall

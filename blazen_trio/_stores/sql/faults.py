@@ -94,8 +94,10 @@ _BY_CODE: dict[str | int | None, _Told] = {
     **dict.fromkeys(("57014", 1969, 3024), _TOO_LONG),
     1153: (
         StoreError,
-        "a payload is larger than the server takes; raise its max_allowed_packet to twice the "
-        "payload or more, and 16 MB at least",
+        (
+            "a payload is larger than the server takes; raise its max_allowed_packet to twice the "
+            "payload or more, and 16 MB at least"
+        ),
     ),
 }
 # What is told without a code, by SQLite and by who fails to connect; the first that fits.
@@ -104,7 +106,10 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
     ("file is encrypted", _NO_SQLITE),
     (
         "malformed",
-        (StoreError, "the database file is damaged; restore it from a backup, or try sqlite3's .recover"),
+        (
+            StoreError,
+            "the database file is damaged; restore it from a backup, or try sqlite3's .recover",
+        ),
     ),
     (
         "readonly database",
@@ -114,7 +119,10 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
     ("is full", _FULL),
     (
         "unable to open",
-        (StoreError, "the database file can't be opened; its directory has to exist and be writable"),
+        (
+            StoreError,
+            "the database file can't be opened; its directory has to exist and be writable",
+        ),
     ),
     ("disk i/o error", (StoreError, "the disk that holds the database failed")),
     ("no such table", _CHANGED),

@@ -1,84 +1,31 @@
-"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how it ended."""
+"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how
+it ended.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
-import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Mail, StoredRun
-from blazen_trio._stores.sql import polling, queries
+from blazen_trio._stores.protocol import Mail
+from blazen_trio._stores.sql.drivers import SqlDriver
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.ownership import NEVER
-from blazen_trio._stores.sql.queries import micros
-from blazen_trio._stores.sql.schema import (
-    STATUS_CODES,
-    STATUS_OF_CODE,
-    blob,
-    history,
-    inbox,
-    inbox_key,
-    journal,
-    runs,
-    snapshot,
-)
+from blazen_trio._stores.sql.queries import micros, status_of
+from blazen_trio._stores.sql.schema import STATUS_CODES
+from blazen_trio._stores.sql.transaction import MailGoneError
 from blazen_trio._stores.sql.troubles import is_duplicate
-from blazen_trio.errors import StoreError, WorkflowError
+from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from blazen_trio._stores.protocol import Commit, NewRun
+    from blazen_trio._stores.sql.drivers import Drivers
     from blazen_trio._stores.sql.transaction import Transaction
 
-__all__ = ["Append", "Claim", "Create", "Delete", "Driven", "GiveBack", "Job", "Post", "Purge", "Release", "Take"]
-
-_TABLES = (journal, snapshot, blob, history, inbox, inbox_key, runs)
-_PURGED_AT_ONCE = 100  # runs per transaction
-_DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
-"""Of a run that is driven: nobody else is to look at it."""
-
-
-@attrs.define(eq=False)
-class Driven:
-    """A run that this opening drives.
-
-    Attributes:
-        run_id: Its id.
-        run_no: Its number in the database.
-        lease_id: The lease under which it is driven.
-        crashes: How often its driver has died since a step of it was last committed.
-        last: The sequence number of the last entry that was stored or handed over to be.
-        released: Whether giving it back was handed over: nothing may follow.
-        failed: Why something of it could not be written: nothing may follow.
-    """
-
-    run_id: str
-    run_no: int
-    lease_id: int
-    last: int | None
-    crashes: int = 0
-    released: bool = False
-    failed: BaseException | None = None
-
-    def check(self) -> None:
-        """Refuse to write to it where that would leave a hole.
-
-        Raises:
-            StaleRunError: It is not ours any more.
-            StoreError: What came before could not be written.
-        """
-        if isinstance(self.failed, StoreError):
-            raise StoreError(
-                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it is; "
-                "resume the run by its id",
-                run_id=self.run_id,
-            ) from self.failed
-        if self.failed is not None:
-            raise arguments.not_driven(self.run_id)
+__all__ = ["Append", "Create", "Job", "Loss", "Post", "Release"]
 
 
 class Job:
@@ -88,14 +35,12 @@ class Job:
         size: About how many bytes it writes.
         alone: Whether it is a transaction of its own.
         repeatable: Whether doing it twice, without a lease, is the same as doing it once.
-        owed: Whether the whole lease is given back, as soon as the database answers, where this can't be written.
         result: What its waiter gets.
         error: What its waiter gets instead.
     """
 
     alone: ClassVar[bool] = False
     repeatable: ClassVar[bool] = False
-    owed: ClassVar[bool] = False
     size = 0
     result: Any = None
     error: BaseException | None = None
@@ -105,93 +50,142 @@ class Job:
         """Gather what it will ask for, before any job of the batch is done."""
 
     def apply(self, transaction: Transaction) -> Any:
-        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is written."""
+        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is
+        written.
+        """
         raise NotImplementedError
 
-    def done(self, driven: dict[str, Driven]) -> None:
-        """It is on disk: note what this opening drives now."""
+    def done(self, drivers: Drivers) -> None:
+        """It is on disk: note, in the writer's thread, what this opening drives now."""
 
     def failed(self, error: Exception) -> WorkflowError:
         """What to tell its waiter where it could not be written; `error` is the database's."""
         return translate(error, "nothing could be written", self.run_id)
 
+    def plainer(self) -> bool:
+        """Put an error's text, which a database of another encoding may not take, in ASCII; whether
+        that changed anything.
+        """
+        return False
+
+    def settle(self) -> None:
+        """It has its result or its error: tell the drivers, in the event loop's thread, before its
+        waiter goes on.
+        """
+
+
+class Loss(Job):
+    """No job, but what is told in its place among the others: a driver may write nothing more."""
+
+    def __init__(self, driver: SqlDriver, reason: WorkflowError) -> None:
+        self.driver, self.reason, self.run_id = driver, reason, driver.run_id
+
+    def settle(self) -> None:
+        self.driver.lose(self.reason)
+
 
 class Append(Job):
     """A commit to a run that we drive."""
 
-    def __init__(self, driven: Driven, commit: Commit) -> None:
-        self.driven, self.commit, self.run_id = driven, commit, commit.run_id
+    def __init__(self, driver: SqlDriver, commit: Commit, drivers: Drivers) -> None:
+        self.driver, self.commit, self.run_id = driver, commit, commit.run_id
         self.size = _size(commit)
+        self._drivers = drivers
 
     def apply(self, transaction: Transaction) -> None:
-        self.driven.check()
-        if self.driven.lease_id != transaction.lease_id:
-            raise arguments.not_driven(self.driven.run_id)
-        transaction.append(self.driven.run_no, self.commit)
-        transaction.set_row(self.driven.run_no, self.commit)
-        if self.driven.crashes and self.commit.progress:
-            transaction.clear_crashes(self.driven.run_no)
+        driver = self.driver
+        driver.check()
+        # The token: a run that is driven here anew has another driver, under the same lease.
+        if driver.lease_id != transaction.lease_id or not self._drivers.is_current(driver):
+            raise arguments.not_driven(driver.run_id)
+        transaction.append(driver.run_no, self.commit)
+        transaction.set_row(driver.run_no, self.commit, crashed=driver.crashes > 0)
 
-    def done(self, driven: dict[str, Driven]) -> None:
+    def plainer(self) -> bool:
+        text = arguments.in_ascii(self.commit.error)
+        changed = text != self.commit.error
+        self.commit = attrs.evolve(self.commit, error=text)
+        return changed
+
+    def done(self, drivers: Drivers) -> None:
         if self.commit.progress:
-            self.driven.crashes = 0
-        if self.commit.release and driven.get(self.driven.run_id) is self.driven:
-            del driven[self.driven.run_id]
+            self.driver.crashes = 0
+        if self.commit.release:
+            drivers.end(self.driver)
 
     def failed(self, error: Exception) -> WorkflowError:
-        # The key of a journal's row is the second fence: another driver has written this entry.
         told: WorkflowError
-        if is_duplicate(error):
-            told = arguments.not_driven(self.driven.run_id)
+        if isinstance(error, MailGoneError):
+            told = arguments.mail_gone(self.driver.run_id)
+        elif is_duplicate(error):
+            # The key of a journal's row is the second fence: another driver has written this entry.
+            told = arguments.not_driven(self.driver.run_id)
             told.__cause__ = error
         else:
             told = translate(error, f"a commit of run {self.run_id!r} was not stored", self.run_id)
-        self.driven.failed = told
+        self.driver.failed = self.driver.failed or told
         return told
+
+    def settle(self) -> None:
+        if isinstance(self.error, WorkflowError):
+            if self.commit.release:
+                self.driver.released = False  # so it is still to be given back
+            self.driver.lose(self.error)
+        elif self.commit.taken:
+            self._drivers.mailroom.taken(self.driver, self.commit.taken)
 
 
 class Create(Job):
     """A new run with its first entry."""
 
-    def __init__(self, run: NewRun, first: Commit) -> None:
+    def __init__(self, run: NewRun, first: Commit, drivers: Drivers) -> None:
         self.run, self.first, self.run_id = run, first, first.run_id
         self.last = arguments.following(first, None)
         self.size = _size(first)
+        self._drivers = drivers
 
     def prepare(self, transaction: Transaction) -> None:
         transaction.look_for(self.first.run_id)
 
-    def apply(self, transaction: Transaction) -> Driven | None:
+    def apply(self, transaction: Transaction) -> SqlDriver | None:
         run, first = self.run, self.first
         if transaction.find(first.run_id) is not None:
             raise arguments.exists(first.run_id)
-        owner = None if first.release else transaction.take_lease()
+        driver: SqlDriver | None = None
+        if not first.release:
+            lease_id = transaction.take_lease()
+            driver = SqlDriver(first.run_id, -1, lease_id, self._drivers.mailroom, last=self.last)
         status = first.status or RunStatus.RUNNING
-        ready = owner is None and status in (RunStatus.QUEUED, RunStatus.RUNNING)
-        driven = None if owner is None else Driven(first.run_id, -1, owner, self.last)
+        ready = driver is None and status in (RunStatus.QUEUED, RunStatus.RUNNING)
 
         def add_entries(run_no: int) -> None:
             transaction.append(run_no, first)
-            if driven is not None:
-                driven.run_no = run_no
+            if driver is not None:
+                driver.run_no = run_no
 
         transaction.add_run(
             first.run_id,
             run.workflow,
             first.version or run.version,
             STATUS_CODES[status],
-            owner,
+            None if driver is None else driver.lease_id,
             micros(run.created),
             micros(run.created if first.status is None else first.at),
-            first.error,
+            arguments.storable(first.error),
             micros(first.at) if ready else None,
             then=add_entries,
         )
-        return driven
+        return driver
 
-    def done(self, driven: dict[str, Driven]) -> None:
+    def plainer(self) -> bool:
+        text = arguments.in_ascii(self.first.error)
+        changed = text != self.first.error
+        self.first = attrs.evolve(self.first, error=text)
+        return changed
+
+    def done(self, drivers: Drivers) -> None:
         if self.result is not None:
-            driven[self.first.run_id] = self.result
+            drivers.begin(self.result)
 
     def failed(self, error: Exception) -> WorkflowError:
         if is_duplicate(error):
@@ -199,68 +193,35 @@ class Create(Job):
         return translate(error, f"run {self.run_id!r} was not created", self.run_id)
 
 
-class Claim(Job):
-    """Driving a run from now on, unless it has completed."""
+class Release(Job):
+    """Giving a run back. Where that fails it is owed: see `Drivers.owed`.
 
-    alone = True
-    repeatable = True  # without a lease it has found a run that has completed
+    It may be written twice, where the first time stays unclear: once it is written, the run has
+    another owner or none.
 
-    def __init__(self, run_id: str, driven: dict[str, Driven]) -> None:
-        self.run_id: str = run_id
-        self._driven = driven
-
-    def apply(self, transaction: Transaction) -> tuple[StoredRun, Driven | None]:
-        row = queries.find_run(transaction.connection, self.run_id)
-        if row.status == STATUS_CODES[RunStatus.COMPLETED]:
-            return queries.load_runs(transaction.connection, [row])[0], None
-        _make_free(transaction, row, self._driven)
-        owner = transaction.take_lease()
-        free = (runs.c.run_no == row.run_no) & (runs.c.owner.is_(None) | (runs.c.owner == owner))
-        claimed = sa.update(runs).where(free).values({**_DRIVEN, "owner": owner, "crashes": 0})
-        if transaction.connection.execute(claimed).rowcount != 1:
-            raise arguments.in_use(self.run_id, "another process, which was faster")
-        stored = queries.load_runs(transaction.connection, [row])[0]
-        return stored, Driven(self.run_id, row.run_no, owner, stored.last)
-
-    def done(self, driven: dict[str, Driven]) -> None:
-        self.result, drives = self.result
-        if drives is not None:
-            driven[self.run_id] = drives
-
-
-class Take(Job):
-    """Driving runs that can go on and that nobody alive drives; the dead are declared so first.
-
-    The result is the rows of these runs. Whoever reads all the rest of them does so when everybody else may write again.
+    Args:
+        driver: Drives it, or has failed to.
+        drivers: Those of this opening.
+        wake: See `CheckpointStore.release`.
+        hold: See there.
+        crash: See there.
+        set_aside: What it has failed with, and when (UTC, seconds since the epoch); `None`: its
+            status stays.
     """
 
-    alone = True
-    repeatable = True  # without a lease it has found none; who was declared dead is so once
-
-    def __init__(self, workflows: Sequence[str], limit: int, suspects: int | None) -> None:
-        self._workflows, self._limit, self._suspects = workflows, limit, suspects
-
-    def apply(self, transaction: Transaction) -> list[tuple[sa.Row[Any], Driven]]:
-        for each in polling.dead_leases(transaction.connection, transaction.lease_id):
-            transaction.depose(each)
-        rows = polling.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
-        if not rows:
-            return []
-        owner = transaction.take_lease()
-        free = runs.c.run_no.in_([row.run_no for row in rows]) & runs.c.owner.is_(None)
-        transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": owner}))
-        return [(row, Driven(row.run_id, row.run_no, owner, None, row.crashes)) for row in rows]
-
-    def done(self, driven: dict[str, Driven]) -> None:
-        taken: list[tuple[sa.Row[Any], Driven]] = self.result
-        driven.update((each.run_id, each) for _, each in taken)
-
-
-class Release(Job):
-    """Giving a run back."""
-
-    def __init__(self, driven: Driven, wake: float | None, hold: float | None) -> None:
-        self.driven, self.run_id = driven, driven.run_id
+    def __init__(
+        self,
+        driver: SqlDriver,
+        drivers: Drivers,
+        *,
+        wake: float | None = None,
+        hold: float | None = None,
+        crash: str | None = None,
+        set_aside: tuple[str, float] | None = None,
+    ) -> None:
+        self.driver, self.run_id = driver, driver.run_id
+        self._drivers = drivers
+        self._crash, self._set_aside = arguments.storable(crash), set_aside
         self._hold = 0 if hold is None else micros(hold)
         if wake is None:
             self._wake = self._hold or None
@@ -268,29 +229,34 @@ class Release(Job):
             self._wake = NEVER if wake == float("inf") else max(micros(wake), self._hold)
 
     def apply(self, transaction: Transaction) -> None:
-        transaction.give_back(self.driven.run_no, self.driven.lease_id, self._wake, self._hold)
+        driver = self.driver
+        if not self._drivers.is_current(driver):
+            return  # it was lost, given back, or is driven here anew
+        if self._set_aside is not None:
+            text, at = self._set_aside
+            transaction.set_aside(
+                driver.run_no, driver.lease_id, arguments.storable(text), micros(at)
+            )
+        else:
+            transaction.give_back(
+                driver.run_no, driver.lease_id, self._wake, self._hold, self._crash
+            )
 
-    def done(self, driven: dict[str, Driven]) -> None:
-        if driven.get(self.driven.run_id) is self.driven:
-            del driven[self.driven.run_id]
+    def plainer(self) -> bool:
+        before = (self._crash, self._set_aside)
+        self._crash = arguments.in_ascii(self._crash)
+        if self._set_aside is not None:
+            self._set_aside = (arguments.in_ascii(self._set_aside[0]), self._set_aside[1])
+        return (self._crash, self._set_aside) != before
 
+    def done(self, drivers: Drivers) -> None:
+        drivers.end(self.driver)
 
-class GiveBack(Job):
-    """Giving runs back that were taken and could not be read. Nobody here will think of them again, so it must not fail."""
-
-    owed = True
-
-    def __init__(self, taken: Sequence[Driven]) -> None:
-        self._taken = taken
-
-    def apply(self, transaction: Transaction) -> None:
-        for each in self._taken:
-            transaction.give_back(each.run_no, each.lease_id)
-
-    def done(self, driven: dict[str, Driven]) -> None:
-        for each in self._taken:
-            if driven.get(each.run_id) is each:
-                del driven[each.run_id]
+    def failed(self, error: Exception) -> WorkflowError:
+        told = translate(error, f"run {self.run_id!r} could not be given back yet", self.run_id)
+        self.driver.failed = self.driver.failed or told
+        self._drivers.owe(self)
+        return told
 
 
 class Post(Job):
@@ -300,6 +266,7 @@ class Post(Job):
         self.run_id: str = run_id
         self.kind, self.data, self.key = kind, bytes(data), key
         self.size = len(data)
+        self._driver: SqlDriver | None = None
 
     def prepare(self, transaction: Transaction) -> None:
         transaction.look_for(self.run_id)
@@ -308,85 +275,21 @@ class Post(Job):
         found = transaction.find(self.run_id)
         if found is None:
             raise arguments.not_found(self.run_id)
-        run_no, status = found
-        if STATUS_OF_CODE[status].ended:
+        run_no, code = found
+        status = status_of(self.run_id, code)
+        if status.ended:
             if self.key is not None and transaction.key_is_used(run_no, self.key):
                 return None
-            raise arguments.finished(self.run_id, STATUS_OF_CODE[status])
+            raise arguments.finished(self.run_id, status)
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
         return None if mail_id is None else Mail(mail_id, self.kind, self.data, self.key)
 
+    def done(self, drivers: Drivers) -> None:
+        self._driver = drivers.current.get(self.run_id)
 
-class Delete(Job):
-    """Deleting a run."""
-
-    alone = True
-
-    def __init__(self, run_id: str, driven: dict[str, Driven]) -> None:
-        self.run_id: str = run_id
-        self._driven = driven
-
-    def apply(self, transaction: Transaction) -> None:
-        row = queries.find_run(transaction.connection, self.run_id)
-        _make_free(transaction, row, self._driven)
-        _delete(transaction, row.run_no)
-
-    def done(self, driven: dict[str, Driven]) -> None:
-        driven.pop(self.run_id, None)
-
-
-class Purge(Job):
-    """Deleting some of the runs last updated before an instant; the result is how many, and where to go on."""
-
-    alone = True
-
-    def __init__(self, before: float, statuses: Sequence[RunStatus], after_no: int, driven: dict[str, Driven]) -> None:
-        self._before, self._statuses, self._after_no, self._driven = before, statuses, after_no, driven
-
-    def apply(self, transaction: Transaction) -> tuple[int, int | None]:
-        old = (
-            sa.select(runs)
-            .where(
-                runs.c.run_no > self._after_no,
-                runs.c.updated < micros(self._before),
-                runs.c.status.in_([STATUS_CODES[status] for status in self._statuses]),
-            )
-            .order_by(runs.c.run_no)
-            .limit(_PURGED_AT_ONCE)
-        )
-        rows = transaction.connection.execute(old).all()
-        deleted = 0
-        for row in rows:
-            try:
-                _make_free(transaction, row, self._driven)
-            except WorkflowError:
-                continue  # somebody drives it
-            _delete(transaction, row.run_no)
-            deleted += 1
-        return deleted, rows[-1].run_no if len(rows) == _PURGED_AT_ONCE else None
-
-
-def _make_free(transaction: Transaction, row: sa.Row[Any], driven: dict[str, Driven]) -> None:
-    """Take the run from a holder who is dead.
-
-    Raises:
-        RunLockedError: Somebody alive drives it, this opening included.
-    """
-    if row.owner is None:
-        return
-    if row.owner == transaction.lease_id:
-        ours = driven.get(row.run_id)
-        if ours is not None and ours.failed is None:
-            raise arguments.in_use(row.run_id, "this process, through this very store")
-        return  # What we wrote failed and the run was dropped: it may be taken up again.
-    holder = transaction.depose(row.owner)
-    if holder is not None:
-        raise arguments.in_use(row.run_id, holder)
-
-
-def _delete(transaction: Transaction, run_no: int) -> None:
-    for table in _TABLES:
-        transaction.connection.execute(sa.delete(table).where(table.c.run_no == run_no))
+    def settle(self) -> None:
+        if self._driver is not None and self.error is None and self.result is not None:
+            self._driver.give([self.result])
 
 
 def _size(commit: Commit) -> int:

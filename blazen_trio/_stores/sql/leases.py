@@ -1,32 +1,37 @@
-"""Who holds a lease: a process, told so exactly that its death is known at once on the same host."""
+"""Who holds a lease: a process, told so exactly that its host knows at once that it has died."""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["Holder"]
+__all__ = ["Holder", "Sights"]
 
 _DEAD_STATES = ("Z", "X", "x")
+_LONGEST_BLINK = 1.0  # seconds
 
 
 @attrs.frozen
 class Holder:
-    """A process. What is not known of it is empty or 0; where anything is not, only the lease's time tells of its death.
+    """A process. What is not known of it is empty or 0; where anything is not, only the lease's
+    time tells of its death.
 
     Attributes:
         host: The host's name, for people.
         boot: The id of the host's present boot.
         pid_namespace: The namespace in which `pid` counts.
         pid: Its process id.
-        started: When it was started, in clock ticks since the boot; tells it from a later process with its `pid`.
+        started: When it was started, in clock ticks since the boot; tells it from a later process
+            with its `pid`.
     """
 
     host: str
@@ -54,7 +59,9 @@ class Holder:
         return cls(**{field.name: row[field.name] for field in attrs.fields(cls)})
 
     def known_dead(self) -> bool:
-        """Whether it is certain that this process has ended. `False` where that can't be told from here."""
+        """Whether it is certain that this process has ended. `False` where that can't be told from
+        here.
+        """
         if not (self.boot and self.pid_namespace and self.started):
             return False
         if (self.boot, self.pid_namespace) != (_boot(), _pid_namespace()):
@@ -66,6 +73,67 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+@attrs.define
+class _Sight:
+    """An expired lease that stays as it is. `seen` and `last`: seconds, of this opening's own
+    clock.
+    """
+
+    mark: tuple[int, int]
+    last: float
+    seen: float = 0.0
+
+
+class Sights:
+    """Who among the others may be declared dead, as one opening knows it. Used by any thread.
+
+    That a lease has expired by the database's clock says little: the clock may have jumped, or the
+    database was away, and nobody could renew anything. So an opening declares a lease dead only if
+    it has itself seen it expired and unchanged for a whole lease's time. Whoever lives has renewed
+    it by then. Between two sights no more counts than a part of that time, since the database may
+    have been away between them.
+
+    Args:
+        lease_ttl: How long a lease lasts, in seconds.
+        clock: Seconds that pass in this process, whatever is done to the host's clock.
+    """
+
+    def __init__(self, lease_ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_ttl = lease_ttl
+        self._longest = max(lease_ttl / 3, _LONGEST_BLINK)
+        self._clock = clock
+        self._seen: dict[int, _Sight] = {}
+        self._lock = threading.Lock()
+
+    def judge(self, row: Mapping[Any, Any]) -> float:
+        """In how many seconds this lease may be declared dead, if nothing is heard of its holder
+        until then: 0.0 is now, and infinity tells that its holder lives.
+
+        Args:
+            row: The lease's, with whether it has `expired`.
+        """
+        if Holder.of_row(row).known_dead():
+            return 0.0
+        lease_id, mark = row["lease_id"], (row["expires"], row["batch"])
+        with self._lock:
+            if not row["expired"]:
+                self._seen.pop(lease_id, None)
+                return float("inf")
+            now = self._clock()
+            sight = self._seen.get(lease_id)
+            if sight is None or sight.mark != mark:
+                sight = self._seen[lease_id] = _Sight(mark, now)
+            sight.seen += min(now - sight.last, self._longest)
+            sight.last = now
+            return max(0.0, self._lease_ttl - sight.seen)
+
+    def keep(self, lease_ids: Collection[int]) -> None:
+        """Forget all leases but these, which are all that there are."""
+        with self._lock:
+            for gone in self._seen.keys() - lease_ids:
+                del self._seen[gone]
 
 
 def _read(path: str) -> str:
@@ -87,7 +155,9 @@ def _pid_namespace() -> str:
 
 
 def _look(pid: int) -> tuple[str, int] | None:
-    """The state and the start of a process (in ticks since the boot), or `None` where there is none."""
+    """The state and the start of a process (in ticks since the boot), or `None` where there is
+    none.
+    """
     text = _read(f"/proc/{pid}/stat")
     # Its second field is the program's name in brackets, which may hold anything.
     fields = text[text.rfind(")") + 1 :].split()
@@ -95,5 +165,7 @@ def _look(pid: int) -> tuple[str, int] | None:
 
 
 def _sees_processes() -> bool:
-    """Whether `/proc` shows the processes of other users too: mounted with `hidepid` it would show them as missing."""
+    """Whether `/proc` shows the processes of other users too: mounted with `hidepid` it would show
+    them as missing.
+    """
     return _look(1) is not None

@@ -68,8 +68,10 @@ async def open_sql_store(
             with bare_errors():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(writer.run)
+                    store = SqlStore(engine, batches, writer, readers=readers, clock=clock)
+                    nursery.start_soon(store.watch_mail)
                     try:
-                        yield SqlStore(engine, batches, writer, readers=readers, clock=clock)
+                        yield store
                     finally:
                         writer.close()
                         nursery.cancel_scope.cancel(reason="the store is closed")

@@ -1,4 +1,6 @@
-"""Who may drive a run that nobody drives, in SQL: when it is looked at again, and by whom it is taken."""
+"""Who may drive a run that nobody drives, in SQL: when it is looked at again, and by whom it is
+taken.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from blazen_trio._stores.sql.schema import STATUS_CODES, lease, runs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NEVER", "can_go_on", "may_be_taken", "of_the_lease", "other_leases", "wake_when_given_back"]
+__all__ = [
+    "NEVER",
+    "can_go_on",
+    "is_due",
+    "may_be_taken",
+    "of_the_lease",
+    "other_leases",
+    "wake_when_given_back",
+]
 
 # Written out, since statements that are compiled once have no parameters but those of each use.
 _RUNNABLE: list[sa.ColumnElement[Any]] = [
@@ -29,8 +39,9 @@ NEVER = -1
 
 
 def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The `wake` of a run that is given back as it should be: the one given, at once where that is NULL, and NULL where it is
-    `NEVER`; in any case at some time where the run is runnable, and never where it is paused or has ended.
+    """The `wake` of a run that is given back as it should be: the one given, at once where that is
+    NULL, and NULL where it is `NEVER`; in any case at some time where the run is runnable, and
+    never where it is paused or has ended.
     """
     given, now = sa.cast(wake, _INSTANT), dialects.now(dialect)
     never: sa.ColumnElement[int] = sa.literal_column(str(NEVER))
@@ -42,7 +53,7 @@ def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.Column
 
 
 def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
-    """Give all runs of a lease back; what they wait for is not known here, so a worker is to look."""
+    """Give all runs of a lease back; a worker is to look what they wait for: nobody here knows."""
     now = dialects.now(dialect)
     wake = sa.case((runs.c.status.in_(_TAKEN_BY_WORKERS), now), else_=sa.null())
     values: dict[str, Any] = {"owner": None, "wake": wake}
@@ -51,9 +62,18 @@ def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
     return sa.update(runs).where(runs.c.owner == lease_id).values(values)
 
 
+def is_due(dialect: str, workflow: str) -> sa.ColumnElement[bool]:
+    """A run whose time has come, and whose status is one that workers take."""
+    status = runs.c.status + sa.literal_column(
+        "0"
+    )  # found by its time: no planner is to take the status's index
+    time = dialects.statement_time(dialect)
+    return (runs.c.workflow == workflow) & (runs.c.wake <= time) & status.in_(_TAKEN_BY_WORKERS)
+
+
 def can_go_on(dialect: str, workflow: str, suspects: int | None) -> sa.ColumnElement[bool]:
     """A run whose time has come."""
-    found = (runs.c.workflow == workflow) & (runs.c.wake <= dialects.statement_time(dialect))
+    found = is_due(dialect, workflow)
     return found if suspects is None or suspects > 0 else found & (runs.c.crashes < SUSPECT)
 
 

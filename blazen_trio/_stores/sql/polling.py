@@ -1,7 +1,8 @@
 """Which runs can go on, and what a look at the database tells a process.
 
-Each query here is one that every database answers by an index, whatever it knows of how full its tables are: its planner is not left
-a choice that it could get wrong. So a look costs as much as there is to see, however many runs wait.
+Each query here is one that every database answers by an index, whatever it knows of how full its
+tables are: its planner is not left a choice that it could get wrong. So a look costs as much as
+there is to see, however many runs wait.
 """
 
 from __future__ import annotations
@@ -11,33 +12,53 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from blazen_trio._stores.protocol import SUSPECT, Mail, Poll
+from blazen_trio._stores.protocol import SUSPECT, Poll
 from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.leases import Holder
-from blazen_trio._stores.sql.ownership import can_go_on, may_be_taken, other_leases
-from blazen_trio._stores.sql.queries import LINE, info_of
-from blazen_trio._stores.sql.schema import inbox, runs
+from blazen_trio._stores.sql.mailroom import PAGE, Page
+from blazen_trio._stores.sql.ownership import can_go_on, is_due, may_be_taken, other_leases
+from blazen_trio._stores.sql.queries import LINE, first_mail, info_of, mail_by_id
+from blazen_trio._stores.sql.schema import STATUS_OF_CODE, inbox, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from blazen_trio._stores.protocol import RunInfo
+    from blazen_trio._stores.sql.leases import Sights
+    from blazen_trio._stores.sql.mailroom import Look
 
-__all__ = ["dead_leases", "poll", "ready_runs"]
+__all__ = ["dead_leases", "doubtful_leases", "new_mail", "poll", "ready_runs"]
 
 _PAGE = 500  # rows that one query brings
 
 
-def dead_leases(connection: sa.Connection, lease_id: int | None) -> list[int]:
-    """The leases of others that may be declared dead: expired, or held by a process that is known to have ended."""
+def dead_leases(connection: sa.Connection, lease_id: int | None, sights: Sights) -> list[int]:
+    """The leases of others that may be declared dead."""
+    return [each for each, seconds in _judged(connection, lease_id, sights).items() if seconds == 0]
+
+
+def doubtful_leases(
+    connection: sa.Connection, lease_id: int | None, sights: Sights
+) -> dict[int, float]:
+    """The leases of others that have expired and may not be declared dead yet, and in how many
+    seconds each may be.
+    """
+    judged = _judged(connection, lease_id, sights)
+    return {each: seconds for each, seconds in judged.items() if 0 < seconds < float("inf")}
+
+
+def _judged(connection: sa.Connection, lease_id: int | None, sights: Sights) -> dict[int, float]:
     rows = connection.execute(other_leases(connection.dialect.name, lease_id)).mappings()
-    return [row["lease_id"] for row in rows if row["expired"] or Holder.of_row(row).known_dead()]
+    judged = {row["lease_id"]: sights.judge(row) for row in rows}
+    sights.keep(judged.keys())
+    return judged
 
 
 def ready_runs(
     connection: sa.Connection, workflows: Sequence[str], limit: int, suspects: int | None
 ) -> list[sa.Row[Any]]:
-    """The rows of runs that nobody drives and that can go on, locked; those that others lock are left to them."""
+    """The rows of runs that nobody drives and that can go on, locked; those that others lock are
+    left to them.
+    """
     dialect = connection.dialect.name
     rows: dict[int, sa.Row[Any]] = {}
 
@@ -49,7 +70,7 @@ def ready_runs(
     for workflow in random.sample(workflows, len(workflows)):
         if len(rows) < limit:
             add(sa.select(runs).where(can_go_on(dialect, workflow, suspects)).order_by(runs.c.wake))
-    for page in _mailed(connection):
+    for page in mailed_runs(connection):
         if len(rows) < limit:
             add(sa.select(runs).where(runs.c.run_no.in_(page), may_be_taken(dialect, workflows)))
     return _within(suspects, list(rows.values()))
@@ -63,14 +84,13 @@ def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
     return [row for row in rows if row.crashes < SUSPECT or row in kept]
 
 
-def _mailed(connection: sa.Connection) -> Iterator[list[int]]:
-    """The numbers of all runs that have mail, in pages."""
+def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:
+    """The numbers of all runs that have mail, in pages. Of each run one row of the index is read,
+    however much mail it has.
+    """
     last = 0
     while True:
-        following = (
-            sa.select(inbox.c.run_no).distinct().where(inbox.c.run_no > last).order_by(inbox.c.run_no).limit(_PAGE)
-        )
-        page = list(connection.execute(following).scalars())
+        page = list(connection.execute(_next_mailed(connection.dialect.name, last)).scalars())
         if page:
             yield page
         if len(page) < _PAGE:
@@ -78,39 +98,95 @@ def _mailed(connection: sa.Connection) -> Iterator[list[int]]:
         last = page[-1]
 
 
-def poll(connection: sa.Connection, lease_id: int | None, workflows: Sequence[str], watched: Sequence[str]) -> Poll:
-    """See `CheckpointStore.poll`."""
-    ready = bool(workflows) and (_is_due(connection, workflows) or bool(dead_leases(connection, lease_id)))
-    dialect = connection.dialect.name
-    free = may_be_taken(dialect, workflows) if workflows else sa.false()
-    mail: dict[str, list[Mail]] = {}
-    for page in _mailed(connection):
-        addressed = sa.select(runs.c.run_no, runs.c.run_id, runs.c.owner, free.label("free")).where(
-            runs.c.run_no.in_(page)
-        )
-        rows = connection.execute(addressed).all()
-        ready = ready or any(row.free for row in rows)
-        ours = {row.run_no: row.run_id for row in rows if lease_id is not None and row.owner == lease_id}
-        if ours and not mail:
-            _read_mail(connection, ours, mail)
+def _next_mailed(dialect: str, last: int) -> sa.Select[Any]:
+    run_no = inbox.c.run_no
+    if dialect in ("mysql", "mariadb"):  # which leap from run to run in the index by themselves
+        return sa.select(run_no).distinct().where(run_no > last).order_by(run_no).limit(_PAGE)
+    one: sa.ColumnElement[int] = sa.literal_column("1", sa.Integer)
+    first = sa.select(sa.func.min(run_no).label("run_no"), one.label("number")).where(run_no > last)
+    leaps = first.cte("mailed", recursive=True)
+    following = sa.select(sa.func.min(run_no)).where(run_no > leaps.c.run_no).scalar_subquery()
+    more = leaps.c.run_no.is_not(None) & (leaps.c.number < _PAGE)
+    leaps = leaps.union_all(sa.select(following, leaps.c.number + 1).where(more))
+    return sa.select(leaps.c.run_no).where(leaps.c.run_no.is_not(None))
+
+
+def poll(
+    connection: sa.Connection,
+    lease_id: int | None,
+    workflows: Sequence[str],
+    watched: Sequence[str],
+    sights: Sights,
+    look: Look,
+) -> tuple[Poll, dict[int, Page]]:
+    """See `CheckpointStore.poll`; besides, the mail of the runs that are driven here."""
+    # First, so that each poll is a sight of all expired leases, also where something is due.
+    dead = bool(dead_leases(connection, lease_id, sights))
+    ready = bool(workflows) and (dead or _is_due(connection, workflows))
+    free = may_be_taken(connection.dialect.name, workflows) if workflows else sa.false()
+    mail: dict[int, Page] = {}
+    for page in mailed_runs(connection) if workflows or look.drivers else ():
+        mail.update(_bring(connection, page, look))
+        if workflows and not ready:
+            of_page = sa.select(runs.c.run_no).where(runs.c.run_no.in_(page), free).limit(1)
+            ready = connection.execute(of_page).first() is not None
     lines: dict[str, RunInfo] = {}
     for start in range(0, len(watched), _PAGE):
         chunk = watched[start : start + _PAGE]
-        found = connection.execute(sa.select(*LINE).where(runs.c.run_id.in_(chunk)))
-        lines.update((row.run_id, info_of(row)) for row in found)
-    return Poll(ready, mail, lines)
+        for row in connection.execute(sa.select(*LINE).where(runs.c.run_id.in_(chunk))):
+            if (
+                row.status in STATUS_OF_CODE
+            ):  # what a later version has written is told to who asks for it alone
+                lines[row.run_id] = info_of(row)
+    return Poll(ready, lines), mail
+
+
+def new_mail(connection: sa.Connection, look: Look) -> dict[int, Page]:
+    """The mail of the runs that are driven here, as far as a look is for it."""
+    found: dict[int, Page] = {}
+    for page in mailed_runs(connection) if look.only is None else [list(look.only)]:
+        found.update(_bring(connection, page, look))
+    return found
+
+
+def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[int, Page]:
+    """The next rows of these runs. What was given already is counted and not read again: it is what
+    comes first in the index, as a rule, and whatever got there behind it comes before the end of
+    the page.
+    """
+    given = {run_no: ids for run_no in page if (ids := look.given(run_no)) is not None}
+    if not given:
+        return {}
+    wanted = {run_no: len(ids) + PAGE for run_no, ids in given.items()}
+    first = first_mail(connection, wanted)
+    new = {
+        run_no: [each for each in ids if each not in given[run_no]][:PAGE]
+        for run_no, ids in first.items()
+    }
+    mail = mail_by_id(connection, [each for ids in new.values() for each in ids])
+    return {
+        run_no: Page(mail.get(run_no, ()), len(ids) == wanted[run_no])
+        for run_no, ids in first.items()
+    }
 
 
 def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
     """Whether the time of some run has come."""
-    first = [sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name) for name in workflows]
+    time = dialects.statement_time(connection.dialect.name)
+    first = [
+        sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name)
+        for name in workflows
+    ]
     soonest = sa.union_all(*first).subquery()
-    query = sa.select(sa.func.min(soonest.c.wake) <= dialects.statement_time(connection.dialect.name))
-    return bool(connection.execute(query).scalar())
-
-
-def _read_mail(connection: sa.Connection, ours: dict[int, str], mail: dict[str, list[Mail]]) -> None:
-    """As much as one query brings: the rest is there for the next look."""
-    letters = sa.select(inbox).where(inbox.c.run_no.in_(list(ours))).order_by(inbox.c.mail_id).limit(_PAGE)
-    for each in connection.execute(letters):
-        mail.setdefault(ours[each.run_no], []).append(Mail(each.mail_id, each.kind, each.data, each.key))
+    if not connection.execute(sa.select(sa.func.min(soonest.c.wake) <= time)).scalar():
+        return False
+    # Seldom, and only then is it asked for more: a row whose status a later version has written is
+    # due for ever, and no work for us.
+    due = [
+        sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery()
+        for name in workflows
+    ]
+    return (
+        connection.execute(sa.union_all(*(sa.select(each) for each in due)).limit(1)).first()
+        is not None
+    )

@@ -24,13 +24,34 @@ from blazen_trio._stores.sql.schema import (
 from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._state.status import RunStatus
 
-__all__ = ["LINE", "find_run", "get_run", "info_of", "list_runs", "load_runs", "micros"]
+__all__ = [
+    "LINE",
+    "find_run",
+    "first_mail",
+    "get_run",
+    "info_of",
+    "list_runs",
+    "load_runs",
+    "mail_by_id",
+    "micros",
+    "status_of",
+]
 
-LINE = (runs.c.run_id, runs.c.workflow, runs.c.version, runs.c.status, runs.c.created, runs.c.updated, runs.c.error)
+LINE = (
+    runs.c.run_id,
+    runs.c.workflow,
+    runs.c.version,
+    runs.c.status,
+    runs.c.created,
+    runs.c.updated,
+    runs.c.error,
+)
+_INBOXES_AT_ONCE = 100  # each a part of one query; SQLite takes 500
+_ROWS_AT_ONCE = 500
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -61,35 +82,60 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
 
 
 def list_runs(
-    connection: sa.Connection, statuses: Collection[RunStatus], workflow: str | None, limit: int, after: str | None
+    connection: sa.Connection,
+    statuses: Collection[RunStatus],
+    workflow: str | None,
+    limit: int,
+    after: str | None,
 ) -> list[RunInfo]:
     """See `CheckpointStore.list_runs`."""
     query = sa.select(*LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
-    if len(statuses) < len(STATUS_CODES):
-        query = query.where(runs.c.status.in_([STATUS_CODES[status] for status in statuses]))
+    # A row whose status a later version has written is left out, so that all others are seen;
+    # `get_run` tells of it.
+    status = (
+        runs.c.status if len(statuses) < len(STATUS_CODES) else runs.c.status + 0
+    )  # not by its index: these are all
+    query = query.where(status.in_([STATUS_CODES[status] for status in statuses]))
     if workflow is not None:
         query = query.where(runs.c.workflow == workflow)
     if after is not None:
         last = find_run(connection, after)
         query = query.where(
-            sa.or_(runs.c.created > last.created, (runs.c.created == last.created) & (runs.c.run_no > last.run_no))
+            sa.or_(
+                runs.c.created > last.created,
+                (runs.c.created == last.created) & (runs.c.run_no > last.run_no),
+            )
         )
     return [info_of(row) for row in connection.execute(query)]
 
 
-def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[StoredRun]:
-    """All that is stored of runs, given their rows, in one transaction."""
+def load_runs(
+    connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: int | None = None
+) -> list[StoredRun]:
+    """All that is stored of runs, given their rows, in one transaction.
+
+    What can't be read of one is its `fault`.
+
+    Args:
+        connection: In a transaction.
+        rows: Theirs.
+        page: At most so many rows of each one's inbox; `None`: all.
+    """
     numbers = [row.run_no for row in rows]
-    snapshots = _payloads(connection, snapshot, snapshot.c.seq, numbers)
-    entries = _payloads(connection, journal, journal.c.seq, numbers)
-    blobs = _payloads(connection, blob, blob.c.digest, numbers)
-    records = _payloads(connection, history, history.c.seq, numbers)
-    mail: dict[int, list[Mail]] = {}
-    letters = sa.select(inbox).where(inbox.c.run_no.in_(numbers)).order_by(inbox.c.mail_id)
-    for each in connection.execute(letters):
-        mail.setdefault(each.run_no, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
+    faults: dict[int, SchemaError] = {}
+    snapshots = _payloads(connection, snapshot, snapshot.c.seq, numbers, faults)
+    entries = _payloads(connection, journal, journal.c.seq, numbers, faults)
+    blobs = _payloads(connection, blob, blob.c.digest, numbers, faults)
+    records = _payloads(connection, history, history.c.seq, numbers, faults)
+    mail = _mail(connection, numbers, page)
     found = []
     for row in rows:
+        if row.run_no in faults:
+            nothing = StoredRun(
+                info_of(row), None, (), {}, crashes=row.crashes, fault=faults[row.run_no]
+            )
+            found.append(nothing)
+            continue
         folded = max(snapshots.get(row.run_no, {}).items(), default=None)
         journaled = entries.get(row.run_no, {}).items()
         found.append(
@@ -106,10 +152,77 @@ def load_runs(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[St
     return found
 
 
+def _mail(
+    connection: sa.Connection, numbers: Sequence[int], page: int | None
+) -> dict[int, list[Mail]]:
+    """The first rows of their inboxes, or all."""
+    if page is None:
+        return _letters(connection, sa.select(inbox).where(inbox.c.run_no.in_(numbers)))
+    first = first_mail(connection, dict.fromkeys(numbers, page))
+    return mail_by_id(connection, [mail_id for ids in first.values() for mail_id in ids])
+
+
+def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int, list[int]]:
+    """Ids of the first rows of inboxes, in order, by run: of each run as many as are wanted."""
+    found: dict[int, list[int]] = {}
+    for some in _chunks(list(wanted.items()), _INBOXES_AT_ONCE):
+        firsts = [_first_of_one(connection.dialect.name, run_no, count) for run_no, count in some]
+        for run_no, mail_id in connection.execute(sa.union_all(*firsts)):
+            found.setdefault(run_no, []).append(mail_id)
+    for ids in found.values():
+        ids.sort()
+    return found
+
+
+def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
+    """The first rows of one inbox, by the index that has them in order: no planner is to take the
+    primary key's, and pass the rows of all other runs.
+    """
+    query = sa.select(inbox.c.run_no, inbox.c.mail_id)
+    if dialect in ("mysql", "mariadb"):
+        index = "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)"
+        query = (
+            query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
+        )
+    else:
+        # A range that holds one run, and an order that begins with it: only that index gives both.
+        query = query.where(inbox.c.run_no.between(run_no, run_no))
+        query = query.order_by(inbox.c.run_no, inbox.c.mail_id)
+    return sa.select(query.limit(count).subquery())
+
+
+def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, list[Mail]]:
+    """These rows, by run, in order."""
+    found: dict[int, list[Mail]] = {}
+    for some in _chunks(sorted(mail_ids), _ROWS_AT_ONCE):
+        for run_no, mail in _letters(
+            connection, sa.select(inbox).where(inbox.c.mail_id.in_(some))
+        ).items():
+            found.setdefault(run_no, []).extend(mail)
+    return found
+
+
+def _letters(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list[Mail]]:
+    """What a query finds in inboxes, by run, in order."""
+    found: dict[int, list[Mail]] = {}
+    for each in connection.execute(query.order_by(inbox.c.mail_id)):
+        found.setdefault(each.run_no, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
+    return found
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
 def _payloads(
-    connection: sa.Connection, table: sa.Table, key: sa.Column[Any], numbers: Sequence[int]
+    connection: sa.Connection,
+    table: sa.Table,
+    key: sa.Column[Any],
+    numbers: Sequence[int],
+    faults: dict[int, SchemaError],
 ) -> dict[int, dict[Any, bytes]]:
-    """The payloads in a table, by their keys, of each of these runs."""
+    """The payloads in a table, by their keys, of each of these runs; or what is wrong with them."""
     query = (
         sa.select(table.c.run_no, key, table.c.format, table.c.data)
         .where(table.c.run_no.in_(numbers))
@@ -117,7 +230,10 @@ def _payloads(
     )
     by_run: dict[int, dict[Any, bytes]] = {}
     for run_no, rows in itertools.groupby(connection.execute(query), key=lambda row: row[0]):
-        by_run[run_no] = _joined(row[1:] for row in rows)
+        try:
+            by_run[run_no] = _joined(row[1:] for row in rows)
+        except SchemaError as fault:
+            faults[run_no] = fault
     return by_run
 
 
@@ -127,22 +243,54 @@ def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
     for key, packing, data in rows:
         if packing != PLAIN:
             raise SchemaError(
-                f"a payload is stored in format {packing}, and this version of blazen_trio reads format {PLAIN} only; "
-                "upgrade blazen_trio"
+                f"a payload is stored in format {packing}, and this version of blazen_trio reads "
+                f"format {PLAIN} only; upgrade blazen_trio"
             )
-        joined[key] = joined[key] + data if key in joined else data
+        if not isinstance(data, bytes | memoryview):
+            raise SchemaError(
+                f"a payload is stored as {type(data).__name__} and not as bytes: the database was "
+                "changed by others; restore it from a backup"
+            )
+        joined[key] = joined[key] + bytes(data) if key in joined else bytes(data)
     return joined
 
 
-def info_of(row: Any) -> RunInfo:
-    """A run's line, given at least the columns of `LINE`."""
+def status_of(run_id: str, code: int) -> RunStatus:
+    """The status that is stored so.
+
+    Raises:
+        SchemaError: This version knows none.
+    """
     try:
-        status = STATUS_OF_CODE[row.status]
-        created, updated = (_EPOCH + dt.timedelta(microseconds=each) for each in (row.created, row.updated))
-    except (KeyError, TypeError, OverflowError) as error:
+        return STATUS_OF_CODE[code]
+    except KeyError as error:
         raise SchemaError(
-            f"the row of run {row.run_id!r} has a status or a time that this version of blazen_trio does not know; "
-            "upgrade blazen_trio, or restore the database from a backup",
-            run_id=row.run_id,
+            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio does "
+            "not know; upgrade blazen_trio, or restore the database from a backup",
+            run_id=run_id,
         ) from error
+
+
+def info_of(row: Any) -> RunInfo:
+    """A run's line, given at least the columns of `LINE`.
+
+    Raises:
+        SchemaError: Its status is not known.
+    """
+    status = status_of(row.run_id, row.status)
+    created, updated = _instant(row.created), _instant(row.updated)
     return RunInfo(row.run_id, row.workflow, row.version, status, created, updated, row.error)
+
+
+def _instant(stored: int) -> dt.datetime:
+    """A time of a run's row, for people. One that is none, in a damaged row, does not hide the run:
+    it is the nearest that there is.
+    """
+    try:
+        return _EPOCH + dt.timedelta(microseconds=stored)
+    except OverflowError:
+        return (
+            dt.datetime.min.replace(tzinfo=dt.UTC)
+            if stored < 0
+            else dt.datetime.max.replace(tzinfo=dt.UTC)
+        )

@@ -1,9 +1,10 @@
 """The tables. `migrations/` creates and upgrades them; a test says that both agree.
 
-Runs are found by their id and stored under a number, `run_no`. The journal is what is true; a run's row is for
-finding, listing and driving it. Times are integers, microseconds since the epoch, UTC. There are no foreign keys:
-they would lock a run's row at every append. Each payload names its `format`, so that it can be packed or encrypted
-later, and is split into `part`s where it is too large for one row. Ids of rows are never used again.
+Runs are found by their id and stored under a number, `run_no`. The journal is what is true; a run's
+row is for finding, listing and driving it. Times are integers, microseconds since the epoch, UTC.
+There are no foreign keys: they would lock a run's row at every append. Each payload names its
+`format`, so that it can be packed or encrypted later, and is split into `part`s where it is too
+large for one row. Ids of rows are never used again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 # The Alembic revision that this code needs, and where a database says which one it has.
-HEAD = "0002"
+HEAD = "0003"
 VERSION_TABLE = "blazen_version"
 
 # `format` of a payload that is stored as it is.
@@ -51,12 +52,15 @@ STATUS_CODES = {
 }
 STATUS_OF_CODE = {code: status for status, code in STATUS_CODES.items()}
 
-# SQLite numbers rows by itself only where the key is its own INTEGER; MySQL's plain BLOB and TEXT end at 64 KiB.
+# SQLite numbers rows by itself only where the key is its own INTEGER; MySQL's plain BLOB and TEXT
+# end at 64 KiB.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 # Ids and keys are compared byte by byte, also where the server's default would fold their case.
-_Id = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_Id = sa.String(255).with_variant(
+    mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+)
 
 metadata = sa.MetaData(
     naming_convention={
@@ -74,14 +78,21 @@ runs = sa.Table(
     sa.Column("workflow", _Id, nullable=False),
     sa.Column("version", sa.String(255), nullable=False),
     sa.Column("status", sa.SmallInteger, nullable=False),
-    sa.Column("owner", sa.BigInteger, nullable=True, index=True),  # the lease of the opening that drives it
+    sa.Column(
+        "owner", sa.BigInteger, nullable=True, index=True
+    ),  # the lease of the opening that drives it
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
     sa.Column("error", _Text, nullable=True),
-    # When a worker may take it; NULL while it is driven, paused or ended, and while only mail can wake it.
+    # When a worker may take it; NULL while it is driven, paused or ended, and while only mail can
+    # wake it.
     sa.Column("wake", sa.BigInteger, nullable=True),
-    sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"),  # nobody takes it before that
-    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),  # of its drivers, since its last step
+    sa.Column(
+        "hold", sa.BigInteger, nullable=False, server_default="0"
+    ),  # nobody takes it before that
+    sa.Column(
+        "crashes", sa.Integer, nullable=False, server_default="0"
+    ),  # of its drivers, since its last step
     sa.Index(None, "workflow", "wake"),
     sa.Index(None, "created", "run_no"),
     sa.Index(None, "status", "updated"),
@@ -132,11 +143,12 @@ inbox = sa.Table(
     "blazen_inbox",
     metadata,
     sa.Column("mail_id", _Number, primary_key=True, autoincrement=True),
-    sa.Column("run_no", sa.BigInteger, nullable=False, index=True),
+    sa.Column("run_no", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("key", _Id, nullable=True),
     sa.Column("format", sa.SmallInteger, nullable=False),
     sa.Column("data", _Payload, nullable=False),
+    sa.Index(None, "run_no", "mail_id"),  # the first rows of one run, in order
     sqlite_autoincrement=True,
 )
 

@@ -14,27 +14,31 @@ from blazen_trio._clock import wall_clock
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.sql import jobs, polling, queries
-from blazen_trio._stores.sql.batches import Batches
+from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
 from blazen_trio._stores.sql.clock import DatabaseClock
+from blazen_trio._stores.sql.drivers import SqlDriver
 from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.mailroom import PAGE
 from blazen_trio._stores.sql.reading import Readers
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
 from blazen_trio._stores.sql.watch import Watch
-from blazen_trio._stores.sql.writer import Writer
-from blazen_trio.errors import StoreError
+from blazen_trio._telemetry.logs import about, logger
+from blazen_trio.errors import StoreError, WorkflowError
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Collection, Sequence
 
     from blazen_trio._state.status import RunStatus
-    from blazen_trio._stores.protocol import Commit, Mail, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.sql.batches import Batches
+    from blazen_trio._stores.sql.writer import Writer
 
 __all__ = ["SqlStore", "StoreStatistics"]
 
 T = TypeVar("T")
+_GLANCE = 0.5  # seconds
 
 
 @attrs.frozen
@@ -73,6 +77,8 @@ class SqlStore(StoreQueries):
     ) -> None:
         self._engine = engine
         self._batches = batches
+        self._drivers = batches.drivers
+        self._mailroom = batches.drivers.mailroom
         self._writer = writer
         self._clock = clock or DatabaseClock(wall_clock())
         self._readers = readers or Readers(
@@ -89,79 +95,196 @@ class SqlStore(StoreQueries):
         """See `CheckpointStore.now`."""
         return self._clock.now()
 
-    async def create(self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None) -> None:
+    async def create(
+        self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None
+    ) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
-        job = jobs.Create(run, first)
-        await (self._submit(job) if connection is None else self._write_with(connection, job))
+        if connection is not None and not first.release:
+            msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
+            raise ValueError(msg)
+        job = jobs.Create(run, first, self._drivers)
+        driver: SqlDriver | None = await (
+            self._submit(job) if connection is None else self._write_with(connection, job)
+        )
+        return driver
 
     async def claim(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.claim`."""
-        stored: StoredRun = await self._submit(jobs.Claim(run_id, self._batches.driven))
+        row, driver = await self._when_known(lambda: claims.Claim(run_id, self._drivers))
+        if driver is None:  # it has completed, and changes no more
+            return await self.load(run_id)
+        [stored] = await self._read_driven([(row, driver)], faults=False)
         return stored
 
-    async def take(self, workflows: Sequence[str], limit: int, *, suspects: int | None = None) -> list[StoredRun]:
+    async def take(
+        self,
+        workflows: Sequence[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        patient: bool = False,
+    ) -> list[StoredRun]:
         """See `CheckpointStore.take`."""
         arguments.check_limit(limit)
-        taken: list[tuple[sa.Row[Any], jobs.Driven]] = await self._submit(jobs.Take(workflows, limit, suspects))
-        if not taken:
-            return []
-        # They are ours: whatever comes, their caller gets them, or they are given back.
-        with trio.CancelScope(shield=True):
-            found = await self._read_taken([row for row, _ in taken], [driven for _, driven in taken])
-        for (_, driven), stored in zip(taken, found, strict=True):
-            driven.last = stored.last
-        return found
+        if patient:
+            await self._wait_for_doubtful()
+        taken: list[claims.Taken] = await self._submit(
+            claims.Take(workflows, limit, suspects, self._drivers)
+        )
+        return await self._read_driven(taken, faults=True) if taken else []
 
-    async def _read_taken(self, rows: Sequence[sa.Row[Any]], taken: Sequence[jobs.Driven]) -> list[StoredRun]:
-        """Read runs that we have begun to drive. Nobody else changes one but its inbox, and polling finds what comes there later.
-        Where we have lost them meanwhile nothing can be written to what was read.
+    async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
+        """Read runs that we have begun to drive.
+
+        They are ours: whatever comes, their caller gets them, or they are given back. Nobody else
+        changes one but its inbox, and what comes there later is found by a look. Where we have
+        lost them meanwhile, nothing can be written to what was read.
         """
-        try:
-            return await self._read(lambda connection: queries.load_runs(connection, rows))
-        except BaseException:
-            with contextlib.suppress(StoreError):  # then the whole lease is given back
-                await self._writer.submit(jobs.GiveBack(taken))  # noqa: ASYNC102  # shielded by who calls this
-            raise
+        rows = [row for row, _ in taken]
+        with trio.CancelScope(shield=True):
+            try:
+                found = await self._read(
+                    lambda connection: queries.load_runs(connection, rows, page=PAGE)
+                )
+                if not faults:
+                    _raise_fault(found)
+            except BaseException:
+                for _, driver in taken:
+                    with contextlib.suppress(WorkflowError):  # then it is owed
+                        await self.release(driver)  # noqa: ASYNC102  # the writer's waits are bounded
+                raise
+        return [
+            _handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)
+        ]
+
+    async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
+        """Have a job written; where its run's driver may be dead, wait until that is known.
+
+        The wait can be cancelled, and is outside any transaction.
+        """
+        while True:
+            try:
+                return await self._submit(make())
+            except claims.MaybeDeadError as doubt:
+                seconds = doubt.seconds
+            await trio.sleep(min(seconds, self._glance))
+
+    async def _wait_for_doubtful(self) -> None:
+        """Wait until it is known of each lease that has expired whether its holder lives."""
+        query = polling.doubtful_leases
+        doubtful = found = await self._read(
+            lambda connection: query(connection, self._batches.lease_id, self._batches.sights)
+        )
+        while doubtful := {each: found[each] for each in doubtful if each in found}:
+            await trio.sleep(min(*doubtful.values(), self._glance))
+            found = await self._read(
+                lambda connection: query(connection, self._batches.lease_id, self._batches.sights)
+            )
+
+    @property
+    def _glance(self) -> float:
+        """Seconds between two sights of a lease that has expired, while somebody waits."""
+        return min(_GLANCE, self._batches.lease_ttl / 10)
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
         """See `CheckpointStore.poll`."""
-        lease_id = self._batches.lease_id
-        return await self._read(lambda connection: polling.poll(connection, lease_id, workflows, list(watched)))
+        lease_id, sights = self._batches.lease_id, self._batches.sights
+        given = list(watched)
+        with self._mailroom.looking(polled=True) as look:
+            polled, mail = await self._read(
+                lambda connection: polling.poll(
+                    connection, lease_id, workflows, given, sights, look
+                )
+            )
+            self._mailroom.deliver(look, mail)
+        return polled
 
-    async def commit(self, commit: Commit) -> None:
+    async def watch_mail(self) -> None:
+        """Look for mail while somebody waits for some and no poll has just looked.
+
+        A task of the store's.
+        """
+        while True:
+            only = await self._mailroom.wait_until_due()
+            try:
+                await self._look(only)
+            except StoreError as error:  # the next look may find the database there again
+                logger.warning("nobody could look for mail: %s", error, extra=about())
+
+    async def _look(self, only: Collection[int] | None) -> None:
+        with self._mailroom.looking(only=only) as look:
+            mail = await self._read(lambda connection: polling.new_mail(connection, look))
+            self._mailroom.deliver(look, mail)
+
+    async def commit(self, driver: Driver, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
-        driven = self._batches.driven.get(commit.run_id)
-        if driven is None or driven.released:
-            self._writer.check_open()
+        self._writer.check_open()
+        ours = self._ours(driver)
+        if ours is None or ours.released or ours.run_id != commit.run_id:
             raise arguments.not_driven(commit.run_id)
-        if driven.failed is not None:
-            driven.check()
-        driven.last = arguments.following(commit, driven.last)
-        driven.released = commit.release
-        await self._writer.submit(jobs.Append(driven, commit))
+        if ours.lost is not None:
+            ours.check()
+        try:
+            ours.last = arguments.following(commit, ours.last)
+        except WorkflowError as refusal:
+            ours.lose(refusal)  # what follows it would leave a hole
+            raise
+        if commit.release:
+            ours.retire()
+        await self._writer.submit(jobs.Append(ours, commit, self._drivers))
 
-    async def release(self, run_id: str, *, wake: float | None = None, hold: float | None = None) -> None:
+    async def release(
+        self,
+        driver: Driver,
+        *,
+        wake: float | None = None,
+        hold: float | None = None,
+        crash: str | None = None,
+    ) -> None:
         """See `CheckpointStore.release`."""
-        driven = self._batches.driven.get(run_id)
-        if driven is None:
+        await self._give_back(driver, wake=wake, hold=hold, crash=crash)
+
+    async def set_aside(self, driver: Driver, error: str) -> None:
+        """See `CheckpointStore.set_aside`."""
+        await self._give_back(driver, set_aside=(error, self.now()))
+
+    def _ours(self, driver: Driver) -> SqlDriver | None:
+        """The driver, if it is one of this opening."""
+        return (
+            driver if isinstance(driver, SqlDriver) and driver.mailroom is self._mailroom else None
+        )
+
+    async def _give_back(self, driver: Driver, **how: Any) -> None:
+        ours = self._ours(driver)
+        if ours is None or ours.released:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            driven.released = True
-            await self._writer.submit(jobs.Release(driven, wake, hold))
+            ours.retire()
+            await self._writer.submit(jobs.Release(ours, self._drivers, **how))
 
     async def post(
-        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: sa.Connection | None = None
+        self,
+        run_id: str,
+        kind: str,
+        data: bytes,
+        *,
+        key: str | None = None,
+        connection: sa.Connection | None = None,
     ) -> Mail | None:
         """See `CheckpointStore.post`."""
         job = jobs.Post(run_id, kind, data, key)
-        mail: Mail | None = await (self._submit(job) if connection is None else self._write_with(connection, job))
+        mail: Mail | None = await (
+            self._submit(job) if connection is None else self._write_with(connection, job)
+        )
         return mail
 
     async def load(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.load`."""
-        return await self._read(
-            lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])[0]
+        [stored] = found = await self._read(
+            lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])
         )
+        _raise_fault(found)
+        return stored
 
     async def list_runs(
         self,
@@ -174,7 +297,9 @@ class SqlStore(StoreQueries):
         """See `CheckpointStore.list_runs`."""
         arguments.check_limit(limit)
         wanted = arguments.parse_statuses(status, arguments.ALL)
-        return await self._read(lambda connection: queries.list_runs(connection, wanted, workflow, limit, after))
+        return await self._read(
+            lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
+        )
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""
@@ -182,18 +307,26 @@ class SqlStore(StoreQueries):
 
     async def delete_run(self, run_id: str) -> None:
         """See `CheckpointStore.delete_run`."""
-        await self._submit(jobs.Delete(run_id, self._batches.driven))
+        await self._when_known(lambda: claims.Delete(run_id, self._drivers))
 
     async def purge(
-        self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
+        self,
+        *,
+        older_than: dt.timedelta | dt.datetime,
+        status: Sequence[RunStatus | str] | None = None,
     ) -> int:
         """See `CheckpointStore.purge`. Deletes a hundred runs per transaction, so other runs are not held up."""
-        before, statuses = arguments.cutoff(older_than), arguments.parse_statuses(status, arguments.ENDED)
+        before, statuses = (
+            arguments.cutoff(older_than),
+            arguments.parse_statuses(status, arguments.ENDED),
+        )
         total = after_no = 0
         while True:
             deleted: int
             last: int | None
-            deleted, last = await self._submit(jobs.Purge(before, statuses, after_no, self._batches.driven))
+            deleted, last = await self._submit(
+                claims.Purge(before, statuses, after_no, self._drivers)
+            )
             total += deleted
             if last is None:
                 return total
@@ -208,7 +341,7 @@ class SqlStore(StoreQueries):
             bytes=batches.bytes,
             largest_batch=batches.largest,
             lease_id=batches.lease_id,
-            driven=len(batches.driven),
+            driven=batches.drivers.count(),
         )
 
     async def _submit(self, job: jobs.Job) -> Any:
@@ -228,3 +361,20 @@ class SqlStore(StoreQueries):
     async def _read(self, query: Callable[[sa.Connection], T]) -> T:
         """Run a query in a thread, in one transaction that reads as of one moment."""
         return await self._readers.read(query)
+
+
+def _raise_fault(found: Sequence[StoredRun]) -> None:
+    for stored in found:
+        if stored.fault is not None:
+            raise stored.fault
+
+
+def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
+    """A run as its new driver is given it.
+
+    What was posted by us while it was read is in its inbox too, and was delivered.
+    """
+    inbox = [mail for mail in stored.inbox if mail.id not in driver.given]
+    driver.last, driver.more = stored.last, len(stored.inbox) == PAGE
+    driver.given.update(mail.id for mail in inbox)
+    return attrs.evolve(stored, inbox=tuple(inbox), driver=driver)

@@ -1,13 +1,17 @@
-"""One transaction of the writer: what is gathered to be written in few statements, and what is done at once."""
+"""One transaction of the writer: what is gathered to be written in few statements, and what is done
+at once.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
+from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import dialects, packets
 from blazen_trio._stores.sql.leases import Holder
 from blazen_trio._stores.sql.ownership import of_the_lease
@@ -20,26 +24,46 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from blazen_trio._stores.protocol import Commit, SnapshotRow
+    from blazen_trio._stores.sql.leases import Sights
     from blazen_trio._stores.sql.statements import Statement, Statements
     from blazen_trio._stores.sql.wholes import Whole
 
-__all__ = ["LeaseLostError", "Transaction"]
+__all__ = ["Held", "LeaseLostError", "MailGoneError", "Transaction"]
 
 
 class LeaseLostError(Exception):
     """Our lease was declared dead: nothing may be written under it."""
 
 
+class MailGoneError(Exception):
+    """A row of an inbox that was to be taken is not there: somebody else has taken it."""
+
+
+@attrs.frozen
+class Held:
+    """A lease that can't be declared dead.
+
+    Attributes:
+        holder: Who holds it.
+        seconds: In how many it can be, if nothing is heard of its holder until then; infinity: it
+            lives.
+    """
+
+    holder: str
+    seconds: float = float("inf")
+
+
 class Transaction:
     """What is written in one transaction, in the writer's thread.
 
-    Nothing is sent before it has to be: the fence comes with the first statement, so what is only gathered may become one
-    statement that has its fence in it.
+    Nothing is sent before it has to be: the fence comes with the first statement, so what is only
+    gathered may become one statement that has its fence in it.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
         lease_id: The lease under which is written, or `None` while this opening has none.
         last: The number of the last batch that has renewed it: this one's, as soon as it has.
+        sights: What is known of the leases of others.
     """
 
     def __init__(
@@ -52,17 +76,19 @@ class Transaction:
         number: int,
         last: int,
         lease_ttl: int,
+        sights: Sights,
     ) -> None:
         self.connection = connection
         self.lease_id = lease_id
         self._sql = statements
         self._number = number
         self.last = last
+        self.sights = sights
         self._lease_ttl = lease_ttl
         self._unfenced = cursor
         self._fenced = lease_id is None  # where there is no lease there is none to lose
         self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
-        self._given_back: list[tuple[Any, ...]] = []
+        self._last_of_all: dict[Statement, list[tuple[Any, ...]]] = {}
         self._sought: dict[str, None] = {}
         self._found: dict[str, tuple[int, int] | None] = {}
         self._created: dict[str, tuple[tuple[Any, ...], Callable[[int], None]]] = {}
@@ -80,7 +106,8 @@ class Transaction:
         return self._unfenced
 
     def fence(self) -> None:
-        """Renew our lease, and with it make sure that we still may write. First of all in the transaction.
+        """Renew our lease, and with it make sure that we still may write. First of all in the
+        transaction.
 
         Raises:
             LeaseLostError: We may not.
@@ -109,8 +136,11 @@ class Transaction:
             holder = Holder.this_process()
             clock = dialects.now(self.dialect)
             # What was declared dead a day ago has long been noticed by its holder, if that lives.
-            long_dead = sa.select(lease.c.lease_id).where(lease.c.state == 0, lease.c.expires < clock - 86_400_000_000)
-            # By their ids: a search that deletes waits on some servers for whoever renews a lease that it passes.
+            long_dead = sa.select(lease.c.lease_id).where(
+                lease.c.state == 0, lease.c.expires < clock - 86_400_000_000
+            )
+            # By their ids: a search that deletes waits on some servers for whoever renews a lease
+            # that it passes.
             for each in self.connection.execute(long_dead).scalars().all():
                 self.connection.execute(sa.delete(lease).where(lease.c.lease_id == each))
             row = sa.insert(lease).values(
@@ -128,25 +158,39 @@ class Transaction:
             self.lease_id, self.last = int(key[0]), self._number
         return self.lease_id
 
-    def depose(self, lease_id: int) -> str | None:
-        """Declare a lease dead, if its holder is, and orphan all its runs; otherwise who holds it."""
+    def depose(self, lease_id: int) -> Held | None:
+        """Declare a lease dead, if its holder may be, and orphan all its runs; otherwise who holds
+        it.
+        """
         clock = dialects.now(self.dialect)
-        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(lease.c.lease_id == lease_id)
+        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
+            lease.c.lease_id == lease_id
+        )
         row = self.connection.execute(query).mappings().first()
         if row is not None and row["state"] == 1:
             holder = Holder.of_row(row)
-            dead = holder.known_dead()
-            if not (row["expired"] or dead):
-                return str(holder)
-            # A transaction of the dead ends in a moment. That of the frozen is ended by the server when its time is up,
-            # and nobody is to wait for that.
-            found = dialects.locking(sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=dead)
+            seconds = self.sights.judge(row)
+            if seconds > 0:
+                return Held(str(holder), seconds)
+            # A transaction of the dead ends in a moment. That of the frozen is ended by the server
+            # when its time is up, and nobody is to wait for that.
+            known_dead = holder.known_dead()
+            found = dialects.locking(
+                sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
+            )
             if self.connection.execute(found).first() is None:
-                return str(holder)
+                return Held(str(holder))
             # Its holder may have renewed it since we looked: then it lives.
-            unchanged = (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.expires == row["expires"])
-            if self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
-                return str(holder)
+            unchanged = (
+                (lease.c.lease_id == lease_id)
+                & (lease.c.state == 1)
+                & (lease.c.batch == row["batch"])
+            )
+            if (
+                self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount
+                != 1
+            ):
+                return Held(str(holder))
         self.connection.execute(of_the_lease(self.dialect, lease_id, crashed=True))
         return None
 
@@ -179,7 +223,9 @@ class Transaction:
         self._created[run_id] = ((run_id, *values), then)
 
     def _write_runs(self) -> None:
-        """Write the rows of runs. Each database tells the number of one row just inserted, but not every one those of many."""
+        """Write the rows of runs. Each database tells the number of one row just inserted, but not
+        every one those of many.
+        """
         created, self._created = self._created, {}
         rows = [row for row, _ in created.values()]
         if len(rows) == 1:
@@ -204,14 +250,34 @@ class Transaction:
         self._sql.add_mail.execute(self._cursor, (run_no, kind, key, PLAIN, data))
         return dialects.insert_id(self._cursor, self.dialect)
 
-    def give_back(self, run_no: int, lease_id: int, wake: int | None = None, hold: int = 0) -> None:
-        """Nobody drives this run then, if this lease did. Last of all in the transaction, since the run's status counts."""
-        self._given_back.append((wake, hold, run_no, lease_id))
+    def give_back(
+        self,
+        run_no: int,
+        lease_id: int,
+        wake: int | None = None,
+        hold: int = 0,
+        crash: str | None = None,
+    ) -> None:
+        """Nobody drives this run then, if this lease did. Last of all in the transaction, since the
+        run's status counts.
+        """
+        if crash is None:
+            self._gather_last(self._sql.give_back, (wake, hold, run_no, lease_id))
+        else:
+            self._gather_last(self._sql.give_back_crashed, (crash, wake, hold, run_no, lease_id))
+
+    def set_aside(self, run_no: int, lease_id: int, error: str | None, at: int) -> None:
+        """This run has failed, and nobody drives it then, if this lease did."""
+        self._gather_last(self._sql.set_aside, (error, at, run_no, lease_id))
+
+    def _gather_last(self, statement: Statement, row: tuple[Any, ...]) -> None:
+        self._last_of_all.setdefault(statement, []).append(row)
 
     def append(self, run_no: int, commit: Commit) -> None:
         """Gather what a commit appends to a run."""
         if commit.snapshot is not None:
-            # It deletes what it replaces, but nothing that comes after it: so it has its place in the order.
+            # It deletes what it replaces, but nothing that comes after it: so it has its place in
+            # the order.
             self.flush()
         sql = self._sql
         for seq, data in commit.entries:
@@ -226,54 +292,81 @@ class Transaction:
             self.flush()
             self._fold(run_no, commit.snapshot, commit.snapshot.keep | commit.blobs.keys())
 
-    def set_row(self, run_no: int, commit: Commit) -> None:
-        """Gather what a commit changes in a run's row."""
-        ends = commit.status is not None and commit.status.ended and commit.release
-        if commit.status is not None:
-            row = (STATUS_CODES[commit.status], commit.error, micros(commit.at), run_no)
-            self._gather(self._sql.end if ends else self._sql.set_status, row)
+    def set_row(self, run_no: int, commit: Commit, *, crashed: bool) -> None:
+        """Gather what a commit changes in a run's row.
+
+        Args:
+            run_no: The run.
+            commit: The commit.
+            crashed: Whether its drivers have crashed since its last step: then `error` tells of
+                that until there is another step.
+        """
+        status = commit.status
+        ends = status is not None and status.ended and commit.release
+        if crashed and commit.progress:
+            self._gather(self._sql.clear_crashes, (run_no,))
+        if status is not None:
+            head, tail = STATUS_CODES[status], (micros(commit.at), run_no)
+            if crashed and not (commit.progress or status.ended or commit.error):
+                self._gather(self._sql.set_status_only, (head, *tail))
+            else:
+                row = (head, arguments.storable(commit.error), *tail)
+                self._gather(self._sql.end if ends else self._sql.set_status, row)
         if commit.version is not None:
             self._gather(self._sql.set_version, (commit.version, run_no))
         if commit.release and not ends and self.lease_id is not None:
             self.give_back(run_no, self.lease_id)
-        if commit.status is RunStatus.COMPLETED:
+        if status is RunStatus.COMPLETED:
             # Nobody will ever take what came too late; a run that failed may be tried again.
             self._gather(self._sql.drop_mail, (run_no,))
 
-    def clear_crashes(self, run_no: int) -> None:
-        """Gather that the run has got further since its drivers crashed."""
-        self._gather(self._sql.clear_crashes, (run_no,))
-
     def flush(self) -> None:
-        """Write what was gathered, one statement for all rows of a kind, or one packet for all that it holds."""
+        """Write what was gathered, one statement for all rows of a kind, or one packet for all that
+        it holds.
+
+        Raises:
+            MailGoneError: Some of the mail that was to be taken is not there.
+        """
         if self._created:
             self._write_runs()
         if not packets.takes_packets(self.connection):
-            for statement, rows in self._gathered.items():
-                statement.execute_many(self._cursor, rows)
+            found = {
+                each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()
+            }
         elif self._fenced:
-            packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
+            found = packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
         elif self._gathered:
             fenced = [(self._sql.renew, [self._renewal]), *self._gathered.items()]
-            packets.send(self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1))
+            found = packets.send(
+                self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1)
+            )
+        else:
+            found = {}
+        # A row is taken once: the other time that its deletion finds nothing, whoever took it first
+        # is told right. Nothing of this transaction is kept then, and its jobs are written one by
+        # one.
+        if len(self._gathered.get(self._sql.take_mail, ())) != found.get(self._sql.take_mail, 0):
+            raise MailGoneError
         self._gathered.clear()
 
     def finish(self) -> Callable[[], None] | None:
         """Write all that is left; nothing may follow.
 
         Returns:
-            What is to be called in the place of a COMMIT, where nothing has begun and entries are all that there was to write. On a
-            server it writes them, and raises `LeaseLostError` or the database's error; on SQLite they are on disk already.
+            What is to be called in the place of a COMMIT, where nothing has begun and entries are
+            all that there was to write. On a server it writes them, and raises `LeaseLostError` or
+            the database's error; on SQLite they are on disk already.
         """
         entries = self._gathered.get(self._sql.add_entry)
-        if entries and not self._fenced and len(self._gathered) == 1 and not self._given_back:
+        if entries and not self._fenced and len(self._gathered) == 1 and not self._last_of_all:
             checked, whole = self._sql.append_checked, self._sql.append_whole
-            if checked is not None and checked.execute(self._unfenced, self.lease_id, self._lease_ttl, entries):
+            if checked is not None and checked.execute(
+                self._unfenced, self.lease_id, self._lease_ttl, entries
+            ):
                 return _nothing
             if whole is not None and (len(entries) == 1 or whole.many is not None):
                 return partial(self._write_whole, whole, entries)
-        if self._given_back:
-            self._gathered[self._sql.give_back] = self._given_back
+        self._gathered.update(self._last_of_all)
         self.flush()
         if not self._fenced:
             self.fence()  # there was nothing to write but that we live

@@ -111,6 +111,8 @@ class Writer:
         """In the thread: what it has taken out of the queue."""
         self._closing = False
         """In the thread: nothing more will come."""
+        self._losses: list[Job] = []
+        """What became of drivers when the thread ended."""
 
     async def submit(self, job: Job) -> Any:
         """Hand a job over before anything else happens, and wait until it is on disk.
@@ -172,7 +174,7 @@ class Writer:
             self._closed = True
             for job in self._waiting:
                 job.error = self._refusal()
-            self._wake(list(self._waiting))
+            self._wake([*self._losses, *self._waiting])
 
     def close(self) -> None:
         """Take nothing more: the thread writes what it was given, and ends."""
@@ -227,6 +229,9 @@ class Writer:
     def _wake(self, jobs: list[Job]) -> None:
         """In the loop: their errors and results are in them."""
         self._written.acquire(blocking=False)
+        # All of them first: whoever goes on next finds what all of this batch has changed.
+        for job in jobs:
+            job.settle()
         for job in jobs:
             task = self._waiting.pop(job, None)
             if task is not None:
@@ -239,7 +244,7 @@ class Writer:
             while not self._write():
                 pass
         finally:
-            self._batches.close()
+            self._losses = self._batches.close()
 
     def _write(self) -> bool:
         """Write the next batch. Returns whether it was the last. No job is referred to any more
@@ -247,11 +252,11 @@ class Writer:
         """
         assert self._token is not None
         jobs, closing = self._take()
-        self._batches.write(jobs)
-        if jobs:
+        told = self._batches.write(jobs)
+        if told:
             if self._written.locked():
                 self._written.release()
-            self._token.run_sync_soon(self._wake, jobs)
+            self._token.run_sync_soon(self._wake, told)
         return closing
 
     def _take(self) -> tuple[list[Job], bool]:
@@ -260,9 +265,8 @@ class Writer:
         """
         backlog = self._backlog
         if not backlog and not self._closing:
-            idle = None if self._batches.lease_id is None else self._renew_every
             try:
-                self._receive(self._queue.get(timeout=idle))
+                self._receive(self._queue.get(timeout=self._batches.pause(self._renew_every)))
             except queue.Empty:
                 return [], False
         while not self._queue.empty():

@@ -1,0 +1,195 @@
+"""One run as `MemoryStore` keeps it, and who drives it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from typing import TYPE_CHECKING
+
+import attrs
+
+from blazen_trio._clock import wall_clock
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores import arguments
+from blazen_trio._stores.protocol import Driver, RunInfo, StoredRun
+from blazen_trio.errors import StoreError
+
+if TYPE_CHECKING:
+    from blazen_trio._stores.protocol import Commit, Mail
+
+__all__ = ["KeptRun", "Lease", "MemoryDriver"]
+
+_RUNNABLE = (RunStatus.QUEUED, RunStatus.RUNNING)
+_TAKEN_BY_WORKERS = (*_RUNNABLE, RunStatus.WAITING)
+
+
+_PAGE = 32
+"""Rows of its inbox that a run is claimed or taken with."""
+
+
+@attrs.define(eq=False)
+class Lease:
+    """What an opening holds while it drives runs.
+
+    Attributes:
+        expired: Whether its holder is known to be dead, so that somebody else may declare it so.
+        dead: Whether somebody has.
+    """
+
+    expired: bool = False
+    dead: bool = False
+
+
+class MemoryDriver(Driver):
+    """One driving of a run, under a lease."""
+
+    __slots__ = ("lease",)
+
+    def __init__(self, run_id: str, lease: Lease) -> None:
+        super().__init__(run_id)
+        self.lease = lease
+
+    def check(self) -> None:
+        """Refuse to write where it may not.
+
+        Raises:
+            StaleRunError: It does not drive the run any more.
+            StoreError: What came before could not be written.
+        """
+        if isinstance(self.lost, StoreError):
+            raise StoreError(
+                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it "
+                "is; resume the run by its id",
+                run_id=self.run_id,
+            ) from self.lost
+        if self.lost is not None:
+            raise arguments.not_driven(self.run_id) from self.lost
+
+
+@attrs.define(eq=False)
+class KeptRun:
+    """All that is kept of one run. `wake` and `hold`: UTC, seconds since the epoch."""
+
+    info: RunInfo
+    created: float
+    updated: float
+    driver: MemoryDriver | None = None
+    wake: float | None = None
+    hold: float = 0.0
+    crashes: int = 0
+    last: int | None = None
+    snapshot: tuple[int, bytes] | None = None
+    entries: dict[int, bytes] = attrs.field(factory=dict)
+    blobs: dict[str, bytes] = attrs.field(factory=dict)
+    history: dict[int, bytes] = attrs.field(factory=dict)
+    inbox: dict[int, Mail] = attrs.field(factory=dict)
+    keys: set[str] = attrs.field(factory=set)
+
+    @property
+    def owner(self) -> Lease | None:
+        """The lease under which it is driven."""
+        return None if self.driver is None else self.driver.lease
+
+    def stored(self) -> StoredRun:
+        """A copy, as of now."""
+        return StoredRun(
+            info=self.info,
+            snapshot=self.snapshot,
+            entries=tuple(self.entries.items()),
+            blobs=dict(self.blobs),
+            history=tuple(self.history.values()),
+            inbox=tuple(self.inbox.values()),
+            crashes=self.crashes,
+        )
+
+    def drive(self, lease: Lease) -> StoredRun:
+        """Somebody drives it from now on under this lease. Returns what they are given; the rest of
+        its inbox is delivered.
+        """
+        self.driver, self.wake, self.hold = MemoryDriver(self.info.run_id, lease), None, 0.0
+        stored = self.stored()
+        if stored.inbox[_PAGE:]:
+            self.driver.deliver(stored.inbox[_PAGE:])
+        return attrs.evolve(stored, inbox=stored.inbox[:_PAGE], driver=self.driver)
+
+    def give_back(self, wake: float | None = None, hold: float = 0.0) -> None:
+        """Nobody drives it any more."""
+        self.driver, self.hold = None, hold
+        at_once = wake is None or (wake == float("inf") and self.info.status in _RUNNABLE)
+        looked_at = wall_clock().now() if at_once else wake
+        never = looked_at == float("inf") or self.info.status not in _TAKEN_BY_WORKERS
+        self.wake = None if never else looked_at
+
+    def orphan(self, *, crashed: bool) -> None:
+        """Its driver is gone, and hears of it."""
+        driver = self.driver
+        if crashed and self.info.status in _RUNNABLE:
+            self.crashes += 1
+        self.give_back()
+        if driver is not None:
+            driver.lose(arguments.not_driven(self.info.run_id))
+
+    def fail(self, error: str | None) -> None:
+        """It can't even be read."""
+        at = wall_clock().now()
+        self.updated = at
+        self.info = attrs.evolve(
+            self.info,
+            status=RunStatus.FAILED,
+            error=error,
+            updated=dt.datetime.fromtimestamp(at, dt.UTC),
+        )
+
+    def can_go_on(self, now: float) -> bool:
+        """Whether a worker may take it, if nobody alive drives it."""
+        mailed = bool(self.inbox) and self.hold <= now and self.info.status in _TAKEN_BY_WORKERS
+        return mailed or (self.wake is not None and self.wake <= now)
+
+    def append(self, commit: Commit) -> None:
+        """Apply a commit that was checked."""
+        self.last = arguments.following(commit, self.last)
+        # Copies of just their size: a serialiser's own bytes may hold on to the buffer that they
+        # were written in.
+        self.entries.update((seq, memoryview(data).tobytes()) for seq, data in commit.entries)
+        self.blobs.update((digest, bytes(data)) for digest, data in commit.blobs.items())
+        if commit.snapshot is not None:
+            self.snapshot = (commit.snapshot.seq, bytes(commit.snapshot.data))
+            # A journal is folded in order, so what the snapshot replaces are its first entries.
+            folded = commit.snapshot.seq
+            for seq in list(itertools.takewhile(lambda seq: seq <= folded, self.entries)):
+                del self.entries[seq]
+            needed = commit.snapshot.keep | commit.blobs.keys()
+            self.blobs = {digest: data for digest, data in self.blobs.items() if digest in needed}
+        if commit.history is not None:
+            self.history[commit.history[0]] = memoryview(commit.history[1]).tobytes()
+        for mail_id in commit.taken:
+            self.inbox.pop(mail_id, None)
+        if commit.status is not None:
+            self.updated = commit.at
+            self.info = attrs.evolve(
+                self.info,
+                status=commit.status,
+                error=_error_after(self, commit),
+                updated=dt.datetime.fromtimestamp(commit.at, dt.UTC),
+            )
+        if commit.version is not None:
+            self.info = attrs.evolve(self.info, version=commit.version)
+        if commit.progress and self.crashes:
+            self.crashes = 0
+            if commit.status is None:
+                self.info = attrs.evolve(self.info, error=None)
+        if commit.status is RunStatus.COMPLETED:
+            # Nobody will ever take what came too late; a run that failed may be tried again.
+            self.inbox.clear()
+        if commit.release:
+            self.give_back()
+
+
+def _error_after(kept: KeptRun, commit: Commit) -> str | None:
+    """The `error` of a run's row. What its driver failed with stays until a step is committed, or
+    the run ends.
+    """
+    assert commit.status is not None
+    if kept.crashes and not (commit.progress or commit.status.ended or commit.error):
+        return kept.info.error
+    return arguments.storable(commit.error)

@@ -1,0 +1,167 @@
+"""Who is given which rows of the inboxes: each driver each row once, whatever way it comes.
+
+Rows come from looks at the database, which take their time in a thread, and from our own posts. All
+that is decided here is decided in the event loop's thread, where what the writer has put on disk is
+told in the order in which it got there. No watermark helps, as rows' ids commit out of order. So:
+
+A driver notes the rows that it was given until their deletion is on disk (`SqlDriver.given`): a row
+in that set is not given again. A look that began before a deletion was on disk may bring the row
+when it is on disk already and noted no more. So each look that is under way is told of the
+deletions that get to disk meanwhile, and brings none of these rows. A look gives to those only who
+listened before it began. Otherwise the run could have been left, driven by another process that
+took the row, and claimed again here, all while the look was under way; and that look would bring
+the row to its new driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from blazen_trio._stores.protocol import Mail
+    from blazen_trio._stores.sql.drivers import SqlDriver
+
+__all__ = ["PAGE", "Look", "Mailroom", "Page"]
+
+PAGE: Final = 32
+"""Rows of one run that a look brings."""
+_AHEAD: Final = 1000
+"""Rows that a driver may have been given and has not taken, before its next page waits for the next
+regular look.
+"""
+_EVERY: Final = 0.5
+"""Seconds between two regular looks."""
+_AFTER_A_POLL: Final = 0.75
+"""The same where somebody polls, who then looks more often than this."""
+
+
+@attrs.frozen
+class Page:
+    """The next rows of a run's inbox.
+
+    Attributes:
+        mail: In order of their ids.
+        more: Whether there may be more.
+    """
+
+    mail: Sequence[Mail]
+    more: bool
+
+
+@attrs.frozen(eq=False)
+class Look:
+    """One look for mail that is under way.
+
+    Attributes:
+        number: How many looks have begun, with it.
+        drivers: By the runs' numbers, who listens. It is the mailroom's own; a thread that reads in
+            it may see what is past or to come, but no more is decided by it than how many rows are
+            read.
+        only: The numbers of the runs that it is for; `None`: all.
+        taken: Ids of the rows whose deletion got to disk since it began.
+    """
+
+    number: int
+    drivers: Mapping[int, SqlDriver]
+    only: Collection[int] | None
+    taken: set[int] = attrs.field(factory=set)
+
+    def given(self, run_no: int) -> Collection[int] | None:
+        """Ids of the rows that need not be brought for this run; `None`: nobody here wants any of
+        it.
+        """
+        driver = self.drivers.get(run_no)
+        return None if driver is None else driver.given.copy()
+
+
+class Mailroom:
+    """Gives drivers their mail, and says when to look for it. In the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._listening: dict[int, SqlDriver] = {}
+        self._looks: set[Look] = set()
+        self._begun = 0
+        self._next = float("-inf")
+        self._urgent: set[int] = set()
+        self._stirred = trio.Event()
+
+    def enter(self, driver: SqlDriver) -> None:
+        """Somebody listens from now on."""
+        driver.since = self._begun
+        self._listening[driver.run_no] = driver
+        if driver.more:
+            self._urgent.add(driver.run_no)
+        if driver.more or len(self._listening) == 1:
+            self._stirred.set()
+
+    def leave(self, driver: SqlDriver) -> None:
+        """Nobody listens any more."""
+        if self._listening.get(driver.run_no) is driver:
+            del self._listening[driver.run_no]
+            self._urgent.discard(driver.run_no)
+
+    def taken(self, driver: SqlDriver, mail_ids: Collection[int]) -> None:
+        """Their deletion is on disk."""
+        driver.given.difference_update(mail_ids)
+        for look in self._looks:
+            look.taken.update(mail_ids)
+        self._hurry(driver)
+
+    @contextlib.contextmanager
+    def looking(
+        self, *, only: Collection[int] | None = None, polled: bool = False
+    ) -> Iterator[Look]:
+        """A look is under way, to be given to `deliver` in the end."""
+        self._begun += 1
+        if only is None:
+            self._next = trio.current_time() + (_AFTER_A_POLL if polled else _EVERY)
+        look = Look(self._begun, self._listening, only)
+        self._looks.add(look)
+        try:
+            yield look
+        finally:
+            self._looks.discard(look)
+
+    def deliver(self, look: Look, found: Mapping[int, Page]) -> None:
+        """Hand over what a look has brought."""
+        for run_no, page in found.items():
+            driver = self._listening.get(run_no)
+            if driver is not None and driver.since < look.number:
+                driver.more = page.more
+                driver.give(each for each in page.mail if each.id not in look.taken)
+                self._hurry(driver)
+
+    def _hurry(self, driver: SqlDriver) -> None:
+        """Have the next page brought at once where there is one, and its driver keeps up."""
+        if (
+            driver.more
+            and len(driver.given) < _AHEAD
+            and self._listening.get(driver.run_no) is driver
+        ):
+            self._urgent.add(driver.run_no)
+            self._stirred.set()
+
+    async def wait_until_due(self) -> Collection[int] | None:
+        """Wait until somebody is to look: for all, or for some runs only. Parks while nobody
+        listens.
+        """
+        while True:
+            self._stirred = trio.Event()
+            if not self._listening:
+                await self._stirred.wait()
+            elif trio.current_time() >= self._next:
+                await trio.lowlevel.checkpoint()
+                return None
+            elif self._urgent:
+                only, self._urgent = self._urgent, set()
+                await trio.lowlevel.checkpoint()
+                return only
+            else:
+                with trio.move_on_at(self._next):
+                    await self._stirred.wait()

@@ -1,0 +1,164 @@
+"""What a store promises of mail: each driver is given each row once, and each is taken once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from blazen_trio._stores.protocol import Commit
+from blazen_trio.errors import StaleRunError
+from blazen_trio.testing.promises import (
+    Heard,
+    drive,
+    driver_of,
+    expect,
+    expect_error,
+    journal,
+    start,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blazen_trio._stores.protocol import CheckpointStore, Mail
+
+__all__ = ["CHECKS", "CHECKS_OF_TWO"]
+
+_PATIENCE = 10.0
+"""Seconds for which mail is waited for that has to come within one."""
+
+
+def _ids(mail: Sequence[Mail | None]) -> list[int]:
+    return [each.id for each in mail if each is not None]
+
+
+async def _heard(heard: Heard, count: int) -> list[int]:
+    """Wait for so many rows."""
+    await trio.lowlevel.checkpoint()
+    with trio.move_on_after(_PATIENCE):  # noqa: ASYNC912  # nothing to wait for: the rows are there
+        while len(heard.mail) < count:  # noqa: ASYNC110  # it is looked at, not told
+            await trio.sleep(0.01)
+    return _ids(heard.mail)
+
+
+async def _check_own_post(store: CheckpointStore) -> None:
+    driver = await start(store)
+    early = await store.post("run", "event", b"early")
+    heard = Heard(driver)
+    expect("what came before somebody listened is delivered", heard.mail, [early])
+    late = await store.post("run", "event", b"late", key="k")
+    expect(
+        "post has delivered to its own opening's driver when it returns", heard.mail, [early, late]
+    )
+    await store.post("run", "event", b"again", key="k")
+    for _ in range(2):
+        await store.poll(["shop"])
+    expect("each row is delivered once", heard.mail, [early, late])
+    await store.commit(driver, Commit("run", entries=[(2, b"took")], taken=_ids([early])))
+    await store.poll(["shop"])
+    expect("a row that was taken is not delivered again", heard.mail, [early, late])
+    driver.listen(None)
+    third = await store.post("run", "event", b"third")
+    expect("nobody hears who does not listen any more", heard.mail, [early, late])
+    second = Heard(driver)
+    await _heard(second, 1)
+    expect("who listens in its stead hears what came meanwhile", second.mail, [third])
+
+
+async def _check_left(store: CheckpointStore) -> None:
+    driver = await start(store)
+    heard = Heard(driver)
+    first, second = [await store.post("run", "event", data) for data in (b"1", b"2")]
+    await store.commit(driver, Commit("run", entries=[(2, b"x")], taken=_ids([first])))
+    await store.release(driver)
+    third = await store.post("run", "event", b"3")
+    expect("who has given the run back hears nothing more", heard.mail, [first, second])
+    claimed = await store.claim("run")
+    expect("what was not taken is there for the next driver", list(claimed.inbox), [second, third])
+    again = Heard(driver_of(claimed))
+    await store.poll([])
+    expect("what a run is claimed with is not delivered besides", again.mail, [])
+    gone = Commit("run", entries=[(3, b"y")], taken=_ids([first, second]))
+    await expect_error("a row is taken once", StaleRunError, store.commit(driver_of(claimed), gone))
+    stored = await store.load("run")
+    expect(
+        "what finds a row gone is refused whole",
+        (journal(stored)[-1][0], list(stored.inbox)),
+        (2, [second, third]),
+    )
+    expect("its driver hears why", [*map(type, again.lost)], [StaleRunError])
+
+
+async def _check_taken_once(store: CheckpointStore) -> None:  # noqa: ASYNC910
+    """Commits of several runs at once, one of which finds its mail gone."""
+    drivers = {run_id: await start(store, run_id) for run_id in ("a", "b", "c")}
+    mail = {run_id: await store.post(run_id, "event", b"") for run_id in drivers}
+    gone = await store.post("b", "event", b"")
+    await store.commit(drivers["b"], Commit("b", entries=[(2, b"took")], taken=_ids([gone])))
+    refused: list[str] = []
+
+    async def take(run_id: str, seq: int) -> None:  # noqa: ASYNC910  # the store suspends
+        taken = _ids([mail[run_id], *([gone] if run_id == "b" else [])])
+        try:
+            await store.commit(drivers[run_id], Commit(run_id, entries=[(seq, b"x")], taken=taken))
+        except StaleRunError:
+            refused.append(run_id)
+
+    async with trio.open_nursery() as nursery:
+        for run_id in drivers:
+            nursery.start_soon(take, run_id, 3 if run_id == "b" else 2)
+    expect("only who finds its mail gone is refused", refused, ["b"])
+    left = {run_id: len((await store.load(run_id)).inbox) for run_id in drivers}
+    expect("what others take besides is taken", left, {"a": 0, "b": 1, "c": 0})
+    twice = Commit("c", entries=[(3, b"x")], taken=[1, 1])
+    await expect_error(
+        "no row is taken twice by one commit", StaleRunError, store.commit(drivers["c"], twice)
+    )
+
+
+async def _check_flood(store: CheckpointStore) -> None:
+    await start(store, release=True)
+    posted = _ids([await store.post("run", "event", b"%d" % n) for n in range(100)])
+    claimed = await store.claim("run")
+    first = _ids(claimed.inbox)
+    expect("a run is claimed with the first of its mail", first, posted[: len(first)])
+    expect("which is not nothing", bool(first), True)
+    heard = Heard(driver_of(claimed))
+    rest = await _heard(heard, 100 - len(first))
+    expect("its driver is given the rest, in order", first + rest, posted)
+    await store.commit(driver_of(claimed), Commit("run", entries=[(2, b"x")], taken=posted))
+    await store.poll([])
+    expect(
+        "all of it can be taken, once",
+        (len(heard.mail), list((await store.load("run")).inbox)),
+        (len(rest), []),
+    )
+
+
+async def _check_afar(store: CheckpointStore, other: CheckpointStore) -> None:
+    driver = await start(store)
+    heard = Heard(driver)
+    first = await other.post("run", "event", b"1")
+    expect("mail comes from other openings, unasked", await _heard(heard, 1), _ids([first]))
+    second = await other.post("run", "event", b"2")
+    await store.poll([])
+    expect("a poll has delivered what was posted before", heard.mail, [first, second])
+    idle = await start(other, "idle")
+    elsewhere = Heard(idle)
+    await other.poll([])
+    expect("mail is for who drives its run", elsewhere.mail, [])
+    await store.commit(driver, Commit("run", entries=[(2, b"x")], taken=_ids([first])))
+    await store.release(driver)
+    theirs = await other.claim("run")
+    expect("what was taken is gone for the next driver", list(theirs.inbox), [second])
+    taking = Commit("run", entries=[(3, b"y")], taken=_ids([second]))
+    await other.commit(driver_of(theirs), taking)
+    await other.release(driver_of(theirs))
+    last = Heard(await drive(store))
+    await store.poll([])
+    expect("what another has taken is not delivered", last.mail, [])
+
+
+CHECKS = (_check_own_post, _check_left, _check_taken_once, _check_flood)
+CHECKS_OF_TWO = (_check_afar,)

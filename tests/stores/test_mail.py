@@ -1,0 +1,236 @@
+"""Mail in a database: each driver is given each row once, whatever looks, posts and commits
+overlap.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, Driver, NewRun
+from blazen_trio._stores.sql import polling
+from blazen_trio.errors import StaleRunError
+from blazen_trio.testing.promises import Heard
+from tests.databases import an_engine, execute
+from tests.runtime.test_idle_costs import listened_to, plans
+
+if TYPE_CHECKING:
+    from blazen_trio._stores.sql.store import SqlStore
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+async def _create(store: SqlStore, run_id: str = "a") -> Driver:
+    driver = await store.create(_NEW, Commit(run_id, [(1, b"1")], status=RunStatus.WAITING))
+    assert driver is not None
+    return driver
+
+
+async def _wait_for(heard: Heard, count: int) -> None:
+    with trio.fail_after(20):
+        while len(heard.mail) < count:  # noqa: ASYNC110  # a listener is told, and tells nobody
+            await trio.sleep(0.01)
+
+
+class SlowLook:
+    """A look whose thread has read, and does not come back before it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.may, self.has_read = threading.Event(), threading.Event()
+        real = getattr(polling, name)
+
+        def look(*given: Any) -> Any:
+            found = real(*given)
+            if not self.has_read.is_set():
+                self.has_read.set()
+                assert self.may.wait(20)
+            return found
+
+        monkeypatch.setattr(polling, name, look)
+
+
+@pytest.mark.parametrize("taker", ["itself", "another opening"])
+async def test_what_a_slow_look_brings_is_not_given_again(
+    url: str, taker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the row was taken, and the run left and taken up again."""
+    async with open_store(url, migrate=True) as store, open_store(url) as other:
+        driver = await _create(store)
+        monkeypatch.setattr("blazen_trio._stores.sql.mailroom._EVERY", 1000.0)
+        heard = Heard(driver)
+        await store.poll([])
+        mail = await other.post("a", "event", b"x")
+        assert mail is not None
+        slow = SlowLook(monkeypatch, "poll")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.poll, [])
+            await trio.to_thread.run_sync(slow.has_read.wait)
+            await store.release(driver)
+            if taker == "itself":
+                between = (await store.claim("a")).driver
+            else:
+                between = (await other.claim("a")).driver
+            assert between is not None
+            theirs = store if taker == "itself" else other
+            await theirs.commit(between, Commit("a", [(2, b"took")], taken=[mail.id]))
+            await theirs.release(between)
+            claimed = await store.claim("a")
+            assert claimed.driver is not None
+            again = Heard(claimed.driver)
+            slow.may.set()
+        assert (heard.mail, list(claimed.inbox), again.mail) == ([], [], [])
+        late = await other.post("a", "event", b"y")
+        await store.poll([])
+        assert again.mail == [late]
+        await store.commit(
+            claimed.driver, Commit("a", [(3, b"took")], taken=[late.id if late else 0])
+        )
+
+
+async def test_a_row_that_is_taken_while_a_look_is_under_way_is_given_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(url, migrate=True) as store:
+        driver = await _create(store)
+        heard = Heard(driver)
+        mail = await store.post("a", "event", b"x")
+        assert mail is not None
+        slow = SlowLook(monkeypatch, "poll")
+        real = polling.mail_by_id
+        # As if it had not been given yet when the look decided what to read.
+        monkeypatch.setattr("blazen_trio._stores.sql.mailroom.Look.given", lambda *_: ())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.poll, [])
+            await trio.to_thread.run_sync(slow.has_read.wait)
+            await store.commit(driver, Commit("a", [(2, b"took")], taken=[mail.id]))
+            slow.may.set()
+        assert heard.mail == [mail]
+        assert real is polling.mail_by_id
+
+
+async def test_what_comes_while_a_run_is_claimed_is_given_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(url, migrate=True) as store:
+        await store.create(_NEW, Commit("a", [(1, b"1")], status=RunStatus.QUEUED, release=True))
+        first = await store.post("a", "event", b"1")
+        begun, may = threading.Event(), threading.Event()
+        real = store._read
+
+        async def read(query: Any) -> Any:
+            def wait(connection: sa.Connection) -> Any:
+                begun.set()
+                assert may.wait(20)
+                return query(connection)
+
+            return await real(wait)
+
+        monkeypatch.setattr(store, "_read", read)
+        given: list[Any] = []
+        async with trio.open_nursery() as nursery:
+
+            async def claim() -> None:
+                stored = await store.claim("a")
+                assert stored.driver is not None
+                given.extend(stored.inbox)
+                heard = Heard(stored.driver)
+                given.extend(heard.mail)
+
+            nursery.start_soon(claim)
+            await trio.to_thread.run_sync(begun.wait)
+            second = await store.post("a", "event", b"2")
+            may.set()
+        assert sorted(given, key=lambda mail: mail.id) == [first, second]
+
+
+async def test_a_flood_delays_nobody_elses_mail_and_comes_in_pages(url: str) -> None:
+    async with open_store(url, migrate=True) as store, open_store(url) as other:
+        flooded, quiet = Heard(await _create(store, "a")), Heard(await _create(store, "b"))
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(other.post, "a", "event", b"%d" % number)
+        answer = await other.post("b", "event", b"answer")
+        await _wait_for(quiet, 1)
+        assert quiet.mail == [answer]
+        with trio.fail_after(5):  # at two pages a second it would take another 4
+            await _wait_for(flooded, 300)
+        assert len({mail.id for mail in flooded.mail}) == 300
+
+
+async def test_rows_that_commit_late_are_given_too(url: str) -> None:
+    """The id is given when a row is written, and it is seen when that is committed."""
+    async with open_store(url, migrate=True) as store:
+        heard = Heard(await _create(store))
+        if "sqlite" in url:
+            pytest.skip("one writes at a time there")
+        with an_engine(url) as engine, engine.connect() as connection:
+            begun = connection.begin()
+            early = await store.post("a", "event", b"early", connection=connection)
+            late = await store.post("a", "event", b"late")
+            await store.poll([])
+            assert heard.mail == [late]
+            begun.commit()
+            await store.poll([])
+            assert heard.mail == [late, early]
+
+
+async def test_mail_that_another_took_refuses_its_taker_alone(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        drivers = {run_id: await _create(store, run_id) for run_id in ("a", "b", "c")}
+        mail = {run_id: await store.post(run_id, "event", b"") for run_id in drivers}
+        execute(url, f"DELETE FROM blazen_inbox WHERE mail_id = {mail['b'].id if mail['b'] else 0}")
+        told: list[str] = []
+
+        async def take(run_id: str) -> None:
+            row = mail[run_id]
+            assert row is not None
+            try:
+                commit = Commit(run_id, [(2, b"2")], taken=[row.id], status=RunStatus.RUNNING)
+                await store.commit(drivers[run_id], commit)
+            except StaleRunError as error:
+                told.append(f"{run_id}: {error}")
+
+        async with trio.open_nursery() as nursery:
+            for run_id in drivers:
+                nursery.start_soon(take, run_id)
+        assert len(told) == 1
+        assert "'b': its mail was taken by another" in told[0]
+        assert {each: len((await store.load(each)).entries) for each in drivers} == {
+            "a": 2,
+            "b": 1,
+            "c": 2,
+        }
+        statuses = {each: (await store.get_run(each)).status for each in drivers}
+        assert statuses == {"a": RunStatus.RUNNING, "b": RunStatus.WAITING, "c": RunStatus.RUNNING}
+        assert isinstance(drivers["b"].lost, StaleRunError)
+
+
+async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
+    with an_engine(url) as engine:
+        async with open_store(engine, migrate=True) as store:
+            Heard(await _create(store))
+            with engine.begin() as connection:
+                rows = [{"run": 1000 + number % 7, "data": b"x"} for number in range(3000)]
+                columns = "(run_no, kind, format, data)"
+                query = f"INSERT INTO blazen_inbox {columns} VALUES (:run, 'event', 1, :data)"
+                connection.execute(sa.text(query), rows)
+            for _ in range(5):
+                await store.post("a", "event", b"")
+            with listened_to(engine) as heard:
+                await store.poll([])
+            told = plans(engine, [each for each in heard if "blazen_inbox" in each[0]])
+    assert "ix_blazen_inbox_run_no_mail_id" in told, told
+    for whole in (
+        "SCAN blazen_inbox\n",
+        "Seq Scan on blazen_inbox",
+        "blazen_inbox ALL",
+        "Sort  ",
+        "filesort",
+    ):
+        assert whole not in told, told
