@@ -33,9 +33,9 @@ async def test_the_time_is_the_databases_whatever_the_host_says(
     real = time.time
     monkeypatch.setattr("time.time", lambda: real() + 3600)
     async with open_store(url, migrate=True) as store:
-        assert store.now() == pytest.approx(_by_the_database(url), abs=1)
+        assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
         monkeypatch.setattr("time.time", real)
-        assert store.now() == pytest.approx(_by_the_database(url), abs=1)
+        assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
 
 
 async def test_whoever_reads_brings_the_time_along(
@@ -48,7 +48,7 @@ async def test_whoever_reads_brings_the_time_along(
         store._clock._offset -= 3600
         monkeypatch.setattr(clocks, "_STALE", -10_000.0)
         await store.get_run("a")
-        assert store.now() == pytest.approx(_by_the_database(url), abs=1)
+        assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
 
 
 def test_an_observation_moves_the_time_only_as_far_as_it_has_to() -> None:
