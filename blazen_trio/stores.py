@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.protocol import SUSPECT, Commit, Mail, NewRun, Poll, SnapshotRow, StoredRun
+from blazen_trio._stores.protocol import (
+    SUSPECT,
+    Commit,
+    Driver,
+    DriverListener,
+    Mail,
+    NewRun,
+    Poll,
+    SnapshotRow,
+    StoredRun,
+)
 
-__all__ = ["SUSPECT", "Commit", "Mail", "NewRun", "Poll", "SnapshotRow", "StoreQueries", "StoredRun"]
+__all__ = [
+    "SUSPECT",
+    "Commit",
+    "Driver",
+    "DriverListener",
+    "Mail",
+    "NewRun",
+    "Poll",
+    "SnapshotRow",
+    "StoreQueries",
+    "StoredRun",
+]

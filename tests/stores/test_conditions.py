@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import sqlalchemy as sa
 import trio
@@ -16,6 +17,7 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import RunLockedError, RunNotFoundError, WorkflowError
 from tests.databases import SERVERS, execute
 
@@ -52,6 +54,22 @@ def stretched(store: SqlStore, *heads: str) -> Iterator[Stretched]:
     sa.event.listen(engine, "before_cursor_execute", hold)
     yield moment
     sa.event.remove(engine, "before_cursor_execute", hold)
+
+
+@contextmanager
+def stretched_post() -> Iterator[Stretched]:
+    """Hold the writer's thread between a look at a run and what is posted to it."""
+    moment = Stretched()
+    real = Transaction.add_mail
+
+    def hold(*given: Any) -> Any:
+        moment.reached.set()
+        assert moment.may.wait(20)
+        return real(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transaction, "add_mail", hold)
+        yield moment
 
 
 async def _failed_run(store: SqlStore) -> None:
@@ -125,6 +143,24 @@ async def test_a_run_that_is_deleted_while_it_is_claimed_is_not_found(url: str) 
                 await other.delete_run("a")
                 moment.may.set()
         assert execute(url, _ORPHANS) == [(0,)]
+
+
+async def test_mail_that_got_in_behind_a_deletion_is_purged(url: str) -> None:
+    async with open_store(url, migrate=True) as store, open_store(url) as other:
+        first = Commit("a", [(1, b"1")], status=RunStatus.WAITING, at=1.0, release=True)
+        await store.create(_NEW, first)
+        with stretched_post() as moment:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.post, "a", "event", b"late")
+                await trio.to_thread.run_sync(moment.reached.wait)
+                await other.delete_run("a")
+                moment.may.set()
+        assert execute(url, "SELECT count(*) FROM blazen_inbox") == [(1,)]
+        await store.create(_NEW, attrs.evolve(first, run_id="b"))
+        await store.post("b", "event", b"kept")
+        assert await store.purge(older_than=dt.timedelta(0)) == 0
+        assert execute(url, "SELECT count(*) FROM blazen_inbox") == [(1,)]
+        assert len((await store.load("b")).inbox) == 1
 
 
 async def test_purging_beside_those_who_try_again_loses_nothing(url: str) -> None:

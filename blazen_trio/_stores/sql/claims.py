@@ -215,13 +215,30 @@ class Purge(Job):
                     self._deleted.append(row.run_id)
             except RunLockedError:
                 continue  # somebody drives it
-        return len(self._deleted), rows[-1].run_no if len(rows) == _PURGED_AT_ONCE else None
+        if len(rows) == _PURGED_AT_ONCE:
+            return len(self._deleted), rows[-1].run_no
+        _drop_mail_of_nobody(transaction.connection)
+        return len(self._deleted), None
 
     def done(self, drivers: Drivers) -> None:
         for run_id in self._deleted:
             driver = drivers.current.get(run_id)
             if driver is not None:
                 drivers.end(driver)
+
+
+def _drop_mail_of_nobody(connection: sa.Connection) -> None:
+    """Delete mail that was posted to runs in the very moment in which they were deleted.
+
+    Who posts does not lock the run's row, as its driver would wait for them, and for as long as they
+    please where they post in a transaction of their own. So a row can get in behind a deletion. No
+    run is given its number again; but each look would pass it.
+    """
+    for page in polling.mailed_runs(connection):
+        # Whose mail is seen was created before, and is seen too, unless it was deleted.
+        found = connection.execute(sa.select(runs.c.run_no).where(runs.c.run_no.in_(page)))
+        for gone in set(page) - set(found.scalars()):
+            connection.execute(sa.delete(inbox).where(inbox.c.run_no == gone))
 
 
 def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.ColumnElement[bool]:

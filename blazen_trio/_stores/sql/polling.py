@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.sql.leases import Sights
     from blazen_trio._stores.sql.mailroom import Look
 
-__all__ = ["dead_leases", "doubtful_leases", "new_mail", "poll", "ready_runs"]
+__all__ = ["dead_leases", "doubtful_leases", "mailed_runs", "new_mail", "poll", "ready_runs"]
 
 _PAGE = 500  # rows that one query brings
 
