@@ -18,7 +18,15 @@ from typing import Any
 from cattrs.preconf.orjson import make_converter
 
 from blazen_trio._codec import classes, values
-from blazen_trio._codec.containers import ARRAYS, DICTS, array_hooks, dict_hooks, expected, tuple_hooks, untagged
+from blazen_trio._codec.containers import (
+    ARRAYS,
+    DICTS,
+    array_hooks,
+    dict_hooks,
+    expected,
+    tuple_hooks,
+    untagged,
+)
 from blazen_trio._codec.names import Misfit
 from blazen_trio._codec.scalars import SCALARS, decode_scalar
 from blazen_trio._codec.unions import literal_hooks, union_hooks

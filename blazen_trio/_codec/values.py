@@ -17,7 +17,14 @@ import attrs
 import orjson
 
 from blazen_trio._codec.names import DynamicValue, Misfit, current, short
-from blazen_trio._codec.scalars import INT_MAX, INT_MIN, SCALARS, decode_scalar, float_wire, int_wire
+from blazen_trio._codec.scalars import (
+    INT_MAX,
+    INT_MIN,
+    SCALARS,
+    decode_scalar,
+    float_wire,
+    int_wire,
+)
 from blazen_trio._definitions.events import Event
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from blazen_trio._definitions.events import Event, StepFailedEvent
-from blazen_trio._dispatch.core import WIDE
 from blazen_trio._dispatch.transaction import Transaction
+from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.texts import text_of, traceback_of
@@ -36,7 +36,9 @@ _THREADS: Final = 40
 _NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
 """Faults of the code or its data, which another attempt would only repeat."""
 
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("blazen_trio step threads")
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(
+    "blazen_trio step threads"
+)
 
 
 class Attempt:
@@ -52,7 +54,11 @@ class Attempt:
     __slots__ = ("_began", "_core", "_delivery", "_step", "_transaction")
 
     def __init__(
-        self, core: RunCore, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+        self,
+        core: RunCore,
+        delivery: Delivery,
+        step: StepDefinition,
+        transaction: Transaction | None = None,
     ) -> None:
         self._core = core
         self._delivery = delivery
@@ -83,11 +89,18 @@ class Attempt:
         Returns:
             `None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn.
         """
-        core, delivery, step, transaction = self._core, self._delivery, self._step, self._transaction
+        core, delivery, step, transaction = (
+            self._core,
+            self._delivery,
+            self._step,
+            self._transaction,
+        )
         if step.retry is not None or core.recorder.detailed:
             self._tell_begin()
         event: Any = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
-        arguments = (event,) if transaction is None else (event, core.make_context(core, transaction))
+        arguments = (
+            (event,) if transaction is None else (event, core.make_context(core, transaction))
+        )
         try:
             if step.is_async and step.timeout is None:
                 result = await _call(step.call, arguments)
@@ -102,16 +115,22 @@ class Attempt:
                 return core.turns.ask(delivery)
             returned, listed = check_returned(step, result)
             if listed is None or len(listed) <= WIDE:
-                members = None if listed is None else core.machine.outputs(listed, core.encode, core.clock.now)
+                members = (
+                    None
+                    if listed is None
+                    else core.machine.outputs(listed, core.encode, core.clock.now)
+                )
             else:
-                members = await core.standstill.hold(core.machine.making(listed, core.encode, core.clock.now))
+                members = await core.standstill.hold(
+                    core.machine.making(listed, core.encode, core.clock.now)
+                )
             entry = self._decide(returned, members)
             if entry.rest is not None:
-                await core.complete(entry)
+                await complete(core, entry)
             if core.recorder.detailed:
                 self._record(entry)
             if entry.stop is not None:
-                core.completed(entry, by_step=True)
+                completed(core, entry, by_step=True)
                 return None
             if core.journal is not None:
                 core.waiting += 1
@@ -121,11 +140,17 @@ class Attempt:
                     core.last_task = None  # others have run meanwhile
                 if core.state.questions and core.asks(entry):
                     await core.journal.settle()
-            await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+            await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                entry.effects
+            )
         except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
             if transaction is not None:
                 transaction.closed = True
-            if core.journal is not None and core.journal.failure is not None and isinstance(error, Exception):
+            if (
+                core.journal is not None
+                and core.journal.failure is not None
+                and isinstance(error, Exception)
+            ):
                 core.crash(core.journal.failure)
                 await trio.lowlevel.checkpoint()
                 return None
@@ -138,7 +163,9 @@ class Attempt:
         self._began = core.clock.now()
         if core.recorder.detailed:
             event_type = described(self._delivery)
-            core.recorder.record("step_dispatched", self._began, step=self._step.name, event_type=event_type)
+            core.recorder.record(
+                "step_dispatched", self._began, step=self._step.name, event_type=event_type
+            )
 
     async def _wait_turn(self) -> None:
         """Wait until the attempt may commit; it does nothing more to the run from here on."""
@@ -186,7 +213,13 @@ class Attempt:
     def _record(self, entry: Entry) -> None:
         record, step = self._core.recorder.record, self._step.name
         duration = entry.at - self._began if self._began is not None else None
-        record("step_completed", entry.at, step=step, event_type=described(self._delivery), duration=duration)
+        record(
+            "step_completed",
+            entry.at,
+            step=step,
+            event_type=described(self._delivery),
+            duration=duration,
+        )
         if entry.stop is None:
             for output in (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ())):
                 record("event_received", entry.at, step=step, event_type=output.event.event_type)
@@ -223,7 +256,11 @@ class Attempt:
             return
         moment = core.moment()
         began = self._began
-        since = delivery.since if delivery.since is not None else (began if began is not None else moment.at)
+        since = (
+            delivery.since
+            if delivery.since is not None
+            else (began if began is not None else moment.at)
+        )
         delay, error = _next_delay(delivery, step, error, moment.at - since)
         error_type, text = type(error).__name__, _text_of_failure(error)
         core.recorder.record(
@@ -236,7 +273,9 @@ class Attempt:
             cause=error,
         )
         if delay is not None:
-            core.recorder.record("step_retried", moment.at, step=step.name, event_type=described(delivery))
+            core.recorder.record(
+                "step_retried", moment.at, step=step.name, event_type=described(delivery)
+            )
             await self._write(core.machine.retried(delivery, moment.at + delay, since, moment))
             core.set_timer(moment.at + delay, delivery.id)
             return
@@ -245,15 +284,17 @@ class Attempt:
         entry = core.machine.handled(delivery, failure, core.encode, moment)
         if entry is not None:
             await self._write(entry)
-            await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+            await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                entry.effects
+            )
             return
         text += core.machine.given_up(delivery)
-        core.fail(_stored_error(core.state.run_id, delivery, error, text), error)
+        fail(core, _stored_error(core.state.run_id, delivery, error, text), error)
 
     async def _write(self, entry: Entry) -> None:
         core = self._core
         if entry.rest is not None:
-            await core.complete(entry)
+            await complete(core, entry)
         if core.journal is not None:
             await core.journal.write(entry)
 
@@ -313,7 +354,9 @@ def _next_delay(
     if step.retry is None or not isinstance(error, Exception) or isinstance(error, _NEVER_RETRIED):
         return None, error
     try:
-        return step.retry.next_delay(error, attempt=delivery.attempt, elapsed=elapsed, random=random.random()), error
+        return step.retry.next_delay(
+            error, attempt=delivery.attempt, elapsed=elapsed, random=random.random()
+        ), error
     except Exception as fault:  # noqa: BLE001  # the user's function, as the step is
         return None, fault
 

@@ -15,7 +15,18 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PHASES", "Control", "Hold", "Leave", "Next", "Phase", "Situation", "Stop", "decide", "mermaid"]
+__all__ = [
+    "PHASES",
+    "Control",
+    "Hold",
+    "Leave",
+    "Next",
+    "Phase",
+    "Situation",
+    "Stop",
+    "decide",
+    "mermaid",
+]
 
 
 class Phase(enum.Enum):
@@ -42,7 +53,9 @@ class Phase(enum.Enum):
 PHASES: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.WORKING: frozenset({Phase.PAUSED, Phase.PARKED, Phase.ENDED, Phase.CLOSING}),
     Phase.PAUSED: frozenset({Phase.WORKING, Phase.ENDED, Phase.CLOSING}),
-    Phase.PARKED: frozenset({Phase.WORKING, Phase.PAUSED, Phase.RESTING, Phase.ENDED, Phase.CLOSING}),
+    Phase.PARKED: frozenset(
+        {Phase.WORKING, Phase.PAUSED, Phase.RESTING, Phase.ENDED, Phase.CLOSING}
+    ),
     Phase.ENDED: frozenset({Phase.CLOSING, Phase.LEFT}),
     Phase.CLOSING: frozenset({Phase.LEFT}),
     Phase.RESTING: frozenset({Phase.LEFT}),
@@ -192,7 +205,9 @@ class Control:
             AssertionError: That phase can't follow: a bug.
         """
         if phase is not self.phase:
-            assert phase in PHASES[self.phase], f"a run that is {self.phase.value} can't become {phase.value}"
+            assert phase in PHASES[self.phase], (
+                f"a run that is {self.phase.value} can't become {phase.value}"
+            )
             self.phase = phase
             self._changed()
 

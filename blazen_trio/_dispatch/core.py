@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from blazen_trio._codec.entries import encoding_entry
 from blazen_trio._dispatch.changes import Changes
 from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
 from blazen_trio._dispatch.queues import BoundedQueue, Timers
 from blazen_trio._dispatch.transaction import Turns
+from blazen_trio._dispatch.work_clock import WorkClock
 from blazen_trio._state.machine import Moment
 from blazen_trio._state.model import Delayed, Delivery, Question
-from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -37,13 +36,13 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
-    from blazen_trio._state.model import Item, StoredError
+    from blazen_trio._state.model import Item
     from blazen_trio._stores.protocol import Mail
 
-__all__ = ["WIDE", "Host", "InputHandler", "RunCore"]
+__all__ = ["Host", "InputHandler", "RunCore"]
 
-WIDE: Final = 512
-"""Items that are acted on between two checkpoints."""
+_TAKEN_UP: Final = 512
+"""Items taken up in one piece."""
 
 InputHandler = Callable[[Any], Awaitable[Any]]
 """Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
@@ -85,14 +84,11 @@ class RunCore:
 
     __slots__ = (
         "__weakref__",
-        "_elapsed",
         "_keys",
         "_place",
         "_ready",
         "_signalled",
-        "_trio_time",
         "_turns",
-        "_work_began",
         "asker",
         "asking",
         "broadcast",
@@ -131,6 +127,7 @@ class RunCore:
         "timed",
         "timers",
         "waiting",
+        "work",
     )
 
     def __init__(
@@ -208,17 +205,14 @@ class RunCore:
         self._place: Place | None = None
 
         # Time.
-        self._trio_time = trio.lowlevel.current_clock().current_time
-        """What `trio.current_time` returns in this `trio.run`, without looking up which one it is."""
-        self._elapsed = self.state.elapsed
-        self._work_began: float | None = None
+        self.work = WorkClock(self.state)
         self.runs_ahead = journal is not None and journal.durability == "async"
         """Whether what is decided may be ahead of the disk."""
         self.timed = journal is not None or recorder.detailed
         """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
         self.still = Moment(self.state.updated, self.state.elapsed)
 
-    # Work that is ready, and time at work
+    # Work that is ready, and time
 
     @property
     def ready(self) -> deque[Delivery] | BoundedQueue:
@@ -246,38 +240,13 @@ class RunCore:
             self._ready = None
             self.state.deliveries.clear()
 
-    def work_begins(self) -> None:
-        """Count time against the run's timeout from here on: a step task is at work, and none was."""
-        began = self._work_began = self._trio_time()
-        if self.state.timeout is not None and self.nursery is not None:
-            self.nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
-
-    def work_ends(self) -> None:
-        """Stop counting: no step task is at work any more."""
-        if self._work_began is not None:
-            self._elapsed += self._trio_time() - self._work_began
-            self._work_began = None
-            # One that has ended needs no deadline any more, and one that is out of time has to be cancelled by it.
-            ended = self.control.ended or self.nursery is None
-            if self.state.timeout is not None and not (ended or self.out_of_time):
-                assert self.nursery is not None
-                self.nursery.cancel_scope.deadline = float("inf")
-
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the run has used its timeout up."""
-        return self.state.timeout is not None and self._elapsed >= self.state.timeout
-
     def moment(self) -> Moment:
-        """Now."""
-        elapsed = self._elapsed
-        if self._work_began is not None:
-            elapsed += self._trio_time() - self._work_began
-        return Moment(self.clock.now(), elapsed)
+        """Return now: UTC, and the run's time at work so far."""
+        return Moment(self.clock.now(), self.work.elapsed)
 
     def restart(self, elapsed: float) -> None:
         """Count the run's time from here on."""
-        self._elapsed = elapsed
+        self.work.restart(elapsed)
         self.still = Moment(self.clock.now(), elapsed)
 
     # Signals
@@ -292,7 +261,7 @@ class RunCore:
                 self.set_timer(item.due, item.id)
             elif type(item) is Delivery:
                 self.ready.append(item)
-            if index % WIDE == 0:
+            if index % _TAKEN_UP == 0:
                 yield
 
     def wake(self) -> None:
@@ -316,7 +285,7 @@ class RunCore:
         """Stand there from now on, and tell all who wait for it."""
         self.control.enter(phase)
         if phase is Phase.PAUSED or phase is Phase.PARKED:
-            self.rest_began = self._trio_time()
+            self.rest_began = self.work.trio_time()
         self.changes.notify()
 
     @contextmanager
@@ -378,7 +347,9 @@ class RunCore:
         """Wait until all mail that has come by now is taken, or the run takes none any more."""
         seen = self.mail_seen
         if self.mail_done < seen:
-            await self.changes.wait_until(lambda: self.mail_done >= seen or not self.control.accepts)
+            await self.changes.wait_until(
+                lambda: self.mail_done >= seen or not self.control.accepts
+            )
 
     # Transitions
 
@@ -392,18 +363,6 @@ class RunCore:
             with trio.CancelScope(shield=True):
                 await self.journal.wait_room()
             await self.standstill.opened()
-
-    async def complete(self, entry: Entry) -> None:
-        """Apply the rest of a wide transition, and encode it, a slice at a time. Nothing else is decided meanwhile: the gate is
-        closed before anything else can run.
-        """
-        await self.standstill.hold(_completing(entry, stored=self.journal is not None and self.journal.keeps_entries))
-
-    async def absorb_all(self, entry: Entry) -> None:
-        """Do what `absorb` does for a wide transition, a slice at a time."""
-        for start in range(0, len(entry.effects), WIDE):
-            self.absorb(entry.effects[start : start + WIDE])
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def absorb(self, effects: Iterable[Item]) -> None:
         """Act on what a transition brought in, once that is as durable as it has to be."""
@@ -424,25 +383,6 @@ class RunCore:
         self.timers.add(due, id_)
         self.wake()
 
-    async def settle(self, entry: Entry, kind: str, event_type: str) -> None:
-        """See a transition that no step made to where its durability wants it, then act on it."""
-        self.recorder.record(kind, entry.at, event_type=event_type)
-        if entry.stop is not None:
-            self.completed(entry)
-            return
-        self.deciding += 1
-        try:
-            if entry.rest is not None:
-                await self.complete(entry)
-            if self.journal is not None:
-                await self.journal.write(entry)
-                if self.asks(entry):
-                    await self.journal.settle()
-        finally:
-            self.deciding -= 1
-        await self.absorb_all(entry) if len(entry.effects) > WIDE else self.absorb(entry.effects)
-        self.woken()
-
     def woken(self) -> None:
         """Something came in: a run that waited does so no more. A paused one stays so."""
         if self.control.phase is Phase.PARKED:
@@ -453,36 +393,6 @@ class RunCore:
         """Hand a transition of the run's status to the journal."""
         if self.journal is not None:
             self.journal.record(entry)
-
-    # Ends: each is one transition, after which nothing of the run commits. The dispatcher sees it to the disk and tells of it.
-
-    def end(self, entry: Entry, *, by_step: bool = False) -> None:
-        """A transition has ended the run."""
-        self.control.enter(Phase.ENDED)
-        if self.journal is not None:
-            self.journal.record(entry)
-        if self.in_flight > by_step:
-            self.stop_steps(Stop.ENDED)
-        else:
-            # Nobody is in flight but the step task itself, if one calls, which ends by itself: no scope has to be cancelled.
-            self.wake()
-
-    def completed(self, entry: Entry, *, by_step: bool = False) -> None:
-        """A `StopEvent` has been committed in memory."""
-        assert entry.stop is not None
-        for kind in self.foreign_mail:
-            # It goes with the run's inbox.
-            text = f"mail of kind {kind!r}, which this version of blazen_trio does not know"
-            self.recorder.record("event_rejected", entry.at, error=text)
-        self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
-        self.end(entry, by_step=by_step)
-
-    def fail(self, error: StoredError, cause: BaseException | None) -> None:
-        """The run fails; what is undone stays so, for another try."""
-        self.cause = cause
-        moment = self.moment()
-        self.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
-        self.end(self.machine.changed("failed", RunStatus.FAILED, moment, error))
 
     # Among many
 
@@ -532,10 +442,3 @@ class RunCore:
             and not self.broadcast.observed
             and not self.inbox
         )
-
-
-def _completing(entry: Entry, *, stored: bool) -> Generator[None, None, None]:
-    assert entry.rest is not None
-    yield from entry.rest
-    if stored:
-        entry.encoded = yield from encoding_entry(entry)

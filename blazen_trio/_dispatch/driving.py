@@ -18,6 +18,7 @@ from blazen_trio._dispatch.control import Next, Phase, Situation, decide
 from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.questions import Questions, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
+from blazen_trio._dispatch.transitions import end, fail, settle
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
@@ -170,7 +171,7 @@ class _Dispatcher:
             phase=phase,
             in_flight=core.in_flight > 0,
             deciding=core.deciding > 0,
-            out_of_time=core.out_of_time,
+            out_of_time=core.work.used_up,
             ready=core.anything_ready,
             due=soonest < _NEVER and soonest <= core.clock.now(),
             timers=soonest < _NEVER,
@@ -241,7 +242,12 @@ class _Dispatcher:
                 return
             id_ = core.timers.pop()
             if (delayed := core.state.delayed.get(id_)) is not None:
-                await core.settle(core.machine.due(delayed, core.moment()), "event_received", delayed.event.event_type)
+                await settle(
+                    core,
+                    core.machine.due(delayed, core.moment()),
+                    "event_received",
+                    delayed.event.event_type,
+                )
             elif (delivery := core.state.deliveries.get(id_)) is not None:
                 core.ready.append(delivery)
 
@@ -294,7 +300,7 @@ class _Dispatcher:
             message = f"{run} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
             if half:
                 message += "; half collected: " + "; ".join(half)
-            core.fail(StoredError("RunStalledError", message, details=half), None)
+            fail(core, StoredError("RunStalledError", message, details=half), None)
         elif how is Next.TIME_OUT:
             active = tuple(sorted(core.interrupted))
             message = f"{run} took longer than its timeout of {state.timeout:g} s"
@@ -302,13 +308,16 @@ class _Dispatcher:
                 message += f"; in flight: {', '.join(active)}"
             error = StoredError("RunTimeoutError", message, details=active)
             core.recorder.record("workflow_timed_out", moment.at, error=message)
-            core.end(core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
+            end(core, core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
         else:
             assert core.control.cancel_reason is not None
             (reason,) = core.control.cancel_reason
             core.recorder.record("workflow_cancelled", moment.at, error=reason)
-            core.end(
-                core.machine.changed("cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason))
+            end(
+                core,
+                core.machine.changed(
+                    "cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason)
+                ),
             )
 
 
@@ -335,7 +344,9 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
             control.fail(failure)
         try:
             # What was lost to another driver is not ours to give back.
-            if not isinstance(control.failure, StaleRunError) and (not ended or control.failure is not None):
+            if not isinstance(control.failure, StaleRunError) and (
+                not ended or control.failure is not None
+            ):
                 await _give_back(core, journal, crash)
         except Exception as failure:  # noqa: BLE001  # the store owes it, and goes on trying
             control.fail(failure)
@@ -365,7 +376,9 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
     elif core.foreign_mail:
         # Mail makes a worker take a run that waits; this mail would do so again and again.
         hold = core.clock.now() + _LONGEST_HOLD
-    await journal.store.release(journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told)
+    await journal.store.release(
+        journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told
+    )
 
 
 def _is_exit(error: BaseException) -> bool:

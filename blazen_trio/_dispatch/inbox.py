@@ -15,7 +15,7 @@ import trio
 from blazen_trio._codec.reader import parse, rubbish
 from blazen_trio._definitions.events import Delayed, InputResponseEvent
 from blazen_trio._dispatch.control import Leave, Phase
-from blazen_trio._dispatch.core import WIDE
+from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete
 from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import InputResponseError, NoHandlerError, SerializationError
@@ -155,13 +155,15 @@ class Inbox:
             if found is not None:
                 entry, rows = found
                 if entry.rest is not None:
-                    await core.complete(entry)
+                    await complete(core, entry)
                 core.journal.record(entry, rows)
                 entries.append(entry)
         if entries:
             await core.journal.settle()
             for entry in entries:
-                await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+                await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                    entry.effects
+                )
             core.woken()
         core.mail_done += taken
         core.changes.notify()
@@ -193,7 +195,9 @@ class Inbox:
         except (NoHandlerError, InputResponseError, SerializationError, ValueError) as refusal:
             if isinstance(refusal, SerializationError) and refusal.subject != _LETTER:
                 event_type = refusal.subject or None
-            core.recorder.record("event_rejected", moment.at, event_type=event_type, error=text_of(refusal))
+            core.recorder.record(
+                "event_rejected", moment.at, event_type=event_type, error=text_of(refusal)
+            )
             return core.machine.rejected(moment)
         core.recorder.record(kind, moment.at, event_type=event_type)
         return entry
@@ -218,7 +222,12 @@ class Inbox:
             return core.machine.rejected(core.moment()), (mail.id,)
         else:
             what = "run %r: mail of kind %r is left to a later version of blazen_trio"
-            logger.warning(what, core.state.run_id, mail.kind, extra=about(core.state.run_id, core.state.workflow))
+            logger.warning(
+                what,
+                core.state.run_id,
+                mail.kind,
+                extra=about(core.state.run_id, core.state.workflow),
+            )
             core.foreign_mail = (*core.foreign_mail, mail.kind)
         return None
 

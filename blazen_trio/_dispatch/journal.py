@@ -245,7 +245,11 @@ class Journal:
         """Whether the journal has outgrown the last snapshot, so that folding it costs a constant per byte written; and
         nobody is at it.
         """
-        return self._tail_size >= _FOLD_AT_LEAST and self._tail_size >= self._snapshot_size and not self._folding
+        return (
+            self._tail_size >= _FOLD_AT_LEAST
+            and self._tail_size >= self._snapshot_size
+            and not self._folding
+        )
 
     async def fold(self) -> None:
         """Write the whole state down as a snapshot, which replaces the journal so far."""
@@ -290,8 +294,14 @@ class Journal:
     def _failed(self, failure: BaseException) -> None:
         """A commit may not be on disk: nothing follows it, whatever broke in. All who wait are let go, or they would wait for ever."""
         if not isinstance(failure, Exception):
-            what = "be cancelled" if isinstance(failure, trio.Cancelled) else f"be ended by {type(failure).__name__}"
-            told = StoreError(f"the store let a commit {what}, which it must not", run_id=self._state.run_id)
+            what = (
+                "be cancelled"
+                if isinstance(failure, trio.Cancelled)
+                else f"be ended by {type(failure).__name__}"
+            )
+            told = StoreError(
+                f"the store let a commit {what}, which it must not", run_id=self._state.run_id
+            )
             told.__cause__ = failure
             failure = told
         if self.failure is None:
@@ -303,7 +313,9 @@ class Journal:
         """A commit with the entries up to `target` is on disk."""
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
-            self._behind -= sum(len(data) for _, data in commit.entries) + sum(map(len, commit.blobs.values()))
+            self._behind -= sum(len(data) for _, data in commit.entries) + sum(
+                map(len, commit.blobs.values())
+            )
             # As many as there is room for, in the order in which they came: each takes one place.
             self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
         if self._progress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,11 @@ import trio
 
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.attempts import breaks_out
+from blazen_trio._dispatch.control import Phase
+from blazen_trio._dispatch.transitions import fail, settle
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.texts import text_of, traceback_of
+from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.model import Question
 
-__all__ = ["Questions", "answer", "unanswered"]
+__all__ = ["Questions", "answer", "nobody_has_answered", "unanswered"]
 
 
 def unanswered(core: RunCore) -> list[InputRequestEvent]:
@@ -31,6 +35,15 @@ def unanswered(core: RunCore) -> list[InputRequestEvent]:
     ]
 
 
+async def nobody_has_answered(core: RunCore) -> bool:
+    """Return whether a parked run waits for an answer, after a look for one that was posted a moment ago."""
+    if core.journal is not None:
+        with suppress(StoreError):
+            await core.journal.store.poll(())
+        await core.wait_mail_taken()
+    return core.control.phase is Phase.PARKED and bool(unanswered(core))
+
+
 async def answer(core: RunCore, response: InputResponseEvent) -> None:
     """Route an answer; on disk as far as the durability asks when this returns.
 
@@ -40,7 +53,7 @@ async def answer(core: RunCore, response: InputResponseEvent) -> None:
     """
     await core.standstill.opened()
     entry = core.machine.answered(response, core.encode, core.moment())
-    await core.settle(entry, "input_received", response.event_type)
+    await settle(core, entry, "input_received", response.event_type)
 
 
 class Questions:
@@ -61,18 +74,26 @@ class Questions:
         """These are open from now on, on disk where the run has a store."""
         core = self._core
         for question in questions:
-            core.recorder.record("input_requested", core.clock.now(), event_type=question.event.event_type)
+            core.recorder.record(
+                "input_requested", core.clock.now(), event_type=question.event.event_type
+            )
             core.broadcast.publish(question.event)
             if self._nursery is not None:
                 core.asking = core.asking or set()
                 core.asking.add(question.request_id)
-                core.task_context.run(partial(self._nursery.start_soon, self._ask_handler, question.event))
+                core.task_context.run(
+                    partial(self._nursery.start_soon, self._ask_handler, question.event)
+                )
 
     async def _ask_handler(self, request: Any) -> None:
         core = self._core
         try:
             response = await _unprotected(core.input_handler, request)
-            if response is not None and request.request_id in core.state.questions and core.control.accepts:
+            if (
+                response is not None
+                and request.request_id in core.state.questions
+                and core.control.accepts
+            ):
                 if not isinstance(response, InputResponseEvent):
                     response = InputResponseEvent(request.request_id, response)
                 await answer(core, response)
@@ -97,7 +118,8 @@ class Questions:
         if not isinstance(error, (Exception, trio.Cancelled)):
             core.crash(error)
             return
-        core.fail(
+        fail(
+            core,
             StoredError(
                 "StepFailedError",
                 f"the input handler of run {core.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",

@@ -88,12 +88,22 @@ class Recorder:
         if self._history or kind in _ALWAYS:
             sequence = self.records[-1].sequence + 1 if self.records else 1
             when = dt.datetime.fromtimestamp(at, dt.UTC)
-            self.records.append(HistoryRecord(sequence, when, kind, step, event_type, duration, error))
+            self.records.append(
+                HistoryRecord(sequence, when, kind, step, event_type, duration, error)
+            )
             self.fresh = True
         if self._lifecycle:
             self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
         if self.log_from <= LEVELS[kind]:
-            log_record(self.run, kind, step=step, event_type=event_type, duration=duration, error=error, cause=cause)
+            log_record(
+                self.run,
+                kind,
+                step=step,
+                event_type=event_type,
+                duration=duration,
+                error=error,
+                cause=cause,
+            )
         if self.listener is not None:
             self.listener.recorded(kind, at, error)
 

@@ -69,7 +69,7 @@ class StepTasks:
         for index in range(number):
             if not core.in_flight:
                 core.interrupted = _NONE
-                core.work_begins()
+                core.work.start(core.nursery.cancel_scope)
             self._coming += 1
             core.in_flight += 1
             # In the run's own context: what one step sets in its context variables ends with its task.
@@ -100,7 +100,11 @@ class StepTasks:
             await trio.lowlevel.checkpoint_if_cancelled()
             if recruits and len(ready) > 1:
                 self._recruit_others()
-            while ready and not (self._stopped or control.halted) and (delivery := ready.popleft()) is not None:
+            while (
+                ready
+                and not (self._stopped or control.halted)
+                and (delivery := ready.popleft()) is not None
+            ):
                 if ready:
                     self.recruit()
                 try:
@@ -144,5 +148,6 @@ class StepTasks:
         finally:
             core.in_flight -= 1
             if not core.in_flight:
-                core.work_ends()
+                nursery = None if control.ended else core.nursery
+                core.work.stop(None if nursery is None else nursery.cancel_scope)
                 core.wake()

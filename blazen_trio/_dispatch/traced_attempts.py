@@ -24,7 +24,11 @@ class TracedAttempt(Attempt):
     __slots__ = ("_decided", "_error", "_number", "_span")
 
     def __init__(
-        self, core: RunCore, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+        self,
+        core: RunCore,
+        delivery: Delivery,
+        step: StepDefinition,
+        transaction: Transaction | None = None,
     ) -> None:
         super().__init__(core, delivery, step, transaction)
         assert core.recorder.listener is not None
@@ -50,7 +54,9 @@ class TracedAttempt(Attempt):
         if failure is not None:
             span.ended("failed", failure)
         elif self._error is not None:
-            span.ended("retried" if self._delivery.attempt > self._number else "failed", self._error)
+            span.ended(
+                "retried" if self._delivery.attempt > self._number else "failed", self._error
+            )
         elif again is not None:
             span.ended("rerun", None)
         else:

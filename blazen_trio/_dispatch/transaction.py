@@ -53,7 +53,10 @@ def make_cell(codec: Codec, key: str, value: Any) -> Cell:
     Raises:
         SerializationError: It can't be stored.
     """
-    return Cell(codec.encode_value(value, f"state key {key!r}"), (value,) if type(value) in IMMUTABLE else None)
+    return Cell(
+        codec.encode_value(value, f"state key {key!r}"),
+        (value,) if type(value) in IMMUTABLE else None,
+    )
 
 
 class Transaction:
@@ -117,7 +120,11 @@ class Transaction:
             if not types:
                 cell.scalar = (value,)
         else:
-            data = self._codec.encode_value(value, f"state key {key!r}").data if types else cell.payload.data
+            data = (
+                self._codec.encode_value(value, f"state key {key!r}").data
+                if types
+                else cell.payload.data
+            )
             self._handed_out.setdefault(key, []).append(_HandedOut(value, data))
         return value
 
@@ -145,7 +152,9 @@ class Transaction:
             return self._codec.decode_value(cell.payload.data, subject, types[0])
         return self._codec.decode_value(cell.payload.data, subject)
 
-    def _updated(self, key: str, updates: list[tuple[Callable[[Any], Any], Any]], cell: Cell | None) -> Cell:
+    def _updated(
+        self, key: str, updates: list[tuple[Callable[[Any], Any], Any]], cell: Cell | None
+    ) -> Cell:
         for fn, default in updates:
             if cell is None:
                 value = default
@@ -182,7 +191,10 @@ class Transaction:
         by_type = self._state.buffers.get((self.delivery.step, types), {})
         need = Counter(types)
         # Copied at once, and no more than is asked for: a step in a thread looks while the loop goes on.
-        waiting = {name: deque(islice(by_type.get(name, _NONE).values(), count)) for name, count in need.items()}
+        waiting = {
+            name: deque(islice(by_type.get(name, _NONE).values(), count))
+            for name, count in need.items()
+        }
         if any(len(waiting[name]) + (name == own_type) < count for name, count in need.items()):
             return _Collect(types, own_type, event, None, (), keeps_own=True)
         keeps_own = True
@@ -206,7 +218,9 @@ class Transaction:
 
     def touches(self, footprint: frozenset[object]) -> bool:
         """Whether this commit would change any of them."""
-        return not footprint.isdisjoint(self.writes.keys() | self._updates.keys() | self._collects.keys())
+        return not footprint.isdisjoint(
+            self.writes.keys() | self._updates.keys() | self._collects.keys()
+        )
 
     def conflict(self) -> str | None:
         """What this attempt relied on and has changed since, in words; `None`: its commit holds."""
@@ -296,7 +310,11 @@ class Turns:
     def blocks(self, transaction: Transaction) -> bool:
         """Whether this commit would change what the running turn holder has read."""
         holder = self._running
-        return holder is not None and holder is not transaction and transaction.touches(holder.footprint())
+        return (
+            holder is not None
+            and holder is not transaction
+            and transaction.touches(holder.footprint())
+        )
 
     async def wait_moved(self) -> None:
         """Wait until the holder's attempt is over."""

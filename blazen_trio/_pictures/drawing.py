@@ -10,7 +10,16 @@ import attrs
 
 from blazen_trio._pictures.happened import STATUSES
 from blazen_trio._pictures.layout import RISE, Layout, Route, lay_out
-from blazen_trio._pictures.svg import CHAR, LINE, clean, document, element, shorten, text, text_width
+from blazen_trio._pictures.svg import (
+    CHAR,
+    LINE,
+    clean,
+    document,
+    element,
+    shorten,
+    text,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from blazen_trio._pictures.graph import Edge, Node, WorkflowGraph

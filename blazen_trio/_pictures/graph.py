@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent, StepFailedEvent, StopEvent
+from blazen_trio._definitions.events import (
+    InputRequestEvent,
+    InputResponseEvent,
+    StepFailedEvent,
+    StopEvent,
+)
 from blazen_trio._definitions.graph import handles_failure, may_be_routed
 
 if TYPE_CHECKING:

@@ -11,7 +11,16 @@ import attrs
 from blazen_trio._pictures.attempts import IDLE, Attempt, History, Idle, read_history
 from blazen_trio._pictures.axis import MARGIN, Axis, in_words
 from blazen_trio._pictures.happened import run_line
-from blazen_trio._pictures.svg import CHAR, LINE, clean, document, element, shorten, text, text_width
+from blazen_trio._pictures.svg import (
+    CHAR,
+    LINE,
+    clean,
+    document,
+    element,
+    shorten,
+    text,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -112,7 +112,15 @@ class ParkedRun:
 
     def brought_back(self) -> RunCore:
         """Return what goes on with it."""
-        return open_rested(self.options, self.state, self.driver, self.records, self.mark, self.timers, self.context)
+        return open_rested(
+            self.options,
+            self.state,
+            self.driver,
+            self.records,
+            self.mark,
+            self.timers,
+            self.context,
+        )
 
 
 class ParkedRuns:
@@ -145,7 +153,9 @@ class ParkedRuns:
         self._runs[run_id] = run
         if run.due < float("inf"):
             if len(self._times) > 2 * len(self._runs) + _STALE_TIMES:
-                self._times = [(each.due, name) for name, each in self._runs.items() if each.due < float("inf")]
+                self._times = [
+                    (each.due, name) for name, each in self._runs.items() if each.due < float("inf")
+                ]
                 heapq.heapify(self._times)
             else:
                 heapq.heappush(self._times, (run.due, run_id))

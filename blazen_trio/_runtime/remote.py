@@ -14,9 +14,8 @@ from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state import undriven
 from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import fold
+from blazen_trio._stores.base import create_whole, fold
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._surface.prepare import create_whole
 from blazen_trio._surface.run_arguments import check_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
@@ -61,18 +60,29 @@ async def queue(  # noqa: ASYNC910  # the store suspends
         name, version, timeout, codec = workflow, "", None, ENGINE
         event = input if isinstance(input, Event) else StartEvent(input)
     else:
-        name, version, timeout, codec = workflow.name, workflow.version, workflow.timeout, workflow.codec
+        name, version, timeout, codec = (
+            workflow.name,
+            workflow.version,
+            workflow.timeout,
+            workflow.codec,
+        )
         event = workflow.start_event(input)
     given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
     trace = None if hooks.listener is None else hooks.listener.submitted()
-    entry = undriven.queued(run_id, name, version, event, codec.encode_event(event), given, timeout, at, trace)
+    entry = undriven.queued(
+        run_id, name, version, event, codec.encode_event(event), given, timeout, at, trace
+    )
     data, blobs = encode_entry(entry)
-    first = Commit(run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True)
+    first = Commit(
+        run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True
+    )
     await store.create(NewRun(name, version, at), first, connection=connection)
     logger.info("run %r: submitted", run_id, extra=about(run_id, name))
 
 
-async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None) -> str:  # noqa: ASYNC910  # the store suspends
+async def keep_snapshot(
+    store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None
+) -> str:  # noqa: ASYNC910  # the store suspends
     """Store the run of a snapshot, which nobody drives then: it needs no workflow. Whoever may take a run of its status does.
 
     Args:
@@ -119,7 +129,9 @@ async def ask_or_change(
     return None
 
 
-async def _change_claimed(store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None) -> None:
+async def _change_claimed(
+    store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
+) -> None:
     """Pause, unpause or cancel a run that this process has claimed for that. Neither commit nor release can be cancelled."""
     driver = stored.driver
     if driver is None:
@@ -141,7 +153,11 @@ _KINDS = {
     RunStatus.CANCELLED: "workflow_cancelled",
 }
 """What the history calls a run's becoming so."""
-_ENTRIES = {RunStatus.PAUSED: "paused", RunStatus.RUNNING: "unpaused", RunStatus.CANCELLED: "cancelled"}
+_ENTRIES = {
+    RunStatus.PAUSED: "paused",
+    RunStatus.RUNNING: "unpaused",
+    RunStatus.CANCELLED: "cancelled",
+}
 
 
 def _change(
@@ -190,7 +206,11 @@ async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> N
 def open_questions(state: RunState, stored: StoredRun) -> list[InputRequestEvent]:
     """The open questions of a stored run, oldest first, without those whose answers are on their way."""
     answered = answered_in(stored.inbox)
-    return [_as_request(question) for question in state.questions.values() if question.request_id not in answered]
+    return [
+        _as_request(question)
+        for question in state.questions.values()
+        if question.request_id not in answered
+    ]
 
 
 def _as_request(question: Question) -> InputRequestEvent:

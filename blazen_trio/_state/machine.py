@@ -38,7 +38,15 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import InputResponseError, NoHandlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import (

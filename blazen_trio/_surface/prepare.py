@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from blazen_trio._clock import wall_clock
-from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import encode_entry, encode_history, seal_entry
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
@@ -21,15 +18,17 @@ from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._dispatch.transitions import fail
 from blazen_trio._slices import in_slices
 from blazen_trio._state.machine import Machine, Moment, begin
 from blazen_trio._state.misfits import finding_misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.undriven import unrouted_input
-from blazen_trio._stores.base import folding, reading_history
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+from blazen_trio._stores.base import create_whole, folding, reading_history, written
+from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._surface.context import Context
+from blazen_trio._surface.run_arguments import new_run_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
@@ -43,7 +42,7 @@ from blazen_trio.errors import (
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
@@ -58,8 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Options",
-    "create_whole",
-    "new_run_id",
     "open_claimed",
     "open_new",
     "open_rested",
@@ -99,16 +96,9 @@ class Options:
         return self.routing.definition
 
 
-def new_run_id() -> str:
-    """A UUID of version 7 (RFC 9562): ordered by time (milliseconds), so that databases like it."""
-    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000) << 80
-    value = value & ~(0xF000 << 64) | 0x7000 << 64
-    value = value & ~(0xC000 << 48) | 0x8000 << 48
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-async def open_new(options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]) -> RunCore:  # noqa: A002
+async def open_new(
+    options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]
+) -> RunCore:
     """Make a new run ready; with a store, it, its input and its lease are on disk when this returns."""
     definition, codec, store = options.definition, options.codec, options.store
     event = definition.start_event(input)
@@ -122,7 +112,9 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     trace = None if listener is None else listener.trace
     driver = None
     try:
-        machine, entry = begin(options.routing, run_id, event, payload, timeout, encode, moment, trace)
+        machine, entry = begin(
+            options.routing, run_id, event, payload, timeout, encode, moment, trace
+        )
         broadcast, recorder = _observers(definition)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:
@@ -135,14 +127,18 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
                 status=RunStatus.RUNNING,
                 at=moment.at,
             )
-            driver = await store.create(NewRun(definition.name, definition.version, moment.at), first)
+            driver = await store.create(
+                NewRun(definition.name, definition.version, moment.at), first
+            )
     except BaseException as error:
         if listener is not None:
             listener.lost(error)
         raise
     core = _core(options, machine, broadcast, recorder, driver)
     if recorder.log_from <= logging.INFO:
-        log_record(recorder.run, "workflow_started", event_type=event.event_type)  # now that it is on disk
+        log_record(
+            recorder.run, "workflow_started", event_type=event.event_type
+        )  # now that it is on disk
     if listener is not None:
         listen_to(core, listener)
     await in_slices(core.take_up())
@@ -171,7 +167,9 @@ async def _or_give_back(
         raise
 
 
-async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int | None = None) -> RunCore:
+async def open_claimed(
+    options: Options, stored: StoredRun, *, max_crashes: int | None = None
+) -> RunCore:
     """Make a stored run ready that is driven here already. If this raises, the run is still to be given back.
 
     Args:
@@ -197,7 +195,9 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
         stored = await store.claim(state.run_id)
     except RunNotFoundError:
         driver = await create_whole(store, state)
-        return await _or_give_back(store, driver, lambda: _go_on(options, state, driver, None, answer, known=True))
+        return await _or_give_back(
+            store, driver, lambda: _go_on(options, state, driver, None, answer, known=True)
+        )
 
     async def go_on() -> RunCore:
         await _check_branch(await in_slices(folding(stored, options.codec)), state)
@@ -211,7 +211,7 @@ async def _check_branch(stored: RunState, given: RunState) -> None:
 
     Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
     """
-    if stored.seq == given.seq and (await _written(stored))[0] == (await _written(given))[0]:
+    if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
         return
     if stored.seq == given.seq:
         found = f"of another branch of the run, which has gone another way to entry {given.seq}"
@@ -222,40 +222,6 @@ async def _check_branch(stored: RunState, given: RunState) -> None:
         "snapshot without the store",
         run_id=given.run_id,
     )
-
-
-async def _written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
-    """Return a run's state as it is stored, and the large values that it refers to."""
-    large: dict[str, bytes] = {}
-    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
-
-
-def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
-    joined = []
-    for piece in pieces:
-        joined.append(piece)
-        yield
-    return b"".join(joined)
-
-
-async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
-    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
-
-    Raises:
-        RunExistsError: The store has a run of this id.
-    """
-    data, large = await _written(state)
-    first = Commit(
-        state.run_id,
-        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
-        blobs=large,
-        history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
-        status=state.status,
-        error=None if state.error is None else state.error.message,
-        at=state.updated,
-        release=state.status is RunStatus.COMPLETED,
-    )
-    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
 
 
 async def _go_on(
@@ -312,7 +278,11 @@ async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be wai
     moment = Moment(core.clock.now(), elapsed)
     unrouted = unrouted_input(state)
     recorder.record("workflow_resumed" if unrouted is None else "workflow_started", moment.at)
-    core.note(machine.resumed(timeout, moment, None if recorder.listener is None else recorder.listener.trace))
+    core.note(
+        machine.resumed(
+            timeout, moment, None if recorder.listener is None else recorder.listener.trace
+        )
+    )
     core.restart(elapsed)
     if answer is not None:
         recorder.record("input_received", moment.at, event_type=answer.event_type)
@@ -333,7 +303,11 @@ def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
     try:
         core.definition.start_event(start.event)
     except NoHandlerError as refusal:
-        core.fail(StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,)), refusal)
+        fail(
+            core,
+            StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,)),
+            refusal,
+        )
         return
     core.note(core.machine.due(start, moment))
 
@@ -347,7 +321,7 @@ def _set_aside(core: RunCore, stored: StoredRun) -> None:
     )
     message += f"; the last one failed with {stored.info.error}" if stored.info.error else ""
     message += ". Look for what kills the process, or fails it; resume_from tries again"
-    core.fail(StoredError("RunCrashedError", message, attempts=stored.crashes), None)
+    fail(core, StoredError("RunCrashedError", message, attempts=stored.crashes), None)
 
 
 def open_rested(
@@ -384,12 +358,16 @@ def _mark_of(stored: StoredRun) -> JournalMark:
     from blazen_trio._dispatch.journal import JournalMark
 
     snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
-    return JournalMark(snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs))
+    return JournalMark(
+        snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs)
+    )
 
 
 def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:
     broadcast = Broadcast()
-    return broadcast, Recorder(broadcast, history=definition.history, lifecycle=definition.publish_lifecycle)
+    return broadcast, Recorder(
+        broadcast, history=definition.history, lifecycle=definition.publish_lifecycle
+    )
 
 
 def _core(
@@ -402,7 +380,9 @@ def _core(
 ) -> RunCore:
     recorder.run = machine.state.run_id, machine.state.workflow
     if logger.isEnabledFor(logging.INFO):
-        recorder.log_from_level(logging.DEBUG if logger.isEnabledFor(logging.DEBUG) else logging.INFO)
+        recorder.log_from_level(
+            logging.DEBUG if logger.isEnabledFor(logging.DEBUG) else logging.INFO
+        )
     standstill = Standstill(machine.state, options.codec, recorder)
     journal = None
     if driver is not None:
@@ -411,7 +391,9 @@ def _core(
         assert options.store is not None
         machine.seal = None if options.durability == "exit" else seal_entry
         mark = mark or JournalMark()
-        journal = Journal(options.store, driver, machine.state, options.durability, recorder, standstill, mark)
+        journal = Journal(
+            options.store, driver, machine.state, options.durability, recorder, standstill, mark
+        )
     core = RunCore(
         machine,
         options.codec,
@@ -431,14 +413,18 @@ def _core(
 async def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
     problems = []
     if state.workflow != definition.name:
-        problems.append(f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}")
+        problems.append(
+            f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}"
+        )
     elif state.status is not RunStatus.COMPLETED:
         problems = await in_slices(finding_misfits(definition, state))
     if problems:
         raise _misfit(definition, state, problems)
 
 
-def _misfit(definition: WorkflowDefinition, state: RunState, problems: list[str]) -> IncompatibleRunError:
+def _misfit(
+    definition: WorkflowDefinition, state: RunState, problems: list[str]
+) -> IncompatibleRunError:
     faults = "".join(f"\n  - {problem}" for problem in problems)
     return IncompatibleRunError(
         f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
