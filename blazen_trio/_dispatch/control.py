@@ -58,7 +58,7 @@ PHASES: Final[dict[Phase, frozenset[Phase]]] = {
     ),
     Phase.ENDED: frozenset({Phase.CLOSING, Phase.LEFT}),
     Phase.CLOSING: frozenset({Phase.LEFT}),
-    Phase.RESTING: frozenset({Phase.LEFT}),
+    Phase.RESTING: frozenset(),
     Phase.LEFT: frozenset(),
 }
 """The phases that may follow each. A rested run goes on with another dispatcher, so nothing but the end follows here.
@@ -322,5 +322,5 @@ def mermaid() -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.WORKING.value}"]
     for before, following in PHASES.items():
         lines += [f"    {before.value} --> {after.value}" for after in Phase if after in following]
-    lines.append(f"    {Phase.LEFT.value} --> [*]")
+    lines += [f"    {last.value} --> [*]" for last, following in PHASES.items() if not following]
     return "\n".join(lines)

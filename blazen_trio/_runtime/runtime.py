@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
 from blazen_trio._concurrency import protected_methods
@@ -14,6 +13,7 @@ from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
 from blazen_trio._dispatch.inbox import EVENT, pack_event
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.anywhere import cancel_anywhere, pause_elsewhere, result_anywhere
+from blazen_trio._runtime.statistics import RuntimeStatistics
 from blazen_trio._state.texts import text_of
 from blazen_trio._stores.base import fold
 from blazen_trio._surface.prepare import open_new, open_stored
@@ -36,38 +36,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.protocol import CheckpointStore
     from blazen_trio._surface.run import Run
 
-__all__ = ["Runtime", "RuntimeStatistics"]
-
-
-@attrs.frozen
-class RuntimeStatistics:
-    """What a runtime has done so far, and what it does now.
-
-    Attributes:
-        driving: How many runs it drives now.
-        resting: How many of these wait, and have no task.
-        free_slots: How many more could be at work.
-        watching: How many runs of others somebody here waits for.
-        started: How many runs `start` and `resume_from` began to drive.
-        taken: How many were taken by `serve` and `recover`.
-        ended: How many of all these have ended here.
-        left: How many have left otherwise: at rest, drained, or lost.
-        refused: How often a run could not be driven here and was left to others.
-        polls: How many looks at the store there were.
-        mail: How many rows of inboxes these brought.
-    """
-
-    driving: int
-    resting: int
-    free_slots: int
-    watching: int
-    started: int
-    taken: int
-    ended: int
-    left: int
-    refused: int
-    polls: int
-    mail: int
+__all__ = ["Runtime"]
 
 
 @protected_methods
