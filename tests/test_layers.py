@@ -29,6 +29,7 @@ LAYERS = [
     "stores",
     "_dispatch",
     "_surface",
+    "_runtime",
     "__init__",
     "testing",
     "_cli",
@@ -36,7 +37,16 @@ LAYERS = [
 ]
 """Each may import from itself and from those before it."""
 
-PURE = {"errors", "_definitions", "_state", "_codec", "_pictures", "pictures", "_telemetry", "telemetry"}
+PURE = {
+    "errors",
+    "_definitions",
+    "_state",
+    "_codec",
+    "_pictures",
+    "pictures",
+    "_telemetry",
+    "telemetry",
+}
 """The layers that know nothing of Trio."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -47,7 +57,11 @@ def layer_of(path: Path) -> str:
 
 
 def is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def imports_in(node: ast.AST, *, types: bool) -> Iterator[tuple[int, str]]:
@@ -92,7 +106,9 @@ def test_every_module_is_in_a_layer():
 def test_imports_go_downward_only(path):
     own = LAYERS.index(layer_of(path))
     upward = [
-        f"{path.name}:{line} imports {layer}" for line, layer in layers_imported(path) if LAYERS.index(layer) > own
+        f"{path.name}:{line} imports {layer}"
+        for line, layer in layers_imported(path)
+        if LAYERS.index(layer) > own
     ]
     assert upward == []
 
@@ -108,12 +124,15 @@ def test_trio_and_sql_are_where_they_belong(path):
 
 
 def test_the_dispatcher_knows_stores_by_their_protocol_only():
-    allowed = {"blazen_trio._stores"} | {f"blazen_trio._stores.{name}" for name in ("protocol", "base")}
+    allowed = {"blazen_trio._stores"} | {
+        f"blazen_trio._stores.{name}" for name in ("protocol", "base")
+    }
     for path in (PACKAGE / "_dispatch").rglob("*.py"):
         modules = {
             module
             for _, module in imported_by(path)
-            if module.startswith("blazen_trio._stores") and not module.rpartition(".")[2][0].isupper()
+            if module.startswith("blazen_trio._stores")
+            and not module.rpartition(".")[2][0].isupper()
         }
         assert modules <= allowed, path.name
 
@@ -125,5 +144,78 @@ def test_migrations_need_no_other_layer_than_the_stores():
 
 def test_importing_the_package_loads_no_database_library():
     program = "import sys, blazen_trio; sys.exit(sorted({'sqlalchemy', 'alembic', 'sqlite3'} & set(sys.modules)) or 0)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
+
+
+def graph() -> dict[str, set[str]]:
+    """Which modules of the package each imports, anywhere in it; what only a type checker sees counts."""
+    names = {
+        ".".join(("blazen_trio", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for path in FILES
+    }
+    return {
+        name: {module for _, module in imported_by(path)} & names.keys() - {name}
+        for name, path in names.items()
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    left = graph()
+    # Take away what imports nothing that is left, again and again: what stays is in circles, or leads to one.
+    while free := {name for name, imports in left.items() if not imports}:
+        left = {name: imports - free for name, imports in left.items() if name not in free}
+    assert left == {}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def own_private_names(tree: ast.AST) -> set[str]:
+    """What a module itself makes under a private name: functions, classes, attributes of its objects, slots."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # in `__slots__`
+    return {name for name in found if is_private(name)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nobody_reaches_into_another_modules_private_names(path):
+    tree = ast.parse(path.read_text())
+    own = own_private_names(tree)
+    reached = {
+        f"{path.name}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and is_private(node.attr)
+        and node.attr not in own
+        # What a class inherits is its own.
+        and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
+        and not (isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()")
+    }
+    reached |= {
+        f"{path.name}: from {node.module} import {alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("blazen_trio")
+        for alias in node.names
+        if is_private(alias.name) and alias.name not in set(LAYERS)
+    }
+    assert reached - ALLOWED == set()
+
+
+ALLOWED = {"scope.py: sys._getframe", "engine.py: connection._sock"}
+"""What is of other packages, and has no other way to it; the reason stands beside each in the code."""

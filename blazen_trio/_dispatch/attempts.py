@@ -110,20 +110,12 @@ class Attempt:
                 await self._wait_turn()
             if core.control.ended:
                 return None
-            # From here to the record of it in the journal nothing else is decided: there is no checkpoint, or the gate is closed.
+            # From here to the record of it in the journal nothing else is decided: there is no
+            # checkpoint, or the gate is closed.
             if transaction is not None and transaction.conflict() is not None:
                 return core.turns.ask(delivery)
             returned, listed = check_returned(step, result)
-            if listed is None or len(listed) <= WIDE:
-                members = (
-                    None
-                    if listed is None
-                    else core.machine.outputs(listed, core.encode, core.clock.now)
-                )
-            else:
-                members = await core.standstill.hold(
-                    core.machine.making(listed, core.encode, core.clock.now)
-                )
+            members = None if listed is None else await self._members(listed)
             entry = self._decide(returned, members)
             if entry.rest is not None:
                 await complete(core, entry)
@@ -144,18 +136,16 @@ class Attempt:
                 entry.effects
             )
         except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
-            if transaction is not None:
-                transaction.closed = True
-            if (
-                core.journal is not None
-                and core.journal.failure is not None
-                and isinstance(error, Exception)
-            ):
-                core.crash(core.journal.failure)
-                await trio.lowlevel.checkpoint()
-                return None
             await self._interrupted_or_failed(error)  # noqa: ASYNC102  # raises where cancelled
         return None
+
+    async def _members(self, listed: list[Any]) -> list[Output]:  # noqa: ASYNC910  # only what is wide waits
+        """Return the members of a fan-out, encoded; of a wide one in slices, behind the closed gate."""
+        core = self._core
+        if len(listed) <= WIDE:
+            return core.machine.outputs(listed, core.encode, core.clock.now)
+        making = core.machine.making(listed, core.encode, core.clock.now)
+        return await core.standstill.hold(making)
 
     def _tell_begin(self) -> None:
         """Note when the attempt began, for its retry and for the history."""
@@ -227,8 +217,18 @@ class Attempt:
     # It did not get to its commit
 
     async def _interrupted_or_failed(self, error: BaseException) -> None:
-        """It was cancelled from outside of it, or it failed."""
+        """It was cancelled from outside of it, or it failed; or the store did."""
         core = self._core
+        if self._transaction is not None:
+            self._transaction.closed = True
+        store_failed = core.journal is not None and core.journal.failure is not None
+        if store_failed and isinstance(error, Exception):
+            # Whatever the step raised by then: nothing of the run goes on here.
+            assert core.journal is not None
+            assert core.journal.failure is not None
+            core.crash(core.journal.failure)
+            await trio.lowlevel.checkpoint()
+            return
         if not is_failure(error):
             self._undo()
             raise error

@@ -275,7 +275,7 @@ def decide(control: Control, now: Situation) -> Next:
     if control.holds:
         if now.phase is not Phase.PAUSED:
             return Next.WAIT if busy else Next.PAUSE
-        return Next.LEAVE if control.leave >= Leave.ONCE_ASKED and not now.deciding else Next.WAIT
+        return Next.LEAVE if control.leave >= Leave.ONCE_ASKED and not busy else Next.WAIT
     if now.phase is Phase.PAUSED:
         return Next.UNPAUSE
     if control.leave is Leave.AFTER_STEPS:

@@ -169,7 +169,10 @@ class RunCore:
         self.crashes = 0
         """How many drivers of it have died or failed, since a step of it was last committed, before this one."""
 
-        # Work, and who does it.
+        self._begin_idle()
+
+    def _begin_idle(self) -> None:
+        """Set what is kept of its work, of which there is none yet."""
         self._ready: deque[Delivery] | BoundedQueue | None = None
         self.timers = Timers()
         self.inbox: deque[Mail] | None = None
@@ -206,9 +209,9 @@ class RunCore:
 
         # Time.
         self.work = WorkClock(self.state)
-        self.runs_ahead = journal is not None and journal.durability == "async"
+        self.runs_ahead = self.journal is not None and self.journal.durability == "async"
         """Whether what is decided may be ahead of the disk."""
-        self.timed = journal is not None or recorder.detailed
+        self.timed = self.journal is not None or self.recorder.detailed
         """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
         self.still = Moment(self.state.updated, self.state.elapsed)
 

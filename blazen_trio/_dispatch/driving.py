@@ -19,6 +19,7 @@ from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.questions import Questions, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
 from blazen_trio._dispatch.transitions import end, fail, settle
+from blazen_trio._state.joins import half_collected
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
@@ -296,7 +297,7 @@ class _Dispatcher:
         state, moment = core.state, core.moment()
         run = f"run {state.run_id!r}"
         if how is Next.STALL:
-            half = core.machine.half_collected()
+            half = half_collected(core.state)
             message = f"{run} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
             if half:
                 message += "; half collected: " + "; ".join(half)

@@ -86,7 +86,7 @@ class _Overlay:
         self._collected = Counter(one.step for one in run.collected)
         self._waiting = {(one.step, one.event.event_type) for one in run.collected}
         # `input_requests` has them as plain requests, without the type by which they were asked.
-        self._open = Counter(one.event.event_type for one in run._state.questions.values())  # noqa: SLF001
+        self._open = Counter(one.event.event_type for one in run.run_state.questions.values())
         self._delayed = Counter(one.event.event_type for one in run.delayed)
 
     def over(self, graph: WorkflowGraph) -> WorkflowGraph:

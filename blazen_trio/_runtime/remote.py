@@ -11,7 +11,7 @@ from blazen_trio._dispatch.driving import cancelled_error
 from blazen_trio._dispatch.inbox import CANCEL, PAUSE, RECALL, answered_in, pack_reason, pack_recall
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.streams import Broadcast
-from blazen_trio._state import undriven
+from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import create_whole, fold
@@ -69,7 +69,7 @@ async def queue(  # noqa: ASYNC910  # the store suspends
         event = workflow.start_event(input)
     given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
     trace = None if hooks.listener is None else hooks.listener.submitted()
-    entry = undriven.queued(
+    entry = lifecycle.queued(
         run_id, name, version, event, codec.encode_event(event), given, timeout, at, trace
     )
     data, blobs = encode_entry(entry)
@@ -169,7 +169,7 @@ def _change(
     recorder.load([record for data in stored.history for record in decode_history(data)])
     recorder.record(_KINDS[status], at, error="manual" if status is RunStatus.PAUSED else reason)
     error = cancelled_error(state.run_id, reason) if status is RunStatus.CANCELLED else None
-    entry = undriven.changed(state, _ENTRIES[status], status, at, error)
+    entry = lifecycle.changed(state, _ENTRIES[status], status, at, error)
     data, blobs = encode_entry(entry)
     records = recorder.take()
     return state, Commit(

@@ -98,7 +98,9 @@ def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None
             noted(entry, delivery)
 
 
-def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, Iterator[None] | None]:
+def apply_head(
+    state: RunState, entry: Entry, most: int
+) -> tuple[Item | None, Iterator[None] | None]:
     """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be
     told only from the state that it makes).
 
@@ -195,7 +197,9 @@ def _inserting(
         inherit(state, first, place.recovered)
 
 
-def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[None, None, Delivery | None]:
+def firing(
+    state: RunState, fan_out_id: int, join: str, most: int
+) -> Generator[None, None, Delivery | None]:
     """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing
     one.
 
@@ -337,7 +341,9 @@ def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
     return _freeing(tables, groups, most)
 
 
-def _freeing(tables: list[dict[Any, Any]], groups: list[FanOut], most: int) -> Generator[None, None, None]:
+def _freeing(
+    tables: list[dict[Any, Any]], groups: list[FanOut], most: int
+) -> Generator[None, None, None]:
     for group in groups:
         yield from group.dissolving(most)
     for table in tables:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.model import FanOut, RunState
     from blazen_trio._state.routing import Routing
 
-__all__ = ["check_collectable", "firing_due"]
+__all__ = ["check_collectable", "firing_due", "half_collected"]
 
 
 def check_collectable(
@@ -86,4 +86,21 @@ def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
     order of declaration.
     """
     holds = routing.holds
-    return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)
+    return any(
+        join in holds(one, root=True) and one not in holds(join, root=True)
+        for one in due
+        if one != join
+    )
+
+
+def half_collected(state: RunState) -> tuple[str, ...]:
+    """Return what waits in joins and collect buffers for more, a sentence each."""
+    lines = []
+    for (step, types), by_type in state.buffers.items():
+        have = ", ".join(f"{len(events)} {name}" for name, events in by_type.items() if events)
+        lines.append(f"step {step!r} collects [{', '.join(types)}] and has {have}")
+    for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):
+        for node, count in fan_out.live.items():
+            if node.startswith("member:"):
+                lines.append(f"join {node[7:]!r} has collected {count}")
+    return tuple(lines)

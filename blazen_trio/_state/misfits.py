@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._definitions.events import DynamicEvent, Event
 from blazen_trio._state.apply import SLICE
+from blazen_trio._state.lifecycle import unrouted_input
 from blazen_trio._state.model import Member
 from blazen_trio._state.pieces import drained
-from blazen_trio._state.undriven import unrouted_input
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -50,7 +50,9 @@ def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str | 
         yield from _delivery(delivery, steps)
     for delayed in state.delayed.values():
         yield None
-        yield from _event(delayed.event, "its input" if delayed is unrouted_input(state) else "a delayed delivery")
+        yield from _event(
+            delayed.event, "its input" if delayed is unrouted_input(state) else "a delayed delivery"
+        )
     for question in state.questions.values():
         yield None
         yield from _event(question.event, "an open question")
@@ -74,7 +76,11 @@ def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterat
     if step is None:
         yield f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"
     elif isinstance(event, tuple) != step.is_join:
-        held = "a list of events" if isinstance(event, tuple) else f"one event, of type {event.event_type!r}"
+        held = (
+            "a list of events"
+            if isinstance(event, tuple)
+            else f"one event, of type {event.event_type!r}"
+        )
         yield f"{where} holds {held}, and the step accepts {_accepted(step)} now"
         step = None
     for one in event if isinstance(event, tuple) else (event,):
@@ -84,7 +90,9 @@ def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterat
 
 def _fan_out(fan_out: FanOut, definition: WorkflowDefinition) -> Iterator[str | None]:
     yield None
-    collected = (node.removeprefix("member:") for node in fan_out.live if node.startswith("member:"))
+    collected = (
+        node.removeprefix("member:") for node in fan_out.live if node.startswith("member:")
+    )
     for join in dict.fromkeys((*fan_out.pending, *collected)):
         step = definition.steps.get(join)
         if step is None:

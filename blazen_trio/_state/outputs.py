@@ -82,7 +82,9 @@ def check_plain(step: StepDefinition, output: Any, verb: str) -> None:
 
 
 def _wrong(step: StepDefinition, what: str) -> StepOutputError:
-    declared = [cls.__name__ for cls in step.emits] + [f"list[{cls.__name__}]" for cls in step.list_emits]
+    declared = [cls.__name__ for cls in step.emits] + [
+        f"list[{cls.__name__}]" for cls in step.list_emits
+    ]
     return StepOutputError(
         f"step {step.name!r} {what}, but it declares {' | '.join(declared) or 'no event at all'}: change what it "
         "returns or sends, or its return annotation (or `@step(emits=...)`). A list of events opens a fan-out and is "
@@ -93,7 +95,11 @@ def _wrong(step: StepDefinition, what: str) -> StepOutputError:
 
 
 def _describe(value: Any) -> str:
-    return f"{type(value).__name__} {text_of(value)[:80]!r}" if not isinstance(value, Event) else type(value).__name__
+    return (
+        f"{type(value).__name__} {text_of(value)[:80]!r}"
+        if not isinstance(value, Event)
+        else type(value).__name__
+    )
 
 
 def _names(values: Iterable[Any]) -> str:

@@ -32,7 +32,10 @@ def traceback_of(error: BaseException) -> str:
     variable's value.
     """
     trace = error.__traceback__
-    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _ENGINE:
+    while (
+        trace is not None
+        and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _ENGINE
+    ):
         trace = trace.tb_next
     try:
         told = traceback.TracebackException(type(error), error, trace, limit=-_FRAMES, compact=True)

@@ -20,11 +20,11 @@ from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._dispatch.transitions import fail
 from blazen_trio._slices import in_slices
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin, unrouted_input
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.misfits import finding_misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
-from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import create_whole, folding, reading_history, written
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._surface.context import Context
@@ -97,7 +97,10 @@ class Options:
 
 
 async def open_new(
-    options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]
+    options: Options,
+    input: Any,  # noqa: A002
+    run_id: str | None,
+    metadata: Mapping[str, Any],
 ) -> RunCore:
     """Make a new run ready; with a store, it, its input and its lease are on disk when this returns."""
     definition, codec, store = options.definition, options.codec, options.store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,14 @@ class Run:
     def status(self) -> RunStatus:
         """Where the run stands."""
         return self._state.status
+
+    @property
+    def due(self) -> dt.datetime | None:
+        """The soonest time that the run waits for, UTC; `None`: it does not wait for a time."""
+        times = [item.due for item in self._state.deliveries.values() if item.due is not None]
+        times += [item.due for item in self._state.delayed.values()]
+        soonest = min(times, default=None)
+        return None if soonest is None else dt.datetime.fromtimestamp(soonest, dt.UTC)
 
     @property
     def input_requests(self) -> tuple[InputRequestEvent, ...]:

@@ -18,7 +18,8 @@ from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._dispatch.transaction import Transaction, make_cell
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._surface.context import Context

@@ -53,7 +53,10 @@ def asked(
 
 def every() -> Iterator[tuple[dict[str, Any], Control, Situation, Next]]:
     """All that can be asked, in every situation: 5 times 8 requests, 3 phases, 2**14 flags."""
-    values = [dict(zip(FLAGS, each, strict=True)) for each in itertools.product((False, True), repeat=len(FLAGS))]
+    values = [
+        dict(zip(FLAGS, each, strict=True))
+        for each in itertools.product((False, True), repeat=len(FLAGS))
+    ]
     for phase, leave in itertools.product(DRIVEN, Leave):
         for held, cancelled, failed in itertools.product((False, True), repeat=3):
             requests: dict[str, Any] = {
@@ -92,8 +95,14 @@ def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
             promise("what is decided is seen to the disk first", not now.deciding, where)
         if following in {Next.PARK, Next.REST, Next.STALL}:
             promise("what is ready, or due, runs first", not (now.ready or now.due), where)
-        if following is Next.STALL and not (leave >= Leave.ONCE_ASKED and now.phase is Phase.PARKED):
-            promise("nothing can come to a stalled run", not (now.timers or now.questions or now.external), where)
+        if following is Next.STALL and not (
+            leave >= Leave.ONCE_ASKED and now.phase is Phase.PARKED
+        ):
+            promise(
+                "nothing can come to a stalled run",
+                not (now.timers or now.questions or now.external),
+                where,
+            )
         if following is Next.LEAVE:
             promise("only who was told to leave does", leave > Leave.NEVER, where)
         if following is Next.REST:
@@ -173,7 +182,9 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("requests", "situation", "following"), TABLE)
-def test_what_comes_next(requests: dict[str, Any], situation: dict[str, bool], following: Next) -> None:
+def test_what_comes_next(
+    requests: dict[str, Any], situation: dict[str, bool], following: Next
+) -> None:
     phase = requests.get("phase", Phase.WORKING)
     assert decide(asked(**requests), Situation(phase=phase, **situation)) is following
 

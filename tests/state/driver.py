@@ -18,7 +18,8 @@ from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._state.apply import SLICE, applying, drain, state_from_first
 from blazen_trio._state.entry import Entry
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import (
     Delayed as DelayedItem,
     Delivery,

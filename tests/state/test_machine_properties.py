@@ -24,7 +24,8 @@ from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.apply import apply_entry, state_from_first
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.routing import Routing

@@ -26,7 +26,8 @@ from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.apply import apply_entry, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Delayed as DelayedItem, Delivery, Payload, Question, RunState
 from blazen_trio._state.routing import Routing
 from blazen_trio._state.status import RunStatus

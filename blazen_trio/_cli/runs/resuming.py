@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import os
 import sys
@@ -38,6 +37,7 @@ from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from blazen_trio import Run, Workflow
@@ -75,7 +75,13 @@ _OUTCOMES = (
 @json_option("Print one JSON object.", group="Output")
 @click.pass_context
 def resume(
-    context: click.Context, run_id: str, target: Target, db: str, no_ask: bool, as_text: bool, as_json: bool
+    context: click.Context,
+    run_id: str,
+    target: Target,
+    db: str,
+    no_ask: bool,
+    as_text: bool,
+    as_json: bool,
 ) -> None:
     """Go on with a run in this process.
 
@@ -123,16 +129,13 @@ def resume(
 
 async def _tell_waits(run: Run, handler: logging.Handler) -> None:
     """Say until when a run waits that waits for nothing but a time; once for each."""
-    told = 0.0
+    told: dt.datetime | None = None
     while True:
-        state = run._state  # noqa: SLF001  # a snapshot has all of it, and is made anew each time
-        if run.status is RunStatus.WAITING and not state.questions:
-            times = [one.due for one in state.deliveries.values() if one.due is not None]
-            times += [one.due for one in state.delayed.values()]
-            due = min(times, default=0.0)
-            if due != told and due - time.time() >= _SOON:
+        if run.status is RunStatus.WAITING and not run.input_requests:
+            due = run.due
+            if due is not None and due != told and due.timestamp() - time.time() >= _SOON:
                 told = due
-                moment = forms.time_form(dt.datetime.fromtimestamp(due, dt.UTC))
+                moment = forms.time_form(due)
                 text = f"run {run.run_id} waits until {instant(moment)}; Ctrl-C leaves it as it is, for anybody to go on with"
                 say(handler, "waiting", text, fields={"run_id": run.run_id, "until": moment})
         await trio.sleep(_LOOK)
@@ -154,7 +157,11 @@ class _Asking:
                 told = self._workflow.codec.encode_value(request.metadata, "metadata")
                 click.echo(clean(told.data.decode()), err=True)
             while True:
-                click.echo(clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "), nl=False, err=True)
+                click.echo(
+                    clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "),
+                    nl=False,
+                    err=True,
+                )
                 line = await self._line()
                 if line is None:
                     click.echo(err=True)
@@ -162,7 +169,10 @@ class _Asking:
                 try:
                     document = line if self._as_text else Json().convert(line, None, None)
                     return make_answer(self._workflow, None, request.request_id, document)
-                except (click.BadParameter, SerializationError) as error:  # what this raised would fail the run
+                except (
+                    click.BadParameter,
+                    SerializationError,
+                ) as error:  # what this raised would fail the run
                     click.echo(clean(f"Error: {error.message}"), err=True)
                 except ConfigError as error:
                     click.echo(clean(f"{error.message}, in `blazen-trio runs respond`"), err=True)

@@ -1,20 +1,25 @@
-"""The transitions of a run that nobody drives: it needs no machine, and no workflow, to be queued, paused or cancelled."""
+"""How a run begins, and its transitions while nobody drives it.
+
+It needs no machine, and no workflow, to be queued, paused or cancelled.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from blazen_trio._state.apply import apply_entry
+from blazen_trio._state.apply import apply_entry, state_from_first
 from blazen_trio._state.entry import Entry, Output
+from blazen_trio._state.machine import Machine, Moment
+from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.model import Delayed, Payload, RunState, StoredError
-    from blazen_trio._state.status import RunStatus
+    from blazen_trio._state.routing import Routing
 
-__all__ = ["changed", "queued", "unrouted_input"]
+__all__ = ["begin", "changed", "queued", "unrouted_input"]
 
 _FIRST_ITEM: Final = 1
 """The id of a run's very first item. A run that a process began has a delivery there, one that was
@@ -68,10 +73,43 @@ def unrouted_input(state: RunState) -> Delayed | None:
     return state.delayed.get(_FIRST_ITEM)
 
 
-def changed(state: RunState, kind: str, status: RunStatus, at: float, error: StoredError | None = None) -> Entry:
+def changed(
+    state: RunState, kind: str, status: RunStatus, at: float, error: StoredError | None = None
+) -> Entry:
     """Pause or cancel a run that nobody drives; what is undone in it stays so."""
     entry = Entry(state.seq + 1, kind, at, state.elapsed)
     entry.status = status
     entry.error = error
     apply_entry(state, entry)
     return entry
+
+
+def begin(
+    routing: Routing,
+    run_id: str,
+    event: Event,
+    metadata: Payload,
+    timeout: float | None,
+    encode: Callable[[Event], Payload] | None,
+    moment: Moment,
+    trace: Mapping[str, str] | None = None,
+) -> tuple[Machine, Entry]:
+    """Begin a run with its start event; `timeout` in seconds; `trace`: where it belongs in a trace."""
+    definition = routing.definition
+    entry = Entry(1, "started", moment.at, moment.elapsed)
+    entry.created = {
+        "run_id": run_id,
+        "workflow": definition.name,
+        "workflow_version": definition.version,
+        "metadata": metadata,
+        "root": definition.has_joins,
+        "timeout": timeout,
+    }
+    if trace is not None:
+        entry.created["trace"] = trace
+    entry.status = RunStatus.RUNNING
+    entry.epoch = 0
+    machine = Machine(routing, state_from_first(entry))
+    entry.outputs = machine.outputs([event], encode, lambda: moment.at)
+    machine.finish(entry)
+    return machine, entry
