@@ -57,6 +57,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Interrupt programs at each line of the package; names of scenarios and the like go after `--`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.interrupts", *session.posargs)
+
+
+@nox.session
 def scale(session: nox.Session) -> None:
     """What a worker costs beside 100,000 waiting runs, and whether a database grows over 10,000 runs."""
     session.install(".[benchmarks]")

@@ -38,15 +38,22 @@ class WallClock:
         may_be_set: Whether UTC may leap: not under a mock clock.
     """
 
-    __slots__ = ("_offset", "_trio_time", "may_be_set")
+    __slots__ = ("_base", "_offset", "_trio_time", "may_be_set")
 
     def __init__(self) -> None:
         clock = trio.lowlevel.current_clock()
         self._trio_time = clock.current_time
         self._offset = time.time() - self._trio_time()
+        self._base = self._trio_time() - time.perf_counter()
         # Whoever uses a mock clock has imported this; nobody else has to.
         testing = sys.modules.get("trio.testing")
         self.may_be_set = testing is None or not isinstance(clock, testing.MockClock)
+
+    def lead(self) -> float:
+        """Return by how many seconds Trio's clock has run ahead of the real one: a mock clock's."""
+        if self.may_be_set:
+            return 0.0
+        return self._trio_time() - time.perf_counter() - self._base
 
     def now(self) -> float:
         """Return UTC, in seconds since the epoch."""

@@ -342,8 +342,5 @@ class MemoryStore(StoreQueries):
 
 def _refuse(connection: object) -> None:
     if connection is not None:
-        msg = (
-            "connection= is for stores in a database: a MemoryStore has no transactions of yours "
-            "to take part in"
-        )
+        msg = "connection= is for stores in a database: a MemoryStore has no transactions of yours to take part in"
         raise TypeError(msg)

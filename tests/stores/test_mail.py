@@ -15,7 +15,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, Driver, NewRun
 from blazen_trio._stores.sql import polling
-from blazen_trio.errors import StaleRunError
+from blazen_trio.errors import StaleRunError, StoreError
 from blazen_trio.testing.promises import Heard
 from tests.databases import an_engine, execute
 from tests.runtime.test_idle_costs import listened_to, plans
@@ -178,6 +178,33 @@ async def test_rows_that_commit_late_are_given_too(url: str) -> None:
             begun.commit()
             await store.poll([])
             assert heard.mail == [late, early]
+
+
+async def test_a_poll_stands_for_a_look_and_one_that_fails_does_not(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(url, migrate=True) as store, open_store(url) as other:
+        heard = Heard(await _create(store))
+        looks: list[Any] = []
+        real = polling.new_mail
+        monkeypatch.setattr(polling, "new_mail", lambda *given: looks.append(0) or real(*given))
+        for _ in range(12):
+            await store.poll([])
+            await trio.sleep(0.1)
+        assert len(looks) <= 1  # the first, which may have come before the first poll
+
+        def fail(*_given: Any) -> Any:
+            msg = "no poll"
+            raise StoreError(msg)
+
+        monkeypatch.setattr(polling, "poll", fail)
+        mail = await other.post("a", "event", b"x")
+        with trio.fail_after(20):
+            while not heard.mail:
+                with pytest.raises(StoreError, match="no poll"):
+                    await store.poll([])
+                await trio.sleep(0.05)
+        assert heard.mail == [mail]
 
 
 async def test_mail_that_another_took_refuses_its_taker_alone(url: str) -> None:

@@ -19,12 +19,15 @@ from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
 from blazen_trio._stores.sql.troubles import (
+    ANSWER_WITHIN,
     Patience,
+    Reach,
     UnclearCommitError,
     is_busy,
     is_lost,
     is_record_fault,
 )
+from blazen_trio._stores.sql.watch import Watch
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError
@@ -34,10 +37,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
+    from blazen_trio._stores.sql.place import Place
+    from blazen_trio._stores.sql.watch import Line
+
 __all__ = ["Batches"]
 
 _TRY_AGAIN = 1.0
 """Seconds after which an idle writer tries to give back what it owes."""
+
+
+_BYTES_A_SECOND = 1_000_000
+"""As slow as a server may be in taking what it is sent."""
 
 
 class Batches:
@@ -52,6 +62,7 @@ class Batches:
         commits: How many jobs were, in them.
         bytes: How many bytes of payload.
         largest: The most jobs in one of them.
+        reach: What is known of the way to the database.
     """
 
     def __init__(
@@ -61,6 +72,8 @@ class Batches:
         *,
         lease_ttl: float,
         busy_timeout: float,
+        watch: Watch | None = None,
+        place: Place | None = None,
     ) -> None:
         self.drivers = Drivers(Mailroom())
         self.sights = Sights(lease_ttl)
@@ -75,9 +88,13 @@ class Batches:
         )
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
-        self._abandoned: int | None = (
-            None  # a lease of ours under which nothing is to be written any more
-        )
+        self.reach = Reach()
+        self._watch = watch or Watch()
+        self._place = place
+        self._line: Line | None = None
+        self._silence = self._least_silence = ANSWER_WITHIN + busy_timeout
+        # A lease of ours under which nothing is to be written any more.
+        self._abandoned: int | None = None
         # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's
         # id was given twice because the first to get it never committed.
         self._number = secrets.randbits(62)
@@ -150,12 +167,16 @@ class Batches:
         Returns:
             What became of drivers, as of `write`.
         """
-        for _ in range(2):  # the first attempt may find out that the connection was lost long ago
+        self._silence = self._least_silence
+        # The first attempt may find out that the connection was lost long ago. Where the server has
+        # been silent a moment ago, whoever leaves the store's block would wait for it in vain.
+        for _ in range(0 if self.reach.silent else 2):
             try:
                 self._give_back_abandoned()
                 if self.lease_id is not None:
                     if self.drivers.owed:  # it says more than that they are given back
-                        self._write(list(self.drivers.owed.values()))
+                        owed = list(self.drivers.owed.values())
+                        self._write(owed, Patience(self.reach))
                     self._give_back(self.lease_id)
             except LeaseLostError:
                 break
@@ -211,19 +232,26 @@ class Batches:
         """Write them; if to persist, waiting for locks that others hold, and for a database that
         comes back.
         """
-        patience = Patience()
+        self.reach.check()
+        self._silence = self._least_silence + sum(job.size for job in jobs) / _BYTES_A_SECOND
+        patience = Patience(self.reach, waited_for=persist and bool(jobs))
         while True:
             try:
-                self._write(jobs)
+                self._write(jobs, patience)
             except Exception as error:
                 if is_lost(error):
                     self._drop_connection()
                 if not (persist and patience.wait(error)):
                     raise
             else:
+                self.reach.answered()
                 return
+            finally:
+                if self._line is not None:
+                    self._line.answered()
 
-    def _write(self, jobs: Sequence[Job]) -> None:
+    def _write(self, jobs: Sequence[Job], patience: Patience) -> None:
+        self._check_place()
         self._give_back_abandoned()
         connection, cursor = self._connect()
         self._number += 1
@@ -253,12 +281,16 @@ class Batches:
         except LeaseLostError:
             raise
         except Exception as error:
-            if not self._landed(jobs, transaction, error):
+            if not self._landed(jobs, transaction, error, patience):
                 raise
-            transaction.last = (
-                self._number
-            )  # where the fence was in what was sent, its answer is lost too
+            # Where the fence was in what was sent, its answer is lost too.
+            transaction.last = self._number
+        self._check_place()
         self._settle(jobs, transaction)
+
+    def _check_place(self) -> None:
+        if self._place is not None:
+            self._place.check()
 
     def transaction(
         self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None
@@ -290,7 +322,13 @@ class Batches:
             if hooks.listener is not None:
                 hooks.listener.batch_written(sum(job.error is None for job in jobs))
 
-    def _landed(self, jobs: Sequence[Job], transaction: Transaction, error: Exception) -> bool:
+    def _landed(
+        self,
+        jobs: Sequence[Job],
+        transaction: Transaction,
+        error: Exception,
+        patience: Patience,
+    ) -> bool:
         """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once,
         failed: its lease says which was the last.
 
@@ -298,7 +336,8 @@ class Batches:
             UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease,
                 or the database does not come back.
         """
-        patience = Patience()
+        if is_lost(error):
+            patience.pause(error)  # counts from when the batch began: it may have been silence
         while True:
             self._drop_connection()
             if transaction.lease_id is None:
@@ -350,15 +389,22 @@ class Batches:
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:
             self._connection = connection = self._writers.connect()
+            self._line = self._watch.line(connection)
+            self._line.asked(self._silence)
             dialects.as_writer(connection)
             dialects.prepare_writer(connection, **self._limits)
             self._cursor = connection.connection.cursor()
             return connection, self._cursor
+        if self._line is not None:
+            self._line.asked(self._silence)
         return self._connection, self._cursor
 
     def _drop_connection(self) -> None:
         """Close the connection, whatever state it is in; the next use opens another."""
         connection, self._connection, self._cursor = self._connection, None, None
+        line, self._line = self._line, None
+        if line is not None:
+            line.asked(self._least_silence)  # to roll back asks something, too
         if connection is not None:
             # An unfinished transaction would hold its locks for as long as anything refers to its
             # cursor.
@@ -368,3 +414,5 @@ class Batches:
                 connection.invalidate()
             with contextlib.suppress(Exception):
                 connection.close()
+        if line is not None:
+            line.close()

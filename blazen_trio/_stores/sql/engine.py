@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects, packets
+from blazen_trio._stores.sql.troubles import CONNECT_WITHIN
 from blazen_trio.errors import StoreError
 
 __all__ = ["for_writing", "make_engine", "shown"]
@@ -15,13 +17,28 @@ _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 # The drivers that are used where the URL names none, and what to install for them.
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
-_CONNECT_TIMEOUT = 10  # seconds
+
+# Linux's own look at connections on which nothing moves: after 10 s idle, three times 5 s apart.
+_KEEPALIVES: Final = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+_KEEPALIVES_OF_SOCKETS: Final = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 15_000,
+}
 
 
 def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, bool]:
     """The engine to use, and whether it is ours to dispose of.
 
-    A given engine's pool is used, and nothing is set on the engine itself: it stays as its owner made it.
+    A given engine's pool is used, and nothing is set on the engine itself: it stays as its owner
+    made it.
 
     Raises:
         ValueError: The URL names a database that can't be used.
@@ -32,7 +49,8 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
         engine = url_or_engine
     else:
         engine = _create(url_or_engine)
-    # An engine of our own over the same pool, so that how we begin transactions is nobody else's business.
+    # An engine of our own over the same pool, so that how we begin transactions is nobody else's
+    # business.
     ours = engine is not url_or_engine
     options = dialects.reads_as_of_one_moment(engine, ours=ours)
     own = engine.execution_options(blazen_trio_role="reader", **options)
@@ -41,14 +59,16 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
 
 
 def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
-    """The engine that makes the writer's connections; they are used for nothing else and are never given back to a pool.
+    """The engine that makes the writer's connections; they are used for nothing else and are never
+    given back to a pool.
 
     Only they may send several statements at once, and only where the engine is ours.
     """
     if not ours or engine.dialect.driver != "pymysql":
         return engine
     flag = int(str(engine.url.query.get("client_flag", 0))) | packets.MULTI_STATEMENTS
-    return sa.create_engine(engine.url.update_query_dict({"client_flag": str(flag)}), poolclass=sa.NullPool)
+    url = engine.url.update_query_dict({"client_flag": str(flag)})
+    return _bounded(sa.create_engine(url, poolclass=sa.NullPool, connect_args=_connecting(url)))
 
 
 def shown(url: sa.URL) -> str:
@@ -61,7 +81,8 @@ def _create(given: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):
-        # Where no URL is made of it nobody knows which part is the password, and the cause may tell it.
+        # Where no URL is made of it nobody knows which part is the password, and the cause may tell
+        # it.
         user, _, rest = str(given).rpartition("@")
         msg = f"{'***@' if user else ''}{rest:.80} is no database URL; sqlite:///runs.db is one"
         raise ValueError(msg) from None
@@ -70,9 +91,11 @@ def _create(given: str | sa.URL) -> sa.Engine:
         url = url.set(drivername=f"{url.drivername}+{_DRIVERS[name]}")
     _check(url)
     try:
-        return sa.create_engine(url, **_arguments(url))
+        return _bounded(sa.create_engine(url, **_arguments(url)))
     except ImportError as error:
-        missing = f"the package {error.name!r}, which is not installed" if error.name else f"what is missing ({error})"
+        missing = f"what is missing ({error})"
+        if error.name:
+            missing = f"the package {error.name!r}, which is not installed"
         msg = f"{shown(url)} needs {missing}"
         if name in _DRIVERS:
             msg += f': pip install "blazen-trio[{_EXTRAS[name]}]"'
@@ -83,14 +106,50 @@ def _create(given: str | sa.URL) -> sa.Engine:
 
 def _arguments(url: sa.URL) -> dict[str, Any]:
     """What an engine of our own is made with, besides its URL."""
+    arguments: dict[str, Any] = {"connect_args": _connecting(url)}
     if url.get_backend_name() in ("mysql", "mariadb"):
         # For readers; the writer's connection is set otherwise.
-        return {"isolation_level": "REPEATABLE READ"}
-    if url.drivername == "postgresql+psycopg":
-        # Prepared statements belong to a session, and a pooler may give each transaction another one.
-        timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT}
-        return {"connect_args": {"prepare_threshold": None, **timeout}}
-    return {}
+        arguments["isolation_level"] = "REPEATABLE READ"
+    return arguments
+
+
+def _connecting(url: sa.URL) -> dict[str, Any]:
+    """What a driver is given, so that a server is connected to in a bounded time or not at all.
+
+    What the URL says counts.
+    """
+    given: dict[str, Any] = {}
+    if url.get_driver_name() in ("psycopg", "psycopg2"):
+        given = {"connect_timeout": CONNECT_WITHIN, **_KEEPALIVES}
+    elif url.get_driver_name() == "pymysql":
+        # The first is for TCP only; what the server has to say then is waited for with the others.
+        given = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), CONNECT_WITHIN)
+    arguments = {name: value for name, value in given.items() if name not in url.query}
+    if url.get_driver_name() == "psycopg":
+        # Prepared statements belong to a session, and a pooler may give each transaction another.
+        arguments["prepare_threshold"] = None
+    return arguments
+
+
+def _bounded(engine: sa.Engine) -> sa.Engine:
+    """Set on an engine of our own what its driver can't be given when it connects."""
+    if engine.dialect.driver != "pymysql":
+        return engine
+
+    def connected(connection: Any, _record: Any) -> None:
+        # PyMySQL has no other name for these. Ours were for connecting: an answer may take longer,
+        # and who waits for one says how long.
+        for name in {"read_timeout", "write_timeout"} - set(engine.url.query):
+            setattr(connection, f"_{name}", None)
+        sock = connection._sock  # noqa: SLF001
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVES_OF_SOCKETS.items():
+                if hasattr(socket, name):  # not every system has all of them
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    sa.event.listen(engine, "connect", connected)
+    return engine
 
 
 def _check(url: sa.URL) -> None:
@@ -105,18 +164,21 @@ def _check(url: sa.URL) -> None:
         raise ValueError(msg) from error
     if is_async:
         msg = (
-            f"{shown(url)} names an asyncio driver, which does not run under Trio; name a synchronous one, e.g. "
-            "sqlite:///runs.db or postgresql+psycopg://..."
+            f"{shown(url)} names an asyncio driver, which does not run under Trio; name a "
+            "synchronous one, e.g. sqlite:///runs.db or postgresql+psycopg://..."
         )
         raise ValueError(msg)
     if name == "sqlite" and _in_memory(url):
         msg = (
-            f"{shown(url)} is a database in memory, which each thread sees a different one of; use MemoryStore() "
-            "for runs that need not outlive the process, or name a file: sqlite:///runs.db"
+            f"{shown(url)} is a database in memory, which each thread sees a different one of; use "
+            "MemoryStore() for runs that need not outlive the process, or name a file: "
+            "sqlite:///runs.db"
         )
         raise ValueError(msg)
 
 
 def _in_memory(url: sa.URL) -> bool:
     database = url.database or ""
-    return database in ("", ":memory:") or "mode=memory" in database or url.query.get("mode") == "memory"
+    if database in ("", ":memory:") or "mode=memory" in database:
+        return True
+    return url.query.get("mode") == "memory"

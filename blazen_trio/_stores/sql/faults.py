@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
-from blazen_trio._stores.sql.troubles import RECONNECT_FOR, UnclearCommitError, code_of, is_busy, is_lost
+from blazen_trio._stores.sql.troubles import (
+    RECONNECT_FOR,
+    OutOfReachError,
+    UnclearCommitError,
+    code_of,
+    is_busy,
+    is_crowded,
+    is_lost,
+)
 from blazen_trio.errors import SchemaError, StoreError
 
 __all__ = ["translate"]
 
 _Told = tuple[type[StoreError], str]
 
-_NO_SQLITE: _Told = (SchemaError, "this file is no SQLite database (or an encrypted one); name another file")
+_NO_SQLITE: _Told = (
+    SchemaError,
+    "this file is no SQLite database (or an encrypted one); name another file",
+)
 _READ_ONLY: _Told = (StoreError, "the database is read-only; a store has to write to it")
-_FULL: _Told = (StoreError, "there is no room left for the database; make room and resume the runs by their ids")
-_CHANGED: _Told = (SchemaError, "a table of the store is missing: the database was changed while it was in use")
+_FULL: _Told = (
+    StoreError,
+    "there is no room left for the database; make room and resume the runs by their ids",
+)
+_CHANGED: _Told = (
+    SchemaError,
+    "a table of the store is missing: the database was changed while it was in use",
+)
 _UNREACHABLE: _Told = (
     StoreError,
     "no server answers there; see that it runs, and that the URL's host and port are right",
 )
 _UNKNOWN_HOST: _Told = (StoreError, "the URL's host is not known; see that it is spelled right")
-_REFUSED: _Told = (StoreError, "the server refuses this user; see that the URL's user and password are right")
-_NO_DATABASE: _Told = (StoreError, "the server has no such database; create it first (CREATE DATABASE), its tables not")
-_NOT_ALLOWED: _Told = (StoreError, "the user may not do this; grant them all rights on the store's tables")
-_CROWDED: _Told = (StoreError, "the server has no connection left for us; raise its limit, or use a pooler")
+_REFUSED: _Told = (
+    StoreError,
+    "the server refuses this user; see that the URL's user and password are right",
+)
+_NO_DATABASE: _Told = (
+    StoreError,
+    "the server has no such database; create it first (CREATE DATABASE), its tables not",
+)
+_NOT_ALLOWED: _Told = (
+    StoreError,
+    "the user may not do this; grant them all rights on the store's tables",
+)
+_CROWDED: _Told = (
+    StoreError,
+    "the server has no connection left for us; raise its limit, or use a pooler",
+)
 _LOCKED: _Told = (
     StoreError,
     (
@@ -29,12 +58,26 @@ _LOCKED: _Told = (
         "or give open_store a longer busy_timeout="
     ),
 )
-_LOST: _Told = (StoreError, f"the connection was lost, and it was not back after {RECONNECT_FOR:g} s")
+_LOST: _Told = (
+    StoreError,
+    f"the connection was lost, and it was not back after {RECONNECT_FOR:g} s",
+)
+_POOL: _Told = (
+    StoreError,
+    (
+        "the engine's pool has no connection left: others keep them all. Give the engine a larger "
+        "pool_size= (the store takes up to five), or a longer pool_timeout="
+    ),
+)
+_TOO_LONG: _Told = (
+    StoreError,
+    "the server has ended a statement that took too long. Give open_store a longer busy_timeout=",
+)
 _UNCLEAR: _Told = (
     StoreError,
     (
-        "the connection was lost in the middle of the commit, and whether that was carried out could not be found out: "
-        "look before you do it again"
+        "the connection was lost in the middle of the commit, and whether that was carried out "
+        "could not be found out: look before you do it again"
     ),
 )
 _UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
@@ -48,20 +91,39 @@ _BY_CODE: dict[str | int | None, _Told] = {
     **dict.fromkeys(("53300", 1040, 1203), _CROWDED),
     **dict.fromkeys(("53100", 1021, 1114), _FULL),
     **dict.fromkeys(("25006", 1290, 1792, 1836), _READ_ONLY),
+    **dict.fromkeys(("57014", 1969, 3024), _TOO_LONG),
     1153: (
         StoreError,
-        "a payload is larger than the server takes; raise its max_allowed_packet to twice the payload or more, and 16 MB at least",
+        (
+            "a payload is larger than the server takes; raise its max_allowed_packet to twice the "
+            "payload or more, and 16 MB at least"
+        ),
     ),
 }
 # What is told without a code, by SQLite and by who fails to connect; the first that fits.
 _BY_TEXT: tuple[tuple[str, _Told], ...] = (
     ("file is not a database", _NO_SQLITE),
     ("file is encrypted", _NO_SQLITE),
-    ("malformed", (StoreError, "the database file is damaged; restore it from a backup, or try sqlite3's .recover")),
-    ("readonly database", (StoreError, "the database is read-only; a store has to write its file and its directory")),
+    (
+        "malformed",
+        (
+            StoreError,
+            "the database file is damaged; restore it from a backup, or try sqlite3's .recover",
+        ),
+    ),
+    (
+        "readonly database",
+        (StoreError, "the database is read-only; a store has to write its file and its directory"),
+    ),
     ("read-only", _READ_ONLY),
     ("is full", _FULL),
-    ("unable to open", (StoreError, "the database file can't be opened; its directory has to exist and be writable")),
+    (
+        "unable to open",
+        (
+            StoreError,
+            "the database file can't be opened; its directory has to exist and be writable",
+        ),
+    ),
     ("disk i/o error", (StoreError, "the disk that holds the database failed")),
     ("no such table", _CHANGED),
     ("authentication failed", _REFUSED),
@@ -100,6 +162,10 @@ def translate(error: BaseException, doing: str, run_id: str | None = None) -> St
 def _told(error: BaseException, text: str) -> _Told:
     if isinstance(error, UnclearCommitError):
         return _UNCLEAR
+    if isinstance(error, OutOfReachError):
+        return _LOST
+    if is_crowded(error):
+        return _POOL
     if is_busy(error):
         return _LOCKED
     by_code = _BY_CODE.get(code_of(error))

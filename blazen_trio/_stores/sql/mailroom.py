@@ -64,12 +64,14 @@ class Look:
             it may see what is past or to come, but no more is decided by it than how many rows are
             read.
         only: The numbers of the runs that it is for; `None`: all.
+        polled: Whether somebody polls.
         taken: Ids of the rows whose deletion got to disk since it began.
     """
 
     number: int
     drivers: Mapping[int, SqlDriver]
     only: Collection[int] | None
+    polled: bool
     taken: set[int] = attrs.field(factory=set)
 
     def given(self, run_no: int) -> Collection[int] | None:
@@ -117,9 +119,9 @@ class Mailroom:
     def looking(self, *, only: Collection[int] | None = None, polled: bool = False) -> Iterator[Look]:
         """A look is under way, to be given to `deliver` in the end."""
         self._begun += 1
-        if only is None:
-            self._next = trio.current_time() + (_AFTER_A_POLL if polled else _EVERY)
-        look = Look(self._begun, self._listening, only)
+        if only is None and not polled:
+            self._next = trio.current_time() + _EVERY
+        look = Look(self._begun, self._listening, only, polled=polled)
         self._looks.add(look)
         try:
             yield look
@@ -128,6 +130,8 @@ class Mailroom:
 
     def deliver(self, look: Look, found: Mapping[int, Page]) -> None:
         """Hand over what a look has brought."""
+        if look.polled:  # one that failed does not stand for a look of our own
+            self._next = trio.current_time() + _AFTER_A_POLL
         for run_no, page in found.items():
             driver = self._listening.get(run_no)
             if driver is not None and driver.since < look.number:

@@ -1,4 +1,6 @@
-"""Bringing a database's schema to what this code needs, by the Alembic migrations that the package ships."""
+"""Bringing a database's schema to what this code needs, by the Alembic migrations that the package
+ships.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import shlex
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 import sqlalchemy as sa
@@ -15,14 +17,25 @@ from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.engine import make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
+from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
+from blazen_trio._stores.sql.watch import Watch
 from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from alembic.config import Config
 
-__all__ = ["SchemaVersion", "migrations_config", "prepare_database", "read_schema", "upgrade_schema"]
+__all__ = [
+    "SchemaVersion",
+    "migrations_config",
+    "prepare_database",
+    "read_schema",
+    "upgrade_schema",
+]
+
+_MIGRATED_WITHIN: Final = 600.0
+"""Seconds for which a server may be silent while it changes a table, whatever that holds."""
 
 # Alembic keeps the environment it runs in a global of the process.
 _alembic_lock = threading.Lock()
@@ -51,8 +64,9 @@ class SchemaVersion:
             return None
         if self.standing == "ahead":
             return (
-                f"{self.where} was made by a newer version of blazen_trio (its schema is {self.revision!r}, this version "
-                f"knows {self.head!r} and older): upgrade blazen_trio, the database can't be taken back"
+                f"{self.where} was made by a newer version of blazen_trio (its schema is "
+                f"{self.revision!r}, this version knows {self.head!r} and older): upgrade "
+                "blazen_trio, the database can't be taken back"
             )
         found = "missing" if self.revision is None else f"at {self.revision!r}"
         return (
@@ -62,51 +76,68 @@ class SchemaVersion:
 
 
 def read_schema(url: str) -> SchemaVersion:
-    """Look at a database's schema, and change nothing. Blocks: for a worker thread, or a program without a loop.
+    """Look at a database's schema, and change nothing. Blocks: for a worker thread, or a program
+    without a loop.
 
     Raises:
         ValueError: The URL names a database that can't be used.
         SchemaError: The file is no database.
         StoreError: The database can't be opened.
     """
-    with _engine(url) as engine:
-        return _read(engine)
+    with _engine(url) as (engine, watch):
+        return _read(engine, watch)
 
 
 def upgrade_schema(url: str) -> tuple[str | None, SchemaVersion]:
-    """Bring a database's schema to what this code needs, from nothing too. Returns the version it had, and what it has now.
-    Blocks: for a worker thread, or a program without a loop.
+    """Bring a database's schema to what this code needs, from nothing too. Returns the version it
+    had, and what it has now. Blocks: for a worker thread, or a program without a loop.
 
     Raises:
         ValueError: The URL names a database that can't be used.
         SchemaError: The schema is of a newer version, or the file is no database.
         StoreError: The database can't be opened or written.
     """
-    with _engine(url) as engine:
-        before = _read(engine)
-        prepare_database(engine, migrate=True)
-        return before.revision, _read(engine)
+    with _engine(url) as (engine, watch):
+        before = _read(engine, watch)
+        prepare_database(engine, watch, migrate=True)
+        return before.revision, _read(engine, watch)
 
 
 @contextmanager
-def _engine(url: str) -> Iterator[sa.Engine]:
+def _engine(url: str) -> Iterator[tuple[sa.Engine, Watch]]:
     engine, _ = make_engine(url)
+    watch = Watch()
+    thread = threading.Thread(target=watch.loop, name="blazen_trio watch")
+    thread.start()
     try:
-        yield engine
+        yield engine, watch
     finally:
+        watch.close()
+        thread.join()
         engine.dispose()
 
 
-def _read(engine: sa.Engine) -> SchemaVersion:
+def _read(engine: sa.Engine, watch: Watch) -> SchemaVersion:
     where = shown(engine.url)
     file = engine.url.database or ""
     if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
         return _version(where, None)  # to connect would create it
+    with _connected(engine, watch) as connection, connection.begin():
+        return _version(where, _stored_revision(connection))
+
+
+@contextmanager
+def _connected(
+    engine: sa.Engine,
+    watch: Watch,
+    silence: float = ANSWER_WITHIN,
+) -> Iterator[sa.Connection]:
+    """Open a connection, whose server may be silent for a while only, and translate its errors."""
     try:
-        with engine.connect() as connection, connection.begin():
-            return _version(where, _stored_revision(connection))
-    except sa.exc.DBAPIError as error:
-        raise translate(error, f"opening {where}") from error
+        with watch.connected(engine, silence) as connection:
+            yield connection
+    except (sa.exc.SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
+        raise translate(error, f"opening {shown(engine.url)}") from error
 
 
 def _version(where: str, revision: str | None) -> SchemaVersion:
@@ -120,26 +151,37 @@ def _version(where: str, revision: str | None) -> SchemaVersion:
     return SchemaVersion(where, revision, HEAD, standing)
 
 
-def prepare_database(engine: sa.Engine, *, migrate: bool) -> None:
-    """See to it that the database has our tables, in the version of this code. For a worker thread.
+def prepare_database(
+    engine: sa.Engine,
+    watch: Watch | None = None,
+    *,
+    migrate: bool,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> None:
+    """See to it that the database has our tables, in the version of this code. For a thread.
 
     An SQLite file is created and upgraded; a server's schema only where `migrate` says so.
 
+    Args:
+        engine: Makes the connection.
+        watch: Has an eye on its server.
+        migrate: Whether a server's schema may be upgraded.
+        checkpoint: Is called while another process is waited for; it raises where this is to end.
+
     Raises:
-        SchemaError: It has not, and they must not or can't be brought there; or this is no database of ours.
-        StoreError: The database can't be opened or written.
+        SchemaError: It has not, and they must not or can't be brought there; or this is no database
+            of ours.
+        StoreError: The database can't be opened or written, or another process has been upgrading
+            it for too long.
     """
-    where = shown(engine.url)
-    try:
-        with engine.connect() as connection:
-            dialects.check_driver(connection)
-            if _needs_upgrade(connection, where, migrate=migrate):
-                dialects.prepare_database(connection)
-                _upgrade(dialects.as_writer(connection))
-            else:
-                dialects.prepare_database(connection)
-    except sa.exc.DBAPIError as error:
-        raise translate(error, f"opening {where}") from error
+    watch = watch or Watch()
+    with _connected(engine, watch) as connection:
+        dialects.check_driver(connection)
+        upgrade = _needs_upgrade(connection, shown(engine.url), migrate=migrate)
+        dialects.prepare_database(connection)
+    if upgrade:
+        with _connected(engine, watch, _MIGRATED_WITHIN) as connection:
+            _upgrade(dialects.as_writer(connection), checkpoint)
 
 
 def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> bool:
@@ -154,18 +196,19 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
     sqlite = connection.dialect.name == "sqlite"
     if schema.standing == "missing" and sqlite and tables and not migrate:
         raise SchemaError(
-            f"{where} is a database of another program: it has tables ({', '.join(sorted(tables)[:3])}) and none of "
-            "blazen_trio's. Name another file, or pass migrate=True to add the store's tables to this one"
+            f"{where} is a database of another program: it has tables "
+            f"({', '.join(sorted(tables)[:3])}) and none of blazen_trio's. Name another file, or "
+            "pass migrate=True to add the store's tables to this one"
         )
     if not sqlite and not migrate:
         raise SchemaError(f"{schema.problem}, or open the store with migrate=True")
     return True
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def _upgrade(connection: sa.Connection, checkpoint: Callable[[], None]) -> None:
     from alembic import command  # slow to import, and rarely needed
 
-    with dialects.schema_lock(connection):
+    with dialects.schema_lock(connection, checkpoint):
         # Another process may have done it while we waited for the lock.
         if _stored_revision(connection) == HEAD:
             return
@@ -186,11 +229,14 @@ def _stored_revision(connection: sa.Connection) -> str | None:
 def _known_revisions() -> set[str]:
     from alembic.script import ScriptDirectory  # slow to import, and rarely needed
 
-    return {script.revision for script in ScriptDirectory.from_config(migrations_config()).walk_revisions()}
+    scripts = ScriptDirectory.from_config(migrations_config())
+    return {script.revision for script in scripts.walk_revisions()}
 
 
 def migrations_config() -> Config:
-    """Alembic's configuration for the migrations shipped with the package, or, in a checkout, beside it."""
+    """Alembic's configuration for the migrations shipped with the package, or, in a checkout,
+    beside it.
+    """
     from alembic.config import Config  # slow to import, and rarely needed
 
     package = Path(__file__).parents[2]

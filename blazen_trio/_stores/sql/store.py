@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import sqlalchemy as sa
 import trio
 
-from blazen_trio._clock import WallClock, wall_clock
+from blazen_trio._clock import wall_clock
+from blazen_trio._concurrency import protected_methods
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import claims, jobs, polling, queries
-from blazen_trio._stores.sql.batches import Batches
+from blazen_trio._stores.sql.callers import Callers, check_connection
+from blazen_trio._stores.sql.clock import DatabaseClock
 from blazen_trio._stores.sql.drivers import SqlDriver
-from blazen_trio._stores.sql.engine import for_writing, make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.mailroom import PAGE
-from blazen_trio._stores.sql.migrate import prepare_database
-from blazen_trio._stores.sql.troubles import Patience
-from blazen_trio._stores.sql.writer import Writer
+from blazen_trio._stores.sql.reading import Readers
+from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
+from blazen_trio._stores.sql.watch import Watch
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.sql.batches import Batches
+    from blazen_trio._stores.sql.writer import Writer
 
-__all__ = ["SqlStore", "StoreStatistics", "open_sql_store"]
+__all__ = ["SqlStore", "StoreStatistics"]
 
 T = TypeVar("T")
-_READERS = 4  # threads that read at once
 _GLANCE = 0.5  # seconds
 
 
@@ -59,28 +62,43 @@ class StoreStatistics:
     driven: int
 
 
+@protected_methods
 class SqlStore(StoreQueries):
     """Runs kept in a database. Made by `open_store`, usable while its block lasts."""
 
-    def __init__(self, engine: sa.Engine, batches: Batches, writer: Writer) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        batches: Batches,
+        writer: Writer,
+        *,
+        readers: Readers | None = None,
+        clock: DatabaseClock | None = None,
+    ) -> None:
         self._engine = engine
         self._batches = batches
         self._drivers = batches.drivers
         self._mailroom = batches.drivers.mailroom
         self._writer = writer
-        self._readers = trio.CapacityLimiter(_READERS)
+        self._clock = clock or DatabaseClock(wall_clock())
+        self._readers = readers or Readers(
+            engine,
+            Watch(),
+            silence=ANSWER_WITHIN,
+            place=None,
+            reach=batches.reach,
+            clock=self._clock,
+        )
+        self._callers = Callers(engine, batches)
 
-    def clock(self) -> WallClock:
+    def clock(self) -> DatabaseClock:
         """See `CheckpointStore.clock`."""
-        return wall_clock()
+        return self._clock
 
     async def create(self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
         if connection is not None and not first.release:
-            msg = (
-                f"connection= is for runs that are left to others: run {first.run_id!r} needs "
-                "Commit(release=True)"
-            )
+            msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
             raise ValueError(msg)
         job = jobs.Create(run, first, self._drivers)
         driver: SqlDriver | None = await (
@@ -313,45 +331,16 @@ class SqlStore(StoreQueries):
 
     async def _write_with(self, connection: sa.Connection, job: jobs.Job) -> Any:
         """Do a job in its caller's own transaction: it is on disk when, and if, they commit."""
-        if not isinstance(connection, sa.Connection):
-            msg = f"connection={connection!r:.80}: a sqlalchemy.Connection to the database of this store"  # type: ignore[unreachable]
-            raise TypeError(msg)
-        theirs, ours = connection.engine.url, self._engine.url
-        if (theirs.get_backend_name(), theirs.database) != (ours.get_backend_name(), ours.database):
-            msg = f"connection= is one to {shown(theirs)}: this store is in {shown(ours)}"
-            raise ValueError(msg)
-        if not connection.in_transaction():
-            msg = "connection= has no transaction: this is for what is to be committed together with your own rows"
-            raise ValueError(msg)
-
-        def write() -> Any:
-            with contextlib.closing(connection.connection.cursor()) as cursor:
-                transaction = self._batches.transaction(connection, cursor, lease_id=None)
-                try:
-                    result = job.apply(transaction)
-                    transaction.finish()
-                except connection.dialect.loaded_dbapi.Error as error:
-                    raise job.failed(error) from error
-                return result
-
-        return await trio.to_thread.run_sync(write, limiter=self._readers)
+        check_connection(connection)
+        write = partial(self._callers.write, connection, job)
+        try:
+            return await trio.to_thread.run_sync(write, limiter=trio.CapacityLimiter(1))
+        except sa.exc.SQLAlchemyError as error:
+            raise translate(error, "the store could not be written") from error
 
     async def _read(self, query: Callable[[sa.Connection], T]) -> T:
         """Run a query in a thread, in one transaction that reads as of one moment."""
-
-        def read() -> T:
-            with self._engine.connect() as connection, connection.begin():
-                return query(connection)
-
-        patience = Patience(locks=1)
-        while True:
-            try:
-                return await trio.to_thread.run_sync(read, limiter=self._readers)
-            except sa.exc.DBAPIError as error:
-                pause = patience.pause(error)
-                if pause is None:
-                    raise translate(error, "the store could not be read") from error
-            await trio.sleep(pause)
+        return await self._readers.read(query)
 
 
 def _raise_fault(found: Sequence[StoredRun]) -> None:
@@ -369,39 +358,3 @@ def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
     driver.last, driver.more = stored.last, len(stored.inbox) == PAGE
     driver.given.update(mail.id for mail in inbox)
     return attrs.evolve(stored, inbox=tuple(inbox), driver=driver)
-
-
-@contextlib.asynccontextmanager
-async def open_sql_store(
-    url_or_engine: str | sa.URL | sa.Engine, *, lease_ttl: float, busy_timeout: float, migrate: bool
-) -> AsyncIterator[SqlStore]:
-    """See `open_store`."""
-    limiter = trio.CapacityLimiter(1)
-    engine, ours = make_engine(url_or_engine)
-    failure: BaseException | None = None
-    try:
-
-        def prepare() -> Batches:
-            prepare_database(engine, migrate=migrate)
-            writers = for_writing(engine, ours=ours)
-            return Batches(engine, writers, lease_ttl=lease_ttl, busy_timeout=busy_timeout)
-
-        batches = await trio.to_thread.run_sync(prepare, limiter=limiter)
-        writer = Writer(batches, renew_every=lease_ttl / 3)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(writer.run)
-            nursery.start_soon(writer.pace)
-            store = SqlStore(engine, batches, writer)
-            nursery.start_soon(store.watch_mail)
-            try:
-                yield store
-            except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below, outside the nursery, bare
-                failure = error
-            await writer.close()
-            nursery.cancel_scope.cancel(reason="the store is closed")
-        if failure is not None:
-            raise failure
-    finally:
-        if ours:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(engine.dispose, limiter=limiter)

@@ -1,0 +1,176 @@
+"""What is written in a transaction of the caller's own: with their rows, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from blazen_trio._stores.sql.engine import shown
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPICursor
+
+    from blazen_trio._stores.sql.batches import Batches
+    from blazen_trio._stores.sql.jobs import Job
+
+__all__ = ["Callers", "check_connection"]
+
+# What tells a database from any other, best first; what a server does not know, or does not allow,
+# is passed over.
+_IDENTITIES: Final = {
+    "postgresql": (
+        "SELECT system_identifier, current_database() FROM pg_control_system()",
+        "SELECT inet_server_addr(), inet_server_port(), current_database()",
+    ),
+    "mysql": (
+        "SELECT @@server_uuid, database()",
+        "SELECT @@server_uid, database()",
+        "SELECT @@hostname, @@port, @@socket, database()",
+    ),
+}
+_IDLE: Final = 0
+"""PostgreSQL's drivers call it so that a session is in no transaction."""
+
+
+def check_connection(connection: Any) -> None:
+    """Refuse what is no connection in a transaction.
+
+    Raises:
+        TypeError: It is no connection.
+        ValueError: It is in no transaction.
+    """
+    if not isinstance(connection, sa.Connection):
+        msg = f"connection={connection!r:.80}: a sqlalchemy.Connection to this store's database"
+        raise TypeError(msg)
+    if not connection.in_transaction():
+        msg = (
+            "connection= has no transaction: this is for what is to be committed together with "
+            "your own rows. Begin one: with engine.begin() as connection: ..."
+        )
+        raise ValueError(msg)
+
+
+class Callers:
+    """Writes jobs in transactions of callers, for one opening.
+
+    Each call has a thread of its own: it waits for locks that others hold, perhaps until a task has
+    committed that itself waits for a thread. Each caller has a connection, which is the bound.
+    """
+
+    def __init__(self, engine: sa.Engine, batches: Batches) -> None:
+        self._engine = engine
+        self._batches = batches
+        self._lock = threading.Lock()
+        self._ours: tuple[Any, ...] | None = None
+        # By the pool: an engine has many faces, and all of one pool connect to the same database.
+        self._same: weakref.WeakSet[sa.Pool] = weakref.WeakSet()
+
+    def write(self, connection: sa.Connection, job: Job) -> Any:
+        """Do a job in its caller's own transaction: it is on disk when, and if, they commit.
+
+        Where it is refused, it alone is undone: the caller's transaction stays as it was.
+
+        Raises:
+            ValueError: The connection commits by itself, or is one to another database.
+            StoreError: It could not be written.
+            WorkflowError: What the job was refused for.
+        """
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            try:
+                self._check(connection, cursor)
+                return self._write(connection, cursor, job)
+            except connection.dialect.loaded_dbapi.Error as error:
+                raise job.failed(error) from error
+
+    def _write(self, connection: sa.Connection, cursor: DBAPICursor, job: Job) -> Any:
+        driver: Any = connection.connection.dbapi_connection
+        if connection.dialect.name == "sqlite" and not driver.in_transaction:
+            # The driver begins one with the first row, but not for a savepoint, which would be a
+            # transaction of its own then, and be committed when it is released.
+            cursor.execute("BEGIN")
+        cursor.execute("SAVEPOINT blazen_trio")
+        try:
+            transaction = self._batches.transaction(connection, cursor, lease_id=None)
+            result = job.apply(transaction)
+            transaction.finish()
+        except BaseException:
+            # PostgreSQL aborts the whole transaction by any error; and elsewhere half of the job
+            # may be written. Where the connection is lost, all is undone, and the first error
+            # tells of it.
+            with contextlib.suppress(Exception):
+                cursor.execute("ROLLBACK TO SAVEPOINT blazen_trio")
+                cursor.execute("RELEASE SAVEPOINT blazen_trio")
+            raise
+        cursor.execute("RELEASE SAVEPOINT blazen_trio")
+        return result
+
+    def _check(self, connection: sa.Connection, cursor: DBAPICursor) -> None:
+        if _commits_by_itself(connection):
+            msg = (
+                "connection= is in AUTOCOMMIT mode, so each statement is committed by itself: this "
+                "is for what is to be committed together with your own rows. Use a connection with "
+                "another isolation_level"
+            )
+            raise ValueError(msg)
+        with self._lock:
+            if connection.engine.pool in self._same:
+                return
+        theirs = self._identify(connection, cursor)
+        if theirs != self._identity_of_ours():
+            msg = (
+                f"connection= is one to {shown(connection.engine.url)}: this store is in "
+                f"{shown(self._engine.url)}, which is another database"
+            )
+            raise ValueError(msg)
+        with self._lock:
+            self._same.add(connection.engine.pool)
+
+    def _identity_of_ours(self) -> tuple[Any, ...]:
+        if self._ours is None:
+            with (
+                self._engine.connect() as connection,
+                contextlib.closing(connection.connection.cursor()) as cursor,
+            ):
+                self._ours = self._identify(connection, cursor)
+        return self._ours
+
+    def _identify(self, connection: sa.Connection, cursor: DBAPICursor) -> tuple[Any, ...]:
+        """Return what tells this database from any other."""
+        name = connection.dialect.name
+        if name == "sqlite":
+            cursor.execute("PRAGMA database_list")
+            file = next(row[2] for row in cursor.fetchall() if row[1] == "main")
+            found = os.stat(file) if file else None  # noqa: PTH116  # "" is one in memory
+            return (name, *((found.st_dev, found.st_ino) if found else (id(connection),)))
+        kind = "mysql" if name == "mariadb" else name
+        for query in _IDENTITIES[kind]:
+            cursor.execute("SAVEPOINT blazen_trio_whose")
+            try:
+                cursor.execute(query)
+                row = cursor.fetchone()
+            except connection.dialect.loaded_dbapi.Error:
+                cursor.execute("ROLLBACK TO SAVEPOINT blazen_trio_whose")
+            else:
+                cursor.execute("RELEASE SAVEPOINT blazen_trio_whose")
+                return (kind, query, *(row or ()))
+        return (kind, connection.engine.url.host, connection.engine.url.database)
+
+
+def _commits_by_itself(connection: sa.Connection) -> bool:
+    """Whether the driver commits each statement, whatever SQLAlchemy says of a transaction."""
+    driver: Any = connection.connection.dbapi_connection
+    if connection.dialect.name == "sqlite":
+        # Without a level, whoever wants a transaction begins it; as SQLAlchemy's own recipe does.
+        by_itself = driver.isolation_level is None or getattr(driver, "autocommit", -1) is True
+        return bool(by_itself and not driver.in_transaction)
+    if connection.dialect.driver == "pymysql":
+        return bool(driver.get_autocommit())
+    if not getattr(driver, "autocommit", False):
+        return False
+    info = getattr(driver, "info", None)
+    return info is None or int(info.transaction_status) == _IDLE

@@ -1,0 +1,99 @@
+"""Opening an SQL store, and closing it: what is there while its block lasts, and in which order."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._clock import wall_clock
+from blazen_trio._concurrency import bare_errors, protected
+from blazen_trio._stores.sql.batches import Batches
+from blazen_trio._stores.sql.clock import DatabaseClock
+from blazen_trio._stores.sql.engine import for_writing, make_engine, shown
+from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.migrate import prepare_database
+from blazen_trio._stores.sql.place import Place
+from blazen_trio._stores.sql.reading import Readers, observe
+from blazen_trio._stores.sql.store import SqlStore
+from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
+from blazen_trio._stores.sql.watch import Watch, watching
+from blazen_trio._stores.sql.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["open_sql_store"]
+
+
+@protected
+@contextlib.asynccontextmanager
+async def open_sql_store(
+    url_or_engine: str | sa.URL | sa.Engine, *, lease_ttl: float, busy_timeout: float, migrate: bool
+) -> AsyncIterator[SqlStore]:
+    """See `open_store`.
+
+    Around all is the engine, whose connections are closed last. In it there is the watch, which
+    everybody needs who waits for an answer; in that, the writer, which ends when all is written.
+    """
+    engine, ours = make_engine(url_or_engine)
+    limiter = trio.CapacityLimiter(1)
+    readers: Readers | None = None
+    try:
+        async with watching() as watch:
+            clock = DatabaseClock(wall_clock())
+            prepare = partial(_prepare, engine, watch, clock, migrate=migrate)
+            place = await trio.to_thread.run_sync(prepare, limiter=limiter)
+            batches = Batches(
+                engine,
+                for_writing(engine, ours=ours),
+                lease_ttl=lease_ttl,
+                busy_timeout=busy_timeout,
+                watch=watch,
+                place=place,
+            )
+            silence = ANSWER_WITHIN + busy_timeout
+            readers = Readers(
+                engine,
+                watch,
+                silence=silence,
+                place=place,
+                reach=batches.reach,
+                clock=clock,
+            )
+            writer = Writer(batches, renew_every=lease_ttl / 3)
+            with bare_errors():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(writer.run)
+                    store = SqlStore(engine, batches, writer, readers=readers, clock=clock)
+                    nursery.start_soon(store.watch_mail)
+                    try:
+                        yield store
+                    finally:
+                        writer.close()
+                        nursery.cancel_scope.cancel(reason="the store is closed")
+    finally:
+        try:
+            if readers is not None:
+                await readers.drain()  # noqa: ASYNC102  # which shields itself, and has an end
+        finally:
+            if ours:
+                # Bounded: it sends a farewell, and waits for none.
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(engine.dispose, limiter=limiter)
+
+
+def _prepare(engine: sa.Engine, watch: Watch, clock: DatabaseClock, *, migrate: bool) -> Place:
+    """Make a database ready, in a thread of Trio's; return where it is."""
+    # Whoever waits for another process to upgrade it can be cancelled.
+    checkpoint = trio.from_thread.check_cancelled
+    prepare_database(engine, watch, migrate=migrate, checkpoint=checkpoint)
+    try:
+        with watch.connected(engine, ANSWER_WITHIN) as connection, connection.begin():
+            observe(clock, connection)
+            return Place(connection)
+    except sa.exc.SQLAlchemyError as error:
+        raise translate(error, f"opening {shown(engine.url)}") from error

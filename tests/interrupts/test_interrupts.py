@@ -1,0 +1,21 @@
+"""A sample of the lines at which a Ctrl-C may come; `nox -s interrupts` takes them all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.interrupts.scenarios import SCENARIOS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_ctrl_c_at_any_line_ends_the_program_and_loses_nothing(name: str) -> None:
+    # In a process without threads, as each attempt is forked from it.
+    command = [sys.executable, "-m", "tests.interrupts", name, "--every", "43"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr

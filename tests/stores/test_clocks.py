@@ -1,0 +1,127 @@
+"""Instants that processes compare are the database's; nobody's own clock can spoil them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+
+import pytest
+import sqlalchemy as sa
+import trio
+import trio.testing
+
+from blazen_trio._clock import WallClock
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql import clock as clocks, dialects
+from blazen_trio._stores.sql.clock import DatabaseClock
+from tests.databases import an_engine, execute
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+def _by_the_database(url: str) -> float:
+    kind = sa.make_url(url).get_backend_name()
+    ((micros,),) = execute(url, f"SELECT {dialects.now(kind)}")
+    return int(micros) / 1_000_000
+
+
+async def test_the_time_is_the_databases_whatever_the_host_says(
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + 3600)
+    async with open_store(url, migrate=True) as store:
+        assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
+        monkeypatch.setattr("time.time", real)
+        assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
+
+
+async def test_whoever_reads_brings_the_time_along(
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_store(url, migrate=True) as store:
+        await store.create(_NEW, Commit("a", [(1, b"")]))
+        # As after a suspended machine has woken up: the database's clock has gone on by an hour.
+        store._clock._offset -= 3600
+        monkeypatch.setattr(clocks, "_STALE", -10_000.0)
+        await store.get_run("a")
+        assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
+
+
+def test_an_observation_moves_the_time_only_as_far_as_it_has_to() -> None:
+    async def main() -> None:
+        clock = DatabaseClock(WallClock())
+        now = time.perf_counter()
+        base = 1_000_000.0
+        clock.observed(int((base + now) * 1e6), now, now + 0.002)
+        sharp = clock.now() - time.perf_counter()
+        # A slow answer says little, and nothing against what is known.
+        clock.observed(int((base + now + 3) * 1e6), now, now + 5)
+        assert clock.now() - time.perf_counter() == pytest.approx(sharp, abs=1e-3)
+        # The clock was set, by more than that answer took.
+        clock.observed(int((base + now + 60) * 1e6), now, now + 5)
+        assert clock.now() - time.perf_counter() == pytest.approx(base + 55, abs=0.1)
+
+    trio.run(main)
+
+
+def test_a_mock_clocks_lead_is_added() -> None:
+    async def main() -> None:
+        clock = DatabaseClock(WallClock())
+        clock.observed(1_000_000, time.perf_counter(), time.perf_counter())
+        before = clock.now()
+        await trio.sleep(3600)
+        assert clock.now() == pytest.approx(before + 3600, abs=1)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_an_hour_that_comes_twice_is_two_hours(url: str) -> None:
+    """Europe's 2 o'clock in the morning of the last Sunday in October, in summer and in winter."""
+    first = dt.datetime(2026, 10, 25, 0, 30, tzinfo=dt.UTC)
+    with an_engine(url) as engine, engine.connect() as connection:
+        zone = sa.text("SELECT CONVERT_TZ('2026-10-25 00:30:00', 'UTC', 'Europe/Berlin')")
+        if connection.execute(zone).scalar() is None:
+            pytest.skip("this server has no tables of time zones")
+        connection.exec_driver_sql("SET SESSION time_zone = 'Europe/Berlin'")
+        for instant in (first, first + dt.timedelta(hours=1)):
+            # `timestamp` sets what the statement takes for its begin, but not SYSDATE.
+            connection.exec_driver_sql(f"SET SESSION timestamp = {instant.timestamp()}")
+            told = connection.execute(sa.select(dialects.statement_time("mariadb"))).scalar_one()
+            assert int(told) == instant.timestamp() * 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+@pytest.mark.parametrize("zone", ["+00:00", "-03:30", "+05:45", "+13:00"])
+async def test_the_time_is_utc_in_each_zone(url: str, zone: str) -> None:
+    with an_engine(url) as engine, engine.connect() as connection:
+        connection.exec_driver_sql(f"SET SESSION time_zone = '{zone}'")
+        columns = [
+            dialects.now("mariadb"),
+            dialects.statement_time("mariadb"),
+            sa.literal_column("UNIX_TIMESTAMP(SYSDATE(6)) * 1000000"),
+        ]
+        moment, began, right = connection.execute(sa.select(*columns)).one()
+        assert abs(int(moment) - float(right)) < 1_000_000
+        assert abs(int(began) - float(right)) < 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_the_time_goes_on_within_a_statement(url: str) -> None:
+    with an_engine(url) as engine, engine.connect() as connection:
+        moments = [dialects.now("mariadb"), sa.func.sleep(1), dialects.now("mariadb")]
+        first, _, last = connection.execute(sa.select(*moments)).one()
+        assert 900_000 < int(last) - int(first) < 5_000_000
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_the_time_does_not_leap_where_the_zone_does_within_a_statement(url: str) -> None:
+    """What is added to the statement's begin is a difference of local times; a leap is no time."""
+    since = dialects._MYSQL_SINCE
+    for leap in (-3600, -1800, 0, 1800, 3600):
+        told = since.replace("SYSDATE(6)", f"NOW(6) + INTERVAL {leap + 7} SECOND")
+        assert execute(url, f"SELECT {told}") == [(7_000_000,)]

@@ -1,0 +1,164 @@
+"""Runs and mail written in a transaction of the caller's: with their rows, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from blazen_trio._stores.open import open_store
+from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio.errors import RunExistsError, RunNotFoundError, StoreError
+from tests.databases import SERVERS, an_engine, execute, fresh_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blazen_trio._stores.sql.store import SqlStore
+
+_NEW = NewRun("w", "1", 1.0)
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[sa.Engine]:
+    with an_engine(url, pool_size=20) as engine:
+        yield engine
+
+
+async def _create(store: SqlStore, run_id: str, connection: sa.Connection | None = None) -> None:
+    await store.create(_NEW, Commit(run_id, [(1, b"1")], release=True), connection=connection)
+
+
+def _clicks(url: str) -> list[str]:
+    return [who for (who,) in execute(url, "SELECT who FROM clicks ORDER BY who")]
+
+
+def _click(connection: sa.Connection, who: str) -> None:
+    connection.execute(sa.text("INSERT INTO clicks VALUES (:who)"), {"who": who})
+
+
+async def test_what_is_refused_leaves_the_callers_rows_alone(url: str, engine: sa.Engine) -> None:
+    async with open_store(url, migrate=True) as store:
+        execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
+        await _create(store, "there")
+        with engine.connect() as connection, connection.begin():
+            _click(connection, "ann")
+            with pytest.raises(RunExistsError):
+                await _create(store, "there", connection)
+            with pytest.raises(RunNotFoundError):
+                await store.post("nowhere", "event", b"x", connection=connection)
+            await _create(store, "new", connection)
+            _click(connection, "bob")
+        assert _clicks(url) == ["ann", "bob"]
+        assert (await store.get_run("new")).run_id == "new"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_who_was_faster_leaves_the_others_rows_alone(url: str, engine: sa.Engine) -> None:
+    """The slower one's statement waits for the key, and fails when the faster one commits."""
+    async with open_store(url, migrate=True) as store:
+        execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
+
+        async def slower() -> None:
+            with engine.connect() as connection, connection.begin():
+                _click(connection, "ann")
+                with pytest.raises(RunExistsError):
+                    await _create(store, "order", connection)
+
+        with engine.connect() as first, first.begin():
+            await _create(store, "order", first)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(slower)
+                await trio.sleep(0.5)
+                await trio.to_thread.run_sync(first.commit)
+        assert _clicks(url) == ["ann"]
+
+
+async def test_what_the_caller_rolls_back_is_gone(url: str, engine: sa.Engine) -> None:
+    async with open_store(url, migrate=True) as store:
+        with engine.connect() as connection:
+            begun = connection.begin()
+            await _create(store, "a", connection)
+            begun.rollback()
+        with pytest.raises(RunNotFoundError):
+            await store.get_run("a")
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_who_waits_for_another_takes_nobodys_thread(url: str, engine: sa.Engine) -> None:
+    told: list[str] = []
+
+    async with open_store(url, migrate=True) as store:
+        await _create(store, "there")
+
+        async def again() -> None:
+            with engine.connect() as connection, connection.begin():
+                try:
+                    await _create(store, "order", connection)
+                except (RunExistsError, StoreError) as error:
+                    told.append(type(error).__name__)
+
+        with trio.fail_after(20), engine.connect() as first, first.begin():
+            await _create(store, "order", first)
+            async with trio.open_nursery() as nursery:
+                for _ in range(6):
+                    nursery.start_soon(again)
+                await trio.sleep(0.5)
+                await store.get_run("there")
+                await store.post("order", "event", b"x", connection=first)
+                await trio.to_thread.run_sync(first.commit)
+        assert told == ["RunExistsError"] * 6
+
+
+async def test_a_connection_that_commits_by_itself_is_refused(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        with an_engine(url, isolation_level="AUTOCOMMIT") as engine:
+            given = engine.connect()
+            with given, given.begin(), pytest.raises(ValueError, match="AUTOCOMMIT"):
+                await _create(store, "a", given)
+        with an_engine(url) as engine, engine.connect() as plain:
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+            with connection.begin(), pytest.raises(ValueError, match="AUTOCOMMIT"):
+                await _create(store, "a", connection)
+        with pytest.raises(RunNotFoundError):
+            await store.get_run("a")
+
+
+async def test_a_transaction_that_the_caller_begins_by_hand_is_one(tmp_path: Path) -> None:
+    """SQLAlchemy's recipe for SQLite: the driver begins nothing, a listener does."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with open_store(url) as store:
+        with an_engine(url) as engine:
+            sa.event.listen(engine, "connect", _without_level)
+            sa.event.listen(engine, "begin", lambda given: given.exec_driver_sql("BEGIN"))
+            with engine.connect() as connection, connection.begin():
+                await _create(store, "a", connection)
+        assert (await store.get_run("a")).run_id == "a"
+
+
+def _without_level(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+
+
+async def test_another_database_is_refused(kind: str, url: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with fresh_database(kind, tmp_path / "other") as other, an_engine(other) as engine:
+        async with open_store(url, migrate=True) as store:
+            given = engine.connect()
+            with given, given.begin(), pytest.raises(ValueError, match="another database"):
+                await _create(store, "a", given)
+
+
+async def test_one_database_by_another_name_is_taken(kind: str, url: str, tmp_path: Path) -> None:
+    named = sa.make_url(url)
+    if kind == "sqlite":
+        again = named.set(database=f"{tmp_path}/./{Path(named.database or '').name}")
+    else:
+        again = named.set(host="localhost" if named.host == "127.0.0.1" else named.host)
+    async with open_store(url, migrate=True) as store:
+        with an_engine(again) as engine, engine.connect() as connection, connection.begin():
+            await _create(store, "a", connection)
+        assert (await store.get_run("a")).run_id == "a"
