@@ -29,6 +29,7 @@ LAYERS = [
     "stores",
     "_dispatch",
     "_surface",
+    "_runtime",
     "__init__",
     "testing",
     "_cli",

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from blazen_trio._clock import wall_clock
-from blazen_trio._codec.document import iter_state
-from blazen_trio._codec.entries import encode_entry, encode_history, seal_entry
+from blazen_trio._codec.entries import seal_entry
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
@@ -28,7 +27,6 @@ from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import folding, reading_history
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.context import Context
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
@@ -43,7 +41,7 @@ from blazen_trio.errors import (
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Options",
-    "create_whole",
     "new_run_id",
     "open_claimed",
     "open_new",
@@ -126,16 +123,9 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
         broadcast, recorder = _observers(definition)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:
-            data, blobs = encode_entry(entry)
-            first = Commit(
-                run_id,
-                entries=[(entry.seq, data)],
-                blobs=blobs,
-                history=(1, encode_history(recorder.take())),
-                status=RunStatus.RUNNING,
-                at=moment.at,
-            )
-            driver = await store.create(NewRun(definition.name, definition.version, moment.at), first)
+            from blazen_trio._surface.creating import create_new
+
+            driver = await create_new(store, definition, run_id, entry, recorder.take())
     except BaseException as error:
         if listener is not None:
             listener.lost(error)
@@ -196,6 +186,8 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     try:
         stored = await store.claim(state.run_id)
     except RunNotFoundError:
+        from blazen_trio._surface.creating import create_whole
+
         driver = await create_whole(store, state)
         return await _or_give_back(store, driver, lambda: _go_on(options, state, driver, None, answer, known=True))
 
@@ -211,7 +203,9 @@ async def _check_branch(stored: RunState, given: RunState) -> None:
 
     Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
     """
-    if stored.seq == given.seq and (await _written(stored))[0] == (await _written(given))[0]:
+    from blazen_trio._surface.creating import written
+
+    if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
         return
     if stored.seq == given.seq:
         found = f"of another branch of the run, which has gone another way to entry {given.seq}"
@@ -222,40 +216,6 @@ async def _check_branch(stored: RunState, given: RunState) -> None:
         "snapshot without the store",
         run_id=given.run_id,
     )
-
-
-async def _written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
-    """Return a run's state as it is stored, and the large values that it refers to."""
-    large: dict[str, bytes] = {}
-    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
-
-
-def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
-    joined = []
-    for piece in pieces:
-        joined.append(piece)
-        yield
-    return b"".join(joined)
-
-
-async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
-    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
-
-    Raises:
-        RunExistsError: The store has a run of this id.
-    """
-    data, large = await _written(state)
-    first = Commit(
-        state.run_id,
-        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
-        blobs=large,
-        history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
-        status=state.status,
-        error=None if state.error is None else state.error.message,
-        at=state.updated,
-        release=state.status is RunStatus.COMPLETED,
-    )
-    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
 
 
 async def _go_on(
