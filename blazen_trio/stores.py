@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blazen_trio._clock import Utc, WallClock
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.protocol import (
     SUSPECT,
@@ -26,4 +27,6 @@ __all__ = [
     "SnapshotRow",
     "StoreQueries",
     "StoredRun",
+    "Utc",
+    "WallClock",
 ]

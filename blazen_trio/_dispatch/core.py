@@ -56,6 +56,12 @@ class Host(Protocol):
     def lets_rest(self, core: RunCore) -> bool:
         """Whether a run that waits may leave its task: the host brings it back when what it waits for has come."""
 
+    def rests(self, core: RunCore) -> None:
+        """The run waits without a task from now on; the one that it has is about to end. At once,
+        and not when that has ended: whoever asks for the run, sends to it or closes the host
+        meanwhile would meet one that is neither driven nor waits.
+        """
+
     def holds(self, core: RunCore) -> bool:
         """Whether somebody here has the run's handle."""
 
@@ -433,8 +439,9 @@ class RunCore:
 
     @property
     def can_rest(self) -> bool:
-        """Return whether nothing is lost with this object while the run waits: nobody watches, nothing is on its way to the disk or
-        was just taken from there, and no input handler is at work.
+        """Return whether nothing is lost with this object while the run waits: nobody watches,
+        nothing is on its way to the disk or was just taken from there, no input handler is at
+        work, and no row of the inbox is left for a later version (the store gives it once).
         """
         return (
             not self.pins
@@ -444,4 +451,5 @@ class RunCore:
             and self.input_handler is None
             and not self.broadcast.observed
             and not self.inbox
+            and not self.foreign_mail
         )

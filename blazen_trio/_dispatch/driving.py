@@ -76,8 +76,7 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
     finally:
         if core.control.phase is not Phase.RESTING:
             await _leave(core, crash)  # noqa: ASYNC102  # what it waits for is bounded
-        if core.recorder.listener is not None:
-            _tell_end(core, core.recorder.listener)
+            _tell_end(core)
         core.dissolve()
 
 
@@ -87,8 +86,11 @@ def listen_to(core: RunCore, listener: RunListener) -> None:
     listener.driven_in(core.task_context)
 
 
-def _tell_end(core: RunCore, listener: RunListener) -> None:
-    """This process drives the run no more."""
+def _tell_end(core: RunCore) -> None:
+    """This process drives the run no more, or not by this."""
+    listener = core.recorder.listener
+    if listener is None:
+        return
     if core.control.failure is not None:
         listener.lost(core.control.failure)
     else:
@@ -209,7 +211,10 @@ class _Dispatcher:
             case Next.UNPAUSE:
                 await self._unpause()
             case Next.REST:
+                assert core.host is not None
                 core.enter(Phase.RESTING)
+                _tell_end(core)  # before whoever goes on with it tells of its beginning
+                core.host.rests(core)
                 return True
             case Next.CANCEL | Next.TIME_OUT | Next.STALL:
                 self._end(following)

@@ -14,8 +14,9 @@ from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import create_whole, fold
+from blazen_trio._stores.base import fold
 from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._surface.creating import create_whole
 from blazen_trio._surface.run_arguments import check_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger

@@ -193,17 +193,15 @@ class Supervisor:
         try:
             await drive(core, asked=core.control.phase is Phase.PARKED)
         finally:
-            del self.driving[run_id]
-            self._mail += core.mail_seen
-            if core.control.phase is Phase.RESTING:
-                self._park(core)
-            else:
+            if core.control.phase is not Phase.RESTING:
+                del self.driving[run_id]
+                self._mail += core.mail_seen
                 self._forget(run_id)
                 if core.state.status.ended and core.control.failure is None:
                     self.ended += 1
                 else:
                     self.left += 1
-            self.changes.notify()
+                self.changes.notify()
         failure = core.control.failure
         if failure is not None and not isinstance(failure, StaleRunError):
             extra = about(run_id, core.state.workflow)
@@ -227,18 +225,19 @@ class Supervisor:
             and core.can_rest
         )
 
-    def _park(self, core: RunCore) -> None:
+    def rests(self, core: RunCore) -> None:
+        """See `Host.rests`."""
         run_id = core.state.run_id
         workflow = cast("Workflow", core.definition)
         options = self._options.get(workflow)
         if options is None:
             options = self._options[workflow] = self.options(workflow)
+        del self.driving[run_id]
+        self._mail += core.mail_seen
         if (handle := self._handles.get(run_id)) is not None:
             handle.rest(partial(self._needed_back, run_id))
-        parked = ParkedRun.of(core, options, self)
-        self.parked.add(parked)
-        if core.inbox and run_id in self.parked:
-            self.mail_came(run_id, list(core.inbox))  # it came while the task ended
+        self.parked.add(ParkedRun.of(core, options, self))
+        self.changes.notify()
 
     def _needed_back(self, run_id: str) -> RunCore:
         core = self.bring_back(run_id)

@@ -1,37 +1,32 @@
-"""A run from what is stored of it, and to it; and the queries that every store answers alike."""
+"""A run from what is stored of it; and the queries that every store answers alike."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._codec.document import iter_state
-from blazen_trio._codec.entries import decoding_entry, decoding_history, encode_history
+from blazen_trio._codec.entries import decoding_entry, decoding_history
 from blazen_trio._codec.restore import restoring
 from blazen_trio._slices import in_slices
 from blazen_trio._state.apply import applying, state_from_first
 from blazen_trio._state.pieces import drained
-from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import CheckpointStore, Driver, StoredRun
+    from blazen_trio._stores.protocol import StoredRun
 
 __all__ = [
     "StoreQueries",
-    "create_whole",
     "fold",
     "folding",
     "history_of",
     "reading_history",
-    "written",
 ]
 
 
@@ -89,42 +84,6 @@ def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryReco
         records += yield from decoding_history(data)
         yield
     return records
-
-
-async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
-    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
-
-    Raises:
-        RunExistsError: The store has a run of this id.
-    """
-    data, large = await written(state)
-    first = Commit(
-        state.run_id,
-        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
-        blobs=large,
-        history=(state.history[0].sequence, encode_history(state.history))
-        if state.history
-        else None,
-        status=state.status,
-        error=None if state.error is None else state.error.message,
-        at=state.updated,
-        release=state.status is RunStatus.COMPLETED,
-    )
-    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
-
-
-async def written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
-    """Return a run's state as it is stored, and the large values that it refers to."""
-    large: dict[str, bytes] = {}
-    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
-
-
-def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
-    joined = []
-    for piece in pieces:
-        joined.append(piece)
-        yield
-    return b"".join(joined)
 
 
 class StoreQueries:

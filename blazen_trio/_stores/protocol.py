@@ -174,7 +174,7 @@ class Driver:
 
     @property
     def listening(self) -> bool:
-        """Whether somebody hears of mail: where nobody does, a store need not look for any."""
+        """Return whether somebody hears of mail; where nobody does, a store need not look for any."""
         return self._listener is not None
 
     def listen(self, listener: DriverListener | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from blazen_trio._clock import wall_clock
-from blazen_trio._codec.entries import encode_entry, encode_history, seal_entry
+from blazen_trio._codec.entries import seal_entry
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
@@ -25,8 +25,7 @@ from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.misfits import finding_misfits
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import create_whole, folding, reading_history, written
-from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.base import folding, reading_history
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.run_arguments import new_run_id
 from blazen_trio._telemetry import hooks
@@ -121,18 +120,9 @@ async def open_new(
         broadcast, recorder = _observers(definition)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:
-            data, blobs = encode_entry(entry)
-            first = Commit(
-                run_id,
-                entries=[(entry.seq, data)],
-                blobs=blobs,
-                history=(1, encode_history(recorder.take())),
-                status=RunStatus.RUNNING,
-                at=moment.at,
-            )
-            driver = await store.create(
-                NewRun(definition.name, definition.version, moment.at), first
-            )
+            from blazen_trio._surface.creating import create_new
+
+            driver = await create_new(store, definition, run_id, entry, recorder.take())
     except BaseException as error:
         if listener is not None:
             listener.lost(error)
@@ -197,6 +187,8 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     try:
         stored = await store.claim(state.run_id)
     except RunNotFoundError:
+        from blazen_trio._surface.creating import create_whole
+
         driver = await create_whole(store, state)
         return await _or_give_back(
             store, driver, lambda: _go_on(options, state, driver, None, answer, known=True)
@@ -214,6 +206,8 @@ async def _check_branch(stored: RunState, given: RunState) -> None:
 
     Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
     """
+    from blazen_trio._surface.creating import written
+
     if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
         return
     if stored.seq == given.seq:

@@ -22,6 +22,7 @@ from blazen_trio import (
     MemoryStore,
     RunExistsError,
     RunNotFoundError,
+    SchemaError,
     SerializationError,
     Snapshot,
     SnapshotVersionError,
@@ -224,10 +225,12 @@ def spoil(path: Path, sql: str, *arguments: Any) -> None:
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b"\xff", SerializationError),
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b'{"f":99}', SnapshotVersionError),
         (
-            "UPDATE blazen_journal SET data = replace(data, ?, '\"zzzz\":') WHERE seq = 2",
+            "UPDATE blazen_journal SET data = CAST(replace(data, ?, '\"zzzz\":') AS BLOB) "
+            "WHERE seq = 2",
             '"count":',
             SerializationError,
         ),
+        ("UPDATE blazen_journal SET data = CAST(data AS TEXT) || ? WHERE seq = 2", "", SchemaError),
         ("DELETE FROM blazen_journal WHERE seq = ?", 1, StoreError),
     ],
 )

@@ -378,14 +378,18 @@ async def test_a_database_of_a_newer_version_is_left_as_it_is(tmp_path: Path, ur
 async def test_a_row_of_a_run_that_makes_no_sense(tmp_path: Path, url: str, column: str) -> None:
     async with open_store(url) as store:
         await left_halfway(store)
+        await WORKFLOW.run(INPUT, store=store, run_id="other")
         with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
-            good = connection.execute(f"SELECT {column} FROM blazen_run").fetchone()[0]
+            good = connection.execute(f"SELECT {column} FROM blazen_run WHERE run_id = 'run'").fetchone()[0]
         for value in ("x", -(2**62)):
-            tamper(tmp_path, f"UPDATE blazen_run SET {column} = ?", value)
-            for refused in (store.list_runs(), store.get_run("run"), WORKFLOW.resume_from("run", store=store)):
+            tamper(tmp_path, f"UPDATE blazen_run SET {column} = ? WHERE run_id = 'run'", value)
+            for refused in (store.get_run("run"), WORKFLOW.resume_from("run", store=store)):
                 with pytest.raises(SchemaError, match="'run'"):
                     await refused
-        tamper(tmp_path, f"UPDATE blazen_run SET {column} = ?", good)
+            # It hides no others; and itself only where nobody can tell of which status it is.
+            listed = {info.run_id for info in await store.list_runs()}
+            assert listed == {"other"} | ({"run"} if column != "status" else set())
+        tamper(tmp_path, f"UPDATE blazen_run SET {column} = ? WHERE run_id = 'run'", good)
         check_result(await WORKFLOW.resume_from("run", store=store))
 
 

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def still(mock_clock: Any) -> None:
+    """Trio's clock stands still: so the store does not look for mail, nor renew its lease, which it
+    does by the clock and not for a step.
+    """
+
+
 @attrs.frozen
 class Tick(Event):
     n: int

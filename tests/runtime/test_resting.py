@@ -246,3 +246,55 @@ async def test_a_run_that_rests_is_left_to_others_only_where_this_process_serves
             nursery.cancel_scope.cancel()
         await held.send(Approved("ann"))
         assert await held.result() == ["ann"]
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_run_that_is_about_to_rest_is_driven_here_all_along(
+    opened_in_memory: Any, autojump_clock: Any, turns: int
+) -> None:
+    async with opened_in_memory() as store, open_runtime(store, ALL) as runtime:
+        run = await runtime.start(approvals, 1)
+        await _waits(run, turns)
+        assert await runtime.get(run.run_id) is run
+        assert await runtime.get(run.run_id) is run
+        run.cancel()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_block_ends_at_any_moment_in_which_a_run_comes_to_rest(
+    opened_in_memory: Any, autojump_clock: Any, turns: int
+) -> None:
+    async with opened_in_memory() as store:
+        with trio.fail_after(60):
+            async with open_runtime(store, ALL) as runtime:
+                run = await runtime.start(approvals, 1)
+                await _waits(run, turns)
+        # It was given back.
+        async with approvals.resume_from(run.run_id, store=store) as resumed:
+            await resumed.send(Approved("ann"))
+
+
+async def _waits(run: Any, turns: int) -> None:
+    """Wait until the run waits, and for so many turns of the event loop after that."""
+    while run.status is not RunStatus.WAITING:
+        await trio.lowlevel.checkpoint()
+    for _ in range(turns):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_run_with_mail_for_a_later_version_keeps_its_task(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store, open_runtime(store, [goes]) as runtime:
+        run = await runtime.start(goes)
+        await until(rest(runtime))
+        await store.post(run.run_id, "of a later version", b"")
+        await trio.sleep(30)
+        assert runtime.statistics().resting == 0
+        await run.send(Go())
+        await run.result()
+        rejected = [
+            each.error for each in await store.history(run.run_id) if each.kind == "event_rejected"
+        ]
+        assert len(rejected) == 1
+        assert "'of a later version'" in str(rejected[0])

@@ -17,6 +17,7 @@ from tests.simulation.backends import LEASE_TTL
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from blazen_trio._clock import Utc
     from blazen_trio._stores.protocol import Driver
     from tests.simulation.backends import Backend
 
@@ -130,8 +131,8 @@ class Opening(StoreQueries):
 
     # The protocol
 
-    def now(self) -> float:
-        return cast("float", self._store.now())
+    def clock(self) -> Utc:
+        return cast("Utc", self._store.clock())
 
     async def create(self, run: Any, first: Any, *, connection: Any = None) -> Any:
         return await self._write("create", run, first)
