@@ -36,7 +36,16 @@ LAYERS = [
 ]
 """Each may import from itself and from those before it."""
 
-PURE = {"errors", "_definitions", "_state", "_codec", "_pictures", "pictures", "_telemetry", "telemetry"}
+PURE = {
+    "errors",
+    "_definitions",
+    "_state",
+    "_codec",
+    "_pictures",
+    "pictures",
+    "_telemetry",
+    "telemetry",
+}
 """The layers that know nothing of Trio."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -47,7 +56,11 @@ def layer_of(path: Path) -> str:
 
 
 def is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def imports_in(node: ast.AST, *, types: bool) -> Iterator[tuple[int, str]]:
@@ -92,7 +105,9 @@ def test_every_module_is_in_a_layer():
 def test_imports_go_downward_only(path):
     own = LAYERS.index(layer_of(path))
     upward = [
-        f"{path.name}:{line} imports {layer}" for line, layer in layers_imported(path) if LAYERS.index(layer) > own
+        f"{path.name}:{line} imports {layer}"
+        for line, layer in layers_imported(path)
+        if LAYERS.index(layer) > own
     ]
     assert upward == []
 
@@ -107,13 +122,37 @@ def test_trio_and_sql_are_where_they_belong(path):
     assert not libraries & {"pickle", "marshal", "shelve", "asyncio", "anyio"}
 
 
+def test_no_modules_import_each_other():
+    """Not for types either: what two modules need of each other belongs into one below both."""
+    names = {_name_of(path): path for path in FILES}
+    graph = {
+        name: {each for _, each in imported_by(path) if each in names and each != name}
+        for name, path in names.items()
+    }
+    # A package that a module is in, or takes another from, is no import of what that has.
+    for name, imported in graph.items():
+        graph[name] = {
+            each for each in imported if not any(other.startswith(f"{each}.") for other in imported)
+        }
+    while lowest := {name for name, imported in graph.items() if not imported}:
+        graph = {name: imported - lowest for name, imported in graph.items() if name not in lowest}
+    assert graph == {}
+
+
+def _name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def test_the_dispatcher_knows_stores_by_their_protocol_only():
-    allowed = {"blazen_trio._stores"} | {f"blazen_trio._stores.{name}" for name in ("protocol", "base")}
+    allowed = {"blazen_trio._stores"} | {
+        f"blazen_trio._stores.{name}" for name in ("protocol", "base")
+    }
     for path in (PACKAGE / "_dispatch").rglob("*.py"):
         modules = {
             module
             for _, module in imported_by(path)
-            if module.startswith("blazen_trio._stores") and not module.rpartition(".")[2][0].isupper()
+            if module.startswith("blazen_trio._stores")
+            and not module.rpartition(".")[2][0].isupper()
         }
         assert modules <= allowed, path.name
 
@@ -125,5 +164,7 @@ def test_migrations_need_no_other_layer_than_the_stores():
 
 def test_importing_the_package_loads_no_database_library():
     program = "import sys, blazen_trio; sys.exit(sorted({'sqlalchemy', 'alembic', 'sqlite3'} & set(sys.modules)) or 0)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr

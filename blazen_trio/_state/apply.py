@@ -98,7 +98,9 @@ def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None
             noted(entry, delivery)
 
 
-def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, Iterator[None] | None]:
+def apply_head(
+    state: RunState, entry: Entry, most: int
+) -> tuple[Item | None, Iterator[None] | None]:
     """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be
     told only from the state that it makes).
 
@@ -136,7 +138,8 @@ def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, I
         return None, None
     recovered: Recovered | None = None
     if state.recovered or entry.recovers is not None:
-        recovered = inherited(state, entry)
+        taken = (id_ for collected in entry.collected for id_ in collected.taken)
+        recovered = inherited(state.recovered, (entry.done, *taken), entry.recovers)
     done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
@@ -154,7 +157,7 @@ def apply_head(state: RunState, entry: Entry, most: int) -> tuple[Item | None, I
         first = state.next_id
         _insert(state, entry, outputs, group, before)
         if recovered is not None:
-            inherit(state, first, recovered)
+            inherit(state.recovered, range(first, state.next_id), recovered)
     return done, None
 
 
@@ -167,13 +170,13 @@ def _growing(
     for collected in entry.collected:
         first = state.next_id
         yield from _collecting(state, collected, most)
-        inherit(state, first, place.recovered)
+        inherit(state.recovered, range(first, state.next_id), place.recovered)
     yield from _inserting(state, entry, entry.outputs, place, most)
     if entry.fan_out is not None:
         opened = entry.fan_out
         fan_out = FanOut(_next_id(state), opened.if_any)
         state.fan_outs[fan_out.id] = fan_out
-        inherit(state, fan_out.id, place.recovered)
+        inherit(state.recovered, (fan_out.id,), place.recovered)
         for join in opened.joins:
             pending = Pending(_next_id(state), fan_out, join)
             fan_out.pending[join] = pending
@@ -192,10 +195,12 @@ def _inserting(
             yield
         first = state.next_id
         _insert(state, entry, outputs[start : start + most], place.group, place.before)
-        inherit(state, first, place.recovered)
+        inherit(state.recovered, range(first, state.next_id), place.recovered)
 
 
-def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[None, None, Delivery | None]:
+def firing(
+    state: RunState, fan_out_id: int, join: str, most: int
+) -> Generator[None, None, Delivery | None]:
     """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing
     one.
 
@@ -226,7 +231,7 @@ def firing(state: RunState, fan_out_id: int, join: str, most: int) -> Generator[
         state.deliveries[delivery.id] = delivery
         if state.recovered or recovered is not None:
             recovered = merged(recovered, state.recovered.get(fan_out_id))
-            inherit(state, delivery.id, recovered)
+            inherit(state.recovered, (delivery.id,), recovered)
     if fan_out_id:
         if group is not None:
             group.remove(place)
@@ -337,7 +342,9 @@ def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
     return _freeing(tables, groups, most)
 
 
-def _freeing(tables: list[dict[Any, Any]], groups: list[FanOut], most: int) -> Generator[None, None, None]:
+def _freeing(
+    tables: list[dict[Any, Any]], groups: list[FanOut], most: int
+) -> Generator[None, None, None]:
     for group in groups:
         yield from group.dissolving(most)
     for table in tables:
