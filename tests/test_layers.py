@@ -123,6 +123,27 @@ def test_trio_and_sql_are_where_they_belong(path):
     assert not libraries & {"pickle", "marshal", "shelve", "asyncio", "anyio"}
 
 
+def test_no_modules_import_each_other():
+    """Not for types either: what two modules need of each other belongs into one below both."""
+    names = {_name_of(path): path for path in FILES}
+    graph = {
+        name: {each for _, each in imported_by(path) if each in names and each != name}
+        for name, path in names.items()
+    }
+    # A package that a module is in, or takes another from, is no import of what that has.
+    for name, imported in graph.items():
+        graph[name] = {
+            each for each in imported if not any(other.startswith(f"{each}.") for other in imported)
+        }
+    while lowest := {name for name, imported in graph.items() if not imported}:
+        graph = {name: imported - lowest for name, imported in graph.items() if name not in lowest}
+    assert graph == {}
+
+
+def _name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def test_the_dispatcher_knows_stores_by_their_protocol_only():
     allowed = {"blazen_trio._stores"} | {
         f"blazen_trio._stores.{name}" for name in ("protocol", "base")

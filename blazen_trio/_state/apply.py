@@ -138,7 +138,8 @@ def apply_head(
         return None, None
     recovered: Recovered | None = None
     if state.recovered or entry.recovers is not None:
-        recovered = inherited(state, entry)
+        taken = (id_ for collected in entry.collected for id_ in collected.taken)
+        recovered = inherited(state.recovered, (entry.done, *taken), entry.recovers)
     done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
@@ -156,7 +157,7 @@ def apply_head(
         first = state.next_id
         _insert(state, entry, outputs, group, before)
         if recovered is not None:
-            inherit(state, first, recovered)
+            inherit(state.recovered, range(first, state.next_id), recovered)
     return done, None
 
 
@@ -169,13 +170,13 @@ def _growing(
     for collected in entry.collected:
         first = state.next_id
         yield from _collecting(state, collected, most)
-        inherit(state, first, place.recovered)
+        inherit(state.recovered, range(first, state.next_id), place.recovered)
     yield from _inserting(state, entry, entry.outputs, place, most)
     if entry.fan_out is not None:
         opened = entry.fan_out
         fan_out = FanOut(_next_id(state), opened.if_any)
         state.fan_outs[fan_out.id] = fan_out
-        inherit(state, fan_out.id, place.recovered)
+        inherit(state.recovered, (fan_out.id,), place.recovered)
         for join in opened.joins:
             pending = Pending(_next_id(state), fan_out, join)
             fan_out.pending[join] = pending
@@ -194,7 +195,7 @@ def _inserting(
             yield
         first = state.next_id
         _insert(state, entry, outputs[start : start + most], place.group, place.before)
-        inherit(state, first, place.recovered)
+        inherit(state.recovered, range(first, state.next_id), place.recovered)
 
 
 def firing(
@@ -230,7 +231,7 @@ def firing(
         state.deliveries[delivery.id] = delivery
         if state.recovered or recovered is not None:
             recovered = merged(recovered, state.recovered.get(fan_out_id))
-            inherit(state, delivery.id, recovered)
+            inherit(state.recovered, (delivery.id,), recovered)
     if fan_out_id:
         if group is not None:
             group.remove(place)

@@ -11,10 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from blazen_trio._state.entry import Entry
-    from blazen_trio._state.model import RunState
+    from collections.abc import Iterable, Mapping
 
     Recovered = Mapping[str, int]
 
@@ -28,20 +25,26 @@ def merged(one: Recovered | None, other: Recovered | None) -> Recovered | None:
     return {step: max(one.get(step, 0), other.get(step, 0)) for step in {**one, **other}}
 
 
-def inherited(state: RunState, entry: Entry) -> Recovered | None:
-    """Return what an entry brings in has; it is taken from what the entry consumes."""
-    table = state.recovered
-    found = table.pop(entry.done, None)
-    for collected in entry.collected:
-        for id_ in collected.taken:
-            found = merged(found, table.pop(id_, None))
-    if entry.recovers is not None:
+def inherited(
+    table: dict[int, Recovered], consumed: Iterable[int], recovers: str | None
+) -> Recovered | None:
+    """Return what an entry brings in has; it is taken from what the entry consumes.
+
+    Args:
+        table: The run's `RunState.recovered`.
+        consumed: Ids of the items and of the buffered events that the entry consumes.
+        recovers: The step whose failure it hands to a handler.
+    """
+    found: Recovered | None = None
+    for id_ in consumed:
+        found = merged(found, table.pop(id_, None))
+    if recovers is not None:
         found = dict(found or {})
-        found[entry.recovers] = found.get(entry.recovers, 0) + 1
+        found[recovers] = found.get(recovers, 0) + 1
     return found
 
 
-def inherit(state: RunState, first: int, found: Recovered | None) -> None:
-    """Note it for all that was given an id from this one on."""
+def inherit(table: dict[int, Recovered], ids: Iterable[int], found: Recovered | None) -> None:
+    """Note it for all that was given these ids."""
     if found:
-        state.recovered.update(dict.fromkeys(range(first, state.next_id), found))
+        table.update(dict.fromkeys(ids, found))

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.drivers import Drivers
-from blazen_trio._stores.sql.jobs import Append, Job, Loss
+from blazen_trio._stores.sql.jobs import Append, Job, Loss, Release
 from blazen_trio._stores.sql.leases import Sights
 from blazen_trio._stores.sql.mailroom import Mailroom
 from blazen_trio._stores.sql.ownership import of_the_lease
@@ -114,11 +114,14 @@ class Batches:
         """
         self._reached = False
         self._write_all(jobs)
-        owed = list(self.drivers.owed.values())
+        owed = self._owed()
         if owed and (self._reached or not jobs):
             self._write_all(owed, persist=False)
         losses, self._losses = self._losses, []
         return [*losses, *jobs]
+
+    def _owed(self) -> list[Job]:
+        return [Release(each, self.drivers) for each in self.drivers.owed.values()]
 
     def pause(self, renew_every: float) -> float | None:
         """For how many seconds an idle writer may wait before it writes nothing, or what is owed;
@@ -175,8 +178,7 @@ class Batches:
                 self._give_back_abandoned()
                 if self.lease_id is not None:
                     if self.drivers.owed:  # it says more than that they are given back
-                        owed = list(self.drivers.owed.values())
-                        self._write(owed, Patience(self.reach))
+                        self._write(self._owed(), Patience(self.reach))
                     self._give_back(self.lease_id)
             except LeaseLostError:
                 break

@@ -6,53 +6,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Driver
+from blazen_trio._stores.sql.mailroom import Addressee
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from blazen_trio._stores.protocol import DriverListener, Mail
-    from blazen_trio._stores.sql.jobs import Release
     from blazen_trio._stores.sql.mailroom import Mailroom
     from blazen_trio.errors import WorkflowError
 
-__all__ = ["Drivers", "SqlDriver"]
+__all__ = ["Drivers", "Return", "SqlDriver"]
 
 
-class SqlDriver(Driver):
+class SqlDriver(Addressee):
     """The token of one driving of a run.
 
     `failed` and `crashes` are the writer's thread's, all else is the event loop's: what is handed
     over is decided there.
 
     Attributes:
-        run_no: The run's number in the database.
         lease_id: The lease under which it is driven.
-        mailroom: Where it is given its mail; that of the opening whose driver it is.
         last: The sequence number of the last entry that was stored or handed over to be.
-        released: Whether giving it back was handed over: nothing may follow.
-        given: Ids of the inbox rows that were handed to whoever drives it, and whose deletion is
-            not on disk yet.
-        more: Whether there may be rows for it that no look has brought yet.
-        since: How many looks for mail had begun when its listener came.
         crashes: How often its driver has died or failed since a step of it was last committed.
         failed: Why something of it could not be written: nothing may follow.
     """
 
-    __slots__ = (
-        "crashes",
-        "failed",
-        "given",
-        "last",
-        "lease_id",
-        "mailroom",
-        "more",
-        "released",
-        "run_no",
-        "since",
-    )
+    __slots__ = ("crashes", "failed", "last", "lease_id")
 
     def __init__(
         self,
@@ -64,47 +44,16 @@ class SqlDriver(Driver):
         last: int | None = None,
         crashes: int = 0,
     ) -> None:
-        super().__init__(run_id)
-        self.run_no = run_no
+        super().__init__(run_id, run_no, mailroom)
         self.lease_id = lease_id
         self.last = last
         self.crashes = crashes
-        self.released = self.more = False
         self.failed: WorkflowError | None = None
-        self.given: set[int] = set()
-        self.since = 0
-        self.mailroom = mailroom
 
     @property
     def goes_on(self) -> bool:
         """Whether nothing of it has failed, in the writer's thread or before it got there."""
         return self.failed is None and self.lost is None
-
-    def listen(self, listener: DriverListener | None) -> None:
-        """See `Driver.listen`."""
-        self.mailroom.leave(self)
-        super().listen(listener)
-        if listener is not None and not self.released and self.lost is None:
-            self.mailroom.enter(self)
-
-    def lose(self, error: Exception) -> None:
-        """See `Driver.lose`."""
-        self.mailroom.leave(self)
-        super().lose(error)
-
-    def retire(self) -> None:
-        """Giving it back is being handed over."""
-        self.released = True
-        self.mailroom.leave(self)
-
-    def give(self, mail: Iterable[Mail]) -> None:
-        """Deliver those of these rows that it has not been given before."""
-        if self.released or self.lost is not None:
-            return
-        new = [each for each in mail if each.id not in self.given]
-        if new:
-            self.given.update(each.id for each in new)
-            self.deliver(new)
 
     def check(self) -> None:
         """Refuse to write to it where that would leave a hole.
@@ -124,19 +73,40 @@ class SqlDriver(Driver):
             raise arguments.not_driven(self.run_id) from failure
 
 
+@attrs.frozen
+class Return:
+    """How a driver gives its run back; the instants are as they are stored.
+
+    Attributes:
+        driver: Drives it, or has failed to.
+        wake: When a worker is to look at it, if it waits; see `ownership.wake_when_given_back`.
+        hold: Nobody is to take it before that.
+        crash: What the driver failed with; `None`: it did not.
+        fault: Why the run is set aside, as one that has failed; `None`: its status stays.
+        at: When it is set aside.
+    """
+
+    driver: SqlDriver
+    wake: int | None = None
+    hold: int = 0
+    crash: str | None = None
+    fault: str | None = None
+    at: int = 0
+
+
 class Drivers:
     """Which driver each run has that this opening drives. Of the writer's thread, but for
     `mailroom`.
 
     Attributes:
         current: By run id, those whose lease is ours and who were not given back.
-        owed: By run id, releases that the database has refused so far.
+        owed: By run id, how those are given back whose return the database has refused so far.
         mailroom: Where they are given their mail.
     """
 
     def __init__(self, mailroom: Mailroom) -> None:
         self.current: dict[str, SqlDriver] = {}
-        self.owed: dict[str, Release] = {}
+        self.owed: dict[str, Return] = {}
         self.mailroom = mailroom
 
     def begin(self, driver: SqlDriver) -> None:
@@ -161,10 +131,10 @@ class Drivers:
         driver = self.current.get(run_id)
         return driver is not None and driver.goes_on
 
-    def owe(self, release: Release) -> None:
+    def owe(self, given_back: Return) -> None:
         """Go on trying to give a run back."""
-        if self.is_current(release.driver):
-            self.owed[release.driver.run_id] = release
+        if self.is_current(given_back.driver):
+            self.owed[given_back.driver.run_id] = given_back
 
     def clear(self) -> list[SqlDriver]:
         """Nobody here drives anything any more. Returns who did."""

@@ -11,7 +11,7 @@ import attrs
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.protocol import Mail
-from blazen_trio._stores.sql.drivers import SqlDriver
+from blazen_trio._stores.sql.drivers import Return, SqlDriver
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.ownership import NEVER
 from blazen_trio._stores.sql.queries import micros, status_of
@@ -198,60 +198,62 @@ class Release(Job):
 
     It may be written twice, where the first time stays unclear: once it is written, the run has
     another owner or none.
-
-    Args:
-        driver: Drives it, or has failed to.
-        drivers: Those of this opening.
-        wake: See `CheckpointStore.release`.
-        hold: See there.
-        crash: See there.
-        set_aside: What it has failed with, and when (UTC, seconds since the epoch); `None`: its
-            status stays.
     """
 
-    def __init__(
-        self,
+    def __init__(self, given_back: Return, drivers: Drivers) -> None:
+        self._given_back, self.run_id = given_back, given_back.driver.run_id
+        self._drivers = drivers
+
+    @classmethod
+    def of(
+        cls,
         driver: SqlDriver,
         drivers: Drivers,
         *,
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
-        set_aside: tuple[str, float] | None = None,
-    ) -> None:
-        self.driver, self.run_id = driver, driver.run_id
-        self._drivers = drivers
-        self._crash, self._set_aside = arguments.storable(crash), set_aside
-        self._hold = 0 if hold is None else micros(hold)
+    ) -> Release:
+        """Made of what `CheckpointStore.release` is given."""
+        held = 0 if hold is None else micros(hold)
         if wake is None:
-            self._wake = self._hold or None
+            looked_at = held or None
         else:
-            self._wake = NEVER if wake == float("inf") else max(micros(wake), self._hold)
+            looked_at = NEVER if wake == float("inf") else max(micros(wake), held)
+        return cls(Return(driver, looked_at, held, arguments.storable(crash)), drivers)
+
+    @classmethod
+    def setting_aside(cls, driver: SqlDriver, drivers: Drivers, error: str, at: float) -> Release:
+        """Made of what `CheckpointStore.set_aside` is given, and when (UTC, in seconds)."""
+        return cls(Return(driver, fault=arguments.storable(error), at=micros(at)), drivers)
 
     def apply(self, transaction: Transaction) -> None:
-        driver = self.driver
+        each = self._given_back
+        driver = each.driver
         if not self._drivers.is_current(driver):
             return  # it was lost, given back, or is driven here anew
-        if self._set_aside is not None:
-            text, at = self._set_aside
-            transaction.set_aside(driver.run_no, driver.lease_id, arguments.storable(text), micros(at))
+        if each.fault is not None:
+            transaction.set_aside(driver.run_no, driver.lease_id, each.fault, each.at)
         else:
-            transaction.give_back(driver.run_no, driver.lease_id, self._wake, self._hold, self._crash)
+            transaction.give_back(driver.run_no, driver.lease_id, each.wake, each.hold, each.crash)
 
     def plainer(self) -> bool:
-        before = (self._crash, self._set_aside)
-        self._crash = arguments.in_ascii(self._crash)
-        if self._set_aside is not None:
-            self._set_aside = (arguments.in_ascii(self._set_aside[0]), self._set_aside[1])
-        return (self._crash, self._set_aside) != before
+        before = self._given_back
+        self._given_back = attrs.evolve(
+            before,
+            crash=arguments.in_ascii(before.crash),
+            fault=arguments.in_ascii(before.fault),
+        )
+        return self._given_back != before
 
     def done(self, drivers: Drivers) -> None:
-        drivers.end(self.driver)
+        drivers.end(self._given_back.driver)
 
     def failed(self, error: Exception) -> WorkflowError:
         told = translate(error, f"run {self.run_id!r} could not be given back yet", self.run_id)
-        self.driver.failed = self.driver.failed or told
-        self._drivers.owe(self)
+        driver = self._given_back.driver
+        driver.failed = driver.failed or told
+        self._drivers.owe(self._given_back)
         return told
 
 

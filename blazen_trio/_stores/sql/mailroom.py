@@ -4,7 +4,7 @@ Rows come from looks at the database, which take their time in a thread, and fro
 that is decided here is decided in the event loop's thread, where what the writer has put on disk is
 told in the order in which it got there. No watermark helps, as rows' ids commit out of order. So:
 
-A driver notes the rows that it was given until their deletion is on disk (`SqlDriver.given`): a row
+A driver notes the rows that it was given until their deletion is on disk (`Addressee.given`): a row
 in that set is not given again. A look that began before a deletion was on disk may bring the row
 when it is on disk already and noted no more. So each look that is under way is told of the
 deletions that get to disk meanwhile, and brings none of these rows. A look gives to those only who
@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from blazen_trio._stores.protocol import Driver
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from blazen_trio._stores.protocol import Mail
-    from blazen_trio._stores.sql.drivers import SqlDriver
+    from blazen_trio._stores.protocol import DriverListener, Mail
 
-__all__ = ["PAGE", "Look", "Mailroom", "Page"]
+__all__ = ["PAGE", "Addressee", "Look", "Mailroom", "Page"]
 
 PAGE: Final = 32
 """Rows of one run that a look brings."""
@@ -54,6 +55,56 @@ class Page:
     more: bool
 
 
+class Addressee(Driver):
+    """A driver as far as it is given mail. Of the event loop's thread.
+
+    Attributes:
+        run_no: The run's number in the database.
+        mailroom: Where it is given its mail; that of the opening whose driver it is.
+        released: Whether giving it back was handed over: nothing may follow.
+        given: Ids of the inbox rows that were handed to whoever drives it, and whose deletion is
+            not on disk yet.
+        more: Whether there may be rows for it that no look has brought yet.
+        since: How many looks for mail had begun when its listener came.
+    """
+
+    __slots__ = ("given", "mailroom", "more", "released", "run_no", "since")
+
+    def __init__(self, run_id: str, run_no: int, mailroom: Mailroom) -> None:
+        super().__init__(run_id)
+        self.run_no = run_no
+        self.mailroom = mailroom
+        self.released = self.more = False
+        self.given: set[int] = set()
+        self.since = 0
+
+    def listen(self, listener: DriverListener | None) -> None:
+        """See `Driver.listen`."""
+        self.mailroom.leave(self)
+        super().listen(listener)
+        if listener is not None and not self.released and self.lost is None:
+            self.mailroom.enter(self)
+
+    def lose(self, error: Exception) -> None:
+        """See `Driver.lose`."""
+        self.mailroom.leave(self)
+        super().lose(error)
+
+    def retire(self) -> None:
+        """Giving it back is being handed over."""
+        self.released = True
+        self.mailroom.leave(self)
+
+    def give(self, mail: Iterable[Mail]) -> None:
+        """Deliver those of these rows that it has not been given before."""
+        if self.released or self.lost is not None:
+            return
+        new = [each for each in mail if each.id not in self.given]
+        if new:
+            self.given.update(each.id for each in new)
+            self.deliver(new)
+
+
 @attrs.frozen(eq=False)
 class Look:
     """One look for mail that is under way.
@@ -69,7 +120,7 @@ class Look:
     """
 
     number: int
-    drivers: Mapping[int, SqlDriver]
+    drivers: Mapping[int, Addressee]
     only: Collection[int] | None
     polled: bool
     taken: set[int] = attrs.field(factory=set)
@@ -86,14 +137,14 @@ class Mailroom:
     """Gives drivers their mail, and says when to look for it. In the event loop's thread."""
 
     def __init__(self) -> None:
-        self._listening: dict[int, SqlDriver] = {}
+        self._listening: dict[int, Addressee] = {}
         self._looks: set[Look] = set()
         self._begun = 0
         self._next = float("-inf")
         self._urgent: set[int] = set()
         self._stirred = trio.Event()
 
-    def enter(self, driver: SqlDriver) -> None:
+    def enter(self, driver: Addressee) -> None:
         """Somebody listens from now on."""
         driver.since = self._begun
         self._listening[driver.run_no] = driver
@@ -102,13 +153,13 @@ class Mailroom:
         if driver.more or len(self._listening) == 1:
             self._stirred.set()
 
-    def leave(self, driver: SqlDriver) -> None:
+    def leave(self, driver: Addressee) -> None:
         """Nobody listens any more."""
         if self._listening.get(driver.run_no) is driver:
             del self._listening[driver.run_no]
             self._urgent.discard(driver.run_no)
 
-    def taken(self, driver: SqlDriver, mail_ids: Collection[int]) -> None:
+    def taken(self, driver: Addressee, mail_ids: Collection[int]) -> None:
         """Their deletion is on disk."""
         driver.given.difference_update(mail_ids)
         for look in self._looks:
@@ -116,7 +167,9 @@ class Mailroom:
         self._hurry(driver)
 
     @contextlib.contextmanager
-    def looking(self, *, only: Collection[int] | None = None, polled: bool = False) -> Iterator[Look]:
+    def looking(
+        self, *, only: Collection[int] | None = None, polled: bool = False
+    ) -> Iterator[Look]:
         """A look is under way, to be given to `deliver` in the end."""
         self._begun += 1
         if only is None and not polled:
@@ -139,9 +192,13 @@ class Mailroom:
                 driver.give(each for each in page.mail if each.id not in look.taken)
                 self._hurry(driver)
 
-    def _hurry(self, driver: SqlDriver) -> None:
+    def _hurry(self, driver: Addressee) -> None:
         """Have the next page brought at once where there is one, and its driver keeps up."""
-        if driver.more and len(driver.given) < _AHEAD and self._listening.get(driver.run_no) is driver:
+        if (
+            driver.more
+            and len(driver.given) < _AHEAD
+            and self._listening.get(driver.run_no) is driver
+        ):
             self._urgent.add(driver.run_no)
             self._stirred.set()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from blazen_trio._stores.sql.statements import Statement
+    from blazen_trio._stores.sql.compiled import Statement
 
 __all__ = ["MULTI_STATEMENTS", "send", "takes_packets"]
 

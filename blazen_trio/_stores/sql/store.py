@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, Poll, RunInfo, StoredRun
     from blazen_trio._stores.sql.batches import Batches
+    from blazen_trio._stores.sql.drivers import Drivers
     from blazen_trio._stores.sql.writer import Writer
 
 __all__ = ["SqlStore", "StoreStatistics"]
@@ -95,7 +96,9 @@ class SqlStore(StoreQueries):
         """See `CheckpointStore.clock`."""
         return self._clock
 
-    async def create(self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None) -> SqlDriver | None:
+    async def create(
+        self, run: NewRun, first: Commit, *, connection: sa.Connection | None = None
+    ) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
         if connection is not None and not first.release:
             msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
@@ -126,7 +129,9 @@ class SqlStore(StoreQueries):
         arguments.check_limit(limit)
         if patient:
             await self._wait_for_doubtful()
-        taken: list[claims.Taken] = await self._submit(claims.Take(workflows, limit, suspects, self._drivers))
+        taken: list[claims.Taken] = await self._submit(
+            claims.Take(workflows, limit, suspects, self._drivers)
+        )
         return await self._read_driven(taken, faults=True) if taken else []
 
     async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
@@ -139,7 +144,9 @@ class SqlStore(StoreQueries):
         rows = [row for row, _ in taken]
         with trio.CancelScope(shield=True):
             try:
-                found = await self._read(lambda connection: queries.load_runs(connection, rows, page=PAGE))
+                found = await self._read(
+                    lambda connection: queries.load_runs(connection, rows, page=PAGE)
+                )
                 if not faults:
                     _raise_fault(found)
             except BaseException:
@@ -147,7 +154,9 @@ class SqlStore(StoreQueries):
                     with contextlib.suppress(WorkflowError):  # then it is owed
                         await self.release(driver)  # noqa: ASYNC102  # the writer's waits are bounded
                 raise
-        return [_handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)]
+        return [
+            _handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)
+        ]
 
     async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
         """Have a job written; where its run's driver may be dead, wait until that is known.
@@ -169,7 +178,9 @@ class SqlStore(StoreQueries):
         )
         while doubtful := {each: found[each] for each in doubtful if each in found}:
             await trio.sleep(min(*doubtful.values(), self._glance))
-            found = await self._read(lambda connection: query(connection, self._batches.lease_id, self._batches.sights))
+            found = await self._read(
+                lambda connection: query(connection, self._batches.lease_id, self._batches.sights)
+            )
 
     @property
     def _glance(self) -> float:
@@ -182,7 +193,9 @@ class SqlStore(StoreQueries):
         given = list(watched)
         with self._mailroom.looking(polled=True) as look:
             polled, mail = await self._read(
-                lambda connection: polling.poll(connection, lease_id, workflows, given, sights, look)
+                lambda connection: polling.poll(
+                    connection, lease_id, workflows, given, sights, look
+                )
             )
             self._mailroom.deliver(look, mail)
         return polled
@@ -230,23 +243,29 @@ class SqlStore(StoreQueries):
         crash: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
-        await self._give_back(driver, wake=wake, hold=hold, crash=crash)
+        make = partial(jobs.Release.of, wake=wake, hold=hold, crash=crash)
+        await self._give_back(driver, make)
 
     async def set_aside(self, driver: Driver, error: str) -> None:
         """See `CheckpointStore.set_aside`."""
-        await self._give_back(driver, set_aside=(error, self.clock().now()))
+        make = partial(jobs.Release.setting_aside, error=error, at=self.clock().now())
+        await self._give_back(driver, make)
 
     def _ours(self, driver: Driver) -> SqlDriver | None:
         """The driver, if it is one of this opening."""
-        return driver if isinstance(driver, SqlDriver) and driver.mailroom is self._mailroom else None
+        return (
+            driver if isinstance(driver, SqlDriver) and driver.mailroom is self._mailroom else None
+        )
 
-    async def _give_back(self, driver: Driver, **how: Any) -> None:
+    async def _give_back(
+        self, driver: Driver, make: Callable[[SqlDriver, Drivers], jobs.Job]
+    ) -> None:
         ours = self._ours(driver)
         if ours is None or ours.released:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
             ours.retire()
-            await self._writer.submit(jobs.Release(ours, self._drivers, **how))
+            await self._writer.submit(make(ours, self._drivers))
 
     async def post(
         self,
@@ -259,7 +278,9 @@ class SqlStore(StoreQueries):
     ) -> Mail | None:
         """See `CheckpointStore.post`."""
         job = jobs.Post(run_id, kind, data, key)
-        mail: Mail | None = await (self._submit(job) if connection is None else self._write_with(connection, job))
+        mail: Mail | None = await (
+            self._submit(job) if connection is None else self._write_with(connection, job)
+        )
         return mail
 
     async def load(self, run_id: str) -> StoredRun:
@@ -281,7 +302,9 @@ class SqlStore(StoreQueries):
         """See `CheckpointStore.list_runs`."""
         arguments.check_limit(limit)
         wanted = arguments.parse_statuses(status, arguments.ALL)
-        return await self._read(lambda connection: queries.list_runs(connection, wanted, workflow, limit, after))
+        return await self._read(
+            lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
+        )
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""
@@ -306,7 +329,9 @@ class SqlStore(StoreQueries):
         while True:
             deleted: int
             last: int | None
-            deleted, last = await self._submit(claims.Purge(before, statuses, after_no, self._drivers))
+            deleted, last = await self._submit(
+                claims.Purge(before, statuses, after_no, self._drivers)
+            )
             total += deleted
             if last is None:
                 return total

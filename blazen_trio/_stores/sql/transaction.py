@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from blazen_trio._stores.protocol import Commit, SnapshotRow
+    from blazen_trio._stores.sql.compiled import Statement
     from blazen_trio._stores.sql.leases import Sights
-    from blazen_trio._stores.sql.statements import Statement, Statements
+    from blazen_trio._stores.sql.statements import Statements
     from blazen_trio._stores.sql.wholes import Whole
 
 __all__ = ["Held", "LeaseLostError", "MailGoneError", "Transaction"]

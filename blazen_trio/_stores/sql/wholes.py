@@ -11,7 +11,7 @@ from blazen_trio._stores.sql import dialects
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
 
-    from blazen_trio._stores.sql.statements import Statement
+    from blazen_trio._stores.sql.compiled import Statement
 
 __all__ = ["Checked", "Whole"]
 
