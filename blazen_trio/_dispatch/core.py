@@ -7,11 +7,10 @@ act on it from outside. All of them know this and not each other.
 from __future__ import annotations
 
 import contextvars
-import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -24,7 +23,7 @@ from blazen_trio._state.machine import Moment
 from blazen_trio._state.model import Delayed, Delivery, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blazen_trio._clock import Utc
     from blazen_trio._codec.codec import Codec
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
     from blazen_trio._stores.protocol import Mail
 
 __all__ = ["Host", "InputHandler", "RunCore"]
-
-_TAKEN_UP: Final = 512
-"""Items taken up in one piece."""
 
 InputHandler = Callable[[Any], Awaitable[Any]]
 """Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
@@ -259,19 +255,6 @@ class RunCore:
         self.still = Moment(self.clock.now(), elapsed)
 
     # Signals
-
-    def take_up(self) -> Generator[None, None, None]:
-        """Take up what is undone, in pieces. Before anybody has the run, since what comes in from then on brings itself in."""
-        undone: Iterable[Delivery | Delayed] = itertools.chain(
-            self.state.deliveries.values(), self.state.delayed.values()
-        )
-        for index, item in enumerate(undone, 1):
-            if item.due is not None:
-                self.set_timer(item.due, item.id)
-            elif type(item) is Delivery:
-                self.ready.append(item)
-            if index % _TAKEN_UP == 0:
-                yield
 
     def wake(self) -> None:
         """Let the dispatcher look again. Signals are many, looks are few: one that waits is enough."""

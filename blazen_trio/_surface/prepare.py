@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,12 +19,12 @@ from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
-from blazen_trio._dispatch.transitions import fail
+from blazen_trio._dispatch.transitions import WIDE, fail
 from blazen_trio._slices import in_slices
 from blazen_trio._state.lifecycle import begin, unrouted_input
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.misfits import finding_misfits
-from blazen_trio._state.model import Payload, StoredError
+from blazen_trio._state.model import Delivery, Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import folding, reading_history
 from blazen_trio._surface.context import Context
@@ -41,7 +42,7 @@ from blazen_trio.errors import (
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
@@ -134,7 +135,7 @@ async def open_new(
         )  # now that it is on disk
     if listener is not None:
         listen_to(core, listener)
-    await in_slices(core.take_up())
+    await in_slices(_taking_up(core))
     return core
 
 
@@ -252,8 +253,22 @@ async def _go_on(
         if recorder.listener is not None:
             recorder.listener.lost(error)
         raise
-    await in_slices(core.take_up())
+    await in_slices(_taking_up(core))
     return core
+
+
+def _taking_up(core: RunCore) -> Generator[None, None, None]:
+    """Take up what is undone, in pieces. Before anybody has the run: what comes in later brings itself in."""
+    undone: Iterable[Delivery | Delayed] = itertools.chain(
+        core.state.deliveries.values(), core.state.delayed.values()
+    )
+    for index, item in enumerate(undone, 1):
+        if item.due is not None:
+            core.set_timer(item.due, item.id)
+        elif type(item) is Delivery:
+            core.ready.append(item)
+        if index % WIDE == 0:
+            yield
 
 
 async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be waited for
