@@ -30,14 +30,18 @@ def _run(connection: sa.Connection) -> None:
 
 
 def _url() -> str:
-    url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option("sqlalchemy.url")
+    url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option(
+        "sqlalchemy.url"
+    )
     if not url:
         raise SystemExit("say which database: alembic -x url=sqlite:///runs.db upgrade head")
     return url
 
 
 if context.is_offline_mode():
-    context.configure(url=_url(), target_metadata=metadata, version_table=VERSION_TABLE, literal_binds=True)
+    context.configure(
+        url=_url(), target_metadata=metadata, version_table=VERSION_TABLE, literal_binds=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 elif context.config.attributes.get("connection") is not None:

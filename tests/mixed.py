@@ -89,10 +89,16 @@ class Log:
 
     def note(self, ctx: Context) -> None:
         self.attempts.append((ctx.idempotency_key, ctx.attempt))
-        ctx.update("commits", lambda counts: {**counts, ctx.step_name: counts.get(ctx.step_name, 0) + 1}, {})
+        ctx.update(
+            "commits",
+            lambda counts: {**counts, ctx.step_name: counts.get(ctx.step_name, 0) + 1},
+            {},
+        )
 
 
-def mixed_workflow(log: Any, *, slowness: float = 0.01, in_thread: bool = False, **options: Any) -> Workflow:
+def mixed_workflow(
+    log: Any, *, slowness: float = 0.01, in_thread: bool = False, **options: Any
+) -> Workflow:
     """Fan-out and fan-in, nested; a chain; retries; a question; collect; delays; state with conflicts; a failure handled.
 
     `in_thread`: the chain's step is a synchronous function.
@@ -136,7 +142,9 @@ def mixed_workflow(log: Any, *, slowness: float = 0.01, in_thread: bool = False,
         return ShelfDone(0, [one.pages for one in pages])
 
     @step
-    async def close_library(shelves: list[ShelfDone], ctx: Context) -> tuple[Left, Right, Countdown]:
+    async def close_library(
+        shelves: list[ShelfDone], ctx: Context
+    ) -> tuple[Left, Right, Countdown]:
         log.note(ctx)
         ctx.set("shelves", [one.pages for one in shelves])
         total = sum(sum(one.pages) for one in shelves)

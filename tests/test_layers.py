@@ -171,54 +171,6 @@ def test_importing_the_package_loads_no_database_library():
     assert done.returncode == 0, done.stderr
 
 
-def test_no_modules_import_each_other():
-    """Not for types either: what two modules need of each other belongs into one below both."""
-    names = {_name_of(path): path for path in FILES}
-    graph = {
-        name: {each for _, each in imported_by(path) if each in names and each != name}
-        for name, path in names.items()
-    }
-    # A package that a module is in, or takes another from, is no import of what that has.
-    for name, imported in graph.items():
-        graph[name] = {
-            each for each in imported if not any(other.startswith(f"{each}.") for other in imported)
-        }
-    while lowest := {name for name, imported in graph.items() if not imported}:
-        graph = {name: imported - lowest for name, imported in graph.items() if name not in lowest}
-    assert graph == {}
-
-
-def _name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def test_the_dispatcher_knows_stores_by_their_protocol_only():
-    allowed = {"blazen_trio._stores"} | {
-        f"blazen_trio._stores.{name}" for name in ("protocol", "base")
-    }
-    for path in (PACKAGE / "_dispatch").rglob("*.py"):
-        modules = {
-            module
-            for _, module in imported_by(path)
-            if module.startswith("blazen_trio._stores")
-            and not module.rpartition(".")[2][0].isupper()
-        }
-        assert modules <= allowed, path.name
-
-
-def test_migrations_need_no_other_layer_than_the_stores():
-    for path in (ROOT / "migrations").rglob("*.py"):
-        assert {layer for _, layer in layers_imported(path)} <= {"_stores"}, path.name
-
-
-def test_importing_the_package_loads_no_database_library():
-    program = "import sys, blazen_trio; sys.exit(sorted({'sqlalchemy', 'alembic', 'sqlite3'} & set(sys.modules)) or 0)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def is_private(name: str) -> bool:
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
 

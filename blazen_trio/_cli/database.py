@@ -93,7 +93,9 @@ def _checked(function: Callable[[str], Any], url: str) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _print(text: str, schema: SchemaVersion, url: str, *, as_json: bool, **more: str | None) -> None:
+def _print(
+    text: str, schema: SchemaVersion, url: str, *, as_json: bool, **more: str | None
+) -> None:
     if as_json:
         fields = {
             "database": schema.where,
@@ -101,7 +103,9 @@ def _print(text: str, schema: SchemaVersion, url: str, *, as_json: bool, **more:
             "revision": schema.revision,
             "head": schema.head,
         }
-        shown = {key: value and hide_passwords(value, url) for key, value in (fields | more).items()}
+        shown = {
+            key: value and hide_passwords(value, url) for key, value in (fields | more).items()
+        }
         click.echo(json.dumps(shown, ensure_ascii=False))
     else:
         click.echo(hide_passwords(text, url))

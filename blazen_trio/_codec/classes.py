@@ -14,7 +14,14 @@ from blazen_trio._codec.names import Misfit, current, short
 from blazen_trio._codec.scalars import INT_MAX, INT_MIN
 from blazen_trio._definitions.events import DynamicEvent, Event
 
-__all__ = ["event_hooks", "event_wire", "fields_reader", "fields_writer", "load_event", "value_class_hooks"]
+__all__ = [
+    "event_hooks",
+    "event_wire",
+    "fields_reader",
+    "fields_writer",
+    "load_event",
+    "value_class_hooks",
+]
 
 Hook = Callable[[Any], Any]
 HookOf = Callable[[Any], Hook]
@@ -37,19 +44,29 @@ def _fields(cls: Any) -> list[_Field]:
     hints = _hints(origin)
     if attrs.has(origin):
         return [
-            _Field(a.name, a.alias or a.name, _filled(_hint(hints, a), arguments), a.init, a.converter is not None)
+            _Field(
+                a.name,
+                a.alias or a.name,
+                _filled(_hint(hints, a), arguments),
+                a.init,
+                a.converter is not None,
+            )
             for a in attrs.fields(origin)
         ]
     # An event class that is declared without fields needs no decorator.
     fields = dataclasses.fields(origin) if dataclasses.is_dataclass(origin) else ()
-    return [_Field(f.name, f.name, _filled(hints[f.name], arguments), f.init, False) for f in fields]
+    return [
+        _Field(f.name, f.name, _filled(hints[f.name], arguments), f.init, False) for f in fields
+    ]
 
 
 def _hints(cls: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        if attrs.has(cls) and not any(isinstance(attribute.type, str) for attribute in attrs.fields(cls)):
+        if attrs.has(cls) and not any(
+            isinstance(attribute.type, str) for attribute in attrs.fields(cls)
+        ):
             return {}  # Whoever could see their names (`attrs.resolve_types`) has resolved them already.
         msg = (
             f"the annotations of {cls.__qualname__} can't be resolved ({error}): import and define what they name "
@@ -140,7 +157,11 @@ def _wrong_fields(cls: type, data: dict[str, Any], hooks: dict[str, Hook]) -> Mi
         faults.append(f"missing: {', '.join(missing)}")
     if unknown := [short(name) for name in data if name not in hooks]:
         faults.append(f"unknown: {', '.join(unknown)}")
-    hint = "; where the class has changed, raise schema_version and write upcast" if issubclass(cls, Event) else ""
+    hint = (
+        "; where the class has changed, raise schema_version and write upcast"
+        if issubclass(cls, Event)
+        else ""
+    )
     return Misfit(f"the stored fields are not those of {cls.__name__} ({'; '.join(faults)}){hint}")
 
 
@@ -166,7 +187,9 @@ def _checked(cls: Any, fields: list[_Field], found: dict[str, Any], error: Excep
     raise Misfit(msg) from error
 
 
-def value_class_hooks(cls: Any, writer: Callable[[], Hook], reader: Callable[[], Hook]) -> tuple[Hook, Hook]:
+def value_class_hooks(
+    cls: Any, writer: Callable[[], Hook], reader: Callable[[], Hook]
+) -> tuple[Hook, Hook]:
     """The hooks of a field declared with an attrs class or dataclass: an instance of a subclass is tagged, never sliced."""
     origin = typing.get_origin(cls) or cls
 
@@ -211,10 +234,12 @@ def event_wire(event: Event) -> list[Any]:
 
 def check_dynamic(event: DynamicEvent) -> None:
     """Refuse a handmade `DynamicEvent` that is not made of JSON."""
-    if type(event.event_type) is not str or type(event.data) is not dict or type(event.schema_version) is not int:
-        msg = (
-            "a DynamicEvent has a string as event_type, a dict of JSON values as data and an integer as schema_version"
-        )
+    if (
+        type(event.event_type) is not str
+        or type(event.data) is not dict
+        or type(event.schema_version) is not int
+    ):
+        msg = "a DynamicEvent has a string as event_type, a dict of JSON values as data and an integer as schema_version"
         raise Misfit(msg)
     values.check_plain(event.data)
 
@@ -225,7 +250,12 @@ def load_event(wire: Any, expected: type[Event] | None = None) -> Event:
     Raises:
         Misfit: It is rubbish, of a newer `schema_version`, or its fields are not those of its class.
     """
-    if type(wire) is not list or len(wire) not in (2, 3) or type(wire[0]) is not str or type(wire[1]) is not dict:
+    if (
+        type(wire) is not list
+        or len(wire) not in (2, 3)
+        or type(wire[0]) is not str
+        or type(wire[1]) is not dict
+    ):
         msg = f"[event type, fields] is expected, not {short(wire)}"
         raise Misfit(msg)
     event_type, data = wire[0], wire[1]

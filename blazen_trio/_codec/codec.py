@@ -52,7 +52,11 @@ class Codec:
     """
 
     def __init__(
-        self, event_types: Mapping[str, type[Event]], value_types: Mapping[str, type], *, closed: bool = True
+        self,
+        event_types: Mapping[str, type[Event]],
+        value_types: Mapping[str, type],
+        *,
+        closed: bool = True,
     ) -> None:
         known = closed and bool(event_types or value_types)
         self._values = Names(event_types, value_types, closed=known)
@@ -86,7 +90,11 @@ class Codec:
         if cls is not DynamicEvent:
             version = cls.schema_version
             tail = b"]" if version == 1 else b",%d]" % version
-            self._heads[cls] = (converter.fields_writer(cls), b"[" + orjson.dumps(cls.event_type) + b",", tail)
+            self._heads[cls] = (
+                converter.fields_writer(cls),
+                b"[" + orjson.dumps(cls.event_type) + b",",
+                tail,
+            )
         return payload
 
     def decode_event(self, data: bytes | list[Any]) -> Event:
@@ -136,7 +144,9 @@ class Codec:
         return _decode(load, data, self._values, lambda: ("value", subject))
 
 
-def _encode(to_wire: Callable[[Any], Any], value: Any, names: Names, subject: str, what: str) -> Payload:
+def _encode(
+    to_wire: Callable[[Any], Any], value: Any, names: Names, subject: str, what: str
+) -> Payload:
     previous = current.names
     current.names = names
     try:
@@ -155,7 +165,10 @@ def _encode(to_wire: Callable[[Any], Any], value: Any, names: Names, subject: st
 
 
 def _decode(
-    load: Callable[[Any], Any], data: bytes | list[Any], names: Names, subject: Callable[[], tuple[str, str]]
+    load: Callable[[Any], Any],
+    data: bytes | list[Any],
+    names: Names,
+    subject: Callable[[], tuple[str, str]],
 ) -> Any:
     previous = current.names
     current.names = names
@@ -177,14 +190,19 @@ _TOO_DEEP = "it is nested too deeply, or contains itself"
 def _error(verb: str, what: str, subject: str, reason: str, path: str) -> SerializationError:
     where = f" at {path}" if path else ""
     name = f" {subject!r}" if subject else ""
-    return SerializationError(f"can't {verb} {what}{name}{where}: {reason}", subject=subject, path=path)
+    return SerializationError(
+        f"can't {verb} {what}{name}{where}: {reason}", subject=subject, path=path
+    )
 
 
 PLAIN: Final = Codec({}, {})
 """Knows no class: events come back as `DynamicEvent`, attrs objects and enum members as `DynamicValue`."""
 
 ENGINE: Final = Codec(
-    {cls.event_type: cls for cls in (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)},
+    {
+        cls.event_type: cls
+        for cls in (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)
+    },
     {},
     closed=False,
 )

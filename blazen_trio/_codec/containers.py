@@ -52,7 +52,9 @@ def untagged(wire: Any, tag: str) -> Any:
     return wire[tag] if type(wire) is dict and len(wire) == 1 and tag in wire else wire
 
 
-def array_hooks(kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | None) -> tuple[Hook, Hook]:
+def array_hooks(
+    kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | None
+) -> tuple[Hook, Hook]:
     """Hooks of a list, set or the like. `atom`: the element type where a list of nothing else needs no look at each."""
     what = " or ".join(kind.__name__ for kind in kinds)
 
@@ -71,7 +73,9 @@ def array_hooks(kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | N
         if type(wire) is list:
             kind = kinds[0]
         else:
-            kind = next((k for k in kinds if type(wire) is dict and wire.keys() == {_TAGS[k]}), kinds[0])
+            kind = next(
+                (k for k in kinds if type(wire) is dict and wire.keys() == {_TAGS[k]}), kinds[0]
+            )
             wire = untagged(wire, _TAGS[kind])
         if type(wire) is not list:
             raise expected(what, wire)
@@ -122,7 +126,9 @@ def dict_hooks(key_hooks: tuple[Hook, Hook], value_hooks: tuple[Hook, Hook]) -> 
         if type(value) is not dict:
             raise expected("dict", value)
         pairs = [pair(key, item, write_key, write) for key, item in value.items()]
-        if all(type(key) is str and not key.startswith("$") for key, _ in pairs) and set(map(type, value)) <= {str}:
+        if all(type(key) is str and not key.startswith("$") for key, _ in pairs) and set(
+            map(type, value)
+        ) <= {str}:
             return dict(pairs)
         return {"$dict": [list(both) for both in pairs]}
 

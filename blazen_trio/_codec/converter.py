@@ -92,7 +92,9 @@ def _make_hooks(type_: Any) -> Hooks:
         return _tuple_hooks(arguments, bare=origin is None)
     if kind in ARRAYS:
         element = _bare(arguments[0]) if arguments else Any
-        return array_hooks(ARRAYS[kind], *_hooks_of(element), element if element in (str, bool) else None)
+        return array_hooks(
+            ARRAYS[kind], *_hooks_of(element), element if element in (str, bool) else None
+        )
     if kind in DICTS:
         key, item = arguments or (Any, Any)
         return dict_hooks(_hooks_of(key), _hooks_of(item))
@@ -100,7 +102,9 @@ def _make_hooks(type_: Any) -> Hooks:
         return classes.event_hooks(kind)
     if values.is_value_class(kind):
         # Looked up on use, not here: a class may contain itself.
-        return classes.value_class_hooks(type_, lambda: fields_writer(type_), lambda: fields_reader(type_))
+        return classes.value_class_hooks(
+            type_, lambda: fields_writer(type_), lambda: fields_reader(type_)
+        )
     return _refusing(type_)
 
 
@@ -194,8 +198,12 @@ def _register() -> None:
     def two(structure: Hook) -> Callable[[Any, Any], Any]:
         return lambda wire, _type: structure(wire)
 
-    converter.register_unstructure_hook_factory(lambda _type: True, lambda type_: _make_hooks(type_)[0])
-    converter.register_structure_hook_factory(lambda _type: True, lambda type_: two(_make_hooks(type_)[1]))
+    converter.register_unstructure_hook_factory(
+        lambda _type: True, lambda type_: _make_hooks(type_)[0]
+    )
+    converter.register_structure_hook_factory(
+        lambda _type: True, lambda type_: two(_make_hooks(type_)[1])
+    )
     for cls in (*SCALARS, str, bool, _NONE):
         unstructure, structure = _scalar_hooks(cls) if cls in SCALARS else _exact_hooks(cls)
         converter.register_unstructure_hook(cls, unstructure)

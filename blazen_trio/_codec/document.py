@@ -112,7 +112,9 @@ def _sections(state: RunState, writer: _Writer) -> Sections:
     ]
 
 
-def _plain(state: RunState, writer: _Writer, history: Sequence[HistoryRecord] | None) -> Iterator[bytes]:
+def _plain(
+    state: RunState, writer: _Writer, history: Sequence[HistoryRecord] | None
+) -> Iterator[bytes]:
     sections = _sections(state, writer)
     if history is not None:
         records = (orjson.dumps(record_wire(record)) for record in history)

@@ -186,7 +186,9 @@ def _lines(entry: Entry, blobs: dict[str, bytes]) -> Iterator[bytes]:
         yield orjson.dumps({"m": [output_wire(output, blobs) for output in some]})
 
 
-def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, in_lines: bool) -> None:
+def _write_rare(
+    entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, in_lines: bool
+) -> None:
     if entry.fan_out is not None:
         opened = entry.fan_out
         members = () if in_lines else opened.outputs
@@ -223,7 +225,9 @@ def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry
     return drained(decoding_entry(data, blobs, codec))
 
 
-def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Generator[None, None, Entry]:
+def decoding_entry(
+    data: bytes, blobs: Mapping[str, bytes], codec: Codec
+) -> Generator[None, None, Entry]:
     """Return what `decode_entry` does, in pieces: one line, or so much of it as takes as long.
 
     One that was written before there were lines, and a single large event, are parsed in one piece.
@@ -267,7 +271,9 @@ def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Gen
     return entry
 
 
-def _outputs_of(readers: Iterator[Reader], outputs: list[Output], pace: Pace) -> Generator[None, None, None]:
+def _outputs_of(
+    readers: Iterator[Reader], outputs: list[Output], pace: Pace
+) -> Generator[None, None, None]:
     for each in readers:
         output = _output_of(each)
         outputs.append(output)
@@ -279,7 +285,9 @@ def _read_rare(entry: Entry, reader: Reader) -> None:
     if reader.raw("r"):
         entry.fired = [(each.count(0), each.take(1, str)) for each in reader.each("r")]
     if (retry := reader.inner("y")) is not None:
-        entry.retry = Retry(retry.count(0), retry.count(1, least=1), retry.seconds(2), retry.seconds(3))
+        entry.retry = Retry(
+            retry.count(0), retry.count(1, least=1), retry.seconds(2), retry.seconds(3)
+        )
     entry.recovers = reader.maybe("v", str)
     if reader.raw("z") is not None:
         entry.stop, entry.stop_payload = reader.event("z")
@@ -330,7 +338,9 @@ def _output_of(reader: Reader) -> Output:
     )
 
 
-def _cells_of(reader: Reader, cells: dict[str, Cell | None], pace: Pace) -> Generator[None, None, None]:
+def _cells_of(
+    reader: Reader, cells: dict[str, Cell | None], pace: Pace
+) -> Generator[None, None, None]:
     cells.update(dict.fromkeys(reader.names("x")))
     if (kept := reader.inner("c")) is not None:
         for key in reader.take("c", dict):

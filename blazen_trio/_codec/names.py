@@ -31,7 +31,9 @@ class Misfit(Exception):  # noqa: N818  # never seen by users
 
     def at_key(self, key: object) -> Misfit:
         """The same, seen from the dict that has it under `key`."""
-        self.path = f"[{short(key)}]" + ("." if self.path and self.path[0] != "[" else "") + self.path
+        self.path = (
+            f"[{short(key)}]" + ("." if self.path and self.path[0] != "[" else "") + self.path
+        )
         return self
 
 
@@ -74,7 +76,12 @@ class Names:
     __slots__ = ("closed", "events", "strict", "types")
 
     def __init__(
-        self, events: Mapping[str, type[Event]], types: Mapping[str, type], *, closed: bool, strict: bool = False
+        self,
+        events: Mapping[str, type[Event]],
+        types: Mapping[str, type],
+        *,
+        closed: bool,
+        strict: bool = False,
     ) -> None:
         self.events = events
         self.types = types

@@ -31,7 +31,9 @@ LATEST = 253_402_300_799.0
 def rubbish(what: str, path: str, message: str) -> SerializationError:
     """The error of stored data that can't be read."""
     where = f" at {path}" if path else ""
-    return SerializationError(f"this is no {what} that can be read{where}: {message}", subject=what, path=path)
+    return SerializationError(
+        f"this is no {what} that can be read{where}: {message}", subject=what, path=path
+    )
 
 
 def parse(data: bytes, what: str, version_key: str, supported: int) -> dict[str, Any]:
@@ -72,7 +74,9 @@ class Reader:
 
     __slots__ = ("blobs", "codec", "data", "path", "what")
 
-    def __init__(self, data: Any, path: str, what: str, blobs: Mapping[str, bytes], codec: Codec) -> None:
+    def __init__(
+        self, data: Any, path: str, what: str, blobs: Mapping[str, bytes], codec: Codec
+    ) -> None:
         self.data = data
         self.path = path
         self.what = what
@@ -123,7 +127,11 @@ class Reader:
         value = self.raw(key)
         if type(value) is int:
             value = float(value)
-        if type(value) is not float or not math.isfinite(value) or not -LATEST / 10 <= value <= LATEST:
+        if (
+            type(value) is not float
+            or not math.isfinite(value)
+            or not -LATEST / 10 <= value <= LATEST
+        ):
             raise self.fail(key, f"a number of seconds is expected, not {short(value)}")
         return value
 
@@ -174,7 +182,11 @@ class Reader:
     def inner(self, key: str | int) -> Reader | None:
         """A reader of what is under `key`; `None` where nothing is."""
         value = self.raw(key)
-        return None if value is None else Reader(value, self.where(key), self.what, self.blobs, self.codec)
+        return (
+            None
+            if value is None
+            else Reader(value, self.where(key), self.what, self.blobs, self.codec)
+        )
 
     def payload(self, key: str | int) -> Payload:
         """A payload: given in place, or by the digest of a blob. Its bytes are as they were when it
@@ -185,7 +197,9 @@ class Reader:
             digest = wire["$blob"]
             data = self.blobs.get(digest) if type(digest) is str else None
             if data is None:
-                raise self.fail(key, f"the large value {short(digest)} that it refers to is missing")
+                raise self.fail(
+                    key, f"the large value {short(digest)} that it refers to is missing"
+                )
             return Payload(data, digest)
         try:
             data = orjson.dumps(wire)
@@ -201,7 +215,9 @@ class Reader:
             return self.codec.decode_event(wire if type(wire) is list else payload.data), payload
         except SerializationError as error:
             message = f"{error.message} (in a {self.what}, at {self.where(key)})"
-            raise SerializationError(message, subject=error.subject, path=error.path) from error.__cause__
+            raise SerializationError(
+                message, subject=error.subject, path=error.path
+            ) from error.__cause__
 
 
 def error_of(reader: Reader) -> StoredError:

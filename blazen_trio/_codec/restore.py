@@ -50,7 +50,9 @@ def decode_state(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> RunSt
     return drained(restoring(data, blobs, codec))
 
 
-def restoring(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Generator[None, None, RunState]:
+def restoring(
+    data: bytes, blobs: Mapping[str, bytes], codec: Codec
+) -> Generator[None, None, RunState]:
     """Return what `decode_state` does, in pieces: one line, or so much of it as takes as long.
 
     A plain document, and a single large event, are parsed in one piece.
@@ -101,7 +103,9 @@ class _Restoring:
         for fan_out in state.fan_outs.values():
             for join, pending in fan_out.pending.items():
                 if pending is None:
-                    raise self._reader.fail("fan_outs", f"fan-out {fan_out.id} has no place for {short(join)}")
+                    raise self._reader.fail(
+                        "fan_outs", f"fan-out {fan_out.id} has no place for {short(join)}"
+                    )
             if self._pace.full(0):
                 yield
         for id_, (events, payloads) in self._joined.items():
@@ -224,7 +228,9 @@ class _Restoring:
     def _events(self, reader: Reader, id_: int) -> Generator[None, None, None]:
         """Read events of a join's delivery, all of them or some more."""
         if id_ not in self._joined:
-            raise reader.fail("more", f"there is no delivery {id_} of a join that it could go on with")
+            raise reader.fail(
+                "more", f"there is no delivery {id_} of a join that it could go on with"
+            )
         events, payloads = self._joined[id_]
         listed = reader.inner("events")
         for index in range(len(reader.take("events", list))):
@@ -252,7 +258,9 @@ class _Restoring:
         return Member(self._id(reader, "member"), reader.take("join", str), *reader.event("event"))
 
     def _delayed(self, reader: Reader) -> Item:
-        delayed = Delayed(self._id(reader, "delayed"), *reader.event("event"), reader.seconds("due"))
+        delayed = Delayed(
+            self._id(reader, "delayed"), *reader.event("event"), reader.seconds("due")
+        )
         self.state.delayed[delayed.id] = delayed
         return delayed
 
@@ -267,13 +275,17 @@ class _Restoring:
         id_, join = self._id(reader, "pending"), reader.take("join", str)
         fan_out = self.state.fan_outs.get(reader.count("fan_out", least=1))
         if fan_out is None or fan_out.pending.get(join, id_) is not None:
-            raise reader.fail("fan_out", f"no fan-out is there that waits for {short(join)}, or it is there twice")
+            raise reader.fail(
+                "fan_out", f"no fan-out is there that waits for {short(join)}, or it is there twice"
+            )
         pending = fan_out.pending[join] = Pending(id_, fan_out, join)
         return pending
 
     def _buffer(self, reader: Reader) -> int:
         id_ = self._id(reader, "buffered")
-        by_type = self.state.buffers.setdefault((reader.take("step", str), reader.repeated("types")), {})
+        by_type = self.state.buffers.setdefault(
+            (reader.take("step", str), reader.repeated("types")), {}
+        )
         event, payload = reader.event("event")
         by_type.setdefault(reader.take("type", str), {})[id_] = Buffered(id_, event, payload)
         return len(payload.data)

@@ -119,7 +119,15 @@ def decode_scalar(cls: type, wire: Any) -> Any:
     """Bring one back from its wire form, which may be rubbish."""
     try:
         return SCALARS[cls][2](wire)
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, InvalidOperation, binascii.Error) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        OSError,
+        InvalidOperation,
+        binascii.Error,
+    ) as error:
         # zoneinfo's ZoneInfoNotFoundError is a KeyError; a name that is a path outside its data is a ValueError.
         msg = f"{short(wire)} is no stored {cls.__name__}: {error}"
         raise Misfit(msg) from error

@@ -259,7 +259,10 @@ class Snapshot:
     @property
     def state(self) -> dict[str, Any]:
         """The run's key/value state."""
-        return {key: PLAIN.decode_value(cell.payload.data, key) for key, cell in self.run_state.cells.items()}
+        return {
+            key: PLAIN.decode_value(cell.payload.data, key)
+            for key, cell in self.run_state.cells.items()
+        }
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -307,14 +310,16 @@ class Snapshot:
     def fan_outs(self) -> tuple[SnapshotFanOut, ...]:
         """The open fan-outs."""
         return tuple(
-            SnapshotFanOut(one.id, tuple(one.pending), dict(one.live)) for one in self.run_state.fan_outs.values()
+            SnapshotFanOut(one.id, tuple(one.pending), dict(one.live))
+            for one in self.run_state.fan_outs.values()
         )
 
     @property
     def delayed(self) -> tuple[SnapshotDelayed, ...]:
         """The delayed events."""
         return tuple(
-            SnapshotDelayed(item.event, _instant(item.due), _group_of(item)) for item in self.run_state.delayed.values()
+            SnapshotDelayed(item.event, _instant(item.due), _group_of(item))
+            for item in self.run_state.delayed.values()
         )
 
     @property
@@ -326,7 +331,11 @@ class Snapshot:
     def result(self) -> Any:
         """The result of a completed run (of a typed `StopEvent`, the event); else `None`."""
         stop = self.run_state.stop
-        if isinstance(stop, DynamicEvent) and stop.event_type == StopEvent.event_type and "result" in stop.data:
+        if (
+            isinstance(stop, DynamicEvent)
+            and stop.event_type == StopEvent.event_type
+            and "result" in stop.data
+        ):
             return PLAIN.decode_value(orjson.dumps(stop.data["result"]), "result")
         return stop
 

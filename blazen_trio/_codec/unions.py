@@ -44,11 +44,15 @@ class _Arm(typing.NamedTuple):
 
 def _arm(arm: Any, hooks: tuple[Hook, Hook]) -> _Arm:
     literal = typing.get_origin(arm) is typing.Literal
-    plain = arm in _SCALAR or (literal and {type(value) for value in typing.get_args(arm)} <= _SCALAR)
+    plain = arm in _SCALAR or (
+        literal and {type(value) for value in typing.get_args(arm)} <= _SCALAR
+    )
     return _Arm(_label(arm), typing.get_origin(arm) or arm, plain, *hooks)
 
 
-def union_hooks(arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hook]]) -> tuple[Hook, Hook]:
+def union_hooks(
+    arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hook]]
+) -> tuple[Hook, Hook]:
     """Hooks of `A | B | ...` (without `Any`, and not `X | None`, which needs no tag)."""
     known = [_arm(arm, hooks_of(arm)) for arm in arms]
     by_label = {arm.label: arm for arm in known if not arm.plain}

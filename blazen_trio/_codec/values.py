@@ -51,7 +51,9 @@ _ATOMS = frozenset({str, bool, type(None)})
 def is_value_class(cls: Any) -> bool:
     """Whether it is an attrs class or dataclass that can be stored field by field."""
     return (
-        isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls)) and not issubclass(cls, _BUILTINS)
+        isinstance(cls, type)
+        and (attrs.has(cls) or dataclasses.is_dataclass(cls))
+        and not issubclass(cls, _BUILTINS)
     )
 
 
@@ -162,7 +164,9 @@ def _refusal(value: Any) -> str:
     cls = type(value)
     base = next((base for base in _BUILTINS if isinstance(value, base)), None)
     if base in (bytearray, complex) and cls is base:
-        return f"a {cls.__name__} can't be stored" + ("; convert it with bytes(...)" if cls is bytearray else "")
+        return f"a {cls.__name__} can't be stored" + (
+            "; convert it with bytes(...)" if cls is bytearray else ""
+        )
     if base is not None:
         return (
             f"{short(value)} is a {cls.__qualname__}, a subclass of {base.__name__}, which would come back as a plain "
@@ -220,7 +224,11 @@ def check_plain(data: Any) -> None:
     elif kind is list:
         for item in data:
             check_plain(item)
-    elif not (kind in _ATOMS or (kind is int and INT_MIN <= data <= INT_MAX) or (kind is float and isfinite(data))):
+    elif not (
+        kind in _ATOMS
+        or (kind is int and INT_MIN <= data <= INT_MAX)
+        or (kind is float and isfinite(data))
+    ):
         msg = f"{short(data)} is no JSON value"
         raise Misfit(msg)
 
@@ -276,7 +284,9 @@ def _hashed(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
 
 def pairs_of(content: Any) -> list[tuple[Any, Any]]:
     """The pairs of a dict that is stored as a list of them."""
-    if type(content) is not list or any(type(pair) is not list or len(pair) != 2 for pair in content):
+    if type(content) is not list or any(
+        type(pair) is not list or len(pair) != 2 for pair in content
+    ):
         msg = f"a list of pairs is expected, not {short(content)}"
         raise Misfit(msg)
     return [(key, item) for key, item in content]

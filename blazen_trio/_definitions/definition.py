@@ -131,12 +131,18 @@ class WorkflowDefinition:
         self.starts = find_starts(self.steps, self.external)
         faults += check_steps(self.steps, self.starts, self.external)
         mentioned = dict.fromkeys(
-            one for step in self.steps.values() for one in (*step.accepts, *step.emits, *step.list_emits)
+            one
+            for step in self.steps.values()
+            for one in (*step.accepts, *step.emits, *step.list_emits)
         )
         events: list[type[Event]] = [one for one in self.types if issubclass(one, Event)]
         values = [one for one in self.types if not issubclass(one, Event)]
-        self.event_types = MappingProxyType(event_registry((*mentioned, *self.external, *events), faults))
-        self.value_types = MappingProxyType(value_registry(values, self.event_types.values(), faults))
+        self.event_types = MappingProxyType(
+            event_registry((*mentioned, *self.external, *events), faults)
+        )
+        self.value_types = MappingProxyType(
+            value_registry(values, self.event_types.values(), faults)
+        )
         if faults:
             raise WorkflowValidationError(f"workflow {self.name!r}", faults)
         self.graph = Graph(self.steps)
@@ -229,5 +235,6 @@ def _name(event: Event) -> str:
 
 def _route(taking: list[StepDefinition]) -> Route:
     return Route(
-        tuple(step.name for step in taking if not step.is_join), tuple(step.name for step in taking if step.is_join)
+        tuple(step.name for step in taking if not step.is_join),
+        tuple(step.name for step in taking if step.is_join),
     )

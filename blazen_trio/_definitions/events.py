@@ -186,5 +186,7 @@ class Delayed(Generic[E]):
     @seconds.validator
     def _check_seconds(self, _attribute: attrs.Attribute[float], value: object) -> None:
         if not is_seconds(value):
-            msg = f"Delayed(..., seconds={value!r}): the delay is a number of seconds from 0 to 1e11"
+            msg = (
+                f"Delayed(..., seconds={value!r}): the delay is a number of seconds from 0 to 1e11"
+            )
             raise ValueError(msg)

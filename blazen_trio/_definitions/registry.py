@@ -88,11 +88,15 @@ def _subclasses(classes: tuple[type[Event], ...]) -> Iterator[type[Event]]:
 def is_value_type(candidate: object) -> bool:
     """Whether it is a class whose values are stored under its name: attrs, dataclass or enum."""
     return isinstance(candidate, type) and (
-        attrs.has(candidate) or dataclasses.is_dataclass(candidate) or issubclass(candidate, enum.Enum)
+        attrs.has(candidate)
+        or dataclasses.is_dataclass(candidate)
+        or issubclass(candidate, enum.Enum)
     )
 
 
-def value_registry(given: Iterable[type], events: Iterable[type[Event]], faults: list[str]) -> dict[str, type]:
+def value_registry(
+    given: Iterable[type], events: Iterable[type[Event]], faults: list[str]
+) -> dict[str, type]:
     """The attrs classes, dataclasses and enums that values may be of, by class name.
 
     They are those of `types=`, and those that the fields of the events are annotated with, and so on within. Where
@@ -121,7 +125,11 @@ def value_registry(given: Iterable[type], events: Iterable[type[Event]], faults:
             continue
         seen.add(owner)
         name = owner.__name__
-        if not issubclass(owner, Event) and name not in fixed and found.setdefault(name, owner) is not owner:
+        if (
+            not issubclass(owner, Event)
+            and name not in fixed
+            and found.setdefault(name, owner) is not owner
+        ):
             ambiguous.add(name)
         todo.extend(_field_types(owner))
     return {name: value_type for name, value_type in found.items() if name not in ambiguous}

@@ -115,7 +115,9 @@ class RetryPolicy:
         base = min(base, self.max_delay)
         return min(base * (1 + self.jitter * (2 * random - 1)), self.max_delay)
 
-    def next_delay(self, exc: BaseException, *, attempt: int, elapsed: float, random: float) -> float | None:
+    def next_delay(
+        self, exc: BaseException, *, attempt: int, elapsed: float, random: float
+    ) -> float | None:
         """The seconds to wait before the next attempt, or `None`: give up.
 
         Args:

@@ -109,7 +109,9 @@ class MemoryStore(StoreQueries):
         arguments.following(first, None)
         created = dt.datetime.fromtimestamp(run.created, dt.UTC)
         info = RunInfo(first.run_id, run.workflow, run.version, RunStatus.RUNNING, created, created)
-        kept = KeptRun(info, run.created, run.created, driver=MemoryDriver(first.run_id, self._own_lease()))
+        kept = KeptRun(
+            info, run.created, run.created, driver=MemoryDriver(first.run_id, self._own_lease())
+        )
         kept.append(first)
         self._runs[first.run_id] = kept
         driver = kept.driver
@@ -171,7 +173,9 @@ class MemoryStore(StoreQueries):
             raise arguments.not_driven(commit.run_id)
         try:
             arguments.following(commit, kept.last)
-            if not kept.inbox.keys() >= set(commit.taken) or len(set(commit.taken)) < len(commit.taken):
+            if not kept.inbox.keys() >= set(commit.taken) or len(set(commit.taken)) < len(
+                commit.taken
+            ):
                 raise arguments.mail_gone(commit.run_id)
         except WorkflowError as refusal:
             driver.lose(refusal)
@@ -304,7 +308,12 @@ class MemoryStore(StoreQueries):
     def _driven_by(self, driver: Driver) -> KeptRun | None:
         """The run, if this drives it, through this opening."""
         kept = self._runs.get(driver.run_id)
-        if kept is None or kept.driver is not driver or kept.owner is not self._lease or self._lease.dead:
+        if (
+            kept is None
+            or kept.driver is not driver
+            or kept.owner is not self._lease
+            or self._lease.dead
+        ):
             return None
         return kept
 

@@ -298,7 +298,12 @@ class CheckpointStore(Protocol):
         ...
 
     async def take(
-        self, workflows: Sequence[str], limit: int, *, suspects: int | None = None, patient: bool = False
+        self,
+        workflows: Sequence[str],
+        limit: int,
+        *,
+        suspects: int | None = None,
+        patient: bool = False,
     ) -> list[StoredRun]:
         """Drive up to `limit` runs that nobody alive drives and that can go on, and read them.
 
@@ -334,7 +339,12 @@ class CheckpointStore(Protocol):
         ...
 
     async def release(
-        self, driver: Driver, *, wake: float | None = None, hold: float | None = None, crash: str | None = None
+        self,
+        driver: Driver,
+        *,
+        wake: float | None = None,
+        hold: float | None = None,
+        crash: str | None = None,
     ) -> None:
         """Give the run back: nobody drives it then. Nothing happens where this does not drive it any more.
 
@@ -439,7 +449,10 @@ class CheckpointStore(Protocol):
         ...
 
     async def purge(
-        self, *, older_than: dt.timedelta | dt.datetime, status: Sequence[RunStatus | str] | None = None
+        self,
+        *,
+        older_than: dt.timedelta | dt.datetime,
+        status: Sequence[RunStatus | str] | None = None,
     ) -> int:
         """Delete the runs last updated longer ago than that, and tell how many.
 

@@ -23,20 +23,18 @@ from blazen_trio._dispatch.transitions import WIDE, fail
 from blazen_trio._slices import in_slices
 from blazen_trio._state.lifecycle import begin, unrouted_input
 from blazen_trio._state.machine import Machine, Moment
-from blazen_trio._state.misfits import finding_misfits
 from blazen_trio._state.model import Delivery, Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import folding, reading_history
 from blazen_trio._surface.context import Context
+from blazen_trio._surface.fitting import check_branch, check_fit
 from blazen_trio._surface.run_arguments import new_run_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
-    IncompatibleRunError,
     InputResponseError,
     NoHandlerError,
     RunNotFoundError,
-    StaleRunError,
     StoreError,
 )
 
@@ -173,14 +171,14 @@ async def open_claimed(
             have crashed so often.
     """
     state = await in_slices(folding(stored, options.codec))
-    await _check_fit(options.definition, state)
+    await check_fit(options.definition, state)
     return await _go_on(options, state, stored.driver, stored, max_crashes=max_crashes)
 
 
 async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> RunCore:
     """Make a run ready as a snapshot has it, its question answered if there is a response."""
     state = await in_slices(snapshot.to_state_in_pieces(options.codec))
-    await _check_fit(options.definition, state)
+    await check_fit(options.definition, state)
     answer = None if response is None else _as_answer(state, response)
     store = options.store
     if store is None:
@@ -196,30 +194,10 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
         )
 
     async def go_on() -> RunCore:
-        await _check_branch(await in_slices(folding(stored, options.codec)), state)
+        await check_branch(await in_slices(folding(stored, options.codec)), state)
         return await _go_on(options, state, stored.driver, stored, answer)
 
     return await _or_give_back(store, stored.driver, go_on)
-
-
-async def _check_branch(stored: RunState, given: RunState) -> None:
-    """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
-
-    Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
-    """
-    from blazen_trio._surface.creating import written
-
-    if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
-        return
-    if stored.seq == given.seq:
-        found = f"of another branch of the run, which has gone another way to entry {given.seq}"
-    else:
-        found = f"of entry {given.seq}, and the store knows the run up to entry {stored.seq}"
-    raise StaleRunError(
-        f"the snapshot of run {given.run_id!r} is {found}: go on with what the store has (resume_from), or resume the "
-        "snapshot without the store",
-        run_id=given.run_id,
-    )
 
 
 async def _go_on(
@@ -420,29 +398,6 @@ def _core(
     if driver is not None:
         driver.listen(core)
     return core
-
-
-async def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
-    problems = []
-    if state.workflow != definition.name:
-        problems.append(
-            f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}"
-        )
-    elif state.status is not RunStatus.COMPLETED:
-        problems = await in_slices(finding_misfits(definition, state))
-    if problems:
-        raise _misfit(definition, state, problems)
-
-
-def _misfit(
-    definition: WorkflowDefinition, state: RunState, problems: list[str]
-) -> IncompatibleRunError:
-    faults = "".join(f"\n  - {problem}" for problem in problems)
-    return IncompatibleRunError(
-        f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
-        run_id=state.run_id,
-        problems=problems,
-    )
 
 
 def _as_answer(state: RunState, response: Any) -> InputResponseEvent:

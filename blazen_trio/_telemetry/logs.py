@@ -32,7 +32,9 @@ LEVELS: Final[Mapping[str, int]] = {
 """By the history's kinds. What is expected now and then, such as an attempt that fails and is tried again, is no warning."""
 
 
-def about(run_id: str | None = None, workflow: str | None = None, step: str | None = None) -> dict[str, str | None]:
+def about(
+    run_id: str | None = None, workflow: str | None = None, step: str | None = None
+) -> dict[str, str | None]:
     """The attributes that every record of this logger has; `None` where they don't apply."""
     return {"run_id": run_id, "workflow": workflow, "step": step}
 

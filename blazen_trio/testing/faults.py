@@ -174,7 +174,9 @@ class FaultyStore(StoreQueries):
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
         self._check()
-        return await self._store.list_runs(status=status, workflow=workflow, limit=limit, after=after)
+        return await self._store.list_runs(
+            status=status, workflow=workflow, limit=limit, after=after
+        )
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""

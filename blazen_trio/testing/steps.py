@@ -144,7 +144,9 @@ def _check_accepted(step: StepDefinition, event: Any) -> Event | tuple[Event, ..
     return found if step.is_join else found[0]
 
 
-def _begin(workflow: Workflow, codec: Codec, state: Mapping[str, Any], metadata: Mapping[str, Any]) -> Machine:
+def _begin(
+    workflow: Workflow, codec: Codec, state: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> Machine:
     """A run that has begun, with this state."""
     machine, _ = begin(
         workflow.routing,
@@ -178,7 +180,15 @@ def _core(machine: Machine, codec: Codec, broadcast: Broadcast) -> RunCore:
     recorder = Recorder(broadcast, history=False, lifecycle=False)
     standstill = Standstill(machine.state, codec, recorder)
     return RunCore(
-        machine, codec, None, broadcast, recorder, standstill, wall_clock(), input_handler=None, make_context=Context
+        machine,
+        codec,
+        None,
+        broadcast,
+        recorder,
+        standstill,
+        wall_clock(),
+        input_handler=None,
+        make_context=Context,
     )
 
 

@@ -78,7 +78,9 @@ def _claim_id(value: object, _cls: type) -> ClaimId:
 
 
 def _explain(error: BaseException, cls: type | None) -> str:
-    return str(error) if isinstance(error, _BadValueError) else cattrs.v.format_exception(error, cls)
+    return (
+        str(error) if isinstance(error, _BadValueError) else cattrs.v.format_exception(error, cls)
+    )
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
@@ -112,7 +114,11 @@ def show_claim(snapshot: Snapshot) -> dict[str, Any]:
         "status": snapshot.status.value,
         "state": snapshot.state,
         "questions": [
-            {"request_id": question.request_id, "prompt": question.prompt, "metadata": question.metadata}
+            {
+                "request_id": question.request_id,
+                "prompt": question.prompt,
+                "metadata": question.metadata,
+            }
             for question in snapshot.input_requests
         ],
         "result": snapshot.result,

@@ -21,7 +21,15 @@ import orjson
 import trio
 from claims import Claim, Decision, claims
 from feed import EventFeed
-from forms import CLAIM_ID, BadInputError, CancelForm, ClaimForm, DecisionForm, read_form, show_claim
+from forms import (
+    CLAIM_ID,
+    BadInputError,
+    CancelForm,
+    ClaimForm,
+    DecisionForm,
+    read_form,
+    show_claim,
+)
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
@@ -97,7 +105,9 @@ async def post_claim(request: Request) -> Response:
     """Submit a claim. 201; or 409 where there is one of this id, which is what a client that tries again wants to know."""
     form = await read_form(request, ClaimForm)
     claim = Claim(employee=form.employee, receipts=form.receipts)
-    await request.state.runtime.submit(claims, claim, run_id=form.id, metadata={"pace": request.state.pace})
+    await request.state.runtime.submit(
+        claims, claim, run_id=form.id, metadata={"pace": request.state.pace}
+    )
     return as_json({"id": form.id}, 201, {"Location": f"/claims/{form.id}"})
 
 
@@ -139,6 +149,8 @@ async def show_error(_request: Request, error: Exception) -> Response:
     return as_json({"problems": problems}, status)
 
 
-def as_json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def as_json(
+    content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """A response of JSON."""
     return Response(orjson.dumps(content), status, headers, "application/json")

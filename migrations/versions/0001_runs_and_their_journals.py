@@ -16,9 +16,13 @@ depends_on = None
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-_Id = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_Id = sa.String(255).with_variant(
+    mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+)
 _MYSQL = {"engine": "InnoDB", "charset": "utf8mb4"}
-_OPTIONS = {f"{name}_{key}": value for name in ("mysql", "mariadb") for key, value in _MYSQL.items()}
+_OPTIONS = {
+    f"{name}_{key}": value for name in ("mysql", "mariadb") for key, value in _MYSQL.items()
+}
 
 
 def upgrade() -> None:
@@ -42,10 +46,16 @@ def upgrade() -> None:
     again.create_index("ix_blazen_run_owner", "blazen_run", ["owner"])
     again.create_index("ix_blazen_run_created_run_no", "blazen_run", ["created", "run_no"])
     again.create_index("ix_blazen_run_status_updated", "blazen_run", ["status", "updated"])
-    _create_payload_table("blazen_journal", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
-    _create_payload_table("blazen_snapshot", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
+    _create_payload_table(
+        "blazen_journal", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False)
+    )
+    _create_payload_table(
+        "blazen_snapshot", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False)
+    )
     _create_payload_table("blazen_blob", sa.Column("digest", _Id, nullable=False))
-    _create_payload_table("blazen_history", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
+    _create_payload_table(
+        "blazen_history", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False)
+    )
     again.create_table(
         "blazen_inbox",
         sa.Column("mail_id", _Number, autoincrement=True, nullable=False),

@@ -87,7 +87,9 @@ async def test_the_snapshot_itself_goes_on() -> None:
     assert await goes_on(Snapshot.from_json(json.dumps(DOCUMENT))) == "yes"
 
 
-@pytest.mark.parametrize("rubbish", ["", "{", "[]", "null", "12", '{"version": 1}', SNAPSHOT.to_json()[:-20]])
+@pytest.mark.parametrize(
+    "rubbish", ["", "{", "[]", "null", "12", '{"version": 1}', SNAPSHOT.to_json()[:-20]]
+)
 def test_rubbish_and_truncated_snapshots(rubbish: str) -> None:
     with pytest.raises(SerializationError):
         Snapshot.from_json(rubbish)
@@ -105,9 +107,13 @@ def test_a_newer_snapshot() -> None:
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path] if path else []
     if isinstance(value, dict):
-        return found + [inner for key, child in value.items() for inner in paths(child, (*path, key))]
+        return found + [
+            inner for key, child in value.items() for inner in paths(child, (*path, key))
+        ]
     if isinstance(value, list):
-        return found + [inner for index, child in enumerate(value) for inner in paths(child, (*path, index))]
+        return found + [
+            inner for index, child in enumerate(value) for inner in paths(child, (*path, index))
+        ]
     return found
 
 
@@ -126,7 +132,9 @@ junk = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(path=st.sampled_from(PATHS), value=junk, remove=st.booleans())
-def test_a_snapshot_that_somebody_has_changed_is_refused_or_resumed(path: Any, value: Any, remove: bool) -> None:
+def test_a_snapshot_that_somebody_has_changed_is_refused_or_resumed(
+    path: Any, value: Any, remove: bool
+) -> None:
     """Input from a snapshot is untrusted: it is validated, and nothing else than these errors comes of it."""
     document = json.loads(SNAPSHOT.to_json())
     place = document
@@ -260,7 +268,10 @@ async def spoilt_and_repaired(path: Path, sql: str, argument: Any, error: type[E
         repair = sqlite3.connect(path)
         with repair:
             repair.execute("DELETE FROM blazen_journal")
-            repair.executemany("INSERT INTO blazen_journal (run_no, seq, part, format, data) VALUES (?,?,?,?,?)", rows)
+            repair.executemany(
+                "INSERT INTO blazen_journal (run_no, seq, part, format, data) VALUES (?,?,?,?,?)",
+                rows,
+            )
         repair.close()
         async with WORKFLOW.resume_from("run", store=store) as run:
             await run.respond("yes")

@@ -64,7 +64,10 @@ collected = st.lists(st.sampled_from("AB"), min_size=1, max_size=6).map(tuple)
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     entry = Entry(
-        draw(ids), draw(st.sampled_from(["committed", "due"])), draw(st.floats(0, 4e9)), draw(st.floats(0, 1e9))
+        draw(ids),
+        draw(st.sampled_from(["committed", "due"])),
+        draw(st.floats(0, 4e9)),
+        draw(st.floats(0, 1e9)),
     )
     entry.step = draw(st.none() | text)
     entry.done = draw(st.just(0) | ids)
@@ -157,7 +160,11 @@ def test_large_values_are_referred_to() -> None:
 def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_one() -> None:
     def size(count: int) -> int:
         entry = committed()
-        entry.collected = [Collected(("Tick",) * count, ("Tick", Tick(1), CODEC.encode_event(Tick(1))), step="tick")]
+        entry.collected = [
+            Collected(
+                ("Tick",) * count, ("Tick", Tick(1), CODEC.encode_event(Tick(1))), step="tick"
+            )
+        ]
         data, blobs = encode_entry(entry)
         assert plain(decode_entry(data, blobs, CODEC)) == plain(entry)
         return len(data)
@@ -167,16 +174,21 @@ def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_on
 
 @pytest.mark.parametrize("types", ['["Tick","Tick"]', '[["Tick",2]]', '["Tick",["Tick",1]]'])
 def test_a_set_to_collect_may_be_spelled_out(types: str) -> None:
-    entry = decode_entry(b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC)
+    entry = decode_entry(
+        b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC
+    )
     assert [one.types for one in entry.collected] == [("Tick", "Tick")]
 
 
 @pytest.mark.parametrize(
-    "types", ["[1]", '["Tick",[]]', '[["Tick"]]', '[["Tick",0]]', '[["Tick",1000001]]', "[[1,1]]", "{}"]
+    "types",
+    ["[1]", '["Tick",[]]', '[["Tick"]]', '[["Tick",0]]', '[["Tick",1000001]]', "[[1,1]]", "{}"],
 )
 def test_a_set_to_collect_is_checked(types: str) -> None:
     with pytest.raises(SerializationError, match=r"at l\[0\]\[1\]"):
-        decode_entry(b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC)
+        decode_entry(
+            b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC
+        )
 
 
 def test_a_newer_format_is_told() -> None:
@@ -190,7 +202,9 @@ def test_a_newer_format_is_told() -> None:
 def test_a_spoiled_entry_is_a_serialization_error(entry: Entry, data: st.DataObject) -> None:
     wire, blobs = encode_entry(entry)
     document = orjson.loads(wire)
-    document[data.draw(st.sampled_from([*document, "n", "l", "y", "b", "w", "c"]))] = data.draw(json_values)
+    document[data.draw(st.sampled_from([*document, "n", "l", "y", "b", "w", "c"]))] = data.draw(
+        json_values
+    )
     for spoiled in (wire[: data.draw(st.integers(0, len(wire) - 1))], orjson.dumps(document)):
         try:
             decode_entry(spoiled, blobs, CODEC)
@@ -217,7 +231,9 @@ def test_history_comes_back(records: list[HistoryRecord]) -> None:
 
 
 @given(
-    st.binary(max_size=20) | json_values.map(orjson.dumps) | json_values.map(lambda r: orjson.dumps({"f": 1, "r": r}))
+    st.binary(max_size=20)
+    | json_values.map(orjson.dumps)
+    | json_values.map(lambda r: orjson.dumps({"f": 1, "r": r}))
 )
 def test_rubbish_history_is_a_serialization_error(data: bytes) -> None:
     try:

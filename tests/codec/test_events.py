@@ -11,9 +11,26 @@ import pytest
 from hypothesis import given
 
 from blazen_trio._codec.codec import PLAIN, Codec
-from blazen_trio._definitions.events import DynamicEvent, Event, StartEvent, StepFailedEvent, StopEvent
+from blazen_trio._definitions.events import (
+    DynamicEvent,
+    Event,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
 from blazen_trio.errors import SerializationError
-from tests.strategies import CODEC, Color, Item, Order, Point, SpecialItem, Tick, dynamic, events, json_values
+from tests.strategies import (
+    CODEC,
+    Color,
+    Item,
+    Order,
+    Point,
+    SpecialItem,
+    Tick,
+    dynamic,
+    events,
+    json_values,
+)
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -79,7 +96,10 @@ def test_an_event_class_without_fields_needs_no_decorator() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_value_is_refused_where_it_is_made(change: dict[str, Any], path: str) -> None:
-    for event in (Order(**{"id": "a", "items": [], **change}), attrs.evolve(Order("a", []), **change)):
+    for event in (
+        Order(**{"id": "a", "items": [], **change}),
+        attrs.evolve(Order("a", []), **change),
+    ):
         with pytest.raises(SerializationError) as caught:
             CODEC.encode_event(event)
         assert (caught.value.subject, caught.value.path) == ("shop.Order", path)

@@ -30,7 +30,9 @@ MOMENT = Moment(1000.0, 0.0)
 
 
 def started() -> tuple[Machine, Entry]:
-    machine, entry = begin(Routing(FLOW), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT)
+    machine, entry = begin(
+        Routing(FLOW), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT
+    )
     machine.seal = seal_entry
     return machine, entry
 

@@ -56,7 +56,11 @@ def test_the_definition_has_the_options() -> None:
     definition = define(work)
     assert step_name(work) == definition.name == "other"
     assert (definition.index, definition.timeout, definition.retry) == (3, 3, policy)
-    assert (definition.max_concurrency, definition.handles, definition.is_async) == (2, ("x",), False)
+    assert (definition.max_concurrency, definition.handles, definition.is_async) == (
+        2,
+        ("x",),
+        False,
+    )
 
 
 def test_handles_takes_steps_too() -> None:

@@ -88,7 +88,11 @@ class Counted:
 
 
 def _kind(statement: str) -> str:
-    words = [word for word in statement.replace("(", " ").split() if word.upper() not in ("INTO", "FROM", "OR")]
+    words = [
+        word
+        for word in statement.replace("(", " ").split()
+        if word.upper() not in ("INTO", "FROM", "OR")
+    ]
     return " ".join(words[: 1 if words[0] in ("BEGIN", "COMMIT", "SELECT") else 2])
 
 
@@ -112,15 +116,23 @@ _PER_STEP = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_durable_step_costs_the_same_however_old_the_run_and_large_its_state(kind: str, tmp_path: Path) -> None:
+async def test_a_durable_step_costs_the_same_however_old_the_run_and_large_its_state(
+    kind: str, tmp_path: Path
+) -> None:
     async with counted(tmp_path, kind) as db:
         short = await db.cost(CHAIN.run(10, store=db.store))
         long = await db.cost(CHAIN.run(110, store=db.store))
-        per_step = {what: (long[what] - short[what]) / 100 for what in long if long[what] != short[what]}
+        per_step = {
+            what: (long[what] - short[what]) / 100 for what in long if long[what] != short[what]
+        }
         # The lease is renewed and checked, the entry is written; and that is all.
         assert per_step == _PER_STEP[kind]
         # The run itself costs one transaction, its creation: its end is told with the last of its 12 steps.
-        told = {"sqlite": "BEGIN", "postgresql": "UPDATE blazen_lease", "mariadb": "UPDATE blazen_lease"}[kind]
+        told = {
+            "sqlite": "BEGIN",
+            "postgresql": "UPDATE blazen_lease",
+            "mariadb": "UPDATE blazen_lease",
+        }[kind]
         assert short[told] == 2
         assert sum(short.values()) - 10 * sum(per_step.values()) < 25
 

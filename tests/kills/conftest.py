@@ -37,7 +37,9 @@ class Scene:
 
     def start(self, **order: Any) -> Any:
         """A child that drives the run; see `Order` for what it can be told."""
-        child = FORKS.Process(target=run, args=(Order(self.url, str(self.folder / "log"), **order),))
+        child = FORKS.Process(
+            target=run, args=(Order(self.url, str(self.folder / "log"), **order),)
+        )
         child.start()
         self.children.append(child)
         return child
@@ -73,7 +75,11 @@ class Scene:
     def last_words(self, child: Any) -> str:
         """What a child that ended by itself came to: its result, or the name of its error."""
         child.join()
-        words = [words for pid, what, words in self.lines() if int(pid) == child.pid and what in ("result", "error")]
+        words = [
+            words
+            for pid, what, words in self.lines()
+            if int(pid) == child.pid and what in ("result", "error")
+        ]
         assert words, f"the child ended with {child.exitcode}, and said nothing"
         return words[-1]
 

@@ -48,7 +48,9 @@ assert trio.run(Workflow("one", [only], history=True).run, 7) == 7
 def imported_by(program):
     """The modules that a program imports, with those that they are in."""
     program = f"import sys; before = set(sys.modules)\n{program}\nprint(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

@@ -32,7 +32,11 @@ def engine(opened_in_sqlite: Any) -> Any:
 
 
 async def test_a_run_comes_to_be_with_its_order(opened_in_sqlite: Any, engine: Any) -> None:
-    async with opened_in_sqlite() as store, serving(store, **FAST) as worker, open_runtime(store) as front:
+    async with (
+        opened_in_sqlite() as store,
+        serving(store, **FAST) as worker,
+        open_runtime(store) as front,
+    ):
         with engine.begin() as connection:
             sql(connection, "CREATE TABLE orders (number INTEGER)")
         with engine.connect() as connection:
@@ -69,7 +73,9 @@ async def test_an_event_is_sent_with_its_reason(opened_in_sqlite: Any, engine: A
             assert sorted(await front.result(run_id)) == ["ann", "bob"]
 
 
-async def test_a_run_and_its_first_event_in_one_transaction(opened_in_sqlite: Any, engine: Any) -> None:
+async def test_a_run_and_its_first_event_in_one_transaction(
+    opened_in_sqlite: Any, engine: Any
+) -> None:
     async with opened_in_sqlite() as store, serving(store, **FAST) as worker:
         with engine.begin() as connection:
             await worker.submit("approvals", 1, run_id="run", connection=connection)
@@ -77,7 +83,9 @@ async def test_a_run_and_its_first_event_in_one_transaction(opened_in_sqlite: An
         assert await worker.result("run") == ["ann"]
 
 
-async def test_connections_that_do_not_do(opened_in_sqlite: Any, engine: Any, tmp_path: Any) -> None:
+async def test_connections_that_do_not_do(
+    opened_in_sqlite: Any, engine: Any, tmp_path: Any
+) -> None:
     async with opened_in_sqlite() as store, open_runtime(store) as front:
         with pytest.raises(TypeError, match=r"sqlalchemy\.Connection"):
             await front.submit("ticks", 1, connection=engine)

@@ -54,7 +54,9 @@ def test_a_seed_says_all_that_happens() -> None:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         root = Path(__file__).parents[2]
         command = [sys.executable, "-W", "ignore", "-c", _PROGRAM]
-        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, env=environment, cwd=root, capture_output=True, text=True, check=True
+        )
         return done.stdout
 
     there = run("1")

@@ -61,7 +61,9 @@ async def fragile(ev: Work) -> StopEvent | Work | Other:
 
 
 @step
-async def between(ev: Other, ctx: Context) -> Work | Delayed[Work] | list[Member] | InputRequestEvent | None:
+async def between(
+    ev: Other, ctx: Context
+) -> Work | Delayed[Work] | list[Member] | InputRequestEvent | None:
     raise NotImplementedError
 
 
@@ -127,7 +129,12 @@ class Harness:
     def check(self) -> None:
         """Nothing is kept of what is gone."""
         state = self.state
-        buffered = [one.id for types in state.buffers.values() for events in types.values() for one in events.values()]
+        buffered = [
+            one.id
+            for types in state.buffers.values()
+            for events in types.values()
+            for one in events.values()
+        ]
         groups = [*state.fan_outs.values(), *([] if state.root is None else [state.root])]
         grouped = [item.id for group in groups for item in group]
         tables = (
@@ -138,7 +145,9 @@ class Harness:
         there = {*buffered, *grouped, *state.fan_outs, *(id_ for table in tables for id_ in table)}
         assert state.recovered.keys() <= there
 
-    def commit(self, item: Any, *events: Any, members: list[Any] | None = None, **more: Any) -> list[Any]:
+    def commit(
+        self, item: Any, *events: Any, members: list[Any] | None = None, **more: Any
+    ) -> list[Any]:
         assert isinstance(item, Delivery)
 
         def made(what: Any) -> Any:
@@ -146,7 +155,9 @@ class Harness:
 
         listed = None if members is None else made(members)
         definition = self.definition.steps[item.step]
-        return self.note(self.machine.committed(item, definition, made(events), listed, MOMENT, **more))
+        return self.note(
+            self.machine.committed(item, definition, made(events), listed, MOMENT, **more)
+        )
 
     def fail(self, item: Any) -> Any:
         """The handler's delivery; `None`: nothing handles it."""
@@ -218,7 +229,9 @@ def through_question(harness: Harness, handler: Any) -> Any:
     [question] = harness.commit(other, InputRequestEvent("?", {}, "q"))
     assert isinstance(question, Question)
     response = InputResponseEvent("q", "yes")
-    [answered] = harness.note(harness.machine.answered(response, harness.codec.encode_event, MOMENT))
+    [answered] = harness.note(
+        harness.machine.answered(response, harness.codec.encode_event, MOMENT)
+    )
     [work] = harness.commit(answered, Work())
     return work
 
@@ -328,8 +341,12 @@ def test_a_failure_is_not_sent_in_from_outside(late: bool) -> None:
     harness = Harness()
     event: Any = StepFailedEvent("fragile", Work(), "ValueError", "no", 1)
     before = b"".join(iter_state(harness.state, inline=True))
-    with pytest.raises(NoHandlerError, match=r"run 'run' takes no StepFailedEvent from outside.* of your own"):
-        harness.machine.received(Delayed(event, 1.0) if late else event, harness.codec.encode_event, MOMENT)
+    with pytest.raises(
+        NoHandlerError, match=r"run 'run' takes no StepFailedEvent from outside.* of your own"
+    ):
+        harness.machine.received(
+            Delayed(event, 1.0) if late else event, harness.codec.encode_event, MOMENT
+        )
     assert b"".join(iter_state(harness.state, inline=True)) == before
 
 
@@ -346,5 +363,7 @@ def test_it_is_said_on_the_handler() -> None:
     async def wrong(ev: Work) -> StopEvent:
         raise NotImplementedError
 
-    with pytest.raises(WorkflowValidationError, match=r"'wrong' says max_recoveries=.*on the step that handles"):
+    with pytest.raises(
+        WorkflowValidationError, match=r"'wrong' says max_recoveries=.*on the step that handles"
+    ):
         flow(1, wrong)

@@ -65,7 +65,9 @@ class Harness:
 
     def __init__(self, flow: WorkflowDefinition = FLOW, most: int = MOST) -> None:
         self.flow = flow
-        started = begin(Routing(flow), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT)
+        started = begin(
+            Routing(flow), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT
+        )
         self.machine = self.slicing(started[0].state, most)
         self.folded: RunState | None = None
         self.first = started[1].effects[0]
@@ -84,7 +86,9 @@ class Harness:
     def made(self, events: list[Any]) -> Any:
         return self.machine.outputs(events, CODEC.encode_event, lambda: MOMENT.at + 5)
 
-    def commit(self, item: Any, outputs: list[Any], members: list[Any] | None = None, **more: Any) -> Entry:
+    def commit(
+        self, item: Any, outputs: list[Any], members: list[Any] | None = None, **more: Any
+    ) -> Entry:
         assert isinstance(item, Delivery)
         definition = self.flow.steps[item.step]
         listed = None if members is None else self.made(members)

@@ -57,7 +57,11 @@ async def test_a_run_is_told_at_info(log) -> None:
 async def test_each_step_is_told_at_debug(log) -> None:
     log.set_level(logging.DEBUG, "blazen_trio")
     await ticks.run(run_id="r")
-    steps = [(record.levelname, record.step) for record in log.records if ": step " in record.getMessage()]
+    steps = [
+        (record.levelname, record.step)
+        for record in log.records
+        if ": step " in record.getMessage()
+    ]
     assert steps == [("DEBUG", "begin")] * 2 + [("DEBUG", "go")] * 2
     assert "run 'r': event received, Go" in log.text
 
@@ -74,12 +78,16 @@ async def test_a_retry_is_no_warning_and_has_its_traceback(autojump_clock, log) 
     assert [record for record in log.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_failed_run_is_a_warning_also_where_nothing_else_is_wanted(autojump_clock, log) -> None:
+async def test_a_failed_run_is_a_warning_also_where_nothing_else_is_wanted(
+    autojump_clock, log
+) -> None:
     log.set_level(logging.WARNING, "blazen_trio")
     with pytest.raises(StepFailedError):
         await wobbles.run(9, run_id="r")
     [line] = lines(log)
-    assert line.startswith("WARNING r wobbles wobble run 'r': workflow failed: step 'wobble' of run 'r' failed after 3")
+    assert line.startswith(
+        "WARNING r wobbles wobble run 'r': workflow failed: step 'wobble' of run 'r' failed after 3"
+    )
 
 
 async def test_a_timeout_is_a_warning(autojump_clock, log) -> None:
@@ -173,4 +181,6 @@ async def test_a_run_that_fits_no_workflow_is_told_with_its_name(log) -> None:
         await Workflow("changed", [old]).run(store=store, run_id="r")
     async with open_runtime(store, [Workflow("changed", [begin, go])]) as runtime:
         await runtime.recover()
-    assert lines(log)[-1].startswith("WARNING r changed None run 'r' does not fit its workflow here")
+    assert lines(log)[-1].startswith(
+        "WARNING r changed None run 'r' does not fit its workflow here"
+    )

@@ -14,7 +14,14 @@ from alembic import context, op
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["add_columns", "create_index", "create_table", "drop_columns", "drop_index", "drop_table"]
+__all__ = [
+    "add_columns",
+    "create_index",
+    "create_table",
+    "drop_columns",
+    "drop_index",
+    "drop_table",
+]
 
 
 def create_table(name: str, *columns: Any, **options: Any) -> None:
@@ -66,11 +73,15 @@ def _has_table(name: str) -> bool:
 
 def _columns(table: str) -> set[str]:
     return (
-        set() if context.is_offline_mode() else {each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)}
+        set()
+        if context.is_offline_mode()
+        else {each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)}
     )
 
 
 def _indexes(table: str) -> set[str | None]:
     return (
-        set() if context.is_offline_mode() else {each["name"] for each in sa.inspect(op.get_bind()).get_indexes(table)}
+        set()
+        if context.is_offline_mode()
+        else {each["name"] for each in sa.inspect(op.get_bind()).get_indexes(table)}
     )

@@ -120,22 +120,33 @@ class Take(Job):
     alone = True
     repeatable = True  # without a lease it has found none; who was declared dead is so once
 
-    def __init__(self, workflows: Sequence[str], limit: int, suspects: int | None, drivers: Drivers) -> None:
+    def __init__(
+        self, workflows: Sequence[str], limit: int, suspects: int | None, drivers: Drivers
+    ) -> None:
         self._workflows, self._limit, self._suspects = workflows, limit, suspects
         self._drivers = drivers
 
     def apply(self, transaction: Transaction) -> list[Taken]:
-        for each in polling.dead_leases(transaction.connection, transaction.lease_id, transaction.sights):
+        for each in polling.dead_leases(
+            transaction.connection, transaction.lease_id, transaction.sights
+        ):
             transaction.depose(each)
         # Locked, so that nothing changes them before they are ours.
-        rows = polling.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
+        rows = polling.ready_runs(
+            transaction.connection, self._workflows, self._limit, self._suspects
+        )
         if not rows:
             return []
         lease_id = transaction.take_lease()
         free = runs.c.run_no.in_([row.run_no for row in rows]) & runs.c.owner.is_(None)
-        transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": lease_id}))
+        transaction.connection.execute(
+            sa.update(runs).where(free).values({**_DRIVEN, "owner": lease_id})
+        )
         mailroom = self._drivers.mailroom
-        return [(row, SqlDriver(row.run_id, row.run_no, lease_id, mailroom, crashes=row.crashes)) for row in rows]
+        return [
+            (row, SqlDriver(row.run_id, row.run_no, lease_id, mailroom, crashes=row.crashes))
+            for row in rows
+        ]
 
     def done(self, drivers: Drivers) -> None:
         taken: list[Taken] = self.result
@@ -174,7 +185,9 @@ class Purge(Job):
 
     alone = True
 
-    def __init__(self, before: float, statuses: Sequence[RunStatus], after_no: int, drivers: Drivers) -> None:
+    def __init__(
+        self, before: float, statuses: Sequence[RunStatus], after_no: int, drivers: Drivers
+    ) -> None:
         self._before, self._statuses, self._after_no, self._drivers = (
             before,
             statuses,

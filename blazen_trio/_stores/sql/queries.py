@@ -312,4 +312,8 @@ def _nearest(stored: Any) -> dt.datetime:
         return _instant(stored)
     except (OverflowError, TypeError):
         late = isinstance(stored, int) and stored > 0
-        return dt.datetime.max.replace(tzinfo=dt.UTC) if late else dt.datetime.min.replace(tzinfo=dt.UTC)
+        return (
+            dt.datetime.max.replace(tzinfo=dt.UTC)
+            if late
+            else dt.datetime.min.replace(tzinfo=dt.UTC)
+        )
