@@ -45,7 +45,7 @@ def own_server(kind: str, parent: Path) -> Iterator[str]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, user=user, start_new_session=True
-            )  # noqa: S603
+            )
         try:
             _wait(process, url, folder / "log")
             yield url
@@ -135,7 +135,7 @@ def _find(name: str, *folders: str) -> Path:
 def _run(command: list[object], user: str | None) -> None:
     subprocess.run(
         [str(part) for part in command], check=True, capture_output=True, user=user, cwd="/"
-    )  # noqa: S603
+    )
 
 
 def _free_port() -> int:

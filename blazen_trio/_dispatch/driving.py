@@ -54,6 +54,7 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
         core: The run.
         asked: Whether the questions that are open have been asked here already.
     """
+    core.broadcast.begin()
     if hooks.listener is not None and core.recorder.listener is None:
         listen_to(core, hooks.listener.run(core.state.run_id, core.state.workflow, core.state))
     crash: BaseException | None = None

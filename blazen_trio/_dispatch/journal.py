@@ -51,6 +51,8 @@ class JournalMark(NamedTuple):
 
 
 _NEW: Final = JournalMark()
+_STEPS: Final = frozenset({"committed", "handled", "completed"})
+"""The kinds of entries that get a run further: a step is behind it."""
 
 
 class Journal:
@@ -142,7 +144,7 @@ class Journal:
             pending = self._pending = Commit(self._state.run_id)
         if taken:
             pending.taken = [*pending.taken, *taken]
-        if entry.kind == "committed":
+        if entry.kind in _STEPS:
             pending.progress = True
         if entry.status is not None:
             pending.status = entry.status

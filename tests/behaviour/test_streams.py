@@ -125,6 +125,7 @@ async def test_lifecycle_events() -> None:
         events = await collected(run.stream())
     told = [(event.kind, event.step) for event in events if isinstance(event, LifecycleEvent)]
     assert told == [
+        ("workflow_started", None),
         ("step_dispatched", "begin"),
         ("step_completed", "begin"),
         ("event_received", "begin"),
