@@ -87,8 +87,7 @@ class StepTasks:
     @trio.lowlevel.enable_ki_protection
     async def _run_steps(self, recruits: bool) -> None:
         core = self._core
-        ready, steps, control = core.ready, core.definition.steps, core.control
-        attempt = self.attempt
+        ready, attempt, control = core.ready, self.attempt, core.control
         bounded = ready if isinstance(ready, BoundedQueue) else None
         self._coming -= 1
         self._seen += 1
@@ -104,7 +103,7 @@ class StepTasks:
                 if ready:
                     self.recruit()
                 try:
-                    step = steps[delivery.step]
+                    step = core.definition.steps[delivery.step]
                     if step.passes_context:
                         await attempt.in_turn(core, delivery, step)
                     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,7 +14,6 @@ from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
-from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.inbox import EVENT, pack_event
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.results import result_anywhere
@@ -22,7 +22,7 @@ from blazen_trio._state.texts import text_of
 from blazen_trio._stores.base import fold
 from blazen_trio._surface.outcome import engine_error
 from blazen_trio._surface.prepare import new_run_id, open_new, open_stored
-from blazen_trio._surface.run_arguments import check_id, check_metadata, check_reason
+from blazen_trio._surface.run_arguments import check_event, check_id, check_new, check_reason
 from blazen_trio._surface.workflow import Workflow
 from blazen_trio.errors import IncompatibleRunError, RunFinishedError, StaleRunError, WorkflowError
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from blazen_trio._surface.run import Run
 
 __all__ = ["Runtime", "RuntimeStatistics"]
+
+_HAS_GONE = attrgetter("control.gone")
 
 
 @attrs.frozen
@@ -114,7 +116,7 @@ class Runtime:
             SerializationError: The input or the metadata can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        _check_new(run_id, metadata)
+        check_new(run_id, metadata)
         found = self._named(workflow)
         begin = partial(open_new, self._supervisor.options(found), input, run_id, metadata or {})
         return await self._open(begin)
@@ -167,7 +169,7 @@ class Runtime:
             SerializationError: The input or the metadata can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        _check_new(run_id, metadata)
+        check_new(run_id, metadata)
         found = self._known.get(workflow, workflow) if isinstance(workflow, str) else self._named(workflow)
         if isinstance(found, str):
             check_id("workflow", found)
@@ -215,7 +217,7 @@ class Runtime:
             SerializationError: It can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        _check_event(run_id, event, key)
+        check_event(run_id, event, key)
         if connection is None:
             if isinstance(event, InputResponseEvent) and key is None:
                 await self.respond(run_id, event)
@@ -291,7 +293,7 @@ class Runtime:
             core.cancel(text)
             # It may have gone by then without it: it was leaving. A step that is cancelled ends soon, unless it shields itself.
             with trio.CancelScope(shield=True):
-                await core.changes.wait_until(partial(_has_gone, core))
+                await core.changes.wait_until(partial(_HAS_GONE, core))
             failure = core.control.failure
             if core.state.status.ended and failure is None:
                 return
@@ -391,10 +393,8 @@ class Runtime:
         self._supervisor.check_open()
         poller = self._poller
         if poller.serving or not self._known:
-            msg = (
-                "this runtime serves already" if poller.serving else "a runtime without workflows has nothing to serve"
-            )
-            raise RuntimeError(msg)
+            what = "a runtime without workflows has nothing to serve"
+            raise RuntimeError("this runtime serves already" if poller.serving else what)
         poller.serving = True
         poller.need()
         supervisor = self._supervisor
@@ -448,24 +448,3 @@ class Runtime:
             msg = f"this runtime has no workflow {workflow!r}; it has {sorted(self._known) or 'none'}"
             raise ValueError(msg)
         return found
-
-
-def _has_gone(core: RunCore) -> bool:
-    return core.control.phase in (Phase.LEFT, Phase.RESTING)
-
-
-def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
-    if run_id is not None:
-        check_id("run_id", run_id)
-    if metadata is not None:
-        check_metadata(metadata)
-
-
-def _check_event(run_id: str, event: object, key: str | None) -> None:
-    check_id("run_id", run_id)
-    if key is not None:
-        check_id("key", key)
-    inner = event.event if isinstance(event, Delayed) else event
-    if not isinstance(inner, Event):
-        msg = f"send() takes an event, found {inner!r:.80}"
-        raise TypeError(msg)

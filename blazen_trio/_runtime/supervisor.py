@@ -14,13 +14,14 @@ from blazen_trio._dispatch.changes import Changes
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
 from blazen_trio._dispatch.slots import Slots
+from blazen_trio._runtime.giving_back import Holds, give_back, set_aside
 from blazen_trio._runtime.parked import ParkedRun, ParkedRuns
 from blazen_trio._state.texts import text_of
 from blazen_trio._stores.protocol import SUSPECT
 from blazen_trio._surface.prepare import Options, open_claimed
 from blazen_trio._surface.run import Handle
 from blazen_trio._telemetry.logs import about, logger
-from blazen_trio.errors import IncompatibleRunError, SchemaError, SnapshotVersionError, StaleRunError, StoreError
+from blazen_trio.errors import IncompatibleRunError, SchemaError, SnapshotVersionError, StaleRunError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -37,11 +38,6 @@ T = TypeVar("T")
 _TAKEN_AT_ONCE: Final = 64
 _WORTH_A_REST: Final = 1.0
 """Seconds: a run that goes on sooner keeps its task."""
-_FIRST_HOLD: Final = 1.0
-_LONGEST_HOLD: Final = 60.0
-"""Seconds for which a run that can't be driven here is left to others, twice as long each time."""
-_HELD_KNOWN: Final = 10_000
-"""So many such runs are remembered."""
 _LOOK_AGAIN: Final = 0.5
 """Seconds after which UTC is looked at again, while runs wait for a time: it may have been set."""
 _FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
@@ -81,7 +77,7 @@ class Supervisor:
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._served: set[str] = set()
         self._suspects: set[str] = set()
-        self._holds: dict[str, float] = {}
+        self._holds = Holds()
         self._opening: set[str] = set()
         self._options: dict[Workflow, Options] = {}
         """Of the runs that wait without a task."""
@@ -154,7 +150,7 @@ class Supervisor:
         except BaseException:
             self.slots.release()
             if core is not None and core.journal is not None:
-                await self._give_back(core.journal.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
+                await give_back(self._store, core.journal.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
             raise
         self.started += 1
         run = self.handle(core)
@@ -315,7 +311,7 @@ class Supervisor:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 for run in going:
-                    nursery.start_soon(partial(self._give_back, run.driver, wake=run.due))
+                    nursery.start_soon(partial(give_back, self._store, run.driver, wake=run.due))
         self.parked.changes.notify()
 
     # Runs that anybody may drive
@@ -347,7 +343,7 @@ class Supervisor:
                 # Nobody would drive it: the nursery may have ended while the store was at it.
                 self.slots.release()
                 if stored.driver is not None:
-                    await self._give_back(stored.driver)
+                    await give_back(self._store, stored.driver)
                 continue
             self._note(stored, serving=serving)
             self._opening.add(stored.info.run_id)
@@ -380,9 +376,9 @@ class Supervisor:
             return
         except BaseException:
             self.slots.release()
-            await self._give_back(stored.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
+            await give_back(self._store, stored.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
             raise
-        self._holds.pop(run_id, None)
+        self._holds.forget(run_id)
         core.host, core.has_slot = self, True
         core.task_context.run(_current.set, run_id)
         self.driving[run_id] = core
@@ -401,38 +397,19 @@ class Supervisor:
         self._forget(run_id)
         self.slots.release()
         self.refused += 1
-        if run_id not in self._holds and len(self._holds) >= _HELD_KNOWN:
-            del self._holds[next(iter(self._holds))]
-        seconds = self._holds[run_id] = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
+        seconds = self._holds.next(run_id)
         what = "does not fit its workflow here" if isinstance(failure, IncompatibleRunError) else "can't be driven here"
         text = f"{type(failure).__name__}: {text_of(failure)}"
         extra = about(run_id, stored.info.workflow)
         if isinstance(failure, _FOR_LATER_VERSIONS) or driver.lost is not None:
             logger.warning("run %r %s, and is left to others: %s", run_id, what, failure, extra=extra)
-            await self._give_back(driver, hold=seconds)
+            await give_back(self._store, driver, hold=seconds)
         elif stored.crashes + 1 < self._max_crashes:
             logger.warning("run %r %s, and is tried again later: %s", run_id, what, failure, extra=extra)
-            await self._give_back(driver, hold=seconds, crash=text)
+            await give_back(self._store, driver, hold=seconds, crash=text)
         else:
             logger.error("run %r %s, and is set aside: %s", run_id, what, failure, extra=extra)
-            await self._set_aside(driver, text)
-
-    async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # the store suspends
-        try:
-            await self._store.set_aside(driver, text)
-        except StoreError as failure:
-            logger.warning("run %r could not be set aside: %s", driver.run_id, failure, extra=about(driver.run_id))
-
-    async def _give_back(  # noqa: ASYNC910  # the store suspends
-        self, driver: Driver, *, wake: float | None = None, hold: float | None = None, crash: str | None = None
-    ) -> None:
-        """Give a run back; where that fails, the store goes on trying."""
-        driver.listen(None)
-        until = None if hold is None else self._store.clock().now() + hold
-        try:
-            await self._store.release(driver, wake=wake, hold=until, crash=crash)
-        except StoreError as failure:
-            logger.warning("run %r is given back later: %s", driver.run_id, failure, extra=about(driver.run_id))
+            await set_aside(self._store, driver, text)
 
     # Leaving
 

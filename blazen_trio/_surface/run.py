@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -280,8 +279,7 @@ class Run:
             check_id("key", key)
         inner = event.event if isinstance(event, Delayed) else event
         if not isinstance(inner, Event):
-            msg = f"send() takes an event, found {inner!r:.80}"
-            raise TypeError(msg)
+            raise TypeError(f"send() takes an event, found {inner!r:.80}")
         with self._pinned() as core:
             self._check_alive("sent to")
             if isinstance(event, InputResponseEvent) and key is None:
@@ -433,7 +431,7 @@ def _is_told(core: RunCore) -> bool:
 async def _nobody_has_answered(core: RunCore) -> bool:
     """Return whether the run still waits for an answer, after a look for one that was posted a moment ago."""
     if core.journal is not None:
-        with contextlib.suppress(StoreError):
+        with suppress(StoreError):
             await core.journal.store.poll(())
         await core.wait_mail_taken()
     return _is_told(core)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from blazen_trio._definitions.events import Delayed, Event
 from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 from blazen_trio._definitions.validation import DURABILITIES
 from blazen_trio._state.texts import text_of
@@ -12,9 +13,11 @@ from blazen_trio._stores.base import StoreQueries
 
 __all__ = [
     "check_driving",
+    "check_event",
     "check_grace",
     "check_id",
     "check_metadata",
+    "check_new",
     "check_reason",
     "check_snapshot",
     "check_store",
@@ -87,4 +90,23 @@ def check_reason(reason: object) -> None:
     """Refuse a reason that is no text."""
     if reason is not None and not isinstance(reason, str):
         msg = f"cancel(reason={reason!r:.80}): the reason is a text, or None"
+        raise TypeError(msg)
+
+
+def check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
+    """Refuse what a new run can't be named, or can't carry."""
+    if run_id is not None:
+        check_id("run_id", run_id)
+    if metadata is not None:
+        check_metadata(metadata)
+
+
+def check_event(run_id: str, event: object, key: str | None) -> None:
+    """Refuse what can't be sent into a run."""
+    check_id("run_id", run_id)
+    if key is not None:
+        check_id("key", key)
+    inner = event.event if isinstance(event, Delayed) else event
+    if not isinstance(inner, Event):
+        msg = f"send() takes an event, found {inner!r:.80}"
         raise TypeError(msg)
