@@ -221,6 +221,11 @@ class Control:
         """Whether it accepts transitions, and will go on to be driven here for now."""
         return self.accepts and self.leave < Leave.AT_REST
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody drives the run by this any more: it was left, or waits without a task."""
+        return self.phase in (Phase.LEFT, Phase.RESTING)
+
     # Requests. Whoever makes one wakes the dispatcher.
 
     def hold(self) -> Hold:

@@ -167,7 +167,7 @@ class MemoryStore(StoreQueries):
     async def commit(self, driver: Driver, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
         kept = self._driven_by(driver)
-        if isinstance(driver, MemoryDriver):
+        if driver.lost is not None and isinstance(driver, MemoryDriver):
             driver.check()
         if kept is None or driver.run_id != commit.run_id:
             raise arguments.not_driven(commit.run_id)
@@ -308,12 +308,9 @@ class MemoryStore(StoreQueries):
     def _driven_by(self, driver: Driver) -> KeptRun | None:
         """The run, if this drives it, through this opening."""
         kept = self._runs.get(driver.run_id)
-        if (
-            kept is None
-            or kept.driver is not driver
-            or kept.owner is not self._lease
-            or self._lease.dead
-        ):
+        if kept is None or kept.driver is not driver:
+            return None
+        if kept.driver.lease is not self._lease or self._lease.dead:
             return None
         return kept
 

@@ -167,8 +167,12 @@ class Opening(StoreQueries):
         except StoreError as error:
             driver.lose(error)  # so that it can be claimed again before what is owed is paid
             if not self.severed:
-                self._owed.append(again)
+                self.owe(again)
             raise
+
+    def owe(self, give_back: Callable[[], Awaitable[None]]) -> None:
+        """Do it later, and for as long as this is open."""
+        self._owed.append(give_back)
 
     async def post(
         self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None

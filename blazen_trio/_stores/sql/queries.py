@@ -54,6 +54,8 @@ LINE = (
 _INBOXES_AT_ONCE = 100  # each a part of one query; SQLite takes 500
 _ROWS_AT_ONCE = 500
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EARLIEST = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LATEST = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def micros(seconds: float) -> int:
@@ -312,8 +314,4 @@ def _nearest(stored: Any) -> dt.datetime:
         return _instant(stored)
     except (OverflowError, TypeError):
         late = isinstance(stored, int) and stored > 0
-        return (
-            dt.datetime.max.replace(tzinfo=dt.UTC)
-            if late
-            else dt.datetime.min.replace(tzinfo=dt.UTC)
-        )
+        return _LATEST if late else _EARLIEST
