@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.schema import PART_SIZE
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ _TEXT: Final = "\\ \\\\ ' \" %s ? :x \n"
 """What has a meaning somewhere between here and the database."""
 _LETTERS: Final = "\u00e9\u2713\u8868\U0001f680"
 """Of two, three and four bytes; the third is one that ends with a backslash in some encodings."""
-_LEAST_PACKET: Final = 1024 * 1024
+_LEAST_PACKET: Final = 2 * PART_SIZE + 64 * 1024
+"""Bytes: a part of a payload, each letter of which may be escaped, and what is around it."""
 
 
 def check_engine(engine: sa.Engine) -> None:
@@ -144,8 +146,8 @@ def _check_packets(cursor: DBAPICursor) -> None:
     row = cursor.fetchone()
     if row is not None and int(row[0]) < _LEAST_PACKET:
         raise StoreError(
-            f"this server takes {row[0]} bytes at once: set its max_allowed_packet to "
-            f"{_LEAST_PACKET} or more; 16 MB is its default"
+            f"this server takes {row[0]} bytes at once, and what is large is written in parts that "
+            f"need {_LEAST_PACKET}: raise its max_allowed_packet to 16 MB, as it is by default"
         )
 
 

@@ -27,6 +27,7 @@ from blazen_trio._stores.sql.schema import (
     history,
     inbox,
     inbox_key,
+    inbox_part,
     journal,
     runs,
     snapshot,
@@ -44,7 +45,7 @@ __all__ = ["Claim", "Delete", "MaybeDeadError", "Purge", "Take", "Taken"]
 Taken = tuple["sa.Row[Any]", SqlDriver]
 """A run's row, and who drives it from now on."""
 
-_PARTS = (journal, snapshot, blob, history, inbox, inbox_key)
+_PARTS = (journal, snapshot, blob, history, inbox, inbox_key, inbox_part)
 _PURGED_AT_ONCE = 100  # runs per transaction
 _DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
 """Of a run that is driven: nobody else is to look at it."""
@@ -120,22 +121,33 @@ class Take(Job):
     alone = True
     repeatable = True  # without a lease it has found none; who was declared dead is so once
 
-    def __init__(self, workflows: Sequence[str], limit: int, suspects: int | None, drivers: Drivers) -> None:
+    def __init__(
+        self, workflows: Sequence[str], limit: int, suspects: int | None, drivers: Drivers
+    ) -> None:
         self._workflows, self._limit, self._suspects = workflows, limit, suspects
         self._drivers = drivers
 
     def apply(self, transaction: Transaction) -> list[Taken]:
-        for each in polling.dead_leases(transaction.connection, transaction.lease_id, transaction.sights):
+        for each in polling.dead_leases(
+            transaction.connection, transaction.lease_id, transaction.sights
+        ):
             transaction.depose(each)
         # Locked, so that nothing changes them before they are ours.
-        rows = polling.ready_runs(transaction.connection, self._workflows, self._limit, self._suspects)
+        rows = polling.ready_runs(
+            transaction.connection, self._workflows, self._limit, self._suspects
+        )
         if not rows:
             return []
         lease_id = transaction.take_lease()
         free = runs.c.run_no.in_([row.run_no for row in rows]) & runs.c.owner.is_(None)
-        transaction.connection.execute(sa.update(runs).where(free).values({**_DRIVEN, "owner": lease_id}))
+        transaction.connection.execute(
+            sa.update(runs).where(free).values({**_DRIVEN, "owner": lease_id})
+        )
         mailroom = self._drivers.mailroom
-        return [(row, SqlDriver(row.run_id, row.run_no, lease_id, mailroom, crashes=row.crashes)) for row in rows]
+        return [
+            (row, SqlDriver(row.run_id, row.run_no, lease_id, mailroom, crashes=row.crashes))
+            for row in rows
+        ]
 
     def done(self, drivers: Drivers) -> None:
         taken: list[Taken] = self.result
@@ -174,7 +186,9 @@ class Purge(Job):
 
     alone = True
 
-    def __init__(self, before: float, statuses: Sequence[RunStatus], after_no: int, drivers: Drivers) -> None:
+    def __init__(
+        self, before: float, statuses: Sequence[RunStatus], after_no: int, drivers: Drivers
+    ) -> None:
         self._before, self._statuses, self._after_no, self._drivers = (
             before,
             statuses,
@@ -225,7 +239,8 @@ def _drop_mail_of_nobody(connection: sa.Connection) -> None:
         # Whose mail is seen was created before, and is seen too, unless it was deleted.
         found = connection.execute(sa.select(runs.c.run_no).where(runs.c.run_no.in_(page)))
         for gone in set(page) - set(found.scalars()):
-            connection.execute(sa.delete(inbox).where(inbox.c.run_no == gone))
+            for table in (inbox, inbox_part):
+                connection.execute(sa.delete(table).where(table.c.run_no == gone))
 
 
 def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.ColumnElement[bool]:
