@@ -196,7 +196,8 @@ class RunCancelledError(WorkflowError):
 
 
 class RunCrashedError(WorkflowError):
-    """The run was set aside: process after process that drove it died, and no step of it was committed in between.
+    """The run was set aside: one after the other who drove it died or failed, and no step of it was
+    committed in between.
 
     Attributes:
         crashes: How many did.

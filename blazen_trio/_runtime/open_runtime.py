@@ -51,8 +51,8 @@ async def open_runtime(
         idle_after: Seconds after which a run that waits, and whose `Run` nobody here holds, is left to whoever looks next, while this
             runtime serves; a paused one in any case. Before that it stays this process's, without a task.
         poll_interval: Seconds between two looks at the store, of which there is one for all runs.
-        max_crashes: A run whose drivers have died so many times, with no step of it committed in between, ends as failed
-            (`RunCrashedError`) instead of taking down another.
+        max_crashes: A run whose drivers have died or failed so many times, with no step of it
+            committed in between, ends as failed (`RunCrashedError`) instead of taking down another.
         drain_timeout: Seconds for which the steps in flight of drained runs may go on; `None`: as long as they take.
 
     Raises:

@@ -40,7 +40,8 @@ async def open_store(
             yours, which stays yours. Set on that how long to wait for a connection, as the store
             can't: `pool_timeout`, the driver's `connect_timeout`, and PyMySQL's `read_timeout`.
         lease_ttl: After how many seconds without a sign of life a vanished machine's runs may be
-            taken over. A process that died on the same machine is known to be dead at once.
+            taken over. A process that died on the same machine is known to be dead at once; one
+            that is seen to run there is given twenty times as long.
         busy_timeout: For how many seconds a commit waits for a lock that another program holds,
             before it is tried again.
         migrate: Whether to create or upgrade a server's schema too, and to add the tables to a file

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 _NEW = NewRun("w", "1", 1.0)
@@ -388,3 +388,64 @@ async def test_a_clock_that_leaps_costs_nobody_alive_a_lease(tmp_path: Path) -> 
                     assert await other.take(["w"], 5) == []
                     await trio.sleep(0.1)
             await store.commit(Commit("a", [(2, b"still ours")]))
+
+
+# Keeps the GIL, having said that it drives the run: nothing else in its process moves meanwhile.
+_KEEPS_THE_GIL = _DRIVER.replace(
+    "for line in sys.stdin:\n",
+    "for line in sys.stdin:\n            if line == 'keep\\n':\n"
+    "                print('keeps', flush=True)\n"
+    "                sys.setswitchinterval(1000)\n"
+    "                while not os.path.exists(sys.argv[3]): pass\n"
+    "                sys.setswitchinterval(0.005)\n                continue\n",
+).replace("import sys, trio", "import os, sys, trio")
+
+
+async def test_a_process_that_keeps_its_gil_is_not_taken_for_dead(url: str, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    with _process(_KEEPS_THE_GIL, url, "0.5", str(done)) as driver:
+        assert _hear(driver) == "drives"
+        _ask(driver, "keep")
+        assert _hear(driver) == "keeps"
+        async with open_by_id(url, lease_ttl=0.5) as store:
+            with trio.move_on_after(3):
+                while True:
+                    assert not (await store.poll(["w"])).ready
+                    assert await store.take(["w"], 1, patient=True) == []
+                    await trio.sleep(0.1)
+            # Somebody who wants it now is told who has it, and does not wait.
+            with trio.fail_after(5), pytest.raises(RunLockedError, match=str(driver.pid)):
+                await store.claim("r")
+            done.touch()
+            _ask(driver, "2")
+            assert _hear(driver) == "stored"
+
+
+def test_even_the_living_are_given_up_in_the_end() -> None:
+    clock = _Clock()
+    with _process("input()") as process:
+        me, stat = Holder.this_process(), Path(f"/proc/{process.pid}/stat").read_text()
+        started = int(stat[stat.rfind(")") + 1 :].split()[19])
+        there = {"boot": me.boot, "pid_namespace": me.pid_namespace}
+        row = _row(**there, pid=process.pid, started=started)
+        sights = Sights(15.0, clock)
+        for clock.now in range(0, 300, 5):  # 300 is twenty times the lease's time
+            assert sights.judge(row) == float("inf"), clock.now
+        for clock.now in range(300, 316, 5):
+            judged = sights.judge(row)
+        assert judged == 0.0
+        # Whoever has another start is another process, and this one is gone.
+        assert sights.judge(_row(**there, pid=process.pid, started=started + 1)) == 0.0
+        # One that was stopped has no excuse, and neither has one elsewhere, or we ourselves.
+        others = [_row(lease_id=8), _row(**there, pid=me.pid, started=me.started, lease_id=9)]
+        os.kill(process.pid, signal.SIGSTOP)
+        others.append(_row(**there, pid=process.pid, started=started, lease_id=10))
+        _wait_until_stopped(process.pid)
+        assert [sights.judge(each) for each in others] == [15.0] * 3
+
+
+def _wait_until_stopped(pid: int) -> None:
+    until = time.monotonic() + 20
+    while ") T" not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)

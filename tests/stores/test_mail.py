@@ -4,6 +4,7 @@ overlap.
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -261,3 +262,60 @@ async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
         "filesort",
     ):
         assert whole not in told, told
+
+
+_LARGE = bytes(range(256)) * 40_000  # 10 MB: three parts
+
+
+def _parts(url: str) -> int:
+    return int(execute(url, "SELECT count(*) FROM blazen_inbox_part")[0][0])
+
+
+async def test_a_large_letter_comes_whole_and_leaves_nothing(url: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        driver = await _create(store)
+        heard = Heard(driver)
+        posted = await store.post("a", "event", _LARGE)
+        assert posted is not None
+        assert _parts(url) == 3
+        await _wait_for(heard, 1)
+        await store.release(driver)
+        [taken] = await store.take(["w"], 1)
+        assert [mail.data for mail in (*heard.mail, *taken.inbox)] == [_LARGE] * 2
+        assert (await store.load("a")).inbox[0].data == _LARGE
+        assert taken.driver is not None
+        small = await store.post("a", "event", b"small")
+        assert small is not None
+        await store.commit(taken.driver, Commit("a", [(2, b"2")], taken=[posted.id, small.id]))
+        assert (_parts(url), (await store.load("a")).inbox) == (0, ())
+
+
+async def test_a_large_letter_of_another_process_is_brought_by_a_look(url: str) -> None:
+    async with open_store(url, migrate=True) as store, open_store(url) as other:
+        driver = await _create(store)
+        heard = Heard(driver)
+        posted = await other.post("a", "event", _LARGE, key="k")
+        await _wait_for(heard, 1)
+        assert heard.mail == [posted]
+        assert await other.post("a", "event", _LARGE, key="k") is None
+        await store.commit(driver, Commit("a", [(2, b"2")], taken=[heard.mail[0].id]))
+        assert _parts(url) == 0
+
+
+@pytest.mark.parametrize("how", ["completed", "deleted", "purged"])
+async def test_parts_go_with_their_run(url: str, how: str) -> None:
+    async with open_store(url, migrate=True) as store:
+        driver = await _create(store)
+        with an_engine(url) as engine, engine.begin() as theirs:
+            await store.post("a", "event", _LARGE, connection=theirs)
+        assert _parts(url) == 3
+        if how == "completed":
+            ends = {"status": RunStatus.COMPLETED, "release": True}
+            await store.commit(driver, Commit("a", [(2, b"2")], **ends))
+        elif how == "deleted":
+            await store.release(driver)
+            await store.delete_run("a")
+        else:
+            execute(url, "DELETE FROM blazen_run")
+            await store.purge(older_than=dt.timedelta(0))
+        assert _parts(url) == 0

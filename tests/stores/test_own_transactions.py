@@ -162,3 +162,75 @@ async def test_one_database_by_another_name_is_taken(kind: str, url: str, tmp_pa
         with an_engine(again) as engine, engine.connect() as connection, connection.begin():
             await _create(store, "a", connection)
         assert (await store.get_run("a")).run_id == "a"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_deadlock_of_callers_is_told_as_what_it_is(
+    url: str, kind: str, engine: sa.Engine
+) -> None:
+    """Each of two has a row that the other waits for. One is told, and the other goes on."""
+    errors: list[StoreError] = []
+    async with open_store(url, migrate=True) as store:
+        execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
+        await _create(store, "r")
+        both = [trio.Event(), trio.Event()]
+
+        async def post(me: int) -> None:
+            with engine.connect() as connection, connection.begin() as transaction:
+                _click(connection, f"{me} first")
+                await store.post("r", "event", b"x", key=f"k{me}", connection=connection)
+                both[me].set()
+                await both[1 - me].wait()
+                try:
+                    await store.post("r", "event", b"x", key=f"k{1 - me}", connection=connection)
+                except StoreError as error:
+                    errors.append(error)
+                    if kind == "mariadb":  # which has rolled the whole of it back
+                        assert not transaction.is_active
+                        with pytest.raises(sa.exc.InvalidRequestError):
+                            _click(connection, f"{me} after")
+                    else:
+                        transaction.rollback()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(post, 0)
+            nursery.start_soon(post, 1)
+    [error] = errors
+    assert "deadlock" in str(error)
+    assert "'r'" in str(error)
+    assert len(_clicks(url)) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_callers_wait_for_the_only_writer(url: str, engine: sa.Engine) -> None:
+    async with open_store(url) as store:
+        execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
+
+        async def request(number: int) -> None:
+            with engine.begin() as connection:
+                await _create(store, f"r{number}", connection)
+                _click(connection, str(number))
+                await store.post(f"r{number}", "event", b"x", connection=connection)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(request, number)
+        assert _clicks(url) == list("012345")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_a_caller_who_read_before_others_wrote_is_told_what_to_do(
+    url: str, engine: sa.Engine
+) -> None:
+    async with open_store(url) as store:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql("SELECT count(*) FROM blazen_run").all()
+            await _create(store, "a")
+            with pytest.raises(StoreError, match="begin with BEGIN IMMEDIATE"):
+                await _create(store, "b", connection)
+            connection.rollback()
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            await _create(store, "b", connection)
+            connection.commit()
+        assert len(await store.list_runs()) == 2

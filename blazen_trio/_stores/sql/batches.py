@@ -81,6 +81,7 @@ class Batches:
         self.batches = self.commits = self.bytes = self.largest = 0
         self._engine = engine
         self._writers = writers or engine  # what makes the connection
+        self._heard = bool(engine.get_execution_options().get("blazen_trio_begins_otherwise"))
         self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
         self._statements = Statements(
@@ -200,7 +201,7 @@ class Batches:
     def _give_back(self, lease_id: int) -> None:
         """A lease of ours, with all its runs; what is still being written under it ends before."""
         connection, cursor = self._connect()
-        with connection.begin():
+        with dialects.begin(connection):
             self.transaction(connection, cursor, lease_id=None).fence()
             # The lease first: whoever declares it dead locks it first, too.
             connection.execute(sa.delete(lease).where(lease.c.lease_id == lease_id))
@@ -257,8 +258,8 @@ class Batches:
         self._give_back_abandoned()
         connection, cursor = self._connect()
         self._number += 1
-        plain = self.lease_id is not None and not any(job.alone for job in jobs)
-        begun = dialects.PlainTransaction(connection) if plain else connection.begin()
+        plain = not (self._heard or self.lease_id is None or any(job.alone for job in jobs))
+        begun = dialects.PlainTransaction(connection) if plain else dialects.begin(connection)
         transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
         try:
             if not plain:
@@ -362,7 +363,7 @@ class Batches:
         be on its way to the server, and would come after its successor.
         """
         connection, cursor = self._connect()
-        begun = connection.begin()
+        begun = dialects.begin(connection)
         try:
             self.transaction(connection, cursor, lease_id=None).fence()
             if lease_id != self.lease_id:

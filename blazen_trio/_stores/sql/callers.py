@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql.engine import shown
+from blazen_trio._stores.sql.faults import translate_in_callers
+from blazen_trio._stores.sql.troubles import is_busy
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
@@ -85,14 +87,13 @@ class Callers:
                 self._check(connection, cursor)
                 return self._write(connection, cursor, job)
             except connection.dialect.loaded_dbapi.Error as error:
+                if is_busy(error):
+                    raise translate_in_callers(error, job.run_id) from error
                 raise job.failed(error) from error
 
     def _write(self, connection: sa.Connection, cursor: DBAPICursor, job: Job) -> Any:
-        driver: Any = connection.connection.dbapi_connection
-        if connection.dialect.name == "sqlite" and not driver.in_transaction:
-            # The driver begins one with the first row, but not for a savepoint, which would be a
-            # transaction of its own then, and be committed when it is released.
-            cursor.execute("BEGIN")
+        if connection.dialect.name == "sqlite":
+            _begin_to_write(connection, cursor)
         cursor.execute("SAVEPOINT blazen_trio")
         try:
             transaction = self._batches.transaction(connection, cursor, lease_id=None)
@@ -100,11 +101,12 @@ class Callers:
             transaction.finish()
         except BaseException:
             # PostgreSQL aborts the whole transaction by any error; and elsewhere half of the job
-            # may be written. Where the connection is lost, all is undone, and the first error
-            # tells of it.
-            with contextlib.suppress(Exception):
+            # may be written.
+            try:
                 cursor.execute("ROLLBACK TO SAVEPOINT blazen_trio")
                 cursor.execute("RELEASE SAVEPOINT blazen_trio")
+            except Exception:  # noqa: BLE001  # the first error tells what it was
+                _end(connection)
             raise
         cursor.execute("RELEASE SAVEPOINT blazen_trio")
         return result
@@ -159,6 +161,30 @@ class Callers:
                 cursor.execute("RELEASE SAVEPOINT blazen_trio_whose")
                 return (kind, query, *(row or ()))
         return (kind, connection.engine.url.host, connection.engine.url.database)
+
+
+def _begin_to_write(connection: sa.Connection, cursor: DBAPICursor) -> None:
+    """Wait for SQLite's only writer, before anything is read. Whoever reads first and then comes to
+    write is refused at once where another has written meanwhile.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.in_transaction:
+        # The driver begins one with the first row, but not for a savepoint, which would be a
+        # transaction of its own then, and be committed when it is released.
+        cursor.execute("BEGIN")
+    cursor.execute("UPDATE blazen_lease SET state = state WHERE 0")
+
+
+def _end(connection: sa.Connection) -> None:
+    """Roll back a caller's transaction that the database has ended, and our savepoint with it.
+
+    Else SQLAlchemy knows nothing of that: the caller's next rows would be written and committed
+    without those before them.
+    """
+    transaction = connection.get_transaction()
+    if transaction is not None:
+        with contextlib.suppress(Exception):
+            transaction.rollback()
 
 
 def _commits_by_itself(connection: sa.Connection) -> bool:

@@ -27,6 +27,7 @@ from blazen_trio._stores.sql.schema import (
     history,
     inbox,
     inbox_key,
+    inbox_part,
     journal,
     runs,
     snapshot,
@@ -44,7 +45,7 @@ __all__ = ["Claim", "Delete", "MaybeDeadError", "Purge", "Take", "Taken"]
 Taken = tuple["sa.Row[Any]", SqlDriver]
 """A run's row, and who drives it from now on."""
 
-_PARTS = (journal, snapshot, blob, history, inbox, inbox_key)
+_PARTS = (journal, snapshot, blob, history, inbox, inbox_key, inbox_part)
 _PURGED_AT_ONCE = 100  # runs per transaction
 _DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
 """Of a run that is driven: nobody else is to look at it."""
@@ -238,7 +239,8 @@ def _drop_mail_of_nobody(connection: sa.Connection) -> None:
         # Whose mail is seen was created before, and is seen too, unless it was deleted.
         found = connection.execute(sa.select(runs.c.run_no).where(runs.c.run_no.in_(page)))
         for gone in set(page) - set(found.scalars()):
-            connection.execute(sa.delete(inbox).where(inbox.c.run_no == gone))
+            for table in (inbox, inbox_part):
+                connection.execute(sa.delete(table).where(table.c.run_no == gone))
 
 
 def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.ColumnElement[bool]:

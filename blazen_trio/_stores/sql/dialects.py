@@ -23,8 +23,8 @@ __all__ = [
     "as_writer",
     "begin",
     "begin_plainly",
+    "begins_otherwise",
     "bounds",
-    "check_driver",
     "has_arrays",
     "insert_id",
     "insert_missing",
@@ -107,13 +107,37 @@ def insert_id(cursor: DBAPICursor, dialect: str) -> int:
     return int(row[0])
 
 
-def begin(connection: sa.Connection) -> None:
-    """Begin a transaction where the driver would not, or not in the way that is needed."""
+def begin(connection: sa.Connection) -> sa.RootTransaction:
+    """Begin a transaction: here, as the driver for SQLite would not, or not in the way that is
+    needed.
+    """
+    begun = connection.begin()
     if connection.dialect.name == "sqlite":
-        # A writer that begins as a reader can be refused when it comes to write; one that begins as
-        # a writer waits.
-        writer = connection.get_execution_options().get("blazen_trio_role") == "writer"
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+        try:
+            _begin_sqlite(connection)
+        except BaseException:
+            begun.rollback()
+            raise
+    return begun
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    driver: Any = connection.connection.dbapi_connection
+    if driver.in_transaction:
+        # A listener of the engine's owner has begun one, and perhaps not as we need it. Nothing was
+        # done in it yet.
+        driver.rollback()
+    # A writer that begins as a reader can be refused when it comes to write; one that begins as a
+    # writer waits.
+    writer = connection.get_execution_options().get("blazen_trio_role") == "writer"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+def begins_otherwise(engine: sa.Engine) -> bool:
+    """Whether something is done at each beginning of a transaction that ours need too: by listeners
+    of the engine's owner, who may set the role there, or where tables are looked for.
+    """
+    return engine.dialect.name != "sqlite" and bool(list(engine.dispatch.begin))
 
 
 class PlainTransaction:
@@ -241,22 +265,6 @@ def bounds(dialect: str, *, busy_timeout: float, lease_ttl: float) -> list[sa.Co
     return [sa.literal_column(text) for text in texts]
 
 
-def check_driver(connection: sa.Connection) -> None:
-    """Refuse connections that begin and end transactions in a way that ours can't be begun and
-    ended in.
-
-    Raises:
-        StoreError: They do.
-    """
-    # Python 3.12 has this attribute; -1 is what all versions do by default.
-    autocommit = getattr(connection.connection.dbapi_connection, "autocommit", -1)
-    if connection.dialect.name == "sqlite" and autocommit != -1:
-        raise StoreError(
-            f"this engine makes SQLite's connections with autocommit={autocommit}, which leaves no "
-            "room for transactions of a store's own: make it without, or give open_store the URL"
-        )
-
-
 def prepare_database(connection: sa.Connection) -> None:
     """Set what a database keeps for good. Not in a transaction.
 
@@ -322,10 +330,10 @@ def schema_lock(
     """
     name = connection.dialect.name
     if name == "sqlite":
-        with connection.begin():
+        with begin(as_writer(connection)):
             yield
     elif name == "postgresql":
-        with connection.begin():
+        with begin(connection):
             _wait_for(connection, sa.func.pg_try_advisory_xact_lock(_SCHEMA_LOCK), checkpoint)
             # What locks a table that is to be changed is waited for no longer than that.
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_SCHEMA_LOCK_WAIT}s'")
@@ -333,7 +341,7 @@ def schema_lock(
     else:
         # Its statements that change the schema commit by themselves, so the session has the lock,
         # not the transaction.
-        with connection.begin():
+        with begin(connection):
             connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_SCHEMA_LOCK_WAIT}")
             # A name may have 64 letters.
             lock = sa.func.concat("blazen_trio.", sa.func.md5(sa.func.database()))

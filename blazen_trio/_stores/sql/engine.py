@@ -49,13 +49,11 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
         engine = url_or_engine
     else:
         engine = _create(url_or_engine)
-    # An engine of our own over the same pool, so that how we begin transactions is nobody else's
-    # business.
     ours = engine is not url_or_engine
     options = dialects.reads_as_of_one_moment(engine, ours=ours)
-    own = engine.execution_options(blazen_trio_role="reader", **options)
-    sa.event.listen(own, "begin", dialects.begin)
-    return own, ours
+    options["blazen_trio_begins_otherwise"] = dialects.begins_otherwise(engine)
+    # An engine of our own over the same pool.
+    return engine.execution_options(**options), ours
 
 
 def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
@@ -120,7 +118,8 @@ def _connecting(url: sa.URL) -> dict[str, Any]:
     """
     given: dict[str, Any] = {}
     if url.get_driver_name() in ("psycopg", "psycopg2"):
-        given = {"connect_timeout": CONNECT_WITHIN, **_KEEPALIVES}
+        # By default it is the database's, which may be none at all; then texts come as bytes.
+        given = {"connect_timeout": CONNECT_WITHIN, "client_encoding": "utf8", **_KEEPALIVES}
     elif url.get_driver_name() == "pymysql":
         # The first is for TCP only; what the server has to say then is waited for with the others.
         given = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), CONNECT_WITHIN)

@@ -13,7 +13,7 @@ from blazen_trio._stores.sql.troubles import (
 )
 from blazen_trio.errors import SchemaError, StoreError
 
-__all__ = ["translate"]
+__all__ = ["translate", "translate_in_callers"]
 
 _Told = tuple[type[StoreError], str]
 
@@ -58,6 +58,36 @@ _LOCKED: _Told = (
         "or give open_store a longer busy_timeout="
     ),
 )
+_DEADLOCKED: _Told = (
+    StoreError,
+    (
+        "the database has ended this transaction to resolve a deadlock with others, each time that "
+        "it was tried. Nothing was written; do it again"
+    ),
+)
+# In a transaction of the caller's.
+_THEIRS_DEADLOCKED: _Told = (
+    StoreError,
+    (
+        "the database has ended your transaction to resolve a deadlock with another. Roll it back, "
+        "and do the whole transaction again"
+    ),
+)
+_THEIRS_LOCKED: _Told = (
+    StoreError,
+    (
+        "another transaction keeps locked what this needs. Nothing of this was written; go on "
+        "without it, or roll back and do the whole transaction again"
+    ),
+)
+_THEIRS_LATE: _Told = (
+    StoreError,
+    (
+        "another connection writes to the file, or has written since your transaction began to "
+        "read. Roll back and do the whole transaction again; let one that reads before it writes "
+        "begin with BEGIN IMMEDIATE, which waits"
+    ),
+)
 _LOST: _Told = (
     StoreError,
     f"the connection was lost, and it was not back after {RECONNECT_FOR:g} s",
@@ -81,6 +111,8 @@ _UNCLEAR: _Told = (
     ),
 )
 _UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
+
+_DEADLOCKS = ("40001", "40P01", 1213)
 
 # What servers call it; PostgreSQL by SQLSTATE, MySQL and MariaDB by number.
 _BY_CODE: dict[str | int | None, _Told] = {
@@ -152,8 +184,26 @@ def translate(error: BaseException, doing: str, run_id: str | None = None) -> St
     """
     if isinstance(error, StoreError):
         return error
-    text = str(getattr(error, "orig", None) or error)
-    kind, advice = _told(error, text.lower())
+    return _made(error, doing, run_id, _told(error, _text(error).lower()))
+
+
+def translate_in_callers(error: BaseException, run_id: str | None = None) -> StoreError:
+    """The same of a lock, or a deadlock, in a transaction of the caller's own."""
+    code = code_of(error)
+    if code in _DEADLOCKS:
+        told = _THEIRS_DEADLOCKED
+    else:
+        told = _THEIRS_LATE if code is None else _THEIRS_LOCKED
+    return _made(error, f"nothing of run {run_id!r} was written", run_id, told)
+
+
+def _text(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error)
+
+
+def _made(error: BaseException, doing: str, run_id: str | None, what: _Told) -> StoreError:
+    kind, advice = what
+    text = _text(error)
     told = kind(f"{doing}: {advice} (the database says: {' '.join(text.split())})", run_id=run_id)
     told.__cause__ = error
     return told
@@ -167,7 +217,7 @@ def _told(error: BaseException, text: str) -> _Told:
     if is_crowded(error):
         return _POOL
     if is_busy(error):
-        return _LOCKED
+        return _DEADLOCKED if code_of(error) in _DEADLOCKS else _LOCKED
     by_code = _BY_CODE.get(code_of(error))
     if by_code is not None:
         return by_code

@@ -90,6 +90,7 @@ class Append(Job):
     def __init__(self, driver: SqlDriver, commit: Commit, drivers: Drivers) -> None:
         self.driver, self.commit, self.run_id = driver, commit, commit.run_id
         self.size = _size(commit)
+        self._large = driver.large.intersection(commit.taken) if driver.large else ()
         self._drivers = drivers
 
     def apply(self, transaction: Transaction) -> None:
@@ -98,7 +99,7 @@ class Append(Job):
         # The token: a run that is driven here anew has another driver, under the same lease.
         if driver.lease_id != transaction.lease_id or not self._drivers.is_current(driver):
             raise arguments.not_driven(driver.run_id)
-        transaction.append(driver.run_no, self.commit)
+        transaction.append(driver.run_no, self.commit, self._large)
         transaction.set_row(driver.run_no, self.commit, crashed=driver.crashes > 0)
 
     def plainer(self) -> bool:

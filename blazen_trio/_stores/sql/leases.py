@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Holder", "Sights"]
 
-_DEAD_STATES = ("Z", "X", "x")
-_LONGEST_BLINK = 1.0  # seconds
+_DEAD_STATES: Final = ("Z", "X", "x")
+_STOPPED_STATES: Final = ("T", "t")
+_LONGEST_BLINK: Final = 1.0
+"""Seconds."""
+_PATIENCE_WITH_THE_LIVING: Final = 20
+"""Times the lease's, for which a process may be silent that is seen alive on this host."""
 
 
 @attrs.frozen
@@ -62,14 +66,33 @@ class Holder:
         """Whether it is certain that this process has ended. `False` where that can't be told from
         here.
         """
+        return self._state() in _DEAD_STATES
+
+    def known_to_run(self) -> bool:
+        """Whether it is certain that this process is alive, and was not stopped; and it is another
+        one. `False` where that can't be told from here.
+
+        An opening of this very process has no excuse: whoever asks has the GIL, and so could it.
+        """
+        if self.pid == os.getpid():
+            return False
+        state = self._state()
+        return bool(state) and state not in (*_DEAD_STATES, *_STOPPED_STATES)
+
+    def _state(self) -> str:
+        """Its state, as proc(5) calls it; X where it has ended, nothing where that can't be told.
+
+        Its number tells little: it counts in its namespace, is another's in another boot, and is
+        given again.
+        """
         if not (self.boot and self.pid_namespace and self.started):
-            return False
+            return ""
         if (self.boot, self.pid_namespace) != (_boot(), _pid_namespace()):
-            return False
+            return ""
         if not _sees_processes():
-            return False
+            return ""
         found = _look(self.pid)
-        return found is None or found[0] in _DEAD_STATES or found[1] != self.started
+        return "X" if found is None or found[1] != self.started else found[0]
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -95,6 +118,10 @@ class Sights:
     it by then. Between two sights no more counts than a part of that time, since the database may
     have been away between them.
 
+    A process that is seen alive on this host is given more time, as there is a better explanation
+    for its silence than its death: a step that keeps the GIL, so that its writer can't renew
+    anything. Another process that took the run over would do the same step, and fall silent too.
+
     Args:
         lease_ttl: How long a lease lasts, in seconds.
         clock: Seconds that pass in this process, whatever is done to the host's clock.
@@ -114,7 +141,8 @@ class Sights:
         Args:
             row: The lease's, with whether it has `expired`.
         """
-        if Holder.of_row(row).known_dead():
+        holder = Holder.of_row(row)
+        if holder.known_dead():
             return 0.0
         lease_id, mark = row["lease_id"], (row["expires"], row["batch"])
         with self._lock:
@@ -127,6 +155,8 @@ class Sights:
                 sight = self._seen[lease_id] = _Sight(mark, now)
             sight.seen += min(now - sight.last, self._longest)
             sight.last = now
+            if sight.seen < self._lease_ttl * _PATIENCE_WITH_THE_LIVING and holder.known_to_run():
+                return float("inf")
             return max(0.0, self._lease_ttl - sight.seen)
 
     def keep(self, lease_ids: Collection[int]) -> None:

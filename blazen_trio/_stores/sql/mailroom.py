@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from blazen_trio._stores.protocol import Driver
+from blazen_trio._stores.sql.schema import PART_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -65,10 +66,11 @@ class Addressee(Driver):
         given: Ids of the inbox rows that were handed to whoever drives it, and whose deletion is
             not on disk yet.
         more: Whether there may be rows for it that no look has brought yet.
+        large: Those of them that may have parts.
         since: How many looks for mail had begun when its listener came.
     """
 
-    __slots__ = ("given", "mailroom", "more", "released", "run_no", "since")
+    __slots__ = ("given", "large", "mailroom", "more", "released", "run_no", "since")
 
     def __init__(self, run_id: str, run_no: int, mailroom: Mailroom) -> None:
         super().__init__(run_id)
@@ -76,6 +78,7 @@ class Addressee(Driver):
         self.mailroom = mailroom
         self.released = self.more = False
         self.given: set[int] = set()
+        self.large: set[int] = set()
         self.since = 0
 
     def listen(self, listener: DriverListener | None) -> None:
@@ -101,8 +104,15 @@ class Addressee(Driver):
             return
         new = [each for each in mail if each.id not in self.given]
         if new:
-            self.given.update(each.id for each in new)
+            self.note(new)
             self.deliver(new)
+
+    def note(self, mail: Iterable[Mail]) -> None:
+        """These are given to it."""
+        for each in mail:
+            self.given.add(each.id)
+            if len(each.data) > PART_SIZE:
+                self.large.add(each.id)
 
 
 @attrs.frozen(eq=False)
@@ -162,6 +172,7 @@ class Mailroom:
     def taken(self, driver: Addressee, mail_ids: Collection[int]) -> None:
         """Their deletion is on disk."""
         driver.given.difference_update(mail_ids)
+        driver.large.difference_update(mail_ids)
         for look in self._looks:
             look.taken.update(mail_ids)
         self._hurry(driver)

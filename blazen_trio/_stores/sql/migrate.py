@@ -14,6 +14,7 @@ import attrs
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.admission import check_connection
 from blazen_trio._stores.sql.engine import make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
@@ -122,7 +123,7 @@ def _read(engine: sa.Engine, watch: Watch) -> SchemaVersion:
     file = engine.url.database or ""
     if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
         return _version(where, None)  # to connect would create it
-    with _connected(engine, watch) as connection, connection.begin():
+    with _connected(engine, watch) as connection, dialects.begin(connection):
         return _version(where, _stored_revision(connection))
 
 
@@ -176,7 +177,7 @@ def prepare_database(
     """
     watch = watch or Watch()
     with _connected(engine, watch) as connection:
-        dialects.check_driver(connection)
+        check_connection(connection)
         upgrade = _needs_upgrade(connection, shown(engine.url), migrate=migrate)
         dialects.prepare_database(connection)
     if upgrade:
@@ -186,7 +187,7 @@ def prepare_database(
 
 def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> bool:
     """Whether the database is behind this code, and may be upgraded."""
-    with connection.begin():
+    with dialects.begin(connection):
         tables = sa.inspect(connection).get_table_names()
         schema = _version(where, _stored_revision(connection))
     if schema.standing == "current":

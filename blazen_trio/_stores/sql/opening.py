@@ -11,6 +11,8 @@ import trio
 
 from blazen_trio._clock import wall_clock
 from blazen_trio._concurrency import bare_errors, protected
+from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.admission import check_engine
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.clock import DatabaseClock
 from blazen_trio._stores.sql.engine import for_writing, make_engine, shown
@@ -45,7 +47,7 @@ async def open_sql_store(
     try:
         async with watching() as watch:
             clock = DatabaseClock(wall_clock())
-            prepare = partial(_prepare, engine, watch, clock, migrate=migrate)
+            prepare = partial(_prepare, engine, watch, clock, ours=ours, migrate=migrate)
             place = await trio.to_thread.run_sync(prepare, limiter=limiter)
             batches = Batches(
                 engine,
@@ -86,13 +88,20 @@ async def open_sql_store(
                     await trio.to_thread.run_sync(engine.dispose, limiter=limiter)
 
 
-def _prepare(engine: sa.Engine, watch: Watch, clock: DatabaseClock, *, migrate: bool) -> Place:
+def _prepare(
+    engine: sa.Engine, watch: Watch, clock: DatabaseClock, *, ours: bool, migrate: bool
+) -> Place:
     """Make a database ready, in a thread of Trio's; return where it is."""
+    if not ours:
+        try:
+            check_engine(engine)
+        except sa.exc.SQLAlchemyError as error:
+            raise translate(error, f"opening {shown(engine.url)}") from error
     # Whoever waits for another process to upgrade it can be cancelled.
     checkpoint = trio.from_thread.check_cancelled
     prepare_database(engine, watch, migrate=migrate, checkpoint=checkpoint)
     try:
-        with watch.connected(engine, ANSWER_WITHIN) as connection, connection.begin():
+        with watch.connected(engine, ANSWER_WITHIN) as connection, dialects.begin(connection):
             observe(clock, connection)
             return Place(connection)
     except sa.exc.SQLAlchemyError as error:

@@ -11,12 +11,14 @@ import sqlalchemy as sa
 from blazen_trio._stores import arguments
 from blazen_trio._stores.protocol import Mail, RunInfo, StoredRun
 from blazen_trio._stores.sql.schema import (
+    IN_PARTS,
     PLAIN,
     STATUS_CODES,
     STATUS_OF_CODE,
     blob,
     history,
     inbox,
+    inbox_part,
     journal,
     runs,
     snapshot,
@@ -207,10 +209,30 @@ def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, 
 
 def _letters(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list[Mail]]:
     """What a query finds in inboxes, by run, in order."""
+    rows = connection.execute(query.order_by(inbox.c.mail_id)).all()
+    parts = _parts(connection, [each for each in rows if each.format == IN_PARTS])
     found: dict[int, list[Mail]] = {}
-    for each in connection.execute(query.order_by(inbox.c.mail_id)):
-        found.setdefault(each.run_no, []).append(Mail(each.mail_id, each.kind, each.data, each.key))
+    for each in rows:
+        data = parts.get(each.mail_id, each.data)
+        found.setdefault(each.run_no, []).append(Mail(each.mail_id, each.kind, data, each.key))
     return found
+
+
+def _parts(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> dict[int, bytes]:
+    """The data of rows of inboxes that have it in parts, by their ids."""
+    found: dict[int, list[bytes]] = {}
+    for some in _chunks(list(rows), _ROWS_AT_ONCE):
+        query = (
+            sa.select(inbox_part.c.mail_id, inbox_part.c.data)
+            .where(
+                inbox_part.c.run_no.in_({each.run_no for each in some}),
+                inbox_part.c.mail_id.in_([each.mail_id for each in some]),
+            )
+            .order_by(inbox_part.c.run_no, inbox_part.c.mail_id, inbox_part.c.part)
+        )
+        for mail_id, data in connection.execute(query):
+            found.setdefault(mail_id, []).append(data)
+    return {mail_id: b"".join(parts) for mail_id, parts in found.items()}
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -100,7 +100,7 @@ class Readers:
         if self._place is not None:
             self._place.check()
         connected = self._watch.connected(self._engine, self._silence)
-        with connected as connection, connection.begin():
+        with connected as connection, dialects.begin(connection):
             found = query(connection)
             if self._clock.stale:
                 observe(self._clock, connection)

@@ -16,6 +16,7 @@ from blazen_trio._state.status import RunStatus
 
 __all__ = [
     "HEAD",
+    "IN_PARTS",
     "PART_SIZE",
     "PLAIN",
     "STATUS_CODES",
@@ -25,6 +26,7 @@ __all__ = [
     "history",
     "inbox",
     "inbox_key",
+    "inbox_part",
     "journal",
     "lease",
     "metadata",
@@ -33,11 +35,13 @@ __all__ = [
 ]
 
 # The Alembic revision that this code needs, and where a database says which one it has.
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "blazen_version"
 
 # `format` of a payload that is stored as it is.
 PLAIN = 1
+# Of a row of an inbox whose data is in `inbox_part`.
+IN_PARTS = 2
 PART_SIZE = 4 * 1024 * 1024  # bytes of a payload in one row
 
 STATUS_CODES = {
@@ -157,6 +161,16 @@ inbox_key = sa.Table(
     metadata,
     sa.Column("run_no", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("key", _Id, primary_key=True),
+)
+
+inbox_part = sa.Table(
+    "blazen_inbox_part",
+    metadata,
+    sa.Column("run_no", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("mail_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("part", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("format", sa.SmallInteger, nullable=False),
+    sa.Column("data", _Payload, nullable=False),
 )
 
 lease = sa.Table(

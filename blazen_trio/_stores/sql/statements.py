@@ -17,6 +17,7 @@ from blazen_trio._stores.sql.schema import (
     history,
     inbox,
     inbox_key,
+    inbox_part,
     journal,
     lease,
     runs,
@@ -66,6 +67,7 @@ class Statements:
         self.add_mail = insert_numbered(
             inbox, inbox.c.mail_id, "run_no", "kind", "key", "format", "data"
         )
+        self.add_mail_part = insert(inbox_part, "run_no", "mail_id", *payload)
         self.add_run = insert_numbered(
             runs,
             runs.c.run_no,
@@ -165,6 +167,19 @@ class Statements:
         )
         self.drop_mail = compile_statement(
             sa.delete(inbox).where(inbox.c.run_no == sa.bindparam("the_run")), ("the_run",), dialect
+        )
+        self.drop_mail_parts = compile_statement(
+            sa.delete(inbox_part).where(inbox_part.c.run_no == sa.bindparam("the_run")),
+            ("the_run",),
+            dialect,
+        )
+        self.take_mail_parts = compile_statement(
+            sa.delete(inbox_part).where(
+                inbox_part.c.run_no == sa.bindparam("the_run"),
+                inbox_part.c.mail_id == sa.bindparam("mail"),
+            ),
+            ("the_run", "mail"),
+            dialect,
         )
         self.take_mail = compile_statement(
             sa.delete(inbox).where(

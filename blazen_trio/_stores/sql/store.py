@@ -381,5 +381,5 @@ def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
     """
     inbox = [mail for mail in stored.inbox if mail.id not in driver.given]
     driver.last, driver.more = stored.last, len(stored.inbox) == PAGE
-    driver.given.update(mail.id for mail in inbox)
+    driver.note(inbox)
     return attrs.evolve(stored, inbox=tuple(inbox), driver=driver)

@@ -16,10 +16,10 @@ from blazen_trio._stores.sql import dialects, packets
 from blazen_trio._stores.sql.leases import Holder
 from blazen_trio._stores.sql.ownership import of_the_lease
 from blazen_trio._stores.sql.queries import micros
-from blazen_trio._stores.sql.schema import PART_SIZE, PLAIN, STATUS_CODES, lease
+from blazen_trio._stores.sql.schema import IN_PARTS, PART_SIZE, PLAIN, STATUS_CODES, lease
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
@@ -248,8 +248,14 @@ class Transaction:
         """Write a row of an inbox, and tell its id; `None` where the key was used before."""
         if key is not None and self._sql.add_key.execute(self._cursor, (run_no, key)) != 1:
             return None
-        self._sql.add_mail.execute(self._cursor, (run_no, kind, key, PLAIN, data))
-        return dialects.insert_id(self._cursor, self.dialect)
+        large = len(data) > PART_SIZE
+        row = (run_no, kind, key, IN_PARTS, b"") if large else (run_no, kind, key, PLAIN, data)
+        self._sql.add_mail.execute(self._cursor, row)
+        mail_id = dialects.insert_id(self._cursor, self.dialect)
+        if large:
+            for part, piece in enumerate(_pieces(data)):
+                self._gather(self._sql.add_mail_part, (run_no, mail_id, part, PLAIN, piece))
+        return mail_id
 
     def give_back(
         self,
@@ -274,8 +280,10 @@ class Transaction:
     def _gather_last(self, statement: Statement, row: tuple[Any, ...]) -> None:
         self._last_of_all.setdefault(statement, []).append(row)
 
-    def append(self, run_no: int, commit: Commit) -> None:
-        """Gather what a commit appends to a run."""
+    def append(self, run_no: int, commit: Commit, large: Collection[int] = ()) -> None:
+        """Gather what a commit appends to a run; of the mail that it takes, `large` may have
+        parts.
+        """
         if commit.snapshot is not None:
             # It deletes what it replaces, but nothing that comes after it: so it has its place in
             # the order.
@@ -289,6 +297,8 @@ class Transaction:
             self._gather_parts(sql.add_history, run_no, *commit.history)
         for mail_id in commit.taken:
             self._gather(sql.take_mail, (mail_id, run_no))
+        for mail_id in large:
+            self._gather(sql.take_mail_parts, (run_no, mail_id))
         if commit.snapshot is not None:
             self.flush()
             self._fold(run_no, commit.snapshot, commit.snapshot.keep | commit.blobs.keys())
@@ -348,6 +358,9 @@ class Transaction:
         # one.
         if len(self._gathered.get(self._sql.take_mail, ())) != found.get(self._sql.take_mail, 0):
             raise MailGoneError
+        if found.get(self._sql.drop_mail):  # seldom is there any
+            dropped = self._gathered[self._sql.drop_mail]
+            self._sql.drop_mail_parts.execute_many(self._cursor, dropped)
         self._gathered.clear()
 
     def finish(self) -> Callable[[], None] | None:

@@ -1,0 +1,41 @@
+"""A row of an inbox whose data is large has it in parts, like all other payloads."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from blazen_trio._stores.sql import again
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+_MYSQL = {"engine": "InnoDB", "charset": "utf8mb4"}
+_OPTIONS = {
+    f"{name}_{key}": value for name in ("mysql", "mariadb") for key, value in _MYSQL.items()
+}
+
+
+def upgrade() -> None:
+    """Create their table."""
+    again.create_table(
+        "blazen_inbox_part",
+        sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("mail_id", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("part", sa.SmallInteger, autoincrement=False, nullable=False),
+        sa.Column("format", sa.SmallInteger, nullable=False),
+        sa.Column(
+            "data",
+            sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("run_no", "mail_id", "part", name="pk_blazen_inbox_part"),
+        **_OPTIONS,
+    )
+
+
+def downgrade() -> None:
+    """Drop it."""
+    again.drop_table("blazen_inbox_part")
