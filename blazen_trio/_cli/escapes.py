@@ -15,7 +15,12 @@ def clean(text: str, *, lines: bool = False) -> str:
     if text.isprintable():
         return text
     return "".join(
-        one if one.isprintable() or (lines and one == "\n") else " " if one.isspace() else _escaped(one) for one in text
+        one
+        if one.isprintable() or (lines and one == "\n")
+        else " "
+        if one.isspace()
+        else _escaped(one)
+        for one in text
     )
 
 

@@ -53,7 +53,9 @@ _SUFFIXES: Final = {
 @functools.partial(db_option, required=False)
 @option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
         type=click.Path(dir_okay=False, allow_dash=True), help="Where to; by default to stdout.")  # fmt: skip
-@json_option("Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output")
+@json_option(
+    "Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output"
+)
 def graph(
     target: Target,
     form: str | None,
@@ -100,7 +102,9 @@ def _form_of(output: str, *, timeline: bool) -> str:
         return "svg" if timeline else "mermaid"
     suffix = Path(output).suffix.lower()
     if suffix not in _SUFFIXES:
-        msg = f"{output!r} tells no format: let it end with {', '.join(_SUFFIXES)}, or give --format"
+        msg = (
+            f"{output!r} tells no format: let it end with {', '.join(_SUFFIXES)}, or give --format"
+        )
         raise click.UsageError(msg)
     return _SUFFIXES[suffix]
 
@@ -111,7 +115,9 @@ def _load(url: str, run_id: str) -> Snapshot:
     if state.error is not None:
         state.error.message = hide_passwords(state.error.message, url)
     history = [
-        record if record.error is None else attrs.evolve(record, error=hide_passwords(record.error, url))
+        record
+        if record.error is None
+        else attrs.evolve(record, error=hide_passwords(record.error, url))
         for record in state.history
     ]
     return Snapshot.from_state(state, history=history)

@@ -69,11 +69,15 @@ def logging_to(handler: logging.Handler, level: str) -> Iterator[None]:
     """Give this handler what the process logs, from this level on, for as long as the block lasts."""
     root, migrations = logging.getLogger(), logging.getLogger("alembic")
     before = root.level, migrations.level
-    handler.setLevel(level.upper())  # also for what a logger of a lower level of its own lets through
+    handler.setLevel(
+        level.upper()
+    )  # also for what a logger of a lower level of its own lets through
     root.addHandler(handler)
     root.setLevel(level.upper())
     # What it tells at "info" are its inner affairs.
-    migrations.setLevel(max(root.level, logging.WARNING) if root.level > logging.DEBUG else logging.DEBUG)
+    migrations.setLevel(
+        max(root.level, logging.WARNING) if root.level > logging.DEBUG else logging.DEBUG
+    )
     try:
         yield
     finally:
@@ -98,7 +102,11 @@ class _Formatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    return dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        dt.datetime.fromtimestamp(record.created, dt.UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 class _Plain(_Formatter):
@@ -113,12 +121,18 @@ class _Plain(_Formatter):
         return clean(hide_passwords(told, self._url), lines=True)
 
     def _begin(self, record: logging.LogRecord) -> str:
-        return self._pattern.format(time=_time(record), level=record.levelname.lower(), name=record.name)
+        return self._pattern.format(
+            time=_time(record), level=record.levelname.lower(), name=record.name
+        )
 
 
 class _Json(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
         if event := getattr(record, "event", None):
             line["event"] = event
         line["message"] = record.getMessage()
@@ -128,4 +142,6 @@ class _Json(_Formatter):
         line |= fields if isinstance(fields, dict) and event else {}
         if details := self.exception(record):
             line["exception"] = details
-        return json.dumps({key: self.hide(value) for key, value in line.items()}, ensure_ascii=False, default=str)
+        return json.dumps(
+            {key: self.hide(value) for key, value in line.items()}, ensure_ascii=False, default=str
+        )

@@ -32,7 +32,11 @@ def _secrets(url: str) -> tuple[str, ...]:
     before, at, _ = url.rpartition("@")
     if at:
         # The user's name ends at the first colon; there may be no "//" in a URL that is none.
-        password = before.partition("://")[2].partition(":")[2] if "://" in before else before.rpartition(":")[2]
+        password = (
+            before.partition("://")[2].partition(":")[2]
+            if "://" in before
+            else before.rpartition(":")[2]
+        )
         found |= {password, *re.split(r"[@:/]", password)}
     for match in _IN_QUERIES.finditer(url):
         found.add(match[0].removeprefix(match[1]))

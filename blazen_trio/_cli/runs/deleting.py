@@ -25,7 +25,9 @@ _STATUSES: Final = tuple(status.value for status in RunStatus)
 _ENDED: Final = tuple(status.value for status in RunStatus if status.ended)
 
 _json = json_option("Print one JSON object.", group="Output")
-_yes = option("--yes", "-y", group="Deleting", is_flag=True, show_default=False, help="Don't ask first.")
+_yes = option(
+    "--yes", "-y", group="Deleting", is_flag=True, show_default=False, help="Don't ask first."
+)
 
 
 def _confirm(what: str, *, yes: bool) -> None:

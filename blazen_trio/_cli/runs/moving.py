@@ -53,7 +53,9 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
     form = form or ("msgpack" if output.endswith(_MSGPACK) else "json")
     data = snapshot.to_msgpack() if form == "msgpack" else snapshot.to_json().encode() + b"\n"
     if stored.inbox:
-        click.echo(f"left out: {len(stored.inbox)} in the inbox, which nobody has taken yet", err=True)
+        click.echo(
+            f"left out: {len(stored.inbox)} in the inbox, which nobody has taken yet", err=True
+        )
     if output == _STDOUT:
         click.echo(data, nl=False)
         return

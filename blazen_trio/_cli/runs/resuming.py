@@ -75,7 +75,13 @@ _OUTCOMES = (
 @json_option("Print one JSON object.", group="Output")
 @click.pass_context
 def resume(
-    context: click.Context, run_id: str, target: Target, db: str, no_ask: bool, as_text: bool, as_json: bool
+    context: click.Context,
+    run_id: str,
+    target: Target,
+    db: str,
+    no_ask: bool,
+    as_text: bool,
+    as_json: bool,
 ) -> None:
     """Go on with a run in this process.
 
@@ -154,7 +160,11 @@ class _Asking:
                 told = self._workflow.codec.encode_value(request.metadata, "metadata")
                 click.echo(clean(told.data.decode()), err=True)
             while True:
-                click.echo(clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "), nl=False, err=True)
+                click.echo(
+                    clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "),
+                    nl=False,
+                    err=True,
+                )
                 line = await self._line()
                 if line is None:
                     click.echo(err=True)
@@ -162,7 +172,10 @@ class _Asking:
                 try:
                     document = line if self._as_text else Json().convert(line, None, None)
                     return make_answer(self._workflow, None, request.request_id, document)
-                except (click.BadParameter, SerializationError) as error:  # what this raised would fail the run
+                except (
+                    click.BadParameter,
+                    SerializationError,
+                ) as error:  # what this raised would fail the run
                     click.echo(clean(f"Error: {error.message}"), err=True)
                 except ConfigError as error:
                     click.echo(clean(f"{error.message}, in `blazen-trio runs respond`"), err=True)

@@ -142,14 +142,19 @@ def _how_far(status: dict[str, Any]) -> str:
 
 def _picture(status: dict[str, Any], records: Sequence[dict[str, Any]]) -> RenderableType:
     title = Text.assemble(
-        (f"run {clean(status['run_id'])} of {clean(status['workflow'])}  ", "bold"), status_text(status["status"])
+        (f"run {clean(status['run_id'])} of {clean(status['workflow'])}  ", "bold"),
+        status_text(status["status"]),
     )
-    told = ({**record, "error": without_id(record["error"], status["run_id"])} for record in records)
+    told = (
+        {**record, "error": without_id(record["error"], status["run_id"])} for record in records
+    )
     rows = ([row[0][11:-1], *row[1:]] for row in map(record_row, told))  # of the time, no date
     return Group(
         title,
         Text(clean(_how_far(status)), overflow="ellipsis", no_wrap=True),
-        table("TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, gives_way=_GIVES_WAY),
+        table(
+            "TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, gives_way=_GIVES_WAY
+        ),
     )
 
 
