@@ -17,7 +17,6 @@ from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     RECORD_GIVES_WAY,
     ago,
-    at_terminal,
     cell,
     fields,
     instant,
@@ -30,6 +29,7 @@ from blazen_trio._cli.runs.display import (
 )
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.tables import table
+from blazen_trio._cli.streams import at_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -36,6 +36,7 @@ from blazen_trio._cli.runs.display import instant, print_json, show
 from blazen_trio._cli.runs.events import make_answer
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.streams import can_ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ def resume(
     """
     workflow = load_workflow(target)
     handler = workflow.input_handler
-    if handler is None and not (no_ask or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+    if handler is None and not (no_ask or as_json) and can_ask():
         handler = _Asking(workflow, as_text=as_text)
 
     async def drive(store: SqlStore) -> tuple[StoredRun, BaseException | None]:
