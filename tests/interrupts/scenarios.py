@@ -24,7 +24,7 @@ _NEW = NewRun("w", "1", 1.0)
 def _load() -> None:
     """Load what the store loads late, so that its lines are not counted."""
     for name in (
-        "alembic.command",
+        "alembic.operations",
         "blazen_trio._stores.sql.opening",
         "blazen_trio._stores.sql.again",
         "sqlalchemy.dialects.sqlite",

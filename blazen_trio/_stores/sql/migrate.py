@@ -8,7 +8,7 @@ import shlex
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import sqlalchemy as sa
@@ -36,9 +36,6 @@ __all__ = [
 
 _MIGRATED_WITHIN: Final = 600.0
 """Seconds for which a server may be silent while it changes a table, whatever that holds."""
-
-# Alembic keeps the environment it runs in a global of the process.
-_alembic_lock = threading.Lock()
 
 
 @attrs.frozen
@@ -206,16 +203,32 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
 
 
 def _upgrade(connection: sa.Connection, checkpoint: Callable[[], None]) -> None:
-    from alembic import command  # slow to import, and rarely needed
-
     with dialects.schema_lock(connection, checkpoint):
         # Another process may have done it while we waited for the lock.
         if _stored_revision(connection) == HEAD:
             return
-        config = migrations_config()
-        config.attributes["connection"] = connection
-        with _alembic_lock:
-            command.upgrade(config, "head")
+        _migrate(connection)
+
+
+def _migrate(connection: sa.Connection) -> None:
+    """Run what is missing of the migrations.
+
+    Not by `alembic.command`: that keeps the environment it runs in globals of the process, and the
+    application may be in the middle of migrations of its own, in another thread, or in this one.
+    """
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext  # slow to import, and rarely needed
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(migrations_config())
+
+    def missing(current: Any, _context: MigrationContext) -> Any:
+        return scripts._upgrade_revs("head", current)  # noqa: SLF001  # as Alembic's own docs have it
+
+    options = {"version_table": VERSION_TABLE, "fn": missing}
+    context = MigrationContext.configure(connection, opts=options)
+    with context.begin_transaction():
+        context.run_migrations(op=Operations(context))
 
 
 def _stored_revision(connection: sa.Connection) -> str | None:

@@ -16,6 +16,7 @@ from blazen_trio._state.status import RunStatus
 
 __all__ = [
     "HEAD",
+    "OUR_TABLES",
     "PART_SIZE",
     "PLAIN",
     "STATUS_CODES",
@@ -173,3 +174,5 @@ lease = sa.Table(
     sa.Column("started", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
+
+OUR_TABLES = frozenset((*metadata.tables, VERSION_TABLE))
