@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
-__all__ = ["clean", "json_line"]
+__all__ = ["clean", "json_line", "quoted"]
 
 
 def clean(text: str, *, lines: bool = False) -> str:
@@ -47,3 +48,16 @@ def json_line(document: Any, encoding: str | None, **settings: Any) -> str:
     except (UnicodeEncodeError, LookupError):
         return json.dumps(document, **settings)
     return text
+
+
+def quoted(text: str) -> str:
+    """A text as a word of a command that may be pasted into a shell; it stays the same text."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_in_quotes, text))}'"
+
+
+def _in_quotes(character: str) -> str:
+    if character.isprintable():
+        return f"\\{character}" if character in "\\'" else character
+    return f"\\U{ord(character):08x}"

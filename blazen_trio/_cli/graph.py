@@ -13,7 +13,8 @@ from blazen_trio import Snapshot
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
 from blazen_trio._cli.escapes import clean, json_line
-from blazen_trio._cli.exits import RUN_EXIT_CODES, NotThereError, RefusedError
+from blazen_trio._cli.exits import RUN_EXIT_CODES, RefusedError
+from blazen_trio._cli.files import write_file
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.secrets import hide_passwords
@@ -92,7 +93,7 @@ def graph(
     if output == _STDOUT:
         click.echo(drawn, nl=False)
     else:
-        _write(Path(output), drawn)
+        write_file(Path(output), drawn.encode())
         click.echo(clean(f"wrote {output}"), err=True)
 
 
@@ -131,10 +132,3 @@ def _draw(workflow: Workflow, snapshot: Snapshot | None, form: str, *, timeline:
     if form == "svg":
         return workflow.to_svg(snapshot) + "\n"
     return workflow.to_dot(snapshot) if form == "dot" else workflow.to_mermaid(snapshot)
-
-
-def _write(path: Path, drawn: str) -> None:
-    try:
-        path.write_text(drawn, encoding="utf-8")
-    except OSError as error:
-        raise NotThereError(f"{path} can't be written: {error.strerror}") from error

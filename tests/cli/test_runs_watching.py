@@ -144,7 +144,7 @@ def test_resume_tells_what_became_of_it(runs):
         "run a of asking: waiting",
         "sure?",
         "choices     true, false",
-        "runs respond a --request-id ok JSON",
+        "runs respond --request-id=ok -- a JSON",
     ):
         assert part in resting.stdout
     runs("respond", "a", '{"sold": [1]}', "--event-type", "Approval")
