@@ -6,7 +6,6 @@ act on it from outside. All of them know this and not each other.
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -158,7 +157,7 @@ class RunCore:
         self.standstill = standstill
         self.clock = clock
         self.input_handler = input_handler
-        self.task_context = contextvars.copy_context()
+        self.task_context = recorder.context
 
         self.control = Control()
         self.changes = Changes()
@@ -481,7 +480,10 @@ class RunCore:
         """The run fails; what is undone stays so, for another try."""
         self.cause = cause
         moment = self.moment()
-        self.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
+        step = error.step or None
+        self.recorder.record(
+            "workflow_failed", moment.at, step=step, error=error.message, cause=cause
+        )
         self.end(self.machine.changed("failed", RunStatus.FAILED, moment, error))
 
     # Among many
