@@ -14,8 +14,9 @@ import attrs
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.engine import make_engine, shown
+from blazen_trio._stores.sql.engine import make_engine, shown, unusable
 from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.place import file_of
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
 from blazen_trio._stores.sql.watch import Watch
@@ -34,6 +35,14 @@ __all__ = [
     "upgrade_schema",
 ]
 
+_DRIVERS_OWN: Final = (
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    sa.exc.ProgrammingError,
+)
 _MIGRATED_WITHIN: Final = 600.0
 """Seconds for which a server may be silent while it changes a table, whatever that holds."""
 
@@ -116,8 +125,7 @@ def _engine(url: str) -> Iterator[tuple[sa.Engine, Watch]]:
 
 def _read(engine: sa.Engine, watch: Watch) -> SchemaVersion:
     where = shown(engine.url)
-    file = engine.url.database or ""
-    if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
+    if engine.dialect.name == "sqlite" and not file_of(engine.url).exists():
         return _version(where, None)  # to connect would create it
     with _connected(engine, watch) as connection, connection.begin():
         return _version(where, _stored_revision(connection))
@@ -130,9 +138,16 @@ def _connected(
     silence: float = ANSWER_WITHIN,
 ) -> Iterator[sa.Connection]:
     """Open a connection, whose server may be silent for a while only, and translate its errors."""
+    opened = False
     try:
         with watch.connected(engine, silence) as connection:
+            opened = True
             yield connection
+    except _DRIVERS_OWN as error:
+        # What a driver raises that was given what it does not know; no server was asked.
+        if opened:
+            raise
+        raise unusable(engine.url, error) from error
     except (sa.exc.SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
         raise translate(error, f"opening {shown(engine.url)}") from error
 
