@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,8 @@ PYTHONS = [
     for line in nox.project.load_toml("pyproject.toml")["project"]["classifiers"]
     if line.startswith("Programming Language :: Python :: 3.")
 ]
+EXTRAS = ["postgresql", "mysql", "cli", "otel"]
+"""Those that are for who installs the package."""
 CODE = ["blazen_trio", "migrations", "tests", "benchmarks", "examples", "noxfile.py"]
 
 
@@ -26,6 +29,25 @@ def tests(session: nox.Session) -> None:
     """Run the tests; what is given after `--` goes to pytest."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest versions of what the package needs that pyproject.toml allows."""
+    constraints = Path(session.create_tmp()) / "oldest.txt"
+    constraints.write_text("".join(f"{bound}\n" for bound in lower_bounds()))
+    session.install("-e", ".[test]", "--constraint", str(constraints))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+def lower_bounds() -> list[str]:
+    """The lower bounds of what an installed package needs, extras included, as constraints of pip."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = (project["optional-dependencies"][name] for name in EXTRAS)
+    needed = [*project["dependencies"], *(one for extra in extras for one in extra)]
+    bounds = [re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", one) for one in needed]
+    assert all(bounds), f"not all of {needed} are lower bounds"
+    return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
 
 
 @nox.session

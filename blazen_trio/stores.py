@@ -1,4 +1,6 @@
-"""What a store of your own is made of: what goes in and out of one, besides `CheckpointStore` and `RunInfo`."""
+"""What a store of your own is made of: what goes in and out of one, besides `CheckpointStore` and
+`RunInfo`; and which tables of a database are the engine's.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from blazen_trio._stores.protocol import (
     SnapshotRow,
     StoredRun,
 )
+from blazen_trio._stores.tables import include_name
 
 __all__ = [
     "SUSPECT",
@@ -29,4 +32,5 @@ __all__ = [
     "StoredRun",
     "Utc",
     "WallClock",
+    "include_name",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blazen_trio._cli.commands import Command, db_option, json_option
+from blazen_trio._cli.escapes import clean, json_line
 from blazen_trio._cli.exits import CONFIG, EXIT_CODES, ConfigError
 from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.streams import stdout_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,6 @@ def _print(
         shown = {
             key: value and hide_passwords(value, url) for key, value in (fields | more).items()
         }
-        click.echo(json.dumps(shown, ensure_ascii=False))
+        click.echo(json_line(shown, stdout_encoding()))
     else:
-        click.echo(hide_passwords(text, url))
+        click.echo(clean(hide_passwords(text, url)))

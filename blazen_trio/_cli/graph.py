@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +12,13 @@ import click
 from blazen_trio import Snapshot
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
-from blazen_trio._cli.exits import RUN_EXIT_CODES, NotThereError, RefusedError
+from blazen_trio._cli.escapes import clean, json_line
+from blazen_trio._cli.exits import RUN_EXIT_CODES, RefusedError
+from blazen_trio._cli.files import write_file
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.streams import stdout_encoding
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._pictures.happened import graph_of
 from blazen_trio._stores.base import fold
@@ -86,13 +87,13 @@ def graph(
             f"run {run_id!r} is of workflow {snapshot.workflow_name!r}, and {target} is {workflow.name!r}"
         )
     if as_json:
-        drawn = json.dumps(graph_of(workflow, snapshot).to_data(), ensure_ascii=False) + "\n"
+        drawn = json_line(graph_of(workflow, snapshot).to_data(), stdout_encoding()) + "\n"
     else:
         drawn = _draw(workflow, snapshot, form, timeline=timeline)
     if output == _STDOUT:
         click.echo(drawn, nl=False)
     else:
-        _write(Path(output), drawn)
+        write_file(Path(output), drawn.encode())
         click.echo(clean(f"wrote {output}"), err=True)
 
 
@@ -131,10 +132,3 @@ def _draw(workflow: Workflow, snapshot: Snapshot | None, form: str, *, timeline:
     if form == "svg":
         return workflow.to_svg(snapshot) + "\n"
     return workflow.to_dot(snapshot) if form == "dot" else workflow.to_mermaid(snapshot)
-
-
-def _write(path: Path, drawn: str) -> None:
-    try:
-        path.write_text(drawn, encoding="utf-8")
-    except OSError as error:
-        raise NotThereError(f"{path} can't be written: {error.strerror}") from error

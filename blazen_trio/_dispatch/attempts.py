@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -22,6 +23,7 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Awaitable, Callable, Iterable
 
     from blazen_trio._definitions.steps import StepDefinition
@@ -52,6 +54,9 @@ class Attempt:
     """
 
     __slots__ = ("_began", "_core", "_delivery", "_step", "_transaction")
+
+    log_context: contextvars.Context | None = None
+    """The context variables in which the log is told of it, if they are not the run's."""
 
     def __init__(
         self,
@@ -154,7 +159,11 @@ class Attempt:
         if core.recorder.detailed:
             event_type = described(self._delivery)
             core.recorder.record(
-                "step_dispatched", self._began, step=self._step.name, event_type=event_type
+                "step_dispatched",
+                self._began,
+                step=self._step.name,
+                event_type=event_type,
+                context=self.log_context,
             )
 
     async def _wait_turn(self) -> None:
@@ -201,18 +210,13 @@ class Attempt:
         return machine.committed(self._delivery, step, outputs, members, moment, cells, collected)
 
     def _record(self, entry: Entry) -> None:
-        record, step = self._core.recorder.record, self._step.name
+        record = partial(self._core.recorder.record, step=self._step.name, context=self.log_context)
         duration = entry.at - self._began if self._began is not None else None
-        record(
-            "step_completed",
-            entry.at,
-            step=step,
-            event_type=described(self._delivery),
-            duration=duration,
-        )
+        event_type = described(self._delivery)
+        record("step_completed", entry.at, event_type=event_type, duration=duration)
         if entry.stop is None:
             for output in (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ())):
-                record("event_received", entry.at, step=step, event_type=output.event.event_type)
+                record("event_received", entry.at, event_type=output.event.event_type)
 
     # It did not get to its commit
 
@@ -271,10 +275,15 @@ class Attempt:
             duration=moment.at - began if began is not None else None,
             error=f"{error_type}: {text}",
             cause=error,
+            context=self.log_context,
         )
         if delay is not None:
             core.recorder.record(
-                "step_retried", moment.at, step=step.name, event_type=described(delivery)
+                "step_retried",
+                moment.at,
+                step=step.name,
+                event_type=described(delivery),
+                context=self.log_context,
             )
             await self._write(core.machine.retried(delivery, moment.at + delay, since, moment))
             core.set_timer(moment.at + delay, delivery.id)

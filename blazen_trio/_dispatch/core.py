@@ -6,7 +6,6 @@ act on it from outside. All of them know this and not each other.
 
 from __future__ import annotations
 
-import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
@@ -157,7 +156,7 @@ class RunCore:
         self.standstill = standstill
         self.clock = clock
         self.input_handler = input_handler
-        self.task_context = contextvars.copy_context()
+        self.task_context = recorder.context
 
         self.control = Control()
         self.changes = Changes()

@@ -100,5 +100,6 @@ def fail(core: RunCore, error: StoredError, cause: BaseException | None) -> None
     """The run fails; what is undone stays so, for another try."""
     core.cause = cause
     moment = core.moment()
-    core.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
+    step = error.step or None
+    core.recorder.record("workflow_failed", moment.at, step=step, error=error.message, cause=cause)
     end(core, core.machine.changed("failed", RunStatus.FAILED, moment, error))

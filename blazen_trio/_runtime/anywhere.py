@@ -104,7 +104,7 @@ async def cancel_anywhere(
 
 
 def _has_gone(core: RunCore) -> bool:
-    return core.control.phase in (Phase.LEFT, Phase.RESTING)
+    return core.control.gone
 
 
 async def pause_elsewhere(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Final
 
-__all__ = ["text_of", "traceback_of"]
+__all__ = ["escaped", "text_of", "traceback_of"]
 
 _FRAMES: Final = 50
 """Of each exception, the innermost."""
@@ -24,6 +24,12 @@ def text_of(value: object) -> str:
     except Exception as error:  # noqa: BLE001  # it is being told of a failure already
         return f"({type(value).__name__}.__str__ failed: {type(error).__name__})"
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def escaped(text: str) -> str:
+    """Return the text with escapes for all that is not printable, line ends among them."""
+    acting = {one for one in set(text) if not one.isprintable()}
+    return text.translate({ord(one): one.encode("unicode_escape").decode() for one in acting})
 
 
 def traceback_of(error: BaseException) -> str:

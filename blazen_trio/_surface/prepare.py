@@ -337,7 +337,7 @@ def open_rested(
     broadcast, recorder = _observers(options.definition)
     recorder.load(records)
     core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
-    core.task_context = context
+    core.task_context = recorder.context = context
     core.control.enter(Phase.PARKED)
     if timers is not None:
         core.timers = timers

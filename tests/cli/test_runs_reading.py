@@ -66,7 +66,7 @@ def test_pages_have_every_run_once(sqlite_url, runs):
     assert [*itertools.chain(*found)] == ids
     assert pages(runs, "--limit", "25") == [ids]
     told = runs("list", "--limit", "10")
-    assert told.stderr == f"there are more: --after {ids[9]}\n"
+    assert told.stderr == f"there are more: --after={ids[9]}\n"
     assert [line.split()[0] for line in told.stdout.splitlines()] == ["ID", *ids[:10]]
     assert runs("list").stderr == ""
 
@@ -156,7 +156,7 @@ def test_show_tells_all_there_is(sqlite_url, runs):
     ):
         assert part in text
     assert "half collected" in text
-    assert "blazen-trio runs respond half-1 --request-id two JSON" in text
+    assert "blazen-trio runs respond --request-id=two -- half-1 JSON" in text
     assert "x" * 200 not in text
     assert "x" * 40_000 in runs("show", "half-1", "--full").stdout
 

@@ -227,7 +227,7 @@ def test_told_to_end_it_drains(tmp_path):
             "/claims",
             {"id": "c", "employee": "a", "receipts": [{"what": "b", "cents": 1.5}]},
             422,
-            "expected int, found 1.5 @ $.receipts[0].cents",
+            "expected int from 1 to 100000000, found 1.5 @ $.receipts[0].cents",
         ),
         ("POST", "/claims", {"id": "c", "employee": "a", "receipts": [7]}, 422, "$.receipts[0]"),
         ("POST", "/claims", {"id": "c", "employee": "a", "receipts": None}, 422, "$.receipts"),
@@ -247,6 +247,52 @@ def test_errors_tell_what_is_wrong(busy_server, method, path, body, status, told
 
     assert answer.status_code == status, answer.text
     assert any(told in problem for problem in answer.json()["problems"]), answer.text
+
+
+@pytest.mark.parametrize("cents", [2**64 - 1, 2**70, -5, 0, True, "1", 1e30, None])
+def test_amounts_that_make_no_claim(busy_server, cents):
+    form = {"id": "odd", "employee": "ann", "receipts": [{"what": "x", "cents": cents}] * 2}
+    answer = busy_server.client.post("/claims", json=form)
+    assert answer.status_code == 422
+    assert "expected int from 1 to" in answer.text
+    assert busy_server.client.get("/claims/odd").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("employee", "a\0b"),
+        ("employee", "x" * 1001),
+        ("employee", ""),
+        ("receipts", []),
+        ("receipts", [LOW[0]] * 1001),
+        ("receipts", [{"what": "a\0b", "cents": 1}]),
+    ],
+)
+def test_what_is_too_long_or_no_text(busy_server, field, value):
+    form = {"id": "odd", "employee": "ann", "receipts": LOW} | {field: value}
+    assert busy_server.client.post("/claims", json=form).status_code == 422
+    for path in ("answers", "cancel"):
+        names = ("request_id", "by") if path == "answers" else ("reason",)
+        body = dict.fromkeys(names, "a\x00b") | ({"approved": True} if path == "answers" else {})
+        assert busy_server.client.post(f"/claims/waits/{path}", json=body).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b" " * 2_000_000, b'{"id": "\\ud800"}', b"1" * 10_000]
+)
+def test_bodies_that_are_rubbish(busy_server, content):
+    for path in ("/claims", "/claims/waits/answers", "/claims/waits/cancel"):
+        assert 400 <= busy_server.client.post(path, content=content).status_code < 500
+
+
+@pytest.mark.parametrize("last", ["9" * 5000, "9" * 18, "-1", "x", "\u0663".encode(), "1e3", ""])
+def test_a_last_event_id_that_is_no_number_of_ours_is_none(busy_server, last):
+    headers = {"Last-Event-ID": last}
+    answer = busy_server.client.get("/claims/ended/events", headers=headers)
+    assert answer.status_code in (200, 204)
+    if answer.status_code == 200:
+        assert "id: 1\n" in answer.text
 
 
 def test_what_is_no_json_and_what_is_no_id(busy_server):

@@ -19,7 +19,13 @@ from tests.kills.child import Order, run
 FORKS = multiprocessing.get_context("forkserver")
 # pytest too: each child imports the module that its parent was started by.
 FORKS.set_forkserver_preload(
-    ["pytest", "tests.kills.child", "blazen_trio._stores.sql.store", "alembic.command", "sqlite3"]
+    [
+        "pytest",
+        "tests.kills.child",
+        "blazen_trio._stores.sql.store",
+        "alembic.operations",
+        "sqlite3",
+    ]
 )
 
 

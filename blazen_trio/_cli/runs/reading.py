@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,13 +10,12 @@ from rich.text import Text
 from blazen_trio import RunStatus
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
+from blazen_trio._cli.escapes import clean, quoted
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     RECORD_GIVES_WAY,
     ago,
-    at_terminal,
     cell,
     fields,
     instant,
@@ -30,6 +28,7 @@ from blazen_trio._cli.runs.display import (
 )
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.tables import table
+from blazen_trio._cli.streams import at_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,7 +124,7 @@ def list_runs(
     headings = ("ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR")
     show(table(*headings, rows=rows, gives_way=_LIST_GIVES_WAY))
     if following is not None:
-        click.echo(f"there are more: --after {clean(following)}", err=True)
+        click.echo(f"there are more: --after={quoted(following)}", err=True)
 
 
 @click.command("show", cls=Command, epilog=RUN_EXIT_CODES)
@@ -252,8 +251,8 @@ def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[Ren
 
 
 def _answering(run_id: str, request_id: str) -> str:
-    """The command that answers a question."""
-    return f"blazen-trio runs respond {shlex.quote(run_id)} --request-id {shlex.quote(request_id)} JSON"
+    """The command that answers a question. Ids are what somebody chose: none must be an option."""
+    return f"blazen-trio runs respond --request-id={quoted(request_id)} -- {quoted(run_id)} JSON"
 
 
 @click.command("history", cls=Command, epilog=RUN_EXIT_CODES)

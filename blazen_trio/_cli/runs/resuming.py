@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -35,9 +33,11 @@ from blazen_trio._cli.runs.display import instant, print_json, show
 from blazen_trio._cli.runs.events import make_answer
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.streams import can_ask
 
 if TYPE_CHECKING:
     import datetime as dt
+    import logging
     from collections.abc import Sequence
 
     from blazen_trio import Run, Workflow
@@ -91,38 +91,27 @@ def resume(
     """
     workflow = load_workflow(target)
     handler = workflow.input_handler
-    if handler is None and not (no_ask or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+    if handler is None and not (no_ask or as_json) and can_ask():
         handler = _Asking(workflow, as_text=as_text)
 
-    async def drive(store: SqlStore) -> tuple[StoredRun, BaseException | None]:
-        cause = None
+    async def drive(store: SqlStore) -> StoredRun:
         async with trio.open_nursery() as nursery:
             try:
                 async with workflow.resume_from(run_id, store=store, input_handler=handler) as run:
                     nursery.start_soon(_tell_waits, run, context.obj)  # noqa: ASYNC111  # it only looks at it
                 # Its end has waited for the run.
-            except _OUTCOMES as outcome:
-                cause = outcome.__cause__ if isinstance(outcome, StepFailedError) else None
+            except _OUTCOMES:
+                pass  # it is on disk, and the log has told what a step raised
             nursery.cancel_scope.cancel()
-        return await store.load(run_id), cause
+        return await store.load(run_id)
 
-    stored, cause = with_store(db, drive)
+    stored = with_store(db, drive)
     run = forms.outcome_form(stored)
     if as_json:
         print_json(run)
     else:
         click.echo(clean(f"run {run_id} of {run['workflow']}: {run['status']}"))
         show(*outcome_parts(run))
-    if cause is not None:
-        details = "".join(traceback.format_exception(cause))
-        say(
-            context.obj,
-            "raised",
-            "what the step raised:",
-            level=logging.ERROR,
-            fields={"run_id": run_id},
-            details=details,
-        )
     # One that waited may have been woken, and taken by a worker, meanwhile.
     context.exit(STATUS_CODES.get(stored.info.status, STATUS_CODES[RunStatus.WAITING]))
 

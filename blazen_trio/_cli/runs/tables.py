@@ -58,14 +58,18 @@ class _Table:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         columns, cut = self._fitted(options.max_width)
-        made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for heading in columns:
+        # Gaps are columns of their own: whether a padding is part of a column's width is another
+        # matter in each version of rich.
+        made = Table(box=None, pad_edge=False, padding=0, header_style="bold")
+        for index, heading in enumerate(columns):
+            if index:
+                made.add_column(width=_GAP)
             if heading in cut:
                 made.add_column(heading, overflow="ellipsis", no_wrap=True, width=cut[heading])
             else:
                 made.add_column(heading, overflow="fold")
         for row in zip(*columns.values(), strict=True):
-            made.add_row(*row)
+            made.add_row(row[0], *(part for one in row[1:] for part in ("", one)))
         yield made
 
     def _fitted(self, room: int) -> tuple[dict[str, Sequence[Text]], dict[str, int]]:

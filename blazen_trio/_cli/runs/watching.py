@@ -29,6 +29,7 @@ from blazen_trio._cli.runs.display import (
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
 from blazen_trio._cli.runs.tables import table
+from blazen_trio._cli.streams import at_terminal
 from blazen_trio._stores.base import history_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _teller(stack: ExitStack, *, as_json: bool) -> Callable[[dict[str, Any]], No
     console = make_console()
     if as_json:
         return print_json
-    if not console.is_terminal:
+    if not at_terminal() or console.is_dumb_terminal:  # which can't be drawn on anew
         return lambda line: click.echo(_plain(line))
     live = stack.enter_context(Live(console=console, auto_refresh=False))
     records: list[dict[str, Any]] = []
