@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from blazen_trio._codec.snapshot import Snapshot
-from blazen_trio._dispatch.control import Phase
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.remote import codec_of, open_questions
 from blazen_trio._state.status import RunStatus
