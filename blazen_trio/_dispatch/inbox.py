@@ -71,6 +71,7 @@ def _unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
     """
     letter = parse(data, _LETTER, "f", _FORMAT)
     event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # what is no event is refused there
+    codec.check_event(event)
     seconds = letter.get("seconds")
     try:
         return event if seconds is None else Delayed(event, seconds)

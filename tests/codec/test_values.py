@@ -67,9 +67,6 @@ class MyDict(dict):  # type: ignore[type-arg]
     pass
 
 
-Pair = collections.namedtuple("Pair", "a b")
-
-
 class Zone(dt.tzinfo):
     def utcoffset(self, _when: dt.datetime | None) -> dt.timedelta:
         return dt.timedelta(0)
@@ -85,7 +82,6 @@ class DictObject(dict):  # type: ignore[type-arg]
     [
         MyStr("x"),
         MyDict(),
-        Pair(1, 2),
         collections.defaultdict(list),
         collections.OrderedDict(),
         bytearray(b"x"),
