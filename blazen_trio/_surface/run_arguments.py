@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from blazen_trio._definitions.names import name_fault
 from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 from blazen_trio._definitions.validation import DURABILITIES
-from blazen_trio._state.texts import text_of
 from blazen_trio._stores.base import StoreQueries
 
 __all__ = [
@@ -20,18 +20,13 @@ __all__ = [
     "check_store",
 ]
 
-_LONGEST_ID: Final = 200
 _STORE_METHODS: Final = ("claim", "commit", "create", "load", "poll", "post", "release", "take")
 
 
 def check_id(name: str, value: object) -> None:
     """Refuse what can't name a run or an event sent into one, in any database."""
-    good = type(value) is str and 0 < len(value) <= _LONGEST_ID and "\0" not in value and text_of(value) == value
-    if not good:
-        msg = f"{name}={value!r:.80}: it is a str of 1 to {_LONGEST_ID} characters, without NUL or lone surrogates"
-        raise ValueError(msg)
-    if value[-1] == " ":  # type: ignore[index]
-        msg = f"{name}={value!r:.80}: it ends with a space, and some databases don't tell it from one that does not"
+    if fault := name_fault(value):
+        msg = f"{name}={value!r:.80}: {fault}"
         raise ValueError(msg)
 
 
