@@ -11,6 +11,7 @@ import orjson
 from blazen_trio._codec import converter, values
 from blazen_trio._codec.classes import event_wire, load_event
 from blazen_trio._codec.names import Misfit, Names, current
+from blazen_trio._codec.sharing import sharing
 from blazen_trio._definitions.events import (
     DynamicEvent,
     InputRequestEvent,
@@ -61,6 +62,7 @@ class Codec:
             event_types = {**{cls.event_type: cls for cls in _BUILT_IN}, **event_types}
         self._values = Names(event_types, value_types, closed=known)
         self._events = Names(event_types, value_types, closed=known, strict=known)
+        self._sharing: dict[type[Event], Callable[[Event], bool]] = {}
         self._heads: dict[type[Event], tuple[Callable[[Any], Any], bytes, bytes]] = {}
 
     def encode_event(self, event: Event) -> Payload:
@@ -111,6 +113,22 @@ class Codec:
 
         event: Event = _decode(load, data, self._events, lambda: ("event", subject))
         return event
+
+    def is_shared(self, event: Event) -> bool:
+        """Tell whether nothing in it can be changed, so that all who get it may get the same."""
+        cls = type(event)
+        test = self._sharing.get(cls)
+        if test is None:
+            test = self._sharing[cls] = sharing(cls)
+        return test(event)
+
+    def fresh_event(self, event: Event, payload: Payload | None) -> Event:
+        """Return an event as it was stored, whatever was done to its object since; itself where
+        nothing can have been, or where it is not stored.
+        """
+        if payload is None or self.is_shared(event):
+            return event
+        return self.decode_event(payload.data)
 
     def check_event(self, event: Event) -> None:
         """Run the validators of an event that was made of data from outside.
