@@ -305,6 +305,8 @@ def _created_of(reader: Reader) -> dict[str, Any]:
         created["run_id"] = reader.take("run_id", str)
         created["workflow"] = reader.take("workflow", str)
         created["metadata"] = metadata_of(reader)
+    if reader.raw("nonce") is not None:
+        created["nonce"] = reader.take("nonce", str)
     if (trace := reader.texts("trace")) is not None:
         created["trace"] = trace
     return created

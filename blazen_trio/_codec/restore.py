@@ -162,6 +162,7 @@ class _Restoring:
         if reader.raw("metadata") is not None:
             state.metadata = metadata_of(reader)
         state.trace = reader.texts("trace")
+        state.nonce = reader.maybe("nonce", str) or ""
         if reader.raw("stop") is not None:
             state.stop, state.stop_payload = reader.event("stop")
         if (error := reader.inner("error")) is not None:

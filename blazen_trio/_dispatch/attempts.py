@@ -428,7 +428,9 @@ def breaks_out(error: BaseException) -> bool:
     return _contains(error, KeyboardInterrupt) or _contains(error, SystemExit)
 
 
-def _contains(error: BaseException, kind: type[BaseException]) -> bool:
+def _contains(
+    error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.split(kind)[0] is not None
     return isinstance(error, kind)

@@ -339,6 +339,7 @@ class RunState:
         "history",
         "metadata",
         "next_id",
+        "nonce",
         "questions",
         "recovered",
         "root",
@@ -356,6 +357,9 @@ class RunState:
 
     def __init__(self, run_id: str, workflow: str, workflow_version: str) -> None:
         self.run_id = run_id
+        self.nonce = ""
+        """Tells this run from an earlier one of its id, which was deleted, or is in another
+        database: idempotency keys are made of both. Empty for runs from before there was one."""
         self.workflow = workflow
         self.workflow_version = workflow_version
         self.metadata: Payload = Payload(b"{}")

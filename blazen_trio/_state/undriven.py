@@ -31,6 +31,7 @@ def queued(
     timeout: float | None,
     at: float,
     trace: Mapping[str, str] | None = None,
+    nonce: str = "",
 ) -> Entry:
     """The first entry of a run that whoever takes it begins: its start event is due at once, and
     not routed yet, since that takes the workflow's steps.
@@ -45,6 +46,7 @@ def queued(
         timeout: In seconds.
         at: Now: UTC, seconds since the epoch.
         trace: Where it belongs in a trace.
+        nonce: See `RunState`.
     """
     entry = Entry(1, "queued", at, 0.0)
     entry.created = {
@@ -57,6 +59,8 @@ def queued(
     }
     if trace is not None:
         entry.created["trace"] = trace
+    if nonce:
+        entry.created["nonce"] = nonce
     entry.outputs = [Output(event, payload, due=at)]
     return entry
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Options",
     "create_whole",
+    "new_nonce",
     "new_run_id",
     "open_claimed",
     "open_new",
@@ -108,6 +109,11 @@ def new_run_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def new_nonce() -> str:
+    """Return a text that tells a run from any other of its id."""
+    return os.urandom(6).hex()
+
+
 async def open_new(options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]) -> RunCore:  # noqa: A002
     """Make a new run ready; with a store, it, its input and its lease are on disk when this returns."""
     definition, codec, store = options.definition, options.codec, options.store
@@ -122,7 +128,7 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     trace = None if listener is None else listener.trace
     driver = None
     try:
-        machine, entry = begin(options.routing, run_id, event, payload, timeout, encode, moment, trace)
+        machine, entry = begin(options.routing, run_id, event, payload, timeout, encode, moment, trace, new_nonce())
         broadcast, recorder = _observers(definition)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:

@@ -8,12 +8,14 @@ from typing import Any, Final
 from blazen_trio._definitions.names import name_fault
 from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 from blazen_trio._definitions.validation import DURABILITIES
+from blazen_trio._dispatch.inbox import RESERVED_KEY
 from blazen_trio._stores.base import StoreQueries
 
 __all__ = [
     "check_driving",
     "check_grace",
     "check_id",
+    "check_key",
     "check_metadata",
     "check_reason",
     "check_snapshot",
@@ -27,6 +29,14 @@ def check_id(name: str, value: object) -> None:
     """Refuse what can't name a run or an event sent into one, in any database."""
     if fault := name_fault(value):
         msg = f"{name}={value!r:.80}: {fault}"
+        raise ValueError(msg)
+
+
+def check_key(key: object) -> None:
+    """Refuse what can't name an event sent into a run."""
+    check_id("key", key)
+    if str(key).startswith(RESERVED_KEY):
+        msg = f"key={key!r:.80}: keys that begin with {RESERVED_KEY!r} are the engine's own"
         raise ValueError(msg)
 
 
