@@ -83,6 +83,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed what reads snapshots, values and journals from outside; `-- --rounds N` and targets."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def interrupts(session: nox.Session) -> None:
     """Interrupt programs at each line of the package; names of scenarios and the like go after `--`."""
     session.install("-e", ".[test]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from blazen_trio import (
     InputRequestEvent,
     InputResponseEvent,
     RetryPolicy,
+    Snapshot,
     StartEvent,
     StepFailedEvent,
     StopEvent,
@@ -79,6 +81,13 @@ class Asked(InputRequestEvent):
 @attrs.frozen
 class Approved(InputResponseEvent):
     pass
+
+
+def undone_keys_of(snapshot: Snapshot) -> set[str]:
+    """Return the idempotency keys of a run's undone deliveries."""
+    nonce = json.loads(snapshot.to_json())["nonce"]
+    run = f"{snapshot.run_id}:{nonce}"
+    return {f"{run}:{delivery.id}:{delivery.step}" for delivery in snapshot.deliveries}
 
 
 class Log:

@@ -206,25 +206,26 @@ def states(draw: st.DrawFn) -> RunState:
     }
     if draw(st.booleans()):
         state.root = FanOut(0)
-    for _ in range(draw(st.integers(0, 2))):
-        fan_out = FanOut(_id(state), draw(st.sampled_from([(), ("sum",)])))
+    completed = state.status is RunStatus.COMPLETED
+    for _ in range(0 if completed else draw(st.integers(0, 2))):
         group = draw(st.sampled_from([None, state.root, *state.fan_outs.values()]))
+        fan_out = FanOut(_id(state), draw(st.sampled_from([(), ("sum",)])))
         state.fan_outs[fan_out.id] = fan_out
         for join in draw(st.sets(st.sampled_from(["sum", "mean"]), min_size=1)):
             fan_out.pending[join] = Pending(_id(state), fan_out, join)
             _place(draw, group, fan_out.pending[join])
-    for _ in range(draw(st.integers(0, 6))):
+    for _ in range(0 if completed else draw(st.integers(0, 6))):
         _add_item(draw, state)
-    if draw(st.booleans()):
+    if not completed and draw(st.booleans()):
         event = draw(events)
         id_ = _id(state)
         state.buffers["collect", ("Tick", "Tick")] = {
             "Tick": {id_: Buffered(id_, event, CODEC.encode_event(event))}
         }
-    if state.status is RunStatus.COMPLETED or draw(st.booleans()):
+    if completed:
         state.stop = StopEvent(draw(values))
         state.stop_payload = CODEC.encode_event(state.stop)
-    if draw(st.booleans()):
+    elif state.status.ended:
         state.error = StoredError(
             "StepFailedError",
             draw(text),

@@ -167,6 +167,8 @@ def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
         "stop": stop,
         "error": None if state.error is None else error_wire(state.error),
     }
+    if state.nonce:
+        head["nonce"] = state.nonce
     if state.trace is not None:
         head["trace"] = state.trace
     return head

@@ -19,7 +19,7 @@ import orjson
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
-from blazen_trio._codec.reader import Reader, error_of, rubbish
+from blazen_trio._codec.reader import Reader, Whole, error_of, metadata_of, question_id, rubbish
 from blazen_trio._codec.writer import (
     collected_wire,
     collected_wires,
@@ -31,7 +31,7 @@ from blazen_trio._codec.writer import (
 )
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
-from blazen_trio._state.model import Cell, Payload
+from blazen_trio._state.model import MOST_EPOCHS, Cell, Payload
 from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError
@@ -233,7 +233,8 @@ def decoding_entry(
     One that was written before there were lines, and a single large event, are parsed in one piece.
     """
     head, parts = parse_parts(data, _WHAT, "f")
-    reader = Reader(head, "", _WHAT, blobs, codec)
+    whole = Whole(_WHAT, blobs, codec)
+    reader = Reader(head, "", whole)
     when = reader.inner("t") or reader
     entry = Entry(
         reader.count("q", least=1),
@@ -252,7 +253,7 @@ def decoding_entry(
         yield from _outputs_of(opened.each(1), members, pace)
         entry.fan_out = FanOutOpened(opened.names(0), members, opened.names(2))
     for path, part in parts:
-        within = Reader(part, path, _WHAT, blobs, codec)
+        within = Reader(part, path, whole)
         yield from _outputs_of(within.each("o"), outputs, pace)
         yield from _outputs_of(within.each("m"), members, pace)
         for each in within.each("l"):
@@ -296,7 +297,7 @@ def _read_rare(entry: Entry, reader: Reader) -> None:
     if (error := reader.inner("w")) is not None:
         entry.error = error_of(error)
     if reader.raw("p") is not None:
-        entry.epoch = reader.count("p")
+        entry.epoch = reader.count("p", below=MOST_EPOCHS)
     if (created := reader.inner("b")) is not None:
         entry.created = _created_of(created)
 
@@ -311,7 +312,9 @@ def _created_of(reader: Reader) -> dict[str, Any]:
     if reader.raw("run_id") is not None:
         created["run_id"] = reader.take("run_id", str)
         created["workflow"] = reader.take("workflow", str)
-        created["metadata"] = reader.payload("metadata")
+        created["metadata"] = metadata_of(reader)
+    if reader.raw("nonce") is not None:
+        created["nonce"] = reader.take("nonce", str)
     if (trace := reader.texts("trace")) is not None:
         created["trace"] = trace
     return created
@@ -334,7 +337,7 @@ def _output_of(reader: Reader) -> Output:
         payload,
         Targets(steps, reader.names(2)),
         reader.maybe_seconds(3),
-        reader.maybe(4, str),
+        None if reader.raw(4) is None else question_id(reader, 4, event),
     )
 
 
@@ -425,8 +428,9 @@ def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
     """Return what `decode_history` does, in pieces."""
     records: list[HistoryRecord] = []
     pace = Pace()
+    whole = Whole("history", {}, PLAIN)
     for path, part in parse_parts(data, "history", "f")[1]:
-        for each in Reader(part, path, "history", {}, PLAIN).each("r"):
+        for each in Reader(part, path, whole).each("r"):
             records.append(record_of(each))
             if pace.full(len(records[-1].error or "")):
                 yield

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from blazen_trio._definitions.events import frozen
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,8 +61,8 @@ class DynamicValue:
     data: Any
 
     def __hash__(self) -> int:
-        # The class that it stands for may have been in a set or a dict's key; its data, a dict, can't be hashed.
-        return hash(self.type_name)
+        # The class that it stands for may have been in a set or a dict's key, with many others.
+        return hash((self.type_name, frozen(self.data)))
 
 
 class Names:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from blazen_trio._codec.entries import cell_of, record_of, status_of
 from blazen_trio._codec.lines import Pace, parse_parts
 from blazen_trio._codec.names import short
-from blazen_trio._codec.reader import Reader, error_of, rubbish
+from blazen_trio._codec.reader import (
+    Reader,
+    Whole,
+    error_of,
+    metadata_of,
+    question_id,
+    rubbish,
+)
 from blazen_trio._state.model import (
+    MOST_EPOCHS,
     Buffered,
     Delayed,
     Delivery,
@@ -58,11 +66,12 @@ def restoring(
     A plain document, and a single large event, are parsed in one piece.
     """
     head, parts = parse_parts(data, "snapshot", "version")
-    restoring = _Restoring(Reader(head, "", "snapshot", blobs, codec))
+    whole = Whole("snapshot", blobs, codec)
+    restoring = _Restoring(Reader(head, "", whole))
     for path, part in parts:
         if part is head and type(part.get("state")) is not dict:
             raise rubbish("snapshot", "state", "an object of the run's state is expected")
-        yield from restoring.part(Reader(part, path, "snapshot", blobs, codec))
+        yield from restoring.part(Reader(part, path, whole))
         yield
     yield from restoring.finish()
     return restoring.state
@@ -100,6 +109,8 @@ class _Restoring:
     def finish(self) -> Generator[None, None, None]:
         """Put in order what came in the order of its places."""
         state = self.state
+        if state.stop is not None and self._ids:
+            raise self._reader.fail("items", "in a completed run nothing is undone")
         for fan_out in state.fan_outs.values():
             for join, pending in fan_out.pending.items():
                 if pending is None:
@@ -146,22 +157,35 @@ class _Restoring:
         state.timeout = reader.seconds("timeout") if reader.raw("timeout") is not None else None
         state.elapsed = reader.seconds("elapsed")
         state.seq = reader.count("seq")
-        state.epoch = reader.count("epoch")
+        state.epoch = reader.count("epoch", below=MOST_EPOCHS)
         state.next_id = reader.count("next_id", least=1)
         state.created = reader.seconds("created")
         state.updated = reader.seconds("updated")
         state.root = FanOut(0) if reader.take("rooted", bool) else None
         reader.take("timestamp", str)
         if reader.raw("metadata") is not None:
-            state.metadata = reader.payload("metadata")
+            state.metadata = metadata_of(reader)
         state.trace = reader.texts("trace")
+        state.nonce = reader.maybe("nonce", str) or ""
         if reader.raw("stop") is not None:
             state.stop, state.stop_payload = reader.event("stop")
-        elif state.status is RunStatus.COMPLETED:
-            raise reader.fail("stop", "a completed run has the event that ended it")
         if (error := reader.inner("error")) is not None:
             state.error = error_of(error)
+        self._check_end(state)
         return state
+
+    def _check_end(self, state: RunState) -> None:
+        """Refuse what contradicts itself about how the run ended."""
+        status, reader = state.status, self._reader
+        completed = status is RunStatus.COMPLETED
+        if completed and state.stop is None:
+            raise reader.fail("stop", "a completed run has the event that ended it")
+        if state.stop is not None and not completed:
+            raise reader.fail("stop", f"a run that is {status.value} has no event that ended it")
+        if state.error is None and status.ended and not completed:
+            raise reader.fail("error", f"a run that is {status.value} has the error that ended it")
+        if state.error is not None and (completed or not status.ended):
+            raise reader.fail("error", f"a run that is {status.value} has no error that ended it")
 
     def _cells(self, reader: Reader) -> Generator[None, None, None]:
         if (within := reader.inner("state")) is None:
@@ -215,6 +239,9 @@ class _Restoring:
             raise reader.fail(0, f"an item begins with one of {kinds}, not with {short(kind)}")
         group = self._group(reader)
         item = make[kind](reader)
+        if isinstance(item, Pending) and group is not None and group.id >= item.fan_out.id:
+            # A fan-out is opened within one that was there before: no circle, and none of itself.
+            raise reader.fail("group", f"fan-out {item.fan_out.id} is not within {group.id}")
         if group is not None:
             group.insert(item, group)
         elif kind == "member":
@@ -266,7 +293,8 @@ class _Restoring:
 
     def _question(self, reader: Reader) -> Item:
         id_ = self._id(reader, "question")
-        question = Question(id_, *reader.event("event"), reader.take("request_id", str))
+        event, payload = reader.event("event")
+        question = Question(id_, event, payload, question_id(reader, "request_id", event))
         if self.state.questions.setdefault(question.request_id, question) is not question:
             raise reader.fail("request_id", f"{short(question.request_id)} is there twice")
         return question

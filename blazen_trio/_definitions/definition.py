@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from blazen_trio._definitions.graph import Graph, handles_failure
 from blazen_trio._definitions.registry import event_registry, value_registry
 from blazen_trio._definitions.validation import (
     as_classes,
+    check_classes,
     check_options,
     check_steps,
     collect_steps,
@@ -137,9 +139,12 @@ class WorkflowDefinition:
         )
         events: list[type[Event]] = [one for one in self.types if issubclass(one, Event)]
         values = [one for one in self.types if not issubclass(one, Event)]
-        self.event_types = MappingProxyType(
-            event_registry((*mentioned, *self.external, *events), faults)
-        )
+        declared = dict.fromkeys((*mentioned, *self.external, *events))
+        # One whose names are none can't be put into a table by them.
+        wrong = {one: told for one in declared if (told := check_classes([one]))}
+        faults += itertools.chain.from_iterable(wrong.values())
+        right = [one for one in declared if one not in wrong]
+        self.event_types = MappingProxyType(event_registry(right, faults))
         self.value_types = MappingProxyType(
             value_registry(values, self.event_types.values(), faults)
         )

@@ -73,6 +73,8 @@ class StepDefinition:
             a list of events.
         passes_context: Whether it asks for the context.
         is_async: Whether `call` has to be awaited; otherwise it is synchronous, and runs in a worker thread.
+        wraps_async: Whether it is, or is a wrapper of, an async function; a synchronous wrapper may return what has
+            to be awaited.
         accepts: The event classes that it takes, with their subclasses.
         is_join: Whether it takes a list of them (fan-in).
         emits: The event classes that it may return or send one by one: alone, in a tuple, or delayed.
@@ -106,6 +108,7 @@ class StepDefinition:
     max_concurrency: int | None
     handles: tuple[str, ...] | None
     max_recoveries: int = attrs.field(default=1, kw_only=True)
+    wraps_async: bool = attrs.field(default=False, kw_only=True)
     plain: Mapping[type, bool] = attrs.field(init=False, repr=False)
     listed: Mapping[type, bool] = attrs.field(init=False, repr=False)
 
@@ -312,9 +315,10 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
         index=index,
         call=_adapter(function, shape),
         passes_context=shape.context is not None,
-        # A plain wrapper around an async function returns what has to be awaited.
-        is_async=inspect.iscoroutinefunction(function)
-        or inspect.iscoroutinefunction(inspect.unwrap(function)),
+        is_async=inspect.iscoroutinefunction(function),
+        # A plain wrapper may run the async function itself (in an asyncio loop of its own, say), or
+        # hand on what has to be awaited: that is told by what it returns.
+        wraps_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
         accepts=tuple(shape.accepts.classes),
         is_join=shape.accepts.is_join,
         emits=tuple(shape.emits.plain),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from blazen_trio._definitions.events import (
+    DynamicEvent,
     Event,
     InputRequestEvent,
     InputResponseEvent,
@@ -18,10 +19,10 @@ from blazen_trio._definitions.events import (
     StopEvent,
 )
 from blazen_trio._definitions.graph import may_be_routed
-from blazen_trio._definitions.names import is_storable
-from blazen_trio._definitions.registry import is_value_type
+from blazen_trio._definitions.names import name_fault
 from blazen_trio._definitions.seconds import is_positive_seconds
 from blazen_trio._definitions.steps import define_step, is_positive_int, is_step, step_name
+from blazen_trio._definitions.value_classes import is_stored_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DURABILITIES",
     "as_classes",
+    "check_classes",
     "check_options",
     "check_steps",
     "collect_steps",
@@ -44,12 +46,11 @@ _SELF_MADE: Final = (InputResponseEvent, StepFailedEvent)
 
 def check_options(options: Any) -> list[str]:
     """The faults of a workflow's plain options, found as its attributes."""
-    faults = []
-    for option in ("name", "version"):
-        value = getattr(options, option)
-        if not isinstance(value, str) or not value or not is_storable(value):
-            expected = "a non-empty string, without NUL or lone surrogates"
-            faults.append(f"{option}={value!r}: expected {expected}")
+    faults = [
+        f"{option}={getattr(options, option)!r:.80}: expected a name that can be stored: {fault}"
+        for option in ("name", "version")
+        if (fault := name_fault(getattr(options, option)))
+    ]
     if options.timeout is not None and not is_positive_seconds(options.timeout):
         faults.append(
             f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"
@@ -82,12 +83,14 @@ def as_classes(option: str, given: object, faults: list[str]) -> tuple[Any, ...]
             faults.append(
                 f"external= has {one!r} in it: expected Event subclasses, which others send in"
             )
-        elif not _is_event_class(one) and not is_value_type(one):
+        elif not _is_event_class(one) and not is_stored_by_name(one):
             faults.append(
                 f"types= has {one!r} in it: expected attrs classes, dataclasses, enums or Event subclasses"
             )
     good = (
-        one for one in classes if _is_event_class(one) or (option == "types" and is_value_type(one))
+        one
+        for one in classes
+        if _is_event_class(one) or (option == "types" and is_stored_by_name(one))
     )
     return tuple(dict.fromkeys(good))
 
@@ -130,6 +133,16 @@ def _describe(candidate: object) -> str:
 
 def event_class_fault(event_class: type[Event]) -> str | None:
     """What is wrong with an event class, as the end of a sentence; `None` if it is fine."""
+    if reserved := _reserved_fields(event_class):
+        return (
+            f"has a field {reserved[0]!r}, which is the name of something that every event class "
+            f"has: give the field another name, as in `{reserved[0]}_`"
+        )
+    if type(event_class.event_type) is not str or not event_class.event_type:
+        return f"has the event_type {event_class.event_type!r}: it is a text that is not empty"
+    version = event_class.schema_version
+    if type(version) is not int or not 1 <= version < 2**31:
+        return f"has the schema_version {version!r}: it is a whole number from 1 on"
     if "__attrs_attrs__" in vars(event_class):
         if event_class.__setattr__ is not StartEvent.__setattr__:
             return "can be changed after it was made: declare it with @attrs.frozen instead"
@@ -143,6 +156,14 @@ def event_class_fault(event_class: type[Event]) -> str | None:
     ) and "__init__" not in vars(event_class):
         return None
     return "has fields but is no attrs class: declare it with @attrs.frozen"
+
+
+def _reserved_fields(event_class: type[Event]) -> list[str]:
+    """Return the fields that hide what the engine asks of a class: attrs puts them in its place."""
+    if issubclass(event_class, DynamicEvent) or not attrs.has(event_class):
+        return []
+    reserved = ("event_type", "schema_version", "upcast")
+    return [field.name for field in attrs.fields(event_class) if field.name in reserved]
 
 
 def _is_class_variable(annotation: Any) -> bool:
@@ -197,7 +218,6 @@ def check_steps(
 ) -> list[str]:
     """The faults of the steps together."""
     return [
-        *_check_classes(steps, external),
         *_check_handles(steps),
         *_check_routes(steps, starts, external),
         *_check_reachable(steps, starts, external),
@@ -205,11 +225,8 @@ def check_steps(
     ]
 
 
-def _check_classes(
-    steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]
-) -> list[str]:
-    emitted = [one for step in steps.values() for one in emitted_classes(step)]
-    classes = dict.fromkeys((*_accepted(steps), *emitted, *external))
+def check_classes(classes: Iterable[type[Event]]) -> list[str]:
+    """The faults of event classes, each by itself."""
     return [
         f"event class {one.__name__} {fault}"
         for one in classes

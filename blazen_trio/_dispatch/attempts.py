@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +13,7 @@ import trio
 from blazen_trio._definitions.events import Event, StepFailedEvent
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
+from blazen_trio._slices import in_slices
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.texts import text_of, traceback_of
@@ -24,17 +27,19 @@ from blazen_trio.errors import (
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry, Output
-    from blazen_trio._state.model import Delivery
+    from blazen_trio._state.model import Delivery, Payload
 
 __all__ = ["Attempt", "breaks_out", "described", "is_failure", "run_bounded"]
 
 _THREADS: Final = 40
 """Synchronous steps that run at once in one `trio.run`, whatever runs they belong to."""
+_EVENTS: Final = 64
+"""Events of a join that are made anew in one piece."""
 _NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
 """Faults of the code or its data, which another attempt would only repeat."""
 
@@ -102,11 +107,14 @@ class Attempt:
         )
         if step.retry is not None or core.recorder.detailed:
             self._tell_begin()
-        event: Any = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
-        arguments = (
-            (event,) if transaction is None else (event, core.make_context(core, transaction))
-        )
         try:
+            event: Any = delivery.event
+            if isinstance(event, tuple):
+                event = await _joined(core, delivery)
+            elif not core.codec.is_shared(event):
+                event = self._event_as_stored(event)
+            context = () if transaction is None else (core.make_context(core, transaction),)
+            arguments = (event, *context)
             if step.is_async and step.timeout is None:
                 result = await _call(step.call, arguments)
             else:
@@ -151,6 +159,20 @@ class Attempt:
             return core.machine.outputs(listed, core.encode, core.clock.now)
         making = core.machine.making(listed, core.encode, core.clock.now)
         return await core.standstill.hold(making)
+
+    def _event_as_stored(self, event: Event) -> Event:
+        """Return the event of the delivery, whatever an attempt before, or another step, has done
+        to its object: it is to be the same that it is after a crash.
+        """
+        core, delivery = self._core, self._delivery
+        if delivery.payload is None and (
+            self._step.retry is not None or self._transaction is not None
+        ):
+            # In memory only, events are given on as they are. Where there may be another attempt,
+            # it has to be known what this one was given; if it can be.
+            with contextlib.suppress(SerializationError):
+                delivery.payload = core.codec.encode_event(event)
+        return core.codec.fresh_event(event, delivery.payload)
 
     def _tell_begin(self) -> None:
         """Note when the attempt began, for its retry and for the history."""
@@ -288,9 +310,18 @@ class Attempt:
             await self._write(core.machine.retried(delivery, moment.at + delay, since, moment))
             core.set_timer(moment.at + delay, delivery.id)
             return
-        event = delivery.event if isinstance(delivery.event, Event) else list(delivery.event)
+        event: Any = delivery.event
+        if isinstance(event, tuple):
+            event = list(map(core.codec.fresh_event, event, delivery.payload))
+        else:
+            event = core.codec.fresh_event(event, delivery.payload)
         failure = StepFailedEvent(step.name, event, error_type, text, delivery.attempt)
-        entry = core.machine.handled(delivery, failure, core.encode, moment)
+        entry = None
+        try:
+            entry = core.machine.handled(delivery, failure, core.encode, moment)
+        except SerializationError as untold:
+            # It has a few levels of nesting more than the event that it tells of.
+            text += f" (and no handler can be told of it: {untold})"
         if entry is not None:
             await self._write(entry)
             await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
@@ -327,7 +358,11 @@ async def run_bounded(step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
         if step.is_async:
             result = await _call(step.call, arguments)
         else:
-            result = await trio.to_thread.run_sync(step.call, *arguments, limiter=_step_threads())
+            # In a tuple: Trio takes a coroutine that a thread returns for a mistake of its own.
+            call = partial(_in_tuple, step.call, *arguments)
+            [result] = await trio.to_thread.run_sync(call, limiter=_step_threads())
+            if step.wraps_async and inspect.isawaitable(result):
+                result = await _call(_awaited, (result,))
         if not scope.cancel_called:
             return result
         # It comes too late: a thread can't be interrupted, and a step may shield itself.
@@ -336,6 +371,14 @@ async def run_bounded(step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
         step_name=step.name,
         error_type="StepTimeoutError",
     )
+
+
+def _in_tuple(call: Callable[..., Any], *arguments: Any) -> tuple[Any]:
+    return (call(*arguments),)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
 
 
 def _step_threads() -> trio.CapacityLimiter:
@@ -350,6 +393,28 @@ def _step_threads() -> trio.CapacityLimiter:
         return limiter
 
 
+async def _joined(core: RunCore, delivery: Delivery) -> list[Any]:
+    """Return the events of a join's delivery as they were stored; of many, in slices."""
+    events, payloads = delivery.event, delivery.payload
+    assert isinstance(events, tuple)
+    if not any(payloads):
+        return list(events)
+    if len(events) <= WIDE:
+        return list(map(core.codec.fresh_event, events, payloads))
+    return await in_slices(_refreshing(core, events, payloads))
+
+
+def _refreshing(
+    core: RunCore, events: Sequence[Event], payloads: Sequence[Payload]
+) -> Generator[None, None, list[Any]]:
+    found: list[Event] = []
+    for start in range(0, len(events), _EVENTS):
+        end = start + _EVENTS
+        found += map(core.codec.fresh_event, events[start:end], payloads[start:end])
+        yield
+    return found
+
+
 def _nothing(_event: Event) -> None:
     """In a run without a store, no event is encoded."""
 
@@ -360,7 +425,7 @@ def _next_delay(
     """Return the seconds until the next attempt, `None` for no more; and what the step failed with: a `retry_on` that fails
     itself is a fault of the step.
     """
-    if step.retry is None or not isinstance(error, Exception) or isinstance(error, _NEVER_RETRIED):
+    if step.retry is None or not isinstance(error, Exception) or _contains(error, _NEVER_RETRIED):
         return None, error
     try:
         return step.retry.next_delay(
@@ -414,7 +479,9 @@ def breaks_out(error: BaseException) -> bool:
     return _contains(error, KeyboardInterrupt) or _contains(error, SystemExit)
 
 
-def _contains(error: BaseException, kind: type[BaseException]) -> bool:
+def _contains(
+    error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.split(kind)[0] is not None
     return isinstance(error, kind)

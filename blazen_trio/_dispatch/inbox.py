@@ -34,7 +34,9 @@ __all__ = [
     "EVENT",
     "PAUSE",
     "RECALL",
+    "RESERVED_KEY",
     "Inbox",
+    "answer_key",
     "answered_in",
     "pack_event",
     "pack_reason",
@@ -71,6 +73,7 @@ def _unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
     """
     letter = parse(data, _LETTER, "f", _FORMAT)
     event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # what is no event is refused there
+    codec.check_event(event)
     seconds = letter.get("seconds")
     try:
         return event if seconds is None else Delayed(event, seconds)
@@ -93,6 +96,21 @@ def _number_of(data: bytes) -> int | None:
     except SerializationError:
         return None
     return number if type(number) is int else None
+
+
+RESERVED_KEY: Final = "blazen:"
+"""How the engine's own keys begin; nobody else's may."""
+
+
+def answer_key(question_id: int, number: int) -> str:
+    """Return the key of an answer: whoever answers a question, in whatever process, posts a row of
+    this key, so that the store refuses all but the first.
+
+    Args:
+        question_id: The question's own id, which no other question of the run ever has.
+        number: How many answers to it were posted before and could not be taken.
+    """
+    return f"{RESERVED_KEY}answer:{question_id}:{number}"
 
 
 def answered_in(inbox: Iterable[Mail]) -> set[str]:

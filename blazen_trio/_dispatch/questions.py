@@ -11,10 +11,11 @@ import trio
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.attempts import breaks_out
 from blazen_trio._dispatch.control import Phase
+from blazen_trio._dispatch.inbox import EVENT, answer_key, pack_event
 from blazen_trio._dispatch.transitions import fail, settle
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.texts import text_of, traceback_of
-from blazen_trio.errors import StoreError
+from blazen_trio.errors import InputResponseError, RunFinishedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,8 +53,26 @@ async def answer(core: RunCore, response: InputResponseEvent) -> None:
         NoHandlerError: No step accepts the answer.
     """
     await core.standstill.opened()
-    entry = core.machine.answered(response, core.encode, core.moment())
-    await settle(core, entry, "input_received", response.event_type)
+    if core.journal is None:
+        entry = core.machine.answered(response, core.encode, core.moment())
+        await settle(core, entry, "input_received", response.event_type)
+        return
+    # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
+    # Decided here at once, this one could come between another that was taken and its arrival.
+    question = core.machine.question_of(response)
+    data = pack_event(core.codec, response)
+    number = 0
+    while True:
+        key = answer_key(question.id, number)
+        posted = await core.journal.store.post(core.state.run_id, EVENT, data, key=key)
+        with trio.CancelScope(shield=True):
+            # What others have sent before comes before. The store has given us the row by now.
+            await core.wait_mail_taken()
+        if posted is not None:
+            return
+        # Somebody else has answered; unless that could not be taken, and the question is open.
+        question = core.machine.question_of(response)
+        number += 1
 
 
 class Questions:
@@ -96,7 +115,8 @@ class Questions:
             ):
                 if not isinstance(response, InputResponseEvent):
                     response = InputResponseEvent(request.request_id, response)
-                await answer(core, response)
+                core.machine.question_of(response)  # one that fits none is the handler's failure
+                await self._give(response)
         except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
             cancelled = trio.current_effective_deadline() == float("-inf")
             if breaks_out(error) or (cancelled and isinstance(error, trio.Cancelled)):
@@ -108,6 +128,14 @@ class Questions:
                 core.asking.discard(request.request_id)
             core.wake()
             core.changes.notify()
+
+    async def _give(self, response: InputResponseEvent) -> None:
+        try:
+            await answer(self._core, response)
+        except (InputResponseError, RunFinishedError):
+            pass  # somebody else was faster
+        except StoreError as error:
+            self._core.crash(error)
 
     async def _failed(self, error: BaseException) -> None:
         """A failing handler fails the run, as a failing step does."""

@@ -6,9 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
+from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.driving import cancelled_error
-from blazen_trio._dispatch.inbox import CANCEL, PAUSE, RECALL, answered_in, pack_reason, pack_recall
+from blazen_trio._dispatch.inbox import (
+    CANCEL,
+    EVENT,
+    PAUSE,
+    RECALL,
+    answer_key,
+    answered_in,
+    pack_event,
+    pack_reason,
+    pack_recall,
+)
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._state import lifecycle
@@ -17,10 +28,10 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._surface.creating import create_whole
-from blazen_trio._surface.run_arguments import check_id
+from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
-from blazen_trio.errors import InputResponseError, RunLockedError
+from blazen_trio.errors import InputResponseError, RunFinishedError, RunLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +47,7 @@ __all__ = [
     "codec_of",
     "keep_snapshot",
     "open_questions",
+    "post_answer",
     "queue",
     "take_back_pause",
     "the_answer",
@@ -70,9 +82,8 @@ async def queue(  # noqa: ASYNC910  # the store suspends
         event = workflow.start_event(input)
     given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
     trace = None if hooks.listener is None else hooks.listener.submitted()
-    entry = lifecycle.queued(
-        run_id, name, version, event, codec.encode_event(event), given, timeout, at, trace
-    )
+    payload, nonce = codec.encode_event(event), new_nonce()
+    entry = lifecycle.queued(run_id, name, version, event, payload, given, timeout, at, trace, nonce)
     data, blobs = encode_entry(entry)
     first = Commit(
         run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True
@@ -223,6 +234,37 @@ def _as_request(question: Question) -> InputRequestEvent:
     return InputRequestEvent(data.get("prompt", ""), data.get("metadata", {}), question.request_id)
 
 
+async def post_answer(
+    store: CheckpointStore, run_id: str, workflow: Workflow | None, response: Any
+) -> None:
+    """Answer a question of a run that somebody else drives, or nobody. Of two answers to one
+    question, from whatever processes, the store takes one.
+
+    Raises:
+        RunFinishedError: The run has ended.
+        InputResponseError: No such question is open.
+        NoHandlerError: No step of the workflow, where it is at hand, accepts the answer.
+    """
+    codec = codec_of(workflow)
+    number = 0
+    while True:
+        stored = await store.load(run_id)
+        if stored.info.status.ended:
+            msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
+            raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
+        state = fold(stored, codec)
+        answer = the_answer(state, stored, response)
+        if workflow is not None and not workflow.routes(type(answer)).steps:
+            raise no_handler(workflow, answer, run_id)
+        key = answer_key(state.questions[answer.request_id].id, number)
+        if await store.post(run_id, EVENT, pack_event(codec, answer), key=key) is not None:
+            return
+        # There was an answer before this one. Where it still lies in the inbox, or was taken, we
+        # are told so above; else it could not be taken, and the question waits for another one.
+        response = answer
+        number += 1
+
+
 def the_answer(state: RunState, stored: StoredRun, response: Any) -> InputResponseEvent:
     """The answer to a question of this run.
 
@@ -240,11 +282,11 @@ def the_answer(state: RunState, stored: StoredRun, response: Any) -> InputRespon
                 request_id="",
             )
         return InputResponseEvent(ids[0], response)
-    if response.request_id not in ids:
+    if response.request_id not in ids:  # a list, so that whatever it is can be looked for
         raise InputResponseError(
-            f"no question with request_id {response.request_id!r} is open in run {state.run_id!r}: it is unknown or "
-            f"answered already; open are {sorted(ids) or 'none'}",
+            f"no question with request_id {response.request_id!r:.200} is open in run "
+            f"{state.run_id!r}: it is unknown or answered already; open are {sorted(ids) or 'none'}",
             run_id=state.run_id,
-            request_id=response.request_id,
+            request_id=str(response.request_id),
         )
     return response

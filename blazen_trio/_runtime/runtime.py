@@ -19,6 +19,7 @@ from blazen_trio._stores.base import fold
 from blazen_trio._surface.prepare import open_new, open_stored
 from blazen_trio._surface.run_arguments import (
     check_id,
+    check_key,
     check_metadata,
     check_reason,
     new_run_id,
@@ -242,16 +243,8 @@ class Runtime:
                     raise
             else:
                 return
-        stored = await self._store.load(run_id)
-        workflow = self._known.get(stored.info.workflow)
-        codec = remote.codec_of(workflow)
-        if stored.info.status.ended:
-            msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
-            raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
-        answer = remote.the_answer(fold(stored, codec), stored, response)
-        if workflow is not None and not workflow.routes(type(answer)).steps:
-            raise no_handler(workflow, answer, run_id)
-        await self._store.post(run_id, EVENT, pack_event(codec, answer))
+        workflow = self._known.get((await self._store.get_run(run_id)).workflow)
+        await remote.post_answer(self._store, run_id, workflow, response)
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
         """Cancel a run, whoever drives it. One that nobody drives, or this runtime, is cancelled when this returns; another
@@ -417,7 +410,7 @@ def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
 def _check_event(run_id: str, event: object, key: str | None) -> None:
     check_id("run_id", run_id)
     if key is not None:
-        check_id("key", key)
+        check_key(key)
     inner = event.event if isinstance(event, Delayed) else event
     if not isinstance(inner, Event):
         msg = f"send() takes an event, found {inner!r:.80}"

@@ -79,6 +79,7 @@ def state_from_first(entry: Entry) -> RunState:
     created = entry.created
     state = RunState(created["run_id"], created["workflow"], created["workflow_version"])
     state.created = entry.at
+    state.nonce = created.get("nonce", "")
     return state
 
 

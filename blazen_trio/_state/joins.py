@@ -8,7 +8,7 @@ from blazen_trio._state.apply import firing, noted
 from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Generator, Iterable, Sequence
+    from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.entry import Entry, Output, Targets
@@ -58,12 +58,16 @@ def firing_due(
         fired: Gets a (fan-out id, join) of each.
         most: How many items are dealt with in one slice.
     """
-    root = group.id == 0
-    if root:
-        joins = [join for join in routing.root_joins if "member:" + join in group.live]
-    else:
-        joins = list(group.pending)
-    for join in joins:
+    # A join that has nothing to fire with lets go of its place in the fan-out around it, whose joins
+    # may be due by that, before the others of its own; and so on, through however many levels.
+    levels = [_joins_of(routing, group)]
+    while levels:
+        group, joins, left = levels[-1]
+        join = next(left, None)
+        if join is None:
+            levels.pop()
+            continue
+        root = group.id == 0
         if any(join in routing.holds(node, root=root) for node in group.live):
             continue
         if root and _comes_later(routing, join, joins):
@@ -74,8 +78,18 @@ def firing_due(
         if delivery is not None:
             noted(entry, delivery)
         elif place is not None and place.group is not None:
-            # What it would have returned held joins back there.
-            yield from firing_due(routing, state, place.group, entry, fired, most)
+            levels.append(_joins_of(routing, place.group))
+            if len(levels) % most == 0:
+                yield
+
+
+def _joins_of(routing: Routing, group: FanOut) -> tuple[FanOut, list[str], Iterator[str]]:
+    """Return a group, its joins that may be due, and those of them that are still to be looked at."""
+    if group.id == 0:
+        joins = [join for join in routing.root_joins if "member:" + join in group.live]
+    else:
+        joins = list(group.pending)
+    return group, joins, iter(joins)
 
 
 def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:

@@ -36,6 +36,7 @@ def queued(
     timeout: float | None,
     at: float,
     trace: Mapping[str, str] | None = None,
+    nonce: str = "",
 ) -> Entry:
     """The first entry of a run that whoever takes it begins: its start event is due at once, and
     not routed yet, since that takes the workflow's steps.
@@ -50,6 +51,7 @@ def queued(
         timeout: In seconds.
         at: Now: UTC, seconds since the epoch.
         trace: Where it belongs in a trace.
+        nonce: See `RunState`.
     """
     entry = Entry(1, "queued", at, 0.0)
     entry.created = {
@@ -62,6 +64,8 @@ def queued(
     }
     if trace is not None:
         entry.created["trace"] = trace
+    if nonce:
+        entry.created["nonce"] = nonce
     entry.outputs = [Output(event, payload, due=at)]
     return entry
 
@@ -93,8 +97,11 @@ def begin(
     encode: Callable[[Event], Payload] | None,
     moment: Moment,
     trace: Mapping[str, str] | None = None,
+    nonce: str = "",
 ) -> tuple[Machine, Entry]:
-    """Begin a run with its start event; `timeout` in seconds; `trace`: where it belongs in a trace."""
+    """Begin a run with its start event; `timeout` in seconds; `trace`: where it belongs in a trace;
+    `nonce`: see `RunState`.
+    """
     definition = routing.definition
     entry = Entry(1, "started", moment.at, moment.elapsed)
     entry.created = {
@@ -107,6 +114,8 @@ def begin(
     }
     if trace is not None:
         entry.created["trace"] = trace
+    if nonce:
+        entry.created["nonce"] = nonce
     entry.status = RunStatus.RUNNING
     entry.epoch = 0
     machine = Machine(routing, state_from_first(entry))

@@ -28,7 +28,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import folding, reading_history
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.fitting import check_branch, check_fit
-from blazen_trio._surface.run_arguments import new_run_id
+from blazen_trio._surface.run_arguments import new_nonce, new_run_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
@@ -114,7 +114,7 @@ async def open_new(
     driver = None
     try:
         machine, entry = begin(
-            options.routing, run_id, event, payload, timeout, encode, moment, trace
+            options.routing, run_id, event, payload, timeout, encode, moment, trace, new_nonce()
         )
         broadcast, recorder = _observers(definition)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)

@@ -18,7 +18,7 @@ from blazen_trio._dispatch.transitions import settle
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
-from blazen_trio._surface.run_arguments import check_grace, check_id, check_reason
+from blazen_trio._surface.run_arguments import check_grace, check_key, check_reason
 from blazen_trio.errors import (
     InputRequiredError,
     InputResponseError,
@@ -253,7 +253,7 @@ class Run:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if key is not None:
-            check_id("key", key)
+            check_key(key)
         inner = event.event if isinstance(event, Delayed) else event
         if not isinstance(inner, Event):
             msg = f"send() takes an event, found {inner!r:.80}"

@@ -129,6 +129,8 @@ class Workflow(WorkflowDefinition):
             StaleRunError: The store knows the run further on.
         """
         check_snapshot(snapshot)
+        if store is not None:
+            check_id("run_id", snapshot.run_id)
         options = self.options(store, durability, timeout, input_handler)
         return RunStart(
             functools.partial(open_snapshot, options, snapshot), ("resumed run", snapshot.run_id)
@@ -158,6 +160,8 @@ class Workflow(WorkflowDefinition):
             InputResponseError: No such question is open.
         """
         check_snapshot(snapshot)
+        if store is not None:
+            check_id("run_id", snapshot.run_id)
         options = self.options(store, durability, timeout, input_handler)
         begin = functools.partial(open_snapshot, options, snapshot, response)
         return RunStart(begin, ("resumed run", snapshot.run_id))

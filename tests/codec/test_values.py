@@ -80,9 +80,6 @@ class MyDict(dict):  # type: ignore[type-arg]
     pass
 
 
-Pair = collections.namedtuple("Pair", "a b")
-
-
 class Zone(dt.tzinfo):
     def utcoffset(self, _when: dt.datetime | None) -> dt.timedelta:
         return dt.timedelta(0)
@@ -98,7 +95,6 @@ class DictObject(dict):  # type: ignore[type-arg]
     [
         MyStr("x"),
         MyDict(),
-        Pair(1, 2),
         collections.defaultdict(list),
         collections.OrderedDict(),
         bytearray(b"x"),

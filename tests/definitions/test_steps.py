@@ -214,7 +214,8 @@ def test_a_step_below_or_above_another_decorator() -> None:
     for function in (below, above):
         definition = define(function)
         assert definition.call is function
-        assert (definition.is_async, definition.accepts, definition.emits) == (True, (A,), (B,))
+        found = definition.wraps_async, definition.accepts, definition.emits
+        assert found == (True, (A,), (B,))
 
 
 def test_an_async_wrapper_of_a_plain_function_is_async() -> None:

@@ -32,7 +32,7 @@ from blazen_trio import (
 )
 from blazen_trio.testing import FaultyStore
 from tests.durability.openings import Storage
-from tests.mixed import INPUT, Log, check_result, mixed_workflow
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,4 +204,4 @@ async def undone_keys(store: Any) -> set[str] | None:
         snapshot = await store.load_snapshot("run")
     except RunNotFoundError:
         return None
-    return {f"run:{delivery.id}:{delivery.step}" for delivery in snapshot.deliveries}
+    return undone_keys_of(snapshot)

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from blazen_trio import MemoryStore, RunLockedError, RunNotFoundError, RunStatus, open_store
-from tests.mixed import INPUT, Log, check_result, mixed_workflow
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
 
 if TYPE_CHECKING:
     from tests.kills.conftest import Scene
@@ -80,7 +80,7 @@ async def test_killed_again_and_again_until_done(scene: Scene, seed: int) -> Non
         snapshot = await stored(scene)
         if snapshot.status is not RunStatus.COMPLETED:
             kills_inside += snapshot.seq > 1
-        ledger.kill(scene.attempts(), {f"run:{one.id}:{one.step}" for one in snapshot.deliveries})
+        ledger.kill(scene.attempts(), undone_keys_of(snapshot))
     ledger.check(scene.attempts())
     check_result(ast.literal_eval(scene.last_words(child)))
     assert not ledger.in_flight, "a step that was in flight at a kill was never redone"

@@ -28,7 +28,14 @@ from blazen_trio._state.apply import apply_entry, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry
 from blazen_trio._state.lifecycle import begin
 from blazen_trio._state.machine import Machine, Moment
-from blazen_trio._state.model import Delayed as DelayedItem, Delivery, Payload, Question, RunState
+from blazen_trio._state.model import (
+    Delayed as DelayedItem,
+    Delivery,
+    Payload,
+    Question,
+    RunState,
+    StoredError,
+)
 from blazen_trio._state.routing import Routing
 from blazen_trio._state.status import RunStatus
 
@@ -309,7 +316,11 @@ def test_a_run_that_failed_and_is_tried_again_counts_afresh() -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     [work] = harness.commit(harness.fail(work), Work())
-    harness.note(harness.machine.changed("failed", RunStatus.FAILED, MOMENT))
+    harness.note(
+        harness.machine.changed(
+            "failed", RunStatus.FAILED, MOMENT, StoredError("StepFailedError", "no")
+        )
+    )
     harness.note(harness.machine.resumed(None, MOMENT))
     assert harness.fail(work) is not None
 

@@ -17,7 +17,7 @@ from blazen_trio._state.apply import apply_entry, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry
 from blazen_trio._state.lifecycle import begin
 from blazen_trio._state.machine import Machine, Moment
-from blazen_trio._state.model import Cell, Delivery, Payload, RunState
+from blazen_trio._state.model import Cell, Delivery, Payload, RunState, StoredError
 from blazen_trio._state.routing import Routing
 from blazen_trio._state.status import RunStatus
 
@@ -236,7 +236,11 @@ def test_a_run_with_many_items_is_resumed_slice_by_slice() -> None:
     """Its attempts are fresh; and where its workflow has a join now, its items get their places."""
     harness = Harness(LOOSE)
     harness.note(harness.commit(harness.first, items(20)))
-    harness.note(harness.machine.changed("cancelled", RunStatus.CANCELLED, MOMENT))
+    harness.note(
+        harness.machine.changed(
+            "cancelled", RunStatus.CANCELLED, MOMENT, StoredError("RunCancelledError", "no")
+        )
+    )
     for delivery in harness.state.deliveries.values():
         delivery.attempt = 3
     harness.folded = decode_state(image(harness.state), {}, CODEC)

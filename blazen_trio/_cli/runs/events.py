@@ -37,9 +37,10 @@ def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any
         raise ConfigError(
             f"workflow {workflow.name!r} has no event of type {event_type!r}; it has {names}"
         )
-    return workflow.codec.decode_event(
-        [event_type, _defaults(workflow, known) | fields, known.schema_version]
-    )
+    stored = [event_type, _defaults(workflow, known) | fields, known.schema_version]
+    event = workflow.codec.decode_event(stored)
+    workflow.codec.check_event(event)
+    return event
 
 
 def _defaults(workflow: Workflow, event_class: type[Event]) -> dict[str, Any]:
