@@ -70,9 +70,9 @@ def _line(axes: object, points: list[Measurement], label: str, numbers: list[lis
     spreads = [Spread.of(one) for one in numbers]
     errors = [[s.median - s.least for s in spreads], [s.greatest - s.median for s in spreads]]
     places = [_place(one) for one in points]
-    axes.errorbar(
+    axes.errorbar(  # type: ignore[attr-defined]
         places, [s.median for s in spreads], yerr=errors, marker="o", capsize=3, label=label
-    )  # type: ignore[attr-defined]
+    )
 
 
 def main() -> None:

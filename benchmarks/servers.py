@@ -43,7 +43,7 @@ def own_server(kind: str, parent: Path) -> Iterator[str]:
         prepare = _postgresql if kind == "postgresql" else _mariadb
         command, url = prepare(folder, user)
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603
                 command, stdout=log, stderr=log, user=user, start_new_session=True
             )
         try:
@@ -133,7 +133,7 @@ def _find(name: str, *folders: str) -> Path:
 
 
 def _run(command: list[object], user: str | None) -> None:
-    subprocess.run(
+    subprocess.run(  # noqa: S603
         [str(part) for part in command], check=True, capture_output=True, user=user, cwd="/"
     )
 

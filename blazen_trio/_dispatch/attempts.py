@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from blazen_trio._definitions.events import Event, StepFailedEvent
+from blazen_trio._dispatch.calls import call, run_bounded
+from blazen_trio._dispatch.failures import (
+    is_failure,
+    next_delay,
+    stored_error,
+    text_of_failure,
+)
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
 from blazen_trio._slices import in_slices
-from blazen_trio._state.model import StoredError
 from blazen_trio._state.outputs import check_returned
-from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import (
     SerializationError,
-    StateConflictError,
-    StepFailedError,
-    StepOutputError,
-    StepTimeoutError,
 )
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry, Output
     from blazen_trio._state.model import Delivery, Payload
 
-__all__ = ["Attempt", "breaks_out", "described", "is_failure", "run_bounded"]
+__all__ = ["Attempt", "described"]
 
-_THREADS: Final = 40
-"""Synchronous steps that run at once in one `trio.run`, whatever runs they belong to."""
 _EVENTS: Final = 64
 """Events of a join that are made anew in one piece."""
-_NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
-"""Faults of the code or its data, which another attempt would only repeat."""
-
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(
-    "blazen_trio step threads"
-)
 
 
 class Attempt:
@@ -116,7 +107,7 @@ class Attempt:
             context = () if transaction is None else (core.make_context(core, transaction),)
             arguments = (event, *context)
             if step.is_async and step.timeout is None:
-                result = await _call(step.call, arguments)
+                result = await call(step.call, arguments)
             else:
                 result = await run_bounded(step, arguments)
             if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
@@ -287,8 +278,8 @@ class Attempt:
             if delivery.since is not None
             else (began if began is not None else moment.at)
         )
-        delay, error = _next_delay(delivery, step, error, moment.at - since)
-        error_type, text = type(error).__name__, _text_of_failure(error)
+        delay, error = next_delay(delivery, step, error, moment.at - since)
+        error_type, text = type(error).__name__, text_of_failure(error)
         core.recorder.record(
             "step_failed",
             moment.at,
@@ -329,7 +320,7 @@ class Attempt:
             )
             return
         text += core.machine.given_up(delivery)
-        fail(core, _stored_error(core.state.run_id, delivery, error, text), error)
+        fail(core, stored_error(core.state.run_id, delivery, error, text), error)
 
     async def _write(self, entry: Entry) -> None:
         core = self._core
@@ -337,60 +328,6 @@ class Attempt:
             await complete(core, entry)
         if core.journal is not None:
             await core.journal.write(entry)
-
-
-@trio.lowlevel.disable_ki_protection
-async def _call(call: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
-    """Call an async step. Ctrl-C may interrupt it anywhere, as any code of the user's; the engine around it is protected."""
-    return await call(*arguments)
-
-
-@trio.lowlevel.enable_ki_protection
-async def run_bounded(step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
-    """Run a step with a timeout, or in a thread.
-
-    Raises:
-        StepTimeoutError: It took too long.
-        Exception: Whatever the step raises.
-    """
-    limit = float("inf") if step.timeout is None else step.timeout
-    with trio.move_on_after(limit) as scope:
-        if step.is_async:
-            result = await _call(step.call, arguments)
-        else:
-            # In a tuple: Trio takes a coroutine that a thread returns for a mistake of its own.
-            call = partial(_in_tuple, step.call, *arguments)
-            [result] = await trio.to_thread.run_sync(call, limiter=_step_threads())
-            if step.wraps_async and inspect.isawaitable(result):
-                result = await _call(_awaited, (result,))
-        if not scope.cancel_called:
-            return result
-        # It comes too late: a thread can't be interrupted, and a step may shield itself.
-    raise StepTimeoutError(
-        f"step {step.name!r} took longer than its timeout of {limit:g} s",
-        step_name=step.name,
-        error_type="StepTimeoutError",
-    )
-
-
-def _in_tuple(call: Callable[..., Any], *arguments: Any) -> tuple[Any]:
-    return (call(*arguments),)
-
-
-async def _awaited(result: Awaitable[Any]) -> Any:
-    return await result
-
-
-def _step_threads() -> trio.CapacityLimiter:
-    """Return the one limiter of this `trio.run`: its own, so that steps that block starve neither the store nor the program's other
-    threads; and one for all runs, since a process may have only so many threads.
-    """
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
-        return limiter
 
 
 async def _joined(core: RunCore, delivery: Delivery) -> list[Any]:
@@ -419,69 +356,9 @@ def _nothing(_event: Event) -> None:
     """In a run without a store, no event is encoded."""
 
 
-def _next_delay(
-    delivery: Delivery, step: StepDefinition, error: BaseException, elapsed: float
-) -> tuple[float | None, BaseException]:
-    """Return the seconds until the next attempt, `None` for no more; and what the step failed with: a `retry_on` that fails
-    itself is a fault of the step.
-    """
-    if step.retry is None or not isinstance(error, Exception) or _contains(error, _NEVER_RETRIED):
-        return None, error
-    try:
-        return step.retry.next_delay(
-            error, attempt=delivery.attempt, elapsed=elapsed, random=random.random()
-        ), error
-    except Exception as fault:  # noqa: BLE001  # the user's function, as the step is
-        return None, fault
-
-
-def _text_of_failure(error: BaseException) -> str:
-    if _contains(error, trio.Cancelled):
-        return "it raised a Cancelled that no cancel scope around it asked for: one leaked out of another task"
-    return text_of(error)
-
-
-def _stored_error(run_id: str, delivery: Delivery, error: BaseException, text: str) -> StoredError:
-    """Return the failure of a step for good, as it is stored."""
-    error_type = type(error).__name__
-    message = f"step {delivery.step!r} of run {run_id!r} failed"
-    if delivery.attempt > 1:
-        message += f" after {delivery.attempt} attempts"
-    return StoredError(
-        error_type if isinstance(error, StepFailedError) else "StepFailedError",
-        f"{message}: {error_type}: {text}",
-        step=delivery.step,
-        attempts=delivery.attempt,
-        error_type=error_type,
-        traceback=traceback_of(error),
-    )
-
-
 def described(delivery: Delivery) -> str:
     """Return the type of a delivery's event, or of a join's events."""
     event = delivery.event
     if isinstance(event, Event):
         return event.event_type
     return f"list[{event[0].event_type if event else ''}]"
-
-
-def is_failure(error: BaseException) -> bool:
-    """Return whether it is a failure of user code: an `Exception`, a `Cancelled`, or a group of only these. KeyboardInterrupt,
-    SystemExit and others of their kind are nobody's data.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return error.split((Exception, trio.Cancelled))[1] is None
-    return isinstance(error, (Exception, trio.Cancelled))
-
-
-def breaks_out(error: BaseException) -> bool:
-    """Return whether it ends the program, and not only the run: it is, or has in it, a KeyboardInterrupt or SystemExit."""
-    return _contains(error, KeyboardInterrupt) or _contains(error, SystemExit)
-
-
-def _contains(
-    error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]
-) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(kind)[0] is not None
-    return isinstance(error, kind)

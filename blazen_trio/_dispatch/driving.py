@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._concurrency import bare_errors
-from blazen_trio._dispatch.attempts import breaks_out
 from blazen_trio._dispatch.control import Next, Phase, Situation, decide
+from blazen_trio._dispatch.failures import breaks_out
 from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.questions import Questions, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks

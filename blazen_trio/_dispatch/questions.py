@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
-from blazen_trio._dispatch.attempts import breaks_out
 from blazen_trio._dispatch.control import Phase
+from blazen_trio._dispatch.failures import breaks_out
 from blazen_trio._dispatch.inbox import EVENT, answer_key, pack_event
 from blazen_trio._dispatch.transitions import fail, settle
 from blazen_trio._state.model import StoredError

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from blazen_trio._dispatch.attempts import Attempt, breaks_out
+from blazen_trio._dispatch.attempts import Attempt
+from blazen_trio._dispatch.failures import breaks_out
 from blazen_trio._dispatch.queues import BoundedQueue
 
 if TYPE_CHECKING:

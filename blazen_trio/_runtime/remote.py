@@ -83,7 +83,9 @@ async def queue(  # noqa: ASYNC910  # the store suspends
     given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
     trace = None if hooks.listener is None else hooks.listener.submitted()
     payload, nonce = codec.encode_event(event), new_nonce()
-    entry = lifecycle.queued(run_id, name, version, event, payload, given, timeout, at, trace, nonce)
+    entry = lifecycle.queued(
+        run_id, name, version, event, payload, given, timeout, at, trace, nonce
+    )
     data, blobs = encode_entry(entry)
     first = Commit(
         run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True

@@ -15,7 +15,6 @@ from blazen_trio._runtime import remote
 from blazen_trio._runtime.anywhere import cancel_anywhere, pause_elsewhere, result_anywhere
 from blazen_trio._runtime.statistics import RuntimeStatistics
 from blazen_trio._state.texts import text_of
-from blazen_trio._stores.base import fold
 from blazen_trio._surface.prepare import open_new, open_stored
 from blazen_trio._surface.run_arguments import (
     check_id,

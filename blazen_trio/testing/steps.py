@@ -12,7 +12,7 @@ from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import PLAIN, Codec
 from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
-from blazen_trio._dispatch.attempts import run_bounded
+from blazen_trio._dispatch.calls import run_bounded
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
