@@ -6,17 +6,8 @@ from __future__ import annotations
 
 from blazen_trio._clock import Utc, WallClock
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.protocol import (
-    SUSPECT,
-    Commit,
-    Driver,
-    DriverListener,
-    Mail,
-    NewRun,
-    Poll,
-    SnapshotRow,
-    StoredRun,
-)
+from blazen_trio._stores.driver import Driver, DriverListener, Mail
+from blazen_trio._stores.protocol import SUSPECT, Commit, NewRun, Poll, SnapshotRow, StoredRun
 from blazen_trio._stores.tables import include_name
 
 __all__ = [

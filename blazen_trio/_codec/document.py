@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._codec.entries import record_wire
+from blazen_trio._codec.histories import record_wire
 from blazen_trio._codec.lines import IN_LINES, batches, document
 from blazen_trio._codec.writer import error_wire, names_wire, reference
 from blazen_trio._state.model import Delayed, Delivery, Member, Payload, Pending, Question

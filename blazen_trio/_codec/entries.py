@@ -6,17 +6,15 @@ Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed,
 is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l` are there, and the members of the
 fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps,
 joins, due, request_id]`, cut after the last that it has; one step stands for itself. History
-records are not in it: they are stored apart, as `encode_history` gives them.
+records are not in it: they are stored apart (`histories.py`).
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, Whole, error_of, metadata_of, question_id, rubbish
@@ -30,29 +28,22 @@ from blazen_trio._codec.writer import (
     write_cells,
 )
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
-from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import MOST_EPOCHS, Cell, Payload
 from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping
 
     from blazen_trio._codec.codec import Codec
 
 __all__ = [
     "FORMAT",
     "decode_entry",
-    "decode_history",
     "decoding_entry",
-    "decoding_history",
     "encode_entry",
-    "encode_history",
     "encoding_entry",
-    "encoding_history",
-    "record_of",
-    "record_wire",
     "seal_entry",
 ]
 
@@ -376,80 +367,3 @@ def _is_id(reader: Reader) -> bool:
     if type(reader.data) is not int or reader.data < 1:
         raise rubbish(reader.what, reader.path, f"an id is expected, not {short(reader.data)}")
     return True
-
-
-def encode_history(records: Sequence[HistoryRecord]) -> bytes:
-    """Return history records as bytes: a JSON object with its format."""
-    return drained(encoding_history(records))
-
-
-def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, bytes]:
-    """Return what `encode_history` does, in pieces; many records are in lines."""
-    if len(records) <= _WIDE:
-        return orjson.dumps({"f": FORMAT, "r": [record_wire(record) for record in records]})
-    lines = (
-        orjson.dumps({"r": [record_wire(record) for record in some]})
-        for some in batches((record, len(record.error or "")) for record in records)
-    )
-    pieces: list[bytes] = []
-    for piece in document(orjson.dumps({"f": IN_LINES}), lines):
-        pieces.append(piece)
-        yield
-    return b"".join(pieces)
-
-
-def record_wire(record: HistoryRecord) -> list[Any]:
-    """A record as a list, cut after the last field that it has."""
-    wire = [
-        record.sequence,
-        record.timestamp.astimezone(dt.UTC),
-        record.kind,
-        record.step,
-        record.event_type,
-        record.duration,
-        record.error,
-    ]
-    while wire[-1] is None:
-        wire.pop()
-    return wire
-
-
-def decode_history(data: bytes) -> list[HistoryRecord]:
-    """Return the records of `encode_history`.
-
-    Raises:
-        SnapshotVersionError: They were written by a newer version of this package.
-        SerializationError: They are rubbish.
-    """
-    return drained(decoding_history(data))
-
-
-def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
-    """Return what `decode_history` does, in pieces."""
-    records: list[HistoryRecord] = []
-    pace = Pace()
-    whole = Whole("history", {}, PLAIN)
-    for path, part in parse_parts(data, "history", "f")[1]:
-        for each in Reader(part, path, whole).each("r"):
-            records.append(record_of(each))
-            if pace.full(len(records[-1].error or "")):
-                yield
-    return records
-
-
-def record_of(reader: Reader) -> HistoryRecord:
-    """The record of a list."""
-    text = reader.take(1, str)
-    try:
-        timestamp = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except (ValueError, OverflowError) as error:
-        raise reader.fail(1, f"{short(text)} is no instant: {error}") from error
-    return HistoryRecord(
-        reader.count(0, least=1),
-        timestamp,
-        reader.take(2, str),
-        reader.maybe(3, str),
-        reader.maybe(4, str),
-        reader.maybe_seconds(5),
-        reader.maybe(6, str),
-    )

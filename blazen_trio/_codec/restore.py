@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from blazen_trio._codec.entries import cell_of, record_of, status_of
+from blazen_trio._codec.entries import cell_of, status_of
+from blazen_trio._codec.histories import record_of
 from blazen_trio._codec.lines import Pace, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import (

@@ -175,11 +175,9 @@ def step(
     """
 
     def mark(function: Any) -> Any:
-        # A static or class method passes for its function, which is what an instance or the class
-        # will give out.
+        # A static or class method passes for its function, which an instance or the class gives out.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-        faults = _function_faults(target)
-        faults = faults or _option_faults(
+        faults = _function_faults(target) or _option_faults(
             name, timeout, retry, max_concurrency, handles, max_recoveries
         )
         if faults:

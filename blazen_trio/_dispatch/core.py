@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
     from blazen_trio._state.model import Item
-    from blazen_trio._stores.protocol import Mail
+    from blazen_trio._stores.driver import Mail
 
 __all__ = ["Host", "InputHandler", "RunCore"]
 

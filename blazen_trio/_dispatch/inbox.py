@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.events import Event
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry
-    from blazen_trio._stores.protocol import Mail
+    from blazen_trio._stores.driver import Mail
 
 __all__ = [
     "CANCEL",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
 
-from blazen_trio._codec.entries import encode_entry, encode_history
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import encode_history
 from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.standstill import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import CheckpointStore, Driver
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["Durability", "Journal", "JournalMark"]
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._runtime.poller import Poller
     from blazen_trio._runtime.supervisor import Supervisor
-    from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["cancel_anywhere", "pause_elsewhere", "result_anywhere"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.queues import Timers
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import Driver, Mail
+    from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio._surface.prepare import Options
 
 __all__ = ["ParkedRun", "ParkedRuns", "Parking"]

@@ -14,7 +14,8 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
-    from blazen_trio._stores.protocol import CheckpointStore, Driver, StoredRun
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
 __all__ = ["Refusals", "give_back"]
 

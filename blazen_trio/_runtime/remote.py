@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
-from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import decode_history, encode_history
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.driving import cancelled_error
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.model import Question, RunState
-    from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = [

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from blazen_trio._dispatch.core import RunCore
-    from blazen_trio._stores.protocol import CheckpointStore, Driver, Mail, StoredRun
+    from blazen_trio._stores.driver import Driver, Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["Supervisor"]

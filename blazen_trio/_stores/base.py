@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._codec.entries import decoding_entry, decoding_history
+from blazen_trio._codec.entries import decoding_entry
+from blazen_trio._codec.histories import decoding_history
 from blazen_trio._codec.restore import restoring
 from blazen_trio._slices import in_slices
 from blazen_trio._state.apply import applying, state_from_first

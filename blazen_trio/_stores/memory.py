@@ -15,8 +15,9 @@ from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
+from blazen_trio._stores.driver import Driver, Mail
 from blazen_trio._stores.kept import KeptRun, Lease, MemoryDriver
-from blazen_trio._stores.protocol import SUSPECT, Driver, Mail, Poll, RunInfo, StoredRun
+from blazen_trio._stores.protocol import SUSPECT, Poll, RunInfo, StoredRun
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blazen_trio._codec.document import iter_state
-from blazen_trio._codec.entries import encode_entry, encode_history
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import encode_history
 from blazen_trio._slices import in_slices
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import CheckpointStore, Driver
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["create_new", "create_whole", "written"]
 

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
-    from blazen_trio._stores.protocol import CheckpointStore, Driver, StoredRun
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
 __all__ = [
     "Options",

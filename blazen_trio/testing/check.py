@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, Driver, NewRun, SnapshotRow
+from blazen_trio._stores.driver import Driver
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio.errors import (
     RunExistsError,
     RunLockedError,

@@ -21,7 +21,8 @@ from blazen_trio.testing.promises import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blazen_trio._stores.protocol import CheckpointStore, Mail
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["CHECKS", "CHECKS_OF_TWO"]
 

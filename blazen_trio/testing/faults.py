@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
     from blazen_trio._clock import Utc
     from blazen_trio._state.status import RunStatus
+    from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio._stores.protocol import (
         CheckpointStore,
         Commit,
-        Driver,
-        Mail,
         NewRun,
         Poll,
         RunInfo,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN
-from blazen_trio._codec.entries import decode_entry, decode_history, encode_entry, encode_history
+from blazen_trio._codec.entries import decode_entry, encode_entry
+from blazen_trio._codec.histories import decode_history, encode_history
 from blazen_trio._definitions.events import Event, InputRequestEvent, StopEvent
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord

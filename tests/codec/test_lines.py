@@ -21,14 +21,16 @@ from blazen_trio._codec.codec import LARGE, Codec
 from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import (
     decode_entry,
-    decode_history,
     decoding_entry,
-    decoding_history,
     encode_entry,
-    encode_history,
     encoding_entry,
-    encoding_history,
     seal_entry,
+)
+from blazen_trio._codec.histories import (
+    decode_history,
+    decoding_history,
+    encode_history,
+    encoding_history,
 )
 from blazen_trio._codec.reader import parse
 from blazen_trio._codec.restore import decode_state, restoring

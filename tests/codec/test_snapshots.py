@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN
-from blazen_trio._codec.entries import encode_entry, encode_history
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import encode_history
 from blazen_trio._codec.snapshot import (
     Snapshot,
     blob_digests,

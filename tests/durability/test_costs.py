@@ -24,7 +24,7 @@ from blazen_trio import (
     open_store,
     step,
 )
-from blazen_trio._stores.protocol import Driver
+from blazen_trio._stores.driver import Driver
 
 if TYPE_CHECKING:
     from pathlib import Path

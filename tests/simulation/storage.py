@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from blazen_trio._clock import Utc
-    from blazen_trio._stores.protocol import Driver
+    from blazen_trio._stores.driver import Driver
     from tests.simulation.backends import Backend
 
 _CANCELLABLE = frozenset({"create", "claim", "take", "post", "delete_run", "purge"})

@@ -5,9 +5,7 @@ After every transition it holds the machine to what must be true: see `Driver.no
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -34,21 +32,9 @@ from blazen_trio._state.model import (
 )
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.status import RunStatus
+from tests.state.chooser import Chooser
 from tests.state.family import Answer, Family, Labelled, RottenError, name_of
 from tests.state.oracle import Node, Oracle
-
-
-class Chooser:
-    """Picks what happens next, by a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def pick(self, choices: Sequence[Any]) -> Any:
-        return self._random.choice(choices)
-
-    def one_in(self, number: int) -> bool:
-        return self._random.randrange(number) == 0
 
 
 @attrs.define(eq=False)

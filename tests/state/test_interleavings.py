@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from blazen_trio._state.model import Member
-from tests.state.driver import Chooser, Driver, fold
+from tests.state.chooser import Chooser
+from tests.state.driver import Driver, fold
 from tests.state.family import Family, family_of
 
 seeds = st.randoms(use_true_random=True).map(lambda chance: chance.getrandbits(64))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Mail, RunInfo, StoredRun
+from blazen_trio._stores.driver import Mail
+from blazen_trio._stores.protocol import RunInfo, StoredRun
 from blazen_trio._stores.sql.schema import (
     IN_PARTS,
     PLAIN,
