@@ -81,6 +81,7 @@ _UNCLEAR: _Told = (
     ),
 )
 _UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
+_UNKNOWN_IN_A_LOOK: _Told = (StoreError, "the database failed in a way that nobody expected")
 
 # What servers call it; PostgreSQL by SQLSTATE, MySQL and MariaDB by number.
 _BY_CODE: dict[str | int | None, _Told] = {
@@ -142,24 +143,27 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
 )
 
 
-def translate(error: BaseException, doing: str, run_id: str | None = None) -> StoreError:
+def translate(
+    error: BaseException, doing: str, run_id: str | None = None, *, writing: bool = True
+) -> StoreError:
     """The `StoreError` that tells of a database's error, with it as its cause.
 
     Args:
         error: What the driver or SQLAlchemy raised; a `StoreError` is returned as it is.
         doing: What was being done, to begin the message with.
         run_id: The run concerned.
+        writing: Whether anything was to be written.
     """
     if isinstance(error, StoreError):
         return error
     text = str(getattr(error, "orig", None) or error)
-    kind, advice = _told(error, text.lower())
+    kind, advice = _told(error, text.lower()) or (_UNKNOWN if writing else _UNKNOWN_IN_A_LOOK)
     told = kind(f"{doing}: {advice} (the database says: {' '.join(text.split())})", run_id=run_id)
     told.__cause__ = error
     return told
 
 
-def _told(error: BaseException, text: str) -> _Told:
+def _told(error: BaseException, text: str) -> _Told | None:
     if isinstance(error, UnclearCommitError):
         return _UNCLEAR
     if isinstance(error, OutOfReachError):
@@ -172,4 +176,4 @@ def _told(error: BaseException, text: str) -> _Told:
     if by_code is not None:
         return by_code
     fitting = (told for part, told in _BY_TEXT if part in text)
-    return next(fitting, _LOST if is_lost(error) else _UNKNOWN)
+    return next(fitting, _LOST if is_lost(error) else None)

@@ -96,4 +96,4 @@ def _prepare(engine: sa.Engine, watch: Watch, clock: DatabaseClock, *, migrate: 
             observe(clock, connection)
             return Place(connection)
     except sa.exc.SQLAlchemyError as error:
-        raise translate(error, f"opening {shown(engine.url)}") from error
+        raise translate(error, f"opening {shown(engine.url)}", writing=False) from error
