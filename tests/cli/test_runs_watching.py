@@ -222,7 +222,7 @@ def test_resume_says_until_when_a_run_waits_for_a_time(sqlite_url, runs, as_json
 def test_resume_of_a_run_whose_input_its_workflow_does_not_take(runs):
     runs("submit", "paying", "--run-id", "a")
     assert runs("pause", "a").exit_code == 0
-    wrong = runs("resume", "a", f"{FLOWS}:paying")
+    wrong = runs("resume", "a", f"{FLOWS}:paying", traceback=True)
     assert wrong.exit_code == 1
     assert "workflow 'paying' can't start with StartEvent: it starts with Order" in wrong.stdout
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+import sqlalchemy as sa
 import trio
 
 from blazen_trio import StartEvent, StopEvent, Workflow, open_store, step
+from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.migrate import read_schema
 from tests.databases import fresh_database
 
@@ -82,3 +84,9 @@ def database(uri, folder, name):
     absolute = f"{str(folder).replace('é', '%C3%A9')}/{name.replace(' ', '%20')}"
     given = uri.format(name.replace(" ", "%20"), absolute=absolute)
     return f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
+
+
+def test_a_failed_look_does_not_say_that_nothing_was_written():
+    strange = sa.exc.OperationalError("SELECT 1", {}, Exception("a strange thing"))
+    assert "written" not in str(translate(strange, "opening x", writing=False))
+    assert "nothing is known to be written" in str(translate(strange, "a commit was not stored"))

@@ -150,7 +150,7 @@ def _connected(
             raise
         raise unusable(engine.url, error) from error
     except (sa.exc.SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
-        raise translate(error, f"opening {shown(engine.url)}") from error
+        raise translate(error, f"opening {shown(engine.url)}", writing=False) from error
 
 
 def _version(where: str, revision: str | None) -> SchemaVersion:
