@@ -145,7 +145,12 @@ class Take(Job):
         )
         mailroom = self._drivers.mailroom
         return [
-            (row, SqlDriver(row.run_id, row.run_no, lease_id, mailroom, crashes=row.crashes))
+            (
+                row,
+                SqlDriver(
+                    row.run_id, row.run_no, lease_id, mailroom, crashes=queries.crashes_of(row)
+                ),
+            )
             for row in rows
         ]
 

@@ -16,7 +16,7 @@ from blazen_trio._stores.protocol import SUSPECT, Poll
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.mailroom import PAGE, Page
 from blazen_trio._stores.sql.ownership import can_go_on, is_due, may_be_taken, other_leases
-from blazen_trio._stores.sql.queries import LINE, first_mail, info_of, mail_by_id
+from blazen_trio._stores.sql.queries import LINE, crashes_of, first_mail, info_of, mail_by_id
 from blazen_trio._stores.sql.schema import STATUS_OF_CODE, inbox, runs
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
     """No more suspects than that."""
     if suspects is None:
         return rows
-    kept = [row for row in rows if row.crashes >= SUSPECT][:suspects]
-    return [row for row in rows if row.crashes < SUSPECT or row in kept]
+    kept = [row for row in rows if crashes_of(row) >= SUSPECT][:suspects]
+    return [row for row in rows if crashes_of(row) < SUSPECT or row in kept]
 
 
 def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:

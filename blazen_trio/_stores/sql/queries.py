@@ -24,7 +24,7 @@ from blazen_trio._stores.sql.schema import (
     runs,
     snapshot,
 )
-from blazen_trio.errors import SchemaError
+from blazen_trio.errors import SchemaError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LINE",
+    "crashes_of",
     "find_run",
     "first_mail",
     "get_run",
@@ -128,7 +129,7 @@ def load_runs(
         page: At most so many rows of each one's inbox; `None`: all.
     """
     numbers = [row.run_no for row in rows]
-    faults: dict[int, SchemaError] = {}
+    faults: dict[int, StoreError] = {}
     snapshots = _payloads(connection, snapshot, snapshot.c.seq, numbers, faults)
     entries = _payloads(connection, journal, journal.c.seq, numbers, faults)
     blobs = _payloads(connection, blob, blob.c.digest, numbers, faults)
@@ -138,7 +139,7 @@ def load_runs(
     for row in rows:
         if row.run_no in faults:
             nothing = StoredRun(
-                info_of(row), None, (), {}, crashes=row.crashes, fault=faults[row.run_no]
+                info_of(row), None, (), {}, crashes=crashes_of(row), fault=faults[row.run_no]
             )
             found.append(nothing)
             continue
@@ -152,7 +153,7 @@ def load_runs(
                 blobs=blobs.get(row.run_no, {}),
                 history=tuple(records.get(row.run_no, {}).values()),
                 inbox=tuple(mail.get(row.run_no, ())),
-                crashes=row.crashes,
+                crashes=crashes_of(row),
             )
         )
     return found
@@ -214,9 +215,23 @@ def _letters(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list
     parts = _parts(connection, [each for each in rows if each.format == IN_PARTS])
     found: dict[int, list[Mail]] = {}
     for each in rows:
-        data = parts.get(each.mail_id, each.data)
+        data = _as_bytes(parts.get(each.mail_id, each.data))
         found.setdefault(each.run_no, []).append(Mail(each.mail_id, each.kind, data, each.key))
     return found
+
+
+def _as_bytes(data: Any) -> bytes:
+    """What is in an inbox; of what is no bytes, as in a file that was changed, something that
+    whoever takes it will find unreadable.
+    """
+    return bytes(data) if isinstance(data, bytes | memoryview) else repr(data).encode()
+
+
+def crashes_of(row: Any) -> int:
+    """How often a run's drivers have died or failed; 0 where its row was changed to what is no
+    number.
+    """
+    return row.crashes if type(row.crashes) is int else 0
 
 
 def _parts(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> dict[int, bytes]:
@@ -232,7 +247,7 @@ def _parts(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> dict[int, 
             .order_by(inbox_part.c.run_no, inbox_part.c.mail_id, inbox_part.c.part)
         )
         for mail_id, data in connection.execute(query):
-            found.setdefault(mail_id, []).append(data)
+            found.setdefault(mail_id, []).append(_as_bytes(data))
     return {mail_id: b"".join(parts) for mail_id, parts in found.items()}
 
 
@@ -246,7 +261,7 @@ def _payloads(
     table: sa.Table,
     key: sa.Column[Any],
     numbers: Sequence[int],
-    faults: dict[int, SchemaError],
+    faults: dict[int, StoreError],
 ) -> dict[int, dict[Any, bytes]]:
     """The payloads in a table, by their keys, of each of these runs; or what is wrong with them."""
     query = (
@@ -257,14 +272,16 @@ def _payloads(
     by_run: dict[int, dict[Any, bytes]] = {}
     for run_no, rows in itertools.groupby(connection.execute(query), key=lambda row: row[0]):
         try:
-            by_run[run_no] = _joined(row[1:] for row in rows)
-        except SchemaError as fault:
+            by_run[run_no] = _joined((row[1:] for row in rows), key.type.python_type)
+        except StoreError as fault:
             faults[run_no] = fault
     return by_run
 
 
-def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
-    """Payloads by their key, put together from their parts, which come in order."""
+def _joined(rows: Iterable[Any], kind: type) -> dict[Any, bytes]:
+    """Payloads by their key, which is of this kind, put together from their parts, which come in
+    order.
+    """
     joined: dict[Any, bytes] = {}
     for key, packing, data in rows:
         if packing != PLAIN:
@@ -272,10 +289,11 @@ def _joined(rows: Iterable[Any]) -> dict[Any, bytes]:
                 f"a payload is stored in format {packing}, and this version of blazen_trio reads "
                 f"format {PLAIN} only; upgrade blazen_trio"
             )
-        if not isinstance(data, bytes | memoryview):
-            raise SchemaError(
-                f"a payload is stored as {type(data).__name__} and not as bytes: the database was "
-                "changed by others; restore it from a backup"
+        if not isinstance(data, bytes | memoryview) or type(key) is not kind:
+            what, wrong = ("payload", data) if type(key) is kind else ("payload's key", key)
+            raise StoreError(
+                f"a {what} is stored as {type(wrong).__name__}: the database was changed by "
+                "others; restore it from a backup"
             )
         joined[key] = joined[key] + bytes(data) if key in joined else bytes(data)
     return joined
