@@ -33,8 +33,14 @@ def unanswered(core: RunCore) -> list[InputRequestEvent]:
     ]
 
 
-async def answer(core: RunCore, response: InputResponseEvent) -> None:
+async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = False) -> None:
     """Route an answer; on disk as far as the durability asks when this returns.
+
+    Args:
+        core: The run.
+        response: The answer.
+        within: Whether a task of the run itself gives it. Where the run can't go on, its dispatcher
+            takes no mail any more and waits for its tasks: such a one must not wait for it in turn.
 
     Raises:
         InputResponseError: No such question is open.
@@ -53,7 +59,7 @@ async def answer(core: RunCore, response: InputResponseEvent) -> None:
     while True:
         key = answer_key(question.id, number)
         posted = await core.journal.store.post(core.state.run_id, EVENT, data, key=key)
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=not within):
             # What others have sent before comes before. The store has given us the row by now.
             await core.wait_mail_taken()
         if posted is not None:
@@ -111,7 +117,7 @@ class Questions:
 
     async def _give(self, response: InputResponseEvent) -> None:
         try:
-            await answer(self._core, response)
+            await answer(self._core, response, within=True)
         except (InputResponseError, RunFinishedError):
             pass  # somebody else was faster
         except StoreError as error:
