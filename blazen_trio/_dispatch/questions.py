@@ -10,6 +10,7 @@ import trio
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.attempts import breaks_out
 from blazen_trio._dispatch.inbox import EVENT, answer_key, pack_event
+from blazen_trio._state.answers import question_of
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import InputResponseError, RunFinishedError, StoreError
@@ -53,7 +54,7 @@ async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = 
         return
     # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
     # Decided here at once, this one could come between another that was taken and its arrival.
-    question = core.machine.question_of(response)
+    question = question_of(core.definition, core.state, response)
     data = pack_event(core.codec, response)
     number = 0
     while True:
@@ -65,7 +66,7 @@ async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = 
         if posted is not None:
             return
         # Somebody else has answered; unless that could not be taken, and the question is open.
-        question = core.machine.question_of(response)
+        question = question_of(core.definition, core.state, response)
         number += 1
 
 
@@ -101,7 +102,7 @@ class Questions:
             if response is not None and request.request_id in core.state.questions and core.control.accepts:
                 if not isinstance(response, InputResponseEvent):
                     response = InputResponseEvent(request.request_id, response)
-                core.machine.question_of(response)  # one that fits none is the handler's failure
+                question_of(core.definition, core.state, response)  # one that fits none is the handler's failure
                 await self._give(response)
         except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
             cancelled = trio.current_effective_deadline() == float("-inf")
