@@ -40,7 +40,7 @@ _HASH_CACHE = "_attrs_cached_hash"
 
 
 def field_types(cls: Any) -> dict[str, Any]:
-    """Return the types of a class's fields by name, resolved; of a generic one with its arguments."""
+    """Return the types of a class's fields by name; of a generic one with its arguments."""
     origin = typing.get_origin(cls) or cls
     parameters = getattr(origin, "__parameters__", ())
     arguments = dict(zip(parameters, typing.get_args(cls), strict=False))

@@ -1,4 +1,4 @@
-"""Which events may be given to several attempts as they are, since nothing in them can be changed."""
+"""Which events may be given to several attempts: those in which nothing can be changed."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.failures import breaks_out
 from blazen_trio._dispatch.inbox import EVENT, answer_key, pack_event
 from blazen_trio._dispatch.transitions import fail, settle
+from blazen_trio._state.answers import question_of
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import InputResponseError, RunFinishedError, StoreError
@@ -45,8 +46,14 @@ async def nobody_has_answered(core: RunCore) -> bool:
     return core.control.phase is Phase.PARKED and bool(unanswered(core))
 
 
-async def answer(core: RunCore, response: InputResponseEvent) -> None:
+async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = False) -> None:
     """Route an answer; on disk as far as the durability asks when this returns.
+
+    Args:
+        core: The run.
+        response: The answer.
+        within: Whether a task of the run itself gives it. Where the run can't go on, its dispatcher
+            takes no mail any more and waits for its tasks: such a one must not wait for it in turn.
 
     Raises:
         InputResponseError: No such question is open.
@@ -59,19 +66,19 @@ async def answer(core: RunCore, response: InputResponseEvent) -> None:
         return
     # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
     # Decided here at once, this one could come between another that was taken and its arrival.
-    question = core.machine.question_of(response)
+    question = question_of(core.definition, core.state, response)
     data = pack_event(core.codec, response)
     number = 0
     while True:
         key = answer_key(question.id, number)
         posted = await core.journal.store.post(core.state.run_id, EVENT, data, key=key)
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=not within):
             # What others have sent before comes before. The store has given us the row by now.
             await core.wait_mail_taken()
         if posted is not None:
             return
         # Somebody else has answered; unless that could not be taken, and the question is open.
-        question = core.machine.question_of(response)
+        question = question_of(core.definition, core.state, response)
         number += 1
 
 
@@ -115,7 +122,9 @@ class Questions:
             ):
                 if not isinstance(response, InputResponseEvent):
                     response = InputResponseEvent(request.request_id, response)
-                core.machine.question_of(response)  # one that fits none is the handler's failure
+                question_of(
+                    core.definition, core.state, response
+                )  # one that fits none is the handler's failure
                 await self._give(response)
         except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
             cancelled = trio.current_effective_deadline() == float("-inf")
@@ -131,7 +140,7 @@ class Questions:
 
     async def _give(self, response: InputResponseEvent) -> None:
         try:
-            await answer(self._core, response)
+            await answer(self._core, response, within=True)
         except (InputResponseError, RunFinishedError):
             pass  # somebody else was faster
         except StoreError as error:

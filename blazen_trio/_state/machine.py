@@ -31,11 +31,12 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
+from blazen_trio._state.answers import question_of
 from blazen_trio._state.apply import SLICE, apply_head, drain
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.joins import check_collectable, firing_due
 from blazen_trio._state.status import RunStatus
-from blazen_trio.errors import InputResponseError, NoHandlerError
+from blazen_trio.errors import NoHandlerError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
         FanOut,
         Item,
         Payload,
-        Question,
         RunState,
         StoredError,
     )
@@ -314,27 +314,6 @@ class Machine:
         """An event came in from a sender who could not know that nothing accepts it: only the history tells."""
         return self.finish(Entry(self.state.seq + 1, "rejected", moment.at, moment.elapsed))
 
-    def question_of(self, response: InputResponseEvent) -> Question:
-        """Return the open question that an answer is for.
-
-        Raises:
-            InputResponseError: No question of this `request_id` is open.
-            NoHandlerError: No step accepts the answer.
-        """
-        request_id: object = response.request_id
-        question = self.state.questions.get(request_id) if isinstance(request_id, str) else None
-        if question is None:
-            raise InputResponseError(
-                f"no question with request_id {request_id!r:.200} is open in run "
-                f"{self.state.run_id!r}: it is unknown or answered already; open are "
-                f"{sorted(self.state.questions) or 'none'}",
-                run_id=self.state.run_id,
-                request_id=str(request_id),
-            )
-        if not self.routing.targets(type(response)).steps:
-            raise self.no_handler(response)
-        return question
-
     def answered(self, response: InputResponseEvent, encode: Encode, moment: Moment) -> Entry:
         """A question is answered; the answer takes its place.
 
@@ -342,7 +321,7 @@ class Machine:
             InputResponseError: No question of this `request_id` is open.
             NoHandlerError: No step accepts the answer.
         """
-        question = self.question_of(response)
+        question = question_of(self.definition, self.state, response)
         entry = Entry(self.state.seq + 1, "answered", moment.at, moment.elapsed)
         entry.done = question.id
         entry.outputs = self.outputs([response], encode, lambda: moment.at)
