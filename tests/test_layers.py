@@ -216,5 +216,10 @@ def test_nobody_reaches_into_another_modules_private_names(path):
     assert reached - ALLOWED == set()
 
 
-ALLOWED = {"scope.py: sys._getframe", "engine.py: connection._sock", "shapes.py: origin._fields", "migrate.py: scripts._upgrade_revs"}
+ALLOWED = {
+    "scope.py: sys._getframe",
+    "engine.py: connection._sock",
+    "shapes.py: origin._fields",
+    "migrate.py: scripts._upgrade_revs",
+}
 """What is of other packages, and has no other way to it; the reason stands beside each in the code."""

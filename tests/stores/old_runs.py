@@ -127,7 +127,7 @@ def main() -> None:
             names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             for (name,) in names.fetchall():
                 if name.startswith("blazen_") and not name.endswith("version"):
-                    rows = database.execute(f"SELECT * FROM {name}")  # noqa: S608
+                    rows = database.execute(f"SELECT * FROM {name}")
                     tables[name] = [dict(row) for row in rows]
     text = json.dumps(tables, indent=1, default=lambda data: {"hex": data.hex()})
     Path(sys.argv[1]).write_text(text + "\n")
