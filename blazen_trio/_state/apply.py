@@ -138,8 +138,7 @@ def apply_head(
         return None, None
     recovered: Recovered | None = None
     if state.recovered or entry.recovers is not None:
-        taken = (id_ for collected in entry.collected for id_ in collected.taken)
-        recovered = inherited(state.recovered, (entry.done, *taken), entry.recovers)
+        recovered = _inherited(state, entry)
     done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
@@ -159,6 +158,11 @@ def apply_head(
         if recovered is not None:
             inherit(state.recovered, range(first, state.next_id), recovered)
     return done, None
+
+
+def _inherited(state: RunState, entry: Entry) -> Recovered | None:
+    taken = (id_ for collected in entry.collected for id_ in collected.taken)
+    return inherited(state.recovered, (entry.done, *taken), entry.recovers)
 
 
 def _growing(
