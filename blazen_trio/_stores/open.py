@@ -39,6 +39,7 @@ async def open_store(
         url_or_engine: `"sqlite:///runs.db"` or another of SQLAlchemy's URLs, or an engine of
             yours, which stays yours. Set on that how long to wait for a connection, as the store
             can't: `pool_timeout`, the driver's `connect_timeout`, and PyMySQL's `read_timeout`.
+            Its listeners are heard. Its pool has to have two connections or more.
         lease_ttl: After how many seconds without a sign of life a vanished machine's runs may be
             taken over. A process that died on the same machine is known to be dead at once; one
             that is seen to run there is given twenty times as long.
@@ -50,7 +51,8 @@ async def open_store(
     Raises:
         ValueError: The URL names a database that can't be used.
         SchemaError: The schema is not the one needed, or this is no database of ours.
-        StoreError: The database can't be opened.
+        StoreError: The database can't be opened; or the engine, or what is set there, would spoil
+            what is stored.
     """
     if not is_positive_seconds(lease_ttl, _LONGEST):
         msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, more than 0 and up to 1e6"

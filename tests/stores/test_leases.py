@@ -17,7 +17,6 @@ import trio
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.leases import Holder, Sights
 from blazen_trio.errors import RunLockedError, StaleRunError
 from tests.databases import SERVERS, an_engine, end_holders, execute
 from tests.stores.by_id import ById, open_by_id
@@ -220,21 +219,6 @@ async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:
     assert execute(url, "SELECT count(*) FROM blazen_lease") == [(0,)]
 
 
-def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
-    me = Holder.this_process()
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    elsewhere = {"host": me.host, "pid": 2**22 + 1, "started": 1}
-    assert not me.known_dead()
-    assert Holder(boot=me.boot, pid_namespace=me.pid_namespace, **elsewhere).known_dead()
-    assert not Holder(boot="another", pid_namespace=me.pid_namespace, **elsewhere).known_dead()
-    assert not Holder(boot=me.boot, pid_namespace="another", **elsewhere).known_dead()
-    assert not Holder(boot="", pid_namespace="", **elsewhere).known_dead()
-    # A later process with the id of an earlier one.
-    assert Holder(me.host, me.boot, me.pid_namespace, child.pid, started=1).known_dead()
-    child.kill()
-    child.communicate()
-
-
 async def test_a_lease_whose_holder_died_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
     async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id, status in (("ran", RunStatus.RUNNING), ("waited", RunStatus.WAITING)):
@@ -285,42 +269,6 @@ async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
             theirs.execute(sa.text("SELECT * FROM blazen_run WHERE run_id = 'a' FOR UPDATE"))
             assert [run.info.run_id for run in await store.take(["w"], 10)] == ["b"]
         assert [run.info.run_id for run in await store.take(["w"], 10)] == ["a"]
-
-
-class _Clock:
-    """Seconds that pass when a test says so."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def _row(**changed: int | bool | str) -> dict[str, Any]:
-    holder = {"host": "h", "boot": "another", "pid_namespace": "n", "pid": 1, "started": 1}
-    return {"lease_id": 7, "expires": 1, "batch": 1, "expired": True, **holder, **changed}
-
-
-def test_an_expired_lease_is_that_of_the_dead_once_it_was_seen_unchanged_for_its_time() -> None:
-    clock = _Clock()
-    sights = Sights(15.0, clock)
-    assert sights.judge(_row()) == 15.0
-    for clock.now in (5.0, 10.0):
-        assert sights.judge(_row()) == 15.0 - clock.now
-    # It was renewed, and has expired again: it is seen anew.
-    assert sights.judge(_row(batch=2)) == 15.0
-    clock.now = 14.0
-    assert sights.judge(_row(batch=2)) == 11.0
-    assert sights.judge(_row(batch=2, expired=False)) == float("inf")
-    assert sights.judge(_row(batch=2)) == 15.0
-    # The database was away for long, and nobody could renew anything: that time does not count.
-    clock.now = 1000.0
-    assert sights.judge(_row(batch=2)) == 10.0
-    for clock.now in (1005.0, 1010.0):
-        judged = sights.judge(_row(batch=2))
-    assert judged == 0.0
-    sights.keep([])
-    assert sights.judge(_row(batch=2)) == 15.0
 
 
 async def test_an_expired_lease_that_lives_is_waited_for_and_not_taken(url: str) -> None:
@@ -418,33 +366,3 @@ async def test_a_process_that_keeps_its_gil_is_not_taken_for_dead(url: str, tmp_
             done.touch()
             _ask(driver, "2")
             assert _hear(driver) == "stored"
-
-
-def test_even_the_living_are_given_up_in_the_end() -> None:
-    clock = _Clock()
-    with _process("input()") as process:
-        me, stat = Holder.this_process(), Path(f"/proc/{process.pid}/stat").read_text()
-        started = int(stat[stat.rfind(")") + 1 :].split()[19])
-        there = {"boot": me.boot, "pid_namespace": me.pid_namespace}
-        row = _row(**there, pid=process.pid, started=started)
-        sights = Sights(15.0, clock)
-        for clock.now in range(0, 300, 5):  # 300 is twenty times the lease's time
-            assert sights.judge(row) == float("inf"), clock.now
-        for clock.now in range(300, 316, 5):
-            judged = sights.judge(row)
-        assert judged == 0.0
-        # Whoever has another start is another process, and this one is gone.
-        assert sights.judge(_row(**there, pid=process.pid, started=started + 1)) == 0.0
-        # One that was stopped has no excuse, and neither has one elsewhere, or we ourselves.
-        others = [_row(lease_id=8), _row(**there, pid=me.pid, started=me.started, lease_id=9)]
-        os.kill(process.pid, signal.SIGSTOP)
-        others.append(_row(**there, pid=process.pid, started=started, lease_id=10))
-        _wait_until_stopped(process.pid)
-        assert [sights.judge(each) for each in others] == [15.0] * 3
-
-
-def _wait_until_stopped(pid: int) -> None:
-    until = time.monotonic() + 20
-    while ") T" not in Path(f"/proc/{pid}/stat").read_text():
-        assert time.monotonic() < until
-        time.sleep(0.01)
