@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
         "py:class",
         "AbstractAsyncContextManager|AsyncIterator|Callable|Collection|Iterable|Mapping|Sequence|TracebackType",
     ),
-    ("py:class", r"([\w.]*\.)?(E|F|T|InputHandler|MeterProvider|RetryOn|TracerProvider|WorkflowDefinition)"),  # type variables, aliases, a base
+    ("py:class", r"([\w.]*\.)?(E|F|T|Handle|InputHandler|MeterProvider|RetryOn|TracerProvider|WorkflowDefinition)"),  # type variables, aliases, a base
 ]
 
 NOT_MADE_BY_USERS = {"Context", "EventStream", "Run", "RunStart", "Runtime", "Snapshot", "SqlStore"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from blazen_trio._state.texts import escaped
@@ -85,4 +86,18 @@ def log_record(
         text += f", {duration:.3f} s"
     if error is not None:
         text += f": {error}"
-    logger.log(LEVELS[kind], "%s", text, exc_info=cause, extra=about(run_id, workflow, step))
+    logger.log(
+        LEVELS[kind], "%s", text, exc_info=_writable(cause), extra=about(run_id, workflow, step)
+    )
+
+
+def _writable(cause: BaseException | None) -> BaseException | None:
+    """Return an exception if its traceback can be written; a handler that fails at one of a user's
+    would raise, or print that, in the middle of the run.
+    """
+    if cause is not None:
+        try:
+            traceback.format_exception(cause)
+        except Exception:  # noqa: BLE001  # any of its methods may be called, and do anything
+            return None
+    return cause

@@ -22,7 +22,6 @@ from blazen_trio import (
     MemoryStore,
     RunExistsError,
     RunNotFoundError,
-    SchemaError,
     SerializationError,
     Snapshot,
     SnapshotVersionError,
@@ -237,7 +236,7 @@ def spoil(path: Path, sql: str, *arguments: Any) -> None:
             '"count":',
             SerializationError,
         ),
-        ("UPDATE blazen_journal SET data = CAST(data AS TEXT) || ? WHERE seq = 2", "", SchemaError),
+        ("UPDATE blazen_journal SET data = CAST(data AS TEXT) || ? WHERE seq = 2", "", StoreError),
         ("DELETE FROM blazen_journal WHERE seq = ?", 1, StoreError),
     ],
 )

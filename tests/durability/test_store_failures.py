@@ -124,7 +124,8 @@ async def test_the_call_whose_commit_fails_is_told_and_so_is_everybody_after(
     assert stored.status in (RunStatus.RUNNING, RunStatus.WAITING)
     assert len(stored.input_requests) == 1
     async with WORKFLOW.resume_from("run", store=store) as run:
-        await run.respond("yes")
+        if call != "respond":  # its answer was in the inbox before the commit that took it failed
+            await run.respond("yes")
         assert await run.result() == "yes"
 
 

@@ -42,7 +42,6 @@ __all__ = [
     "load_runs",
     "mail_by_id",
     "micros",
-    "sound_info_of",
     "status_of",
 ]
 
@@ -85,7 +84,7 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
     Raises:
         RunNotFoundError: There is none.
     """
-    return sound_info_of(find_run(connection, run_id))
+    return info_of(find_run(connection, run_id))
 
 
 def list_runs(
@@ -327,32 +326,9 @@ def info_of(row: Any) -> RunInfo:
     return RunInfo(row.run_id, row.workflow, row.version, status, created, updated, row.error)
 
 
-def sound_info_of(row: Any) -> RunInfo:
-    """A run's line, for who asks for this very run: a damaged row is told of.
-
-    Raises:
-        SchemaError: Its status is not known, or a time in it is none.
-    """
-    for column in ("created", "updated"):
-        stored = getattr(row, column)
-        try:
-            _instant(stored)
-        except (OverflowError, TypeError) as error:
-            raise SchemaError(
-                f"the row of run {row.run_id!r} has {column} {stored!r:.80}, which is no time: the "
-                "database was changed by others; restore it from a backup",
-                run_id=row.run_id,
-            ) from error
-    return info_of(row)
-
-
-def _instant(stored: int) -> dt.datetime:
-    return _EPOCH + dt.timedelta(microseconds=stored)
-
-
 def _nearest(stored: Any) -> dt.datetime:
     try:
-        return _instant(stored)
+        return _EPOCH + dt.timedelta(microseconds=stored)
     except (OverflowError, TypeError):
         late = isinstance(stored, int) and stored > 0
         return _LATEST if late else _EARLIEST
