@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,8 @@ PYTHONS = [
     for line in nox.project.load_toml("pyproject.toml")["project"]["classifiers"]
     if line.startswith("Programming Language :: Python :: 3.")
 ]
+EXTRAS = ["postgresql", "mysql", "cli", "otel"]
+"""Those that are for who installs the package."""
 CODE = ["blazen_trio", "migrations", "tests", "benchmarks", "examples", "noxfile.py"]
 
 
@@ -26,6 +29,25 @@ def tests(session: nox.Session) -> None:
     """Run the tests; what is given after `--` goes to pytest."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest versions of what the package needs that pyproject.toml allows."""
+    constraints = Path(session.create_tmp()) / "oldest.txt"
+    constraints.write_text("".join(f"{bound}\n" for bound in lower_bounds()))
+    session.install("-e", ".[test]", "--constraint", str(constraints))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+def lower_bounds() -> list[str]:
+    """The lower bounds of what an installed package needs, extras included, as constraints of pip."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = (project["optional-dependencies"][name] for name in EXTRAS)
+    needed = [*project["dependencies"], *(one for extra in extras for one in extra)]
+    bounds = [re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", one) for one in needed]
+    assert all(bounds), f"not all of {needed} are lower bounds"
+    return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
 
 
 @nox.session
@@ -43,7 +65,9 @@ def simulation(session: nox.Session) -> None:
     """Simulate clusters that fail: a thousand seeds in memory, a hundred in SQL, or as `-- --seeds N` and the like say."""
     session.install("-e", ".[test]")
     for arguments in (
-        [session.posargs] if session.posargs else [["--seeds=1000"], ["--seeds=100", "--sql"], ["--every-point"]]
+        [session.posargs]
+        if session.posargs
+        else [["--seeds=1000"], ["--seeds=100", "--sql"], ["--every-point"]]
     ):
         session.run("python", "-m", "tests.simulation", *arguments)
 
@@ -53,7 +77,16 @@ def chaos(session: nox.Session) -> None:
     """Kill and freeze workers, and the databases under them, for longer: BLAZEN_TRIO_CHAOS_SECONDS and _RUNS say for how long."""
     session.install("-e", ".[test]")
     longer = {"BLAZEN_TRIO_CHAOS_SECONDS": "120", "BLAZEN_TRIO_CHAOS_RUNS": "2000"}
-    session.run("python", "-m", "pytest", "tests/chaos", *session.posargs, env={**longer, **session.env})
+    session.run(
+        "python", "-m", "pytest", "tests/chaos", *session.posargs, env={**longer, **session.env}
+    )
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed what reads snapshots, values and journals from outside; `-- --rounds N` and targets."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
@@ -92,7 +125,9 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/docs; a warning is an error."""
     session.install("-e", ".[docs]")
-    session.run("python", "-m", "sphinx", "-W", "-n", "--keep-going", "docs", "build/docs", *session.posargs)
+    session.run(
+        "python", "-m", "sphinx", "-W", "-n", "--keep-going", "docs", "build/docs", *session.posargs
+    )
 
 
 @nox.session
@@ -132,14 +167,27 @@ def release(session: nox.Session) -> None:
     """Run the tests that are in the source distribution on the wheel, with no other source of the package at hand."""
     out, sdist, built = build(session)
     session.install(f"{built}[test]")
-    session.install("--force-reinstall", "--no-deps", str(built))  # an earlier build may be there, of the same version
+    session.install(
+        "--force-reinstall", "--no-deps", str(built)
+    )  # an earlier build may be there, of the same version
     shutil.unpack_archive(sdist, out, filter="data")
     source = out / sdist.name.removesuffix(".tar.gz")
     for folder in ("blazen_trio", "migrations"):
         shutil.rmtree(source / folder)
-    of_the_source = ("tests/docs", "tests/release/test_distributions.py", "tests/test_house.py", "tests/test_layers.py")
+    of_the_source = (
+        "tests/docs",
+        "tests/release/test_distributions.py",
+        "tests/test_house.py",
+        "tests/test_layers.py",
+    )
     with session.chdir(source):
-        session.run("python", "-m", "pytest", *(f"--ignore={path}" for path in of_the_source), *session.posargs)
+        session.run(
+            "python",
+            "-m",
+            "pytest",
+            *(f"--ignore={path}" for path in of_the_source),
+            *session.posargs,
+        )
 
 
 @nox.session

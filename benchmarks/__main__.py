@@ -27,8 +27,13 @@ Task = Callable[[], list[Measurement]]
 def tasks(kinds: Sequence[str], repeat: int, folder: Path) -> dict[str, dict[str, Task]]:
     """All that can be measured: the subjects, and in each what `--only` can name."""
     return {
-        "cases": {case.name: partial(_one, partial(measure, case, repeat, folder)) for case in all_cases(kinds)},
-        "curves": {curve.name: partial(measure_curve, curve, repeat, folder) for curve in all_curves(kinds)},
+        "cases": {
+            case.name: partial(_one, partial(measure, case, repeat, folder))
+            for case in all_cases(kinds)
+        },
+        "curves": {
+            curve.name: partial(measure_curve, curve, repeat, folder) for curve in all_curves(kinds)
+        },
         "memory": {"memory": partial(memory.measure_all, repeat, folder)},
         "imports": {"imports": partial(imports.measure_all, repeat)},
     }
@@ -38,7 +43,9 @@ def _one(function: Callable[[], Measurement]) -> list[Measurement]:
     return [function()]
 
 
-def chosen(known: dict[str, dict[str, Task]], subjects: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
+def chosen(
+    known: dict[str, dict[str, Task]], subjects: Sequence[str], names: Sequence[str]
+) -> dict[str, Task]:
     """Those of these subjects; or, where there are names, what they mean.
 
     Raises:
@@ -53,7 +60,9 @@ def chosen(known: dict[str, dict[str, Task]], subjects: Sequence[str], names: Se
 
 def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
-    found = argparse.ArgumentParser(prog="benchmarks", description="Measure the engine beside its limits.")
+    found = argparse.ArgumentParser(
+        prog="benchmarks", description="Measure the engine beside its limits."
+    )
     found.add_argument(
         "--only",
         action="append",
@@ -62,9 +71,13 @@ def parser() -> argparse.ArgumentParser:
         help="this case or curve, or all that begin so; several times, too",
     )
     found.add_argument("--curves", action="store_true", help="the scaling curves as well")
-    found.add_argument("--memory", action="store_true", help="what idle runs hold, and how soon they wake, as well")
+    found.add_argument(
+        "--memory", action="store_true", help="what idle runs hold, and how soon they wake, as well"
+    )
     found.add_argument("--imports", action="store_true", help="the time that imports take as well")
-    found.add_argument("--peers", action="store_true", help="other engines on the same workloads as well")
+    found.add_argument(
+        "--peers", action="store_true", help="other engines on the same workloads as well"
+    )
     found.add_argument(
         "--peers-dir",
         type=Path,
@@ -72,11 +85,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where their environments are made and kept (default: %(default)s)",
     )
-    found.add_argument("--repeat", type=int, default=5, help="repetitions of each side (default: 5)")
+    found.add_argument(
+        "--repeat", type=int, default=5, help="repetitions of each side (default: 5)"
+    )
     found.add_argument("--json", metavar="FILE", type=Path, help="write all numbers there as well")
-    found.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into SVG files there")
-    found.add_argument("--compare", metavar="OLD.json", type=Path, help="tell what has changed since that was written")
-    found.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
+    found.add_argument(
+        "--plots", metavar="DIR", type=Path, help="draw the curves into SVG files there"
+    )
+    found.add_argument(
+        "--compare",
+        metavar="OLD.json",
+        type=Path,
+        help="tell what has changed since that was written",
+    )
+    found.add_argument(
+        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+    )
     return found
 
 
@@ -87,7 +111,10 @@ def main() -> None:
     if options.repeat < 1:
         arguments.error("--repeat is at least 1")
     old = compare.read(options.compare) if options.compare else []
-    subjects = ["cases", *(name for name in ("curves", "memory", "imports") if getattr(options, name))]
+    subjects = [
+        "cases",
+        *(name for name in ("curves", "memory", "imports") if getattr(options, name)),
+    ]
     kinds = available()
     try:
         meant = chosen(tasks(kinds, options.repeat, options.dir), subjects, options.only)

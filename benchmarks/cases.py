@@ -130,7 +130,11 @@ def all_cases(kinds: Sequence[str]) -> list[Case]:
     """Every case, the durable ones in each of these kinds of databases."""
     return [
         *IN_MEMORY,
-        *(make(kind) for make in (durable_chain, async_chain, durable_many, async_many) for kind in kinds),
+        *(
+            make(kind)
+            for make in (durable_chain, async_chain, durable_many, async_many)
+            for kind in kinds
+        ),
         durable_beside_busy("sqlite"),
     ]
 

@@ -57,7 +57,9 @@ def _change(old: Measurement, new: Measurement) -> Change:
         verdict = "better" if new.more_is_better else "worse"
     elif now.greatest < was.least:
         verdict = "worse" if new.more_is_better else "better"
-    return Change(new.name, was, now, Spread.of(new.ours).median / Spread.of(old.ours).median, verdict)
+    return Change(
+        new.name, was, now, Spread.of(new.ours).median / Spread.of(old.ours).median, verdict
+    )
 
 
 def show(found: Sequence[Change], console: Console) -> None:
@@ -73,7 +75,10 @@ def show(found: Sequence[Change], console: Console) -> None:
     for one in found:
         table.add_row(
             one.name,
-            *(f"{number(side.median)} ({number(side.least)}-{number(side.greatest)})" for side in (one.old, one.new)),
+            *(
+                f"{number(side.median)} ({number(side.least)}-{number(side.greatest)})"
+                for side in (one.old, one.new)
+            ),
             f"{one.new.median / one.old.median - 1:+.0%}",
             f"{one.ours - 1:+.0%}",
             one.verdict,

@@ -162,7 +162,9 @@ def add_ended_runs(url: str, count: int) -> None:
                     sa.literal(schema.PLAIN),
                     sa.literal(b"x" * size),
                 )
-                connection.execute(sa.insert(table).from_select(["run_no", "seq", "part", "format", "data"], entry))
+                connection.execute(
+                    sa.insert(table).from_select(["run_no", "seq", "part", "format", "data"], entry)
+                )
     engine.dispose()
 
 

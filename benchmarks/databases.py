@@ -80,7 +80,9 @@ def run_on(url: str | sa.URL, statement: str) -> list[Any]:
 
 def version_of(url: str) -> str:
     """The version that the database names itself by."""
-    function = "sqlite_version()" if sa.make_url(url).get_backend_name() == "sqlite" else "version()"
+    function = (
+        "sqlite_version()" if sa.make_url(url).get_backend_name() == "sqlite" else "version()"
+    )
     return str(run_on(url, f"SELECT {function}")[0][0])
 
 
@@ -93,12 +95,12 @@ def size_of(url: str) -> int:
     parsed = sa.make_url(url)
     kind, name = parsed.get_backend_name(), parsed.database or ""
     if kind == "sqlite":
-        return sum(Path(name + tail).stat().st_size for tail in ("", "-wal") if Path(name + tail).exists())
+        return sum(
+            Path(name + tail).stat().st_size for tail in ("", "-wal") if Path(name + tail).exists()
+        )
     if kind == "postgresql":
         # As autovacuum does every minute: space of what was deleted can be used again, and is not given back.
         run_on(url, "VACUUM")
         return int(run_on(url, "SELECT pg_database_size(current_database())")[0][0])
-    tables = (
-        "SELECT SUM(FILE_SIZE) FROM information_schema.INNODB_SYS_TABLESPACES WHERE NAME LIKE CONCAT(DATABASE(), '/%%')"
-    )
+    tables = "SELECT SUM(FILE_SIZE) FROM information_schema.INNODB_SYS_TABLESPACES WHERE NAME LIKE CONCAT(DATABASE(), '/%%')"
     return int(run_on(url, tables)[0][0])

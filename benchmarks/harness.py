@@ -43,7 +43,10 @@ class Stopwatch:
         self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -159,7 +162,9 @@ def once(workload: Workload, folder: Path, database: str | None = None) -> float
     return stopwatch.seconds
 
 
-def in_turns(sides: Mapping[str, Callable[[], float]], repeat: int, *, warm_up: bool = True) -> dict[str, list[float]]:
+def in_turns(
+    sides: Mapping[str, Callable[[], float]], repeat: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
     """What each side gives, each once in each turn.
 
     Args:
@@ -192,4 +197,6 @@ def measure(case: Case, repeat: int, folder: Path) -> Measurement:
         },
         repeat,
     )
-    return Measurement(case.name, case.limit_name, found["ours"], found["limit"], aim=case.aim, curve=case.curve)
+    return Measurement(
+        case.name, case.limit_name, found["ours"], found["limit"], aim=case.aim, curve=case.curve
+    )

@@ -117,8 +117,12 @@ async def measure(url: str, count: int, wakes_taken: int = 10) -> Cost:
 def main() -> None:
     """Measure on each database, and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.idle", description=__doc__)
-    parser.add_argument("--runs", type=int, default=100_000, help="runs that wait (default: 100,000)")
-    parser.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
+    parser.add_argument(
+        "--runs", type=int, default=100_000, help="runs that wait (default: 100,000)"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+    )
     options = parser.parse_args()
     table = Table(title=f"a worker beside {options.runs:,} waiting runs, and beside 100")
     for heading in (

@@ -21,7 +21,11 @@ _LIBRARIES = "import trio, attrs, cattrs, orjson, ormsgpack"
 
 IMPORTS = {
     "import": ("import blazen_trio", _LIBRARIES, "trio, attrs, cattrs, orjson, ormsgpack"),
-    "import-all": ("from blazen_trio import *", _LIBRARIES, "the same"),  # with what is imported when used
+    "import-all": (
+        "from blazen_trio import *",
+        _LIBRARIES,
+        "the same",
+    ),  # with what is imported when used
     "import-sql": (
         "import blazen_trio, blazen_trio._stores.sql.store",
         f"{_LIBRARIES}, sqlalchemy",
@@ -45,6 +49,8 @@ def measure_all(repeat: int) -> list[Measurement]:
     with tempfile.TemporaryDirectory() as bytecode:
         found = in_turns({one: partial(milliseconds, one, bytecode) for one in statements}, repeat)
     return [
-        Measurement(name, limit_name, found[ours], found[limit], "milliseconds", more_is_better=False)
+        Measurement(
+            name, limit_name, found[ours], found[limit], "milliseconds", more_is_better=False
+        )
         for name, (ours, limit, limit_name) in IMPORTS.items()
     ]

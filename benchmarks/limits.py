@@ -30,7 +30,9 @@ journal = sa.Table(
 def expect(found: object, expected: object) -> None:
     """Fail where a workload did not do what it was to do."""
     if found != expected:
-        raise AssertionError(f"the workload gave {found!r} instead of {expected!r}: what was measured is not the work")
+        raise AssertionError(
+            f"the workload gave {found!r} instead of {expected!r}: what was measured is not the work"
+        )
 
 
 async def run_chain(steps: int, *, checkpoint: bool) -> int:
@@ -133,7 +135,10 @@ async def sql_by_hundreds(stopwatch: Stopwatch, *, steps: int) -> None:
     with database(stopwatch.url) as connection:
         with stopwatch:
             for start in range(0, steps, 100):
-                rows = [{"run_id": "run", "seq": start + i, "data": PAYLOAD} for i in range(min(100, steps - start))]
+                rows = [
+                    {"run_id": "run", "seq": start + i, "data": PAYLOAD}
+                    for i in range(min(100, steps - start))
+                ]
                 with connection.begin():
                     connection.execute(insert, rows)  # noqa: ASYNC200
         expect(count_rows(connection), steps)

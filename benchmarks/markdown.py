@@ -18,7 +18,11 @@ def measured(measurements: Iterable[Measurement]) -> Iterator[str]:
     for one in measurements:
         if one.unit != unit:
             unit = one.unit
-            yield from ("", f"| {unit} | blazen_trio | limit | ratio | aim |", "|---|---|---|---|---|")
+            yield from (
+                "",
+                f"| {unit} | blazen_trio | limit | ratio | aim |",
+                "|---|---|---|---|---|",
+            )
         ours, limit = (number(Spread.of(side).median) for side in (one.ours, one.limit))
         aim = "" if one.aim is None else f"{one.aim}" if one.aim.is_met(one) else f"**{one.aim}**"
         yield f"| `{one.name}` | {ours} | {limit} | {spread(one.ratios)} | {aim} |"
@@ -32,11 +36,17 @@ def spread(numbers: list[float]) -> str:
 
 def peers(results: Sequence[Result]) -> Iterator[str]:
     """A line for each engine and workload: what is better than ours is bold."""
-    yield from ("", "| workload | engine | steps/s | ratio to blazen_trio | syncs per step |", "|---|---|---|---|---|")
+    yield from (
+        "",
+        "| workload | engine | steps/s | ratio to blazen_trio | syncs per step |",
+        "|---|---|---|---|---|",
+    )
     for one in results:
         if one.reason:
             continue
-        ratio = spread(one.ratios) if Spread.of(one.ratios).median <= 1 else f"**{spread(one.ratios)}**"
+        ratio = (
+            spread(one.ratios) if Spread.of(one.ratios).median <= 1 else f"**{spread(one.ratios)}**"
+        )
         syncs = "" if one.syncs is None else f"{one.syncs:.2f}"
         steps = number(Spread.of(one.per_second).median)
         yield f"| `{one.work}` | {one.peer} {one.version} | {steps} | {ratio} | {syncs} |"

@@ -170,17 +170,27 @@ def in_own_process(kind: str, count: int, folder: Path) -> Idle:
     return Idle(**json.loads(done.stdout))
 
 
-def measure_all(repeat: int, folder: Path, few: int = 1_000, many: int = 10_000) -> list[Measurement]:
+def measure_all(
+    repeat: int, folder: Path, few: int = 1_000, many: int = 10_000
+) -> list[Measurement]:
     """All kinds in turns, with few and with many that wait; and waking them."""
     sizes = (few, many)
-    sides = {(kind, count): partial(in_own_process, kind, count, folder) for kind in KINDS for count in sizes}
+    sides = {
+        (kind, count): partial(in_own_process, kind, count, folder)
+        for kind in KINDS
+        for count in sizes
+    }
     taken: dict[tuple[str, int], list[Idle]] = {side: [] for side in sides}
 
     def take(side: tuple[str, int]) -> float:
         taken[side].append(sides[side]())
         return taken[side][-1].mebibytes
 
-    in_turns({f"{kind} {count}": partial(take, (kind, count)) for kind, count in sides}, repeat, warm_up=False)
+    in_turns(
+        {f"{kind} {count}": partial(take, (kind, count)) for kind, count in sides},
+        repeat,
+        warm_up=False,
+    )
     aims = {"runtime": 3, "entered": 12}
     held = [
         Measurement(
@@ -224,7 +234,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
     parser.add_argument("kind", choices=list(KINDS))
     parser.add_argument("count", type=int, help="how many wait")
-    parser.add_argument("url", nargs="?", default="", help="an empty database, for the runs of a runtime")
+    parser.add_argument(
+        "url", nargs="?", default="", help="an empty database, for the runs of a runtime"
+    )
     options = parser.parse_args()
     if options.kind == "runtime":
         expect(bool(options.url), True)

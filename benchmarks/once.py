@@ -47,7 +47,9 @@ def main() -> None:
     if options.prepare:
         trio.run(prepare, options.url)
         return
-    case = case_of(options.case, sa.make_url(options.url).get_backend_name(), options.runs, options.steps)
+    case = case_of(
+        options.case, sa.make_url(options.url).get_backend_name(), options.runs, options.steps
+    )
     stopwatch = Stopwatch(options.url)
     trio.run(case.ours if options.side == "ours" else case.limit, stopwatch)
     print(f"{case.steps / stopwatch.seconds:,.0f} steps per second")

@@ -32,7 +32,9 @@ def write(measurements: Iterable[Measurement], folder: Path) -> list[Path]:
         ModuleNotFoundError: matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [_draw(name, points, folder / f"{name}.svg") for name, points in curves(measurements).items()]
+    return [
+        _draw(name, points, folder / f"{name}.svg") for name, points in curves(measurements).items()
+    ]
 
 
 def _draw(name: str, points: list[Measurement], file: Path) -> Path:
@@ -41,7 +43,11 @@ def _draw(name: str, points: list[Measurement], file: Path) -> Path:
     matplotlib.rcParams["svg.hashsalt"] = name  # so that the same numbers make the same file
     figure = import_module("matplotlib.figure").Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    _, _, axis = points[-1].limit_name.partition(" ") if points[-1].limit_name.startswith("at ") else ("", "", "")
+    _, _, axis = (
+        points[-1].limit_name.partition(" ")
+        if points[-1].limit_name.startswith("at ")
+        else ("", "", "")
+    )
     # The limit of a point of such a curve is the first point: a line of its own it has only elsewhere.
     _line(axes, points, "blazen_trio", [one.ours for one in points])
     if not axis:
@@ -64,7 +70,9 @@ def _line(axes: object, points: list[Measurement], label: str, numbers: list[lis
     spreads = [Spread.of(one) for one in numbers]
     errors = [[s.median - s.least for s in spreads], [s.greatest - s.median for s in spreads]]
     places = [_place(one) for one in points]
-    axes.errorbar(places, [s.median for s in spreads], yerr=errors, marker="o", capsize=3, label=label)  # type: ignore[attr-defined]
+    axes.errorbar(  # type: ignore[attr-defined]
+        places, [s.median for s in spreads], yerr=errors, marker="o", capsize=3, label=label
+    )
 
 
 def main() -> None:

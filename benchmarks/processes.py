@@ -49,7 +49,11 @@ class Worker:
 
     def began(self) -> list[Began]:
         """The steps of `held` that it began, in order."""
-        return [Began(int(line[1]), line[2], float(line[3])) for line in self._lines() if line[0] == "began"]
+        return [
+            Began(int(line[1]), line[2], float(line[3]))
+            for line in self._lines()
+            if line[0] == "began"
+        ]
 
     def wait(self, until: Callable[[], bool], seconds: float = _PATIENCE) -> None:
         """Wait for something that it does.

@@ -31,7 +31,9 @@ async def soak(url: str, waves: int, wave: int = _WAVE) -> list[int]:
             async with open_runtime(store, max_concurrent_runs=wave) as runtime:
                 for member in range(wave):
                     await runtime.start(CHAIN[False], _STEPS, run_id=f"{number}-{member}")
-            expect(await store.purge(older_than=dt.timedelta(0), status=[RunStatus.COMPLETED]), wave)
+            expect(
+                await store.purge(older_than=dt.timedelta(0), status=[RunStatus.COMPLETED]), wave
+            )
             sizes.append(await trio.to_thread.run_sync(size_of, url))
         expect(await store.list_runs(), [])
     return sizes
@@ -41,7 +43,9 @@ def main() -> None:
     """Soak each database, and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.retention", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="runs in all (default: 10,000)")
-    parser.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
+    parser.add_argument(
+        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+    )
     options = parser.parse_args()
     if options.runs < 2 * _WAVE:
         parser.error(f"--runs is at least {2 * _WAVE}, two waves")
@@ -55,7 +59,9 @@ def main() -> None:
         with new_database(kind, options.dir) as url:
             sizes = trio.run(soak, url, options.runs // _WAVE)
         early, half, end = sizes[1], sizes[len(sizes) // 2], sizes[-1]
-        table.add_row(kind, *(f"{size / 1e6:.2f}" for size in (early, half, end)), f"{end / half:.2f}")
+        table.add_row(
+            kind, *(f"{size / 1e6:.2f}" for size in (early, half, end)), f"{end / half:.2f}"
+        )
     console = Console()
     console.print(table)
     tell_what_is_left_out(console)

@@ -43,7 +43,9 @@ def own_server(kind: str, parent: Path) -> Iterator[str]:
         prepare = _postgresql if kind == "postgresql" else _mariadb
         command, url = prepare(folder, user)
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, user=user, start_new_session=True)  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603
+                command, stdout=log, stderr=log, user=user, start_new_session=True
+            )
         try:
             _wait(process, url, folder / "log")
             yield url
@@ -96,13 +98,22 @@ def _postgresql(folder: Path, user: str | None) -> tuple[list[str], str]:
     _run([initdb, "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync"], user)
     server = _find("postgres", str(initdb.parent)[1:], "usr/lib/postgresql/*/bin")
     command = [server, "-D", data, "-p", port, "-k", folder, "-c", "listen_addresses=127.0.0.1"]
-    return [str(part) for part in command], f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    return [
+        str(part) for part in command
+    ], f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
 
 
 def _mariadb(folder: Path, user: str | None) -> tuple[list[str], str]:
-    install, server = _find("mariadb-install-db", "usr/bin"), _find("mariadbd", "usr/sbin", "usr/libexec")
+    install, server = (
+        _find("mariadb-install-db", "usr/bin"),
+        _find("mariadbd", "usr/sbin", "usr/libexec"),
+    )
     data, port = folder / "data", _free_port()
-    own = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]  # TMPDIR may be closed to the user
+    own = [
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--tmpdir={folder}",
+    ]  # TMPDIR may be closed to the user
     _run([install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
     paths = [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}"]
     where = [f"--port={port}", "--bind-address=127.0.0.1", *paths]
@@ -122,7 +133,9 @@ def _find(name: str, *folders: str) -> Path:
 
 
 def _run(command: list[object], user: str | None) -> None:
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, user=user, cwd="/")  # noqa: S603
+    subprocess.run(  # noqa: S603
+        [str(part) for part in command], check=True, capture_output=True, user=user, cwd="/"
+    )
 
 
 def _free_port() -> int:

@@ -80,9 +80,7 @@ def syncs_of(server: str) -> int:
     """How often a server has had its log synced so far."""
     if "postgresql" in server:
         # Each process of it tells at its end what it did.
-        others = (
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
+        others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         deadline = time.monotonic() + _LEAVE_SECONDS
         while run_on(server, others)[0][0]:
             if time.monotonic() > deadline:
@@ -123,12 +121,20 @@ def count_all(kind: str, folder: Path, runs: int, steps: int) -> list[Syncs]:
 
 def show(found: list[Syncs], console: Console) -> None:
     """Print the table."""
-    table = Table(title="syncs of the disk per step", caption="many: 100 INSERTs per COMMIT; chain: one")
+    table = Table(
+        title="syncs of the disk per step", caption="many: 100 INSERTs per COMMIT; chain: one"
+    )
     for heading in ("database", "case", "steps", "blazen_trio", "limit", "aim"):
         table.add_column(heading, justify="left" if heading in ("database", "case") else "right")
     for one in found:
         per_step = (f"{syncs / one.steps:.3f}" for syncs in (one.ours, one.limit))
-        table.add_row(one.database, one.case, f"{one.steps:,}", *per_step, f"< {AIM}" if one.case == "many" else "")
+        table.add_row(
+            one.database,
+            one.case,
+            f"{one.steps:,}",
+            *per_step,
+            f"< {AIM}" if one.case == "many" else "",
+        )
     console.print(table)
 
 

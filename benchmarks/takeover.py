@@ -85,7 +85,9 @@ def _times(heir: Worker, killed: float, runs: int) -> Takeover:
 def main() -> None:
     """Measure on each database, and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.takeover", description=__doc__)
-    parser.add_argument("--runs", type=int, default=20, help="runs of the worker that is killed (default: 20)")
+    parser.add_argument(
+        "--runs", type=int, default=20, help="runs of the worker that is killed (default: 20)"
+    )
     parser.add_argument(
         "--lease-ttl",
         type=float,
@@ -93,24 +95,34 @@ def main() -> None:
         help="seconds, for the other machine (default: 3, and 15, the default)",
     )
     parser.add_argument("--repeat", type=int, default=3, help="kills of each kind (default: 3)")
-    parser.add_argument("--database", action="append", choices=KINDS, help="only this kind; several times, too")
-    parser.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
+    parser.add_argument(
+        "--database", action="append", choices=KINDS, help="only this kind; several times, too"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+    )
     options = parser.parse_args()
     console = Console()
     kinds = [kind for kind in available() if not options.database or kind in options.database]
     ways = [(False, DEFAULT_TTL), *((True, ttl) for ttl in options.lease_ttl or (3.0, DEFAULT_TTL))]
     rows = [(kind, elsewhere, ttl) for kind in kinds for elsewhere, ttl in ways]
     found: dict[tuple[str, bool, float], list[Takeover]] = {row: [] for row in rows}
-    for row in track([row for row in rows for _ in range(options.repeat)], "measuring", transient=True):
+    for row in track(
+        [row for row in rows for _ in range(options.repeat)], "measuring", transient=True
+    ):
         kind, elsewhere, ttl = row
-        found[row].append(take_over(kind, options.dir, options.runs, lease_ttl=ttl, elsewhere=elsewhere))
+        found[row].append(
+            take_over(kind, options.dir, options.runs, lease_ttl=ttl, elsewhere=elsewhere)
+        )
     show(found, options.runs, console)
     tell_what_is_left_out(console)
 
 
 def show(found: dict[tuple[str, bool, float], list[Takeover]], runs: int, console: Console) -> None:
     """Print the table."""
-    table = Table(title=f"seconds from SIGKILL until {runs} runs' steps began elsewhere: median (least-greatest)")
+    table = Table(
+        title=f"seconds from SIGKILL until {runs} runs' steps began elsewhere: median (least-greatest)"
+    )
     for heading in ("database", "machine"):
         table.add_column(heading)
     for heading in ("lease, s", "the first run", "the last run", "limit"):

@@ -16,7 +16,16 @@ from unittest import mock
 import attrs
 import trio
 
-from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_runtime, open_store, step
+from blazen_trio import (
+    Context,
+    Event,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    open_store,
+    step,
+)
 from blazen_trio._stores.sql import leases
 
 NAP_SECONDS = 0.01
@@ -90,9 +99,17 @@ def main() -> None:
     parser.add_argument("--boot", help="claim to be on a machine with this boot id")
     options = parser.parse_args()
     # A machine is told by the id of its boot: a process that claims another can't be looked for from here.
-    elsewhere = mock.patch.object(leases, "_boot", return_value=options.boot) if options.boot else nullcontext()
+    elsewhere = (
+        mock.patch.object(leases, "_boot", return_value=options.boot)
+        if options.boot
+        else nullcontext()
+    )
     with elsewhere:
-        trio.run(lambda: serve(options.url, slots=options.slots, lease_ttl=options.lease_ttl, hold=options.hold))
+        trio.run(
+            lambda: serve(
+                options.url, slots=options.slots, lease_ttl=options.lease_ttl, hold=options.hold
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -71,11 +71,15 @@ async def _left(store: SqlStore) -> bool:
     return False
 
 
-def rate(kind: str, folder: Path, processes: int, runs: int, steps: int) -> tuple[float, Counter[int]]:
+def rate(
+    kind: str, folder: Path, processes: int, runs: int, steps: int
+) -> tuple[float, Counter[int]]:
     """Runs per second of so many processes, in a new database; and which of them ended how many."""
     with new_database(kind, folder) as url, ExitStack() as stack:
         trio.run(make_tables, url)
-        pids = {stack.enter_context(worker(url, "--slots", str(SLOTS))).pid for _ in range(processes)}
+        pids = {
+            stack.enter_context(worker(url, "--slots", str(SLOTS))).pid for _ in range(processes)
+        }
         found, by = trio.run(work_off, url, runs, steps)
     expect(set(by), pids)
     return found, by
@@ -102,7 +106,15 @@ def show(turns: dict[str, list[Turn]], runs: int, steps: int, console: Console) 
         caption=f"limit: {limit:,.0f} for one process, twice that for two",
     )
     table.add_column("database")
-    for heading in ("one process", "of its limit", "two processes", "of their limit", "least share", "ratio", "aim"):
+    for heading in (
+        "one process",
+        "of its limit",
+        "two processes",
+        "of their limit",
+        "least share",
+        "ratio",
+        "aim",
+    ):
         table.add_column(heading, justify="right")
     for kind, taken in turns.items():
         one, two = Spread.of([each.one for each in taken]), Spread.of([each.two for each in taken])
@@ -126,13 +138,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=800, help="runs in all (default: 800)")
     parser.add_argument("--steps", type=int, default=10, help="steps of each (default: 10)")
     parser.add_argument("--repeat", type=int, default=3, help="turns (default: 3)")
-    parser.add_argument("--database", action="append", choices=KINDS, help="only this kind; several times, too")
-    parser.add_argument("--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)")
+    parser.add_argument(
+        "--database", action="append", choices=KINDS, help="only this kind; several times, too"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+    )
     options = parser.parse_args()
     console = Console()
     turns: dict[str, list[Turn]] = {}
     kinds = [kind for kind in available() if not options.database or kind in options.database]
-    bar = track([kind for kind in kinds for _ in range(options.repeat)], "measuring", transient=True)
+    bar = track(
+        [kind for kind in kinds for _ in range(options.repeat)], "measuring", transient=True
+    )
     for kind in bar:
         turns.setdefault(kind, []).append(turn(kind, options.dir, options.runs, options.steps))
     show(turns, options.runs, options.steps, console)

@@ -139,7 +139,9 @@ async def durable_chain(stopwatch: Stopwatch, *, steps: int, durability: str = "
     expect(found, steps)
 
 
-async def durable_many(stopwatch: Stopwatch, *, runs: int, steps: int, durability: str = "sync") -> None:
+async def durable_many(
+    stopwatch: Stopwatch, *, runs: int, steps: int, durability: str = "sync"
+) -> None:
     """Many runs at once in a database."""
     found: list[int] = []
 

@@ -56,7 +56,8 @@ from blazen_trio.errors import (
 if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._runtime.open_runtime import open_runtime
-    from blazen_trio._runtime.runtime import Runtime, RuntimeStatistics
+    from blazen_trio._runtime.runtime import Runtime
+    from blazen_trio._runtime.statistics import RuntimeStatistics
     from blazen_trio._stores.memory import MemoryStore
     from blazen_trio._stores.protocol import CheckpointStore, RunInfo
 
@@ -121,7 +122,7 @@ _WHEN_ASKED_FOR = {
     "MemoryStore": "blazen_trio._stores.memory",
     "RunInfo": "blazen_trio._stores.protocol",
     "Runtime": "blazen_trio._runtime.runtime",
-    "RuntimeStatistics": "blazen_trio._runtime.runtime",
+    "RuntimeStatistics": "blazen_trio._runtime.statistics",
     "Snapshot": "blazen_trio._codec.snapshot",
     "open_runtime": "blazen_trio._runtime.open_runtime",
 }

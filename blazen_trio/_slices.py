@@ -30,7 +30,9 @@ async def in_slices(pieces: Generator[None, None, T], *, cancellable: bool = Fal
     Raises:
         trio.Cancelled: It was broken off; the generator is closed then.
     """
-    checkpoint = trio.lowlevel.checkpoint if cancellable else trio.lowlevel.cancel_shielded_checkpoint
+    checkpoint = (
+        trio.lowlevel.checkpoint if cancellable else trio.lowlevel.cancel_shielded_checkpoint
+    )
     try:
         until = trio.current_time() + _SLICE
         # No checkpoint where it is short: what the caller knows of a run then still holds.

@@ -127,7 +127,12 @@ class RunTimeoutError(WorkflowError):
     """
 
     def __init__(
-        self, message: str, *, run_id: str | None = None, timeout: float, active_steps: Sequence[str] = ()
+        self,
+        message: str,
+        *,
+        run_id: str | None = None,
+        timeout: float,
+        active_steps: Sequence[str] = (),
     ) -> None:
         super().__init__(message, run_id=run_id)
         self.timeout = timeout
@@ -155,7 +160,9 @@ class InputRequiredError(WorkflowError):
         snapshot: The run's `Snapshot`.
     """
 
-    def __init__(self, message: str, *, run_id: str | None = None, requests: Sequence[Any], snapshot: Any) -> None:
+    def __init__(
+        self, message: str, *, run_id: str | None = None, requests: Sequence[Any], snapshot: Any
+    ) -> None:
         super().__init__(message, run_id=run_id)
         self.requests = tuple(requests)
         self.request = self.requests[0]
@@ -181,7 +188,9 @@ class RunCancelledError(WorkflowError):
         reason: What was given to `cancel`, or `None`.
     """
 
-    def __init__(self, message: str, *, run_id: str | None = None, reason: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, run_id: str | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(message, run_id=run_id)
         self.reason = reason
 
@@ -206,7 +215,9 @@ class RunStalledError(WorkflowError):
         half_collected: What waits in joins and `ctx.collect` for more: one sentence each.
     """
 
-    def __init__(self, message: str, *, run_id: str | None = None, half_collected: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, run_id: str | None = None, half_collected: Sequence[str] = ()
+    ) -> None:
         super().__init__(message, run_id=run_id)
         self.half_collected = tuple(half_collected)
 
@@ -231,7 +242,9 @@ class SerializationError(WorkflowError):
         path: Where in it: field names, keys and indices, joined; empty for the whole.
     """
 
-    def __init__(self, message: str, *, run_id: str | None = None, subject: str = "", path: str = "") -> None:
+    def __init__(
+        self, message: str, *, run_id: str | None = None, subject: str = "", path: str = ""
+    ) -> None:
         super().__init__(message, run_id=run_id)
         self.subject = subject
         self.path = path
@@ -245,7 +258,9 @@ class SnapshotVersionError(SerializationError):
         supported: The newest version that can be read.
     """
 
-    def __init__(self, message: str, *, run_id: str | None = None, found: int, supported: int) -> None:
+    def __init__(
+        self, message: str, *, run_id: str | None = None, found: int, supported: int
+    ) -> None:
         super().__init__(message, run_id=run_id, subject="snapshot")
         self.found = found
         self.supported = supported

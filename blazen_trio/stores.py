@@ -1,19 +1,14 @@
-"""What a store of your own is made of: what goes in and out of one, besides `CheckpointStore` and `RunInfo`."""
+"""What a store of your own is made of: what goes in and out of one, besides `CheckpointStore` and
+`RunInfo`; and which tables of a database are the engine's.
+"""
 
 from __future__ import annotations
 
+from blazen_trio._clock import Utc, WallClock
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.protocol import (
-    SUSPECT,
-    Commit,
-    Driver,
-    DriverListener,
-    Mail,
-    NewRun,
-    Poll,
-    SnapshotRow,
-    StoredRun,
-)
+from blazen_trio._stores.driver import Driver, DriverListener, Mail
+from blazen_trio._stores.protocol import SUSPECT, Commit, NewRun, Poll, SnapshotRow, StoredRun
+from blazen_trio._stores.tables import include_name
 
 __all__ = [
     "SUSPECT",
@@ -26,4 +21,7 @@ __all__ = [
     "SnapshotRow",
     "StoreQueries",
     "StoredRun",
+    "Utc",
+    "WallClock",
+    "include_name",
 ]

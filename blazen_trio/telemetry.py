@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["instrument", "uninstrument"]
 
 
-def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:
+def instrument(
+    *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+) -> None:
     """Trace and measure, in this process, every run that begins to be driven from now on, and every store.
 
     A second call takes the place of the first.

@@ -73,7 +73,9 @@ class Demo:
         self.choose_targets(expected.files)
         await self.run_and_kill(expected.files)
         async with open_store(f"sqlite:///{self.database}") as store:
-            found = await stdlib_report.resume_from(self.run_id, store=store)  # completed: gives the recorded result
+            found = await stdlib_report.resume_from(
+                self.run_id, store=store
+            )  # completed: gives the recorded result
         return self.tell(expected, found)
 
     def choose_targets(self, total: int) -> None:
@@ -115,12 +117,16 @@ class Demo:
         try:
             while process.poll() is None:
                 if show() >= (until or sys.maxsize):
-                    await trio.sleep(self.random.uniform(0, 0.02))  # anywhere within a step, not only at its start
+                    await trio.sleep(
+                        self.random.uniform(0, 0.02)
+                    )  # anywhere within a step, not only at its start
                     break
                 await trio.sleep(0.01)
             else:
                 if process.returncode:
-                    sys.exit(f"The child process failed with exit code {process.returncode}; see above.")
+                    sys.exit(
+                        f"The child process failed with exit code {process.returncode}; see above."
+                    )
         finally:
             process.kill()  # SIGKILL: no handler runs, nothing is flushed
             with trio.CancelScope(shield=True):
@@ -136,7 +142,11 @@ class Demo:
 
     def begun(self) -> dict[str, Counter[str]]:
         """How often each step was begun, by the step's name and its idempotency key."""
-        begun: dict[str, Counter[str]] = {"list_files": Counter(), "measure": Counter(), "report": Counter()}
+        begun: dict[str, Counter[str]] = {
+            "list_files": Counter(),
+            "measure": Counter(),
+            "report": Counter(),
+        }
         if self.log.exists():
             for line in self.log.read_text().splitlines():
                 name, key, _ = line.split(" ", 2)
@@ -154,13 +164,19 @@ class Demo:
 
         print_report(found)
         print()
-        print(f"Run {self.run_id} read {found.files} files, with {found.files + 2} steps to do (seed {self.seed}).")
+        print(
+            f"Run {self.run_id} read {found.files} files, with {found.files + 2} steps to do (seed {self.seed})."
+        )
         places = ", ".join(str(kill.measured) for kill in landed)
-        print(f"It was killed with SIGKILL {len(landed)} times, when {places} files were on disk as measured,")
+        print(
+            f"It was killed with SIGKILL {len(landed)} times, when {places} files were on disk as measured,"
+        )
         print("and resumed by its run id each time.")
         print(f"Steps redone, because a kill came between their start and their commit: {redone}.")
         print(f"Identical to the report of an undisturbed run: {'yes' if same else 'NO'}.")
         if not enough or not redone:
-            print("That proves nothing: too few kills came between the first and the last commit, or none hit a step.")
+            print(
+                "That proves nothing: too few kills came between the first and the last commit, or none hit a step."
+            )
             print("Try again with more --files.")
         return same and enough and redone > 0

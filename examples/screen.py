@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from stdlib_workflow import Found, Measured, Report
 
 if TYPE_CHECKING:
@@ -42,7 +49,9 @@ async def follow(run: Run, title: str) -> Report:
 
 def print_report(found: Report) -> None:
     """Print it for people."""
-    print(f"{found.files} files, {found.lines:,} lines, {found.functions:,} functions, {found.classes:,} classes")
+    print(
+        f"{found.files} files, {found.lines:,} lines, {found.functions:,} functions, {found.classes:,} classes"
+    )
     print("Largest functions:")
     for function in found.largest[:5]:
         print(f"  {function.lines:5} lines  {function.name} ({function.path})")

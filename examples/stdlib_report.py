@@ -30,7 +30,9 @@ async def run_once(options: argparse.Namespace) -> None:
             handle = stdlib_report.resume_from(options.resume, store=store)
         else:
             metadata = {"log": options.log} if options.log else {}
-            handle = stdlib_report.run(survey(options.files), store=store, run_id=options.run, metadata=metadata)
+            handle = stdlib_report.run(
+                survey(options.files), store=store, run_id=options.run, metadata=metadata
+            )
         if options.quiet:
             await handle
         else:
@@ -41,13 +43,23 @@ async def run_once(options: argparse.Namespace) -> None:
 
 def main() -> int:
     """Parse the command line and do what it says; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--db", help="the SQLite file to keep progress in (default: a temporary one)")
-    parser.add_argument("--files", type=int, default=600, help="at most so many files (default: 600)")
-    parser.add_argument("--kills", type=int, default=5, help="how often to kill the run (default: 5)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--db", help="the SQLite file to keep progress in (default: a temporary one)"
+    )
+    parser.add_argument(
+        "--files", type=int, default=600, help="at most so many files (default: 600)"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=5, help="how often to kill the run (default: 5)"
+    )
     parser.add_argument("--seed", type=int, help="makes the moments of the kills the same again")
     by_hand = parser.add_mutually_exclusive_group()
-    by_hand.add_argument("--run", metavar="RUN_ID", help="start a run of this id, without killing it")
+    by_hand.add_argument(
+        "--run", metavar="RUN_ID", help="start a run of this id, without killing it"
+    )
     by_hand.add_argument("--resume", metavar="RUN_ID", help="go on with the run of this id")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     parser.add_argument("--log", help="append a line to this file for every step that is begun")

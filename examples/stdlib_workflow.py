@@ -95,7 +95,9 @@ def list_files(ev: Survey, ctx: Context) -> list[Source]:
     found = []
     for folder, folders, names in os.walk(ev.root):
         folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
-        found += [os.path.relpath(Path(folder, name), ev.root) for name in names if name.endswith(".py")]
+        found += [
+            os.path.relpath(Path(folder, name), ev.root) for name in names if name.endswith(".py")
+        ]
     found.sort()
     count = min(ev.files, len(found))
     chosen = [found[i * len(found) // count] for i in range(count)]
@@ -128,7 +130,9 @@ def look_at(path: str, source: bytes, tree: ast.Module) -> Measured:
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                functions.append(Function((node.end_lineno or node.lineno) - node.lineno + 1, name, path))
+                functions.append(
+                    Function((node.end_lineno or node.lineno) - node.lineno + 1, name, path)
+                )
             case ast.ClassDef():
                 classes += 1
             case ast.Import(names=names):
@@ -161,7 +165,9 @@ def report(found: list[Measured], ctx: Context) -> Report:
         functions=sum(one.functions for one in found),
         classes=sum(one.classes for one in found),
         largest=largest([function for one in found for function in one.largest]),
-        most_imported=dict(sorted(imported.items(), key=lambda item: (-item[1], item[0]))[:LARGEST_KEPT]),
+        most_imported=dict(
+            sorted(imported.items(), key=lambda item: (-item[1], item[0]))[:LARGEST_KEPT]
+        ),
         unreadable=[f"{one.path}: {one.problem}" for one in found if one.problem],
     )
 

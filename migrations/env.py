@@ -1,4 +1,4 @@
-"""Alembic's environment: run by `open_store` with a connection, or by the `alembic` command with `-x url=...`.
+"""Alembic's environment, for the `alembic` command in a checkout. `open_store` does without it.
 
 alembic -x url=sqlite:///runs.db upgrade head
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.operations import Operations
 
 from blazen_trio._stores.sql.dialects import schema_lock
-from blazen_trio._stores.sql.schema import VERSION_TABLE, metadata
+from blazen_trio._stores.sql.schema import OUR_TABLES, VERSION_TABLE, metadata
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Whether a table of the database belongs to this store: it may share the database with others."""
-    return kind != "table" or (name or "").startswith("blazen_")
+    """Whether a table belongs to this store: it may share the database with others."""
+    return kind != "table" or name in OUR_TABLES
 
 
 def _run(connection: sa.Connection) -> None:
@@ -26,20 +27,24 @@ def _run(connection: sa.Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():
-        context.run_migrations()
+        context.run_migrations(op=Operations(context.get_context()))
 
 
 def _url() -> str:
-    url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option("sqlalchemy.url")
+    url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option(
+        "sqlalchemy.url"
+    )
     if not url:
         raise SystemExit("say which database: alembic -x url=sqlite:///runs.db upgrade head")
     return url
 
 
 if context.is_offline_mode():
-    context.configure(url=_url(), target_metadata=metadata, version_table=VERSION_TABLE, literal_binds=True)
+    context.configure(
+        url=_url(), target_metadata=metadata, version_table=VERSION_TABLE, literal_binds=True
+    )
     with context.begin_transaction():
-        context.run_migrations()
+        context.run_migrations(op=Operations(context.get_context()))
 elif context.config.attributes.get("connection") is not None:
     _run(context.config.attributes["connection"])
 else:

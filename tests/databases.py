@@ -115,18 +115,20 @@ def kill_backends(url: str) -> int:
 
 
 @contextmanager
-def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[[], list[str]]]:
-    """What tells the statements that the database was given since it was last asked: one is one
-    round trip.
+def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[..., list[str]]]:
+    """What tells the statements that the database was given since it was last asked, one connection
+    after the other: one is one round trip. `naming` leaves out connections none of whose statements
+    has this in it.
     """
-    told: list[str] = []
+    told: list[list[str]] = []  # of each connection
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
+        told.append([])
         if engine.dialect.name == "sqlite":
-            connection.set_trace_callback(told.append)
+            connection.set_trace_callback(told[-1].append)
         elif engine.dialect.driver == "pymysql":
-            _trace_pymysql(connection, told)
+            _trace_pymysql(connection, told[-1])
         else:
             traces.append((folder / f"{secrets.token_hex(8)}.trace").open("x"))
             connection.pgconn.trace(traces[-1].fileno())
@@ -134,16 +136,17 @@ def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[[], list[str]]]:
     traces: list[Any] = []
     read: Counter[str] = Counter()  # lines of each file
 
-    def statements() -> list[str]:
-        for file in traces:
+    def statements(naming: str = "") -> list[str]:
+        for number, file in enumerate(traces):
             lines = Path(file.name).read_text().splitlines()
-            told.extend(
+            told[number].extend(
                 found[1] for line in lines[read[file.name] :] if (found := _STATEMENT.search(line))
             )
             read[file.name] = len(lines)
-        found = told.copy()
-        told.clear()
-        return found
+        found = [each.copy() for each in told]
+        for each in told:
+            each.clear()
+        return [one for each in found if naming in "\n".join(each) for one in each]
 
     try:
         yield statements

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from blazen_trio import (
     InputRequestEvent,
     InputResponseEvent,
     RetryPolicy,
+    Snapshot,
     StartEvent,
     StepFailedEvent,
     StopEvent,
@@ -81,6 +83,13 @@ class Approved(InputResponseEvent):
     pass
 
 
+def undone_keys_of(snapshot: Snapshot) -> set[str]:
+    """Return the idempotency keys of a run's undone deliveries."""
+    nonce = json.loads(snapshot.to_json())["nonce"]
+    run = f"{snapshot.run_id}:{nonce}"
+    return {f"{run}:{delivery.id}:{delivery.step}" for delivery in snapshot.deliveries}
+
+
 class Log:
     """What ran in this process: for each attempt (idempotency key, attempt)."""
 
@@ -89,10 +98,16 @@ class Log:
 
     def note(self, ctx: Context) -> None:
         self.attempts.append((ctx.idempotency_key, ctx.attempt))
-        ctx.update("commits", lambda counts: {**counts, ctx.step_name: counts.get(ctx.step_name, 0) + 1}, {})
+        ctx.update(
+            "commits",
+            lambda counts: {**counts, ctx.step_name: counts.get(ctx.step_name, 0) + 1},
+            {},
+        )
 
 
-def mixed_workflow(log: Any, *, slowness: float = 0.01, in_thread: bool = False, **options: Any) -> Workflow:
+def mixed_workflow(
+    log: Any, *, slowness: float = 0.01, in_thread: bool = False, **options: Any
+) -> Workflow:
     """Fan-out and fan-in, nested; a chain; retries; a question; collect; delays; state with conflicts; a failure handled.
 
     `in_thread`: the chain's step is a synchronous function.
@@ -136,7 +151,9 @@ def mixed_workflow(log: Any, *, slowness: float = 0.01, in_thread: bool = False,
         return ShelfDone(0, [one.pages for one in pages])
 
     @step
-    async def close_library(shelves: list[ShelfDone], ctx: Context) -> tuple[Left, Right, Countdown]:
+    async def close_library(
+        shelves: list[ShelfDone], ctx: Context
+    ) -> tuple[Left, Right, Countdown]:
         log.note(ctx)
         ctx.set("shelves", [one.pages for one in shelves])
         total = sum(sum(one.pages) for one in shelves)

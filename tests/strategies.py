@@ -95,14 +95,30 @@ CODEC = Codec(
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 integers = (
-    st.integers() | st.integers(-(2**70), 2**70) | st.sampled_from([2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63)])
+    st.integers()
+    | st.integers(-(2**70), 2**70)
+    | st.sampled_from([2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63)])
 )
 zones = st.sampled_from(
-    [None, dt.UTC, dt.timezone(dt.timedelta(hours=-3, minutes=-30)), zoneinfo.ZoneInfo("Europe/Berlin")]
+    [
+        None,
+        dt.UTC,
+        dt.timezone(dt.timedelta(hours=-3, minutes=-30)),
+        zoneinfo.ZoneInfo("Europe/Berlin"),
+    ]
 )
-datetimes = st.builds(lambda value, fold: value.replace(fold=fold), st.datetimes(timezones=zones), st.integers(0, 1))
-colors = st.sampled_from([*Color, *Mode, *Permission, Permission.READ | Permission.WRITE, Permission(0)])
-items = st.builds(Item, text, st.floats(allow_nan=False), st.lists(st.builds(SpecialItem, text), max_size=2).map(tuple))
+datetimes = st.builds(
+    lambda value, fold: value.replace(fold=fold), st.datetimes(timezones=zones), st.integers(0, 1)
+)
+colors = st.sampled_from(
+    [*Color, *Mode, *Permission, Permission.READ | Permission.WRITE, Permission(0)]
+)
+items = st.builds(
+    Item,
+    text,
+    st.floats(allow_nan=False),
+    st.lists(st.builds(SpecialItem, text), max_size=2).map(tuple),
+)
 points = st.builds(Point, integers, st.none() | integers)
 
 scalars = (
@@ -144,7 +160,8 @@ json_values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | text,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(text | st.sampled_from(["$set", "f", "q"]), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(text | st.sampled_from(["$set", "f", "q"]), inner, max_size=4)
     ),
     max_leaves=10,
 )
@@ -162,7 +179,10 @@ orders = st.builds(
     extra=values,
 )
 dynamic = st.builds(
-    DynamicEvent, st.sampled_from(["Gone", "Lost"]), st.dictionaries(text, json_values, max_size=3), st.integers(1, 3)
+    DynamicEvent,
+    st.sampled_from(["Gone", "Lost"]),
+    st.dictionaries(text, json_values, max_size=3),
+    st.integers(1, 3),
 )
 events = orders | st.builds(Tick, integers) | dynamic | st.builds(StopEvent, values)
 
@@ -177,32 +197,42 @@ def states(draw: st.DrawFn) -> RunState:
     state.seq, state.epoch = draw(st.integers(1, 99)), draw(st.integers(0, 3))
     state.status = draw(st.sampled_from(RunStatus))
     state.elapsed = draw(st.floats(0, 1e6))
-    state.metadata = CODEC.encode_value(draw(st.dictionaries(text, json_values, max_size=2)), "metadata")
+    state.metadata = CODEC.encode_value(
+        draw(st.dictionaries(text, json_values, max_size=2)), "metadata"
+    )
     state.cells = {
         key: Cell(CODEC.encode_value(value, key))
         for key, value in draw(st.dictionaries(text, values, max_size=3)).items()
     }
     if draw(st.booleans()):
         state.root = FanOut(0)
-    for _ in range(draw(st.integers(0, 2))):
-        fan_out = FanOut(_id(state), draw(st.sampled_from([(), ("sum",)])))
+    completed = state.status is RunStatus.COMPLETED
+    for _ in range(0 if completed else draw(st.integers(0, 2))):
         group = draw(st.sampled_from([None, state.root, *state.fan_outs.values()]))
+        fan_out = FanOut(_id(state), draw(st.sampled_from([(), ("sum",)])))
         state.fan_outs[fan_out.id] = fan_out
         for join in draw(st.sets(st.sampled_from(["sum", "mean"]), min_size=1)):
             fan_out.pending[join] = Pending(_id(state), fan_out, join)
             _place(draw, group, fan_out.pending[join])
-    for _ in range(draw(st.integers(0, 6))):
+    for _ in range(0 if completed else draw(st.integers(0, 6))):
         _add_item(draw, state)
-    if draw(st.booleans()):
+    if not completed and draw(st.booleans()):
         event = draw(events)
         id_ = _id(state)
-        state.buffers["collect", ("Tick", "Tick")] = {"Tick": {id_: Buffered(id_, event, CODEC.encode_event(event))}}
-    if state.status is RunStatus.COMPLETED or draw(st.booleans()):
+        state.buffers["collect", ("Tick", "Tick")] = {
+            "Tick": {id_: Buffered(id_, event, CODEC.encode_event(event))}
+        }
+    if completed:
         state.stop = StopEvent(draw(values))
         state.stop_payload = CODEC.encode_event(state.stop)
-    if draw(st.booleans()):
+    elif state.status.ended:
         state.error = StoredError(
-            "StepFailedError", draw(text), step="tick", attempts=2, details=("a",), traceback=draw(text)
+            "StepFailedError",
+            draw(text),
+            step="tick",
+            attempts=2,
+            details=("a",),
+            traceback=draw(text),
         )
     return state
 

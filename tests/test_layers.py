@@ -29,6 +29,7 @@ LAYERS = [
     "stores",
     "_dispatch",
     "_surface",
+    "_runtime",
     "__init__",
     "testing",
     "_cli",
@@ -145,7 +146,7 @@ def _name_of(path: Path) -> str:
 
 def test_the_dispatcher_knows_stores_by_their_protocol_only():
     allowed = {"blazen_trio._stores"} | {
-        f"blazen_trio._stores.{name}" for name in ("protocol", "base")
+        f"blazen_trio._stores.{name}" for name in ("protocol", "driver", "base")
     }
     for path in (PACKAGE / "_dispatch").rglob("*.py"):
         modules = {
@@ -168,3 +169,57 @@ def test_importing_the_package_loads_no_database_library():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def own_private_names(tree: ast.AST) -> set[str]:
+    """What a module itself makes under a private name: functions, classes, attributes of its objects, slots."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # in `__slots__`
+    return {name for name in found if is_private(name)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nobody_reaches_into_another_modules_private_names(path):
+    tree = ast.parse(path.read_text())
+    own = own_private_names(tree)
+    reached = {
+        f"{path.name}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and is_private(node.attr)
+        and node.attr not in own
+        # What a class inherits is its own.
+        and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
+        and not (isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()")
+    }
+    reached |= {
+        f"{path.name}: from {node.module} import {alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("blazen_trio")
+        for alias in node.names
+        if is_private(alias.name) and alias.name not in set(LAYERS)
+    }
+    assert reached - ALLOWED == set()
+
+
+ALLOWED = {
+    "scope.py: sys._getframe",
+    "engine.py: connection._sock",
+    "shapes.py: origin._fields",
+    "migrate.py: scripts._upgrade_revs",
+}
+"""What is of other packages, and has no other way to it; the reason stands beside each in the code."""

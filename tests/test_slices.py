@@ -88,7 +88,9 @@ async def test_it_opens_also_where_the_work_fails() -> None:
         yield
         raise ValueError
 
-    standstill = Standstill(RunState("run", "flow", "1"), PLAIN, Recorder(Broadcast(), history=False, lifecycle=False))
+    standstill = Standstill(
+        RunState("run", "flow", "1"), PLAIN, Recorder(Broadcast(), history=False, lifecycle=False)
+    )
     with pytest.raises(ValueError):
         await standstill.hold(failing())
     with trio.fail_after(5):

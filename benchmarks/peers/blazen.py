@@ -23,7 +23,11 @@ async def begin(ctx: blazen.Context, ev: blazen.StartEvent) -> Tick:
 
 @blazen.step
 async def tick(ctx: blazen.Context, ev: Tick) -> blazen.Event:
-    return blazen.StopEvent(result={"n": ev.n + 1}) if ev.n + 1 == ev.last else Tick(n=ev.n + 1, last=ev.last)
+    return (
+        blazen.StopEvent(result={"n": ev.n + 1})
+        if ev.n + 1 == ev.last
+        else Tick(n=ev.n + 1, last=ev.last)
+    )
 
 
 async def one(last: int) -> int:

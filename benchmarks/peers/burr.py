@@ -139,7 +139,12 @@ class Fan(MapStates):
 
 
 async def fan(size: Size) -> float:
-    builder = ApplicationBuilder().with_actions(fan=Fan()).with_state(width=size.steps).with_entrypoint("fan")
+    builder = (
+        ApplicationBuilder()
+        .with_actions(fan=Fan())
+        .with_state(width=size.steps)
+        .with_entrypoint("fan")
+    )
     application = await builder.abuild()
     with Timer() as timer:
         *_, state = await application.arun(halt_after=["fan"])

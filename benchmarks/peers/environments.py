@@ -32,11 +32,18 @@ class Peer:
 
 
 PEERS = (
-    Peer("llama-index-workflows", "llama_index", ("llama-index-workflows>=2.26",), "import workflows"),
+    Peer(
+        "llama-index-workflows", "llama_index", ("llama-index-workflows>=2.26",), "import workflows"
+    ),
     Peer(
         "langgraph",
         "langgraph",
-        ("langgraph>=1.2", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "psycopg[binary]"),
+        (
+            "langgraph>=1.2",
+            "langgraph-checkpoint-sqlite",
+            "langgraph-checkpoint-postgres",
+            "psycopg[binary]",
+        ),
         "import langgraph.graph",
     ),
     Peer("dbos", "dbos", ("dbos>=3.4", "psycopg[binary]"), "import dbos"),
@@ -85,6 +92,8 @@ def own_environment(version: str) -> Environment:
 def _run(command: list[str], fault: str) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
-        *_, reason = [line for line in done.stderr.splitlines() if not line.startswith("[notice]")] or [""]
+        *_, reason = [
+            line for line in done.stderr.splitlines() if not line.startswith("[notice]")
+        ] or [""]
         raise UnavailableError(f"{fault}: {reason}")
     return done.stdout.strip()

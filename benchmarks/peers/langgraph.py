@@ -91,8 +91,13 @@ async def durable(size: Size) -> float:
         compiled = chain_graph(saver)
 
         async def one() -> int:
-            config = {"recursion_limit": size.steps + 10, "configurable": {"thread_id": str(uuid.uuid4())}}
-            return (await compiled.ainvoke({"n": 0, "last": size.steps}, config, durability="sync"))["n"]
+            config = {
+                "recursion_limit": size.steps + 10,
+                "configurable": {"thread_id": str(uuid.uuid4())},
+            }
+            return (
+                await compiled.ainvoke({"n": 0, "last": size.steps}, config, durability="sync")
+            )["n"]
 
         with Timer() as timer:
             found = await asyncio.gather(*(one() for _ in range(size.runs)))
@@ -101,5 +106,11 @@ async def durable(size: Size) -> float:
 
 
 if __name__ == "__main__":
-    workloads = {"chain": chain, "many": chain, "fan": fan, "durable-chain": durable, "durable-many": durable}
+    workloads = {
+        "chain": chain,
+        "many": chain,
+        "fan": fan,
+        "durable-chain": durable,
+        "durable-many": durable,
+    }
     main({name: lambda size, do=do: asyncio.run(do(size)) for name, do in workloads.items()})

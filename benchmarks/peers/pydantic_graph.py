@@ -5,7 +5,14 @@
 import asyncio
 from dataclasses import dataclass
 
-from pydantic_graph import BaseNode, End, GraphBuilder, GraphRunContext, StepContext, reduce_list_append
+from pydantic_graph import (
+    BaseNode,
+    End,
+    GraphBuilder,
+    GraphRunContext,
+    StepContext,
+    reduce_list_append,
+)
 
 from benchmarks.peers.program import Size, Timer, UnsupportedError, expect, main
 

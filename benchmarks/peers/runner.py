@@ -24,7 +24,13 @@ from rich.table import Table
 
 import benchmarks
 from benchmarks.databases import new_database, run_on
-from benchmarks.peers.environments import PEERS, Environment, UnavailableError, environment_of, own_environment
+from benchmarks.peers.environments import (
+    PEERS,
+    Environment,
+    UnavailableError,
+    environment_of,
+    own_environment,
+)
 from benchmarks.report import number
 from benchmarks.servers import NotInstalledError, own_server
 from benchmarks.syncs import syncs_of
@@ -88,8 +94,16 @@ def works(kinds: Sequence[str]) -> list[Work]:
         Work("chain", "chain", 1, 2000),
         Work("fan-1000", "fan", 1, 1000),
         Work("many", "many", 500, 10),
-        *(Work(f"durable-chain-{kind}", "durable-chain", 1, 300, kind, chain) for kind in kinds if kind in KINDS),
-        *(Work(f"durable-many-{kind}", "durable-many", 100, 10, kind, many) for kind in kinds if kind in KINDS),
+        *(
+            Work(f"durable-chain-{kind}", "durable-chain", 1, 300, kind, chain)
+            for kind in kinds
+            if kind in KINDS
+        ),
+        *(
+            Work(f"durable-many-{kind}", "durable-many", 100, 10, kind, many)
+            for kind in kinds
+            if kind in KINDS
+        ),
     ]
 
 
@@ -97,7 +111,9 @@ class UnsupportedError(Exception):
     """The engine can't do the workload; the message says why."""
 
 
-def command(environment: Environment, module: str, work: Work, size: tuple[int, int], url: str) -> list[str]:
+def command(
+    environment: Environment, module: str, work: Work, size: tuple[int, int], url: str
+) -> list[str]:
     """What runs a workload in a size: so many runs, of so many steps each."""
     runs, steps = size
     program = [environment.python, "-m", f"benchmarks.peers.{module}", work.program]
@@ -118,7 +134,9 @@ def seconds(arguments: Sequence[str]) -> float:
     except subprocess.TimeoutExpired as error:
         raise UnsupportedError(f"not done after {_SECONDS:.0f} s") from error
     if done.returncode:
-        raise UnsupportedError(f"failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
+        raise UnsupportedError(
+            f"failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}"
+        )
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     if "unsupported" in answer:
         raise UnsupportedError(answer["unsupported"])
@@ -128,10 +146,16 @@ def seconds(arguments: Sequence[str]) -> float:
 def once(environment: Environment, module: str, work: Work, folder: Path) -> float:
     """Steps per second of one process, in a new database where there is one."""
     with new_database(work.database, folder) if work.database else nullcontext("") as url:
-        return work.runs * work.steps / seconds(command(environment, module, work, (work.runs, work.steps), url))
+        return (
+            work.runs
+            * work.steps
+            / seconds(command(environment, module, work, (work.runs, work.steps), url))
+        )
 
 
-def syncs_per_step(environment: Environment, module: str, work: Work, folder: Path, server: str | None) -> float:
+def syncs_per_step(
+    environment: Environment, module: str, work: Work, folder: Path, server: str | None
+) -> float:
     """How often the disk is synced for a step: by strace on SQLite, on PostgreSQL by a server's counter.
 
     Args:
@@ -147,7 +171,11 @@ def syncs_per_step(environment: Environment, module: str, work: Work, folder: Pa
     for size in work.counted:
         with new_database(work.database, folder, server) as url:
             arguments = command(environment, module, work, size, url)
-            counts.append(_count_by_strace(arguments) if server is None else _count_by_server(server, arguments))
+            counts.append(
+                _count_by_strace(arguments)
+                if server is None
+                else _count_by_server(server, arguments)
+            )
     (few, some), (more, most) = work.counted
     # Where many share one there may be none in between, or one less by chance.
     return max(0, counts[1] - counts[0]) / (more * most - few * some)
@@ -155,7 +183,18 @@ def syncs_per_step(environment: Environment, module: str, work: Work, folder: Pa
 
 def _count_by_strace(arguments: list[str]) -> int:
     with tempfile.NamedTemporaryFile(prefix=".benchmark-") as log:
-        seconds(["strace", "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-o", log.name, *arguments])
+        seconds(
+            [
+                "strace",
+                "-f",
+                "--seccomp-bpf",
+                "-e",
+                "trace=fsync,fdatasync",
+                "-o",
+                log.name,
+                *arguments,
+            ]
+        )
         return len(_SYNC.findall(Path(log.name).read_text()))
 
 
@@ -179,7 +218,13 @@ def environments(cache: Path, console: Console) -> dict[str, tuple[str, Environm
 
 
 def measure(
-    chosen: Sequence[Work], repeat: int, folder: Path, cache: Path, console: Console, *, count: bool = True
+    chosen: Sequence[Work],
+    repeat: int,
+    folder: Path,
+    cache: Path,
+    console: Console,
+    *,
+    count: bool = True,
 ) -> list[Result]:
     """All engines on these workloads, in turns.
 
@@ -194,7 +239,9 @@ def measure(
     engines = environments(cache, console)
     found = []
     with ExitStack() as stack:
-        servers = _servers({work.database for work in chosen} if count else set(), folder, stack, console)
+        servers = _servers(
+            {work.database for work in chosen} if count else set(), folder, stack, console
+        )
         for work in track(chosen, "measuring peers", console=console, transient=True):
             found += _one_work(work, engines, repeat, folder)
             if work.database in servers:
@@ -203,7 +250,9 @@ def measure(
     return found
 
 
-def _servers(kinds: set[str | None], folder: Path, stack: ExitStack, console: Console) -> dict[str | None, str | None]:
+def _servers(
+    kinds: set[str | None], folder: Path, stack: ExitStack, console: Console
+) -> dict[str | None, str | None]:
     """What syncs are counted on, by the kind of database; `None` is strace."""
     found: dict[str | None, str | None] = {}
     if "sqlite" in kinds and shutil.which("strace"):
@@ -216,7 +265,9 @@ def _servers(kinds: set[str | None], folder: Path, stack: ExitStack, console: Co
     return found
 
 
-def _one_work(work: Work, engines: dict[str, tuple[str, Environment]], repeat: int, folder: Path) -> list[Result]:
+def _one_work(
+    work: Work, engines: dict[str, tuple[str, Environment]], repeat: int, folder: Path
+) -> list[Result]:
     numbers: dict[str, list[float]] = {name: [] for name in engines}
     reasons: dict[str, str] = {}
     for _ in range(repeat):
@@ -241,7 +292,11 @@ def _one_work(work: Work, engines: dict[str, tuple[str, Environment]], repeat: i
 
 
 def _counted(
-    work: Work, engines: dict[str, tuple[str, Environment]], folder: Path, server: str | None, one: Result
+    work: Work,
+    engines: dict[str, tuple[str, Environment]],
+    folder: Path,
+    server: str | None,
+    one: Result,
 ) -> Result:
     if one.reason:
         return one
@@ -271,7 +326,9 @@ def show(found: Sequence[Result], console: Console) -> None:
         if one.reason:
             reasons.setdefault((one.peer, one.reason), []).append(one.work)
     for (peer, reason), names in reasons.items():
-        console.print(f"[dim]{peer} is not in {', '.join(names)}: {escape(reason)}[/dim]", soft_wrap=True)
+        console.print(
+            f"[dim]{peer} is not in {', '.join(names)}: {escape(reason)}[/dim]", soft_wrap=True
+        )
 
 
 def _cells(one: Result) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from blazen_trio._cli.imports import prefer_installed
+from blazen_trio._cli.streams import settle
+
 __all__ = ["main"]
 
 _CONFIG = 78  # as in `exits`, which needs click
@@ -12,6 +15,8 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
+    prefer_installed()
+    settle()  # before any file is opened, which would get the number of a stream that is closed
     try:
         from blazen_trio._cli.app import app
     except ModuleNotFoundError as missing:

@@ -10,6 +10,7 @@ import click
 import blazen_trio
 from blazen_trio._cli.completion import completion
 from blazen_trio._cli.database import database
+from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import EXIT_CODES
 from blazen_trio._cli.graph import graph
 from blazen_trio._cli.runs import runs
@@ -24,11 +25,13 @@ __all__ = ["app"]
 
 @contextmanager
 def _hiding_passwords() -> Iterator[None]:
-    """Hide passwords in click's own errors: they repeat what they were given, which may be a URL in the wrong place."""
+    """Hide passwords in click's own errors: they repeat what they were given, which may be a URL in
+    the wrong place, and what acts on a terminal.
+    """
     try:
         yield
     except click.ClickException as error:
-        vars(error)["message"] = hide_passwords(error.message)
+        vars(error)["message"] = clean(hide_passwords(error.message), lines=True)
         raise
 
 

@@ -56,10 +56,14 @@ class Json(_ParamType):
         if not isinstance(value, str):
             return value  # a default
         try:
-            found = json.loads(value, parse_constant=_no_constant, parse_int=_integer, parse_float=_number)
+            found = json.loads(
+                value, parse_constant=_no_constant, parse_int=_integer, parse_float=_number
+            )
         except (ValueError, RecursionError) as error:
             self.fail(
-                f"{value!r:.80} is no JSON ({error}); a text is JSON in double quotes, '\"like this\"'", param, ctx
+                f"{value!r:.80} is no JSON ({error}); a text is JSON in double quotes, '\"like this\"'",
+                param,
+                ctx,
             )
         if not isinstance(found, self._kind):
             self.fail(f'{value!r:.80} is no JSON object, such as \'{{"by": "ann"}}\'', param, ctx)
@@ -107,13 +111,17 @@ class Age(_ParamType):
 
     name = "age"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dt.timedelta:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dt.timedelta:
         """The length."""
         if isinstance(value, dt.timedelta):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value), re.ASCII)
         if match is None:
-            self.fail(f"{value!r:.80} is no age: a number and s, m, h, d or w, as in 30d", param, ctx)
+            self.fail(
+                f"{value!r:.80} is no age: a number and s, m, h, d or w, as in 30d", param, ctx
+            )
         unit = dt.timedelta(**{_UNITS[match[2]]: 1})
         number = float(match[1])
         if number > _OLDEST / unit:

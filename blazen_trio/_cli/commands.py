@@ -44,7 +44,9 @@ class Command(click.Command):
         """Run the command. Every error ends it with one message and an exit code."""
         level = ctx.params.get("log_level")
         plain = "blazen-trio: " if level is None else "{time} {level:<8} {name}: "
-        ctx.obj = make_handler(as_json=bool(ctx.params.get("as_json")), url=ctx.params.get("db"), plain=plain)
+        ctx.obj = make_handler(
+            as_json=bool(ctx.params.get("as_json")), url=ctx.params.get("db"), plain=plain
+        )
         try:
             with logging_to(ctx.obj, level or "warning"):
                 return super().invoke(ctx)
@@ -114,4 +116,6 @@ def db_option(command: Any, *, required: bool = True) -> Any:
 
 def json_option(help_text: str, group: str) -> Callable[[Any], Any]:
     """`--json`."""
-    return option("--json", "as_json", group=group, is_flag=True, show_default=False, help=help_text)
+    return option(
+        "--json", "as_json", group=group, is_flag=True, show_default=False, help=help_text
+    )

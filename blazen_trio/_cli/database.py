@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blazen_trio._cli.commands import Command, db_option, json_option
+from blazen_trio._cli.escapes import clean, json_line
 from blazen_trio._cli.exits import CONFIG, EXIT_CODES, ConfigError
 from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.streams import stdout_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,9 @@ def upgrade(db: str, as_json: bool) -> None:
     Creates the tables in a database that has none; the database itself has to exist, but for an SQLite file. Any number of
     processes may do it at once: one does, and the others wait for it. Stop workers of an older version first.
     """
-    from blazen_trio._stores.sql.migrate import upgrade_schema  # a database library, which --help does not need
+    from blazen_trio._stores.sql.migrate import (
+        upgrade_schema,  # a database library, which --help does not need
+    )
 
     before, after = _checked(upgrade_schema, db)
     if before == after.revision:
@@ -54,7 +57,9 @@ def current(db: str, as_json: bool) -> None:
 
     The head is the revision that this version needs.
     """
-    from blazen_trio._stores.sql.migrate import read_schema  # a database library, which --help does not need
+    from blazen_trio._stores.sql.migrate import (
+        read_schema,  # a database library, which --help does not need
+    )
 
     schema = _checked(read_schema, db)
     _print(f"revision {schema.revision or 'none'}, head {schema.head}", schema, db, as_json=as_json)
@@ -69,7 +74,9 @@ def check(context: click.Context, db: str, as_json: bool) -> None:
 
     If not, this exits with 78, and says what to do.
     """
-    from blazen_trio._stores.sql.migrate import read_schema  # a database library, which --help does not need
+    from blazen_trio._stores.sql.migrate import (
+        read_schema,  # a database library, which --help does not need
+    )
 
     schema = _checked(read_schema, db)
     problem = schema.problem
@@ -87,7 +94,9 @@ def _checked(function: Callable[[str], Any], url: str) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _print(text: str, schema: SchemaVersion, url: str, *, as_json: bool, **more: str | None) -> None:
+def _print(
+    text: str, schema: SchemaVersion, url: str, *, as_json: bool, **more: str | None
+) -> None:
     if as_json:
         fields = {
             "database": schema.where,
@@ -95,7 +104,9 @@ def _print(text: str, schema: SchemaVersion, url: str, *, as_json: bool, **more:
             "revision": schema.revision,
             "head": schema.head,
         }
-        shown = {key: value and hide_passwords(value, url) for key, value in (fields | more).items()}
-        click.echo(json.dumps(shown, ensure_ascii=False))
+        shown = {
+            key: value and hide_passwords(value, url) for key, value in (fields | more).items()
+        }
+        click.echo(json_line(shown, stdout_encoding()))
     else:
-        click.echo(hide_passwords(text, url))
+        click.echo(clean(hide_passwords(text, url)))

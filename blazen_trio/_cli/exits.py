@@ -116,7 +116,14 @@ class Trouble(click.ClickException):
         as_json, url = bool(self._params.get("as_json")), self._params.get("db")
         handler = make_handler(as_json=as_json, url=url, stream=file)
         fields = {"exit_code": self.exit_code}
-        say(handler, "error", self.message, level=logging.ERROR, fields=fields, details=self._details)
+        say(
+            handler,
+            "error",
+            self.message,
+            level=logging.ERROR,
+            fields=fields,
+            details=self._details,
+        )
 
 
 class ConfigError(Trouble):
@@ -176,7 +183,9 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return DatabaseFailedError(f"what is printed can't be written: {error.strerror}")
     details = "".join(traceback.format_exception(error))
-    return UnexpectedError(f"unexpected {type(error).__name__}: {error} (this is a bug; please report it)", details)
+    return UnexpectedError(
+        f"unexpected {type(error).__name__}: {error} (this is a bug; please report it)", details
+    )
 
 
 _REFUSALS = (

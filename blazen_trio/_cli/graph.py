@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +12,13 @@ import click
 from blazen_trio import Snapshot
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
-from blazen_trio._cli.exits import RUN_EXIT_CODES, NotThereError, RefusedError
+from blazen_trio._cli.escapes import clean, json_line
+from blazen_trio._cli.exits import RUN_EXIT_CODES, RefusedError
+from blazen_trio._cli.files import write_file
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.streams import stdout_encoding
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._pictures.happened import graph_of
 from blazen_trio._stores.base import fold
@@ -53,7 +54,9 @@ _SUFFIXES: Final = {
 @functools.partial(db_option, required=False)
 @option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
         type=click.Path(dir_okay=False, allow_dash=True), help="Where to; by default to stdout.")  # fmt: skip
-@json_option("Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output")
+@json_option(
+    "Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output"
+)
 def graph(
     target: Target,
     form: str | None,
@@ -84,13 +87,13 @@ def graph(
             f"run {run_id!r} is of workflow {snapshot.workflow_name!r}, and {target} is {workflow.name!r}"
         )
     if as_json:
-        drawn = json.dumps(graph_of(workflow, snapshot).to_data(), ensure_ascii=False) + "\n"
+        drawn = json_line(graph_of(workflow, snapshot).to_data(), stdout_encoding()) + "\n"
     else:
         drawn = _draw(workflow, snapshot, form, timeline=timeline)
     if output == _STDOUT:
         click.echo(drawn, nl=False)
     else:
-        _write(Path(output), drawn)
+        write_file(Path(output), drawn.encode())
         click.echo(clean(f"wrote {output}"), err=True)
 
 
@@ -100,7 +103,9 @@ def _form_of(output: str, *, timeline: bool) -> str:
         return "svg" if timeline else "mermaid"
     suffix = Path(output).suffix.lower()
     if suffix not in _SUFFIXES:
-        msg = f"{output!r} tells no format: let it end with {', '.join(_SUFFIXES)}, or give --format"
+        msg = (
+            f"{output!r} tells no format: let it end with {', '.join(_SUFFIXES)}, or give --format"
+        )
         raise click.UsageError(msg)
     return _SUFFIXES[suffix]
 
@@ -111,7 +116,9 @@ def _load(url: str, run_id: str) -> Snapshot:
     if state.error is not None:
         state.error.message = hide_passwords(state.error.message, url)
     history = [
-        record if record.error is None else attrs.evolve(record, error=hide_passwords(record.error, url))
+        record
+        if record.error is None
+        else attrs.evolve(record, error=hide_passwords(record.error, url))
         for record in state.history
     ]
     return Snapshot.from_state(state, history=history)
@@ -125,10 +132,3 @@ def _draw(workflow: Workflow, snapshot: Snapshot | None, form: str, *, timeline:
     if form == "svg":
         return workflow.to_svg(snapshot) + "\n"
     return workflow.to_dot(snapshot) if form == "dot" else workflow.to_mermaid(snapshot)
-
-
-def _write(path: Path, drawn: str) -> None:
-    try:
-        path.write_text(drawn, encoding="utf-8")
-    except OSError as error:
-        raise NotThereError(f"{path} can't be written: {error.strerror}") from error

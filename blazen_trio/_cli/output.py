@@ -1,17 +1,16 @@
-"""What a command says while it works: lines for people, or one JSON object a line; on stderr, without passwords, and without what
-acts on a terminal.
+"""What a command says while it works, on stderr: lines for people, of which those that go on are
+indented, or one JSON object a line; without passwords, and without what acts on a terminal.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import sys
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from blazen_trio._cli.escapes import clean
+from blazen_trio._cli.escapes import clean, json_line
 from blazen_trio._cli.secrets import hide_passwords
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ __all__ = ["LEVELS", "logging_to", "make_handler", "say"]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _NAME = "blazen_trio.cli"
+_CONTINUED = "\n  "
 
 
 def make_handler(
@@ -35,8 +35,10 @@ def make_handler(
         stream: Somewhere else than stderr.
         plain: How a line for people begins, with the record's `{time}`, `{level}` and `{name}`.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Json(url) if as_json else _Plain(url, plain))
+    stream = stream or sys.stderr
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # one in memory has none
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Json(url, encoding) if as_json else _Plain(url, plain))
     return handler
 
 
@@ -69,11 +71,15 @@ def logging_to(handler: logging.Handler, level: str) -> Iterator[None]:
     """Give this handler what the process logs, from this level on, for as long as the block lasts."""
     root, migrations = logging.getLogger(), logging.getLogger("alembic")
     before = root.level, migrations.level
-    handler.setLevel(level.upper())  # also for what a logger of a lower level of its own lets through
+    handler.setLevel(
+        level.upper()
+    )  # also for what a logger of a lower level of its own lets through
     root.addHandler(handler)
     root.setLevel(level.upper())
     # What it tells at "info" are its inner affairs.
-    migrations.setLevel(max(root.level, logging.WARNING) if root.level > logging.DEBUG else logging.DEBUG)
+    migrations.setLevel(
+        max(root.level, logging.WARNING) if root.level > logging.DEBUG else logging.DEBUG
+    )
     try:
         yield
     finally:
@@ -98,7 +104,11 @@ class _Formatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    return dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        dt.datetime.fromtimestamp(record.created, dt.UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 class _Plain(_Formatter):
@@ -110,15 +120,27 @@ class _Plain(_Formatter):
         details = self.exception(record)
         begin = self._begin(record)
         told = f"{begin}{record.getMessage()}" + (f"\n{details.rstrip()}" if details else "")
-        return clean(hide_passwords(told, self._url), lines=True)
+        told = clean(hide_passwords(told, self._url), lines=True)
+        # What begins at the margin is a record, whoever wrote the text of another.
+        return told.replace("\n", _CONTINUED)
 
     def _begin(self, record: logging.LogRecord) -> str:
-        return self._pattern.format(time=_time(record), level=record.levelname.lower(), name=record.name)
+        return self._pattern.format(
+            time=_time(record), level=record.levelname.lower(), name=record.name
+        )
 
 
 class _Json(_Formatter):
+    def __init__(self, url: str | None, encoding: str | None) -> None:
+        super().__init__(url)
+        self._encoding = encoding
+
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
         if event := getattr(record, "event", None):
             line["event"] = event
         line["message"] = record.getMessage()
@@ -128,4 +150,5 @@ class _Json(_Formatter):
         line |= fields if isinstance(fields, dict) and event else {}
         if details := self.exception(record):
             line["exception"] = details
-        return json.dumps({key: self.hide(value) for key, value in line.items()}, ensure_ascii=False, default=str)
+        shown = {key: self.hide(value) for key, value in line.items()}
+        return json_line(shown, self._encoding, default=lambda value: self.hide(str(value)))

@@ -41,7 +41,9 @@ class Target:
         return f"{self.module}:{self.attribute}"
 
 
-def parse_targets(_ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> list[Target]:
+def parse_targets(
+    _ctx: click.Context, _param: click.Parameter, texts: Sequence[str]
+) -> list[Target]:
     """An argument's texts as targets: a callback for click."""
     return [_parse(text) for text in texts]
 
@@ -49,7 +51,11 @@ def parse_targets(_ctx: click.Context, _param: click.Parameter, texts: Sequence[
 def _parse(text: str) -> Target:
     module, colon, attribute = text.partition(":")
     script = module.endswith(".py")
-    if colon and not script and all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
+    if (
+        colon
+        and not script
+        and all(name.isidentifier() for name in (*module.split("."), *attribute.split(".")))
+    ):
         return Target(module, attribute)
     msg = f"{text!r} is not of the form package.module:workflow"
     if script:
@@ -87,8 +93,12 @@ def _workflows(target: Target) -> Iterator[tuple[str, Workflow]]:
         try:
             value = getattr(value, name)
         except AttributeError:
-            of = f"the module {target.module!r}" if value is module else f"{value!r:.80} in {target}"
-            raise ConfigError(f"{target}: {of} has no attribute {name!r}; {_what_there_is(module)}") from None
+            of = (
+                f"the module {target.module!r}" if value is module else f"{value!r:.80} in {target}"
+            )
+            raise ConfigError(
+                f"{target}: {of} has no attribute {name!r}; {_what_there_is(module)}"
+            ) from None
     if isinstance(value, Workflow):
         yield str(target), value
         return
@@ -97,7 +107,9 @@ def _workflows(target: Target) -> Iterator[tuple[str, Workflow]]:
             f"{target} is {_named(value)}, not a Workflow nor a list of Workflows; {_what_there_is(module)}"
         )
     if not value:
-        raise ConfigError(f"{target} is empty: a worker needs a workflow to serve; {_what_there_is(module)}")
+        raise ConfigError(
+            f"{target} is empty: a worker needs a workflow to serve; {_what_there_is(module)}"
+        )
     for index, member in enumerate(value):
         if not isinstance(member, Workflow):
             raise ConfigError(
@@ -112,7 +124,11 @@ def _named(value: object) -> str:
 
 
 def _what_there_is(module: ModuleType) -> str:
-    names = [f"{module.__name__}:{name}" for name, value in vars(module).items() if isinstance(value, Workflow)]
+    names = [
+        f"{module.__name__}:{name}"
+        for name, value in vars(module).items()
+        if isinstance(value, Workflow)
+    ]
     return f"its workflows are {', '.join(names)}" if names else "the module has no workflows"
 
 
@@ -142,7 +158,11 @@ def _failed(name: str, error: BaseException) -> str:
     """What went wrong in a module, and where in the code that is neither Python's nor ours."""
     logger.debug("importing %s", name, exc_info=error)
     ours = str(Path(blazen_trio.__file__).parent)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename
+    ]
     theirs = [frame for frame in frames if not frame.filename.startswith((ours, "<"))]
     place = f", at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
     return f"importing {name!r} failed{place}: {type(error).__name__}: {error}"

@@ -42,7 +42,9 @@ class _Settings:
 
 
 @click.command("worker", cls=Command, epilog=EXIT_CODES)
-@click.argument("targets", nargs=-1, required=True, callback=parse_targets, metavar="PACKAGE.MODULE:WORKFLOW...")
+@click.argument(
+    "targets", nargs=-1, required=True, callback=parse_targets, metavar="PACKAGE.MODULE:WORKFLOW..."
+)
 @db_option
 @option("--migrate/--no-migrate", group=DATABASE, default=False, envvar="BLAZEN_TRIO_MIGRATE",
         help="Create or upgrade a server's schema at the start. An SQLite file's always is.")  # fmt: skip
@@ -79,7 +81,12 @@ def worker(context: click.Context, /, targets: Sequence[Target], db: str, **sett
             with signals.interrupting():
                 workflows = load_workflows(targets)
         except StoppedLoadingError:
-            say(handler, "ended", "ended by a signal before anything was begun", fields={"exit_code": 0})
+            say(
+                handler,
+                "ended",
+                "ended by a signal before anything was begun",
+                fields={"exit_code": 0},
+            )
             context.exit(0)
         process = _Worker(db, workflows, _Settings(**settings), signals, handler)
         context.exit(trio.run(process.run))
@@ -97,7 +104,12 @@ class _Worker:
     """
 
     def __init__(
-        self, url: str, workflows: Sequence[Workflow], settings: _Settings, signals: Signals, handler: logging.Handler
+        self,
+        url: str,
+        workflows: Sequence[Workflow],
+        settings: _Settings,
+        signals: Signals,
+        handler: logging.Handler,
     ) -> None:
         self._url = url
         self._workflows = workflows
@@ -172,18 +184,31 @@ class _Worker:
 
     def _say_started(self) -> None:
         names = sorted(workflow.name for workflow in self._workflows)
-        fields = {"pid": os.getpid(), "host": socket.gethostname(), "workflows": names, "database": self._url}
-        self._say("started", f"process {os.getpid()} serves {', '.join(names)} from {self._url}", **fields)
+        fields = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "workflows": names,
+            "database": self._url,
+        }
+        self._say(
+            "started", f"process {os.getpid()} serves {', '.join(names)} from {self._url}", **fields
+        )
 
     def _ended(self) -> int:
-        code = after_signal(self._heeded[-1]) if len(self._heeded) > 1 and self._everything.cancelled_caught else 0
+        code = (
+            after_signal(self._heeded[-1])
+            if len(self._heeded) > 1 and self._everything.cancelled_caught
+            else 0
+        )
         if self._runtime is None:
             self._say("ended", "ended by a signal before anything was begun", exit_code=code)
             return code
         counts = self._runtime.statistics()
         how = "ended at once" if code else "drained"
         text = f"{how} (runs taken: {counts.taken}, ended here: {counts.ended}, given back: {counts.left})"
-        self._say("ended", text, taken=counts.taken, ended=counts.ended, left=counts.left, exit_code=code)
+        self._say(
+            "ended", text, taken=counts.taken, ended=counts.ended, left=counts.left, exit_code=code
+        )
         return code
 
     def _say(self, event: str, text: str, **fields: Any) -> None:

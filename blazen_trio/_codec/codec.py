@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import orjson
 
 from blazen_trio._codec import converter, values
 from blazen_trio._codec.classes import event_wire, load_event
 from blazen_trio._codec.names import Misfit, Names, current
+from blazen_trio._codec.sharing import sharing
 from blazen_trio._definitions.events import (
     DynamicEvent,
     InputRequestEvent,
@@ -32,6 +34,7 @@ LARGE: Final = 32 * 1024
 """From so many bytes on a payload is stored once, apart from what refers to it."""
 
 _ANY: Final = object()
+_BUILT_IN: Final = (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)
 
 
 def payload_of(data: bytes) -> Payload:
@@ -52,11 +55,18 @@ class Codec:
     """
 
     def __init__(
-        self, event_types: Mapping[str, type[Event]], value_types: Mapping[str, type], *, closed: bool = True
+        self,
+        event_types: Mapping[str, type[Event]],
+        value_types: Mapping[str, type],
+        *,
+        closed: bool = True,
     ) -> None:
         known = closed and bool(event_types or value_types)
+        if known:
+            event_types = {**{cls.event_type: cls for cls in _BUILT_IN}, **event_types}
         self._values = Names(event_types, value_types, closed=known)
         self._events = Names(event_types, value_types, closed=known, strict=known)
+        self._sharing: dict[type[Event], Callable[[Event], bool]] = {}
         self._heads: dict[type[Event], tuple[Callable[[Any], Any], bytes, bytes]] = {}
 
     def encode_event(self, event: Event) -> Payload:
@@ -72,7 +82,9 @@ class Codec:
         previous = current.names
         current.names = self._events
         try:
-            data = head[1] + orjson.dumps(head[0](event)) + head[2]
+            wire = head[0](event)
+            data = head[1] + orjson.dumps(wire) + head[2]
+            _check_depth(wire, data)
         except (Misfit, RecursionError, orjson.JSONEncodeError):
             return _encode(event_wire, event, self._events, event.event_type, "event")
         finally:
@@ -86,7 +98,11 @@ class Codec:
         if cls is not DynamicEvent:
             version = cls.schema_version
             tail = b"]" if version == 1 else b",%d]" % version
-            self._heads[cls] = (converter.fields_writer(cls), b"[" + orjson.dumps(cls.event_type) + b",", tail)
+            self._heads[cls] = (
+                converter.fields_writer(cls),
+                b"[" + orjson.dumps(cls.event_type) + b",",
+                tail,
+            )
         return payload
 
     def decode_event(self, data: bytes | list[Any]) -> Event:
@@ -105,6 +121,41 @@ class Codec:
 
         event: Event = _decode(load, data, self._events, lambda: ("event", subject))
         return event
+
+    def is_shared(self, event: Event) -> bool:
+        """Tell whether nothing in it can be changed, so that all who get it may get the same."""
+        cls = type(event)
+        test = self._sharing.get(cls)
+        if test is None:
+            test = self._sharing[cls] = sharing(cls)
+        return test(event)
+
+    def fresh_event(self, event: Event, payload: Payload | None) -> Event:
+        """Return an event as it was stored, whatever was done to its object since; itself where
+        nothing can have been, or where it is not stored.
+        """
+        if payload is None or self.is_shared(event):
+            return event
+        return self.decode_event(payload.data)
+
+    def check_event(self, event: Event) -> None:
+        """Run the validators of an event that was made of data from outside.
+
+        Restoring runs none: what could be stored can be read again.
+
+        Raises:
+            SerializationError: One refuses a field.
+        """
+        cls = type(event)
+        for attribute in attrs.fields(cls) if attrs.has(cls) else ():
+            if attribute.validator is not None:
+                try:
+                    attribute.validator(event, attribute, getattr(event, attribute.name))
+                except Exception as refusal:
+                    reason = f"refused by {cls.__name__}: {refusal}"
+                    subject = event.event_type
+                    error = _error("decode", "event", subject, reason, attribute.name)
+                    raise error from refusal
 
     def encode_value(self, value: Any, subject: str) -> Payload:
         """The payload of a plain value: self-describing JSON.
@@ -136,11 +187,15 @@ class Codec:
         return _decode(load, data, self._values, lambda: ("value", subject))
 
 
-def _encode(to_wire: Callable[[Any], Any], value: Any, names: Names, subject: str, what: str) -> Payload:
+def _encode(
+    to_wire: Callable[[Any], Any], value: Any, names: Names, subject: str, what: str
+) -> Payload:
     previous = current.names
     current.names = names
     try:
-        data = orjson.dumps(to_wire(value))
+        wire = to_wire(value)
+        data = orjson.dumps(wire)
+        _check_depth(wire, data)
     except Misfit as misfit:
         raise _error("encode", what, subject, misfit.message, misfit.path) from misfit.__cause__
     except RecursionError:
@@ -155,7 +210,10 @@ def _encode(to_wire: Callable[[Any], Any], value: Any, names: Names, subject: st
 
 
 def _decode(
-    load: Callable[[Any], Any], data: bytes | list[Any], names: Names, subject: Callable[[], tuple[str, str]]
+    load: Callable[[Any], Any],
+    data: bytes | list[Any],
+    names: Names,
+    subject: Callable[[], tuple[str, str]],
 ) -> Any:
     previous = current.names
     current.names = names
@@ -171,20 +229,41 @@ def _decode(
         current.names = previous
 
 
-_TOO_DEEP = "it is nested too deeply, or contains itself"
+_RESERVED: Final = 54
+"""How many levels of nesting, of those that orjson writes (254), are not for events and values: the
+documents that hold them have levels of their own, and so has the event that tells a handler of a
+failure. Otherwise what can be written could not be read again."""
+_SHALLOW: Final = 150
+"""What has no more brackets is not nested too deeply."""
+_TOO_DEEP: Final = "it is nested too deeply (200 levels of JSON are stored), or contains itself"
+
+
+def _check_depth(wire: Any, data: bytes) -> None:
+    """Refuse what could be written by itself, but not within what holds it.
+
+    Raises:
+        orjson.JSONEncodeError: It is so.
+    """
+    # Most have few brackets, and counting them takes next to nothing.
+    if len(data) > 2 * _SHALLOW and data.count(b"[") + data.count(b"{") > _SHALLOW:
+        for _ in range(_RESERVED):
+            wire = [wire]
+        orjson.dumps(wire)
 
 
 def _error(verb: str, what: str, subject: str, reason: str, path: str) -> SerializationError:
     where = f" at {path}" if path else ""
     name = f" {subject!r}" if subject else ""
-    return SerializationError(f"can't {verb} {what}{name}{where}: {reason}", subject=subject, path=path)
+    return SerializationError(
+        f"can't {verb} {what}{name}{where}: {reason}", subject=subject, path=path
+    )
 
 
 PLAIN: Final = Codec({}, {})
 """Knows no class: events come back as `DynamicEvent`, attrs objects and enum members as `DynamicValue`."""
 
 ENGINE: Final = Codec(
-    {cls.event_type: cls for cls in (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)},
+    {cls.event_type: cls for cls in _BUILT_IN},
     {},
     closed=False,
 )

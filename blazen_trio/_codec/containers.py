@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from blazen_trio._codec import values
 from blazen_trio._codec.names import Misfit, short
 
-__all__ = ["ARRAYS", "DICTS", "array_hooks", "dict_hooks", "tuple_hooks"]
+__all__ = [
+    "ARRAYS",
+    "DICTS",
+    "array_hooks",
+    "dict_hooks",
+    "expected",
+    "tuple_hooks",
+    "typed_dict_hooks",
+    "untagged",
+]
 
 Hook = Callable[[Any], Any]
 
@@ -52,7 +61,9 @@ def untagged(wire: Any, tag: str) -> Any:
     return wire[tag] if type(wire) is dict and len(wire) == 1 and tag in wire else wire
 
 
-def array_hooks(kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | None) -> tuple[Hook, Hook]:
+def array_hooks(
+    kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | None
+) -> tuple[Hook, Hook]:
     """Hooks of a list, set or the like. `atom`: the element type where a list of nothing else needs no look at each."""
     what = " or ".join(kind.__name__ for kind in kinds)
 
@@ -64,6 +75,7 @@ def array_hooks(kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | N
             return value
         wires = each(write, value)
         if kind is set or kind is frozenset:
+            values.check_hashes(value)
             wires = values.encoded_order(wires)
         return wires if kind is kinds[0] else {_TAGS[kind]: wires}
 
@@ -71,12 +83,16 @@ def array_hooks(kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | N
         if type(wire) is list:
             kind = kinds[0]
         else:
-            kind = next((k for k in kinds if type(wire) is dict and wire.keys() == {_TAGS[k]}), kinds[0])
+            kind = next(
+                (k for k in kinds if type(wire) is dict and wire.keys() == {_TAGS[k]}), kinds[0]
+            )
             wire = untagged(wire, _TAGS[kind])
         if type(wire) is not list:
             raise expected(what, wire)
         items = each(read, wire)
         try:
+            if kind is set or kind is frozenset:
+                values.check_hashes(items)
             return items if kind is list else kind(items)
         except TypeError as error:  # what can't be hashed
             raise Misfit(str(error)) from error
@@ -122,8 +138,11 @@ def dict_hooks(key_hooks: tuple[Hook, Hook], value_hooks: tuple[Hook, Hook]) -> 
         if type(value) is not dict:
             raise expected("dict", value)
         pairs = [pair(key, item, write_key, write) for key, item in value.items()]
-        if all(type(key) is str and not key.startswith("$") for key, _ in pairs) and set(map(type, value)) <= {str}:
+        if all(type(key) is str and not key.startswith("$") for key, _ in pairs) and set(
+            map(type, value)
+        ) <= {str}:
             return dict(pairs)
+        values.check_hashes(value)
         return {"$dict": [list(both) for both in pairs]}
 
     def structure(wire: Any) -> Any:
@@ -131,9 +150,54 @@ def dict_hooks(key_hooks: tuple[Hook, Hook], value_hooks: tuple[Hook, Hook]) -> 
             raise expected("dict", wire)
         tagged = len(wire) == 1 and "$dict" in wire
         pairs = values.pairs_of(wire["$dict"]) if tagged else wire.items()
+        made = [pair(key, item, read_key, read) for key, item in pairs]
         try:
-            return dict(pair(key, item, read_key, read) for key, item in pairs)
+            if tagged:
+                values.check_hashes([key for key, _ in made])
+            return dict(made)
         except TypeError as error:
             raise Misfit(str(error)) from error
+
+    return unstructure, structure
+
+
+def typed_dict_hooks(
+    name: str, writes: Mapping[str, Hook], reads: Mapping[str, Hook], required: Set[str]
+) -> tuple[Hook, Hook]:
+    """Hooks of a `TypedDict`, which is stored as the dict that it is; its keys are checked."""
+
+    def check(value: dict[Any, Any]) -> None:
+        if missing := [key for key in required if key not in value]:
+            msg = f"the key {short(missing[0])} of {name} is missing"
+            raise Misfit(msg)
+        if unknown := [key for key in value if key not in writes]:
+            msg = f"{short(unknown[0])} is no key of {name}"
+            raise Misfit(msg)
+
+    def each_of(hooks: Mapping[str, Hook], value: Any) -> dict[str, Any]:
+        check(value)
+        out = {}
+        key = None
+        try:
+            for key, item in value.items():
+                out[key] = hooks[key](item)
+        except Misfit as misfit:
+            raise misfit.at_key(key) from misfit.__cause__
+        return out
+
+    def unstructure(value: Any) -> Any:
+        if type(value) is not dict:
+            raise expected(f"dict ({name})", value)
+        wires = each_of(writes, value)
+        if any(key.startswith("$") for key in wires):
+            return {"$dict": [list(pair) for pair in wires.items()]}
+        return wires
+
+    def structure(wire: Any) -> Any:
+        if type(wire) is not dict:
+            raise expected(f"dict ({name})", wire)
+        if len(wire) == 1 and "$dict" in wire:
+            wire = {values.from_wire(key): item for key, item in values.pairs_of(wire["$dict"])}
+        return each_of(reads, wire)
 
     return unstructure, structure

@@ -10,6 +10,7 @@ where it is made and not at resume.
 from __future__ import annotations
 
 import enum
+import threading
 import types
 import typing
 from collections.abc import Callable
@@ -18,11 +19,22 @@ from typing import Any
 from cattrs.preconf.orjson import make_converter
 
 from blazen_trio._codec import classes, values
-from blazen_trio._codec.containers import ARRAYS, DICTS, array_hooks, dict_hooks, expected, tuple_hooks, untagged
+from blazen_trio._codec.containers import (
+    ARRAYS,
+    DICTS,
+    array_hooks,
+    dict_hooks,
+    expected,
+    tuple_hooks,
+    typed_dict_hooks,
+    untagged,
+)
 from blazen_trio._codec.names import Misfit
 from blazen_trio._codec.scalars import SCALARS, decode_scalar
+from blazen_trio._codec.shapes import field_types, resolved
 from blazen_trio._codec.unions import literal_hooks, union_hooks
 from blazen_trio._definitions.events import Event
+from blazen_trio._definitions.value_classes import is_typed_dict, is_value_class
 
 __all__ = ["converter", "fields_writer", "structure_hook", "unstructure_hook"]
 
@@ -32,6 +44,7 @@ Hooks = tuple[Hook, Hook]
 converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
 
 _NONE = type(None)
+_EXACT = frozenset({*SCALARS, str, bool, _NONE})
 
 
 def unstructure_hook(type_: Any) -> Hook:
@@ -44,23 +57,58 @@ def structure_hook(type_: Any) -> Hook:
     return _hooks_of(type_)[1]
 
 
+class _Making(threading.local):
+    """The types whose hooks are being made in this thread: one that is met again names itself."""
+
+    def __init__(self) -> None:
+        self.types: set[Any] = set()
+
+
+_making = _Making()
+_own: dict[type, Hooks] = {}
+"""The hooks of classes that are no scalars of ours, whatever cattrs would do with them: it takes a
+StrEnum for a str, and anything that has a path in it for a Path."""
+
+
 def _hooks_of(type_: Any) -> Hooks:
     type_ = _bare(type_)
-    if isinstance(type_, type) and issubclass(type_, enum.Enum):
-        # Not left to cattrs's dispatch, which takes a StrEnum for a str.
-        return _enum_hooks(type_)
-    structure = converter.get_structure_hook(type_)
-    return converter.get_unstructure_hook(type_), lambda wire: structure(wire, type_)
+    if type_ in _making.types:
+        # Looked up when they are used, and made by then.
+        return _later(type_, 0), _later(type_, 1)
+    plain = isinstance(type_, type) and not typing.get_args(type_)
+    if plain and type_ in _own:
+        return _own[type_]
+    _making.types.add(type_)
+    try:
+        if plain and type_ not in _EXACT:
+            _own[type_] = hooks = _make_hooks(type_)
+            return hooks
+        structure = converter.get_structure_hook(type_)
+        return converter.get_unstructure_hook(type_), lambda wire: structure(wire, type_)
+    finally:
+        _making.types.discard(type_)
+
+
+def _later(type_: Any, which: int) -> Hook:
+    def hook(value: Any) -> Any:
+        return _hooks_of(type_)[which](value)
+
+    return hook
+
+
+_WRAPPERS = (typing.Annotated, typing.Final, typing.Required, typing.NotRequired)
 
 
 def _bare(type_: Any) -> Any:
     """A declared type without what says nothing of its values: Annotated, NewType, Final, aliases."""
     while True:
         origin = typing.get_origin(type_)
-        if origin is typing.Annotated or origin is typing.Final:
+        if origin in _WRAPPERS or getattr(origin, "_name", None) == "ReadOnly":
             type_ = typing.get_args(type_)[0]
         elif isinstance(type_, typing.NewType):
             type_ = type_.__supertype__
+        elif isinstance(type_, typing.ForwardRef):
+            type_ = resolved(type_)
         elif hasattr(type_, "__value__") and origin is None:
             type_ = type_.__value__
         elif origin is not None and hasattr(origin, "__value__"):
@@ -84,15 +132,23 @@ def _make_hooks(type_: Any) -> Hooks:
         return _tuple_hooks(arguments, bare=origin is None)
     if kind in ARRAYS:
         element = _bare(arguments[0]) if arguments else Any
-        return array_hooks(ARRAYS[kind], *_hooks_of(element), element if element in (str, bool) else None)
+        return array_hooks(
+            ARRAYS[kind], *_hooks_of(element), element if element in (str, bool) else None
+        )
     if kind in DICTS:
         key, item = arguments or (Any, Any)
         return dict_hooks(_hooks_of(key), _hooks_of(item))
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return _enum_hooks(kind)
+    if is_typed_dict(kind):
+        return _typed_dict_hooks(type_)
     if isinstance(kind, type) and issubclass(kind, Event):
         return classes.event_hooks(kind)
-    if values.is_value_class(kind):
+    if is_value_class(kind):
         # Looked up on use, not here: a class may contain itself.
-        return classes.value_class_hooks(type_, lambda: fields_writer(type_), lambda: fields_reader(type_))
+        return classes.value_class_hooks(
+            type_, lambda: fields_writer(type_), lambda: fields_reader(type_)
+        )
     return _refusing(type_)
 
 
@@ -101,11 +157,25 @@ def _refusing(type_: Any) -> Hooks:
         del value
         msg = (
             f"fields of type {getattr(type_, '__name__', type_)} can't be stored: use JSON types, attrs classes, "
-            "dataclasses, enums, datetime, UUID, Decimal, bytes, list, tuple, set, dict, or Any"
+            "dataclasses, named tuples, pydantic models, msgspec structs, enums, datetime, UUID, "
+            "Decimal, bytes, list, tuple, set, dict, TypedDict, or Any"
         )
         raise Misfit(msg)
 
     return refuse, refuse
+
+
+def _typed_dict_hooks(type_: Any) -> Hooks:
+    kind = typing.get_origin(type_) or type_
+    types = field_types(type_)
+    hooks = {key: _hooks_of(item) for key, item in types.items()}
+    # Where annotations are postponed, the class itself does not know which keys may be missing.
+    said = {key: typing.get_origin(item) for key, item in types.items()}
+    required = {key for key in kind.__required_keys__ if said[key] is not typing.NotRequired}
+    required |= {key for key in types if said[key] is typing.Required}
+    writes = {key: write for key, (write, _) in hooks.items()}
+    reads = {key: read for key, (_, read) in hooks.items()}
+    return typed_dict_hooks(kind.__name__, writes, reads, required)
 
 
 def _tuple_hooks(arguments: tuple[Any, ...], *, bare: bool) -> Hooks:
@@ -186,8 +256,12 @@ def _register() -> None:
     def two(structure: Hook) -> Callable[[Any, Any], Any]:
         return lambda wire, _type: structure(wire)
 
-    converter.register_unstructure_hook_factory(lambda _type: True, lambda type_: _make_hooks(type_)[0])
-    converter.register_structure_hook_factory(lambda _type: True, lambda type_: two(_make_hooks(type_)[1]))
+    converter.register_unstructure_hook_factory(
+        lambda _type: True, lambda type_: _make_hooks(type_)[0]
+    )
+    converter.register_structure_hook_factory(
+        lambda _type: True, lambda type_: two(_make_hooks(type_)[1])
+    )
     for cls in (*SCALARS, str, bool, _NONE):
         unstructure, structure = _scalar_hooks(cls) if cls in SCALARS else _exact_hooks(cls)
         converter.register_unstructure_hook(cls, unstructure)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._codec.entries import record_wire
+from blazen_trio._codec.histories import record_wire
 from blazen_trio._codec.lines import IN_LINES, batches, document
 from blazen_trio._codec.writer import error_wire, names_wire, reference
 from blazen_trio._state.model import Delayed, Delivery, Member, Payload, Pending, Question
@@ -112,7 +112,9 @@ def _sections(state: RunState, writer: _Writer) -> Sections:
     ]
 
 
-def _plain(state: RunState, writer: _Writer, history: Sequence[HistoryRecord] | None) -> Iterator[bytes]:
+def _plain(
+    state: RunState, writer: _Writer, history: Sequence[HistoryRecord] | None
+) -> Iterator[bytes]:
     sections = _sections(state, writer)
     if history is not None:
         records = (orjson.dumps(record_wire(record)) for record in history)
@@ -165,6 +167,8 @@ def _head(state: RunState, writer: _Writer) -> dict[str, Any]:
         "stop": stop,
         "error": None if state.error is None else error_wire(state.error),
     }
+    if state.nonce:
+        head["nonce"] = state.nonce
     if state.trace is not None:
         head["trace"] = state.trace
     return head

@@ -6,20 +6,18 @@ Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed,
 is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l` are there, and the members of the
 fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps,
 joins, due, request_id]`, cut after the last that it has; one step stands for itself. History
-records are not in it: they are stored apart, as `encode_history` gives them.
+records are not in it: they are stored apart (`histories.py`).
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
-from blazen_trio._codec.reader import Reader, error_of, rubbish
+from blazen_trio._codec.reader import Reader, Whole, error_of, metadata_of, question_id, rubbish
 from blazen_trio._codec.writer import (
     collected_wire,
     collected_wires,
@@ -30,29 +28,22 @@ from blazen_trio._codec.writer import (
     write_cells,
 )
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
-from blazen_trio._state.history import HistoryRecord
-from blazen_trio._state.model import Cell, Payload
+from blazen_trio._state.model import MOST_EPOCHS, Cell, Payload
 from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping
 
     from blazen_trio._codec.codec import Codec
 
 __all__ = [
     "FORMAT",
     "decode_entry",
-    "decode_history",
     "decoding_entry",
-    "decoding_history",
     "encode_entry",
-    "encode_history",
     "encoding_entry",
-    "encoding_history",
-    "record_of",
-    "record_wire",
     "seal_entry",
 ]
 
@@ -186,7 +177,9 @@ def _lines(entry: Entry, blobs: dict[str, bytes]) -> Iterator[bytes]:
         yield orjson.dumps({"m": [output_wire(output, blobs) for output in some]})
 
 
-def _write_rare(entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, in_lines: bool) -> None:
+def _write_rare(
+    entry: Entry, wire: dict[str, Any], blobs: dict[str, bytes], *, in_lines: bool
+) -> None:
     if entry.fan_out is not None:
         opened = entry.fan_out
         members = () if in_lines else opened.outputs
@@ -223,13 +216,16 @@ def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry
     return drained(decoding_entry(data, blobs, codec))
 
 
-def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Generator[None, None, Entry]:
+def decoding_entry(
+    data: bytes, blobs: Mapping[str, bytes], codec: Codec
+) -> Generator[None, None, Entry]:
     """Return what `decode_entry` does, in pieces: one line, or so much of it as takes as long.
 
     One that was written before there were lines, and a single large event, are parsed in one piece.
     """
     head, parts = parse_parts(data, _WHAT, "f")
-    reader = Reader(head, "", _WHAT, blobs, codec)
+    whole = Whole(_WHAT, blobs, codec)
+    reader = Reader(head, "", whole)
     when = reader.inner("t") or reader
     entry = Entry(
         reader.count("q", least=1),
@@ -248,7 +244,7 @@ def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Gen
         yield from _outputs_of(opened.each(1), members, pace)
         entry.fan_out = FanOutOpened(opened.names(0), members, opened.names(2))
     for path, part in parts:
-        within = Reader(part, path, _WHAT, blobs, codec)
+        within = Reader(part, path, whole)
         yield from _outputs_of(within.each("o"), outputs, pace)
         yield from _outputs_of(within.each("m"), members, pace)
         for each in within.each("l"):
@@ -267,7 +263,9 @@ def decoding_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Gen
     return entry
 
 
-def _outputs_of(readers: Iterator[Reader], outputs: list[Output], pace: Pace) -> Generator[None, None, None]:
+def _outputs_of(
+    readers: Iterator[Reader], outputs: list[Output], pace: Pace
+) -> Generator[None, None, None]:
     for each in readers:
         output = _output_of(each)
         outputs.append(output)
@@ -279,7 +277,9 @@ def _read_rare(entry: Entry, reader: Reader) -> None:
     if reader.raw("r"):
         entry.fired = [(each.count(0), each.take(1, str)) for each in reader.each("r")]
     if (retry := reader.inner("y")) is not None:
-        entry.retry = Retry(retry.count(0), retry.count(1, least=1), retry.seconds(2), retry.seconds(3))
+        entry.retry = Retry(
+            retry.count(0), retry.count(1, least=1), retry.seconds(2), retry.seconds(3)
+        )
     entry.recovers = reader.maybe("v", str)
     if reader.raw("z") is not None:
         entry.stop, entry.stop_payload = reader.event("z")
@@ -288,7 +288,7 @@ def _read_rare(entry: Entry, reader: Reader) -> None:
     if (error := reader.inner("w")) is not None:
         entry.error = error_of(error)
     if reader.raw("p") is not None:
-        entry.epoch = reader.count("p")
+        entry.epoch = reader.count("p", below=MOST_EPOCHS)
     if (created := reader.inner("b")) is not None:
         entry.created = _created_of(created)
 
@@ -303,7 +303,9 @@ def _created_of(reader: Reader) -> dict[str, Any]:
     if reader.raw("run_id") is not None:
         created["run_id"] = reader.take("run_id", str)
         created["workflow"] = reader.take("workflow", str)
-        created["metadata"] = reader.payload("metadata")
+        created["metadata"] = metadata_of(reader)
+    if reader.raw("nonce") is not None:
+        created["nonce"] = reader.take("nonce", str)
     if (trace := reader.texts("trace")) is not None:
         created["trace"] = trace
     return created
@@ -326,11 +328,13 @@ def _output_of(reader: Reader) -> Output:
         payload,
         Targets(steps, reader.names(2)),
         reader.maybe_seconds(3),
-        reader.maybe(4, str),
+        None if reader.raw(4) is None else question_id(reader, 4, event),
     )
 
 
-def _cells_of(reader: Reader, cells: dict[str, Cell | None], pace: Pace) -> Generator[None, None, None]:
+def _cells_of(
+    reader: Reader, cells: dict[str, Cell | None], pace: Pace
+) -> Generator[None, None, None]:
     cells.update(dict.fromkeys(reader.names("x")))
     if (kept := reader.inner("c")) is not None:
         for key in reader.take("c", dict):
@@ -363,79 +367,3 @@ def _is_id(reader: Reader) -> bool:
     if type(reader.data) is not int or reader.data < 1:
         raise rubbish(reader.what, reader.path, f"an id is expected, not {short(reader.data)}")
     return True
-
-
-def encode_history(records: Sequence[HistoryRecord]) -> bytes:
-    """Return history records as bytes: a JSON object with its format."""
-    return drained(encoding_history(records))
-
-
-def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, bytes]:
-    """Return what `encode_history` does, in pieces; many records are in lines."""
-    if len(records) <= _WIDE:
-        return orjson.dumps({"f": FORMAT, "r": [record_wire(record) for record in records]})
-    lines = (
-        orjson.dumps({"r": [record_wire(record) for record in some]})
-        for some in batches((record, len(record.error or "")) for record in records)
-    )
-    pieces: list[bytes] = []
-    for piece in document(orjson.dumps({"f": IN_LINES}), lines):
-        pieces.append(piece)
-        yield
-    return b"".join(pieces)
-
-
-def record_wire(record: HistoryRecord) -> list[Any]:
-    """A record as a list, cut after the last field that it has."""
-    wire = [
-        record.sequence,
-        record.timestamp.astimezone(dt.UTC),
-        record.kind,
-        record.step,
-        record.event_type,
-        record.duration,
-        record.error,
-    ]
-    while wire[-1] is None:
-        wire.pop()
-    return wire
-
-
-def decode_history(data: bytes) -> list[HistoryRecord]:
-    """Return the records of `encode_history`.
-
-    Raises:
-        SnapshotVersionError: They were written by a newer version of this package.
-        SerializationError: They are rubbish.
-    """
-    return drained(decoding_history(data))
-
-
-def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
-    """Return what `decode_history` does, in pieces."""
-    records: list[HistoryRecord] = []
-    pace = Pace()
-    for path, part in parse_parts(data, "history", "f")[1]:
-        for each in Reader(part, path, "history", {}, PLAIN).each("r"):
-            records.append(record_of(each))
-            if pace.full(len(records[-1].error or "")):
-                yield
-    return records
-
-
-def record_of(reader: Reader) -> HistoryRecord:
-    """The record of a list."""
-    text = reader.take(1, str)
-    try:
-        timestamp = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except (ValueError, OverflowError) as error:
-        raise reader.fail(1, f"{short(text)} is no instant: {error}") from error
-    return HistoryRecord(
-        reader.count(0, least=1),
-        timestamp,
-        reader.take(2, str),
-        reader.maybe(3, str),
-        reader.maybe(4, str),
-        reader.maybe_seconds(5),
-        reader.maybe(6, str),
-    )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from blazen_trio._definitions.events import frozen
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,7 +33,9 @@ class Misfit(Exception):  # noqa: N818  # never seen by users
 
     def at_key(self, key: object) -> Misfit:
         """The same, seen from the dict that has it under `key`."""
-        self.path = f"[{short(key)}]" + ("." if self.path and self.path[0] != "[" else "") + self.path
+        self.path = (
+            f"[{short(key)}]" + ("." if self.path and self.path[0] != "[" else "") + self.path
+        )
         return self
 
 
@@ -57,8 +61,8 @@ class DynamicValue:
     data: Any
 
     def __hash__(self) -> int:
-        # The class that it stands for may have been in a set or a dict's key; its data, a dict, can't be hashed.
-        return hash(self.type_name)
+        # The class that it stands for may have been in a set or a dict's key, with many others.
+        return hash((self.type_name, frozen(self.data)))
 
 
 class Names:
@@ -74,7 +78,12 @@ class Names:
     __slots__ = ("closed", "events", "strict", "types")
 
     def __init__(
-        self, events: Mapping[str, type[Event]], types: Mapping[str, type], *, closed: bool, strict: bool = False
+        self,
+        events: Mapping[str, type[Event]],
+        types: Mapping[str, type],
+        *,
+        closed: bool,
+        strict: bool = False,
     ) -> None:
         self.events = events
         self.types = types

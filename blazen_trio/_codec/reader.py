@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
-from blazen_trio._codec.codec import payload_of
+from blazen_trio._codec.codec import PLAIN, payload_of
 from blazen_trio._codec.names import short
+from blazen_trio._definitions.events import DynamicEvent, InputRequestEvent
 from blazen_trio._state.model import Payload, StoredError
 from blazen_trio.errors import SerializationError, SnapshotVersionError
 
@@ -18,12 +20,24 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
 
-__all__ = ["Reader", "error_of", "parse", "rubbish"]
+__all__ = [
+    "MOST",
+    "Reader",
+    "Whole",
+    "error_of",
+    "metadata_of",
+    "parse",
+    "question_id",
+    "rubbish",
+]
 
 T = TypeVar("T")
 
-MOST_NAMES = 1_000_000
-"""How often a name may be there in a row: so that a few bytes don't become any number of them."""
+MOST: Final = 2**62
+"""Numbers are less: what is counted on from them has 64 bits."""
+MOST_NAMES: Final = 4_000_000
+"""How many names that are written with their numbers a document may have in all: so that a few
+bytes don't become any number of them."""
 LATEST = 253_402_300_799.0
 """The last second of the year 9999, after which Python has no dates."""
 
@@ -31,7 +45,9 @@ LATEST = 253_402_300_799.0
 def rubbish(what: str, path: str, message: str) -> SerializationError:
     """The error of stored data that can't be read."""
     where = f" at {path}" if path else ""
-    return SerializationError(f"this is no {what} that can be read{where}: {message}", subject=what, path=path)
+    return SerializationError(
+        f"this is no {what} that can be read{where}: {message}", subject=what, path=path
+    )
 
 
 def parse(data: bytes, what: str, version_key: str, supported: int) -> dict[str, Any]:
@@ -59,25 +75,47 @@ def parse(data: bytes, what: str, version_key: str, supported: int) -> dict[str,
     return document
 
 
+class Whole:
+    """What the readers of all parts of one document share.
+
+    Args:
+        what: What the document is: `snapshot`, `journal entry`.
+        blobs: Large payloads by digest.
+        codec: Decodes its events.
+    """
+
+    __slots__ = ("blobs", "checked", "codec", "names", "what")
+
+    def __init__(self, what: str, blobs: Mapping[str, bytes], codec: Codec) -> None:
+        self.what = what
+        self.blobs = blobs
+        self.codec = codec
+        self.checked: set[str] = set()
+        """The digests of large payloads that have been looked at."""
+        self.names = 0
+        """How many names have come of those that are written with their numbers."""
+
+
 class Reader:
     """Takes checked parts out of a JSON object or list.
 
     Args:
         data: The object or list.
         path: Where it is in the whole.
-        what: What the whole is: `snapshot`, `journal entry`.
-        blobs: Large payloads by digest.
-        codec: Decodes its events.
+        whole: The document that it is part of.
     """
 
-    __slots__ = ("blobs", "codec", "data", "path", "what")
+    __slots__ = ("data", "path", "whole")
 
-    def __init__(self, data: Any, path: str, what: str, blobs: Mapping[str, bytes], codec: Codec) -> None:
+    def __init__(self, data: Any, path: str, whole: Whole) -> None:
         self.data = data
         self.path = path
-        self.what = what
-        self.blobs = blobs
-        self.codec = codec
+        self.whole = whole
+
+    @property
+    def what(self) -> str:
+        """What the whole is."""
+        return self.whole.what
 
     def where(self, key: str | int) -> str:
         """The path of what is under `key`."""
@@ -109,13 +147,16 @@ class Reader:
         """The same, or `None` where nothing is."""
         return None if self.raw(key) is None else self.take(key, kind)
 
-    def count(self, key: str | int, default: int | None = None, least: int = 0) -> int:
-        """A whole number, at least `least`."""
+    def count(
+        self, key: str | int, default: int | None = None, least: int = 0, below: int = MOST
+    ) -> int:
+        """A whole number, at least `least` and less than `below`."""
         value = self.raw(key)
         if value is None and default is not None:
             return default
-        if type(value) is not int or not least <= value < 2**63:
-            raise self.fail(key, f"a whole number from {least} on is expected, not {short(value)}")
+        if type(value) is not int or not least <= value < below:
+            what = f"a whole number from {least} to {below - 1}"
+            raise self.fail(key, f"{what} is expected, not {short(value)}")
         return value
 
     def seconds(self, key: str | int) -> float:
@@ -123,7 +164,11 @@ class Reader:
         value = self.raw(key)
         if type(value) is int:
             value = float(value)
-        if type(value) is not float or not math.isfinite(value) or not -LATEST / 10 <= value <= LATEST:
+        if (
+            type(value) is not float
+            or not math.isfinite(value)
+            or not -LATEST / 10 <= value <= LATEST
+        ):
             raise self.fail(key, f"a number of seconds is expected, not {short(value)}")
         return value
 
@@ -139,8 +184,9 @@ class Reader:
                 names.append(each.data)
             else:
                 count = each.count(1, least=1)
-                if count > MOST_NAMES:
-                    raise each.fail(1, f"at most {MOST_NAMES:,} are expected, not {count:,}")
+                self.whole.names += count
+                if self.whole.names > MOST_NAMES:
+                    raise each.fail(1, f"at most {MOST_NAMES:,} names are expected in all")
                 names += [each.take(0, str)] * count
         return tuple(names)
 
@@ -169,12 +215,12 @@ class Reader:
             raise self.fail(key, f"a list is expected, not {short(value)}")
         base = self.where(key)
         for i, item in enumerate(value):
-            yield Reader(item, f"{base}[{i}]", self.what, self.blobs, self.codec)
+            yield Reader(item, f"{base}[{i}]", self.whole)
 
     def inner(self, key: str | int) -> Reader | None:
         """A reader of what is under `key`; `None` where nothing is."""
         value = self.raw(key)
-        return None if value is None else Reader(value, self.where(key), self.what, self.blobs, self.codec)
+        return None if value is None else Reader(value, self.where(key), self.whole)
 
     def payload(self, key: str | int) -> Payload:
         """A payload: given in place, or by the digest of a blob. Its bytes are as they were when it
@@ -182,26 +228,66 @@ class Reader:
         """
         wire = self.raw(key)
         if type(wire) is dict and len(wire) == 1 and "$blob" in wire:
-            digest = wire["$blob"]
-            data = self.blobs.get(digest) if type(digest) is str else None
-            if data is None:
-                raise self.fail(key, f"the large value {short(digest)} that it refers to is missing")
-            return Payload(data, digest)
+            return self._large(key, wire["$blob"])
         try:
             data = orjson.dumps(wire)
         except orjson.JSONEncodeError as error:
             raise self.fail(key, str(error)) from error
         return payload_of(data)
 
+    def _large(self, key: str | int, digest: Any) -> Payload:
+        whole = self.whole
+        data = whole.blobs.get(digest) if type(digest) is str else None
+        if data is None:
+            raise self.fail(key, f"the large value {short(digest)} that it refers to is missing")
+        if digest not in whole.checked:
+            # SQLite gives back whatever somebody has put into a row by hand.
+            if type(data) is not bytes or hashlib.sha256(data).hexdigest() != digest:
+                msg = f"the large value {short(digest)} is not what was stored under this digest"
+                raise self.fail(key, f"{msg}: the database was damaged or changed by others")
+            whole.checked.add(digest)
+        return Payload(data, digest)
+
     def event(self, key: str | int) -> tuple[Event, Payload]:
         """An event with its payload."""
         payload = self.payload(key)
         wire = self.raw(key)
         try:
-            return self.codec.decode_event(wire if type(wire) is list else payload.data), payload
+            return self.whole.codec.decode_event(
+                wire if type(wire) is list else payload.data
+            ), payload
         except SerializationError as error:
             message = f"{error.message} (in a {self.what}, at {self.where(key)})"
-            raise SerializationError(message, subject=error.subject, path=error.path) from error.__cause__
+            raise SerializationError(
+                message, subject=error.subject, path=error.path
+            ) from error.__cause__
+
+
+def question_id(reader: Reader, key: str | int, event: Event) -> str:
+    """The id of a question, which its event has too, and which the answer has to name."""
+    request_id = reader.take(key, str)
+    event_type = short(event.event_type)
+    if isinstance(event, DynamicEvent):
+        asked, prompt = event.data.get("request_id"), event.data.get("prompt")
+    elif isinstance(event, InputRequestEvent):
+        asked, prompt = event.request_id, event.prompt
+    else:
+        raise reader.fail(key, f"an event of type {event_type} is no question")
+    if asked != request_id or not isinstance(prompt, str):
+        raise reader.fail(key, f"the event of type {event_type} is not the question of this id")
+    return request_id
+
+
+def metadata_of(reader: Reader) -> Payload:
+    """A run's metadata: a dict, whatever is in it."""
+    payload = reader.payload("metadata")
+    try:
+        value = PLAIN.decode_value(payload.data, "metadata")
+    except SerializationError as error:
+        raise reader.fail("metadata", error.message) from error
+    if not isinstance(value, dict):
+        raise reader.fail("metadata", f"an object is expected, not {short(value)}")
+    return payload
 
 
 def error_of(reader: Reader) -> StoredError:

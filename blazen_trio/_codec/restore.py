@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from blazen_trio._codec.entries import cell_of, record_of, status_of
+from blazen_trio._codec.entries import cell_of, status_of
+from blazen_trio._codec.histories import record_of
 from blazen_trio._codec.lines import Pace, parse_parts
 from blazen_trio._codec.names import short
-from blazen_trio._codec.reader import Reader, error_of, rubbish
+from blazen_trio._codec.reader import (
+    Reader,
+    Whole,
+    error_of,
+    metadata_of,
+    question_id,
+    rubbish,
+)
 from blazen_trio._state.model import (
+    MOST_EPOCHS,
     Buffered,
     Delayed,
     Delivery,
@@ -50,17 +59,20 @@ def decode_state(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> RunSt
     return drained(restoring(data, blobs, codec))
 
 
-def restoring(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Generator[None, None, RunState]:
+def restoring(
+    data: bytes, blobs: Mapping[str, bytes], codec: Codec
+) -> Generator[None, None, RunState]:
     """Return what `decode_state` does, in pieces: one line, or so much of it as takes as long.
 
     A plain document, and a single large event, are parsed in one piece.
     """
     head, parts = parse_parts(data, "snapshot", "version")
-    restoring = _Restoring(Reader(head, "", "snapshot", blobs, codec))
+    whole = Whole("snapshot", blobs, codec)
+    restoring = _Restoring(Reader(head, "", whole))
     for path, part in parts:
         if part is head and type(part.get("state")) is not dict:
             raise rubbish("snapshot", "state", "an object of the run's state is expected")
-        yield from restoring.part(Reader(part, path, "snapshot", blobs, codec))
+        yield from restoring.part(Reader(part, path, whole))
         yield
     yield from restoring.finish()
     return restoring.state
@@ -98,10 +110,14 @@ class _Restoring:
     def finish(self) -> Generator[None, None, None]:
         """Put in order what came in the order of its places."""
         state = self.state
+        if state.stop is not None and self._ids:
+            raise self._reader.fail("items", "in a completed run nothing is undone")
         for fan_out in state.fan_outs.values():
             for join, pending in fan_out.pending.items():
                 if pending is None:
-                    raise self._reader.fail("fan_outs", f"fan-out {fan_out.id} has no place for {short(join)}")
+                    raise self._reader.fail(
+                        "fan_outs", f"fan-out {fan_out.id} has no place for {short(join)}"
+                    )
             if self._pace.full(0):
                 yield
         for id_, (events, payloads) in self._joined.items():
@@ -142,22 +158,35 @@ class _Restoring:
         state.timeout = reader.seconds("timeout") if reader.raw("timeout") is not None else None
         state.elapsed = reader.seconds("elapsed")
         state.seq = reader.count("seq")
-        state.epoch = reader.count("epoch")
+        state.epoch = reader.count("epoch", below=MOST_EPOCHS)
         state.next_id = reader.count("next_id", least=1)
         state.created = reader.seconds("created")
         state.updated = reader.seconds("updated")
         state.root = FanOut(0) if reader.take("rooted", bool) else None
         reader.take("timestamp", str)
         if reader.raw("metadata") is not None:
-            state.metadata = reader.payload("metadata")
+            state.metadata = metadata_of(reader)
         state.trace = reader.texts("trace")
+        state.nonce = reader.maybe("nonce", str) or ""
         if reader.raw("stop") is not None:
             state.stop, state.stop_payload = reader.event("stop")
-        elif state.status is RunStatus.COMPLETED:
-            raise reader.fail("stop", "a completed run has the event that ended it")
         if (error := reader.inner("error")) is not None:
             state.error = error_of(error)
+        self._check_end(state)
         return state
+
+    def _check_end(self, state: RunState) -> None:
+        """Refuse what contradicts itself about how the run ended."""
+        status, reader = state.status, self._reader
+        completed = status is RunStatus.COMPLETED
+        if completed and state.stop is None:
+            raise reader.fail("stop", "a completed run has the event that ended it")
+        if state.stop is not None and not completed:
+            raise reader.fail("stop", f"a run that is {status.value} has no event that ended it")
+        if state.error is None and status.ended and not completed:
+            raise reader.fail("error", f"a run that is {status.value} has the error that ended it")
+        if state.error is not None and (completed or not status.ended):
+            raise reader.fail("error", f"a run that is {status.value} has no error that ended it")
 
     def _cells(self, reader: Reader) -> Generator[None, None, None]:
         if (within := reader.inner("state")) is None:
@@ -211,6 +240,9 @@ class _Restoring:
             raise reader.fail(0, f"an item begins with one of {kinds}, not with {short(kind)}")
         group = self._group(reader)
         item = make[kind](reader)
+        if isinstance(item, Pending) and group is not None and group.id >= item.fan_out.id:
+            # A fan-out is opened within one that was there before: no circle, and none of itself.
+            raise reader.fail("group", f"fan-out {item.fan_out.id} is not within {group.id}")
         if group is not None:
             group.insert(item, group)
         elif kind == "member":
@@ -224,7 +256,9 @@ class _Restoring:
     def _events(self, reader: Reader, id_: int) -> Generator[None, None, None]:
         """Read events of a join's delivery, all of them or some more."""
         if id_ not in self._joined:
-            raise reader.fail("more", f"there is no delivery {id_} of a join that it could go on with")
+            raise reader.fail(
+                "more", f"there is no delivery {id_} of a join that it could go on with"
+            )
         events, payloads = self._joined[id_]
         listed = reader.inner("events")
         for index in range(len(reader.take("events", list))):
@@ -252,13 +286,16 @@ class _Restoring:
         return Member(self._id(reader, "member"), reader.take("join", str), *reader.event("event"))
 
     def _delayed(self, reader: Reader) -> Item:
-        delayed = Delayed(self._id(reader, "delayed"), *reader.event("event"), reader.seconds("due"))
+        delayed = Delayed(
+            self._id(reader, "delayed"), *reader.event("event"), reader.seconds("due")
+        )
         self.state.delayed[delayed.id] = delayed
         return delayed
 
     def _question(self, reader: Reader) -> Item:
         id_ = self._id(reader, "question")
-        question = Question(id_, *reader.event("event"), reader.take("request_id", str))
+        event, payload = reader.event("event")
+        question = Question(id_, event, payload, question_id(reader, "request_id", event))
         if self.state.questions.setdefault(question.request_id, question) is not question:
             raise reader.fail("request_id", f"{short(question.request_id)} is there twice")
         return question
@@ -267,13 +304,17 @@ class _Restoring:
         id_, join = self._id(reader, "pending"), reader.take("join", str)
         fan_out = self.state.fan_outs.get(reader.count("fan_out", least=1))
         if fan_out is None or fan_out.pending.get(join, id_) is not None:
-            raise reader.fail("fan_out", f"no fan-out is there that waits for {short(join)}, or it is there twice")
+            raise reader.fail(
+                "fan_out", f"no fan-out is there that waits for {short(join)}, or it is there twice"
+            )
         pending = fan_out.pending[join] = Pending(id_, fan_out, join)
         return pending
 
     def _buffer(self, reader: Reader) -> int:
         id_ = self._id(reader, "buffered")
-        by_type = self.state.buffers.setdefault((reader.take("step", str), reader.repeated("types")), {})
+        by_type = self.state.buffers.setdefault(
+            (reader.take("step", str), reader.repeated("types")), {}
+        )
         event, payload = reader.event("event")
         by_type.setdefault(reader.take("type", str), {})[id_] = Buffered(id_, event, payload)
         return len(payload.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import datetime as dt
 import math
 import uuid
@@ -40,19 +41,29 @@ def _decode_bytes(wire: str) -> bytes:
 
 
 def _zone(value: dt.datetime | dt.time) -> str | None:
-    """The zone's key where the offset alone would not keep it. Zones of other libraries are refused."""
+    """The zone's key where the offset alone would not keep it. Zones of other libraries are
+    refused, and those that were read from a file: nobody else could find them.
+    """
     if value.tzinfo is None or type(value.tzinfo) is dt.timezone:
         return None
     import zoneinfo  # here and below: few need it, and it takes long to import
 
-    if type(value.tzinfo) is zoneinfo.ZoneInfo and value.tzinfo.key is not None:
-        return value.tzinfo.key
-    msg = f"its time zone {short(value.tzinfo)} can't be stored: use datetime.timezone or zoneinfo.ZoneInfo"
+    zone = value.tzinfo
+    if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
+        with contextlib.suppress(Exception):  # of pickle, which has no other use here
+            zone.__reduce__()  # refuses a zone of a file
+            return zone.key
+    msg = f"its time zone {short(zone)} can't be stored: use datetime.timezone or zoneinfo.ZoneInfo"
     raise Misfit(msg)
 
 
 def _encode_instant(value: dt.datetime | dt.time) -> Any:
     zone = _zone(value)
+    if type(value.tzinfo) is dt.timezone:
+        offset, *name = value.tzinfo.__getinitargs__()  # type: ignore[attr-defined]
+        if name:
+            seconds = [offset.days, offset.seconds, offset.microseconds]
+            return [value.replace(tzinfo=None).isoformat(), seconds, value.fold, name[0]]
     if zone is None and not value.fold:
         return value.isoformat()
     text = value.isoformat() if zone is None else value.replace(tzinfo=None).isoformat()
@@ -63,12 +74,16 @@ def _instant_decoder(cls: Any) -> Callable[[Any], Any]:
     def decode(wire: Any) -> Any:
         if type(wire) is str:
             return cls.fromisoformat(wire)
-        text, zone, fold = wire
+        if len(wire) == 4:
+            text, offset, fold, name = wire
+            zone = dt.timezone(_decode_timedelta(offset), name)
+            return cls.fromisoformat(text).replace(tzinfo=zone, fold=fold)
+        text, key, fold = wire
         value = cls.fromisoformat(text)
-        if zone is not None:
+        if key is not None:
             import zoneinfo
 
-            value = value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+            value = value.replace(tzinfo=zoneinfo.ZoneInfo(key))
         return value.replace(fold=fold)
 
     return decode
@@ -119,7 +134,15 @@ def decode_scalar(cls: type, wire: Any) -> Any:
     """Bring one back from its wire form, which may be rubbish."""
     try:
         return SCALARS[cls][2](wire)
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, InvalidOperation, binascii.Error) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        OSError,
+        InvalidOperation,
+        binascii.Error,
+    ) as error:
         # zoneinfo's ZoneInfoNotFoundError is a KeyError; a name that is a path outside its data is a ValueError.
         msg = f"{short(wire)} is no stored {cls.__name__}: {error}"
         raise Misfit(msg) from error

@@ -252,18 +252,22 @@ class Snapshot:
         return cls.from_state(decode_state(document, {}, PLAIN))
 
     @functools.cached_property
-    def _state(self) -> RunState:
+    def run_state(self) -> RunState:
+        """All of it, as the engine has it. For the engine's own use."""
         return decode_state(self._document, {}, PLAIN)
 
     @property
     def state(self) -> dict[str, Any]:
         """The run's key/value state."""
-        return {key: PLAIN.decode_value(cell.payload.data, key) for key, cell in self._state.cells.items()}
+        return {
+            key: PLAIN.decode_value(cell.payload.data, key)
+            for key, cell in self.run_state.cells.items()
+        }
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What was given with the run at its start."""
-        metadata: dict[str, Any] = PLAIN.decode_value(self._state.metadata.data, "metadata")
+        metadata: dict[str, Any] = PLAIN.decode_value(self.run_state.metadata.data, "metadata")
         return metadata
 
     @property
@@ -278,7 +282,7 @@ class Snapshot:
                 None if item.due is None else _instant(item.due),
                 _group_of(item),
             )
-            for item in self._state.deliveries.values()
+            for item in self.run_state.deliveries.values()
         )
 
     @property
@@ -286,7 +290,7 @@ class Snapshot:
         """What waits in joins, in the order in which they will get it, then what waits in
         `ctx.collect` buffers.
         """
-        state = self._state
+        state = self.run_state
         groups = ([] if state.root is None else [state.root]) + list(state.fan_outs.values())
         members = [
             SnapshotCollected(item.join, item.event, fan_out=group.id)
@@ -306,26 +310,32 @@ class Snapshot:
     def fan_outs(self) -> tuple[SnapshotFanOut, ...]:
         """The open fan-outs."""
         return tuple(
-            SnapshotFanOut(one.id, tuple(one.pending), dict(one.live)) for one in self._state.fan_outs.values()
+            SnapshotFanOut(one.id, tuple(one.pending), dict(one.live))
+            for one in self.run_state.fan_outs.values()
         )
 
     @property
     def delayed(self) -> tuple[SnapshotDelayed, ...]:
         """The delayed events."""
         return tuple(
-            SnapshotDelayed(item.event, _instant(item.due), _group_of(item)) for item in self._state.delayed.values()
+            SnapshotDelayed(item.event, _instant(item.due), _group_of(item))
+            for item in self.run_state.delayed.values()
         )
 
     @property
     def input_requests(self) -> tuple[InputRequestEvent, ...]:
         """The open questions, oldest first; of a subclass, what `InputRequestEvent` has."""
-        return tuple(_as_request(question) for question in self._state.questions.values())
+        return tuple(_as_request(question) for question in self.run_state.questions.values())
 
     @property
     def result(self) -> Any:
         """The result of a completed run (of a typed `StopEvent`, the event); else `None`."""
-        stop = self._state.stop
-        if isinstance(stop, DynamicEvent) and stop.event_type == StopEvent.event_type and "result" in stop.data:
+        stop = self.run_state.stop
+        if (
+            isinstance(stop, DynamicEvent)
+            and stop.event_type == StopEvent.event_type
+            and "result" in stop.data
+        ):
             return PLAIN.decode_value(orjson.dumps(stop.data["result"]), "result")
         return stop
 
@@ -334,13 +344,13 @@ class Snapshot:
         """The traceback, as text, of what a step or the input handler raised that made the run
         fail; else `None`.
         """
-        error = self._state.error
+        error = self.run_state.error
         return None if error is None else error.traceback or None
 
     @property
     def history(self) -> tuple[HistoryRecord, ...]:
         """The run's history."""
-        return tuple(self._state.history)
+        return tuple(self.run_state.history)
 
 
 def _as_request(question: Question) -> InputRequestEvent:

@@ -7,6 +7,9 @@ arm's name: `{"$union": ["Card", {...}]}`.
 from __future__ import annotations
 
 import contextlib
+import enum
+import threading
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +17,42 @@ from typing import Any
 import orjson
 
 from blazen_trio._codec import values
+from blazen_trio._codec.containers import ARRAYS, DICTS
 from blazen_trio._codec.names import Misfit, short
+from blazen_trio._codec.scalars import SCALARS
 
 __all__ = ["literal_hooks", "union_hooks"]
 
 Hook = Callable[[Any], Any]
 
 _SCALAR = frozenset({str, int, float, bool, type(None)})
+_LISTS = frozenset({list, tuple, set, frozenset})
+_MOST_GUESSES = 3
+"""How deep in each other a value without tags may leave several arms open: each doubles the work,
+so that a few bytes of nested lists could take for ever."""
+
+
+class _Guessing(threading.local):
+    depth = 0
+
+
+_guessing = _Guessing()
 
 
 def _label(arm: Any) -> str:
-    """The arm's name as it is stored: free of module paths, so that classes may move."""
-    if typing.get_origin(arm) is typing.Literal:
+    """The arm's name as it is stored: free of module paths, so that classes may move; and the same
+    in every version of Python.
+    """
+    origin = typing.get_origin(arm)
+    if origin is typing.Literal:
         return "Literal"
     arguments = typing.get_args(arm)
+    if origin is typing.Union or origin is types.UnionType:
+        return " | ".join(map(_label, arguments))
+    if isinstance(arm, typing.ForwardRef):
+        return arm.__forward_arg__
     name: str = getattr(arm, "__name__", None) or str(arm)
-    if not arguments:
+    if not arguments or origin is typing.Annotated:
         return name
     return f"{name}[{', '.join('...' if a is Ellipsis else _label(a) for a in arguments)}]"
 
@@ -44,11 +67,15 @@ class _Arm(typing.NamedTuple):
 
 def _arm(arm: Any, hooks: tuple[Hook, Hook]) -> _Arm:
     literal = typing.get_origin(arm) is typing.Literal
-    plain = arm in _SCALAR or (literal and {type(value) for value in typing.get_args(arm)} <= _SCALAR)
+    plain = arm in _SCALAR or (
+        literal and {type(value) for value in typing.get_args(arm)} <= _SCALAR
+    )
     return _Arm(_label(arm), typing.get_origin(arm) or arm, plain, *hooks)
 
 
-def union_hooks(arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hook]]) -> tuple[Hook, Hook]:
+def union_hooks(
+    arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hook]]
+) -> tuple[Hook, Hook]:
     """Hooks of `A | B | ...` (without `Any`, and not `X | None`, which needs no tag)."""
     known = [_arm(arm, hooks_of(arm)) for arm in arms]
     by_label = {arm.label: arm for arm in known if not arm.plain}
@@ -60,12 +87,16 @@ def union_hooks(arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hoo
         raise Misfit(msg)
 
     def unstructure(value: Any) -> Any:
-        for arm in sorted(known, key=lambda arm: arm.cls is not type(value)):
+        cls = type(value)
+        own = [arm for arm in known if arm.cls is cls]
+        for arm in own + [arm for arm in known if arm.cls is not cls]:
             try:
                 wire = arm.write(value)
             except Misfit as misfit:
-                if arm.cls is type(value) and not arm.plain and misfit.path:
-                    raise  # of its own class: what is wrong in it says more than that no arm takes it
+                if own == [arm] and not arm.plain and misfit.path:
+                    # Of the only arm of its class: what is wrong in it says more than that none
+                    # takes it. Several arms (`list[int] | list[str]`) are all tried.
+                    raise
             else:
                 return wire if arm.plain else {"$union": [arm.label, wire]}
         raise _none_fits(what, value)
@@ -77,12 +108,38 @@ def union_hooks(arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hoo
                 msg = f"expected {what}, not {short(label)}"
                 raise Misfit(msg)
             return by_label[label].read(content)
-        for arm in plain + tagged:
-            with contextlib.suppress(Misfit):
-                return arm.read(wire)
-        raise _none_fits(what, wire)
+        return _guess(plain + [arm for arm in tagged if _may_take(arm, wire)], what, wire)
 
     return unstructure, structure
+
+
+def _may_take(arm: _Arm, wire: Any) -> bool:
+    """Tell whether an arm may take what was written without tags, by a person or by an earlier
+    version of the class, as far as the outermost form tells.
+    """
+    if type(wire) is list:
+        # Instants with a name or a fold, and spans of time, are lists of one form.
+        return arm.cls in ARRAYS or arm.cls is tuple or arm.cls in SCALARS
+    if type(wire) is dict:
+        return True
+    return arm.cls not in ARRAYS and arm.cls is not tuple and arm.cls not in DICTS
+
+
+def _guess(arms: list[_Arm], what: str, wire: Any) -> Any:
+    """Return what the first arm makes of it that can."""
+    if len(arms) == 1:
+        return arms[0].read(wire)
+    if _guessing.depth >= _MOST_GUESSES:
+        msg = f"expected {what}, and this may be several of them: write {{'$union': [name, value]}}"
+        raise Misfit(msg)
+    _guessing.depth += 1
+    try:
+        for arm in arms:
+            with contextlib.suppress(Misfit):
+                return arm.read(wire)
+    finally:
+        _guessing.depth -= 1
+    raise _none_fits(what, wire)
 
 
 def _none_fits(what: str, value: Any) -> Misfit:
@@ -91,7 +148,7 @@ def _none_fits(what: str, value: Any) -> Misfit:
 
 def literal_hooks(choices: tuple[Any, ...]) -> tuple[Hook, Hook]:
     """Hooks of `Literal[...]`: strings, integers, booleans, bytes, enum members, None."""
-    wires = [values.to_wire(choice) for choice in choices]
+    wires = [_choice_wire(choice) for choice in choices]
     by_value = {(type(choice), choice): wire for choice, wire in zip(choices, wires, strict=True)}
     by_wire = {orjson.dumps(wire): choice for choice, wire in zip(choices, wires, strict=True)}
     what = " or ".join(map(repr, choices))
@@ -111,3 +168,10 @@ def literal_hooks(choices: tuple[Any, ...]) -> tuple[Hook, Hook]:
             raise Misfit(msg) from None
 
     return unstructure, structure
+
+
+def _choice_wire(choice: Any) -> Any:
+    if isinstance(choice, enum.Enum):
+        # Known by the annotation itself, whatever names the workflow knows.
+        return {"$enum": [type(choice).__name__, values.enum_wire(choice)]}
+    return values.to_wire(choice)

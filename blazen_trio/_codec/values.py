@@ -8,22 +8,29 @@ storing them as the builtin would change them in silence.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import orjson
 
 from blazen_trio._codec.names import DynamicValue, Misfit, current, short
-from blazen_trio._codec.scalars import INT_MAX, INT_MIN, SCALARS, decode_scalar, float_wire, int_wire
+from blazen_trio._codec.scalars import (
+    INT_MAX,
+    INT_MIN,
+    SCALARS,
+    decode_scalar,
+    float_wire,
+    int_wire,
+)
 from blazen_trio._definitions.events import Event
+from blazen_trio._definitions.value_classes import is_value_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-__all__ = ["check_plain", "classes", "encoded_order", "from_wire", "is_value_class", "to_wire"]
+__all__ = ["check_hashes", "check_plain", "classes", "encoded_order", "from_wire", "to_wire"]
 
 
 class _Classes:
@@ -39,13 +46,6 @@ classes = _Classes()
 
 _BUILTINS = (str, int, float, complex, bytes, bytearray, list, tuple, dict, set, frozenset)
 _ATOMS = frozenset({str, bool, type(None)})
-
-
-def is_value_class(cls: Any) -> bool:
-    """Whether it is an attrs class or dataclass that can be stored field by field."""
-    return (
-        isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls)) and not issubclass(cls, _BUILTINS)
-    )
 
 
 def to_wire(value: Any) -> Any:
@@ -91,6 +91,7 @@ def _dict_wire(value: dict[Any, Any]) -> Any:
         except Misfit as misfit:
             raise misfit.at_key(key) from misfit.__cause__
         return out
+    check_hashes(value)
     pairs = []
     for key, item in value.items():
         try:
@@ -105,8 +106,30 @@ def encoded_order(wires: list[Any]) -> list[Any]:
     return wires if len(wires) < 2 else sorted(wires, key=orjson.dumps)
 
 
+_MOST_OF_ONE_HASH = 100
+"""What is kept by its hash takes time by the square of how many share one. Values that collide are
+easily made (integers, tuples of them, decimals, UUIDs), so that a small snapshot could hold whoever
+looks at it for minutes."""
+
+
+def check_hashes(items: Collection[Any]) -> None:
+    """Refuse members of a set, or keys of a dict, of which very many have one hash.
+
+    Raises:
+        Misfit: They have.
+        TypeError: One can't be hashed.
+    """
+    if len(items) <= _MOST_OF_ONE_HASH:
+        return
+    [(_, most)] = Counter(map(hash, items)).most_common(1)
+    if most > _MOST_OF_ONE_HASH:
+        msg = f"{most:,} of its {len(items):,} members have one hash: at most {_MOST_OF_ONE_HASH} are taken"
+        raise Misfit(msg)
+
+
 def _set_wire(tag: str) -> Callable[[Any], Any]:
     def encode(value: Any) -> Any:
+        check_hashes(value)
         return {tag: encoded_order(_items_wire(value))}
 
     return encode
@@ -155,7 +178,9 @@ def _refusal(value: Any) -> str:
     cls = type(value)
     base = next((base for base in _BUILTINS if isinstance(value, base)), None)
     if base in (bytearray, complex) and cls is base:
-        return f"a {cls.__name__} can't be stored" + ("; convert it with bytes(...)" if cls is bytearray else "")
+        return f"a {cls.__name__} can't be stored" + (
+            "; convert it with bytes(...)" if cls is bytearray else ""
+        )
     if base is not None:
         return (
             f"{short(value)} is a {cls.__qualname__}, a subclass of {base.__name__}, which would come back as a plain "
@@ -181,11 +206,22 @@ def check_known(cls: type) -> None:
 
 
 def enum_wire(member: enum.Enum) -> Any:
-    """A member's name; of a combination of flags, which need not have one, the value."""
+    """A member's name; of a combination of flags, which need not have one, the value.
+
+    Raises:
+        Misfit: It is none of the members that its class declares (`_missing_` made it), so that
+            nothing would find it again.
+    """
+    cls = type(member)
     name = member.name
-    if name in type(member).__members__:
+    if cls.__members__.get(name) is member:
         return name
-    return int_wire(int(member.value))
+    if isinstance(member, enum.Flag) and type(member.value) is int:
+        wire = int_wire(member.value)
+        if cls(member.value) == member:
+            return wire
+    msg = f"{short(member)} is none of the members that {cls.__name__} declares: store its value"
+    raise Misfit(msg)
 
 
 def enum_member(cls: type[enum.Enum], wire: Any) -> enum.Enum:
@@ -213,7 +249,11 @@ def check_plain(data: Any) -> None:
     elif kind is list:
         for item in data:
             check_plain(item)
-    elif not (kind in _ATOMS or (kind is int and INT_MIN <= data <= INT_MAX) or (kind is float and isfinite(data))):
+    elif not (
+        kind in _ATOMS
+        or (kind is int and INT_MIN <= data <= INT_MAX)
+        or (kind is float and isfinite(data))
+    ):
         msg = f"{short(data)} is no JSON value"
         raise Misfit(msg)
 
@@ -259,8 +299,10 @@ def _items(content: Any) -> list[Any]:
 
 def _hashed(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
     def decode(content: Any) -> Any:
+        items = _items(content)
         try:
-            return make(_items(content))
+            check_hashes(items)
+            return make(items)
         except TypeError as error:
             raise Misfit(str(error)) from error
 
@@ -269,15 +311,19 @@ def _hashed(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
 
 def pairs_of(content: Any) -> list[tuple[Any, Any]]:
     """The pairs of a dict that is stored as a list of them."""
-    if type(content) is not list or any(type(pair) is not list or len(pair) != 2 for pair in content):
+    if type(content) is not list or any(
+        type(pair) is not list or len(pair) != 2 for pair in content
+    ):
         msg = f"a list of pairs is expected, not {short(content)}"
         raise Misfit(msg)
     return [(key, item) for key, item in content]
 
 
 def _decode_dict(content: Any) -> dict[Any, Any]:
+    pairs = [(from_wire(key), from_wire(item)) for key, item in pairs_of(content)]
     try:
-        return {from_wire(key): from_wire(item) for key, item in pairs_of(content)}
+        check_hashes([key for key, _ in pairs])
+        return dict(pairs)
     except TypeError as error:
         raise Misfit(str(error)) from error
 

@@ -77,9 +77,13 @@ def output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True)
     return wire
 
 
-def write_cells(cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: dict[str, bytes]) -> None:
+def write_cells(
+    cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: dict[str, bytes]
+) -> None:
     """Put state writes under the keys that an entry has for them."""
-    if kept := {key: reference(cell.payload, blobs) for key, cell in cells.items() if cell is not None}:
+    if kept := {
+        key: reference(cell.payload, blobs) for key, cell in cells.items() if cell is not None
+    }:
         wire["c"] = kept
     if deleted := [key for key, cell in cells.items() if cell is None]:
         wire["x"] = deleted
@@ -95,7 +99,9 @@ def collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
     return [collected.step, names_wire(collected.types), added, collected.taken]
 
 
-def collected_wires(done: Iterable[Collected], blobs: dict[str, bytes]) -> Iterator[tuple[list[Any], int]]:
+def collected_wires(
+    done: Iterable[Collected], blobs: dict[str, bytes]
+) -> Iterator[tuple[list[Any], int]]:
     """Return all that a step did to buffers, each with its size.
 
     One that takes many events is told as several, the first of which puts in what it adds.

@@ -15,7 +15,15 @@ from blazen_trio._definitions.scope import Scope, UnknownNameError, strings_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Accepts", "Emits", "Shape", "function_scope", "read_accepts", "read_emits", "read_shape"]
+__all__ = [
+    "Accepts",
+    "Emits",
+    "Shape",
+    "function_scope",
+    "read_accepts",
+    "read_emits",
+    "read_shape",
+]
 
 _UNIONS: Final = (typing.Union, types.UnionType)
 _UNRESOLVED: Final = object()
@@ -57,7 +65,9 @@ def function_scope(function: Callable[..., Any]) -> Scope:
     target = _target(function)
     cells = dict(zip(target.__code__.co_freevars, target.__closure__ or (), strict=True))
     scope = Scope(target.__qualname__, target.__globals__, cells)
-    scope.capture(text for annotation in _annotations(target).values() for text in strings_in(annotation))
+    scope.capture(
+        text for annotation in _annotations(target).values() for text in strings_in(annotation)
+    )
     return scope
 
 
@@ -87,7 +97,11 @@ def _show(annotation: Any) -> str:
 
 
 def _is_event_class(candidate: Any) -> bool:
-    return isinstance(candidate, type) and not typing.get_args(candidate) and issubclass(candidate, Event)
+    return (
+        isinstance(candidate, type)
+        and not typing.get_args(candidate)
+        and issubclass(candidate, Event)
+    )
 
 
 def _add(classes: list[type[Event]], event_class: type[Event]) -> None:
@@ -118,7 +132,9 @@ class _Reader:
                     )
                     return _UNRESOLVED
                 except Exception as exc:  # noqa: BLE001  # whatever the expression does; told as a fault
-                    self.faults.append(f"step {self.step!r}: {where} is annotated {text!r}, which fails: {exc!r}")
+                    self.faults.append(
+                        f"step {self.step!r}: {where} is annotated {text!r}, which fails: {exc!r}"
+                    )
                     return _UNRESOLVED
             elif typing.get_origin(annotation) is typing.Annotated:
                 annotation = typing.get_args(annotation)[0]
@@ -186,7 +202,9 @@ class _Reader:
                     self.elements(found.plain, (member,), member, where)
         return found
 
-    def elements(self, classes: list[type[Event]], annotations: Sequence[Any], shown: Any, where: str) -> None:
+    def elements(
+        self, classes: list[type[Event]], annotations: Sequence[Any], shown: Any, where: str
+    ) -> None:
         for annotation in annotations:
             for member in self.members(annotation, where):
                 if typing.get_origin(member) is Delayed:
@@ -275,7 +293,11 @@ def read_shape(
 
 
 def _sort(
-    reader: _Reader, parameters: tuple[inspect.Parameter, ...], annotations: dict[str, Any], *, by_hand: bool
+    reader: _Reader,
+    parameters: tuple[inspect.Parameter, ...],
+    annotations: dict[str, Any],
+    *,
+    by_hand: bool,
 ) -> tuple[inspect.Parameter | None, list[inspect.Parameter]]:
     """Which parameter takes the context and which the event; others must have a default, and keep it."""
     context: inspect.Parameter | None = None
@@ -296,7 +318,8 @@ def _sort(
         elif required and parameter.name not in annotations:
             reader.faults.append(
                 f"step {reader.step!r}: parameter {parameter.name!r} has no annotation: annotate it with the event"
-                " that the step takes, or call it `ctx` if it is the context" + _self_hint(parameter)
+                " that the step takes, or call it `ctx` if it is the context"
+                + _self_hint(parameter)
             )
         elif required or _names_event(reader, parameter, annotations):
             events.append(parameter)
@@ -306,10 +329,14 @@ def _sort(
 def _self_hint(parameter: inspect.Parameter) -> str:
     if parameter.name not in ("self", "cls"):
         return ""
-    return "; a method has to be bound: give Workflow the method of an instance, as in [service.fetch]"
+    return (
+        "; a method has to be bound: give Workflow the method of an instance, as in [service.fetch]"
+    )
 
 
-def _takes_context(reader: _Reader, parameter: inspect.Parameter, annotations: dict[str, Any]) -> bool:
+def _takes_context(
+    reader: _Reader, parameter: inspect.Parameter, annotations: dict[str, Any]
+) -> bool:
     if parameter.name not in annotations:
         return parameter.name == "ctx"
     quiet = _Reader(reader.step, reader.scope, [])
@@ -320,7 +347,9 @@ def _takes_context(reader: _Reader, parameter: inspect.Parameter, annotations: d
     return any(_is_context(member) for member in found)
 
 
-def _names_event(reader: _Reader, parameter: inspect.Parameter, annotations: dict[str, Any]) -> bool:
+def _names_event(
+    reader: _Reader, parameter: inspect.Parameter, annotations: dict[str, Any]
+) -> bool:
     """Whether a parameter with a default is the event's all the same."""
     if parameter.name not in annotations:
         return False
@@ -328,7 +357,9 @@ def _names_event(reader: _Reader, parameter: inspect.Parameter, annotations: dic
     return bool(quiet.accepts((annotations[parameter.name],), parameter.name).classes)
 
 
-def _count_fault(step: str, events: list[inspect.Parameter], parameters: tuple[inspect.Parameter, ...]) -> str:
+def _count_fault(
+    step: str, events: list[inspect.Parameter], parameters: tuple[inspect.Parameter, ...]
+) -> str:
     if events:
         names = ", ".join(repr(parameter.name) for parameter in events)
         return (

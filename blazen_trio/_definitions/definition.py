@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from blazen_trio._definitions.graph import Graph, handles_failure
 from blazen_trio._definitions.registry import event_registry, value_registry
 from blazen_trio._definitions.validation import (
     as_classes,
+    check_classes,
     check_options,
     check_steps,
     collect_steps,
@@ -131,12 +133,21 @@ class WorkflowDefinition:
         self.starts = find_starts(self.steps, self.external)
         faults += check_steps(self.steps, self.starts, self.external)
         mentioned = dict.fromkeys(
-            one for step in self.steps.values() for one in (*step.accepts, *step.emits, *step.list_emits)
+            one
+            for step in self.steps.values()
+            for one in (*step.accepts, *step.emits, *step.list_emits)
         )
         events: list[type[Event]] = [one for one in self.types if issubclass(one, Event)]
         values = [one for one in self.types if not issubclass(one, Event)]
-        self.event_types = MappingProxyType(event_registry((*mentioned, *self.external, *events), faults))
-        self.value_types = MappingProxyType(value_registry(values, self.event_types.values(), faults))
+        declared = dict.fromkeys((*mentioned, *self.external, *events))
+        # One whose names are none can't be put into a table by them.
+        wrong = {one: told for one in declared if (told := check_classes([one]))}
+        faults += itertools.chain.from_iterable(wrong.values())
+        right = [one for one in declared if one not in wrong]
+        self.event_types = MappingProxyType(event_registry(right, faults))
+        self.value_types = MappingProxyType(
+            value_registry(values, self.event_types.values(), faults)
+        )
         if faults:
             raise WorkflowValidationError(f"workflow {self.name!r}", faults)
         self.graph = Graph(self.steps)
@@ -229,5 +240,6 @@ def _name(event: Event) -> str:
 
 def _route(taking: list[StepDefinition]) -> Route:
     return Route(
-        tuple(step.name for step in taking if not step.is_join), tuple(step.name for step in taking if step.is_join)
+        tuple(step.name for step in taking if not step.is_join),
+        tuple(step.name for step in taking if step.is_join),
     )

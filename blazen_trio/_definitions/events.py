@@ -120,6 +120,13 @@ class StepFailedEvent(Event):
     attempts: int
 
 
+def frozen(data: Any) -> Any:
+    """Return JSON values as something that can be hashed, equal where they are equal."""
+    if isinstance(data, dict):
+        return frozenset((key, frozen(item)) for key, item in data.items())
+    return tuple(map(frozen, data)) if isinstance(data, list) else data
+
+
 @attrs.frozen
 class DynamicEvent(Event):
     """Stored data of an event whose class is not at hand.
@@ -136,8 +143,8 @@ class DynamicEvent(Event):
     schema_version: int = attrs.field(default=1)  # type: ignore[misc]
 
     def __hash__(self) -> int:
-        # The event that it stands for may have been in a set or a dict's key; `data`, a dict, can't be hashed.
-        return hash((self.event_type, self.schema_version))
+        # The event that it stands for may have been in a set or a dict's key, with many others.
+        return hash((self.event_type, self.schema_version, frozen(self.data)))
 
 
 @attrs.frozen
@@ -186,5 +193,7 @@ class Delayed(Generic[E]):
     @seconds.validator
     def _check_seconds(self, _attribute: attrs.Attribute[float], value: object) -> None:
         if not is_seconds(value):
-            msg = f"Delayed(..., seconds={value!r}): the delay is a number of seconds from 0 to 1e11"
+            msg = (
+                f"Delayed(..., seconds={value!r}): the delay is a number of seconds from 0 to 1e11"
+            )
             raise ValueError(msg)

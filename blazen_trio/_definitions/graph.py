@@ -49,7 +49,9 @@ def handles_failure(handler: StepDefinition, step: str) -> bool:
 class _Walk:
     """One walk along declared emits, at one level."""
 
-    def __init__(self, graph: Graph, *, root: bool = False, target: str | None = None, failures: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, *, root: bool = False, target: str | None = None, failures: bool = True
+    ) -> None:
         self.graph = graph
         self.failures = failures
         """Whether it goes where failures lead, too."""
@@ -72,7 +74,9 @@ class _Walk:
                 not exact and any(issubclass(accepted, event_class) for accepted in step.accepts)
             ):
                 self.delivered(step)
-        if issubclass(event_class, InputRequestEvent) or (not exact and issubclass(InputRequestEvent, event_class)):
+        if issubclass(event_class, InputRequestEvent) or (
+            not exact and issubclass(InputRequestEvent, event_class)
+        ):
             self.emitted(InputResponseEvent)
 
     def delivered(self, step: StepDefinition) -> None:
@@ -110,7 +114,8 @@ class Graph:
     def __init__(self, steps: Mapping[str, StepDefinition]) -> None:
         self.steps = steps
         self.handlers: dict[str, list[StepDefinition]] = {
-            name: [handler for handler in steps.values() if handles_failure(handler, name)] for name in steps
+            name: [handler for handler in steps.values() if handles_failure(handler, name)]
+            for name in steps
         }
         self.opens: dict[bool, dict[str, tuple[str, ...]]] = {}
         """Of each step: the joins that a list which it returns leads to, with or without the ways that failures take."""
@@ -172,12 +177,17 @@ class Graph:
         while todo:
             step = todo.pop()
             emitted = list(step.emits + step.list_emits)
-            if any(issubclass(one, InputRequestEvent) or issubclass(InputRequestEvent, one) for one in emitted):
+            if any(
+                issubclass(one, InputRequestEvent) or issubclass(InputRequestEvent, one)
+                for one in emitted
+            ):
                 emitted.append(InputResponseEvent)
             led = [
                 other
                 for other in self.steps.values()
-                if any(may_be_routed(one, accepted) for one in emitted for accepted in other.accepts)
+                if any(
+                    may_be_routed(one, accepted) for one in emitted for accepted in other.accepts
+                )
             ]
             for other in (*led, *self.handlers[step.name]):
                 if other.name not in ahead:
@@ -190,7 +200,9 @@ class Graph:
         known = self._step_holds.get((name, root))
         if known is None:
             step = self.steps.get(name)
-            known = self._step_holds[name, root] = self._holds(step, (), root=root) if step else frozenset()
+            known = self._step_holds[name, root] = (
+                self._holds(step, (), root=root) if step else frozenset()
+            )
         return known
 
     def event_holds(self, event_class: type[Event], root: bool) -> frozenset[str]:
@@ -213,13 +225,20 @@ class Graph:
         return known
 
     def _holds(
-        self, start: StepDefinition | None, classes: tuple[type[Event], ...], *, root: bool, exact: bool = False
+        self,
+        start: StepDefinition | None,
+        classes: tuple[type[Event], ...],
+        *,
+        root: bool,
+        exact: bool = False,
     ) -> frozenset[str]:
         if not root:
             return frozenset(self._walk(start, classes, exact=exact).joins)
         joins = (step.name for step in self.steps.values() if step.is_join)
         return frozenset(
-            join for join in joins if join in self._walk(start, classes, exact=exact, root=True, target=join).joins
+            join
+            for join in joins
+            if join in self._walk(start, classes, exact=exact, root=True, target=join).joins
         )
 
     def _walk(

@@ -5,13 +5,10 @@ Stored data is read back through these tables only; no name from data is ever im
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import sys
 import typing
 from typing import TYPE_CHECKING, Any, Final
-
-import attrs
 
 from blazen_trio._definitions.events import (
     Event,
@@ -23,11 +20,12 @@ from blazen_trio._definitions.events import (
 )
 from blazen_trio._definitions.names import is_storable
 from blazen_trio._definitions.scope import Scope
+from blazen_trio._definitions.value_classes import annotations_of, is_stored_by_name, is_typed_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["BUILT_IN", "event_registry", "is_value_type", "value_registry"]
+__all__ = ["BUILT_IN", "event_registry", "value_registry"]
 
 BUILT_IN: Final = (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)
 
@@ -59,7 +57,8 @@ def event_registry(declared: Iterable[type[Event]], faults: list[str]) -> dict[s
             )
     undeclared: dict[str, list[type[Event]]] = {}
     for event_class in _subclasses(tuple(found.values())):
-        if event_class.event_type not in found:
+        name: object = event_class.event_type
+        if isinstance(name, str) and name not in found:
             undeclared.setdefault(event_class.event_type, []).append(event_class)
     for event_type, rivals in undeclared.items():
         # A slotted attrs class is made anew; the one it was made from lingers among the subclasses until it is collected.
@@ -85,14 +84,9 @@ def _subclasses(classes: tuple[type[Event], ...]) -> Iterator[type[Event]]:
                 yield event_class
 
 
-def is_value_type(candidate: object) -> bool:
-    """Whether it is a class whose values are stored under its name: attrs, dataclass or enum."""
-    return isinstance(candidate, type) and (
-        attrs.has(candidate) or dataclasses.is_dataclass(candidate) or issubclass(candidate, enum.Enum)
-    )
-
-
-def value_registry(given: Iterable[type], events: Iterable[type[Event]], faults: list[str]) -> dict[str, type]:
+def value_registry(
+    given: Iterable[type], events: Iterable[type[Event]], faults: list[str]
+) -> dict[str, type]:
     """The attrs classes, dataclasses and enums that values may be of, by class name.
 
     They are those of `types=`, and those that the fields of the events are annotated with, and so on within. Where
@@ -121,7 +115,8 @@ def value_registry(given: Iterable[type], events: Iterable[type[Event]], faults:
             continue
         seen.add(owner)
         name = owner.__name__
-        if not issubclass(owner, Event) and name not in fixed and found.setdefault(name, owner) is not owner:
+        stored = not issubclass(owner, Event) and not is_typed_dict(owner)
+        if stored and name not in fixed and found.setdefault(name, owner) is not owner:
             ambiguous.add(name)
         todo.extend(_field_types(owner))
     return {name: value_type for name, value_type in found.items() if name not in ambiguous}
@@ -129,31 +124,43 @@ def value_registry(given: Iterable[type], events: Iterable[type[Event]], faults:
 
 def _field_types(owner: type) -> Iterator[type]:
     """The value types that the fields of a class are annotated with."""
-    annotations: Iterable[Any]
-    if attrs.has(owner):
-        annotations = [field.type for field in attrs.fields(owner)]
-    elif dataclasses.is_dataclass(owner):
-        annotations = [field.type for field in dataclasses.fields(owner)]
-    else:
-        return
     module: Mapping[str, Any] = vars(sys.modules.get(owner.__module__, typing))
     scope = Scope(owner.__qualname__, module)
-    for annotation in annotations:
-        yield from _value_types_in(annotation, scope)
+    names: set[str] = set()
+    for annotation in annotations_of(owner):
+        yield from _value_types_in(annotation, scope, names)
 
 
-def _value_types_in(annotation: Any, scope: Scope) -> Iterator[type]:
+def _value_types_in(annotation: Any, scope: Scope, names: set[Any]) -> Iterator[type]:
+    """The value types in an annotation; `names`: the quoted names and aliases in it that were
+    looked into already, for they may name themselves.
+    """
     if isinstance(annotation, str | typing.ForwardRef):
         text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
+        if text in names:
+            return
+        names.add(text)
         try:
             annotation = scope.resolve(text)
         except Exception:  # noqa: BLE001  # not to be read here; the codec tells when it needs it
             return
-    if typing.get_origin(annotation) is None:
-        if is_value_type(annotation) and not issubclass(annotation, Event):
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        yield from {type(one) for one in typing.get_args(annotation) if isinstance(one, enum.Enum)}
+        return
+    if isinstance(annotation, typing.NewType):
+        yield from _value_types_in(annotation.__supertype__, scope, names)
+    elif hasattr(annotation, "__value__") and type(annotation).__name__ == "TypeAliasType":
+        if annotation not in names:
+            names.add(annotation)
+            yield from _value_types_in(annotation.__value__, scope, names)
+    elif origin is None:
+        if is_typed_dict(annotation) or (
+            is_stored_by_name(annotation) and not issubclass(annotation, Event)
+        ):
             yield annotation
         return
-    if is_value_type(origin := typing.get_origin(annotation)):
+    if is_stored_by_name(origin):
         yield origin
     for argument in typing.get_args(annotation):
-        yield from _value_types_in(argument, scope)
+        yield from _value_types_in(argument, scope, names)

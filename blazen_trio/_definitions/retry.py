@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable  # noqa: TC003  # attrs resolves it
 from typing import Any, TypeAlias
@@ -21,6 +22,12 @@ def _is_number(value: object) -> bool:
 
 def _is_exception_class(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # of an object that is called
+    )
 
 
 def _check_attempts(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
@@ -53,11 +60,13 @@ def _check_retry_on(_policy: object, _field: attrs.Attribute[Any], value: object
     if isinstance(value, tuple):
         good = bool(value) and all(_is_exception_class(one) for one in value)
     else:
-        good = _is_exception_class(value) or (callable(value) and not isinstance(value, type))
+        good = _is_exception_class(value) or (
+            callable(value) and not isinstance(value, type) and not _is_async(value)
+        )
     if not good:
         msg = (
             f"RetryPolicy(retry_on={value!r}): expected an exception class, a tuple of exception classes,"
-            " or a function that takes the exception and tells whether to try again"
+            " or a function, not async, that takes the exception and tells whether to try again"
         )
         raise ValueError(msg)
 
@@ -76,7 +85,8 @@ class RetryPolicy:
         max_elapsed: Give up rather than start an attempt later than this after the first attempt began;
             `None`: no limit.
         retry_on: The exceptions that are worth another attempt: a class, a tuple of classes, or a function
-            from the exception to a bool. All others fail at once.
+            from the exception to a bool. All others fail at once. Of an exception group that is not one of the
+            classes itself, each exception in it must be; a function gets the group.
 
     Raises:
         ValueError: A value makes no sense; the message names it and tells what was expected.
@@ -98,8 +108,17 @@ class RetryPolicy:
         """
         rule: Any = self.retry_on
         if isinstance(rule, type | tuple):
-            return isinstance(exc, rule)
-        return bool(rule(exc))
+            if isinstance(exc, rule):
+                return True
+            # A step's own nursery wraps what was raised in it.
+            within = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+            return bool(within) and all(map(self.wants, within))
+        told = rule(exc)
+        if inspect.iscoroutine(told):
+            told.close()
+            msg = f"retry_on={rule!r} returned a coroutine: it is a function that is not async"
+            raise TypeError(msg)
+        return bool(told)
 
     def delay(self, attempt: int, random: float) -> float:
         """The seconds to wait before the next attempt.
@@ -115,7 +134,9 @@ class RetryPolicy:
         base = min(base, self.max_delay)
         return min(base * (1 + self.jitter * (2 * random - 1)), self.max_delay)
 
-    def next_delay(self, exc: BaseException, *, attempt: int, elapsed: float, random: float) -> float | None:
+    def next_delay(
+        self, exc: BaseException, *, attempt: int, elapsed: float, random: float
+    ) -> float | None:
         """The seconds to wait before the next attempt, or `None`: give up.
 
         Args:

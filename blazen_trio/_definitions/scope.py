@@ -31,10 +31,18 @@ class _Unquote(ast.NodeTransformer):
     """Turns quoted parts of an annotation (`A | "B"`) into what they quote; leaves `Literal` and metadata alone."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        return ast.fix_missing_locations(self.visit(_parse(node.value))) if isinstance(node.value, str) else node
+        return (
+            ast.fix_missing_locations(self.visit(_parse(node.value)))
+            if isinstance(node.value, str)
+            else node
+        )
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        name = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+        name = (
+            node.value.attr
+            if isinstance(node.value, ast.Attribute)
+            else getattr(node.value, "id", "")
+        )
         if name == "Literal":
             return node
         if name == "Annotated" and isinstance(node.slice, ast.Tuple):
@@ -76,7 +84,9 @@ def _enclosing_frames(qualname: str, module_globals: Mapping[str, Any]) -> Itera
     """The running frames, innermost first, whose code lexically encloses the definition of that qualified name."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to a caller's names
     while frame is not None:
-        if frame.f_globals is module_globals and qualname.startswith(frame.f_code.co_qualname + "."):
+        if frame.f_globals is module_globals and qualname.startswith(
+            frame.f_code.co_qualname + "."
+        ):
             yield frame
         frame = frame.f_back
 
@@ -91,7 +101,9 @@ class Scope:
 
     __slots__ = ("cells", "module", "names", "qualname")
 
-    def __init__(self, qualname: str, module: Mapping[str, Any], cells: Mapping[str, CellType] | None = None) -> None:
+    def __init__(
+        self, qualname: str, module: Mapping[str, Any], cells: Mapping[str, CellType] | None = None
+    ) -> None:
         self.qualname = qualname
         self.module = module
         self.cells = cells or {}

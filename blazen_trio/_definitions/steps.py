@@ -73,6 +73,8 @@ class StepDefinition:
             a list of events.
         passes_context: Whether it asks for the context.
         is_async: Whether `call` has to be awaited; otherwise it is synchronous, and runs in a worker thread.
+        wraps_async: Whether it is, or is a wrapper of, an async function; a synchronous wrapper may return what has
+            to be awaited.
         accepts: The event classes that it takes, with their subclasses.
         is_join: Whether it takes a list of them (fan-in).
         emits: The event classes that it may return or send one by one: alone, in a tuple, or delayed.
@@ -106,6 +108,7 @@ class StepDefinition:
     max_concurrency: int | None
     handles: tuple[str, ...] | None
     max_recoveries: int = attrs.field(default=1, kw_only=True)
+    wraps_async: bool = attrs.field(default=False, kw_only=True)
     plain: Mapping[type, bool] = attrs.field(init=False, repr=False)
     listed: Mapping[type, bool] = attrs.field(init=False, repr=False)
 
@@ -172,11 +175,11 @@ def step(
     """
 
     def mark(function: Any) -> Any:
-        # A static or class method passes for its function, which is what an instance or the class
-        # will give out.
+        # A static or class method passes for its function, which an instance or the class gives out.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-        faults = _function_faults(target)
-        faults = faults or _option_faults(name, timeout, retry, max_concurrency, handles, max_recoveries)
+        faults = _function_faults(target) or _option_faults(
+            name, timeout, retry, max_concurrency, handles, max_recoveries
+        )
         if faults:
             subject = f"step {name or getattr(target, '__name__', None) or repr(target)!r}"
             raise WorkflowValidationError(subject, faults)
@@ -206,11 +209,17 @@ def _as_tuple(given: Any) -> tuple[Any, ...] | None:
 
 def _function_faults(function: Any) -> list[str]:
     if isinstance(function, functools.partial):
-        return ["a functools.partial can't be a step: it has no name and no annotations; write a function, or a method"]
+        return [
+            "a functools.partial can't be a step: it has no name and no annotations; write a function, or a method"
+        ]
     if inspect.ismethod(function):
-        return ["it is bound already: put @step on the method in its class, then give Workflow the bound method"]
+        return [
+            "it is bound already: put @step on the method in its class, then give Workflow the bound method"
+        ]
     if not inspect.isfunction(function):
-        return [f"@step is for functions and methods, async or not; found {type(function).__name__} {function!r}"]
+        return [
+            f"@step is for functions and methods, async or not; found {type(function).__name__} {function!r}"
+        ]
     target = inspect.unwrap(function)
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         return [
@@ -234,16 +243,24 @@ def _option_faults(
         expected = "a non-empty string, without a colon, NUL or lone surrogates"
         faults.append(f"name={name!r}: expected {expected}")
     if timeout is not None and not is_positive_seconds(timeout):
-        faults.append(f"timeout={timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit")
+        faults.append(
+            f"timeout={timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"
+        )
     if retry is not None and not isinstance(retry, RetryPolicy):
-        faults.append(f"retry={retry!r}: expected a RetryPolicy, as in RetryPolicy(max_attempts=5), or None")
+        faults.append(
+            f"retry={retry!r}: expected a RetryPolicy, as in RetryPolicy(max_attempts=5), or None"
+        )
     if max_concurrency is not None and not is_positive_int(max_concurrency):
-        faults.append(f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no bound")
+        faults.append(
+            f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no bound"
+        )
     if not is_positive_int(max_recoveries):
         faults.append(f"max_recoveries={max_recoveries!r}: expected an integer, at least 1")
     if handles is not None:
         if not isinstance(handles, list | tuple | set | frozenset):
-            faults.append(f"handles={handles!r}: expected a sequence of steps or step names, as in ['fetch']")
+            faults.append(
+                f"handles={handles!r}: expected a sequence of steps or step names, as in ['fetch']"
+            )
         else:
             faults += [
                 f"handles= has {one!r} in it: expected a step or a step's name"
@@ -296,8 +313,10 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
         index=index,
         call=_adapter(function, shape),
         passes_context=shape.context is not None,
-        # A plain wrapper around an async function returns what has to be awaited.
-        is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function)),
+        is_async=inspect.iscoroutinefunction(function),
+        # A plain wrapper may run the async function itself (in an asyncio loop of its own, say), or
+        # hand on what has to be awaited: that is told by what it returns.
+        wraps_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
         accepts=tuple(shape.accepts.classes),
         is_join=shape.accepts.is_join,
         emits=tuple(shape.emits.plain),
@@ -316,7 +335,11 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
 def _adapter(function: Callable[..., Any], shape: Shape) -> Callable[..., Any]:
     """The function as the dispatcher calls it: itself wherever that is possible."""
     event, context = shape.event, shape.context
-    positional = [one.name for one in shape.parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    positional = [
+        one.name
+        for one in shape.parameters
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
     if context is None:
         if positional[:1] == [event.name]:
             return function

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from blazen_trio._definitions.events import (
+    DynamicEvent,
     Event,
     InputRequestEvent,
     InputResponseEvent,
@@ -18,17 +19,25 @@ from blazen_trio._definitions.events import (
     StopEvent,
 )
 from blazen_trio._definitions.graph import may_be_routed
-from blazen_trio._definitions.names import is_storable
-from blazen_trio._definitions.registry import is_value_type
+from blazen_trio._definitions.names import name_fault
 from blazen_trio._definitions.seconds import is_positive_seconds
 from blazen_trio._definitions.steps import define_step, is_positive_int, is_step, step_name
+from blazen_trio._definitions.value_classes import is_stored_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
 
-__all__ = ["DURABILITIES", "as_classes", "check_options", "check_steps", "collect_steps", "find_starts"]
+__all__ = [
+    "DURABILITIES",
+    "as_classes",
+    "check_classes",
+    "check_options",
+    "check_steps",
+    "collect_steps",
+    "find_starts",
+]
 
 DURABILITIES: Final = ("sync", "async", "exit")
 _SELF_MADE: Final = (InputResponseEvent, StepFailedEvent)
@@ -37,39 +46,52 @@ _SELF_MADE: Final = (InputResponseEvent, StepFailedEvent)
 
 def check_options(options: Any) -> list[str]:
     """The faults of a workflow's plain options, found as its attributes."""
-    faults = []
-    for option in ("name", "version"):
-        value = getattr(options, option)
-        if not isinstance(value, str) or not value or not is_storable(value):
-            expected = "a non-empty string, without NUL or lone surrogates"
-            faults.append(f"{option}={value!r}: expected {expected}")
+    faults = [
+        f"{option}={getattr(options, option)!r:.80}: expected a name that can be stored: {fault}"
+        for option in ("name", "version")
+        if (fault := name_fault(getattr(options, option)))
+    ]
     if options.timeout is not None and not is_positive_seconds(options.timeout):
         faults.append(
             f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"
         )
     if options.input_handler is not None and not callable(options.input_handler):
-        faults.append(f"input_handler={options.input_handler!r}: expected an async function of the InputRequestEvent")
+        faults.append(
+            f"input_handler={options.input_handler!r}: expected an async function of the InputRequestEvent"
+        )
     if options.max_concurrency is not None and not is_positive_int(options.max_concurrency):
         faults.append(
             f"max_concurrency={options.max_concurrency!r}: expected an integer, at least 1, or None for no bound"
         )
     if options.durability not in DURABILITIES:
-        faults.append(f"durability={options.durability!r}: expected one of {', '.join(map(repr, DURABILITIES))}")
+        faults.append(
+            f"durability={options.durability!r}: expected one of {', '.join(map(repr, DURABILITIES))}"
+        )
     return faults
 
 
 def as_classes(option: str, given: object, faults: list[str]) -> tuple[Any, ...]:
     """The classes given for `external` or `types`, in order, each once."""
     if isinstance(given, str | type) or not isinstance(given, Iterable):
-        faults.append(f"{option}={given!r}: expected a sequence of classes, as in {option}=[Approved]")
+        faults.append(
+            f"{option}={given!r}: expected a sequence of classes, as in {option}=[Approved]"
+        )
         return ()
     classes = list(given)
     for one in classes:
         if option == "external" and not _is_event_class(one):
-            faults.append(f"external= has {one!r} in it: expected Event subclasses, which others send in")
-        elif not _is_event_class(one) and not is_value_type(one):
-            faults.append(f"types= has {one!r} in it: expected attrs classes, dataclasses, enums or Event subclasses")
-    good = (one for one in classes if _is_event_class(one) or (option == "types" and is_value_type(one)))
+            faults.append(
+                f"external= has {one!r} in it: expected Event subclasses, which others send in"
+            )
+        elif not _is_event_class(one) and not is_stored_by_name(one):
+            faults.append(
+                f"types= has {one!r} in it: expected attrs classes, dataclasses, enums or Event subclasses"
+            )
+    good = (
+        one
+        for one in classes
+        if _is_event_class(one) or (option == "types" and is_stored_by_name(one))
+    )
     return tuple(dict.fromkeys(good))
 
 
@@ -98,7 +120,9 @@ def collect_steps(given: object, faults: list[str]) -> dict[str, StepDefinition]
             name = f"{name} (the {index + 1}th)"
         names.add(name)
         if definition is not None:
-            found[name] = definition if definition.name == name else attrs.evolve(definition, name=name)
+            found[name] = (
+                definition if definition.name == name else attrs.evolve(definition, name=name)
+            )
     return found
 
 
@@ -109,6 +133,16 @@ def _describe(candidate: object) -> str:
 
 def event_class_fault(event_class: type[Event]) -> str | None:
     """What is wrong with an event class, as the end of a sentence; `None` if it is fine."""
+    if reserved := _reserved_fields(event_class):
+        return (
+            f"has a field {reserved[0]!r}, which is the name of something that every event class "
+            f"has: give the field another name, as in `{reserved[0]}_`"
+        )
+    if type(event_class.event_type) is not str or not event_class.event_type:
+        return f"has the event_type {event_class.event_type!r}: it is a text that is not empty"
+    version = event_class.schema_version
+    if type(version) is not int or not 1 <= version < 2**31:
+        return f"has the schema_version {version!r}: it is a whole number from 1 on"
     if "__attrs_attrs__" in vars(event_class):
         if event_class.__setattr__ is not StartEvent.__setattr__:
             return "can be changed after it was made: declare it with @attrs.frozen instead"
@@ -117,9 +151,19 @@ def event_class_fault(event_class: type[Event]) -> str | None:
         own = inspect.get_annotations(event_class)
     except NameError:
         own = {"?": "?"}
-    if all(_is_class_variable(annotation) for annotation in own.values()) and "__init__" not in vars(event_class):
+    if all(
+        _is_class_variable(annotation) for annotation in own.values()
+    ) and "__init__" not in vars(event_class):
         return None
     return "has fields but is no attrs class: declare it with @attrs.frozen"
+
+
+def _reserved_fields(event_class: type[Event]) -> list[str]:
+    """Return the fields that hide what the engine asks of a class: attrs puts them in its place."""
+    if issubclass(event_class, DynamicEvent) or not attrs.has(event_class):
+        return []
+    reserved = ("event_type", "schema_version", "upcast")
+    return [field.name for field in attrs.fields(event_class) if field.name in reserved]
 
 
 def _is_class_variable(annotation: Any) -> bool:
@@ -138,31 +182,42 @@ def _accepted(steps: Mapping[str, StepDefinition]) -> list[type[Event]]:
 
 
 def _is_emitted(accepted: type[Event], steps: Mapping[str, StepDefinition]) -> bool:
-    return any(may_be_routed(one, accepted) for step in steps.values() for one in emitted_classes(step))
+    return any(
+        may_be_routed(one, accepted) for step in steps.values() for one in emitted_classes(step)
+    )
 
 
-def find_starts(steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]) -> tuple[type[Event], ...]:
+def find_starts(
+    steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]
+) -> tuple[type[Event], ...]:
     """The events that a run may start with.
 
     They are the accepted `StartEvent` classes; if there are none, what nothing emits and nobody sends in from outside;
     if none, whatever is accepted.
     """
     accepted = [
-        one for one in _accepted(steps) if not issubclass(one, StopEvent | InputResponseEvent | StepFailedEvent)
+        one
+        for one in _accepted(steps)
+        if not issubclass(one, StopEvent | InputResponseEvent | StepFailedEvent)
     ]
     return (
         tuple(one for one in accepted if issubclass(one, StartEvent))
-        or tuple(one for one in accepted if not _is_emitted(one, steps) and not issubclass(one, tuple(external)))
+        or tuple(
+            one
+            for one in accepted
+            if not _is_emitted(one, steps) and not issubclass(one, tuple(external))
+        )
         or tuple(accepted)
     )
 
 
 def check_steps(
-    steps: Mapping[str, StepDefinition], starts: Sequence[type[Event]], external: Sequence[type[Event]]
+    steps: Mapping[str, StepDefinition],
+    starts: Sequence[type[Event]],
+    external: Sequence[type[Event]],
 ) -> list[str]:
     """The faults of the steps together."""
     return [
-        *_check_classes(steps, external),
         *_check_handles(steps),
         *_check_routes(steps, starts, external),
         *_check_reachable(steps, starts, external),
@@ -170,10 +225,13 @@ def check_steps(
     ]
 
 
-def _check_classes(steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]) -> list[str]:
-    emitted = [one for step in steps.values() for one in emitted_classes(step)]
-    classes = dict.fromkeys((*_accepted(steps), *emitted, *external))
-    return [f"event class {one.__name__} {fault}" for one in classes if (fault := event_class_fault(one))]
+def check_classes(classes: Iterable[type[Event]]) -> list[str]:
+    """The faults of event classes, each by itself."""
+    return [
+        f"event class {one.__name__} {fault}"
+        for one in classes
+        if (fault := event_class_fault(one))
+    ]
 
 
 def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
@@ -197,7 +255,9 @@ def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
                     f" {', '.join(map(repr, steps))}"
                 )
             elif name == step.name:
-                faults.append(f"step {step.name!r} can't handle its own failures: let another step do it")
+                faults.append(
+                    f"step {step.name!r} can't handle its own failures: let another step do it"
+                )
             elif set(steps[name].accepts) == {StepFailedEvent}:
                 faults.append(
                     f"step {step.name!r} handles failures of {name!r}, which has none to give: it handles failures itself, and"
@@ -207,7 +267,9 @@ def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
 
 
 def _check_routes(
-    steps: Mapping[str, StepDefinition], starts: Sequence[type[Event]], external: Sequence[type[Event]]
+    steps: Mapping[str, StepDefinition],
+    starts: Sequence[type[Event]],
+    external: Sequence[type[Event]],
 ) -> list[str]:
     """Events that go nowhere, and events that come from nowhere."""
     faults = []
@@ -216,7 +278,8 @@ def _check_routes(
         faults += [
             f"step {step.name!r} returns {one.__name__}, which no step accepts: add a step that takes it"
             for one in dict.fromkeys(emitted_classes(step))
-            if not issubclass(one, StopEvent | InputRequestEvent) and not any(may_be_routed(one, to) for to in accepted)
+            if not issubclass(one, StopEvent | InputRequestEvent)
+            and not any(may_be_routed(one, to) for to in accepted)
         ]
         for one in step.accepts:
             if issubclass(one, StopEvent):
@@ -244,7 +307,9 @@ def _no_source(step: StepDefinition, accepted: type[Event]) -> str:
     cure = f"return it from a step, or name it in external=[{name}] if it is sent in from outside"
     if step.is_join:
         return f"step {step.name!r} joins list[{name}], but no fan-out can feed it, for no step returns {name}: {cure}"
-    return f"step {step.name!r} accepts {name}, which no step returns and no run starts with: {cure}"
+    return (
+        f"step {step.name!r} accepts {name}, which no step returns and no run starts with: {cure}"
+    )
 
 
 def _followers(steps: Mapping[str, StepDefinition]) -> dict[str, list[str]]:
@@ -253,7 +318,11 @@ def _followers(steps: Mapping[str, StepDefinition]) -> dict[str, list[str]]:
         step.name: [
             to.name
             for to in steps.values()
-            if any(may_be_routed(one, accepted) for one in emitted_classes(step) for accepted in to.accepts)
+            if any(
+                may_be_routed(one, accepted)
+                for one in emitted_classes(step)
+                for accepted in to.accepts
+            )
         ]
         for step in steps.values()
     }
@@ -271,7 +340,9 @@ def _reach(begin: Iterable[str], followers: Mapping[str, Sequence[str]]) -> set[
 
 
 def _check_reachable(
-    steps: Mapping[str, StepDefinition], starts: Sequence[type[Event]], external: Sequence[type[Event]]
+    steps: Mapping[str, StepDefinition],
+    starts: Sequence[type[Event]],
+    external: Sequence[type[Event]],
 ) -> list[str]:
     """Steps that feed only each other. What comes from nowhere is a fault of its own; it is not told again for what follows."""
     begin = [
@@ -298,7 +369,8 @@ def _may_end(step: StepDefinition) -> bool:
     if step.returns_none or step.returns_list:
         return True
     return any(
-        issubclass(one, StopEvent | InputRequestEvent) or issubclass(StopEvent, one) for one in emitted_classes(step)
+        issubclass(one, StopEvent | InputRequestEvent) or issubclass(StopEvent, one)
+        for one in emitted_classes(step)
     )
 
 

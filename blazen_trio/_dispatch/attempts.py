@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from blazen_trio._definitions.events import Event, StepFailedEvent
-from blazen_trio._dispatch.core import WIDE
+from blazen_trio._dispatch.calls import call, run_bounded
+from blazen_trio._dispatch.failures import (
+    is_failure,
+    next_delay,
+    stored_error,
+    text_of_failure,
+)
 from blazen_trio._dispatch.transaction import Transaction
-from blazen_trio._state.model import StoredError
+from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
+from blazen_trio._slices import in_slices
 from blazen_trio._state.outputs import check_returned
-from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio.errors import (
     SerializationError,
-    StateConflictError,
-    StepFailedError,
-    StepOutputError,
-    StepTimeoutError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    import contextvars
+    from collections.abc import Generator, Iterable, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry, Output
-    from blazen_trio._state.model import Delivery
+    from blazen_trio._state.model import Delivery, Payload
 
-__all__ = ["Attempt", "breaks_out", "described", "is_failure", "run_bounded"]
+__all__ = ["Attempt", "described"]
 
-_THREADS: Final = 40
-"""Synchronous steps that run at once in one `trio.run`, whatever runs they belong to."""
-_NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
-"""Faults of the code or its data, which another attempt would only repeat."""
-
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("blazen_trio step threads")
+_EVENTS: Final = 64
+"""Events of a join that are made anew in one piece."""
 
 
 class Attempt:
@@ -51,8 +51,15 @@ class Attempt:
 
     __slots__ = ("_began", "_core", "_delivery", "_step", "_transaction")
 
+    log_context: contextvars.Context | None = None
+    """The context variables in which the log is told of it, if they are not the run's."""
+
     def __init__(
-        self, core: RunCore, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+        self,
+        core: RunCore,
+        delivery: Delivery,
+        step: StepDefinition,
+        transaction: Transaction | None = None,
     ) -> None:
         self._core = core
         self._delivery = delivery
@@ -83,35 +90,43 @@ class Attempt:
         Returns:
             `None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn.
         """
-        core, delivery, step, transaction = self._core, self._delivery, self._step, self._transaction
+        core, delivery, step, transaction = (
+            self._core,
+            self._delivery,
+            self._step,
+            self._transaction,
+        )
         if step.retry is not None or core.recorder.detailed:
             self._tell_begin()
-        event: Any = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
-        arguments = (event,) if transaction is None else (event, core.make_context(core, transaction))
         try:
+            event: Any = delivery.event
+            if isinstance(event, tuple):
+                event = await _joined(core, delivery)
+            elif not core.codec.is_shared(event):
+                event = self._event_as_stored(event)
+            context = () if transaction is None else (core.make_context(core, transaction),)
+            arguments = (event, *context)
             if step.is_async and step.timeout is None:
-                result = await _call(step.call, arguments)
+                result = await call(step.call, arguments)
             else:
                 result = await run_bounded(step, arguments)
             if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
                 await self._wait_turn()
             if core.control.ended:
                 return None
-            # From here to the record of it in the journal nothing else is decided: there is no checkpoint, or the gate is closed.
+            # From here to the record of it in the journal nothing else is decided: there is no
+            # checkpoint, or the gate is closed.
             if transaction is not None and transaction.conflict() is not None:
                 return core.turns.ask(delivery)
             returned, listed = check_returned(step, result)
-            if listed is None or len(listed) <= WIDE:
-                members = None if listed is None else core.machine.outputs(listed, core.encode, core.clock.now)
-            else:
-                members = await core.standstill.hold(core.machine.making(listed, core.encode, core.clock.now))
+            members = None if listed is None else await self._members(listed)
             entry = self._decide(returned, members)
             if entry.rest is not None:
-                await core.complete(entry)
+                await complete(core, entry)
             if core.recorder.detailed:
                 self._record(entry)
             if entry.stop is not None:
-                core.completed(entry, by_step=True)
+                completed(core, entry, by_step=True)
                 return None
             if core.journal is not None:
                 core.waiting += 1
@@ -121,16 +136,34 @@ class Attempt:
                     core.last_task = None  # others have run meanwhile
                 if core.state.questions and core.asks(entry):
                     await core.journal.settle()
-            await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+            await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                entry.effects
+            )
         except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
-            if transaction is not None:
-                transaction.closed = True
-            if core.journal is not None and core.journal.failure is not None and isinstance(error, Exception):
-                core.crash(core.journal.failure)
-                await trio.lowlevel.checkpoint()
-                return None
             await self._interrupted_or_failed(error)  # noqa: ASYNC102  # raises where cancelled
         return None
+
+    async def _members(self, listed: list[Any]) -> list[Output]:  # noqa: ASYNC910  # only what is wide waits
+        """Return the members of a fan-out, encoded; of a wide one in slices, behind the closed gate."""
+        core = self._core
+        if len(listed) <= WIDE:
+            return core.machine.outputs(listed, core.encode, core.clock.now)
+        making = core.machine.making(listed, core.encode, core.clock.now)
+        return await core.standstill.hold(making)
+
+    def _event_as_stored(self, event: Event) -> Event:
+        """Return the event of the delivery, whatever an attempt before, or another step, has done
+        to its object: it is to be the same that it is after a crash.
+        """
+        core, delivery = self._core, self._delivery
+        if delivery.payload is None and (
+            self._step.retry is not None or self._transaction is not None
+        ):
+            # In memory only, events are given on as they are. Where there may be another attempt,
+            # it has to be known what this one was given; if it can be.
+            with contextlib.suppress(SerializationError):
+                delivery.payload = core.codec.encode_event(event)
+        return core.codec.fresh_event(event, delivery.payload)
 
     def _tell_begin(self) -> None:
         """Note when the attempt began, for its retry and for the history."""
@@ -138,7 +171,13 @@ class Attempt:
         self._began = core.clock.now()
         if core.recorder.detailed:
             event_type = described(self._delivery)
-            core.recorder.record("step_dispatched", self._began, step=self._step.name, event_type=event_type)
+            core.recorder.record(
+                "step_dispatched",
+                self._began,
+                step=self._step.name,
+                event_type=event_type,
+                context=self.log_context,
+            )
 
     async def _wait_turn(self) -> None:
         """Wait until the attempt may commit; it does nothing more to the run from here on."""
@@ -184,18 +223,29 @@ class Attempt:
         return machine.committed(self._delivery, step, outputs, members, moment, cells, collected)
 
     def _record(self, entry: Entry) -> None:
-        record, step = self._core.recorder.record, self._step.name
+        record = partial(self._core.recorder.record, step=self._step.name, context=self.log_context)
         duration = entry.at - self._began if self._began is not None else None
-        record("step_completed", entry.at, step=step, event_type=described(self._delivery), duration=duration)
+        event_type = described(self._delivery)
+        record("step_completed", entry.at, event_type=event_type, duration=duration)
         if entry.stop is None:
             for output in (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ())):
-                record("event_received", entry.at, step=step, event_type=output.event.event_type)
+                record("event_received", entry.at, event_type=output.event.event_type)
 
     # It did not get to its commit
 
     async def _interrupted_or_failed(self, error: BaseException) -> None:
-        """It was cancelled from outside of it, or it failed."""
+        """It was cancelled from outside of it, or it failed; or the store did."""
         core = self._core
+        if self._transaction is not None:
+            self._transaction.closed = True
+        store_failed = core.journal is not None and core.journal.failure is not None
+        if store_failed and isinstance(error, Exception):
+            # Whatever the step raised by then: nothing of the run goes on here.
+            assert core.journal is not None
+            assert core.journal.failure is not None
+            core.crash(core.journal.failure)
+            await trio.lowlevel.checkpoint()
+            return
         if not is_failure(error):
             self._undo()
             raise error
@@ -223,9 +273,13 @@ class Attempt:
             return
         moment = core.moment()
         began = self._began
-        since = delivery.since if delivery.since is not None else (began if began is not None else moment.at)
-        delay, error = _next_delay(delivery, step, error, moment.at - since)
-        error_type, text = type(error).__name__, _text_of_failure(error)
+        since = (
+            delivery.since
+            if delivery.since is not None
+            else (began if began is not None else moment.at)
+        )
+        delay, error = next_delay(delivery, step, error, moment.at - since)
+        error_type, text = type(error).__name__, text_of_failure(error)
         core.recorder.record(
             "step_failed",
             moment.at,
@@ -234,110 +288,72 @@ class Attempt:
             duration=moment.at - began if began is not None else None,
             error=f"{error_type}: {text}",
             cause=error,
+            context=self.log_context,
         )
         if delay is not None:
-            core.recorder.record("step_retried", moment.at, step=step.name, event_type=described(delivery))
+            core.recorder.record(
+                "step_retried",
+                moment.at,
+                step=step.name,
+                event_type=described(delivery),
+                context=self.log_context,
+            )
             await self._write(core.machine.retried(delivery, moment.at + delay, since, moment))
             core.set_timer(moment.at + delay, delivery.id)
             return
-        event = delivery.event if isinstance(delivery.event, Event) else list(delivery.event)
+        event: Any = delivery.event
+        if isinstance(event, tuple):
+            event = list(map(core.codec.fresh_event, event, delivery.payload))
+        else:
+            event = core.codec.fresh_event(event, delivery.payload)
         failure = StepFailedEvent(step.name, event, error_type, text, delivery.attempt)
-        entry = core.machine.handled(delivery, failure, core.encode, moment)
+        entry = None
+        try:
+            entry = core.machine.handled(delivery, failure, core.encode, moment)
+        except SerializationError as untold:
+            # It has a few levels of nesting more than the event that it tells of.
+            text += f" (and no handler can be told of it: {untold})"
         if entry is not None:
             await self._write(entry)
-            await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+            await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                entry.effects
+            )
             return
         text += core.machine.given_up(delivery)
-        core.fail(_stored_error(core.state.run_id, delivery, error, text), error)
+        fail(core, stored_error(core.state.run_id, delivery, error, text), error)
 
     async def _write(self, entry: Entry) -> None:
         core = self._core
         if entry.rest is not None:
-            await core.complete(entry)
+            await complete(core, entry)
         if core.journal is not None:
             await core.journal.write(entry)
 
 
-@trio.lowlevel.disable_ki_protection
-async def _call(call: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
-    """Call an async step. Ctrl-C may interrupt it anywhere, as any code of the user's; the engine around it is protected."""
-    return await call(*arguments)
+async def _joined(core: RunCore, delivery: Delivery) -> list[Any]:
+    """Return the events of a join's delivery as they were stored; of many, in slices."""
+    events, payloads = delivery.event, delivery.payload
+    assert isinstance(events, tuple)
+    if not any(payloads):
+        return list(events)
+    if len(events) <= WIDE:
+        return list(map(core.codec.fresh_event, events, payloads))
+    return await in_slices(_refreshing(core, events, payloads))
 
 
-@trio.lowlevel.enable_ki_protection
-async def run_bounded(step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
-    """Run a step with a timeout, or in a thread.
-
-    Raises:
-        StepTimeoutError: It took too long.
-        Exception: Whatever the step raises.
-    """
-    limit = float("inf") if step.timeout is None else step.timeout
-    with trio.move_on_after(limit) as scope:
-        if step.is_async:
-            result = await _call(step.call, arguments)
-        else:
-            result = await trio.to_thread.run_sync(step.call, *arguments, limiter=_step_threads())
-        if not scope.cancel_called:
-            return result
-        # It comes too late: a thread can't be interrupted, and a step may shield itself.
-    raise StepTimeoutError(
-        f"step {step.name!r} took longer than its timeout of {limit:g} s",
-        step_name=step.name,
-        error_type="StepTimeoutError",
-    )
-
-
-def _step_threads() -> trio.CapacityLimiter:
-    """Return the one limiter of this `trio.run`: its own, so that steps that block starve neither the store nor the program's other
-    threads; and one for all runs, since a process may have only so many threads.
-    """
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
-        return limiter
+def _refreshing(
+    core: RunCore, events: Sequence[Event], payloads: Sequence[Payload]
+) -> Generator[None, None, list[Any]]:
+    found: list[Event] = []
+    for start in range(0, len(events), _EVENTS):
+        end = start + _EVENTS
+        found += map(core.codec.fresh_event, events[start:end], payloads[start:end])
+        yield
+    return found
 
 
 def _nothing(_event: Event) -> None:
     """In a run without a store, no event is encoded."""
-
-
-def _next_delay(
-    delivery: Delivery, step: StepDefinition, error: BaseException, elapsed: float
-) -> tuple[float | None, BaseException]:
-    """Return the seconds until the next attempt, `None` for no more; and what the step failed with: a `retry_on` that fails
-    itself is a fault of the step.
-    """
-    if step.retry is None or not isinstance(error, Exception) or isinstance(error, _NEVER_RETRIED):
-        return None, error
-    try:
-        return step.retry.next_delay(error, attempt=delivery.attempt, elapsed=elapsed, random=random.random()), error
-    except Exception as fault:  # noqa: BLE001  # the user's function, as the step is
-        return None, fault
-
-
-def _text_of_failure(error: BaseException) -> str:
-    if _contains(error, trio.Cancelled):
-        return "it raised a Cancelled that no cancel scope around it asked for: one leaked out of another task"
-    return text_of(error)
-
-
-def _stored_error(run_id: str, delivery: Delivery, error: BaseException, text: str) -> StoredError:
-    """Return the failure of a step for good, as it is stored."""
-    error_type = type(error).__name__
-    message = f"step {delivery.step!r} of run {run_id!r} failed"
-    if delivery.attempt > 1:
-        message += f" after {delivery.attempt} attempts"
-    return StoredError(
-        error_type if isinstance(error, StepFailedError) else "StepFailedError",
-        f"{message}: {error_type}: {text}",
-        step=delivery.step,
-        attempts=delivery.attempt,
-        error_type=error_type,
-        traceback=traceback_of(error),
-    )
 
 
 def described(delivery: Delivery) -> str:
@@ -346,23 +362,3 @@ def described(delivery: Delivery) -> str:
     if isinstance(event, Event):
         return event.event_type
     return f"list[{event[0].event_type if event else ''}]"
-
-
-def is_failure(error: BaseException) -> bool:
-    """Return whether it is a failure of user code: an `Exception`, a `Cancelled`, or a group of only these. KeyboardInterrupt,
-    SystemExit and others of their kind are nobody's data.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return error.split((Exception, trio.Cancelled))[1] is None
-    return isinstance(error, (Exception, trio.Cancelled))
-
-
-def breaks_out(error: BaseException) -> bool:
-    """Return whether it ends the program, and not only the run: it is, or has in it, a KeyboardInterrupt or SystemExit."""
-    return _contains(error, KeyboardInterrupt) or _contains(error, SystemExit)
-
-
-def _contains(error: BaseException, kind: type[BaseException]) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(kind)[0] is not None
-    return isinstance(error, kind)

@@ -15,7 +15,18 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PHASES", "Control", "Hold", "Leave", "Next", "Phase", "Situation", "Stop", "decide", "mermaid"]
+__all__ = [
+    "PHASES",
+    "Control",
+    "Hold",
+    "Leave",
+    "Next",
+    "Phase",
+    "Situation",
+    "Stop",
+    "decide",
+    "mermaid",
+]
 
 
 class Phase(enum.Enum):
@@ -42,10 +53,12 @@ class Phase(enum.Enum):
 PHASES: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.WORKING: frozenset({Phase.PAUSED, Phase.PARKED, Phase.ENDED, Phase.CLOSING}),
     Phase.PAUSED: frozenset({Phase.WORKING, Phase.ENDED, Phase.CLOSING}),
-    Phase.PARKED: frozenset({Phase.WORKING, Phase.PAUSED, Phase.RESTING, Phase.ENDED, Phase.CLOSING}),
+    Phase.PARKED: frozenset(
+        {Phase.WORKING, Phase.PAUSED, Phase.RESTING, Phase.ENDED, Phase.CLOSING}
+    ),
     Phase.ENDED: frozenset({Phase.CLOSING, Phase.LEFT}),
     Phase.CLOSING: frozenset({Phase.LEFT}),
-    Phase.RESTING: frozenset({Phase.LEFT}),
+    Phase.RESTING: frozenset(),
     Phase.LEFT: frozenset(),
 }
 """The phases that may follow each. A rested run goes on with another dispatcher, so nothing but the end follows here.
@@ -192,7 +205,9 @@ class Control:
             AssertionError: That phase can't follow: a bug.
         """
         if phase is not self.phase:
-            assert phase in PHASES[self.phase], f"a run that is {self.phase.value} can't become {phase.value}"
+            assert phase in PHASES[self.phase], (
+                f"a run that is {self.phase.value} can't become {phase.value}"
+            )
             self.phase = phase
             self._changed()
 
@@ -205,6 +220,11 @@ class Control:
     def stays(self) -> bool:
         """Whether it accepts transitions, and will go on to be driven here for now."""
         return self.accepts and self.leave < Leave.AT_REST
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody drives the run by this any more: it was left, or waits without a task."""
+        return self.phase in (Phase.LEFT, Phase.RESTING)
 
     # Requests. Whoever makes one wakes the dispatcher.
 
@@ -260,7 +280,7 @@ def decide(control: Control, now: Situation) -> Next:
     if control.holds:
         if now.phase is not Phase.PAUSED:
             return Next.WAIT if busy else Next.PAUSE
-        return Next.LEAVE if control.leave >= Leave.ONCE_ASKED and not now.deciding else Next.WAIT
+        return Next.LEAVE if control.leave >= Leave.ONCE_ASKED and not busy else Next.WAIT
     if now.phase is Phase.PAUSED:
         return Next.UNPAUSE
     if control.leave is Leave.AFTER_STEPS:
@@ -307,5 +327,5 @@ def mermaid() -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.WORKING.value}"]
     for before, following in PHASES.items():
         lines += [f"    {before.value} --> {after.value}" for after in Phase if after in following]
-    lines.append(f"    {Phase.LEFT.value} --> [*]")
+    lines += [f"    {last.value} --> [*]" for last, following in PHASES.items() if not following]
     return "\n".join(lines)

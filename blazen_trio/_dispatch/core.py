@@ -6,26 +6,23 @@ act on it from outside. All of them know this and not each other.
 
 from __future__ import annotations
 
-import contextvars
-import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from blazen_trio._codec.entries import encoding_entry
 from blazen_trio._dispatch.changes import Changes
 from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
 from blazen_trio._dispatch.queues import BoundedQueue, Timers
 from blazen_trio._dispatch.transaction import Turns
+from blazen_trio._dispatch.work_clock import WorkClock
 from blazen_trio._state.machine import Moment
 from blazen_trio._state.model import Delayed, Delivery, Question
-from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blazen_trio._clock import Utc
     from blazen_trio._codec.codec import Codec
@@ -37,13 +34,10 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
-    from blazen_trio._state.model import Item, StoredError
-    from blazen_trio._stores.protocol import Mail
+    from blazen_trio._state.model import Item
+    from blazen_trio._stores.driver import Mail
 
-__all__ = ["WIDE", "Host", "InputHandler", "RunCore"]
-
-WIDE: Final = 512
-"""Items that are acted on between two checkpoints."""
+__all__ = ["Host", "InputHandler", "RunCore"]
 
 InputHandler = Callable[[Any], Awaitable[Any]]
 """Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
@@ -56,6 +50,12 @@ class Host(Protocol):
 
     def lets_rest(self, core: RunCore) -> bool:
         """Whether a run that waits may leave its task: the host brings it back when what it waits for has come."""
+
+    def rests(self, core: RunCore) -> None:
+        """The run waits without a task from now on; the one that it has is about to end. At once,
+        and not when that has ended: whoever asks for the run, sends to it or closes the host
+        meanwhile would meet one that is neither driven nor waits.
+        """
 
     def holds(self, core: RunCore) -> bool:
         """Whether somebody here has the run's handle."""
@@ -85,14 +85,11 @@ class RunCore:
 
     __slots__ = (
         "__weakref__",
-        "_elapsed",
         "_keys",
         "_place",
         "_ready",
         "_signalled",
-        "_trio_time",
         "_turns",
-        "_work_began",
         "asker",
         "asking",
         "broadcast",
@@ -131,6 +128,7 @@ class RunCore:
         "timed",
         "timers",
         "waiting",
+        "work",
     )
 
     def __init__(
@@ -158,7 +156,7 @@ class RunCore:
         self.standstill = standstill
         self.clock = clock
         self.input_handler = input_handler
-        self.task_context = contextvars.copy_context()
+        self.task_context = recorder.context
 
         self.control = Control()
         self.changes = Changes()
@@ -172,7 +170,10 @@ class RunCore:
         self.crashes = 0
         """How many drivers of it have died or failed, since a step of it was last committed, before this one."""
 
-        # Work, and who does it.
+        self._begin_idle()
+
+    def _begin_idle(self) -> None:
+        """Set what is kept of its work, of which there is none yet."""
         self._ready: deque[Delivery] | BoundedQueue | None = None
         self.timers = Timers()
         self.inbox: deque[Mail] | None = None
@@ -208,17 +209,14 @@ class RunCore:
         self._place: Place | None = None
 
         # Time.
-        self._trio_time = trio.lowlevel.current_clock().current_time
-        """What `trio.current_time` returns in this `trio.run`, without looking up which one it is."""
-        self._elapsed = self.state.elapsed
-        self._work_began: float | None = None
-        self.runs_ahead = journal is not None and journal.durability == "async"
+        self.work = WorkClock(self.state)
+        self.runs_ahead = self.journal is not None and self.journal.durability == "async"
         """Whether what is decided may be ahead of the disk."""
-        self.timed = journal is not None or recorder.detailed
+        self.timed = self.journal is not None or self.recorder.detailed
         """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
         self.still = Moment(self.state.updated, self.state.elapsed)
 
-    # Work that is ready, and time at work
+    # Work that is ready, and time
 
     @property
     def ready(self) -> deque[Delivery] | BoundedQueue:
@@ -246,54 +244,16 @@ class RunCore:
             self._ready = None
             self.state.deliveries.clear()
 
-    def work_begins(self) -> None:
-        """Count time against the run's timeout from here on: a step task is at work, and none was."""
-        began = self._work_began = self._trio_time()
-        if self.state.timeout is not None and self.nursery is not None:
-            self.nursery.cancel_scope.deadline = began + max(0.0, self.state.timeout - self._elapsed)
-
-    def work_ends(self) -> None:
-        """Stop counting: no step task is at work any more."""
-        if self._work_began is not None:
-            self._elapsed += self._trio_time() - self._work_began
-            self._work_began = None
-            # One that has ended needs no deadline any more, and one that is out of time has to be cancelled by it.
-            ended = self.control.ended or self.nursery is None
-            if self.state.timeout is not None and not (ended or self.out_of_time):
-                assert self.nursery is not None
-                self.nursery.cancel_scope.deadline = float("inf")
-
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the run has used its timeout up."""
-        return self.state.timeout is not None and self._elapsed >= self.state.timeout
-
     def moment(self) -> Moment:
-        """Now."""
-        elapsed = self._elapsed
-        if self._work_began is not None:
-            elapsed += self._trio_time() - self._work_began
-        return Moment(self.clock.now(), elapsed)
+        """Return now: UTC, and the run's time at work so far."""
+        return Moment(self.clock.now(), self.work.elapsed)
 
     def restart(self, elapsed: float) -> None:
         """Count the run's time from here on."""
-        self._elapsed = elapsed
+        self.work.restart(elapsed)
         self.still = Moment(self.clock.now(), elapsed)
 
     # Signals
-
-    def take_up(self) -> Generator[None, None, None]:
-        """Take up what is undone, in pieces. Before anybody has the run, since what comes in from then on brings itself in."""
-        undone: Iterable[Delivery | Delayed] = itertools.chain(
-            self.state.deliveries.values(), self.state.delayed.values()
-        )
-        for index, item in enumerate(undone, 1):
-            if item.due is not None:
-                self.set_timer(item.due, item.id)
-            elif type(item) is Delivery:
-                self.ready.append(item)
-            if index % WIDE == 0:
-                yield
 
     def wake(self) -> None:
         """Let the dispatcher look again. Signals are many, looks are few: one that waits is enough."""
@@ -316,7 +276,7 @@ class RunCore:
         """Stand there from now on, and tell all who wait for it."""
         self.control.enter(phase)
         if phase is Phase.PAUSED or phase is Phase.PARKED:
-            self.rest_began = self._trio_time()
+            self.rest_began = self.work.trio_time()
         self.changes.notify()
 
     @contextmanager
@@ -378,7 +338,9 @@ class RunCore:
         """Wait until all mail that has come by now is taken, or the run takes none any more."""
         seen = self.mail_seen
         if self.mail_done < seen:
-            await self.changes.wait_until(lambda: self.mail_done >= seen or not self.control.accepts)
+            await self.changes.wait_until(
+                lambda: self.mail_done >= seen or not self.control.accepts
+            )
 
     # Transitions
 
@@ -392,18 +354,6 @@ class RunCore:
             with trio.CancelScope(shield=True):
                 await self.journal.wait_room()
             await self.standstill.opened()
-
-    async def complete(self, entry: Entry) -> None:
-        """Apply the rest of a wide transition, and encode it, a slice at a time. Nothing else is decided meanwhile: the gate is
-        closed before anything else can run.
-        """
-        await self.standstill.hold(_completing(entry, stored=self.journal is not None and self.journal.keeps_entries))
-
-    async def absorb_all(self, entry: Entry) -> None:
-        """Do what `absorb` does for a wide transition, a slice at a time."""
-        for start in range(0, len(entry.effects), WIDE):
-            self.absorb(entry.effects[start : start + WIDE])
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def absorb(self, effects: Iterable[Item]) -> None:
         """Act on what a transition brought in, once that is as durable as it has to be."""
@@ -424,25 +374,6 @@ class RunCore:
         self.timers.add(due, id_)
         self.wake()
 
-    async def settle(self, entry: Entry, kind: str, event_type: str) -> None:
-        """See a transition that no step made to where its durability wants it, then act on it."""
-        self.recorder.record(kind, entry.at, event_type=event_type)
-        if entry.stop is not None:
-            self.completed(entry)
-            return
-        self.deciding += 1
-        try:
-            if entry.rest is not None:
-                await self.complete(entry)
-            if self.journal is not None:
-                await self.journal.write(entry)
-                if self.asks(entry):
-                    await self.journal.settle()
-        finally:
-            self.deciding -= 1
-        await self.absorb_all(entry) if len(entry.effects) > WIDE else self.absorb(entry.effects)
-        self.woken()
-
     def woken(self) -> None:
         """Something came in: a run that waited does so no more. A paused one stays so."""
         if self.control.phase is Phase.PARKED:
@@ -453,36 +384,6 @@ class RunCore:
         """Hand a transition of the run's status to the journal."""
         if self.journal is not None:
             self.journal.record(entry)
-
-    # Ends: each is one transition, after which nothing of the run commits. The dispatcher sees it to the disk and tells of it.
-
-    def end(self, entry: Entry, *, by_step: bool = False) -> None:
-        """A transition has ended the run."""
-        self.control.enter(Phase.ENDED)
-        if self.journal is not None:
-            self.journal.record(entry)
-        if self.in_flight > by_step:
-            self.stop_steps(Stop.ENDED)
-        else:
-            # Nobody is in flight but the step task itself, if one calls, which ends by itself: no scope has to be cancelled.
-            self.wake()
-
-    def completed(self, entry: Entry, *, by_step: bool = False) -> None:
-        """A `StopEvent` has been committed in memory."""
-        assert entry.stop is not None
-        for kind in self.foreign_mail:
-            # It goes with the run's inbox.
-            text = f"mail of kind {kind!r}, which this version of blazen_trio does not know"
-            self.recorder.record("event_rejected", entry.at, error=text)
-        self.recorder.record("workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type)
-        self.end(entry, by_step=by_step)
-
-    def fail(self, error: StoredError, cause: BaseException | None) -> None:
-        """The run fails; what is undone stays so, for another try."""
-        self.cause = cause
-        moment = self.moment()
-        self.recorder.record("workflow_failed", moment.at, step=error.step or None, error=error.message)
-        self.end(self.machine.changed("failed", RunStatus.FAILED, moment, error))
 
     # Among many
 
@@ -520,8 +421,9 @@ class RunCore:
 
     @property
     def can_rest(self) -> bool:
-        """Return whether nothing is lost with this object while the run waits: nobody watches, nothing is on its way to the disk or
-        was just taken from there, and no input handler is at work.
+        """Return whether nothing is lost with this object while the run waits: nobody watches,
+        nothing is on its way to the disk or was just taken from there, no input handler is at
+        work, and no row of the inbox is left for a later version (the store gives it once).
         """
         return (
             not self.pins
@@ -531,11 +433,5 @@ class RunCore:
             and self.input_handler is None
             and not self.broadcast.observed
             and not self.inbox
+            and not self.foreign_mail
         )
-
-
-def _completing(entry: Entry, *, stored: bool) -> Generator[None, None, None]:
-    assert entry.rest is not None
-    yield from entry.rest
-    if stored:
-        entry.encoded = yield from encoding_entry(entry)

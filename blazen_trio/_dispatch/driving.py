@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._concurrency import bare_errors
-from blazen_trio._dispatch.attempts import breaks_out
 from blazen_trio._dispatch.control import Next, Phase, Situation, decide
+from blazen_trio._dispatch.failures import breaks_out
 from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.questions import Questions, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
+from blazen_trio._dispatch.transitions import end, fail, settle
+from blazen_trio._state.joins import half_collected
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
@@ -52,6 +54,7 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
         core: The run.
         asked: Whether the questions that are open have been asked here already.
     """
+    core.broadcast.begin()
     if hooks.listener is not None and core.recorder.listener is None:
         listen_to(core, hooks.listener.run(core.state.run_id, core.state.workflow, core.state))
     crash: BaseException | None = None
@@ -74,8 +77,7 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
     finally:
         if core.control.phase is not Phase.RESTING:
             await _leave(core, crash)  # noqa: ASYNC102  # what it waits for is bounded
-        if core.recorder.listener is not None:
-            _tell_end(core, core.recorder.listener)
+            _tell_end(core)
         core.dissolve()
 
 
@@ -85,8 +87,11 @@ def listen_to(core: RunCore, listener: RunListener) -> None:
     listener.driven_in(core.task_context)
 
 
-def _tell_end(core: RunCore, listener: RunListener) -> None:
-    """This process drives the run no more."""
+def _tell_end(core: RunCore) -> None:
+    """This process drives the run no more, or not by this."""
+    listener = core.recorder.listener
+    if listener is None:
+        return
     if core.control.failure is not None:
         listener.lost(core.control.failure)
     else:
@@ -170,7 +175,7 @@ class _Dispatcher:
             phase=phase,
             in_flight=core.in_flight > 0,
             deciding=core.deciding > 0,
-            out_of_time=core.out_of_time,
+            out_of_time=core.work.used_up,
             ready=core.anything_ready,
             due=soonest < _NEVER and soonest <= core.clock.now(),
             timers=soonest < _NEVER,
@@ -207,7 +212,10 @@ class _Dispatcher:
             case Next.UNPAUSE:
                 await self._unpause()
             case Next.REST:
+                assert core.host is not None
                 core.enter(Phase.RESTING)
+                _tell_end(core)  # before whoever goes on with it tells of its beginning
+                core.host.rests(core)
                 return True
             case Next.CANCEL | Next.TIME_OUT | Next.STALL:
                 self._end(following)
@@ -241,7 +249,12 @@ class _Dispatcher:
                 return
             id_ = core.timers.pop()
             if (delayed := core.state.delayed.get(id_)) is not None:
-                await core.settle(core.machine.due(delayed, core.moment()), "event_received", delayed.event.event_type)
+                await settle(
+                    core,
+                    core.machine.due(delayed, core.moment()),
+                    "event_received",
+                    delayed.event.event_type,
+                )
             elif (delivery := core.state.deliveries.get(id_)) is not None:
                 core.ready.append(delivery)
 
@@ -290,11 +303,11 @@ class _Dispatcher:
         state, moment = core.state, core.moment()
         run = f"run {state.run_id!r}"
         if how is Next.STALL:
-            half = core.machine.half_collected()
+            half = half_collected(core.state)
             message = f"{run} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
             if half:
                 message += "; half collected: " + "; ".join(half)
-            core.fail(StoredError("RunStalledError", message, details=half), None)
+            fail(core, StoredError("RunStalledError", message, details=half), None)
         elif how is Next.TIME_OUT:
             active = tuple(sorted(core.interrupted))
             message = f"{run} took longer than its timeout of {state.timeout:g} s"
@@ -302,13 +315,16 @@ class _Dispatcher:
                 message += f"; in flight: {', '.join(active)}"
             error = StoredError("RunTimeoutError", message, details=active)
             core.recorder.record("workflow_timed_out", moment.at, error=message)
-            core.end(core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
+            end(core, core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
         else:
             assert core.control.cancel_reason is not None
             (reason,) = core.control.cancel_reason
             core.recorder.record("workflow_cancelled", moment.at, error=reason)
-            core.end(
-                core.machine.changed("cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason))
+            end(
+                core,
+                core.machine.changed(
+                    "cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason)
+                ),
             )
 
 
@@ -335,7 +351,9 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
             control.fail(failure)
         try:
             # What was lost to another driver is not ours to give back.
-            if not isinstance(control.failure, StaleRunError) and (not ended or control.failure is not None):
+            if not isinstance(control.failure, StaleRunError) and (
+                not ended or control.failure is not None
+            ):
                 await _give_back(core, journal, crash)
         except Exception as failure:  # noqa: BLE001  # the store owes it, and goes on trying
             control.fail(failure)
@@ -365,7 +383,9 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
     elif core.foreign_mail:
         # Mail makes a worker take a run that waits; this mail would do so again and again.
         hold = core.clock.now() + _LONGEST_HOLD
-    await journal.store.release(journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told)
+    await journal.store.release(
+        journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told
+    )
 
 
 def _is_exit(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ import trio
 from blazen_trio._codec.reader import parse, rubbish
 from blazen_trio._definitions.events import Delayed, InputResponseEvent
 from blazen_trio._dispatch.control import Leave, Phase
-from blazen_trio._dispatch.core import WIDE
+from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete
 from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import InputResponseError, NoHandlerError, SerializationError
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.events import Event
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry
-    from blazen_trio._stores.protocol import Mail
+    from blazen_trio._stores.driver import Mail
 
 __all__ = [
     "CANCEL",
     "EVENT",
     "PAUSE",
     "RECALL",
+    "RESERVED_KEY",
     "Inbox",
+    "answer_key",
     "answered_in",
     "pack_event",
     "pack_reason",
@@ -71,6 +73,7 @@ def _unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
     """
     letter = parse(data, _LETTER, "f", _FORMAT)
     event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # what is no event is refused there
+    codec.check_event(event)
     seconds = letter.get("seconds")
     try:
         return event if seconds is None else Delayed(event, seconds)
@@ -93,6 +96,21 @@ def _number_of(data: bytes) -> int | None:
     except SerializationError:
         return None
     return number if type(number) is int else None
+
+
+RESERVED_KEY: Final = "blazen:"
+"""How the engine's own keys begin; nobody else's may."""
+
+
+def answer_key(question_id: int, number: int) -> str:
+    """Return the key of an answer: whoever answers a question, in whatever process, posts a row of
+    this key, so that the store refuses all but the first.
+
+    Args:
+        question_id: The question's own id, which no other question of the run ever has.
+        number: How many answers to it were posted before and could not be taken.
+    """
+    return f"{RESERVED_KEY}answer:{question_id}:{number}"
 
 
 def answered_in(inbox: Iterable[Mail]) -> set[str]:
@@ -155,13 +173,15 @@ class Inbox:
             if found is not None:
                 entry, rows = found
                 if entry.rest is not None:
-                    await core.complete(entry)
+                    await complete(core, entry)
                 core.journal.record(entry, rows)
                 entries.append(entry)
         if entries:
             await core.journal.settle()
             for entry in entries:
-                await core.absorb_all(entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+                await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                    entry.effects
+                )
             core.woken()
         core.mail_done += taken
         core.changes.notify()
@@ -193,7 +213,9 @@ class Inbox:
         except (NoHandlerError, InputResponseError, SerializationError, ValueError) as refusal:
             if isinstance(refusal, SerializationError) and refusal.subject != _LETTER:
                 event_type = refusal.subject or None
-            core.recorder.record("event_rejected", moment.at, event_type=event_type, error=text_of(refusal))
+            core.recorder.record(
+                "event_rejected", moment.at, event_type=event_type, error=text_of(refusal)
+            )
             return core.machine.rejected(moment)
         core.recorder.record(kind, moment.at, event_type=event_type)
         return entry
@@ -218,7 +240,12 @@ class Inbox:
             return core.machine.rejected(core.moment()), (mail.id,)
         else:
             what = "run %r: mail of kind %r is left to a later version of blazen_trio"
-            logger.warning(what, core.state.run_id, mail.kind, extra=about(core.state.run_id, core.state.workflow))
+            logger.warning(
+                what,
+                core.state.run_id,
+                mail.kind,
+                extra=about(core.state.run_id, core.state.workflow),
+            )
             core.foreign_mail = (*core.foreign_mail, mail.kind)
         return None
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
 
-from blazen_trio._codec.entries import encode_entry, encode_history
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import encode_history
 from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.standstill import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import CheckpointStore, Driver
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["Durability", "Journal", "JournalMark"]
 
@@ -51,6 +53,8 @@ class JournalMark(NamedTuple):
 
 
 _NEW: Final = JournalMark()
+_STEPS: Final = frozenset({"committed", "handled", "completed"})
+"""The kinds of entries that get a run further: a step is behind it."""
 
 
 class Journal:
@@ -142,7 +146,7 @@ class Journal:
             pending = self._pending = Commit(self._state.run_id)
         if taken:
             pending.taken = [*pending.taken, *taken]
-        if entry.kind == "committed":
+        if entry.kind in _STEPS:
             pending.progress = True
         if entry.status is not None:
             pending.status = entry.status
@@ -245,7 +249,11 @@ class Journal:
         """Whether the journal has outgrown the last snapshot, so that folding it costs a constant per byte written; and
         nobody is at it.
         """
-        return self._tail_size >= _FOLD_AT_LEAST and self._tail_size >= self._snapshot_size and not self._folding
+        return (
+            self._tail_size >= _FOLD_AT_LEAST
+            and self._tail_size >= self._snapshot_size
+            and not self._folding
+        )
 
     async def fold(self) -> None:
         """Write the whole state down as a snapshot, which replaces the journal so far."""
@@ -290,8 +298,14 @@ class Journal:
     def _failed(self, failure: BaseException) -> None:
         """A commit may not be on disk: nothing follows it, whatever broke in. All who wait are let go, or they would wait for ever."""
         if not isinstance(failure, Exception):
-            what = "be cancelled" if isinstance(failure, trio.Cancelled) else f"be ended by {type(failure).__name__}"
-            told = StoreError(f"the store let a commit {what}, which it must not", run_id=self._state.run_id)
+            what = (
+                "be cancelled"
+                if isinstance(failure, trio.Cancelled)
+                else f"be ended by {type(failure).__name__}"
+            )
+            told = StoreError(
+                f"the store let a commit {what}, which it must not", run_id=self._state.run_id
+            )
             told.__cause__ = failure
             failure = told
         if self.failure is None:
@@ -303,7 +317,9 @@ class Journal:
         """A commit with the entries up to `target` is on disk."""
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
-            self._behind -= sum(len(data) for _, data in commit.entries) + sum(map(len, commit.blobs.values()))
+            self._behind -= sum(len(data) for _, data in commit.entries) + sum(
+                map(len, commit.blobs.values())
+            )
             # As many as there is room for, in the order in which they came: each takes one place.
             self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
         if self._progress is not None:

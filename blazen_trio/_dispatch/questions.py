@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
-from blazen_trio._dispatch.attempts import breaks_out
+from blazen_trio._dispatch.control import Phase
+from blazen_trio._dispatch.failures import breaks_out
+from blazen_trio._dispatch.inbox import EVENT, answer_key, pack_event
+from blazen_trio._dispatch.transitions import fail, settle
+from blazen_trio._state.answers import question_of
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.texts import text_of, traceback_of
+from blazen_trio.errors import InputResponseError, RunFinishedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.model import Question
 
-__all__ = ["Questions", "answer", "unanswered"]
+__all__ = ["Questions", "answer", "nobody_has_answered", "unanswered"]
 
 
 def unanswered(core: RunCore) -> list[InputRequestEvent]:
@@ -31,16 +37,49 @@ def unanswered(core: RunCore) -> list[InputRequestEvent]:
     ]
 
 
-async def answer(core: RunCore, response: InputResponseEvent) -> None:
+async def nobody_has_answered(core: RunCore) -> bool:
+    """Return whether a parked run waits for an answer, after a look for one that was posted a moment ago."""
+    if core.journal is not None:
+        with suppress(StoreError):
+            await core.journal.store.poll(())
+        await core.wait_mail_taken()
+    return core.control.phase is Phase.PARKED and bool(unanswered(core))
+
+
+async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = False) -> None:
     """Route an answer; on disk as far as the durability asks when this returns.
+
+    Args:
+        core: The run.
+        response: The answer.
+        within: Whether a task of the run itself gives it. Where the run can't go on, its dispatcher
+            takes no mail any more and waits for its tasks: such a one must not wait for it in turn.
 
     Raises:
         InputResponseError: No such question is open.
         NoHandlerError: No step accepts the answer.
     """
     await core.standstill.opened()
-    entry = core.machine.answered(response, core.encode, core.moment())
-    await core.settle(entry, "input_received", response.event_type)
+    if core.journal is None:
+        entry = core.machine.answered(response, core.encode, core.moment())
+        await settle(core, entry, "input_received", response.event_type)
+        return
+    # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
+    # Decided here at once, this one could come between another that was taken and its arrival.
+    question = question_of(core.definition, core.state, response)
+    data = pack_event(core.codec, response)
+    number = 0
+    while True:
+        key = answer_key(question.id, number)
+        posted = await core.journal.store.post(core.state.run_id, EVENT, data, key=key)
+        with trio.CancelScope(shield=not within):
+            # What others have sent before comes before. The store has given us the row by now.
+            await core.wait_mail_taken()
+        if posted is not None:
+            return
+        # Somebody else has answered; unless that could not be taken, and the question is open.
+        question = question_of(core.definition, core.state, response)
+        number += 1
 
 
 class Questions:
@@ -61,21 +100,32 @@ class Questions:
         """These are open from now on, on disk where the run has a store."""
         core = self._core
         for question in questions:
-            core.recorder.record("input_requested", core.clock.now(), event_type=question.event.event_type)
+            core.recorder.record(
+                "input_requested", core.clock.now(), event_type=question.event.event_type
+            )
             core.broadcast.publish(question.event)
             if self._nursery is not None:
                 core.asking = core.asking or set()
                 core.asking.add(question.request_id)
-                core.task_context.run(partial(self._nursery.start_soon, self._ask_handler, question.event))
+                core.task_context.run(
+                    partial(self._nursery.start_soon, self._ask_handler, question.event)
+                )
 
     async def _ask_handler(self, request: Any) -> None:
         core = self._core
         try:
             response = await _unprotected(core.input_handler, request)
-            if response is not None and request.request_id in core.state.questions and core.control.accepts:
+            if (
+                response is not None
+                and request.request_id in core.state.questions
+                and core.control.accepts
+            ):
                 if not isinstance(response, InputResponseEvent):
                     response = InputResponseEvent(request.request_id, response)
-                await answer(core, response)
+                question_of(
+                    core.definition, core.state, response
+                )  # one that fits none is the handler's failure
+                await self._give(response)
         except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
             cancelled = trio.current_effective_deadline() == float("-inf")
             if breaks_out(error) or (cancelled and isinstance(error, trio.Cancelled)):
@@ -88,6 +138,14 @@ class Questions:
             core.wake()
             core.changes.notify()
 
+    async def _give(self, response: InputResponseEvent) -> None:
+        try:
+            await answer(self._core, response, within=True)
+        except (InputResponseError, RunFinishedError):
+            pass  # somebody else was faster
+        except StoreError as error:
+            self._core.crash(error)
+
     async def _failed(self, error: BaseException) -> None:
         """A failing handler fails the run, as a failing step does."""
         core = self._core
@@ -97,7 +155,8 @@ class Questions:
         if not isinstance(error, (Exception, trio.Cancelled)):
             core.crash(error)
             return
-        core.fail(
+        fail(
+            core,
             StoredError(
                 "StepFailedError",
                 f"the input handler of run {core.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",

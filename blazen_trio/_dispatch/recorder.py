@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import datetime as dt
 import logging
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ class Recorder:
         "_history",
         "_lifecycle",
         "_written",
+        "context",
         "detailed",
         "fresh",
         "listener",
@@ -61,6 +63,8 @@ class Recorder:
         """The level from which on it is worth asking the log."""
         self.listener: RunListener | None = None
         """Who is told, too."""
+        self.context = contextvars.copy_context()
+        """The run's own context variables."""
 
     def log_from_level(self, level: int) -> None:
         """Log what is at least as important as this, from here on."""
@@ -83,17 +87,43 @@ class Recorder:
         duration: float | None = None,
         error: str | None = None,
         cause: BaseException | None = None,
+        context: contextvars.Context | None = None,
     ) -> None:
-        """Note that something happened, at this UTC (seconds since the epoch); the log has the traceback of `cause`."""
+        """Note that something happened, at this UTC (seconds since the epoch).
+
+        Args:
+            kind: One of the history's.
+            at: When.
+            step: Which step's it is.
+            event_type: Which event it is about.
+            duration: How long it took.
+            error: What went wrong, for people.
+            cause: What went wrong; the log has its traceback.
+            context: The context variables that the log sees; by default the run's.
+        """
         if self._history or kind in _ALWAYS:
             sequence = self.records[-1].sequence + 1 if self.records else 1
             when = dt.datetime.fromtimestamp(at, dt.UTC)
-            self.records.append(HistoryRecord(sequence, when, kind, step, event_type, duration, error))
+            self.records.append(
+                HistoryRecord(sequence, when, kind, step, event_type, duration, error)
+            )
             self.fresh = True
         if self._lifecycle:
             self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
         if self.log_from <= LEVELS[kind]:
-            log_record(self.run, kind, step=step, event_type=event_type, duration=duration, error=error, cause=cause)
+            # Not in those of the task, which is a step's: what that has set there ends with it, and
+            # who logs by them (error trackers do) would put it down to others.
+            # A copy, since one context can't be entered twice, and a log's handler may log itself.
+            (context or self.context).copy().run(
+                log_record,
+                self.run,
+                kind,
+                step=step,
+                event_type=event_type,
+                duration=duration,
+                error=error,
+                cause=cause,
+            )
         if self.listener is not None:
             self.listener.recorded(kind, at, error)
 

@@ -71,7 +71,11 @@ class Standstill:
         await self.opened()
         history = self._recorder.records if inline else None
         return await self.hold(
-            _gathered(iter_state(self._state, inline=inline, codec=self._codec, history=history, blobs=blobs))
+            _gathered(
+                iter_state(
+                    self._state, inline=inline, codec=self._codec, history=history, blobs=blobs
+                )
+            )
         )
 
 

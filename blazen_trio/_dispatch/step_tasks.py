@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from blazen_trio._dispatch.attempts import Attempt, breaks_out
+from blazen_trio._dispatch.attempts import Attempt
+from blazen_trio._dispatch.failures import breaks_out
 from blazen_trio._dispatch.queues import BoundedQueue
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class StepTasks:
         for index in range(number):
             if not core.in_flight:
                 core.interrupted = _NONE
-                core.work_begins()
+                core.work.start(core.nursery.cancel_scope)
             self._coming += 1
             core.in_flight += 1
             # In the run's own context: what one step sets in its context variables ends with its task.
@@ -87,62 +88,76 @@ class StepTasks:
     @trio.lowlevel.enable_ki_protection
     async def _run_steps(self, recruits: bool) -> None:
         core = self._core
-        ready, steps, control = core.ready, core.definition.steps, core.control
-        attempt = self.attempt
-        bounded = ready if isinstance(ready, BoundedQueue) else None
-        self._coming -= 1
-        self._seen += 1
-        # Which objects they hold, not compared as values, which a user's `__eq__` might refuse.
-        held = [*map(id, contextvars.copy_context().values())]
-        turn_began, taken = perf_counter(), 0
-        me = core.last_task = object()
         try:
+            self._coming -= 1
+            self._seen += 1
+            core.last_task = me = object()
             await trio.lowlevel.checkpoint_if_cancelled()
-            if recruits and len(ready) > 1:
+            if recruits and len(core.ready) > 1:
                 self._recruit_others()
-            while ready and not (self._stopped or control.halted) and (delivery := ready.popleft()) is not None:
-                if ready:
-                    self.recruit()
-                try:
-                    step = steps[delivery.step]
-                    if step.passes_context:
-                        await attempt.in_turn(core, delivery, step)
-                    else:
-                        await attempt(core, delivery, step).run()
-                finally:
-                    if bounded is not None:
-                        bounded.done(delivery.step)
-                if [*map(id, contextvars.copy_context().values())] != held:
-                    # What it set must not reach the next step.
-                    self.recruit()
-                    break
-                if core.last_task is not me:
-                    # Others have run meanwhile, so this one gave way.
-                    core.last_task = me
-                    self._seen += 1
-                    turn_began, taken = perf_counter(), 0
-                    if core.journal is not None:
-                        # It may have given way for its commit alone, which can't be cancelled.
-                        await trio.lowlevel.checkpoint_if_cancelled()
-                taken += 1
-                if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
-                    self._coming += 1
-                    try:
-                        await trio.lowlevel.checkpoint()
-                    finally:
-                        self._coming -= 1
-                    core.last_task = me
-                    self._seen += 1
-                    turn_began, taken = perf_counter(), 0
+            await self._take_deliveries(me)
         except BaseException as error:  # sorted below
             # What was in flight is ready again, and nobody else must begin with it, to be cancelled in turn.
             self._stopped = True
             if isinstance(error, trio.Cancelled) or breaks_out(error):
                 raise
-            # The store's, a bug, or what a step raised that is no `Exception`: it is this run that can't go on, and no other.
+            # The store's, a bug, or what a step raised that is no `Exception`: it is this run that
+            # can't go on, and no other.
             core.crash(error)
         finally:
             core.in_flight -= 1
             if not core.in_flight:
-                core.work_ends()
+                nursery = None if core.control.ended else core.nursery
+                core.work.stop(None if nursery is None else nursery.cancel_scope)
                 core.wake()
+
+    async def _take_deliveries(self, me: object) -> None:
+        """Run deliveries, one after the other, while there are any."""
+        core = self._core
+        ready, steps, control = core.ready, core.definition.steps, core.control
+        attempt = self.attempt
+        bounded = ready if isinstance(ready, BoundedQueue) else None
+        # Which objects the context variables hold; not compared as values, which a user's `__eq__` might refuse.
+        held = [*map(id, contextvars.copy_context().values())]
+        turn_began, taken = perf_counter(), 0
+        while ready and not (self._stopped or control.halted):
+            delivery = ready.popleft()
+            if delivery is None:
+                break
+            if ready:
+                self.recruit()
+            try:
+                step = steps[delivery.step]
+                if step.passes_context:
+                    await attempt.in_turn(core, delivery, step)
+                else:
+                    await attempt(core, delivery, step).run()
+            finally:
+                if bounded is not None:
+                    bounded.done(delivery.step)
+            if [*map(id, contextvars.copy_context().values())] != held:
+                # What it set must not reach the next step.
+                self.recruit()
+                break
+            if core.last_task is not me:
+                # Others have run meanwhile, so this one gave way.
+                core.last_task = me
+                self._seen += 1
+                turn_began, taken = perf_counter(), 0
+                if core.journal is not None:
+                    # It may have given way for its commit alone, which can't be cancelled.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+            taken += 1
+            if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
+                await self._give_way(me)
+                turn_began, taken = perf_counter(), 0
+
+    async def _give_way(self, me: object) -> None:
+        """Let others run. What is ready meanwhile needs no other task: this one comes back for it."""
+        self._coming += 1
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self._coming -= 1
+        self._core.last_task = me
+        self._seen += 1

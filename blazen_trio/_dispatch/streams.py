@@ -61,7 +61,10 @@ class EventStream:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -69,10 +72,12 @@ class EventStream:
 class Broadcast:
     """Hands events to all streams of a run."""
 
-    __slots__ = ("_ended", "_last", "_streams")
+    __slots__ = ("_ended", "_last", "_prologue", "_streams")
 
     def __init__(self) -> None:
         self._streams: list[EventStream] = []
+        self._prologue: list[Event] | None = []
+        """Published before the run is driven, when nobody can have a stream of it yet."""
         self._last: StopEvent | None = None
         self._ended = False
 
@@ -87,6 +92,8 @@ class Broadcast:
             msg = f"stream(buffer={buffer!r}): the buffer is a number of events, at least 1"
             raise ValueError(msg)
         stream = EventStream(self, buffer)
+        for event in self._prologue or ():
+            stream._put(event)  # noqa: SLF001
         if self._ended:
             if self._last is not None:
                 stream._put(self._last)  # noqa: SLF001
@@ -101,8 +108,14 @@ class Broadcast:
 
     def publish(self, event: Event) -> None:
         """Hand an event to every stream, at once."""
+        if self._prologue is not None:
+            self._prologue.append(event)
         for stream in self._streams:
             stream._put(event)  # noqa: SLF001
+
+    def begin(self) -> None:
+        """Note that the run is driven from here on: a stream made later starts later."""
+        self._prologue = None
 
     def end(self, last: StopEvent | None) -> None:
         """No more events: `last`, if there is one, is the last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._dispatch.attempts import Attempt, described
@@ -21,16 +22,21 @@ __all__ = ["TracedAttempt"]
 class TracedAttempt(Attempt):
     """An attempt that tells its listener of itself. That costs nothing where nobody listens: then these are other objects."""
 
-    __slots__ = ("_decided", "_error", "_number", "_span")
+    __slots__ = ("_decided", "_error", "_number", "_span", "log_context")
 
     def __init__(
-        self, core: RunCore, delivery: Delivery, step: StepDefinition, transaction: Transaction | None = None
+        self,
+        core: RunCore,
+        delivery: Delivery,
+        step: StepDefinition,
+        transaction: Transaction | None = None,
     ) -> None:
         super().__init__(core, delivery, step, transaction)
         assert core.recorder.listener is not None
         self._number = delivery.attempt
         number = delivery.attempt + core.turns.reruns(delivery)
         self._span = core.recorder.listener.attempt(step.name, described(delivery), number)
+        self.log_context = None
         self._decided = False
         self._error: BaseException | None = None
 
@@ -39,6 +45,7 @@ class TracedAttempt(Attempt):
         span = self._span
         try:
             with span:
+                self.log_context = contextvars.copy_context()  # with the span, before the step's
                 again = await super().run()
         except BaseException as error:
             if isinstance(error, Exception):  # the store's: the attempt was not committed
@@ -50,7 +57,9 @@ class TracedAttempt(Attempt):
         if failure is not None:
             span.ended("failed", failure)
         elif self._error is not None:
-            span.ended("retried" if self._delivery.attempt > self._number else "failed", self._error)
+            span.ended(
+                "retried" if self._delivery.attempt > self._number else "failed", self._error
+            )
         elif again is not None:
             span.ended("rerun", None)
         else:

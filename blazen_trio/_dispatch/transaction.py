@@ -35,9 +35,11 @@ IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes})
 
 class _Collect(NamedTuple):
     types: tuple[str, ...]
+    classes: tuple[type[Event], ...]
     own_type: str
     event: Event
-    result: list[Event] | None
+    result: list[tuple[Event, Payload | None]] | None
+    """The set, each event with what it is stored as; its own has nothing."""
     taken: tuple[int, ...]
     keeps_own: bool
 
@@ -47,13 +49,24 @@ class _HandedOut(NamedTuple):
     data: bytes
 
 
+def _place_of(event: Event, classes: tuple[type[Event], ...], wanted: set[str]) -> str:
+    """Return the type in whose place an event goes: of those that it fits, the most special one of
+    which one is missing yet; of which none is, the most special one.
+    """
+    fitting = [cls.event_type for cls in type(event).__mro__ if cls in classes]
+    return next((name for name in fitting if name in wanted), fitting[0])
+
+
 def make_cell(codec: Codec, key: str, value: Any) -> Cell:
     """Encode a state value.
 
     Raises:
         SerializationError: It can't be stored.
     """
-    return Cell(codec.encode_value(value, f"state key {key!r}"), (value,) if type(value) in IMMUTABLE else None)
+    return Cell(
+        codec.encode_value(value, f"state key {key!r}"),
+        (value,) if type(value) in IMMUTABLE else None,
+    )
 
 
 class Transaction:
@@ -117,7 +130,11 @@ class Transaction:
             if not types:
                 cell.scalar = (value,)
         else:
-            data = self._codec.encode_value(value, f"state key {key!r}").data if types else cell.payload.data
+            data = (
+                self._codec.encode_value(value, f"state key {key!r}").data
+                if types
+                else cell.payload.data
+            )
             self._handed_out.setdefault(key, []).append(_HandedOut(value, data))
         return value
 
@@ -145,7 +162,9 @@ class Transaction:
             return self._codec.decode_value(cell.payload.data, subject, types[0])
         return self._codec.decode_value(cell.payload.data, subject)
 
-    def _updated(self, key: str, updates: list[tuple[Callable[[Any], Any], Any]], cell: Cell | None) -> Cell:
+    def _updated(
+        self, key: str, updates: list[tuple[Callable[[Any], Any], Any]], cell: Cell | None
+    ) -> Cell:
         for fn, default in updates:
             if cell is None:
                 value = default
@@ -165,10 +184,9 @@ class Transaction:
         if not types:
             return []
         if types not in self._collects:
-            own_type = next((cls.event_type for cls in classes if isinstance(event, cls)), None)
-            if own_type is None:
+            if not isinstance(event, tuple(classes)):
                 return None
-            self._collects[types] = self._look(types, own_type, event)
+            self._collects[types] = self._look(types, tuple(classes), event)
         elif self._collects[types].event is not event and isinstance(event, tuple(classes)):
             msg = (
                 f"step {self.delivery.step!r} gave ctx.collect() a second event for [{', '.join(types)}]: one attempt puts "
@@ -176,27 +194,38 @@ class Transaction:
             )
             raise ValueError(msg)
         found = self._collects[types].result
-        return None if found is None else list(found)
+        if found is None:
+            return None
+        # As they were stored: an attempt before may have changed what it was handed.
+        return [self._codec.fresh_event(one, payload) for one, payload in found]
 
-    def _look(self, types: tuple[str, ...], own_type: str, event: Event) -> _Collect:
+    def _look(
+        self, types: tuple[str, ...], classes: tuple[type[Event], ...], event: Event
+    ) -> _Collect:
         by_type = self._state.buffers.get((self.delivery.step, types), {})
         need = Counter(types)
         # Copied at once, and no more than is asked for: a step in a thread looks while the loop goes on.
-        waiting = {name: deque(islice(by_type.get(name, _NONE).values(), count)) for name, count in need.items()}
+        waiting = {
+            name: deque(islice(by_type.get(name, _NONE).values(), count))
+            for name, count in need.items()
+        }
+        own_type = _place_of(
+            event, classes, {name for name in need if len(waiting[name]) < need[name]}
+        )
         if any(len(waiting[name]) + (name == own_type) < count for name, count in need.items()):
-            return _Collect(types, own_type, event, None, (), keeps_own=True)
+            return _Collect(types, classes, own_type, event, None, (), keeps_own=True)
         keeps_own = True
-        events: list[Event] = []
+        events: list[tuple[Event, Payload | None]] = []
         taken: list[int] = []
         for name in types:
             if waiting[name]:
                 first = waiting[name].popleft()
                 taken.append(first.id)
-                events.append(first.event)
+                events.append((first.event, first.payload))
             else:
                 keeps_own = False
-                events.append(event)
-        return _Collect(types, own_type, event, events, tuple(taken), keeps_own)
+                events.append((event, None))
+        return _Collect(types, classes, own_type, event, events, tuple(taken), keeps_own)
 
     # At the commit
 
@@ -206,7 +235,9 @@ class Transaction:
 
     def touches(self, footprint: frozenset[object]) -> bool:
         """Whether this commit would change any of them."""
-        return not footprint.isdisjoint(self.writes.keys() | self._updates.keys() | self._collects.keys())
+        return not footprint.isdisjoint(
+            self.writes.keys() | self._updates.keys() | self._collects.keys()
+        )
 
     def conflict(self) -> str | None:
         """What this attempt relied on and has changed since, in words; `None`: its commit holds."""
@@ -215,8 +246,9 @@ class Transaction:
             if key in self._reads and cells.get(key) is not self._reads[key]:
                 return f"state key {key!r}"
         for seen in self._collects.values():
-            now = self._look(seen.types, seen.own_type, seen.event)
-            if (now.result is None) != (seen.result is None) or now.taken != seen.taken:
+            now = self._look(seen.types, seen.classes, seen.event)
+            same = (now.result is None) == (seen.result is None) and now.own_type == seen.own_type
+            if not same or now.taken != seen.taken:
                 return f"the collect buffer [{', '.join(seen.types)}]"
         return None
 
@@ -296,7 +328,11 @@ class Turns:
     def blocks(self, transaction: Transaction) -> bool:
         """Whether this commit would change what the running turn holder has read."""
         holder = self._running
-        return holder is not None and holder is not transaction and transaction.touches(holder.footprint())
+        return (
+            holder is not None
+            and holder is not transaction
+            and transaction.touches(holder.footprint())
+        )
 
     async def wait_moved(self) -> None:
         """Wait until the holder's attempt is over."""

@@ -105,7 +105,13 @@ def read_history(snapshot: Snapshot) -> History:
     reader = _Reader(records)
     undone = Counter(delivery.step for delivery in snapshot.deliveries)
     reader.finish(Counter() if snapshot.status is RunStatus.COMPLETED else undone)
-    return History(reader.now, dict(reader.attempts), reader.questions(), reader.idle(), detailed=is_detailed(records))
+    return History(
+        reader.now,
+        dict(reader.attempts),
+        reader.questions(),
+        reader.idle(),
+        detailed=is_detailed(records),
+    )
 
 
 class _Reader:
@@ -119,7 +125,10 @@ class _Reader:
         self._spans: list[tuple[float, float]] = []
         for record in records:
             # The clock may have been set back: time in the picture never goes back.
-            before, self.now = self.now, max(self.now, (record.timestamp - self._origin).total_seconds())
+            before, self.now = (
+                self.now,
+                max(self.now, (record.timestamp - self._origin).total_seconds()),
+            )
             self._read(record, before)
 
     def _read(self, record: HistoryRecord, before: float) -> None:
@@ -138,7 +147,9 @@ class _Reader:
             if period.ended_by == "dead":
                 period.end = before
             self._periods.append(_Period(self.now))
-        elif record.kind in _ENDS or (record.kind == "workflow_paused" and record.error == "manual"):
+        elif record.kind in _ENDS or (
+            record.kind == "workflow_paused" and record.error == "manual"
+        ):
             period.end, period.ended_by = self.now, "ended" if record.kind in _ENDS else "paused"
         elif record.kind == "input_requested":
             self._asked(key[1])
@@ -178,20 +189,27 @@ class _Reader:
                 lasting = undone[key[0]] if following is None else len(following.begun[key])
                 for index, start in enumerate(left):
                     place = bisect_right(period.begun[key], start)
-                    again = period.begun[key][place] if place < len(period.begun[key]) else period.end
+                    again = (
+                        period.begun[key][place] if place < len(period.begun[key]) else period.end
+                    )
                     end = period.end if len(left) - index <= lasting else again
-                    self.attempts[key[0]].append(Attempt(*key, start, max(start, end), "unfinished"))
+                    self.attempts[key[0]].append(
+                        Attempt(*key, start, max(start, end), "unfinished")
+                    )
         for attempts in self.attempts.values():
             attempts.sort(key=lambda attempt: attempt.start)
 
     def questions(self) -> list[tuple[str, float, float]]:
         return sorted(
-            [*self._answered, *((type_, start, self.now) for type_, start, _ in self._open)], key=lambda q: q[1]
+            [*self._answered, *((type_, start, self.now) for type_, start, _ in self._open)],
+            key=lambda q: q[1],
         )
 
     def idle(self) -> list[Idle]:
         found = []
-        self._spans = sorted((one.start, one.end) for attempts in self.attempts.values() for one in attempts)
+        self._spans = sorted(
+            (one.start, one.end) for attempts in self.attempts.values() for one in attempts
+        )
         for period, following in zip(self._periods, [*self._periods[1:], None], strict=True):
             found += self._waits(period)
             if following is not None and following.start > period.end:
@@ -200,7 +218,10 @@ class _Reader:
 
     def _waits(self, period: _Period) -> list[Idle]:
         """The gaps between a period's attempts."""
-        first, last = bisect_left(self._spans, (period.start,)), bisect_right(self._spans, (period.end, math.inf))
+        first, last = (
+            bisect_left(self._spans, (period.start,)),
+            bisect_right(self._spans, (period.end, math.inf)),
+        )
         spans = self._spans[first:last]
         found, covered = [], period.start
         for start, end in [*spans, (period.end, period.end)]:

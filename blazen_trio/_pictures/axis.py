@@ -26,7 +26,22 @@ MARGIN: Final = 40.0
 """Pixels behind the axis, which a label may use."""
 _STEPS: Final = (
     *(number * 10.0**power for power in range(-6, 1) for number in (1, 2, 5)),
-    *(10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 10800.0, 21600.0, 43200.0),
+    *(
+        10.0,
+        15.0,
+        30.0,
+        60.0,
+        120.0,
+        300.0,
+        600.0,
+        900.0,
+        1800.0,
+        3600.0,
+        7200.0,
+        10800.0,
+        21600.0,
+        43200.0,
+    ),
     *(86400.0 * days for days in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -62,7 +77,9 @@ def exactly(seconds: float, fine: float) -> str:
     places = _places(fine)
     # In whole numbers, which have no 59.99999 s.
     scale = 10**places
-    left = round(seconds / smallest) * int(smallest) * scale if fine >= 1 else round(seconds * scale)
+    left = (
+        round(seconds / smallest) * int(smallest) * scale if fine >= 1 else round(seconds * scale)
+    )
     parts = []
     for unit, name in _UNITS:
         count, left = divmod(left, int(unit) * scale)
@@ -115,7 +132,11 @@ class Axis:
         index = min(max(bisect_right(self._times, seconds) - 1, 0), len(self._times) - 2)
         start, end = self._times[index], self._times[index + 1]
         low, high = self._places[index], self._places[index + 1]
-        return low if end <= start else low + (min(max(seconds, start), end) - start) / (end - start) * (high - low)
+        return (
+            low
+            if end <= start
+            else low + (min(max(seconds, start), end) - start) / (end - start) * (high - low)
+        )
 
     def moment(self, seconds: float) -> str:
         """That time in words, as fine as a pixel is."""
@@ -137,7 +158,9 @@ class Axis:
                 continue
             x, label = self.x(time), exactly(time, step)
             reach = text_width(label) / 2
-            if not found or (x - found[-1][0] >= max(_APART, taken + reach + _GAP) and x + reach <= end):
+            if not found or (
+                x - found[-1][0] >= max(_APART, taken + reach + _GAP) and x + reach <= end
+            ):
                 found.append((x, label))
                 taken = reach
             index += 1

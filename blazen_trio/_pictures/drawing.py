@@ -10,7 +10,16 @@ import attrs
 
 from blazen_trio._pictures.happened import STATUSES
 from blazen_trio._pictures.layout import RISE, Layout, Route, lay_out
-from blazen_trio._pictures.svg import CHAR, LINE, clean, document, element, shorten, text, text_width
+from blazen_trio._pictures.svg import (
+    CHAR,
+    LINE,
+    clean,
+    document,
+    element,
+    shorten,
+    text,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from blazen_trio._pictures.graph import Edge, Node, WorkflowGraph
@@ -69,7 +78,11 @@ def draw_graph(graph: WorkflowGraph) -> str:
     edges = "\n".join(_edge(edge, graph, layout) for edge in graph.edges)
     nodes = "\n".join(_node(node, labels[node.id], layout) for node in graph.nodes.values())
     body = f"{edges}\n{nodes}"
-    body = text(16, 24, title, "soft") + "\n" + element("g", body, transform=f"translate({shift:.1f} {_HEAD:.0f})")
+    body = (
+        text(16, 24, title, "soft")
+        + "\n"
+        + element("g", body, transform=f"translate({shift:.1f} {_HEAD:.0f})")
+    )
     bottom = layout.height + _HEAD
     body += element("g", key[0], transform=f"translate(16 {bottom:.1f})")
     return document(_ROOT, width, bottom + key[2], graph.title, graph.summary, _RULES, body)
@@ -108,7 +121,9 @@ def _node(node: Node, label: _Label, layout: Layout) -> str:
         for index, (class_, line) in enumerate(label.lines)
     )
     told = [node.name, *node.notes, STATUSES.get(node.status or "", ""), *node.happened]
-    return element("g", element("title", escape(clean(": ".join(filter(None, told))))) + outline + lines)
+    return element(
+        "g", element("title", escape(clean(": ".join(filter(None, told))))) + outline + lines
+    )
 
 
 def _edge(edge: Edge, graph: WorkflowGraph, layout: Layout) -> str:
@@ -154,5 +169,11 @@ def _key(graph: WorkflowGraph) -> tuple[str, float, float]:
     lines += [f"{_MARKS[status]} {STATUSES[status]}" for status in _MARKS if status in statuses]
     if "untouched" in statuses:
         lines.append("pale: nothing happened here")
-    shown = "".join(text(0, (index + 1) * LINE - 12, line, "soft") for index, line in enumerate(lines))
-    return shown, max(map(text_width, lines), default=0) + 32, len(lines) * LINE + (4 if lines else 0)
+    shown = "".join(
+        text(0, (index + 1) * LINE - 12, line, "soft") for index, line in enumerate(lines)
+    )
+    return (
+        shown,
+        max(map(text_width, lines), default=0) + 32,
+        len(lines) * LINE + (4 if lines else 0),
+    )

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent, StepFailedEvent, StopEvent
+from blazen_trio._definitions.events import (
+    InputRequestEvent,
+    InputResponseEvent,
+    StepFailedEvent,
+    StopEvent,
+)
 from blazen_trio._definitions.graph import handles_failure, may_be_routed
 
 if TYPE_CHECKING:
@@ -110,7 +115,9 @@ def workflow_graph(workflow: WorkflowDefinition) -> WorkflowGraph:
     _connect_questions(edges, nodes)
     steps = len(workflow.steps)
     summary = f"{steps} {'step' if steps == 1 else 'steps'}, from {_named(nodes, 'start')} to {_named(nodes, 'stop') or 'no end'}"
-    return WorkflowGraph(f"workflow {workflow.name}", summary, nodes, tuple(edges.values()), classes)
+    return WorkflowGraph(
+        f"workflow {workflow.name}", summary, nodes, tuple(edges.values()), classes
+    )
 
 
 def _step_id(step: StepDefinition) -> str:
@@ -144,7 +151,10 @@ def _step_node(step: StepDefinition) -> Node:
 def _event_node(id_: str, event_class: type[Event], workflow: WorkflowDefinition) -> Node:
     kind, notes = "event", tuple[str, ...]()
     if event_class in workflow.starts:
-        kind, notes = "start", ("entry", "external") if event_class in workflow.external else ("entry",)
+        kind, notes = (
+            "start",
+            ("entry", "external") if event_class in workflow.external else ("entry",),
+        )
     elif issubclass(event_class, StopEvent):
         kind, notes = "stop", ("exit",)
     elif issubclass(event_class, InputRequestEvent):
@@ -161,14 +171,18 @@ def _failure_node(handler: StepDefinition) -> Node:
     return Node(f"failure:{handler.name}", "failure", StepFailedEvent.event_type, notes)
 
 
-def _connect(edges: dict[tuple[str, str], Edge], step: StepDefinition, classes: dict[str, type[Event]]) -> None:
+def _connect(
+    edges: dict[tuple[str, str], Edge], step: StepDefinition, classes: dict[str, type[Event]]
+) -> None:
     own = _step_id(step)
     for id_, event_class in classes.items():
         if event_class in step.list_emits:
             edges[own, id_] = Edge(own, id_, "fan_out")
         elif event_class in step.emits:
             edges[own, id_] = Edge(own, id_, "emit")
-        if event_class is not StepFailedEvent and any(may_be_routed(event_class, one) for one in step.accepts):
+        if event_class is not StepFailedEvent and any(
+            may_be_routed(event_class, one) for one in step.accepts
+        ):
             edges[id_, own] = Edge(id_, own, "fan_in" if step.is_join else "deliver")
 
 

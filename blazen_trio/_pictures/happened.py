@@ -56,9 +56,7 @@ def graph_of(workflow: WorkflowDefinition, run: Snapshot | None) -> WorkflowGrap
         msg = f"run={run!r:.80} is not a Snapshot: give what `await run.snapshot()` or `await store.load_snapshot(run_id)` returns"
         raise TypeError(msg)
     if name != workflow.name:
-        msg = (
-            f"run {run.run_id!r} is of workflow {name!r}: it can't be drawn on the graph of workflow {workflow.name!r}"
-        )
+        msg = f"run {run.run_id!r} is of workflow {name!r}: it can't be drawn on the graph of workflow {workflow.name!r}"
         raise ValueError(msg)
     return _Overlay(workflow, run).over(graph)
 
@@ -71,12 +69,20 @@ class _Overlay:
         self._types = workflow.event_types
         history = run.history
         self._detailed = is_detailed(history)
-        self._kinds = Counter((record.kind, record.step) for record in history if record.step is not None)
+        self._kinds = Counter(
+            (record.kind, record.step) for record in history if record.step is not None
+        )
         self._came = {
-            (one.step, one.event_type) for one in history if one.kind in ("event_received", "workflow_completed")
+            (one.step, one.event_type)
+            for one in history
+            if one.kind in ("event_received", "workflow_completed")
         }
-        self._went = {(one.step, _element(one.event_type)) for one in history if one.kind == "step_dispatched"}
-        self._seen = {_element(record.event_type) for record in history if record.event_type is not None}
+        self._went = {
+            (one.step, _element(one.event_type)) for one in history if one.kind == "step_dispatched"
+        }
+        self._seen = {
+            _element(record.event_type) for record in history if record.event_type is not None
+        }
         failures = [record.step for record in history if record.kind == "workflow_failed"]
         self._culprit = failures[-1] if failures and run.status is RunStatus.FAILED else None
         deliveries = run.deliveries
@@ -86,27 +92,38 @@ class _Overlay:
         self._collected = Counter(one.step for one in run.collected)
         self._waiting = {(one.step, one.event.event_type) for one in run.collected}
         # `input_requests` has them as plain requests, without the type by which they were asked.
-        self._open = Counter(one.event.event_type for one in run._state.questions.values())  # noqa: SLF001
+        self._open = Counter(one.event.event_type for one in run.run_state.questions.values())
         self._delayed = Counter(one.event.event_type for one in run.delayed)
 
     def over(self, graph: WorkflowGraph) -> WorkflowGraph:
         """The graph, with what happened."""
         nodes = {
-            node.id: self._step(node) if node.kind == "step" else self._event(node, graph.classes[node.id])
+            node.id: self._step(node)
+            if node.kind == "step"
+            else self._event(node, graph.classes[node.id])
             for node in graph.nodes.values()
         }
         edges = tuple(attrs.evolve(edge, taken=self._taken(edge, graph)) for edge in graph.edges)
         summary = run_line(self._run) + (f" ({self._run.error})" if self._run.error else "")
         if not self._detailed:
             summary += "; without history=True it is not known which steps are done"
-        return attrs.evolve(graph, title=run_line(self._run), summary=summary, nodes=nodes, edges=edges)
+        return attrs.evolve(
+            graph, title=run_line(self._run), summary=summary, nodes=nodes, edges=edges
+        )
 
     def _step(self, node: Node) -> Node:
         name = node.name
         done, failures = self._kinds["step_completed", name], self._kinds["step_failed", name]
         over = {"done": done, "failed": failures, "retried": self._kinds["step_retried", name]}
-        left = {"undone": self._undone[name], "to retry": self._retrying[name], "collected": self._collected[name]}
-        lines = [", ".join(f"{count:,} {what}" for what, count in counts.items() if count) for counts in (over, left)]
+        left = {
+            "undone": self._undone[name],
+            "to retry": self._retrying[name],
+            "collected": self._collected[name],
+        }
+        lines = [
+            ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+            for counts in (over, left)
+        ]
         happened = tuple(filter(None, lines))
         if name == self._culprit:
             return attrs.evolve(node, status="failed", happened=happened)
@@ -125,7 +142,9 @@ class _Overlay:
         if node.kind == "failure":
             step = node.id.removeprefix("failure:")
             seen = (step, node.name) in self._went
-            return attrs.evolve(node, status=("done" if seen else "untouched") if self._detailed else None)
+            return attrs.evolve(
+                node, status=("done" if seen else "untouched") if self._detailed else None
+            )
         for counter, what in ((self._open, "open"), (self._delayed, "delayed")):
             count = sum(number for name, number in counter.items() if self._is(name, event_class))
             if count:
@@ -148,11 +167,18 @@ class _Overlay:
         if edge.kind == "ask":
             return any(self._is(name, graph.classes[target.id]) for name in self._seen)
         if edge.kind == "fail":
-            return self._kinds["step_failed", source.name] > self._kinds["step_retried", source.name]
+            return (
+                self._kinds["step_failed", source.name] > self._kinds["step_retried", source.name]
+            )
         if source.kind == "step":
-            return any(step == source.name and self._is(name, graph.classes[target.id]) for step, name in self._came)
+            return any(
+                step == source.name and self._is(name, graph.classes[target.id])
+                for step, name in self._came
+            )
         went = {*self._went, *self._waiting}
-        return any(step == target.name and self._is(name, graph.classes[source.id]) for step, name in went)
+        return any(
+            step == target.name and self._is(name, graph.classes[source.id]) for step, name in went
+        )
 
 
 def _element(event_type: str | None) -> str | None:

@@ -96,7 +96,9 @@ class _Place:
 
 
 class _Drawing:
-    def __init__(self, sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str]]
+    ) -> None:
         self.sizes = sizes
         self.edges = list(dict.fromkeys(edges))
         self.back = _closing(list(sizes), self.edges)
@@ -178,14 +180,22 @@ class _Drawing:
         tops, bottom = self._levels()
         ends = [top + height for top, height in zip(tops, self.heights, strict=True)]
         boxes = {
-            id_: Box(self.places[id_].x, tops[self.places[id_].layer] + self.heights[self.places[id_].layer] / 2, *size)
+            id_: Box(
+                self.places[id_].x,
+                tops[self.places[id_].layer] + self.heights[self.places[id_].layer] / 2,
+                *size,
+            )
             for id_, size in self.sizes.items()
         }
         lanes = self._lanes(boxes)
         ports = _Ports(self.edges, boxes, self.chains, lanes)
         routes: dict[tuple[str, str], Route] = {}
         for edge, chain in self.chains.items():
-            inner = [(point.x, y) for point in chain[1:-1] for y in (tops[point.layer], ends[point.layer])]
+            inner = [
+                (point.x, y)
+                for point in chain[1:-1]
+                for y in (tops[point.layer], ends[point.layer])
+            ]
             routes[edge] = self._route(edge, ports, inner, tops, ends)
         for edge, lane in lanes.items():
             first, last = ends[self.places[edge[0]].layer], tops[self.places[edge[1]].layer]
@@ -212,7 +222,9 @@ class _Drawing:
         y = RISE / 2 if self.back else 0.0
         for layer, height in zip(self.layers, self.heights, strict=True):
             tops.append(y)
-            aside = max((abs(upper.x - lower.x) for upper in layer for lower in upper.below), default=0.0)
+            aside = max(
+                (abs(upper.x - lower.x) for upper in layer for lower in upper.below), default=0.0
+            )
             y += height + RISE + min(aside * 0.08, RISE)
         last = len(self.layers) - 1
         turns = any(self.places[source].layer == last for source, _ in self.back)
@@ -223,13 +235,20 @@ class _Drawing:
         lanes: dict[tuple[str, str], float] = {}
         taken: list[tuple[int, int, float]] = []
         spans = [
-            [(place.x - place.width / 2 - LANE, place.x + place.width / 2 + LANE) for place in layer]
+            [
+                (place.x - place.width / 2 - LANE, place.x + place.width / 2 + LANE)
+                for place in layer
+            ]
             for layer in self.layers
         ]
-        for source, target in sorted(self.back, key=lambda edge: self._span(edge)[1] - self._span(edge)[0]):
+        for source, target in sorted(
+            self.back, key=lambda edge: self._span(edge)[1] - self._span(edge)[0]
+        ):
             first, last = self._span((source, target))
             blocked = [span for layer in spans[first : last + 1] for span in layer]
-            blocked += [(x - LANE, x + LANE) for top, bottom, x in taken if top <= last and first <= bottom]
+            blocked += [
+                (x - LANE, x + LANE) for top, bottom, x in taken if top <= last and first <= bottom
+            ]
             lane = _nearest_free((boxes[source].x + boxes[target].x) / 2, blocked)
             lanes[source, target] = lane
             taken.append((first, last, lane))
@@ -259,7 +278,9 @@ class _Ports:
             if edge in chains:
                 after, before = chains[edge][1].x, chains[edge][-2].x
             else:  # what turns does so on the outside of what goes straight on
-                after, before = (math.copysign(math.inf, lanes[edge] - boxes[end].x) for end in (source, target))
+                after, before = (
+                    math.copysign(math.inf, lanes[edge] - boxes[end].x) for end in (source, target)
+                )
             out.setdefault(source, []).append((after, edge))
             into.setdefault(target, []).append((before, edge))
         for found, ports, side in ((out, self._out, 0.5), (into, self._in, -0.5)):
@@ -267,7 +288,10 @@ class _Ports:
                 box = boxes[id_]
                 step = min(18.0, box.width * 0.8 / len(ends))
                 for index, (_, edge) in enumerate(sorted(ends)):
-                    ports[edge] = (box.x + (index - (len(ends) - 1) / 2) * step, box.y + side * box.height)
+                    ports[edge] = (
+                        box.x + (index - (len(ends) - 1) / 2) * step,
+                        box.y + side * box.height,
+                    )
 
     def leaving(self, edge: tuple[str, str]) -> tuple[float, float]:
         return self._out[edge]
@@ -370,9 +394,15 @@ def _moved(boxes: dict[str, Box], routes: dict[tuple[str, str], Route], bottom: 
     return Layout(
         round(max(xs) + MARGIN - left, 1),
         round(bottom + 2 * MARGIN, 1),
-        {id_: attrs.evolve(box, x=round(box.x - left, 1), y=round(box.y + MARGIN, 1)) for id_, box in boxes.items()},
         {
-            edge: attrs.evolve(route, points=tuple((round(x - left, 1), round(y + MARGIN, 1)) for x, y in route.points))
+            id_: attrs.evolve(box, x=round(box.x - left, 1), y=round(box.y + MARGIN, 1))
+            for id_, box in boxes.items()
+        },
+        {
+            edge: attrs.evolve(
+                route,
+                points=tuple((round(x - left, 1), round(y + MARGIN, 1)) for x, y in route.points),
+            )
             for edge, route in routes.items()
         },
     )

@@ -64,17 +64,25 @@ def _facts(snapshot: Snapshot) -> str:
         "Status": snapshot.status.value,
     }
     if history:
-        lasted = (max(history[-1].timestamp, history[0].timestamp) - history[0].timestamp).total_seconds()
+        lasted = (
+            max(history[-1].timestamp, history[0].timestamp) - history[0].timestamp
+        ).total_seconds()
         facts["Started"] = f"{history[0].timestamp:%Y-%m-%d %H:%M:%S} UTC"
-        facts["Last record"] = f"{history[-1].timestamp:%Y-%m-%d %H:%M:%S} UTC, {in_words(lasted)} later"
+        facts["Last record"] = (
+            f"{history[-1].timestamp:%Y-%m-%d %H:%M:%S} UTC, {in_words(lasted)} later"
+        )
     facts["At work"] = in_words(snapshot.elapsed)
     if snapshot.deliveries:
         facts["Undone deliveries"] = f"{len(snapshot.deliveries):,}"
     if snapshot.input_requests:
-        facts["Open questions"] = "\n".join(getattr(one, "prompt", one.event_type) for one in snapshot.input_requests)
+        facts["Open questions"] = "\n".join(
+            getattr(one, "prompt", one.event_type) for one in snapshot.input_requests
+        )
     if snapshot.error:
         facts["Error"] = snapshot.error
-    rows = "".join(f"<dt>{name}</dt><dd><pre>{_text(value)}</pre></dd>" for name, value in facts.items())
+    rows = "".join(
+        f"<dt>{name}</dt><dd><pre>{_text(value)}</pre></dd>" for name, value in facts.items()
+    )
     return f"<dl>{rows}</dl>"
 
 
@@ -90,7 +98,9 @@ def _table(history: tuple[HistoryRecord, ...]) -> str:
     first = history if left_out <= 0 else history[:_ENDS_SHOWN]
     rows = [_record(record, history[0]) for record in first]
     if left_out > 0:
-        rows.append(f'<tr><td colspan="{len(_COLUMNS)}">{left_out:,} records are left out here</td></tr>')
+        rows.append(
+            f'<tr><td colspan="{len(_COLUMNS)}">{left_out:,} records are left out here</td></tr>'
+        )
         rows += [_record(record, history[0]) for record in history[-_ENDS_SHOWN:]]
     head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
     body = "\n".join(rows)

@@ -13,7 +13,9 @@ CHAR: Final = 7.3
 """The width of a character in pixels: the font is monospaced, so that boxes fit without measuring on a screen."""
 LINE: Final = 16.0
 
-_FONT = "12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
+_FONT = (
+    "12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
+)
 _UNFIT = re.compile(
     r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]"
     f"|[{''.join(chr(plane * 0x10000 + last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF))}]"
@@ -107,7 +109,9 @@ def _number(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")
 
 
-def text(x: float, y: float, value: str, class_: str | None = None, *, anchor: str | None = None) -> str:
+def text(
+    x: float, y: float, value: str, class_: str | None = None, *, anchor: str | None = None
+) -> str:
     """A line of text whose baseline is at `y`."""
     return element("text", escape(clean(value)), x=x, y=y, class_=class_, text_anchor=anchor)
 
@@ -116,7 +120,9 @@ def style(root: str, rules: dict[str, str]) -> str:
     """CSS for the elements below the class `root`, for light backgrounds and for dark ones. `$name` in a rule is a colour."""
     light = _rules(root, rules, _LIGHT, every=True)
     dark = _rules(root, rules, _DARK, every=False)
-    return element("style", f".{root} text{{font:{_FONT}}}{light}@media (prefers-color-scheme:dark){{{dark}}}")
+    return element(
+        "style", f".{root} text{{font:{_FONT}}}{light}@media (prefers-color-scheme:dark){{{dark}}}"
+    )
 
 
 def _rules(root: str, rules: dict[str, str], colours: dict[str, str], *, every: bool) -> str:
@@ -129,13 +135,30 @@ def _rules(root: str, rules: dict[str, str], colours: dict[str, str], *, every: 
     return written
 
 
-def document(root: str, width: float, height: float, title: str, summary: str, rules: dict[str, str], body: str) -> str:
+def document(
+    root: str,
+    width: float,
+    height: float,
+    title: str,
+    summary: str,
+    rules: dict[str, str],
+    body: str,
+) -> str:
     """A whole drawing: its own background, a title and a description for those who don't see it, and no ids, so that any
     number of them can be in one page.
     """
     frame = element("rect", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=8, class_="paper")
-    rules = {".paper": "fill:$paper;stroke:$frame", "text": "fill:$ink", "text.soft": "fill:$soft", **rules}
-    head = element("title", escape(clean(title))) + element("desc", escape(clean(summary))) + style(root, rules)
+    rules = {
+        ".paper": "fill:$paper;stroke:$frame",
+        "text": "fill:$ink",
+        "text.soft": "fill:$soft",
+        **rules,
+    }
+    head = (
+        element("title", escape(clean(title)))
+        + element("desc", escape(clean(summary)))
+        + style(root, rules)
+    )
     return element(
         "svg",
         f"{head}\n{frame}\n{body}\n",

@@ -24,20 +24,30 @@ _COLOURS: Final = {
     "untouched": ("#f6f8fa", "#8c959f"),
 }
 """Fill and border; the text on it is black, on any background."""
-_STYLES: Final = {"undone": "stroke-width:3px", "failed": "stroke-width:3px", "retrying": "stroke-dasharray:5 3"}
+_STYLES: Final = {
+    "undone": "stroke-width:3px",
+    "failed": "stroke-width:3px",
+    "retrying": "stroke-dasharray:5 3",
+}
 
 
 def to_mermaid(graph: WorkflowGraph) -> str:
     """A Mermaid flowchart."""
     ids = {id_: f"n{index}" for index, id_ in enumerate(graph.nodes)}
-    lines = ["flowchart TD", f"  accTitle: {_mermaid_line(graph.title)}", f"  accDescr: {_mermaid_line(graph.summary)}"]
+    lines = [
+        "flowchart TD",
+        f"  accTitle: {_mermaid_line(graph.title)}",
+        f"  accDescr: {_mermaid_line(graph.summary)}",
+    ]
     for id_, node in graph.nodes.items():
         text = "<br/>".join(map(_mermaid_text, _told(node)))
         shape = f'["{text}"]' if node.kind == "step" else f'(["{text}"])'
         lines.append(f"  {ids[id_]}{shape}" + (f":::{node.status}" if node.status else ""))
     for edge in graph.edges:
         label = f'|"{_LABELS[edge.kind]}"|' if edge.kind in _LABELS else ""
-        lines.append(f"  {ids[edge.source]} {_LINKS.get(edge.kind, '-->')}{label} {ids[edge.target]}")
+        lines.append(
+            f"  {ids[edge.source]} {_LINKS.get(edge.kind, '-->')}{label} {ids[edge.target]}"
+        )
     untaken = [str(index) for index, edge in enumerate(graph.edges) if edge.taken is False]
     if untaken:
         lines.append(f"  linkStyle {','.join(untaken)} opacity:0.35")
@@ -57,19 +67,27 @@ def to_dot(graph: WorkflowGraph) -> str:
         '  edge [color="#6e7781", arrowsize=0.7]',
     ]
     for id_, node in graph.nodes.items():
-        fill, border = _COLOURS.get(node.status or "", ("#ddf4ff" if node.kind == "step" else "#f6f8fa", "#0969da"))
+        fill, border = _COLOURS.get(
+            node.status or "", ("#ddf4ff" if node.kind == "step" else "#f6f8fa", "#0969da")
+        )
         label = "\\n".join(map(_dot_text, _told(node)))
         shape = (
             ""
             if node.kind == "step"
-            else ", margin=0.05, height=0.3, penwidth=" + ("2" if node.kind in ("start", "stop") else "0.7")
+            else ", margin=0.05, height=0.3, penwidth="
+            + ("2" if node.kind in ("start", "stop") else "0.7")
         )
-        lines.append(f'  {_quoted(id_)} [label="{label}", fillcolor="{fill}", color="{border}"{shape}]')
+        lines.append(
+            f'  {_quoted(id_)} [label="{label}", fillcolor="{fill}", color="{border}"{shape}]'
+        )
     for edge in graph.edges:
         style = {"==>": "penwidth=3", "-.->": "style=dashed"}.get(_LINKS.get(edge.kind, ""), "")
         faint = 'color="#d0d7de"' if edge.taken is False else ""
         attributes = ", ".join(filter(None, (style, faint)))
-        lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)}" + (f" [{attributes}]" if attributes else ""))
+        lines.append(
+            f"  {_quoted(edge.source)} -> {_quoted(edge.target)}"
+            + (f" [{attributes}]" if attributes else "")
+        )
     return "\n".join([*lines, "}"]) + "\n"
 
 

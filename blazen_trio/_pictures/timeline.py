@@ -11,7 +11,16 @@ import attrs
 from blazen_trio._pictures.attempts import IDLE, Attempt, History, Idle, read_history
 from blazen_trio._pictures.axis import MARGIN, Axis, in_words
 from blazen_trio._pictures.happened import run_line
-from blazen_trio._pictures.svg import CHAR, LINE, clean, document, element, shorten, text, text_width
+from blazen_trio._pictures.svg import (
+    CHAR,
+    LINE,
+    clean,
+    document,
+    element,
+    shorten,
+    text,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +101,11 @@ def draw_timeline(snapshot: Snapshot) -> str:
 
 
 def _assemble(
-    history: History, title: str, rows: Sequence[_Row], lanes: Mapping[str, list[int] | None], axis: Axis
+    history: History,
+    title: str,
+    rows: Sequence[_Row],
+    lanes: Mapping[str, list[int] | None],
+    axis: Axis,
 ) -> str:
     left = axis.left
     top = 62.0
@@ -113,7 +126,13 @@ def _assemble(
     attempts = sum(map(len, history.attempts.values()))
     summary = f"{_count(attempts)} at {len(history.attempts)} steps in {in_words(history.length)}"
     return document(
-        _ROOT, left + _PLOT + MARGIN, bottom + height + 12, title, summary, _RULES, "\n".join([*parts, key])
+        _ROOT,
+        left + _PLOT + MARGIN,
+        bottom + height + 12,
+        title,
+        summary,
+        _RULES,
+        "\n".join([*parts, key]),
     )
 
 
@@ -124,10 +143,18 @@ def _run_row(history: History, axis: Axis, top: float) -> str:
     drawn, start = [], 0.0
     for one in [*history.idle, Idle("", history.length, history.length)]:
         if one.start > start or not history.length:
-            drawn.append(_block("running", axis.x(start), axis.x(one.start), top, one.start - start, cut=False))
+            drawn.append(
+                _block(
+                    "running", axis.x(start), axis.x(one.start), top, one.start - start, cut=False
+                )
+            )
         if one.kind:
             cut = one in axis.cut
-            drawn.append(_block(one.kind, axis.x(one.start), axis.x(one.end), top, one.end - one.start, cut=cut))
+            drawn.append(
+                _block(
+                    one.kind, axis.x(one.start), axis.x(one.end), top, one.end - one.start, cut=cut
+                )
+            )
         start = one.end
     return text(16, top + 11, "run", "name") + "".join(drawn)
 
@@ -162,7 +189,9 @@ def _block(kind: str, start: float, end: float, top: float, seconds: float, *, c
 
 def _shade(idle: Idle, axis: Axis, top: float, bottom: float) -> str:
     start, end = axis.x(idle.start), axis.x(idle.end)
-    return element("rect", x=start, y=top + 28, width=end - start, height=bottom - top - 28, class_="shade")
+    return element(
+        "rect", x=start, y=top + 28, width=end - start, height=bottom - top - 28, class_="shade"
+    )
 
 
 # A step's row
@@ -229,7 +258,15 @@ def _bar(attempt: Attempt, top: float, height: float, axis: Axis) -> str:
     )
     if attempt.error:
         told += f": {attempt.error[:300]}"
-    bar = element("rect", x=start, y=y, width=width, height=height, rx=min(1.5, height / 4), class_=attempt.outcome)
+    bar = element(
+        "rect",
+        x=start,
+        y=y,
+        width=width,
+        height=height,
+        rx=min(1.5, height / 4),
+        class_=attempt.outcome,
+    )
     end = start + width
     if attempt.outcome in ("failed", "retried"):
         bar += element("path", d=_mark(attempt.outcome, end, y, height), class_="mark")
@@ -247,7 +284,9 @@ def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
     columns = int(axis.width / _COLUMN)
     change, failed = [0] * (columns + 2), set()
     for one in attempts:
-        first, last = (min(int((axis.x(at) - axis.left) / _COLUMN), columns - 1) for at in (one.start, one.end))
+        first, last = (
+            min(int((axis.x(at) - axis.left) / _COLUMN), columns - 1) for at in (one.start, one.end)
+        )
         change[first] += 1
         change[last + 1] -= 1
         if one.outcome in ("failed", "retried"):
@@ -258,12 +297,20 @@ def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
         counts.append(now)
     most, base = max(counts), _CURVE - 8
     tops = [base - count / most * (base - 2) for count in counts]
-    line = "".join(f"V{y:.1f}H{axis.left + (index + 1) * _COLUMN:.1f}" for index, y in enumerate(tops))
+    line = "".join(
+        f"V{y:.1f}H{axis.left + (index + 1) * _COLUMN:.1f}" for index, y in enumerate(tops)
+    )
     told = f"{attempts[0].step}: {_count(len(attempts))}, drawn as how many were in flight, up to {most:,} in a column"
     curve = element("path", d=f"M{axis.left:.1f} {base:.1f}{line}V{base:.1f}Z", class_="curve")
-    marks = "".join(f"M{axis.left + (column + 0.5) * _COLUMN:.1f} {base + 1:.1f}l3 6h-6z" for column in sorted(failed))
+    marks = "".join(
+        f"M{axis.left + (column + 0.5) * _COLUMN:.1f} {base + 1:.1f}l3 6h-6z"
+        for column in sorted(failed)
+    )
     return element(
-        "g", element("title", escape(clean(told))) + curve + (element("path", d=marks, class_="count") if marks else "")
+        "g",
+        element("title", escape(clean(told)))
+        + curve
+        + (element("path", d=marks, class_="count") if marks else ""),
     )
 
 
@@ -292,7 +339,9 @@ def _question_row(questions: Sequence[tuple[str, float, float]], axis: Axis) -> 
 # What the marks mean
 
 
-def _key(history: History, lanes: Mapping[str, list[int] | None], axis: Axis, top: float) -> tuple[str, float]:
+def _key(
+    history: History, lanes: Mapping[str, list[int] | None], axis: Axis, top: float
+) -> tuple[str, float]:
     curves = [attempts for name, attempts in history.attempts.items() if lanes[name] is None]
     bars = [attempts for name, attempts in history.attempts.items() if lanes[name] is not None]
     outcomes = {one.outcome for attempts in bars for one in attempts}
@@ -307,9 +356,13 @@ def _key(history: History, lanes: Mapping[str, list[int] | None], axis: Axis, to
         sample = element("path", d="M16 10v-4h7v-5h7v3h7v-2h7v8z", class_="curve")
         samples.append((sample, "many attempts: how many were in flight"))
         if any(one.outcome in ("failed", "retried") for attempts in curves for one in attempts):
-            samples.append((element("path", d="M30 2l4 8h-8z", class_="count"), "some of them failed there"))
+            samples.append(
+                (element("path", d="M30 2l4 8h-8z", class_="count"), "some of them failed there")
+            )
     if _runs(history):
-        samples.append((element("rect", x=16, y=2, width=28, height=8, class_="running"), "running"))
+        samples.append(
+            (element("rect", x=16, y=2, width=28, height=8, class_="running"), "running")
+        )
     for kind, words in IDLE.items():
         if any(one.kind == kind for one in history.idle):
             samples.append((element("rect", x=16, y=0, width=28, height=_BAR, class_=kind), words))
@@ -317,9 +370,15 @@ def _key(history: History, lanes: Mapping[str, list[int] | None], axis: Axis, to
         sample = element("rect", x=16, y=3, width=28, height=_QUESTION, class_="waiting")
         samples.append((sample, "a question, until it was answered"))
     if axis.cut:
-        samples.append((element("path", d="M26 13l5 -16m-1 16l5 -16", class_="cut"), "longer than drawn"))
+        samples.append(
+            (element("path", d="M26 13l5 -16m-1 16l5 -16", class_="cut"), "longer than drawn")
+        )
     drawn = "".join(
-        element("g", sample + text(54, 9, words, "soft"), transform=f"translate(0 {top + index * LINE:.1f})")
+        element(
+            "g",
+            sample + text(54, 9, words, "soft"),
+            transform=f"translate(0 {top + index * LINE:.1f})",
+        )
         for index, (sample, words) in enumerate(samples)
     )
     return drawn, 20 + len(samples) * LINE

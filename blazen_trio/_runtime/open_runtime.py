@@ -97,12 +97,16 @@ def _by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
             msg = f"open_runtime takes workflows, found {workflow!r:.80}"  # type: ignore[unreachable]
             raise TypeError(msg)
         if found.setdefault(workflow.name, workflow) is not workflow:
-            msg = f"two workflows are named {workflow.name!r}: a run's workflow is found by its name"
+            msg = (
+                f"two workflows are named {workflow.name!r}: a run's workflow is found by its name"
+            )
             raise ValueError(msg)
     return found
 
 
-def _check_options(runs: object, crashes: object, interval: object, idle: object, drain: object) -> None:
+def _check_options(
+    runs: object, crashes: object, interval: object, idle: object, drain: object
+) -> None:
     for name, count in (("max_concurrent_runs", runs), ("max_crashes", crashes)):
         if type(count) is not int or count < 1:
             msg = f"{name}={count!r:.80}: a whole number, at least 1"

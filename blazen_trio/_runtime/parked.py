@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.queues import Timers
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import Driver, Mail
+    from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio._surface.prepare import Options
 
 __all__ = ["ParkedRun", "ParkedRuns", "Parking"]
@@ -112,7 +112,15 @@ class ParkedRun:
 
     def brought_back(self) -> RunCore:
         """Return what goes on with it."""
-        return open_rested(self.options, self.state, self.driver, self.records, self.mark, self.timers, self.context)
+        return open_rested(
+            self.options,
+            self.state,
+            self.driver,
+            self.records,
+            self.mark,
+            self.timers,
+            self.context,
+        )
 
 
 class ParkedRuns:
@@ -145,7 +153,9 @@ class ParkedRuns:
         self._runs[run_id] = run
         if run.due < float("inf"):
             if len(self._times) > 2 * len(self._runs) + _STALE_TIMES:
-                self._times = [(each.due, name) for name, each in self._runs.items() if each.due < float("inf")]
+                self._times = [
+                    (each.due, name) for name, each in self._runs.items() if each.due < float("inf")
+                ]
                 heapq.heapify(self._times)
             else:
                 heapq.heappush(self._times, (run.due, run_id))

@@ -114,7 +114,9 @@ class Poller:
                 failing_since = failing_since or trio.current_time()
                 if trio.current_time() - failing_since >= _PATIENCE:
                     raise
-                logger.warning("the store could not be polled, and will be again: %s", failure, extra=about())
+                logger.warning(
+                    "the store could not be polled, and will be again: %s", failure, extra=about()
+                )
             await trio.sleep(self._interval)
 
     async def _look(self) -> None:

@@ -5,22 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
-from blazen_trio._codec.entries import decode_history, encode_entry, encode_history
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import decode_history, encode_history
+from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.driving import cancelled_error
-from blazen_trio._dispatch.inbox import CANCEL, PAUSE, RECALL, answered_in, pack_reason, pack_recall
+from blazen_trio._dispatch.inbox import (
+    CANCEL,
+    EVENT,
+    PAUSE,
+    RECALL,
+    answer_key,
+    answered_in,
+    pack_event,
+    pack_reason,
+    pack_recall,
+)
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.streams import Broadcast
-from blazen_trio._state import undriven
+from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._surface.prepare import create_whole
-from blazen_trio._surface.run_arguments import check_id
+from blazen_trio._surface.creating import create_whole
+from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
-from blazen_trio.errors import InputResponseError, RunLockedError
+from blazen_trio.errors import InputResponseError, RunFinishedError, RunLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +40,8 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.model import Question, RunState
-    from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = [
@@ -36,6 +49,7 @@ __all__ = [
     "codec_of",
     "keep_snapshot",
     "open_questions",
+    "post_answer",
     "queue",
     "take_back_pause",
     "the_answer",
@@ -61,18 +75,30 @@ async def queue(  # noqa: ASYNC910  # the store suspends
         name, version, timeout, codec = workflow, "", None, ENGINE
         event = input if isinstance(input, Event) else StartEvent(input)
     else:
-        name, version, timeout, codec = workflow.name, workflow.version, workflow.timeout, workflow.codec
+        name, version, timeout, codec = (
+            workflow.name,
+            workflow.version,
+            workflow.timeout,
+            workflow.codec,
+        )
         event = workflow.start_event(input)
     given = codec.encode_value(dict(metadata), "metadata") if metadata else Payload(b"{}")
     trace = None if hooks.listener is None else hooks.listener.submitted()
-    entry = undriven.queued(run_id, name, version, event, codec.encode_event(event), given, timeout, at, trace)
+    payload, nonce = codec.encode_event(event), new_nonce()
+    entry = lifecycle.queued(
+        run_id, name, version, event, payload, given, timeout, at, trace, nonce
+    )
     data, blobs = encode_entry(entry)
-    first = Commit(run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True)
+    first = Commit(
+        run_id, entries=[(1, data)], blobs=blobs, status=RunStatus.QUEUED, at=at, release=True
+    )
     await store.create(NewRun(name, version, at), first, connection=connection)
     logger.info("run %r: submitted", run_id, extra=about(run_id, name))
 
 
-async def keep_snapshot(store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None) -> str:  # noqa: ASYNC910  # the store suspends
+async def keep_snapshot(
+    store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None
+) -> str:  # noqa: ASYNC910  # the store suspends
     """Store the run of a snapshot, which nobody drives then: it needs no workflow. Whoever may take a run of its status does.
 
     Args:
@@ -119,7 +145,9 @@ async def ask_or_change(
     return None
 
 
-async def _change_claimed(store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None) -> None:
+async def _change_claimed(
+    store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
+) -> None:
     """Pause, unpause or cancel a run that this process has claimed for that. Neither commit nor release can be cancelled."""
     driver = stored.driver
     if driver is None:
@@ -141,7 +169,11 @@ _KINDS = {
     RunStatus.CANCELLED: "workflow_cancelled",
 }
 """What the history calls a run's becoming so."""
-_ENTRIES = {RunStatus.PAUSED: "paused", RunStatus.RUNNING: "unpaused", RunStatus.CANCELLED: "cancelled"}
+_ENTRIES = {
+    RunStatus.PAUSED: "paused",
+    RunStatus.RUNNING: "unpaused",
+    RunStatus.CANCELLED: "cancelled",
+}
 
 
 def _change(
@@ -153,7 +185,7 @@ def _change(
     recorder.load([record for data in stored.history for record in decode_history(data)])
     recorder.record(_KINDS[status], at, error="manual" if status is RunStatus.PAUSED else reason)
     error = cancelled_error(state.run_id, reason) if status is RunStatus.CANCELLED else None
-    entry = undriven.changed(state, _ENTRIES[status], status, at, error)
+    entry = lifecycle.changed(state, _ENTRIES[status], status, at, error)
     data, blobs = encode_entry(entry)
     records = recorder.take()
     return state, Commit(
@@ -190,7 +222,11 @@ async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> N
 def open_questions(state: RunState, stored: StoredRun) -> list[InputRequestEvent]:
     """The open questions of a stored run, oldest first, without those whose answers are on their way."""
     answered = answered_in(stored.inbox)
-    return [_as_request(question) for question in state.questions.values() if question.request_id not in answered]
+    return [
+        _as_request(question)
+        for question in state.questions.values()
+        if question.request_id not in answered
+    ]
 
 
 def _as_request(question: Question) -> InputRequestEvent:
@@ -200,6 +236,37 @@ def _as_request(question: Question) -> InputRequestEvent:
         return event
     data: dict[str, Any] = getattr(event, "data", {})
     return InputRequestEvent(data.get("prompt", ""), data.get("metadata", {}), question.request_id)
+
+
+async def post_answer(
+    store: CheckpointStore, run_id: str, workflow: Workflow | None, response: Any
+) -> None:
+    """Answer a question of a run that somebody else drives, or nobody. Of two answers to one
+    question, from whatever processes, the store takes one.
+
+    Raises:
+        RunFinishedError: The run has ended.
+        InputResponseError: No such question is open.
+        NoHandlerError: No step of the workflow, where it is at hand, accepts the answer.
+    """
+    codec = codec_of(workflow)
+    number = 0
+    while True:
+        stored = await store.load(run_id)
+        if stored.info.status.ended:
+            msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
+            raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
+        state = fold(stored, codec)
+        answer = the_answer(state, stored, response)
+        if workflow is not None and not workflow.routes(type(answer)).steps:
+            raise no_handler(workflow, answer, run_id)
+        key = answer_key(state.questions[answer.request_id].id, number)
+        if await store.post(run_id, EVENT, pack_event(codec, answer), key=key) is not None:
+            return
+        # There was an answer before this one. Where it still lies in the inbox, or was taken, we
+        # are told so above; else it could not be taken, and the question waits for another one.
+        response = answer
+        number += 1
 
 
 def the_answer(state: RunState, stored: StoredRun, response: Any) -> InputResponseEvent:
@@ -219,11 +286,11 @@ def the_answer(state: RunState, stored: StoredRun, response: Any) -> InputRespon
                 request_id="",
             )
         return InputResponseEvent(ids[0], response)
-    if response.request_id not in ids:
+    if response.request_id not in ids:  # a list, so that whatever it is can be looked for
         raise InputResponseError(
-            f"no question with request_id {response.request_id!r} is open in run {state.run_id!r}: it is unknown or "
-            f"answered already; open are {sorted(ids) or 'none'}",
+            f"no question with request_id {response.request_id!r:.200} is open in run "
+            f"{state.run_id!r}: it is unknown or answered already; open are {sorted(ids) or 'none'}",
             run_id=state.run_id,
-            request_id=response.request_id,
+            request_id=str(response.request_id),
         )
     return response

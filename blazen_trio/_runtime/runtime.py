@@ -2,71 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
-from blazen_trio._codec.snapshot import Snapshot
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
-from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.inbox import EVENT, pack_event
 from blazen_trio._runtime import remote
-from blazen_trio._runtime.results import result_anywhere
-from blazen_trio._state.status import RunStatus
+from blazen_trio._runtime.anywhere import cancel_anywhere, pause_elsewhere, result_anywhere
+from blazen_trio._runtime.statistics import RuntimeStatistics
 from blazen_trio._state.texts import text_of
-from blazen_trio._stores.base import fold
-from blazen_trio._surface.outcome import engine_error
-from blazen_trio._surface.prepare import new_run_id, open_new, open_stored
-from blazen_trio._surface.run_arguments import check_id, check_metadata, check_reason
+from blazen_trio._surface.prepare import open_new, open_stored
+from blazen_trio._surface.run_arguments import (
+    check_id,
+    check_key,
+    check_metadata,
+    check_reason,
+    new_run_id,
+)
 from blazen_trio._surface.workflow import Workflow
-from blazen_trio.errors import IncompatibleRunError, RunFinishedError, StaleRunError, WorkflowError
+from blazen_trio.errors import IncompatibleRunError, RunFinishedError, StaleRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._runtime.poller import Poller
     from blazen_trio._runtime.supervisor import Supervisor
-    from blazen_trio._stores.protocol import CheckpointStore, Mail
+    from blazen_trio._stores.protocol import CheckpointStore
     from blazen_trio._surface.run import Run
 
-__all__ = ["Runtime", "RuntimeStatistics"]
-
-
-@attrs.frozen
-class RuntimeStatistics:
-    """What a runtime has done so far, and what it does now.
-
-    Attributes:
-        driving: How many runs it drives now.
-        resting: How many of these wait, and have no task.
-        free_slots: How many more could be at work.
-        watching: How many runs of others somebody here waits for.
-        started: How many runs `start` and `resume_from` began to drive.
-        taken: How many were taken by `serve` and `recover`.
-        ended: How many of all these have ended here.
-        left: How many have left otherwise: at rest, drained, or lost.
-        refused: How often a run could not be driven here and was left to others.
-        polls: How many looks at the store there were.
-        mail: How many rows of inboxes these brought.
-    """
-
-    driving: int
-    resting: int
-    free_slots: int
-    watching: int
-    started: int
-    taken: int
-    ended: int
-    left: int
-    refused: int
-    polls: int
-    mail: int
+__all__ = ["Runtime"]
 
 
 @protected_methods
@@ -168,7 +138,11 @@ class Runtime:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         _check_new(run_id, metadata)
-        found = self._known.get(workflow, workflow) if isinstance(workflow, str) else self._named(workflow)
+        found = (
+            self._known.get(workflow, workflow)
+            if isinstance(workflow, str)
+            else self._named(workflow)
+        )
         if isinstance(found, str):
             check_id("workflow", found)
         run_id = new_run_id() if run_id is None else run_id
@@ -193,7 +167,12 @@ class Runtime:
     # Acting on runs
 
     async def send(
-        self, run_id: str, event: Event | Delayed[Any], *, key: str | None = None, connection: Any = None
+        self,
+        run_id: str,
+        event: Event | Delayed[Any],
+        *,
+        key: str | None = None,
+        connection: Any = None,
     ) -> bool:
         """Send an event into a run, whoever drives it, and whether or not anybody does.
 
@@ -235,7 +214,9 @@ class Runtime:
         if workflow is not None and not workflow.routes(type(inner)).steps:
             raise no_handler(workflow, inner, run_id)
         data = pack_event(remote.codec_of(workflow), event)
-        return await self._store.post(run_id, EVENT, data, key=key, connection=connection) is not None
+        return (
+            await self._store.post(run_id, EVENT, data, key=key, connection=connection) is not None
+        )
 
     async def respond(self, run_id: str, response: Any) -> None:
         """Answer an open question of a run, whoever drives it.
@@ -261,16 +242,8 @@ class Runtime:
                     raise
             else:
                 return
-        stored = await self._store.load(run_id)
-        workflow = self._known.get(stored.info.workflow)
-        codec = remote.codec_of(workflow)
-        if stored.info.status.ended:
-            msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
-            raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
-        answer = remote.the_answer(fold(stored, codec), stored, response)
-        if workflow is not None and not workflow.routes(type(answer)).steps:
-            raise no_handler(workflow, answer, run_id)
-        await self._store.post(run_id, EVENT, pack_event(codec, answer))
+        workflow = self._known.get((await self._store.get_run(run_id)).workflow)
+        await remote.post_answer(self._store, run_id, workflow, response)
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
         """Cancel a run, whoever drives it. One that nobody drives, or this runtime, is cancelled when this returns; another
@@ -287,20 +260,7 @@ class Runtime:
         check_id("run_id", run_id)
         check_reason(reason)
         text = None if reason is None else text_of(reason)
-        while (core := self._supervisor.at(run_id) or self._supervisor.driving.get(run_id)) is not None:
-            core.cancel(text)
-            # It may have gone by then without it: it was leaving. A step that is cancelled ends soon, unless it shields itself.
-            with trio.CancelScope(shield=True):
-                await core.changes.wait_until(partial(_has_gone, core))
-            failure = core.control.failure
-            if core.state.status.ended and failure is None:
-                return
-            if failure is not None and not isinstance(failure, StaleRunError):
-                raise engine_error(failure, run_id)
-            await self._supervisor.changes.wait_until(partial(self._supervisor.is_gone, core))
-        if not (await self._store.get_run(run_id)).status.ended:
-            with contextlib.suppress(RunFinishedError):
-                await remote.ask_or_change(self._store, run_id, RunStatus.CANCELLED, text)
+        await cancel_anywhere(self._store, self._supervisor, run_id, text)
 
     async def pause(self, run_id: str, grace: float | None = None) -> Snapshot:
         """Pause a run, whoever drives it, and wait until it is. It leaves memory unless somebody here holds its `Run`, and goes
@@ -323,26 +283,7 @@ class Runtime:
             except (StaleRunError, RunFinishedError):
                 if run.status.ended:
                     raise
-        asked: Mail | None = None
-        try:
-            while True:
-                info = await self._store.get_run(run_id)
-                if info.status.ended:
-                    msg = f"run {run_id!r} has ended ({info.status.value}): it can't be paused"
-                    raise RunFinishedError(msg, run_id=run_id, status=info.status)
-                if info.status is RunStatus.PAUSED:
-                    stored = await self._store.load(run_id)
-                    return Snapshot.from_state(fold(stored, remote.codec_of(self._known.get(info.workflow))))
-                if asked is None:
-                    asked = await remote.ask_or_change(self._store, run_id, RunStatus.PAUSED)
-                else:
-                    await self._poller.wait_changed(info)
-        except trio.Cancelled:
-            if asked is not None:
-                # `Cancelled` says that it did not happen: so it must not, or is undone.
-                with trio.CancelScope(shield=True), contextlib.suppress(WorkflowError):
-                    await remote.take_back_pause(self._store, run_id, asked)
-            raise
+        return await pause_elsewhere(self._store, self._known, self._poller, run_id)
 
     async def result(self, run_id: str) -> Any:
         """Wait for the result of any run, whoever drives it.
@@ -357,7 +298,9 @@ class Runtime:
         check_id("run_id", run_id)
         await trio.lowlevel.checkpoint()
         return await self._supervisor.lending_slot(
-            partial(result_anywhere, self._store, self._known, self._supervisor, self._poller, run_id)
+            partial(
+                result_anywhere, self._store, self._known, self._supervisor, self._poller, run_id
+            )
         )
 
     # Taking runs
@@ -376,7 +319,9 @@ class Runtime:
             recovered += taken
             self._poller.need()
             if more and not taken:
-                await supervisor.changes.wait_until(lambda: supervisor.closed or supervisor.slots.free > 0)
+                await supervisor.changes.wait_until(
+                    lambda: supervisor.closed or supervisor.slots.free > 0
+                )
                 supervisor.check_open()
         return recovered
 
@@ -392,7 +337,9 @@ class Runtime:
         poller = self._poller
         if poller.serving or not self._known:
             msg = (
-                "this runtime serves already" if poller.serving else "a runtime without workflows has nothing to serve"
+                "this runtime serves already"
+                if poller.serving
+                else "a runtime without workflows has nothing to serve"
             )
             raise RuntimeError(msg)
         poller.serving = True
@@ -405,7 +352,9 @@ class Runtime:
                 if not more:
                     await supervisor.changes.wait_until(lambda: supervisor.closed or poller.ready)
                 elif not taken:
-                    await supervisor.changes.wait_until(lambda: supervisor.closed or supervisor.slots.free > 0)
+                    await supervisor.changes.wait_until(
+                        lambda: supervisor.closed or supervisor.slots.free > 0
+                    )
         finally:
             poller.serving = False
 
@@ -438,20 +387,16 @@ class Runtime:
         if isinstance(workflow, Workflow):
             known = self._known.setdefault(workflow.name, workflow)
             if known is not workflow:
-                msg = (
-                    f"this runtime has another workflow named {workflow.name!r}: a run's workflow is found by its name"
-                )
+                msg = f"this runtime has another workflow named {workflow.name!r}: a run's workflow is found by its name"
                 raise ValueError(msg)
             return workflow
         found = self._known.get(workflow)
         if found is None:
-            msg = f"this runtime has no workflow {workflow!r}; it has {sorted(self._known) or 'none'}"
+            msg = (
+                f"this runtime has no workflow {workflow!r}; it has {sorted(self._known) or 'none'}"
+            )
             raise ValueError(msg)
         return found
-
-
-def _has_gone(core: RunCore) -> bool:
-    return core.control.phase in (Phase.LEFT, Phase.RESTING)
 
 
 def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
@@ -464,7 +409,7 @@ def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
 def _check_event(run_id: str, event: object, key: str | None) -> None:
     check_id("run_id", run_id)
     if key is not None:
-        check_id("key", key)
+        check_key(key)
     inner = event.event if isinstance(event, Delayed) else event
     if not isinstance(inner, Event):
         msg = f"send() takes an event, found {inner!r:.80}"

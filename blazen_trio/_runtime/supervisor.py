@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import weakref
 from functools import partial
 from itertools import takewhile
@@ -14,20 +13,22 @@ from blazen_trio._dispatch.changes import Changes
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
 from blazen_trio._dispatch.slots import Slots
+from blazen_trio._runtime.lent_slots import belongs_to, lending_slot
 from blazen_trio._runtime.parked import ParkedRun, ParkedRuns
-from blazen_trio._state.texts import text_of
+from blazen_trio._runtime.refusals import Refusals, give_back
 from blazen_trio._stores.protocol import SUSPECT
+from blazen_trio._surface.handle import Handle
 from blazen_trio._surface.prepare import Options, open_claimed
-from blazen_trio._surface.run import Handle
+from blazen_trio._surface.run import Run
 from blazen_trio._telemetry.logs import about, logger
-from blazen_trio.errors import IncompatibleRunError, SchemaError, SnapshotVersionError, StaleRunError, StoreError
+from blazen_trio.errors import StaleRunError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from blazen_trio._dispatch.core import RunCore
-    from blazen_trio._stores.protocol import CheckpointStore, Driver, Mail, StoredRun
-    from blazen_trio._surface.run import Run
+    from blazen_trio._stores.driver import Driver, Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["Supervisor"]
@@ -37,18 +38,8 @@ T = TypeVar("T")
 _TAKEN_AT_ONCE: Final = 64
 _WORTH_A_REST: Final = 1.0
 """Seconds: a run that goes on sooner keeps its task."""
-_FIRST_HOLD: Final = 1.0
-_LONGEST_HOLD: Final = 60.0
-"""Seconds for which a run that can't be driven here is left to others, twice as long each time."""
-_HELD_KNOWN: Final = 10_000
-"""So many such runs are remembered."""
 _LOOK_AGAIN: Final = 0.5
 """Seconds after which UTC is looked at again, while runs wait for a time: it may have been set."""
-_FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
-"""What is no fault of the run, but of who can't drive it."""
-
-_current: contextvars.ContextVar[str] = contextvars.ContextVar("blazen_trio run")
-"""The id of the runtime's run that this task belongs to."""
 
 
 class Supervisor:
@@ -67,21 +58,23 @@ class Supervisor:
         changes: Told when a slot is free, a run has left, one that was taken is ready, another may be taken, and when this closes.
     """
 
-    def __init__(self, store: CheckpointStore, workflows: dict[str, Workflow], slots: int, max_crashes: int) -> None:
+    def __init__(
+        self, store: CheckpointStore, workflows: dict[str, Workflow], slots: int, max_crashes: int
+    ) -> None:
         self._store = store
         self._workflows = workflows
         self._max_crashes = max_crashes
+        self._refusals = Refusals(store, max_crashes)
         self.changes = Changes()
         self.slots = Slots(slots, self.changes)
         self.driving: dict[str, RunCore] = {}
         self.parked = ParkedRuns()
         self.nursery: trio.Nursery | None = None
         self.closed = False
-        self.started = self.taken = self.left = self.ended = self.refused = self._mail = 0
+        self.started = self.taken = self.left = self.ended = self._mail = 0
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._served: set[str] = set()
         self._suspects: set[str] = set()
-        self._holds: dict[str, float] = {}
         self._opening: set[str] = set()
         self._options: dict[Workflow, Options] = {}
         """Of the runs that wait without a task."""
@@ -100,6 +93,11 @@ class Supervisor:
     def waiting(self) -> int:
         """How many are driven here, and wait or are paused."""
         return max(0, len(self.driving) + len(self.parked) - self.slots.taken)
+
+    @property
+    def refused(self) -> int:
+        """How often a run that was taken could not be driven here."""
+        return self._refusals.count
 
     @property
     def mail(self) -> int:
@@ -130,7 +128,7 @@ class Supervisor:
         handle = self._handles.get(run_id)
         if handle is None:
             handle = self._handles[run_id] = Handle(core)
-        return handle.run
+        return Run.of(handle)
 
     def holds(self, core: RunCore) -> bool:
         """See `Host.holds`."""
@@ -176,18 +174,8 @@ class Supervisor:
             raise RuntimeError(msg)
 
     async def lending_slot(self, wait: Callable[[], Awaitable[T]]) -> T:
-        """Wait for something of this runtime. A step of one of its runs gives its run's slot back meanwhile: otherwise it would keep
-        what it waits for from ever going on.
-        """
-        core = self.driving.get(_current.get(""))
-        if core is None or not core.control.accepts:
-            return await wait()
-        core.give_slot()
-        try:
-            return await wait()
-        finally:
-            core.queue_for_slot()
-            await core.changes.wait_until(lambda: core.has_slot or not core.control.accepts)
+        """Wait for something of this runtime; see `lending_slot`."""
+        return await lending_slot(self.driving, wait)
 
     def _launch(self, core: RunCore) -> None:
         core.host = self
@@ -196,7 +184,7 @@ class Supervisor:
 
     def _start_driving(self, core: RunCore) -> None:
         assert self.nursery is not None
-        _current.set(core.state.run_id)
+        belongs_to(core.state.run_id)
         self.nursery.start_soon(self._drive, core)
 
     async def _drive(self, core: RunCore) -> None:
@@ -206,21 +194,21 @@ class Supervisor:
         try:
             await drive(core, asked=core.control.phase is Phase.PARKED)
         finally:
-            del self.driving[run_id]
-            self._mail += core.mail_seen
-            if core.control.phase is Phase.RESTING:
-                self._park(core)
-            else:
+            if core.control.phase is not Phase.RESTING:
+                del self.driving[run_id]
+                self._mail += core.mail_seen
                 self._forget(run_id)
                 if core.state.status.ended and core.control.failure is None:
                     self.ended += 1
                 else:
                     self.left += 1
-            self.changes.notify()
+                self.changes.notify()
         failure = core.control.failure
         if failure is not None and not isinstance(failure, StaleRunError):
             extra = about(run_id, core.state.workflow)
-            logger.warning("run %r is driven no more by this process: %s", run_id, failure, extra=extra)
+            logger.warning(
+                "run %r is driven no more by this process: %s", run_id, failure, extra=extra
+            )
 
     def _forget(self, run_id: str) -> Handle | None:
         """It is not this process's any more. Return its handle, if somebody has it."""
@@ -232,20 +220,25 @@ class Supervisor:
 
     def lets_rest(self, core: RunCore) -> bool:
         """See `Host.lets_rest`. What is due in a moment is not worth the while."""
-        return not self.closed and core.timers.next - core.clock.now() > _WORTH_A_REST and core.can_rest
+        return (
+            not self.closed
+            and core.timers.next - core.clock.now() > _WORTH_A_REST
+            and core.can_rest
+        )
 
-    def _park(self, core: RunCore) -> None:
+    def rests(self, core: RunCore) -> None:
+        """See `Host.rests`."""
         run_id = core.state.run_id
         workflow = cast("Workflow", core.definition)
         options = self._options.get(workflow)
         if options is None:
             options = self._options[workflow] = self.options(workflow)
+        del self.driving[run_id]
+        self._mail += core.mail_seen
         if (handle := self._handles.get(run_id)) is not None:
             handle.rest(partial(self._needed_back, run_id))
-        parked = ParkedRun.of(core, options, self)
-        self.parked.add(parked)
-        if core.inbox and run_id in self.parked:
-            self.mail_came(run_id, list(core.inbox))  # it came while the task ended
+        self.parked.add(ParkedRun.of(core, options, self))
+        self.changes.notify()
 
     def _needed_back(self, run_id: str) -> RunCore:
         core = self.bring_back(run_id)
@@ -331,7 +324,9 @@ class Supervisor:
                 await trio.lowlevel.checkpoint()
                 return [], True
             suspects = 0 if self._suspects else 1
-            taken = await self._store.take(tuple(self._workflows), reserved, suspects=suspects, patient=patient)
+            taken = await self._store.take(
+                tuple(self._workflows), reserved, suspects=suspects, patient=patient
+            )
             more = len(taken) == reserved
             reserved -= len(taken)
         finally:
@@ -377,15 +372,17 @@ class Supervisor:
                 self._opening.discard(run_id)
                 self.changes.notify()
         except Exception as failure:  # noqa: BLE001  # a run that can't be read must not take the others down
-            await self._refuse(stored, stored.driver, failure)
+            self._forget(run_id)
+            self.slots.release()
+            await self._refusals.refuse(stored, stored.driver, failure)
             return
         except BaseException:
             self.slots.release()
             await self._give_back(stored.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
             raise
-        self._holds.pop(run_id, None)
+        self._refusals.forget(run_id)
         core.host, core.has_slot = self, True
-        core.task_context.run(_current.set, run_id)
+        core.task_context.run(belongs_to, run_id)
         self.driving[run_id] = core
         await self._drive(core)
 
@@ -396,44 +393,9 @@ class Supervisor:
             lost = f"run {run_id!r} was lost to another process, and is driven here anew"
             handle.attach(parked.left(StaleRunError(lost, run_id=run_id)))
 
-    async def _refuse(self, stored: StoredRun, driver: Driver, failure: Exception) -> None:
-        """Give a run back that can't be driven here: to others, who may know better; or set it aside where nobody can."""
-        run_id = stored.info.run_id
-        self._forget(run_id)
-        self.slots.release()
-        self.refused += 1
-        if run_id not in self._holds and len(self._holds) >= _HELD_KNOWN:
-            del self._holds[next(iter(self._holds))]
-        seconds = self._holds[run_id] = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
-        what = "does not fit its workflow here" if isinstance(failure, IncompatibleRunError) else "can't be driven here"
-        text = f"{type(failure).__name__}: {text_of(failure)}"
-        extra = about(run_id, stored.info.workflow)
-        if isinstance(failure, _FOR_LATER_VERSIONS) or driver.lost is not None:
-            logger.warning("run %r %s, and is left to others: %s", run_id, what, failure, extra=extra)
-            await self._give_back(driver, hold=seconds)
-        elif stored.crashes + 1 < self._max_crashes:
-            logger.warning("run %r %s, and is tried again later: %s", run_id, what, failure, extra=extra)
-            await self._give_back(driver, hold=seconds, crash=text)
-        else:
-            logger.error("run %r %s, and is set aside: %s", run_id, what, failure, extra=extra)
-            await self._set_aside(driver, text)
-
-    async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # the store suspends
-        try:
-            await self._store.set_aside(driver, text)
-        except StoreError as failure:
-            logger.warning("run %r could not be set aside: %s", driver.run_id, failure, extra=about(driver.run_id))
-
-    async def _give_back(  # noqa: ASYNC910  # the store suspends
-        self, driver: Driver, *, wake: float | None = None, hold: float | None = None, crash: str | None = None
-    ) -> None:
-        """Give a run back; where that fails, the store goes on trying."""
+    async def _give_back(self, driver: Driver, *, wake: float | None = None) -> None:  # noqa: ASYNC910  # the store suspends
         driver.listen(None)
-        until = None if hold is None else self._store.clock().now() + hold
-        try:
-            await self._store.release(driver, wake=wake, hold=until, crash=crash)
-        except StoreError as failure:
-            logger.warning("run %r is given back later: %s", driver.run_id, failure, extra=about(driver.run_id))
+        await give_back(self._store, driver, wake=wake)
 
     # Leaving
 
@@ -444,13 +406,19 @@ class Supervisor:
         since = trio.current_time() - idle_after
         for run_id, core in self.driving.items():
             parked, paused = core.control.phase is Phase.PARKED, core.control.phase is Phase.PAUSED
-            if ((parked and serving) or paused) and core.rest_began <= since and run_id not in self._handles:
+            if (
+                ((parked and serving) or paused)
+                and core.rest_began <= since
+                and run_id not in self._handles
+            ):
                 core.leave_at(Leave.AT_REST)
             elif parked and self.lets_rest(core):
                 core.wake()
         if serving and self.parked:
             rested = takewhile(lambda run: run.since <= since, self.parked)
-            await self.let_parked_go([run for run in rested if run.state.run_id not in self._handles])
+            await self.let_parked_go(
+                [run for run in rested if run.state.run_id not in self._handles]
+            )
 
     def close(self) -> list[RunCore]:
         """Nobody starts anything here any more. Runs that were started here go on until they end or wait for what comes from
@@ -465,7 +433,11 @@ class Supervisor:
         """Return, of the runs without a task, those that the end of the block does not wait for: others go on with them, or have to
         send them something.
         """
-        return [run for run in self.parked if run.state.run_id in self._served or not run.waits_for_a_time_only]
+        return [
+            run
+            for run in self.parked
+            if run.state.run_id in self._served or not run.waits_for_a_time_only
+        ]
 
     def _let_go(self, core: RunCore) -> bool:
         """The runtime's block has ended. Return whether the run is drained."""

@@ -79,6 +79,7 @@ def state_from_first(entry: Entry) -> RunState:
     created = entry.created
     state = RunState(created["run_id"], created["workflow"], created["workflow_version"])
     state.created = entry.at
+    state.nonce = created.get("nonce", "")
     return state
 
 
@@ -113,22 +114,10 @@ def apply_head(
         The item that the entry consumed; its `group` is still the one that it was in. And what applies the rest, a
         slice per `next()`; `None` where nothing is left.
     """
-    state.seq = entry.seq
-    state.updated = entry.at
-    state.elapsed = entry.elapsed
     resuming = None
     if entry.created is not None or entry.epoch is not None:
         resuming = _apply_driver(state, entry, most)
-    if entry.status is not None:
-        check(entry.kind, state.status, entry.status)
-        state.status = entry.status
-        state.error = entry.error
-    if entry.cells is not None:
-        for key, cell in entry.cells.items():
-            if cell is None:
-                state.cells.pop(key, None)
-            else:
-                state.cells[key] = cell
+    _apply_run(state, entry)
     if entry.stop is not None:
         return None, _apply_stop(state, entry, most)
     if entry.retry is not None:
@@ -163,6 +152,23 @@ def apply_head(
 def _inherited(state: RunState, entry: Entry) -> Recovered | None:
     taken = (id_ for collected in entry.collected for id_ in collected.taken)
     return inherited(state.recovered, (entry.done, *taken), entry.recovers)
+
+
+def _apply_run(state: RunState, entry: Entry) -> None:
+    """Apply what concerns the run itself: its place in the journal, its status and its cells."""
+    state.seq = entry.seq
+    state.updated = entry.at
+    state.elapsed = entry.elapsed
+    if entry.status is not None:
+        check(entry.kind, state.status, entry.status)
+        state.status = entry.status
+        state.error = entry.error
+    if entry.cells is not None:
+        for key, cell in entry.cells.items():
+            if cell is None:
+                state.cells.pop(key, None)
+            else:
+                state.cells[key] = cell
 
 
 def _growing(

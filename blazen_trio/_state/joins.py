@@ -8,14 +8,14 @@ from blazen_trio._state.apply import firing, noted
 from blazen_trio.errors import StepOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Generator, Iterable, Sequence
+    from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.entry import Entry, Output, Targets
     from blazen_trio._state.model import FanOut, RunState
     from blazen_trio._state.routing import Routing
 
-__all__ = ["check_collectable", "firing_due"]
+__all__ = ["check_collectable", "firing_due", "half_collected"]
 
 
 def check_collectable(
@@ -58,12 +58,16 @@ def firing_due(
         fired: Gets a (fan-out id, join) of each.
         most: How many items are dealt with in one slice.
     """
-    root = group.id == 0
-    if root:
-        joins = [join for join in routing.root_joins if "member:" + join in group.live]
-    else:
-        joins = list(group.pending)
-    for join in joins:
+    # A join that has nothing to fire with lets go of its place in the fan-out around it, whose joins
+    # may be due by that, before the others of its own; and so on, through however many levels.
+    levels = [_joins_of(routing, group)]
+    while levels:
+        group, joins, left = levels[-1]
+        join = next(left, None)
+        if join is None:
+            levels.pop()
+            continue
+        root = group.id == 0
         if any(join in routing.holds(node, root=root) for node in group.live):
             continue
         if root and _comes_later(routing, join, joins):
@@ -74,8 +78,18 @@ def firing_due(
         if delivery is not None:
             noted(entry, delivery)
         elif place is not None and place.group is not None:
-            # What it would have returned held joins back there.
-            yield from firing_due(routing, state, place.group, entry, fired, most)
+            levels.append(_joins_of(routing, place.group))
+            if len(levels) % most == 0:
+                yield
+
+
+def _joins_of(routing: Routing, group: FanOut) -> tuple[FanOut, list[str], Iterator[str]]:
+    """Return a group, its joins that may be due, and those of them that are still to be looked at."""
+    if group.id == 0:
+        joins = [join for join in routing.root_joins if "member:" + join in group.live]
+    else:
+        joins = list(group.pending)
+    return group, joins, iter(joins)
 
 
 def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
@@ -86,4 +100,21 @@ def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
     order of declaration.
     """
     holds = routing.holds
-    return any(join in holds(one, root=True) and one not in holds(join, root=True) for one in due if one != join)
+    return any(
+        join in holds(one, root=True) and one not in holds(join, root=True)
+        for one in due
+        if one != join
+    )
+
+
+def half_collected(state: RunState) -> tuple[str, ...]:
+    """Return what waits in joins and collect buffers for more, a sentence each."""
+    lines = []
+    for (step, types), by_type in state.buffers.items():
+        have = ", ".join(f"{len(events)} {name}" for name, events in by_type.items() if events)
+        lines.append(f"step {step!r} collects [{', '.join(types)}] and has {have}")
+    for fan_out in (*state.fan_outs.values(), *([state.root] if state.root else [])):
+        for node, count in fan_out.live.items():
+            if node.startswith("member:"):
+                lines.append(f"join {node[7:]!r} has collected {count}")
+    return tuple(lines)

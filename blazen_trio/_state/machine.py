@@ -31,14 +31,23 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
-from blazen_trio._state.apply import SLICE, apply_head, drain, state_from_first
+from blazen_trio._state.answers import question_of
+from blazen_trio._state.apply import SLICE, apply_head, drain
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.joins import check_collectable, firing_due
 from blazen_trio._state.status import RunStatus
-from blazen_trio.errors import InputResponseError, NoHandlerError
+from blazen_trio.errors import NoHandlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import (
@@ -55,7 +64,7 @@ if TYPE_CHECKING:
 
     Encode = Callable[[Event], Payload] | None
 
-__all__ = ["Machine", "Moment", "begin"]
+__all__ = ["Machine", "Moment"]
 
 _ENCODED: Final = 16
 """How many events are encoded in one piece: each takes many times what it takes to apply it."""
@@ -66,37 +75,6 @@ class Moment(NamedTuple):
 
     at: float
     elapsed: float
-
-
-def begin(
-    routing: Routing,
-    run_id: str,
-    event: Event,
-    metadata: Payload,
-    timeout: float | None,
-    encode: Encode,
-    moment: Moment,
-    trace: Mapping[str, str] | None = None,
-) -> tuple[Machine, Entry]:
-    """Begin a run with its start event; `timeout` in seconds; `trace`: where it belongs in a trace."""
-    definition = routing.definition
-    entry = Entry(1, "started", moment.at, moment.elapsed)
-    entry.created = {
-        "run_id": run_id,
-        "workflow": definition.name,
-        "workflow_version": definition.version,
-        "metadata": metadata,
-        "root": definition.has_joins,
-        "timeout": timeout,
-    }
-    if trace is not None:
-        entry.created["trace"] = trace
-    entry.status = RunStatus.RUNNING
-    entry.epoch = 0
-    machine = Machine(routing, state_from_first(entry))
-    entry.outputs = machine.outputs([event], encode, lambda: moment.at)
-    machine.finish(entry)
-    return machine, entry
 
 
 class Machine:
@@ -170,14 +148,18 @@ class Machine:
             yield
         return outputs
 
-    def _unusual(self, event: Any, encode: Encode, now: Callable[[], float], asked: set[str]) -> Output:
+    def _unusual(
+        self, event: Any, encode: Encode, now: Callable[[], float], asked: set[str]
+    ) -> Output:
         """One that is delayed, asks a question or stops the run, or the first of its class."""
         inner = event.event if isinstance(event, Delayed) else event
         payload = None if encode is None else encode(inner)
         if isinstance(inner, InputRequestEvent):
             self._check_request(inner, asked)
         if inner is not event:
-            return Output(inner, payload, self.routing.later(type(inner)), due=now() + event.seconds)
+            return Output(
+                inner, payload, self.routing.later(type(inner)), due=now() + event.seconds
+            )
         request_id = event.request_id if isinstance(event, InputRequestEvent) else None
         return Output(event, payload, self.routing.targets(type(event)), request_id=request_id)
 
@@ -246,7 +228,11 @@ class Machine:
         return self.finish(entry)
 
     def _stopped(
-        self, entry: Entry, stop: Output, outputs: Sequence[Output], members: Sequence[Output] | None
+        self,
+        entry: Entry,
+        stop: Output,
+        outputs: Sequence[Output],
+        members: Sequence[Output] | None,
     ) -> Entry:
         entry.kind = "completed"
         entry.status = RunStatus.COMPLETED
@@ -261,7 +247,9 @@ class Machine:
         entry.retry = Retry(delivery.id, delivery.attempt + 1, due, since)
         return self.finish(entry)
 
-    def handled(self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment) -> Entry | None:
+    def handled(
+        self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment
+    ) -> Entry | None:
         """A failure goes to the steps that accept it. `None`: there are none, or they have
         recovered it as often as they may (`given_up` tells).
         """
@@ -276,8 +264,14 @@ class Machine:
         entry.step = delivery.step
         entry.done = delivery.id
         entry.recovers = delivery.step
-        takers = tuple(name for name in self.definition.steps if name in route.steps or name in route.joins)
-        entry.outputs = [Output(failure, None if encode is None else encode(failure), Targets(takers, route.joins))]
+        takers = tuple(
+            name for name in self.definition.steps if name in route.steps or name in route.joins
+        )
+        entry.outputs = [
+            Output(
+                failure, None if encode is None else encode(failure), Targets(takers, route.joins)
+            )
+        ]
         return self.finish(entry)
 
     def given_up(self, delivery: Delivery) -> str:
@@ -327,16 +321,7 @@ class Machine:
             InputResponseError: No question of this `request_id` is open.
             NoHandlerError: No step accepts the answer.
         """
-        question = self.state.questions.get(response.request_id)
-        if question is None:
-            raise InputResponseError(
-                f"no question with request_id {response.request_id!r} is open in run {self.state.run_id!r}: it is "
-                f"unknown or answered already; open are {sorted(self.state.questions) or 'none'}",
-                run_id=self.state.run_id,
-                request_id=response.request_id,
-            )
-        if not self.routing.targets(type(response)).steps:
-            raise self.no_handler(response)
+        question = question_of(self.definition, self.state, response)
         entry = Entry(self.state.seq + 1, "answered", moment.at, moment.elapsed)
         entry.done = question.id
         entry.outputs = self.outputs([response], encode, lambda: moment.at)
@@ -372,7 +357,9 @@ class Machine:
         entry.error = error
         return self.finish(entry)
 
-    def resumed(self, timeout: float | None, moment: Moment, trace: Mapping[str, str] | None = None) -> Entry:
+    def resumed(
+        self, timeout: float | None, moment: Moment, trace: Mapping[str, str] | None = None
+    ) -> Entry:
         """A process goes on with the run: a new epoch, so that no id is ever given twice."""
         state = self.state
         entry = Entry(state.seq + 1, "resumed", moment.at, moment.elapsed)
@@ -433,17 +420,3 @@ class Machine:
         if fired:
             entry.fired = fired
         entry.rest = None
-
-    # What a run that has come to rest is waiting for
-
-    def half_collected(self) -> tuple[str, ...]:
-        """What waits in joins and collect buffers for more, a sentence each."""
-        lines = []
-        for (step, types), by_type in self.state.buffers.items():
-            have = ", ".join(f"{len(events)} {name}" for name, events in by_type.items() if events)
-            lines.append(f"step {step!r} collects [{', '.join(types)}] and has {have}")
-        for fan_out in (*self.state.fan_outs.values(), *([self.state.root] if self.state.root else [])):
-            for node, count in fan_out.live.items():
-                if node.startswith("member:"):
-                    lines.append(f"join {node[7:]!r} has collected {count}")
-        return tuple(lines)

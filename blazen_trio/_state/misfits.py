@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._definitions.events import DynamicEvent, Event
 from blazen_trio._state.apply import SLICE
-from blazen_trio._state.model import Member
+from blazen_trio._state.lifecycle import unrouted_input
+from blazen_trio._state.model import Delivery, Member, Question
 from blazen_trio._state.pieces import drained
-from blazen_trio._state.undriven import unrouted_input
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.steps import StepDefinition
-    from blazen_trio._state.model import Delivery, FanOut, RunState
+    from blazen_trio._state.model import FanOut, Item, RunState
 
 __all__ = ["finding_misfits", "misfits"]
 
@@ -48,11 +48,16 @@ def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str | 
     steps = definition.steps
     for delivery in state.deliveries.values():
         yield from _delivery(delivery, steps)
+        yield from _loose(delivery, state, definition)
     for delayed in state.delayed.values():
         yield None
-        yield from _event(delayed.event, "its input" if delayed is unrouted_input(state) else "a delayed delivery")
+        yield from _loose(delayed, state, definition)
+        yield from _event(
+            delayed.event, "its input" if delayed is unrouted_input(state) else "a delayed delivery"
+        )
     for question in state.questions.values():
         yield None
+        yield from _loose(question, state, definition)
         yield from _event(question.event, "an open question")
     for fan_out in itertools.chain(state.fan_outs.values(), [state.root] if state.root else []):
         yield from _fan_out(fan_out, definition)
@@ -74,7 +79,11 @@ def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterat
     if step is None:
         yield f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"
     elif isinstance(event, tuple) != step.is_join:
-        held = "a list of events" if isinstance(event, tuple) else f"one event, of type {event.event_type!r}"
+        held = (
+            "a list of events"
+            if isinstance(event, tuple)
+            else f"one event, of type {event.event_type!r}"
+        )
         yield f"{where} holds {held}, and the step accepts {_accepted(step)} now"
         step = None
     for one in event if isinstance(event, tuple) else (event,):
@@ -82,9 +91,30 @@ def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterat
         yield from _event(one, where, step)
 
 
+def _loose(item: Item, state: RunState, definition: WorkflowDefinition) -> Iterator[str]:
+    """An item that a join could ask for, and that has no place in any order.
+
+    Where the root's order is kept, only what is left of a fan-out whose joins have fired has none.
+    """
+    if state.root is None or item.group is not None:
+        return
+    graph = definition.graph
+    if isinstance(item, Delivery):
+        held = graph.step_holds(item.step, root=False)
+    elif isinstance(item, Question):
+        held = graph.question_holds(type(item.event), root=False)
+    else:
+        held = graph.event_holds(type(item.event), root=False)  # type: ignore[attr-defined]
+    if held:
+        joins = ", ".join(map(repr, sorted(held)))
+        yield f"the item {item.id} is in no fan-out, and may lead to the join {joins}"
+
+
 def _fan_out(fan_out: FanOut, definition: WorkflowDefinition) -> Iterator[str | None]:
     yield None
-    collected = (node.removeprefix("member:") for node in fan_out.live if node.startswith("member:"))
+    collected = (
+        node.removeprefix("member:") for node in fan_out.live if node.startswith("member:")
+    )
     for join in dict.fromkeys((*fan_out.pending, *collected)):
         step = definition.steps.get(join)
         if step is None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ID_EPOCH",
+    "MOST_EPOCHS",
     "Buffered",
     "Cell",
     "Delayed",
@@ -42,6 +43,9 @@ ID_EPOCH: Final = 1 << 32
 """Ids of items count up from `epoch * ID_EPOCH`. Each resume raises the epoch on disk before any
 step runs, so an id (and with it an idempotency key) that was lost with an unwritten suffix of
 the journal is never given to another delivery."""
+
+MOST_EPOCHS: Final = 1 << 30
+"""Epochs that are read are less, so that ids have 64 bits however often a run is resumed."""
 
 
 class Payload:
@@ -335,6 +339,7 @@ class RunState:
         "history",
         "metadata",
         "next_id",
+        "nonce",
         "questions",
         "recovered",
         "root",
@@ -352,6 +357,9 @@ class RunState:
 
     def __init__(self, run_id: str, workflow: str, workflow_version: str) -> None:
         self.run_id = run_id
+        self.nonce = ""
+        """Tells this run from an earlier one of its id, which was deleted, or is in another
+        database: idempotency keys are made of both. Empty for runs from before there was one."""
         self.workflow = workflow
         self.workflow_version = workflow_version
         self.metadata: Payload = Payload(b"{}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.events import Delayed, Event
@@ -50,8 +51,11 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
             raise _wrong(step, f"returned a list of {_names(result)}")
         for event in map(unwrap, _samples(result)):
             if not isinstance(event, Event) or not step.listed[type(event)]:
-                raise _wrong(step, f"returned a list with {_describe(event)} in it")
+                raise _wrong(step, f"returned a list with {_describe(event)} in it", event)
         return (), list(result)
+    if inspect.iscoroutine(result):
+        result.close()  # nobody will await it, which would be warned of somewhere else
+        raise _wrong(step, "returned a coroutine, which was not awaited (a forgotten `await`?)")
     raise _wrong(step, f"returned {_describe(result)}")
 
 
@@ -78,22 +82,42 @@ def check_plain(step: StepDefinition, output: Any, verb: str) -> None:
     if not isinstance(event, Event):
         raise _wrong(step, f"{verb} {_describe(event)}")
     if not step.plain[type(event)]:
-        raise _wrong(step, f"{verb} {_describe(event)}")
+        raise _wrong(step, f"{verb} {_describe(event)}", event)
 
 
-def _wrong(step: StepDefinition, what: str) -> StepOutputError:
-    declared = [cls.__name__ for cls in step.emits] + [f"list[{cls.__name__}]" for cls in step.list_emits]
+def _twins(step: StepDefinition, value: Any) -> str:
+    """Say so where the event is of another class of a declared name: a cell of a notebook that was
+    run again defines its classes anew.
+    """
+    cls = type(value)
+    if any(one.__name__ == cls.__name__ for one in (*step.emits, *step.list_emits)):
+        return (
+            f". There are two classes {cls.__name__}: if it was defined again, define the step and "
+            "build the workflow again, too"
+        )
+    return ""
+
+
+def _wrong(step: StepDefinition, what: str, value: Any = None) -> StepOutputError:
+    declared = [cls.__name__ for cls in step.emits] + [
+        f"list[{cls.__name__}]" for cls in step.list_emits
+    ]
     return StepOutputError(
         f"step {step.name!r} {what}, but it declares {' | '.join(declared) or 'no event at all'}: change what it "
         "returns or sends, or its return annotation (or `@step(emits=...)`). A list of events opens a fan-out and is "
-        "declared as list[...], a tuple as tuple[...]; what `ctx.send` sends is declared outside of any list",
+        "declared as list[...], a tuple as tuple[...]; what `ctx.send` sends is declared outside of any list"
+        + _twins(step, value),
         step_name=step.name,
         error_type="StepOutputError",
     )
 
 
 def _describe(value: Any) -> str:
-    return f"{type(value).__name__} {text_of(value)[:80]!r}" if not isinstance(value, Event) else type(value).__name__
+    return (
+        f"{type(value).__name__} {text_of(value)[:80]!r}"
+        if not isinstance(value, Event)
+        else type(value).__name__
+    )
 
 
 def _names(values: Iterable[Any]) -> str:

@@ -22,7 +22,9 @@ class Routing:
         self.known: dict[type[Event], Targets] = {}
         self.root_joins = tuple(step.name for step in definition.steps.values() if step.is_join)
         self.bounds = {
-            name: step.max_concurrency for name, step in definition.steps.items() if step.max_concurrency is not None
+            name: step.max_concurrency
+            for name, step in definition.steps.items()
+            if step.max_concurrency is not None
         }
         """The steps with a `max_concurrency`."""
         self._later: dict[type[Event], Targets] = {}
@@ -68,5 +70,7 @@ class Routing:
             # A class made after the workflow was built: until it is routed it may lead anywhere.
             return frozenset(self.root_joins)
         return (
-            definition.graph.event_holds(cls, root) if kind == "event" else definition.graph.question_holds(cls, root)
+            definition.graph.event_holds(cls, root)
+            if kind == "event"
+            else definition.graph.question_holds(cls, root)
         )

@@ -50,6 +50,9 @@ def mermaid() -> str:
             if source is not target:
                 arrows.setdefault((source, target), []).append(kind)
     lines = ["stateDiagram-v2", f"    [*] --> {RunStatus.QUEUED.value}"]
-    lines += [f"    {before.value} --> {after.value}: {', '.join(kinds)}" for (before, after), kinds in arrows.items()]
+    lines += [
+        f"    {before.value} --> {after.value}: {', '.join(kinds)}"
+        for (before, after), kinds in arrows.items()
+    ]
     lines.append(f"    {RunStatus.COMPLETED.value} --> [*]")
     return "\n".join(lines)

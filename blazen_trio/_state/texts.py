@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Final
 
-__all__ = ["text_of", "traceback_of"]
+__all__ = ["escaped", "text_of", "traceback_of"]
 
 _FRAMES: Final = 50
 """Of each exception, the innermost."""
@@ -26,13 +26,22 @@ def text_of(value: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
+def escaped(text: str) -> str:
+    """Return the text with escapes for all that is not printable, line ends among them."""
+    acting = {one for one in set(text) if not one.isprintable()}
+    return text.translate({ord(one): one.encode("unicode_escape").decode() for one in acting})
+
+
 def traceback_of(error: BaseException) -> str:
     """The traceback of what a user's code raised, with its causes, as text that can always be
     stored: from the user's first frame on, of a long one the end. It tells lines of code, and no
     variable's value.
     """
     trace = error.__traceback__
-    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _ENGINE:
+    while (
+        trace is not None
+        and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _ENGINE
+    ):
         trace = trace.tb_next
     try:
         told = traceback.TracebackException(type(error), error, trace, limit=-_FRAMES, compact=True)

@@ -1,11 +1,12 @@
-"""Reading a stored run: the fold of its journal, and the queries that every store answers the same way."""
+"""A run from what is stored of it; and the queries that every store answers alike."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._codec.entries import decoding_entry, decoding_history
+from blazen_trio._codec.entries import decoding_entry
+from blazen_trio._codec.histories import decoding_history
 from blazen_trio._codec.restore import restoring
 from blazen_trio._slices import in_slices
 from blazen_trio._state.apply import applying, state_from_first
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.protocol import StoredRun
 
-__all__ = ["StoreQueries", "fold", "folding", "history_of", "reading_history"]
+__all__ = [
+    "StoreQueries",
+    "fold",
+    "folding",
+    "history_of",
+    "reading_history",
+]
 
 
 def fold(stored: StoredRun, codec: Codec) -> RunState:

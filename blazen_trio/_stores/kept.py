@@ -11,11 +11,13 @@ import attrs
 from blazen_trio._clock import wall_clock
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Driver, RunInfo, StoredRun
+from blazen_trio._stores.driver import Driver
+from blazen_trio._stores.protocol import RunInfo, StoredRun
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from blazen_trio._stores.protocol import Commit, Mail
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import Commit
 
 __all__ = ["KeptRun", "Lease", "MemoryDriver"]
 

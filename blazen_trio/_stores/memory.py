@@ -15,8 +15,9 @@ from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.base import StoreQueries
+from blazen_trio._stores.driver import Driver, Mail
 from blazen_trio._stores.kept import KeptRun, Lease, MemoryDriver
-from blazen_trio._stores.protocol import SUSPECT, Driver, Mail, Poll, RunInfo, StoredRun
+from blazen_trio._stores.protocol import SUSPECT, Poll, RunInfo, StoredRun
 from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ class MemoryStore(StoreQueries):
         arguments.following(first, None)
         created = dt.datetime.fromtimestamp(run.created, dt.UTC)
         info = RunInfo(first.run_id, run.workflow, run.version, RunStatus.RUNNING, created, created)
-        kept = KeptRun(info, run.created, run.created, driver=MemoryDriver(first.run_id, self._own_lease()))
+        kept = KeptRun(
+            info, run.created, run.created, driver=MemoryDriver(first.run_id, self._own_lease())
+        )
         kept.append(first)
         self._runs[first.run_id] = kept
         driver = kept.driver
@@ -165,13 +168,15 @@ class MemoryStore(StoreQueries):
     async def commit(self, driver: Driver, commit: Commit) -> None:
         """See `CheckpointStore.commit`."""
         kept = self._driven_by(driver)
-        if isinstance(driver, MemoryDriver):
+        if driver.lost is not None and isinstance(driver, MemoryDriver):
             driver.check()
         if kept is None or driver.run_id != commit.run_id:
             raise arguments.not_driven(commit.run_id)
         try:
             arguments.following(commit, kept.last)
-            if not kept.inbox.keys() >= set(commit.taken) or len(set(commit.taken)) < len(commit.taken):
+            if not kept.inbox.keys() >= set(commit.taken) or len(set(commit.taken)) < len(
+                commit.taken
+            ):
                 raise arguments.mail_gone(commit.run_id)
         except WorkflowError as refusal:
             driver.lose(refusal)
@@ -304,7 +309,9 @@ class MemoryStore(StoreQueries):
     def _driven_by(self, driver: Driver) -> KeptRun | None:
         """The run, if this drives it, through this opening."""
         kept = self._runs.get(driver.run_id)
-        if kept is None or kept.driver is not driver or kept.owner is not self._lease or self._lease.dead:
+        if kept is None or kept.driver is not driver:
+            return None
+        if kept.driver.lease is not self._lease or self._lease.dead:
             return None
         return kept
 

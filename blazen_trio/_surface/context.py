@@ -62,10 +62,12 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this delivery, in whatever process, and for no other. Give it to services that
-        are to act once.
+        """The same for every attempt of this delivery, in whatever process, and for no other, also not of another run
+        that gets this one's id when it is deleted. Give it to services that are to act once.
         """
-        return f"{self.run_id}:{self._transaction.delivery.id}:{self.step_name}"
+        state = self._core.state
+        run = f"{state.run_id}:{state.nonce}" if state.nonce else state.run_id
+        return f"{run}:{self._transaction.delivery.id}:{self.step_name}"
 
     @property
     def metadata(self) -> Mapping[str, Any]:

@@ -30,7 +30,9 @@ def ended_error(state: RunState, cause: BaseException | None = None) -> errors.W
         error = errors.RunCancelledError(stored.message, run_id=run_id, reason=reason)
     elif state.status is RunStatus.TIMED_OUT:
         timeout = state.timeout if state.timeout is not None else float("inf")
-        error = errors.RunTimeoutError(stored.message, run_id=run_id, timeout=timeout, active_steps=stored.details)
+        error = errors.RunTimeoutError(
+            stored.message, run_id=run_id, timeout=timeout, active_steps=stored.details
+        )
     elif stored.kind == "RunStalledError":
         error = errors.RunStalledError(stored.message, run_id=run_id, half_collected=stored.details)
     elif stored.kind == "RunCrashedError":
@@ -53,7 +55,8 @@ def ended_error(state: RunState, cause: BaseException | None = None) -> errors.W
 
 
 _STEP_ERRORS = {
-    cls.__name__: cls for cls in (errors.StepTimeoutError, errors.StepOutputError, errors.StateConflictError)
+    cls.__name__: cls
+    for cls in (errors.StepTimeoutError, errors.StepOutputError, errors.StateConflictError)
 }
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
-import os
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from blazen_trio._clock import wall_clock
-from blazen_trio._codec.document import iter_state
-from blazen_trio._codec.entries import encode_entry, encode_history, seal_entry
+from blazen_trio._codec.entries import seal_entry
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
@@ -21,23 +19,22 @@ from blazen_trio._dispatch.inbox import Inbox
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._dispatch.transitions import WIDE, fail
 from blazen_trio._slices import in_slices
-from blazen_trio._state.machine import Machine, Moment, begin
-from blazen_trio._state.misfits import finding_misfits
-from blazen_trio._state.model import Payload, StoredError
+from blazen_trio._state.lifecycle import begin, unrouted_input
+from blazen_trio._state.machine import Machine, Moment
+from blazen_trio._state.model import Delivery, Payload, StoredError
 from blazen_trio._state.status import RunStatus
-from blazen_trio._state.undriven import unrouted_input
 from blazen_trio._stores.base import folding, reading_history
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._surface.context import Context
+from blazen_trio._surface.fitting import check_branch, check_fit
+from blazen_trio._surface.run_arguments import new_nonce, new_run_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
-    IncompatibleRunError,
     InputResponseError,
     NoHandlerError,
     RunNotFoundError,
-    StaleRunError,
     StoreError,
 )
 
@@ -54,12 +51,11 @@ if TYPE_CHECKING:
     from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
-    from blazen_trio._stores.protocol import CheckpointStore, Driver, StoredRun
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
 __all__ = [
     "Options",
-    "create_whole",
-    "new_run_id",
     "open_claimed",
     "open_new",
     "open_rested",
@@ -99,16 +95,12 @@ class Options:
         return self.routing.definition
 
 
-def new_run_id() -> str:
-    """A UUID of version 7 (RFC 9562): ordered by time (milliseconds), so that databases like it."""
-    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000) << 80
-    value = value & ~(0xF000 << 64) | 0x7000 << 64
-    value = value & ~(0xC000 << 48) | 0x8000 << 48
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-async def open_new(options: Options, input: Any, run_id: str | None, metadata: Mapping[str, Any]) -> RunCore:  # noqa: A002
+async def open_new(
+    options: Options,
+    input: Any,  # noqa: A002
+    run_id: str | None,
+    metadata: Mapping[str, Any],
+) -> RunCore:
     """Make a new run ready; with a store, it, its input and its lease are on disk when this returns."""
     definition, codec, store = options.definition, options.codec, options.store
     event = definition.start_event(input)
@@ -122,30 +114,27 @@ async def open_new(options: Options, input: Any, run_id: str | None, metadata: M
     trace = None if listener is None else listener.trace
     driver = None
     try:
-        machine, entry = begin(options.routing, run_id, event, payload, timeout, encode, moment, trace)
+        machine, entry = begin(
+            options.routing, run_id, event, payload, timeout, encode, moment, trace, new_nonce()
+        )
         broadcast, recorder = _observers(definition)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:
-            data, blobs = encode_entry(entry)
-            first = Commit(
-                run_id,
-                entries=[(entry.seq, data)],
-                blobs=blobs,
-                history=(1, encode_history(recorder.take())),
-                status=RunStatus.RUNNING,
-                at=moment.at,
-            )
-            driver = await store.create(NewRun(definition.name, definition.version, moment.at), first)
+            from blazen_trio._surface.creating import create_new
+
+            driver = await create_new(store, definition, run_id, entry, recorder.take())
     except BaseException as error:
         if listener is not None:
             listener.lost(error)
         raise
     core = _core(options, machine, broadcast, recorder, driver)
     if recorder.log_from <= logging.INFO:
-        log_record(recorder.run, "workflow_started", event_type=event.event_type)  # now that it is on disk
+        log_record(
+            recorder.run, "workflow_started", event_type=event.event_type
+        )  # now that it is on disk
     if listener is not None:
         listen_to(core, listener)
-    await in_slices(core.take_up())
+    await in_slices(_taking_up(core))
     return core
 
 
@@ -171,7 +160,9 @@ async def _or_give_back(
         raise
 
 
-async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int | None = None) -> RunCore:
+async def open_claimed(
+    options: Options, stored: StoredRun, *, max_crashes: int | None = None
+) -> RunCore:
     """Make a stored run ready that is driven here already. If this raises, the run is still to be given back.
 
     Args:
@@ -181,14 +172,14 @@ async def open_claimed(options: Options, stored: StoredRun, *, max_crashes: int 
             have crashed so often.
     """
     state = await in_slices(folding(stored, options.codec))
-    await _check_fit(options.definition, state)
+    await check_fit(options.definition, state)
     return await _go_on(options, state, stored.driver, stored, max_crashes=max_crashes)
 
 
 async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> RunCore:
     """Make a run ready as a snapshot has it, its question answered if there is a response."""
     state = await in_slices(snapshot.to_state_in_pieces(options.codec))
-    await _check_fit(options.definition, state)
+    await check_fit(options.definition, state)
     answer = None if response is None else _as_answer(state, response)
     store = options.store
     if store is None:
@@ -196,66 +187,18 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     try:
         stored = await store.claim(state.run_id)
     except RunNotFoundError:
+        from blazen_trio._surface.creating import create_whole
+
         driver = await create_whole(store, state)
-        return await _or_give_back(store, driver, lambda: _go_on(options, state, driver, None, answer, known=True))
+        return await _or_give_back(
+            store, driver, lambda: _go_on(options, state, driver, None, answer, known=True)
+        )
 
     async def go_on() -> RunCore:
-        await _check_branch(await in_slices(folding(stored, options.codec)), state)
+        await check_branch(await in_slices(folding(stored, options.codec)), state)
         return await _go_on(options, state, stored.driver, stored, answer)
 
     return await _or_give_back(store, stored.driver, go_on)
-
-
-async def _check_branch(stored: RunState, given: RunState) -> None:
-    """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
-
-    Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
-    """
-    if stored.seq == given.seq and (await _written(stored))[0] == (await _written(given))[0]:
-        return
-    if stored.seq == given.seq:
-        found = f"of another branch of the run, which has gone another way to entry {given.seq}"
-    else:
-        found = f"of entry {given.seq}, and the store knows the run up to entry {stored.seq}"
-    raise StaleRunError(
-        f"the snapshot of run {given.run_id!r} is {found}: go on with what the store has (resume_from), or resume the "
-        "snapshot without the store",
-        run_id=given.run_id,
-    )
-
-
-async def _written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
-    """Return a run's state as it is stored, and the large values that it refers to."""
-    large: dict[str, bytes] = {}
-    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
-
-
-def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
-    joined = []
-    for piece in pieces:
-        joined.append(piece)
-        yield
-    return b"".join(joined)
-
-
-async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
-    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
-
-    Raises:
-        RunExistsError: The store has a run of this id.
-    """
-    data, large = await _written(state)
-    first = Commit(
-        state.run_id,
-        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
-        blobs=large,
-        history=(state.history[0].sequence, encode_history(state.history)) if state.history else None,
-        status=state.status,
-        error=None if state.error is None else state.error.message,
-        at=state.updated,
-        release=state.status is RunStatus.COMPLETED,
-    )
-    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
 
 
 async def _go_on(
@@ -289,8 +232,22 @@ async def _go_on(
         if recorder.listener is not None:
             recorder.listener.lost(error)
         raise
-    await in_slices(core.take_up())
+    await in_slices(_taking_up(core))
     return core
+
+
+def _taking_up(core: RunCore) -> Generator[None, None, None]:
+    """Take up what is undone, in pieces. Before anybody has the run: what comes in later brings itself in."""
+    undone: Iterable[Delivery | Delayed] = itertools.chain(
+        core.state.deliveries.values(), core.state.delayed.values()
+    )
+    for index, item in enumerate(undone, 1):
+        if item.due is not None:
+            core.set_timer(item.due, item.id)
+        elif type(item) is Delivery:
+            core.ready.append(item)
+        if index % WIDE == 0:
+            yield
 
 
 async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be waited for
@@ -312,7 +269,11 @@ async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be wai
     moment = Moment(core.clock.now(), elapsed)
     unrouted = unrouted_input(state)
     recorder.record("workflow_resumed" if unrouted is None else "workflow_started", moment.at)
-    core.note(machine.resumed(timeout, moment, None if recorder.listener is None else recorder.listener.trace))
+    core.note(
+        machine.resumed(
+            timeout, moment, None if recorder.listener is None else recorder.listener.trace
+        )
+    )
     core.restart(elapsed)
     if answer is not None:
         recorder.record("input_received", moment.at, event_type=answer.event_type)
@@ -333,7 +294,11 @@ def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
     try:
         core.definition.start_event(start.event)
     except NoHandlerError as refusal:
-        core.fail(StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,)), refusal)
+        fail(
+            core,
+            StoredError("NoHandlerError", refusal.message, details=(refusal.event_type,)),
+            refusal,
+        )
         return
     core.note(core.machine.due(start, moment))
 
@@ -347,7 +312,7 @@ def _set_aside(core: RunCore, stored: StoredRun) -> None:
     )
     message += f"; the last one failed with {stored.info.error}" if stored.info.error else ""
     message += ". Look for what kills the process, or fails it; resume_from tries again"
-    core.fail(StoredError("RunCrashedError", message, attempts=stored.crashes), None)
+    fail(core, StoredError("RunCrashedError", message, attempts=stored.crashes), None)
 
 
 def open_rested(
@@ -373,7 +338,7 @@ def open_rested(
     broadcast, recorder = _observers(options.definition)
     recorder.load(records)
     core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
-    core.task_context = context
+    core.task_context = recorder.context = context
     core.control.enter(Phase.PARKED)
     if timers is not None:
         core.timers = timers
@@ -384,12 +349,16 @@ def _mark_of(stored: StoredRun) -> JournalMark:
     from blazen_trio._dispatch.journal import JournalMark
 
     snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
-    return JournalMark(snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs))
+    return JournalMark(
+        snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs)
+    )
 
 
 def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:
     broadcast = Broadcast()
-    return broadcast, Recorder(broadcast, history=definition.history, lifecycle=definition.publish_lifecycle)
+    return broadcast, Recorder(
+        broadcast, history=definition.history, lifecycle=definition.publish_lifecycle
+    )
 
 
 def _core(
@@ -402,7 +371,9 @@ def _core(
 ) -> RunCore:
     recorder.run = machine.state.run_id, machine.state.workflow
     if logger.isEnabledFor(logging.INFO):
-        recorder.log_from_level(logging.DEBUG if logger.isEnabledFor(logging.DEBUG) else logging.INFO)
+        recorder.log_from_level(
+            logging.DEBUG if logger.isEnabledFor(logging.DEBUG) else logging.INFO
+        )
     standstill = Standstill(machine.state, options.codec, recorder)
     journal = None
     if driver is not None:
@@ -411,7 +382,9 @@ def _core(
         assert options.store is not None
         machine.seal = None if options.durability == "exit" else seal_entry
         mark = mark or JournalMark()
-        journal = Journal(options.store, driver, machine.state, options.durability, recorder, standstill, mark)
+        journal = Journal(
+            options.store, driver, machine.state, options.durability, recorder, standstill, mark
+        )
     core = RunCore(
         machine,
         options.codec,
@@ -426,25 +399,6 @@ def _core(
     if driver is not None:
         driver.listen(core)
     return core
-
-
-async def _check_fit(definition: WorkflowDefinition, state: RunState) -> None:
-    problems = []
-    if state.workflow != definition.name:
-        problems.append(f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}")
-    elif state.status is not RunStatus.COMPLETED:
-        problems = await in_slices(finding_misfits(definition, state))
-    if problems:
-        raise _misfit(definition, state, problems)
-
-
-def _misfit(definition: WorkflowDefinition, state: RunState, problems: list[str]) -> IncompatibleRunError:
-    faults = "".join(f"\n  - {problem}" for problem in problems)
-    return IncompatibleRunError(
-        f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
-        run_id=state.run_id,
-        problems=problems,
-    )
 
 
 def _as_answer(state: RunState, response: Any) -> InputResponseEvent:

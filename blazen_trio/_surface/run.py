@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import datetime as dt
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,68 +13,29 @@ from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.control import Phase, Stop
 from blazen_trio._dispatch.inbox import EVENT, pack_event
-from blazen_trio._dispatch.questions import answer, unanswered
+from blazen_trio._dispatch.questions import answer, nobody_has_answered, unanswered
+from blazen_trio._dispatch.transitions import settle
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
-from blazen_trio._surface.run_arguments import check_grace, check_id, check_reason
-from blazen_trio.errors import InputRequiredError, InputResponseError, RunFinishedError, RunPausedError, StoreError
+from blazen_trio._surface.run_arguments import check_grace, check_key, check_reason
+from blazen_trio.errors import (
+    InputRequiredError,
+    InputResponseError,
+    RunFinishedError,
+    RunPausedError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Iterator
 
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.streams import EventStream
     from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._surface.handle import Handle
 
-__all__ = ["Handle", "Run"]
-
-
-class Handle:
-    """What a `Run` is a handle of: the run's core; or, while it rests, what brings it back.
-
-    Args:
-        core: The run.
-    """
-
-    __slots__ = ("__weakref__", "_bring_back", "_core", "_run", "cancelled_here", "records", "state", "told")
-
-    def __init__(self, core: RunCore) -> None:
-        self._core: RunCore | None = core
-        self._bring_back: Callable[[], RunCore] | None = None
-        self._run: weakref.ref[Run] | None = None
-        self.state = core.state
-        self.records = core.recorder.records
-        self.told = False
-        """Whether somebody has been told how the run ended, or why it does not go on."""
-        self.cancelled_here = False
-        """Whether the run was cancelled through this."""
-
-    @property
-    def core(self) -> RunCore:
-        """The run; one that rests is brought back."""
-        if self._core is None:
-            assert self._bring_back is not None
-            self._core = self._bring_back()
-        return self._core
-
-    @property
-    def run(self) -> Run:
-        """The one `Run` that somebody has, or a new one. It keeps this in memory."""
-        run = None if self._run is None else self._run()
-        if run is None:
-            run = Run(self)
-            self._run = weakref.ref(run)
-        return run
-
-    def attach(self, core: RunCore) -> None:
-        """This drives it from now on."""
-        self._core, self._bring_back = core, None
-
-    def rest(self, bring_back: Callable[[], RunCore]) -> None:
-        """It rests; this is to be called when it is used."""
-        self._core, self._bring_back = None, bring_back
+__all__ = ["Run"]
 
 
 @protected_methods
@@ -88,6 +49,13 @@ class Run:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._state = handle.state
+        handle.held = weakref.ref(self)
+
+    @classmethod
+    def of(cls, handle: Handle) -> Run:
+        """Return the one `Run` that somebody has, or a new one. For the engine's own use."""
+        held: Run | None = None if handle.held is None else handle.held()
+        return held or cls(handle)
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id!r} of {self._state.workflow!r}, {self.status.value}>"
@@ -111,6 +79,14 @@ class Run:
     def status(self) -> RunStatus:
         """Where the run stands."""
         return self._state.status
+
+    @property
+    def due(self) -> dt.datetime | None:
+        """The soonest time that the run waits for, UTC; `None`: it does not wait for a time."""
+        times = [item.due for item in self._state.deliveries.values() if item.due is not None]
+        times += [item.due for item in self._state.delayed.values()]
+        soonest = min(times, default=None)
+        return None if soonest is None else dt.datetime.fromtimestamp(soonest, dt.UTC)
 
     @property
     def input_requests(self) -> tuple[InputRequestEvent, ...]:
@@ -145,7 +121,7 @@ class Run:
         core.pins += 1  # as `pinned`, which would be three more objects for each of all who wait
         try:
             await core.changes.wait_until(lambda: _is_told(core))
-            while core.control.phase is Phase.PARKED and not await _nobody_has_answered(core):
+            while core.control.phase is Phase.PARKED and not await nobody_has_answered(core):
                 await core.changes.wait_until(lambda: _is_told(core))
             if core.control.phase is Phase.PAUSED:
                 raise await self._paused_error()
@@ -277,7 +253,7 @@ class Run:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if key is not None:
-            check_id("key", key)
+            check_key(key)
         inner = event.event if isinstance(event, Delayed) else event
         if not isinstance(inner, Event):
             msg = f"send() takes an event, found {inner!r:.80}"
@@ -293,7 +269,9 @@ class Run:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return taken
 
-    async def _send(self, core: RunCore, event: Event | Delayed[Any], inner: Event, key: str | None) -> bool:
+    async def _send(
+        self, core: RunCore, event: Event | Delayed[Any], inner: Event, key: str | None
+    ) -> bool:
         if key is not None and core.journal is not None:
             # Through the inbox, which knows all keys. The store has given us the row when this returns.
             data = pack_event(core.codec, event)
@@ -311,7 +289,7 @@ class Run:
                 await self._acknowledged(answer(core, event))
             else:
                 entry = core.machine.received(event, core.encode, core.moment())
-                await self._acknowledged(core.settle(entry, "event_received", inner.event_type))
+                await self._acknowledged(settle(core, entry, "event_received", inner.event_type))
         else:
             self._check_failure()
         return True
@@ -392,7 +370,9 @@ class Run:
             msg = f"run {self.run_id!r} is not driven here any more: it can't be {what} through this handle"
             raise RunFinishedError(msg, run_id=self.run_id, status=status)
         error = RunFinishedError(
-            f"run {self.run_id!r} has ended ({status.value}): it can't be {what}", run_id=self.run_id, status=status
+            f"run {self.run_id!r} has ended ({status.value}): it can't be {what}",
+            run_id=self.run_id,
+            status=status,
         )
         if status is not RunStatus.COMPLETED:
             self._handle.told = True
@@ -404,7 +384,9 @@ class Run:
     async def block_error(self) -> BaseException | None:
         """Return what the end of the block owes its caller: what nobody has been told yet. Called once the run is left."""
         failure, status = self._core.control.failure, self.status
-        if self._handle.told or (status in (RunStatus.COMPLETED, RunStatus.PAUSED) and failure is None):
+        if self._handle.told or (
+            status in (RunStatus.COMPLETED, RunStatus.PAUSED) and failure is None
+        ):
             return None
         if status is RunStatus.CANCELLED and self._handle.cancelled_here and failure is None:
             return None
@@ -428,15 +410,6 @@ def _is_told(core: RunCore) -> bool:
     if control.cancel_reason is not None or control.failure is not None:
         return False  # it is about to be left
     return phase is Phase.PAUSED or (phase is Phase.PARKED and bool(unanswered(core)))
-
-
-async def _nobody_has_answered(core: RunCore) -> bool:
-    """Return whether the run still waits for an answer, after a look for one that was posted a moment ago."""
-    if core.journal is not None:
-        with contextlib.suppress(StoreError):
-            await core.journal.store.poll(())
-        await core.wait_mail_taken()
-    return _is_told(core)
 
 
 async def _wait_unpaused(core: RunCore) -> None:

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from blazen_trio._definitions.names import name_fault
 from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
 from blazen_trio._definitions.validation import DURABILITIES
-from blazen_trio._state.texts import text_of
+from blazen_trio._dispatch.inbox import RESERVED_KEY
 from blazen_trio._stores.base import StoreQueries
 
 __all__ = [
     "check_driving",
     "check_grace",
     "check_id",
+    "check_key",
     "check_metadata",
     "check_reason",
     "check_snapshot",
     "check_store",
+    "new_nonce",
+    "new_run_id",
 ]
 
-_LONGEST_ID: Final = 200
 _STORE_METHODS: Final = ("claim", "commit", "create", "load", "poll", "post", "release", "take")
 
 
 def check_id(name: str, value: object) -> None:
     """Refuse what can't name a run or an event sent into one, in any database."""
-    good = type(value) is str and 0 < len(value) <= _LONGEST_ID and "\0" not in value and text_of(value) == value
-    if not good:
-        msg = f"{name}={value!r:.80}: it is a str of 1 to {_LONGEST_ID} characters, without NUL or lone surrogates"
+    if fault := name_fault(value):
+        msg = f"{name}={value!r:.80}: {fault}"
         raise ValueError(msg)
-    if value[-1] == " ":  # type: ignore[index]
-        msg = f"{name}={value!r:.80}: it ends with a space, and some databases don't tell it from one that does not"
+
+
+def check_key(key: object) -> None:
+    """Refuse what can't name an event sent into a run."""
+    check_id("key", key)
+    if str(key).startswith(RESERVED_KEY):
+        msg = f"key={key!r:.80}: keys that begin with {RESERVED_KEY!r} are the engine's own"
         raise ValueError(msg)
 
 
@@ -88,3 +97,17 @@ def check_reason(reason: object) -> None:
     if reason is not None and not isinstance(reason, str):
         msg = f"cancel(reason={reason!r:.80}): the reason is a text, or None"
         raise TypeError(msg)
+
+
+def new_run_id() -> str:
+    """A UUID of version 7 (RFC 9562): ordered by time (milliseconds), so that databases like it."""
+    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000) << 80
+    value = value & ~(0xF000 << 64) | 0x7000 << 64
+    value = value & ~(0xC000 << 48) | 0x8000 << 48
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def new_nonce() -> str:
+    """Return a text that tells a run from any other of its id."""
+    return os.urandom(6).hex()

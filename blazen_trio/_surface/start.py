@@ -12,13 +12,13 @@ import trio
 from blazen_trio._concurrency import bare_errors, protected, protected_methods
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
-from blazen_trio._surface.run import Handle
+from blazen_trio._surface.handle import Handle
+from blazen_trio._surface.run import Run
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from blazen_trio._dispatch.core import RunCore
-    from blazen_trio._surface.run import Run
 
 __all__ = ["RunStart"]
 
@@ -29,7 +29,9 @@ class RunStart(Coroutine[Any, Any, Any]):
 
     __slots__ = ("__weakref__", "_begin", "_coroutine", "_label", "_manager", "_used")
 
-    def __init__(self, begin: Callable[[], Coroutine[Any, Any, RunCore]], label: tuple[str, str]) -> None:
+    def __init__(
+        self, begin: Callable[[], Coroutine[Any, Any, RunCore]], label: tuple[str, str]
+    ) -> None:
         self._begin = begin
         self._label = label
         self._coroutine: Coroutine[Any, Any, Any] | None = None
@@ -84,14 +86,22 @@ class RunStart(Coroutine[Any, Any, Any]):
         return await self._manager.__aenter__()
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> bool | None:
         assert self._manager is not None
         return await self._manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102  # the block is not left before
 
     def __del__(self) -> None:
         if not self._used:
-            warnings.warn(f"{self._name} was neither awaited nor entered", RuntimeWarning, stacklevel=2, source=self)
+            warnings.warn(
+                f"{self._name} was neither awaited nor entered",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
 
 
 @trio.lowlevel.enable_ki_protection
@@ -102,7 +112,7 @@ async def _to_result(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Any:
     if core.control.phase is not Phase.LEFT:
         with bare_errors():
             await drive(core)
-    return await Handle(core).run.result()
+    return await Run(Handle(core)).result()
 
 
 @protected
@@ -112,7 +122,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGe
     that nursery, which cancels the run, and comes out as it is.
     """
     core = await begin()
-    run = Handle(core).run
+    run = Run(Handle(core))
     body_error: BaseException | None = None
     try:
         with bare_errors():

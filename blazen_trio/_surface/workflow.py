@@ -9,7 +9,13 @@ from blazen_trio._codec.codec import Codec
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.routing import Routing
 from blazen_trio._surface.prepare import Options, open_new, open_snapshot, open_stored
-from blazen_trio._surface.run_arguments import check_driving, check_id, check_metadata, check_snapshot, check_store
+from blazen_trio._surface.run_arguments import (
+    check_driving,
+    check_id,
+    check_metadata,
+    check_snapshot,
+    check_store,
+)
 from blazen_trio._surface.start import RunStart
 
 if TYPE_CHECKING:
@@ -123,8 +129,12 @@ class Workflow(WorkflowDefinition):
             StaleRunError: The store knows the run further on.
         """
         check_snapshot(snapshot)
+        if store is not None:
+            check_id("run_id", snapshot.run_id)
         options = self.options(store, durability, timeout, input_handler)
-        return RunStart(functools.partial(open_snapshot, options, snapshot), ("resumed run", snapshot.run_id))
+        return RunStart(
+            functools.partial(open_snapshot, options, snapshot), ("resumed run", snapshot.run_id)
+        )
 
     def resume_with_input(
         self,
@@ -150,6 +160,8 @@ class Workflow(WorkflowDefinition):
             InputResponseError: No such question is open.
         """
         check_snapshot(snapshot)
+        if store is not None:
+            check_id("run_id", snapshot.run_id)
         options = self.options(store, durability, timeout, input_handler)
         begin = functools.partial(open_snapshot, options, snapshot, response)
         return RunStart(begin, ("resumed run", snapshot.run_id))
@@ -184,10 +196,16 @@ class Workflow(WorkflowDefinition):
         return RunStart(functools.partial(open_stored, options, run_id), ("resumed run", run_id))
 
     def options(
-        self, store: CheckpointStore | None, durability: str | None, timeout: float | None, handler: InputHandler | None
+        self,
+        store: CheckpointStore | None,
+        durability: str | None,
+        timeout: float | None,
+        handler: InputHandler | None,
     ) -> Options:
         """How a run of it is driven."""
-        check_driving(durability, None if timeout is _KEEP else timeout, None if handler is _OWN else handler)
+        check_driving(
+            durability, None if timeout is _KEEP else timeout, None if handler is _OWN else handler
+        )
         if store is not None:
             check_store(store)
         return Options(

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.model import RunState
 
-__all__ = ["AttemptListener", "Backlog", "Listener", "Population", "RunListener", "populations", "writers"]
+__all__ = [
+    "AttemptListener",
+    "Backlog",
+    "Listener",
+    "Population",
+    "RunListener",
+    "populations",
+    "writers",
+]
 
 
 class AttemptListener(Protocol):

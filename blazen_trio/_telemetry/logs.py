@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from blazen_trio._state.texts import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,7 +20,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "workflow_paused": logging.INFO,
     "workflow_completed": logging.INFO,
     "workflow_cancelled": logging.INFO,
-    "workflow_failed": logging.WARNING,
+    "workflow_failed": logging.ERROR,
     "workflow_timed_out": logging.WARNING,
     "step_dispatched": logging.DEBUG,
     "step_completed": logging.DEBUG,
@@ -32,7 +34,30 @@ LEVELS: Final[Mapping[str, int]] = {
 """By the history's kinds. What is expected now and then, such as an attempt that fails and is tried again, is no warning."""
 
 
-def about(run_id: str | None = None, workflow: str | None = None, step: str | None = None) -> dict[str, str | None]:
+class _OneLine(logging.Filter):
+    """Keeps each message on one line, and from acting on a terminal.
+
+    Names of events, errors' texts and ids are whatever somebody sent in. With a line end in it, the
+    next line of the log would be theirs.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if not text.isprintable():
+            record.msg, record.args = escaped(text), ()
+        fields = vars(record)
+        for name in about():  # which a format may put anywhere in its line
+            if isinstance(value := fields.get(name), str) and not value.isprintable():
+                fields[name] = escaped(value)
+        return True
+
+
+logger.addFilter(_OneLine())
+
+
+def about(
+    run_id: str | None = None, workflow: str | None = None, step: str | None = None
+) -> dict[str, str | None]:
     """The attributes that every record of this logger has; `None` where they don't apply."""
     return {"run_id": run_id, "workflow": workflow, "step": step}
 

@@ -24,7 +24,27 @@ __all__ = ["OpenTelemetry"]
 
 _W3C: Final = TraceContextTextMapPropagator()
 """For what is stored; whatever the program uses between its services, what is written by one process is read by another."""
-_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+_SECONDS: Final = (
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+    900,
+    3600,
+    14400,
+    86400,
+)
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _PAUSE_OVER: Final = frozenset(
     {
@@ -55,25 +75,33 @@ class OpenTelemetry:
     """
 
     def __init__(
-        self, tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None
+        self,
+        tracer_provider: trace.TracerProvider | None,
+        meter_provider: metrics.MeterProvider | None,
     ) -> None:
         self.tracer = trace.get_tracer("blazen_trio", tracer_provider=tracer_provider)
         meter = metrics.get_meter("blazen_trio", meter_provider=meter_provider)
-        self._runs = meter.create_counter("blazen_workflow_total", description="Runs that have ended.")
+        self._runs = meter.create_counter(
+            "blazen_workflow_total", description="Runs that have ended."
+        )
         self._run_seconds = meter.create_histogram(
             "blazen_workflow_duration_seconds",
             "s",
             "From a run's creation to its end, its rests included.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
-        self.steps = meter.create_counter("blazen_step_total", description="Attempts at steps that are over.")
+        self.steps = meter.create_counter(
+            "blazen_step_total", description="Attempts at steps that are over."
+        )
         self.step_seconds = meter.create_histogram(
             "blazen_step_duration_seconds",
             "s",
             "An attempt at a step, with its commit.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
-        self._commits = meter.create_counter("blazen_commits_total", description="Commits that were stored.")
+        self._commits = meter.create_counter(
+            "blazen_commits_total", description="Commits that were stored."
+        )
         self._batch_sizes = meter.create_histogram(
             "blazen_batch_size",
             "{commit}",
@@ -81,7 +109,8 @@ class OpenTelemetry:
             explicit_bucket_boundaries_advisory=_SIZES,
         )
         self._lease_losses = meter.create_counter(
-            "blazen_lease_losses_total", description="Leases that were lost, with all that was driven under them."
+            "blazen_lease_losses_total",
+            description="Leases that were lost, with all that was driven under them.",
         )
         meter.create_observable_gauge(
             "blazen_writer_queue",
@@ -102,8 +131,12 @@ class OpenTelemetry:
     def _driven(self, _options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
         if hooks.listener is self:
             runtimes = list(hooks.populations)
-            yield metrics.Observation(sum(runtime.working for runtime in runtimes), {"state": "working"})
-            yield metrics.Observation(sum(runtime.waiting for runtime in runtimes), {"state": "resting"})
+            yield metrics.Observation(
+                sum(runtime.working for runtime in runtimes), {"state": "working"}
+            )
+            yield metrics.Observation(
+                sum(runtime.waiting for runtime in runtimes), {"state": "resting"}
+            )
 
     # What is told
 
@@ -134,7 +167,9 @@ class OpenTelemetry:
 class _Run:
     """One driving of a run: a span."""
 
-    def __init__(self, listener: OpenTelemetry, run_id: str, workflow: str, state: RunState | None) -> None:
+    def __init__(
+        self, listener: OpenTelemetry, run_id: str, workflow: str, state: RunState | None
+    ) -> None:
         self.listener = listener
         self.about = {"workflow_name": workflow, "run_id": run_id}
         self._stored: Context | None = None
@@ -146,7 +181,10 @@ class _Run:
             if state.trace is not None:
                 self._stored = _W3C.extract(state.trace, current)
                 here = trace.get_current_span(current).get_span_context()
-                if here.is_valid and here != trace.get_current_span(self._stored).get_span_context():
+                if (
+                    here.is_valid
+                    and here != trace.get_current_span(self._stored).get_span_context()
+                ):
                     links.append(trace.Link(here))
             if state.status is RunStatus.PAUSED:
                 self._paused = "manual", state.updated
@@ -164,7 +202,11 @@ class _Run:
 
     def attempt(self, step: str, event_type: str, number: int) -> _Attempt:
         """See `RunListener.attempt`."""
-        return _Attempt(self, step, {**self.about, "step_name": step, "event_type": event_type, "attempt": number})
+        return _Attempt(
+            self,
+            step,
+            {**self.about, "step_name": step, "event_type": event_type, "attempt": number},
+        )
 
     def recorded(self, kind: str, at: float, detail: str | None) -> None:
         """See `RunListener.recorded`."""
@@ -207,7 +249,9 @@ class _Attempt:
     def __init__(self, run: _Run, step: str, attributes: dict[str, Any]) -> None:
         self._run = run
         self._attributes = {"workflow_name": attributes["workflow_name"], "step_name": step}
-        self._span = run.listener.tracer.start_span("workflow.step", run.context, attributes=attributes)
+        self._span = run.listener.tracer.start_span(
+            "workflow.step", run.context, attributes=attributes
+        )
         self._began = perf_counter()
 
     def __enter__(self) -> None:
@@ -241,5 +285,9 @@ def _note(span: trace.Span, error: BaseException) -> None:
 
 def _tell(span: trace.Span, kind: str, message: str, stacktrace: str) -> None:
     """As `Span.record_exception`, which fails where `str` of the exception does, and takes what no exporter can encode."""
-    told = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
+    told = {
+        "exception.type": kind,
+        "exception.message": message,
+        "exception.stacktrace": stacktrace,
+    }
     span.add_event("exception", {name: text for name, text in told.items() if text})

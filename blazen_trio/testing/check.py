@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, Driver, NewRun, SnapshotRow
+from blazen_trio._stores.driver import Driver
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio.errors import (
     RunExistsError,
     RunLockedError,
@@ -77,7 +78,9 @@ async def _check_create(store: CheckpointStore) -> None:
     expect("its history is stored with it", list(stored.history), [b"began"])
     expect("a new run has no snapshot", stored.snapshot, None)
     info = await store.get_run("run")
-    expect("a run's line names it", (info.run_id, info.workflow, info.version), ("run", "shop", "1"))
+    expect(
+        "a run's line names it", (info.run_id, info.workflow, info.version), ("run", "shop", "1")
+    )
     expect("a run's line has its status", (info.status, info.error), (RunStatus.RUNNING, None))
     moment = dt.datetime.fromtimestamp(NOW, dt.UTC)
     expect(
@@ -156,9 +159,13 @@ async def _check_order(store: CheckpointStore) -> None:
 
 async def _check_row(store: CheckpointStore) -> None:
     driver = await start(store)
-    await store.commit(driver, Commit("run", status=RunStatus.FAILED, error="broke", version="2", at=NOW + 5))
+    await store.commit(
+        driver, Commit("run", status=RunStatus.FAILED, error="broke", version="2", at=NOW + 5)
+    )
     info = await store.get_run("run")
-    expect("a status is stored with its error", (info.status, info.error), (RunStatus.FAILED, "broke"))
+    expect(
+        "a status is stored with its error", (info.status, info.error), (RunStatus.FAILED, "broke")
+    )
     expect("a changed version is stored", info.version, "2")
     expect("`updated` is the commit's `at`", info.updated.timestamp(), NOW + 5)
     await store.commit(driver, Commit("run", entries=[(2, b"x")], at=NOW + 9))
@@ -172,7 +179,9 @@ async def _check_snapshot(store: CheckpointStore) -> None:
     driver = await start(store, blobs={"gone": b"1", "kept": b"2"})
     await store.commit(driver, Commit("run", entries=[(2, b"b"), (3, b"c")]))
     folded = SnapshotRow(2, b"folded", frozenset({"kept"}))
-    await store.commit(driver, Commit("run", entries=[(4, b"d")], blobs={"new": b"3"}, snapshot=folded))
+    await store.commit(
+        driver, Commit("run", entries=[(4, b"d")], blobs={"new": b"3"}, snapshot=folded)
+    )
     stored = await store.load("run")
     expect("a snapshot comes back", stored.snapshot, (2, b"folded"))
     expect(
@@ -223,7 +232,10 @@ async def _check_history(store: CheckpointStore) -> None:
 
 async def _check_inbox(store: CheckpointStore) -> None:
     driver = await start(store)
-    mails = [await store.post("run", kind, data) for kind, data in (("event", b"1"), ("pause", b""), ("event", b"3"))]
+    mails = [
+        await store.post("run", kind, data)
+        for kind, data in (("event", b"1"), ("pause", b""), ("event", b"3"))
+    ]
     waiting = list((await store.load("run")).inbox)
     expect("what was posted waits in order, with its id, kind and data", waiting, mails)
     second = waiting[1]
@@ -236,7 +248,9 @@ async def _check_inbox(store: CheckpointStore) -> None:
         later is not None and later.id not in {mail.id for mail in waiting},
         True,
     )
-    await expect_error("nothing is posted to an unknown run", RunNotFoundError, store.post("unknown", "event", b""))
+    await expect_error(
+        "nothing is posted to an unknown run", RunNotFoundError, store.post("unknown", "event", b"")
+    )
 
 
 async def _check_keys(store: CheckpointStore) -> None:
@@ -250,7 +264,9 @@ async def _check_keys(store: CheckpointStore) -> None:
         await store.post("other", "event", b"3", key="k") is not None,
         True,
     )
-    expect("another key is accepted", await store.post("run", "event", b"4", key="K") is not None, True)
+    expect(
+        "another key is accepted", await store.post("run", "event", b"4", key="K") is not None, True
+    )
     await store.commit(driver, Commit("run", taken=[mail.id if mail else 0]))
     expect(
         "a key stays used after its row was taken",
@@ -262,7 +278,9 @@ async def _check_keys(store: CheckpointStore) -> None:
 async def _check_claim(store: CheckpointStore) -> None:
     driver = await start(store)
     await expect_error("a run that is driven can't be claimed", RunLockedError, store.claim("run"))
-    await expect_error("a run that is driven can't be deleted", RunLockedError, store.delete_run("run"))
+    await expect_error(
+        "a run that is driven can't be deleted", RunLockedError, store.delete_run("run")
+    )
     await store.release(driver)
     await store.release(driver)
     late = Commit("run", entries=[(2, b"x")])
@@ -285,7 +303,9 @@ async def _check_claim(store: CheckpointStore) -> None:
         expect("a completed run is not driven", read.driver, None)
     queries = (store.load, store.load_snapshot, store.history, store.get_run)
     for call in (store.claim, store.delete_run, *queries):
-        await expect_error(f"{call.__name__} knows no unknown run", RunNotFoundError, call("unknown"))
+        await expect_error(
+            f"{call.__name__} knows no unknown run", RunNotFoundError, call("unknown")
+        )
     await store.release(Driver("unknown"))
 
 
@@ -305,7 +325,9 @@ async def _check_list(store: CheckpointStore) -> None:
     expect("pages have each run once, in order", pages, order)
     paused = [run.run_id for run in await store.list_runs(status="paused")]
     expect("runs are found by their status, also by its name", paused, ["r5"])
-    await store.create(NewRun("shop", "1", NOW), Commit("r6", status=RunStatus.FAILED, at=NOW, release=True))
+    await store.create(
+        NewRun("shop", "1", NOW), Commit("r6", status=RunStatus.FAILED, at=NOW, release=True)
+    )
     wanted: list[RunStatus | str] = [RunStatus.FAILED, "paused"]
     several = [run.run_id for run in await store.list_runs(status=wanted, limit=1)]
     several += [run.run_id for run in await store.list_runs(status=wanted, after=several[0])]
@@ -357,7 +379,9 @@ async def _check_purge(store: CheckpointStore) -> None:
         1,
     )
     left = {run.run_id for run in await store.list_runs()}
-    expect("purge leaves what is new, has not ended, or is driven", left, {"waits", "new", "driven"})
+    expect(
+        "purge leaves what is new, has not ended, or is driven", left, {"waits", "new", "driven"}
+    )
     aged = await store.purge(older_than=dt.timedelta(seconds=1), status=["waiting", "completed"])
     expect("purge takes an age too, and statuses by name", aged, 2)
 
@@ -365,7 +389,9 @@ async def _check_purge(store: CheckpointStore) -> None:
 async def _check_two_openings(store: CheckpointStore, other: CheckpointStore) -> None:
     driver = await start(store)
     await expect_error("one opening drives a run at a time", RunLockedError, other.claim("run"))
-    await expect_error("a run driven by another can't be deleted", RunLockedError, other.delete_run("run"))
+    await expect_error(
+        "a run driven by another can't be deleted", RunLockedError, other.delete_run("run")
+    )
     await expect_error(
         "only the driver commits",
         StaleRunError,

@@ -32,7 +32,9 @@ async def _check_token(store: CheckpointStore) -> None:
     second = await drive(store)
     expect("each driving of a run has a driver of its own", first is second, False)
     late = Commit("run", entries=[(2, b"late")])
-    await expect_error("an earlier driver does not commit", StaleRunError, store.commit(first, late))
+    await expect_error(
+        "an earlier driver does not commit", StaleRunError, store.commit(first, late)
+    )
     await store.release(first)
     await store.set_aside(first, "late")
     expect("an earlier driver does not set a run aside", (await store.get_run("run")).error, None)
@@ -41,7 +43,9 @@ async def _check_token(store: CheckpointStore) -> None:
     expect("what an earlier driver releases stays driven", written, [(1, b"first"), (2, b"ours")])
     another = Commit("another", entries=[(2, b"x")])
     await start(store, "another")
-    await expect_error("a driver commits to its own run only", StaleRunError, store.commit(second, another))
+    await expect_error(
+        "a driver commits to its own run only", StaleRunError, store.commit(second, another)
+    )
 
 
 async def _check_failed_commit(store: CheckpointStore) -> None:

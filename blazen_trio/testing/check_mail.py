@@ -21,7 +21,8 @@ from blazen_trio.testing.promises import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blazen_trio._stores.protocol import CheckpointStore, Mail
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = ["CHECKS", "CHECKS_OF_TWO"]
 
@@ -48,7 +49,9 @@ async def _check_own_post(store: CheckpointStore) -> None:
     heard = Heard(driver)
     expect("what came before somebody listened is delivered", heard.mail, [early])
     late = await store.post("run", "event", b"late", key="k")
-    expect("post has delivered to its own opening's driver when it returns", heard.mail, [early, late])
+    expect(
+        "post has delivered to its own opening's driver when it returns", heard.mail, [early, late]
+    )
     await store.post("run", "event", b"again", key="k")
     for _ in range(2):
         await store.poll(["shop"])
@@ -110,7 +113,9 @@ async def _check_taken_once(store: CheckpointStore) -> None:  # noqa: ASYNC910
     left = {run_id: len((await store.load(run_id)).inbox) for run_id in drivers}
     expect("what others take besides is taken", left, {"a": 0, "b": 1, "c": 0})
     twice = Commit("c", entries=[(3, b"x")], taken=[1, 1])
-    await expect_error("no row is taken twice by one commit", StaleRunError, store.commit(drivers["c"], twice))
+    await expect_error(
+        "no row is taken twice by one commit", StaleRunError, store.commit(drivers["c"], twice)
+    )
 
 
 async def _check_flood(store: CheckpointStore) -> None:

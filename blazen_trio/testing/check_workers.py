@@ -19,8 +19,13 @@ __all__ = ["CHECKS", "CHECKS_OF_TWO"]
 _HOUR = 3600.0
 
 
-async def _taken(store: CheckpointStore, *workflows: str, limit: int = 10, suspects: int | None = None) -> list[str]:  # noqa: ASYNC910
-    return [run.info.run_id for run in await store.take(workflows or ("shop",), limit, suspects=suspects)]
+async def _taken(
+    store: CheckpointStore, *workflows: str, limit: int = 10, suspects: int | None = None
+) -> list[str]:  # noqa: ASYNC910
+    return [
+        run.info.run_id
+        for run in await store.take(workflows or ("shop",), limit, suspects=suspects)
+    ]
 
 
 async def _rest(store: CheckpointStore, run_id: str, status: RunStatus, **more: Any) -> None:
@@ -32,7 +37,9 @@ async def _rest(store: CheckpointStore, run_id: str, status: RunStatus, **more: 
 
 async def _check_take(store: CheckpointStore) -> None:
     for number in range(3):
-        await start(store, f"q{number}", created=NOW + number, status=RunStatus.QUEUED, release=True)
+        await start(
+            store, f"q{number}", created=NOW + number, status=RunStatus.QUEUED, release=True
+        )
     await start(store, "driven")
     first, second = await store.take(["shop"], 2)
     oldest = [first.info.run_id, second.info.run_id]

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
     from blazen_trio._clock import Utc
     from blazen_trio._state.status import RunStatus
+    from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio._stores.protocol import (
         CheckpointStore,
         Commit,
-        Driver,
-        Mail,
         NewRun,
         Poll,
         RunInfo,
@@ -174,7 +173,9 @@ class FaultyStore(StoreQueries):
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
         self._check()
-        return await self._store.list_runs(status=status, workflow=workflow, limit=limit, after=after)
+        return await self._store.list_runs(
+            status=status, workflow=workflow, limit=limit, after=after
+        )
 
     async def get_run(self, run_id: str) -> RunInfo:
         """See `CheckpointStore.get_run`."""

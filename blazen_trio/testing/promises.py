@@ -7,12 +7,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, Driver, NewRun
+from blazen_trio._stores.driver import Driver
+from blazen_trio._stores.protocol import Commit, NewRun
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from blazen_trio._stores.protocol import CheckpointStore, Mail, StoredRun
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
 __all__ = ["NOW", "Heard", "drive", "driver_of", "expect", "expect_error", "journal", "start"]
 

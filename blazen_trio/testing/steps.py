@@ -12,13 +12,14 @@ from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import PLAIN, Codec
 from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
-from blazen_trio._dispatch.attempts import run_bounded
+from blazen_trio._dispatch.calls import run_bounded
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
 from blazen_trio._dispatch.streams import Broadcast
 from blazen_trio._dispatch.transaction import Transaction, make_cell
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._surface.context import Context
@@ -143,7 +144,9 @@ def _check_accepted(step: StepDefinition, event: Any) -> Event | tuple[Event, ..
     return found if step.is_join else found[0]
 
 
-def _begin(workflow: Workflow, codec: Codec, state: Mapping[str, Any], metadata: Mapping[str, Any]) -> Machine:
+def _begin(
+    workflow: Workflow, codec: Codec, state: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> Machine:
     """A run that has begun, with this state."""
     machine, _ = begin(
         workflow.routing,
@@ -177,7 +180,15 @@ def _core(machine: Machine, codec: Codec, broadcast: Broadcast) -> RunCore:
     recorder = Recorder(broadcast, history=False, lifecycle=False)
     standstill = Standstill(machine.state, codec, recorder)
     return RunCore(
-        machine, codec, None, broadcast, recorder, standstill, wall_clock(), input_handler=None, make_context=Context
+        machine,
+        codec,
+        None,
+        broadcast,
+        recorder,
+        standstill,
+        wall_clock(),
+        input_handler=None,
+        make_context=Context,
     )
 
 

@@ -122,7 +122,9 @@ class Conversation:
 
     def read(self) -> list[Message]:
         """All messages, oldest first."""
-        return [self._ctx.get(f"message/{n}", type=Message) for n in range(self._ctx.get("messages", 0))]
+        return [
+            self._ctx.get(f"message/{n}", type=Message) for n in range(self._ctx.get("messages", 0))
+        ]
 
 
 class Agent:
@@ -159,20 +161,26 @@ class Agent:
         ctx.set("turn", ev.number)
         if not reply.calls:
             return StopEvent(reply.text)
-        return [DangerousCall(call) if self._is_dangerous(call) else Call(call) for call in reply.calls]
+        return [
+            DangerousCall(call) if self._is_dangerous(call) else Call(call) for call in reply.calls
+        ]
 
     @step
     async def ask(self, ev: DangerousCall, ctx: Context) -> Approval:
         """Ask a person. The answer will carry the question's id only, so the call is put by under it."""
         ctx.set(f"asked/{ev.call.id}", ev.call)
-        return Approval(f"May I use {ev.call.tool}?", metadata=ev.call.arguments, request_id=ev.call.id)
+        return Approval(
+            f"May I use {ev.call.tool}?", metadata=ev.call.arguments, request_id=ev.call.id
+        )
 
     @step
     async def heed(self, ev: Decision, ctx: Context) -> Call | Result:
         """Go on as the person said. Anything but a clear yes is a no."""
         call = ctx.get(f"asked/{ev.request_id}", type=ToolCall)
         ctx.delete(f"asked/{ev.request_id}")
-        return Call(call) if ev.response is True else Result(call.id, "The user did not allow this.")
+        return (
+            Call(call) if ev.response is True else Result(call.id, "The user did not allow this.")
+        )
 
     @step(
         timeout=60,
@@ -183,9 +191,14 @@ class Agent:
         """Use a tool. A process that dies here does it again: the key is the same then, and belongs to no other call."""
         call = ev.call
         if call.tool not in self._tools:
-            return Result(call.id, f"There is no tool {call.tool!r}; there are {', '.join(sorted(self._tools))}.")
+            return Result(
+                call.id,
+                f"There is no tool {call.tool!r}; there are {', '.join(sorted(self._tools))}.",
+            )
         ctx.publish(Acting(call))
-        return Result(call.id, await self._tools[call.tool].run(call.arguments, ctx.idempotency_key))
+        return Result(
+            call.id, await self._tools[call.tool].run(call.arguments, ctx.idempotency_key)
+        )
 
     @step(handles=[act], max_recoveries=20)
     async def tell_failure(self, ev: StepFailedEvent) -> Result:
@@ -195,7 +208,9 @@ class Agent:
     @step
     async def gather(self, results: list[Result], ctx: Context) -> Turn:
         """All results of a turn, in the order of its calls, whenever each came in."""
-        Conversation(ctx).add(*(Message("tool", result.text, answers=result.call_id) for result in results))
+        Conversation(ctx).add(
+            *(Message("tool", result.text, answers=result.call_id) for result in results)
+        )
         return Turn(ctx.get("turn", type=int) + 1)
 
     def _is_dangerous(self, call: ToolCall) -> bool:

@@ -16,7 +16,15 @@ from agent import Acting, Agent, Approval, Decision, Said
 from model import ScriptedModel
 from travel import SCRIPT, TravelDesk
 
-from blazen_trio import InputRequestEvent, Run, RunNotFoundError, Runtime, WorkflowError, open_runtime, open_store
+from blazen_trio import (
+    InputRequestEvent,
+    Run,
+    RunNotFoundError,
+    Runtime,
+    WorkflowError,
+    open_runtime,
+    open_store,
+)
 
 QUESTION = "Find me three sunny days in Lisbon or Porto, and book them."
 
@@ -51,7 +59,10 @@ async def show(run: Run) -> None:
 def print_question(question: InputRequestEvent) -> None:
     """Print a question, and how it is answered."""
     name = question.request_id
-    print(f"  {question.prompt} {question.metadata}  (--approve {name} or --refuse {name})", flush=True)
+    print(
+        f"  {question.prompt} {question.metadata}  (--approve {name} or --refuse {name})",
+        flush=True,
+    )
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -74,13 +85,27 @@ async def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--db", default="agent.db", help="the SQLite file to keep runs in (default: agent.db)")
-    parser.add_argument("--run", default="trip", metavar="RUN_ID", help="the run to start or to go on with")
-    parser.add_argument("--approve", action="append", default=[], metavar="CALL", help="agree to a call; repeatable")
-    parser.add_argument("--refuse", action="append", default=[], metavar="CALL", help="refuse a call; repeatable")
-    parser.add_argument("--pace", type=float, default=1.0, help="seconds per reply and per tool (default: 1)")
-    parser.add_argument("--outages", type=int, default=0, help="so many requests to the model fail first")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--db", default="agent.db", help="the SQLite file to keep runs in (default: agent.db)"
+    )
+    parser.add_argument(
+        "--run", default="trip", metavar="RUN_ID", help="the run to start or to go on with"
+    )
+    parser.add_argument(
+        "--approve", action="append", default=[], metavar="CALL", help="agree to a call; repeatable"
+    )
+    parser.add_argument(
+        "--refuse", action="append", default=[], metavar="CALL", help="refuse a call; repeatable"
+    )
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="seconds per reply and per tool (default: 1)"
+    )
+    parser.add_argument(
+        "--outages", type=int, default=0, help="so many requests to the model fail first"
+    )
     try:
         trio.run(main, parser.parse_args())
     except WorkflowError as error:

@@ -56,13 +56,17 @@ class TravelDesk:
     def _enter(self, what: str, key: str) -> int:
         with self._open() as service:
             service.execute("INSERT OR IGNORE INTO booking (key, what) VALUES (?, ?)", (key, what))
-            number: int = service.execute("SELECT rowid FROM booking WHERE key = ?", (key,)).fetchone()[0]
+            number: int = service.execute(
+                "SELECT rowid FROM booking WHERE key = ?", (key,)
+            ).fetchone()[0]
             return number
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(self._bookings, timeout=30)) as service, service:
-            service.execute("CREATE TABLE IF NOT EXISTS booking (key TEXT PRIMARY KEY, what TEXT NOT NULL)")
+            service.execute(
+                "CREATE TABLE IF NOT EXISTS booking (key TEXT PRIMARY KEY, what TEXT NOT NULL)"
+            )
             yield service
 
 

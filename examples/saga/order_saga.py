@@ -102,7 +102,16 @@ class OrderSaga:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self.workflow = Workflow(
-            "order", [self.reserve, self.charge, self.ship, self.give_up, self.undo, self.call_for_help, self.go_on]
+            "order",
+            [
+                self.reserve,
+                self.charge,
+                self.ship,
+                self.give_up,
+                self.undo,
+                self.call_for_help,
+                self.go_on,
+            ],
         )
 
     @step(timeout=30, retry=FORWARD)
@@ -114,13 +123,17 @@ class OrderSaga:
     @step(timeout=30, retry=FORWARD)
     async def charge(self, ev: Reserved, ctx: Context) -> Charged:
         """Charge the card."""
-        await self._provider.do("charge", key(ctx, "charge"), sku=ev.order.sku, amount=ev.order.cents)
+        await self._provider.do(
+            "charge", key(ctx, "charge"), sku=ev.order.sku, amount=ev.order.cents
+        )
         return Charged(ev.order)
 
     @step(timeout=30, retry=FORWARD)
     async def ship(self, ev: Charged, ctx: Context) -> Shipped:
         """Hand it to the carrier."""
-        await self._provider.do("ship", key(ctx, "ship"), sku=ev.order.sku, amount=ev.order.quantity)
+        await self._provider.do(
+            "ship", key(ctx, "ship"), sku=ev.order.sku, amount=ev.order.quantity
+        )
         return Shipped(order=ev.order)
 
     @step(handles=[reserve, charge, ship])

@@ -42,7 +42,9 @@ async def main(options: argparse.Namespace) -> None:
     services = Services(path.with_suffix(".services"))
     provider = Provider(services, options.pace, make_trouble(options.decline, options.flaky))
     saga = OrderSaga(provider).workflow
-    order = Order(sku=options.sku, quantity=options.quantity, cents=options.quantity * PRICE[options.sku])
+    order = Order(
+        sku=options.sku, quantity=options.quantity, cents=options.quantity * PRICE[options.sku]
+    )
     async with open_store(f"sqlite:///{path}") as store:
         try:
             await store.get_run(options.run)
@@ -54,20 +56,39 @@ async def main(options: argparse.Namespace) -> None:
                 for question in run.input_requests:
                     await run.respond(TryAgain(question.request_id))
             result: Shipped | NotShipped = await run.result()
-    print("shipped" if isinstance(result, Shipped) else f"not shipped, because of {result.reason!r}")
+    print(
+        "shipped" if isinstance(result, Shipped) else f"not shipped, because of {result.reason!r}"
+    )
     print("books:", services.books())
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--db", default="orders.db", help="the SQLite file to keep runs in (default: orders.db)")
-    parser.add_argument("--run", default="order-1", metavar="RUN_ID", help="the order to place or to go on with")
-    parser.add_argument("--sku", choices=sorted(PRICE), default="teapot", help="what (default: teapot)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--db", default="orders.db", help="the SQLite file to keep runs in (default: orders.db)"
+    )
+    parser.add_argument(
+        "--run", default="order-1", metavar="RUN_ID", help="the order to place or to go on with"
+    )
+    parser.add_argument(
+        "--sku", choices=sorted(PRICE), default="teapot", help="what (default: teapot)"
+    )
     parser.add_argument("--quantity", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--decline", choices=EFFECTS, help="have this refused")
-    parser.add_argument("--again", action="store_true", help="have a stuck compensation tried again")
-    parser.add_argument("--flaky", type=float, default=0.0, help="the share of requests and answers lost (default: 0)")
-    parser.add_argument("--pace", type=float, default=1.0, help="seconds that each answer takes (default: 1)")
+    parser.add_argument(
+        "--again", action="store_true", help="have a stuck compensation tried again"
+    )
+    parser.add_argument(
+        "--flaky",
+        type=float,
+        default=0.0,
+        help="the share of requests and answers lost (default: 0)",
+    )
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="seconds that each answer takes (default: 1)"
+    )
     try:
         trio.run(main, parser.parse_args())
     except WorkflowError as error:

@@ -61,7 +61,9 @@ class Services:
     def undo(self, effect: str, key: str) -> None:
         """Take back what was done with this key, if it was, and see to it that it never will be."""
         with self._open() as db:
-            undone = db.execute("UPDATE done SET undone = 1 WHERE key = ? AND NOT undone", (key,)).rowcount
+            undone = db.execute(
+                "UPDATE done SET undone = 1 WHERE key = ? AND NOT undone", (key,)
+            ).rowcount
             # A row without an effect, where there was none: it keeps out a request that is late.
             db.execute("INSERT OR IGNORE INTO done VALUES (?, ?, '', 0, 1)", (key, effect))
             if undone:
@@ -71,7 +73,9 @@ class Services:
         """What stands after all that was done and undone: per effect, how much of which article."""
         found = {effect: Counter[str]() for effect in EFFECTS}
         with self._open() as db:
-            for effect, sku, amount in db.execute("SELECT effect, sku, amount FROM done WHERE NOT undone"):
+            for effect, sku, amount in db.execute(
+                "SELECT effect, sku, amount FROM done WHERE NOT undone"
+            ):
                 found[effect][sku] += amount
         return {effect: dict(counted) for effect, counted in found.items()}
 
@@ -88,9 +92,14 @@ class Services:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as db, db:
+        with (
+            contextlib.closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as db,
+            db,
+        ):
             db.execute("BEGIN IMMEDIATE")
-            db.execute("CREATE TABLE IF NOT EXISTS done (key PRIMARY KEY, effect, sku, amount, undone)")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS done (key PRIMARY KEY, effect, sku, amount, undone)"
+            )
             db.execute("CREATE TABLE IF NOT EXISTS log (line)")
             yield db
 
@@ -106,7 +115,10 @@ class Provider:
     """
 
     def __init__(
-        self, services: Services, pace: float = 0.0, trouble: Callable[[str], None] = lambda _where: None
+        self,
+        services: Services,
+        pace: float = 0.0,
+        trouble: Callable[[str], None] = lambda _where: None,
     ) -> None:
         self._services = services
         self._pace = pace

@@ -5,7 +5,16 @@ from __future__ import annotations
 import attrs
 import trio
 
-from blazen_trio import Context, Event, InputRequestEvent, InputResponseEvent, StartEvent, StopEvent, Workflow, step
+from blazen_trio import (
+    Context,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
 
 LIMIT = 100_00
 """Cents up to which nobody is asked."""

@@ -31,7 +31,9 @@ class EventFeed:
         closing: Set when the server is to end. Then so does the feed, and the client comes again, to the next server.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Snapshot]], last: int, closing: trio.Event) -> None:
+    def __init__(
+        self, read: Callable[[], Awaitable[Snapshot]], last: int, closing: trio.Event
+    ) -> None:
         self._read = read
         self._last = last
         self._closing = closing
@@ -66,7 +68,10 @@ class EventFeed:
     def _news(self, snapshot: Snapshot) -> bytes:
         """What the client does not have yet."""
         fresh = [record for record in snapshot.history if record.sequence > self._last]
-        texts = [_event("history", show_record(record), b"id: %d\n" % record.sequence) for record in fresh]
+        texts = [
+            _event("history", show_record(record), b"id: %d\n" % record.sequence)
+            for record in fresh
+        ]
         claim = show_claim(snapshot)
         if claim != self._shown:
             texts.append(_event("claim", claim))

@@ -25,19 +25,30 @@ async def main(options: argparse.Namespace) -> None:
 
     config = Config()
     config.bind = [f"127.0.0.1:{options.port}"]
-    config.graceful_timeout = 10.0  # for requests in flight; the runs get their own time, `drain_timeout`
+    config.graceful_timeout = (
+        10.0  # for requests in flight; the runs get their own time, `drain_timeout`
+    )
     config.loglevel = "WARNING"
     app: Any = make_app(f"sqlite:///{options.db}", closing, pace=options.pace)
     async with trio.open_nursery() as nursery:
-        urls = await nursery.start(functools.partial(serve, app, config, shutdown_trigger=told_to_end))
+        urls = await nursery.start(
+            functools.partial(serve, app, config, shutdown_trigger=told_to_end)
+        )
         print(f"serving {urls[0]}/claims", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--db", default="claims.db", help="the SQLite file to keep runs in (default: claims.db)")
-    parser.add_argument("--port", type=int, default=8000, help="the port (default: 8000; 0: any that is free)")
     parser.add_argument(
-        "--pace", type=float, default=1.0, help="seconds that the check of a receipt takes (default: 1)"
+        "--db", default="claims.db", help="the SQLite file to keep runs in (default: claims.db)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="the port (default: 8000; 0: any that is free)"
+    )
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=1.0,
+        help="seconds that the check of a receipt takes (default: 1)",
     )
     trio.run(main, parser.parse_args())

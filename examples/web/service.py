@@ -19,9 +19,19 @@ from typing import Any
 
 import orjson
 import trio
-from claims import Claim, Decision, claims
+from claims import Claim, Decision, Receipt, claims
 from feed import EventFeed
-from forms import CLAIM_ID, BadInputError, CancelForm, ClaimForm, DecisionForm, read_form, show_claim
+from forms import (
+    CLAIM_ID,
+    BadInputError,
+    CancelForm,
+    ClaimForm,
+    DecisionForm,
+    TooLargeError,
+    read_form,
+    read_number,
+    show_claim,
+)
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
@@ -44,6 +54,7 @@ STATUS_CODES: dict[type[Exception], int] = {
     RunFinishedError: 409,
     InputResponseError: 409,  # answered already, or never asked
     BadInputError: 422,
+    TooLargeError: 413,
     StoreError: 503,
 }
 """What an error of the engine means to a client. Any other is a bug, and a 500."""
@@ -96,8 +107,11 @@ def make_app(database: str, closing: trio.Event, *, pace: float = 0.0) -> Starle
 async def post_claim(request: Request) -> Response:
     """Submit a claim. 201; or 409 where there is one of this id, which is what a client that tries again wants to know."""
     form = await read_form(request, ClaimForm)
-    claim = Claim(employee=form.employee, receipts=form.receipts)
-    await request.state.runtime.submit(claims, claim, run_id=form.id, metadata={"pace": request.state.pace})
+    receipts = [Receipt(one.what, one.cents) for one in form.receipts]
+    claim = Claim(employee=form.employee, receipts=receipts)
+    await request.state.runtime.submit(
+        claims, claim, run_id=form.id, metadata={"pace": request.state.pace}
+    )
     return as_json({"id": form.id}, 201, {"Location": f"/claims/{form.id}"})
 
 
@@ -111,7 +125,7 @@ async def get_events(request: Request) -> Any:
     read = functools.partial(request.state.store.load_snapshot, request.path_params["id"])
     snapshot = await read()
     header = request.headers.get("last-event-id", "")
-    last = int(header) if header.isdecimal() else 0
+    last = read_number(header)
     if snapshot.status.ended and snapshot.history and last >= snapshot.history[-1].sequence:
         return Response(status_code=204)
     return EventFeed(read, last, request.state.closing)
@@ -139,6 +153,8 @@ async def show_error(_request: Request, error: Exception) -> Response:
     return as_json({"problems": problems}, status)
 
 
-def as_json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def as_json(
+    content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """A response of JSON."""
     return Response(orjson.dumps(content), status, headers, "application/json")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from blazen_trio._stores.sql import again
+from blazen_trio._stores.sql.again import Again
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 revision = "0001"
 down_revision = None
@@ -16,13 +21,18 @@ depends_on = None
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-_Id = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_Id = sa.String(255).with_variant(
+    mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+)
 _MYSQL = {"engine": "InnoDB", "charset": "utf8mb4"}
-_OPTIONS = {f"{name}_{key}": value for name in ("mysql", "mariadb") for key, value in _MYSQL.items()}
+_OPTIONS = {
+    f"{name}_{key}": value for name in ("mysql", "mariadb") for key, value in _MYSQL.items()
+}
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Create the tables."""
+    again = Again(op)
     again.create_table(
         "blazen_run",
         sa.Column("run_no", _Number, autoincrement=True, nullable=False),
@@ -42,10 +52,22 @@ def upgrade() -> None:
     again.create_index("ix_blazen_run_owner", "blazen_run", ["owner"])
     again.create_index("ix_blazen_run_created_run_no", "blazen_run", ["created", "run_no"])
     again.create_index("ix_blazen_run_status_updated", "blazen_run", ["status", "updated"])
-    _create_payload_table("blazen_journal", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
-    _create_payload_table("blazen_snapshot", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
-    _create_payload_table("blazen_blob", sa.Column("digest", _Id, nullable=False))
-    _create_payload_table("blazen_history", sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False))
+    _create_payload_table(
+        again,
+        "blazen_journal",
+        sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False),
+    )
+    _create_payload_table(
+        again,
+        "blazen_snapshot",
+        sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False),
+    )
+    _create_payload_table(again, "blazen_blob", sa.Column("digest", _Id, nullable=False))
+    _create_payload_table(
+        again,
+        "blazen_history",
+        sa.Column("seq", sa.BigInteger, autoincrement=False, nullable=False),
+    )
     again.create_table(
         "blazen_inbox",
         sa.Column("mail_id", _Number, autoincrement=True, nullable=False),
@@ -83,7 +105,7 @@ def upgrade() -> None:
     )
 
 
-def _create_payload_table(name: str, number: sa.Column[int] | sa.Column[str]) -> None:
+def _create_payload_table(again: Again, name: str, number: sa.Column[int] | sa.Column[str]) -> None:
     """A table of payloads of runs, in parts."""
     again.create_table(
         name,
@@ -97,7 +119,8 @@ def _create_payload_table(name: str, number: sa.Column[int] | sa.Column[str]) ->
     )
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Drop them, with all that is in them."""
+    again = Again(op)
     for name in ("run", "journal", "snapshot", "blob", "history", "inbox", "inbox_key", "lease"):
         again.drop_table(f"blazen_{name}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-from alembic import op
+from typing import TYPE_CHECKING
 
-from blazen_trio._stores.sql import again
+import sqlalchemy as sa
+
+from blazen_trio._stores.sql.again import Again
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 revision = "0002"
 down_revision = "0001"
@@ -15,8 +19,9 @@ depends_on = None
 _QUEUED, _RUNNING, _WAITING = 1, 2, 4
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Add the columns; runs that nobody drives are looked at by the first worker that comes."""
+    again = Again(op)
     again.add_columns(
         "blazen_run",
         sa.Column("wake", sa.BigInteger, nullable=True),
@@ -35,7 +40,8 @@ def upgrade() -> None:
     op.execute(sa.update(runs).where(unfinished).values(wake=runs.c.updated))
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Take them away."""
+    again = Again(op)
     again.drop_index("ix_blazen_run_workflow_wake", "blazen_run")
     again.drop_columns("blazen_run", "crashes", "hold", "wake")

@@ -4,7 +4,12 @@ order.
 
 from __future__ import annotations
 
-from blazen_trio._stores.sql import again
+from typing import TYPE_CHECKING
+
+from blazen_trio._stores.sql.again import Again
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 revision = "0003"
 down_revision = "0002"
@@ -12,13 +17,15 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Put the index in the place of the one that has them in any order."""
+    again = Again(op)
     again.create_index("ix_blazen_inbox_run_no_mail_id", "blazen_inbox", ["run_no", "mail_id"])
     again.drop_index("ix_blazen_inbox_run_no", "blazen_inbox")
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Put the other one back."""
+    again = Again(op)
     again.create_index("ix_blazen_inbox_run_no", "blazen_inbox", ["run_no"])
     again.drop_index("ix_blazen_inbox_run_no_mail_id", "blazen_inbox")

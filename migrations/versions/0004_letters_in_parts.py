@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from blazen_trio._stores.sql import again
+from blazen_trio._stores.sql.again import Again
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 revision = "0004"
 down_revision = "0003"
@@ -18,9 +23,9 @@ _OPTIONS = {
 }
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Create their table."""
-    again.create_table(
+    Again(op).create_table(
         "blazen_inbox_part",
         sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("mail_id", sa.BigInteger, autoincrement=False, nullable=False),
@@ -36,6 +41,6 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Drop it."""
-    again.drop_table("blazen_inbox_part")
+    Again(op).drop_table("blazen_inbox_part")

@@ -64,7 +64,9 @@ NOT_SECONDS = ["1", 0, -1, True, [], float("nan"), float("inf"), 1.1e11]
 
 def named(values: list[Any]) -> Any:
     return pytest.mark.parametrize(
-        "value", values, ids=[f"{value!r:.20}".encode("unicode_escape").decode() for value in values]
+        "value",
+        values,
+        ids=[f"{value!r:.20}".encode("unicode_escape").decode() for value in values],
     )
 
 

@@ -22,6 +22,7 @@ from blazen_trio import (
     MemoryStore,
     RunExistsError,
     RunNotFoundError,
+    SchemaError,
     SerializationError,
     Snapshot,
     SnapshotVersionError,
@@ -86,7 +87,9 @@ async def test_the_snapshot_itself_goes_on() -> None:
     assert await goes_on(Snapshot.from_json(json.dumps(DOCUMENT))) == "yes"
 
 
-@pytest.mark.parametrize("rubbish", ["", "{", "[]", "null", "12", '{"version": 1}', SNAPSHOT.to_json()[:-20]])
+@pytest.mark.parametrize(
+    "rubbish", ["", "{", "[]", "null", "12", '{"version": 1}', SNAPSHOT.to_json()[:-20]]
+)
 def test_rubbish_and_truncated_snapshots(rubbish: str) -> None:
     with pytest.raises(SerializationError):
         Snapshot.from_json(rubbish)
@@ -104,9 +107,13 @@ def test_a_newer_snapshot() -> None:
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path] if path else []
     if isinstance(value, dict):
-        return found + [inner for key, child in value.items() for inner in paths(child, (*path, key))]
+        return found + [
+            inner for key, child in value.items() for inner in paths(child, (*path, key))
+        ]
     if isinstance(value, list):
-        return found + [inner for index, child in enumerate(value) for inner in paths(child, (*path, index))]
+        return found + [
+            inner for index, child in enumerate(value) for inner in paths(child, (*path, index))
+        ]
     return found
 
 
@@ -125,7 +132,9 @@ junk = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(path=st.sampled_from(PATHS), value=junk, remove=st.booleans())
-def test_a_snapshot_that_somebody_has_changed_is_refused_or_resumed(path: Any, value: Any, remove: bool) -> None:
+def test_a_snapshot_that_somebody_has_changed_is_refused_or_resumed(
+    path: Any, value: Any, remove: bool
+) -> None:
     """Input from a snapshot is untrusted: it is validated, and nothing else than these errors comes of it."""
     document = json.loads(SNAPSHOT.to_json())
     place = document
@@ -224,10 +233,11 @@ def spoil(path: Path, sql: str, *arguments: Any) -> None:
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b"\xff", SerializationError),
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b'{"f":99}', SnapshotVersionError),
         (
-            "UPDATE blazen_journal SET data = replace(data, ?, '\"zzzz\":') WHERE seq = 2",
+            "UPDATE blazen_journal SET data = CAST(replace(data, ?, '\"zz\":') AS BLOB) WHERE seq = 2",
             '"count":',
             SerializationError,
         ),
+        ("UPDATE blazen_journal SET data = CAST(data AS TEXT) || ? WHERE seq = 2", "", SchemaError),
         ("DELETE FROM blazen_journal WHERE seq = ?", 1, StoreError),
     ],
 )
@@ -257,7 +267,10 @@ async def spoilt_and_repaired(path: Path, sql: str, argument: Any, error: type[E
         repair = sqlite3.connect(path)
         with repair:
             repair.execute("DELETE FROM blazen_journal")
-            repair.executemany("INSERT INTO blazen_journal (run_no, seq, part, format, data) VALUES (?,?,?,?,?)", rows)
+            repair.executemany(
+                "INSERT INTO blazen_journal (run_no, seq, part, format, data) VALUES (?,?,?,?,?)",
+                rows,
+            )
         repair.close()
         async with WORKFLOW.resume_from("run", store=store) as run:
             await run.respond("yes")

@@ -122,7 +122,9 @@ async def fails_and_goes_on(wrong: Any) -> StepFailedError:
     with pytest.raises(StepFailedError) as caught:
         await workflow.run(store=store, run_id="run")
     assert "'faulty'" in str(caught.value)
-    assert (caught.value.step_name, notes["attempts"]) == ("faulty", 1), "faults of the code are not tried again"
+    assert (caught.value.step_name, notes["attempts"]) == ("faulty", 1), (
+        "faults of the code are not tried again"
+    )
     stored = await store.load_snapshot("run")
     assert (stored.state, [one.step for one in stored.deliveries]) == ({}, ["faulty"])
     notes["mended"] = True
@@ -145,7 +147,9 @@ async def test_what_is_sent(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", UNSTORABLE)
-@pytest.mark.parametrize("how", ["returned", "in a list", "sent", "delayed", "result", "set", "update", "default"])
+@pytest.mark.parametrize(
+    "how", ["returned", "in a list", "sent", "delayed", "result", "set", "update", "default"]
+)
 async def test_what_can_not_be_stored(how: str, what: str) -> None:
     value = UNSTORABLE[what]
     uses: dict[str, Any] = {
@@ -161,7 +165,9 @@ async def test_what_can_not_be_stored(how: str, what: str) -> None:
     error = await fails_and_goes_on(uses[how])
     cause = error.__cause__
     assert isinstance(cause, SerializationError)
-    where = "key" if how in {"set", "update", "default"} else "StopEvent" if how == "result" else "Item"
+    where = (
+        "key" if how in {"set", "update", "default"} else "StopEvent" if how == "result" else "Item"
+    )
     assert where in str(cause)
 
 
@@ -203,7 +209,9 @@ RAISED = [
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("handled", [False, True])
 @pytest.mark.parametrize("attempts", [1, 2])
-async def test_what_is_raised_fails_the_step_and_not_the_engine(error: Exception, handled: bool, attempts: int) -> None:
+async def test_what_is_raised_fails_the_step_and_not_the_engine(
+    error: Exception, handled: bool, attempts: int
+) -> None:
     broken = True
 
     @step(retry=RetryPolicy(max_attempts=attempts, initial_delay=0))
@@ -217,7 +225,12 @@ async def test_what_is_raised_fails_the_step_and_not_the_engine(error: Exception
         return StopEvent([ev.error_type, ev.attempts])
 
     store = MemoryStore()
-    workflow = Workflow("raising", [raising, handler] if handled else [raising], history=True, publish_lifecycle=True)
+    workflow = Workflow(
+        "raising",
+        [raising, handler] if handled else [raising],
+        history=True,
+        publish_lifecycle=True,
+    )
     if handled:
         assert await workflow.run(store=store, run_id="run") == [type(error).__name__, attempts]
         return

@@ -78,13 +78,22 @@ STOP = StopEvent("done")
 
 async def test_a_step_that_accepts_another_event_now() -> None:
     store = await left_by(BEGIN, made("two", Old, StopEvent, returns=DOWN))
-    assert await problems(store, BEGIN, made("two", New, StopEvent, returns=STOP), made("three", Old)) == [
+    assert await problems(
+        store, BEGIN, made("two", New, StopEvent, returns=STOP), made("three", Old)
+    ) == [
         "an undone delivery to step 'two' holds an event of type 'Old', and the step accepts New now"
     ]
-    assert await problems(store, BEGIN, made("two", list[Old], StopEvent, returns=STOP), made("three", Old)) == [
+    assert await problems(
+        store, BEGIN, made("two", list[Old], StopEvent, returns=STOP), made("three", Old)
+    ) == [
         "an undone delivery to step 'two' holds one event, of type 'Old', and the step accepts list[Old] now"
     ]
-    assert await workflow(BEGIN, made("two", Asked, StopEvent, returns=STOP)).resume_from("run", store=store) == "done"
+    assert (
+        await workflow(BEGIN, made("two", Asked, StopEvent, returns=STOP)).resume_from(
+            "run", store=store
+        )
+        == "done"
+    )
 
 
 async def test_a_step_that_accepts_more_now_goes_on() -> None:
@@ -114,7 +123,9 @@ async def test_what_an_open_fan_out_has_collected() -> None:
     work = made("work", Odd, Old, returns=DOWN)
     store = await left_by(begin, work, made("join", list[Old], StopEvent, returns=STOP))
     other = made("other", Old, list[New], returns=[])
-    assert await problems(store, begin, work, other, made("join", list[New], StopEvent, returns=STOP)) == [
+    assert await problems(
+        store, begin, work, other, made("join", list[New], StopEvent, returns=STOP)
+    ) == [
         "what the join 'join' has collected holds an event of type 'Old', and the step accepts list[New] now"
     ]
     assert await problems(store, begin, work, made("join", Old, StopEvent, returns=STOP)) == [

@@ -158,7 +158,14 @@ async def test_public_methods_are_checkpoints() -> None:
         return StopEvent("end") if isinstance(ev, InputResponseEvent) else None
 
     async with Workflow("points", [ask, take], external=[B]).run() as run:
-        calls: list[Any] = [run.snapshot, run.pause, run.pause, run.unpause, run.unpause, lambda: run.send(B())]
+        calls: list[Any] = [
+            run.snapshot,
+            run.pause,
+            run.pause,
+            run.unpause,
+            run.unpause,
+            lambda: run.send(B()),
+        ]
         for call in calls:
             with trio.testing.assert_checkpoints():
                 await call()
@@ -337,7 +344,14 @@ def test_a_start_can_be_given_to_trio() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"run_id": ""}, {"run_id": 5}, {"run_id": "x" * 300}, {"durability": "some"}, {"timeout": 0}, {"timeout": -1}],
+    [
+        {"run_id": ""},
+        {"run_id": 5},
+        {"run_id": "x" * 300},
+        {"durability": "some"},
+        {"timeout": 0},
+        {"timeout": -1},
+    ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -293,7 +293,9 @@ async def test_a_step_that_raises_a_group_is_one_failure() -> None:
     assert isinstance(caught.value.__cause__, ExceptionGroup)
 
 
-async def test_a_failed_run_is_tried_again_with_fresh_attempts_and_the_same_keys(autojump_clock: Any) -> None:
+async def test_a_failed_run_is_tried_again_with_fresh_attempts_and_the_same_keys(
+    autojump_clock: Any,
+) -> None:
     """X11 in part: attempts and due times are part of the run."""
     seen: list[tuple[int, str]] = []
     working = False

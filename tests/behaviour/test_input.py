@@ -107,7 +107,9 @@ async def test_the_question_of_an_awaited_run_is_raised_and_answered_through_its
     RAN.clear()
     with pytest.raises(InputRequiredError) as caught:
         await ONE.run()
-    snapshot = Snapshot.from_msgpack(Snapshot.from_json(caught.value.snapshot.to_json()).to_msgpack())
+    snapshot = Snapshot.from_msgpack(
+        Snapshot.from_json(caught.value.snapshot.to_json()).to_msgpack()
+    )
     answer = Name(snapshot.input_requests[0].request_id, "eve")
     assert await ONE.resume_with_input(snapshot, answer) == "eve"
     assert RAN == ["ask", "named"]

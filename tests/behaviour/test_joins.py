@@ -126,7 +126,9 @@ class Answered(InputResponseEvent):
     n: int = 0
 
 
-async def test_what_is_delayed_retried_asked_or_mended_stays_in_its_fan_out(autojump_clock: Any) -> None:
+async def test_what_is_delayed_retried_asked_or_mended_stays_in_its_fan_out(
+    autojump_clock: Any,
+) -> None:
     @step(retry=RetryPolicy(max_attempts=2, initial_delay=50, jitter=0))
     async def work(ev: A, ctx: Context) -> B | Delayed[B] | Asked:
         if ev.n == 1:
@@ -286,7 +288,9 @@ async def test_a_wide_fan_out(width: int) -> None:
     async def work(ev: A) -> B:
         return B(ev.n)
 
-    assert await Workflow("wide", [spread, work, total]).run(list(range(width))) == list(range(width))
+    assert await Workflow("wide", [spread, work, total]).run(list(range(width))) == list(
+        range(width)
+    )
 
 
 # ctx.collect
@@ -368,7 +372,9 @@ async def test_collecting_failing_and_trying_again_doubles_nothing(autojump_cloc
     assert len(caught.value.half_collected) == 1
 
 
-async def test_two_that_complete_a_set_with_one_event_do_not_both_have_it(autojump_clock: Any) -> None:
+async def test_two_that_complete_a_set_with_one_event_do_not_both_have_it(
+    autojump_clock: Any,
+) -> None:
     attempts = []
 
     @step

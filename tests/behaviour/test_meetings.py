@@ -38,7 +38,9 @@ async def take(ev: InputResponseEvent) -> StopEvent | None:
     return StopEvent(ev.response)
 
 
-async def test_what_becomes_due_in_a_grace_does_not_spin(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_becomes_due_in_a_grace_does_not_spin(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     looks = 0
 
     @step
@@ -96,7 +98,9 @@ async def test_an_answer_sent_under_a_key_twice_is_taken_once() -> None:
         await run.result()
 
 
-async def test_a_handler_answers_while_the_run_is_paused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_handler_answers_while_the_run_is_paused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async def handler(request: InputRequestEvent) -> Any:
         await trio.sleep(5)
         return "x"
@@ -110,13 +114,17 @@ async def test_a_handler_answers_while_the_run_is_paused(autojump_clock: trio.te
         assert await run.result() == "x"
 
 
-async def test_a_handler_fails_while_the_run_is_paused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_handler_fails_while_the_run_is_paused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async def handler(request: InputRequestEvent) -> Any:
         await trio.sleep(5)
         raise OSError("x")
 
     with trio.fail_after(1000):
-        async with Workflow("w", [ask, take], input_handler=handler).run(store=MemoryStore()) as run:
+        async with Workflow("w", [ask, take], input_handler=handler).run(
+            store=MemoryStore()
+        ) as run:
             await trio.sleep(1)
             await run.pause()
             await trio.sleep(10)
@@ -125,7 +133,9 @@ async def test_a_handler_fails_while_the_run_is_paused(autojump_clock: trio.test
                 await run.result()
 
 
-async def test_a_run_that_is_paused_or_parked_can_be_cancelled(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_run_that_is_paused_or_parked_can_be_cancelled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     for how in ("pause", "park"):
         async with Workflow("w", [ask, take]).run() as run:
             if how == "pause":

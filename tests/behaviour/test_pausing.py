@@ -88,10 +88,14 @@ async def test_unpause_does_nothing_to_a_run_that_is_not_paused_yet(autojump_clo
             await trio.lowlevel.checkpoint()
         await run.unpause()
         assert await run.result() == "end"
-    assert [one.run_id for one in snapshots] == [run.run_id], "whoever paused it is told, though it went on at once"
+    assert [one.run_id for one in snapshots] == [run.run_id], (
+        "whoever paused it is told, though it went on at once"
+    )
 
 
-async def test_a_run_whose_time_is_up_while_it_is_to_be_paused_has_timed_out(autojump_clock: Any) -> None:
+async def test_a_run_whose_time_is_up_while_it_is_to_be_paused_has_timed_out(
+    autojump_clock: Any,
+) -> None:
     async with SLOW.run(timeout=3) as run:
         await trio.sleep(1)
         with pytest.raises(RunFinishedError) as caught:

@@ -82,7 +82,9 @@ async def test_only_the_branch_of_the_returned_type_runs(given: int, taken: str)
     assert ran == [taken]
 
 
-async def test_each_returned_event_reaches_its_steps_and_the_first_stop_ends_the_run(autojump_clock: Any) -> None:
+async def test_each_returned_event_reaches_its_steps_and_the_first_stop_ends_the_run(
+    autojump_clock: Any,
+) -> None:
     """D18: and the losers are cancelled."""
     cancelled = []
 
@@ -108,7 +110,9 @@ async def test_each_returned_event_reaches_its_steps_and_the_first_stop_ends_the
     assert cancelled == [True]
 
 
-@pytest.mark.parametrize("returned", [1, "text", {"a": 1}, [1], ("x",), object(), StartEvent, [A(), 3]])
+@pytest.mark.parametrize(
+    "returned", [1, "text", {"a": 1}, [1], ("x",), object(), StartEvent, [A(), 3]]
+)
 async def test_a_step_that_returns_rubbish_is_named(returned: Any) -> None:
     """D19."""
 
@@ -198,7 +202,9 @@ async def test_an_event_from_outside_that_nothing_accepts_is_refused_to_its_send
         return StopEvent(ev.n)
 
     async with Workflow("outside", [begin, take], external=[A]).run() as run:
-        with pytest.raises(NoHandlerError, match="no step of workflow 'outside' accepts B") as caught:
+        with pytest.raises(
+            NoHandlerError, match="no step of workflow 'outside' accepts B"
+        ) as caught:
             await run.send(B())
         assert caught.value.event_type == "B"
         with pytest.raises(TypeError):
@@ -285,7 +291,9 @@ async def test_a_list_opens_a_fan_out_and_a_tuple_does_not() -> None:
 
 
 @pytest.mark.parametrize("kind", [A, StopEvent])
-async def test_a_delayed_event_is_delivered_after_its_time(kind: type[Event], autojump_clock: Any) -> None:
+async def test_a_delayed_event_is_delivered_after_its_time(
+    kind: type[Event], autojump_clock: Any
+) -> None:
     """Also one that stops the run."""
 
     @step
@@ -345,10 +353,16 @@ async def test_a_failing_step_reaches_the_caller() -> None:
     async def broken(ev: StartEvent) -> StopEvent:
         raise LookupError("what was looked for")
 
-    with pytest.raises(StepFailedError, match=r"step 'broken'.*LookupError: what was looked for") as caught:
+    with pytest.raises(
+        StepFailedError, match=r"step 'broken'.*LookupError: what was looked for"
+    ) as caught:
         await Workflow("broken", [broken]).run(run_id="mine")
     assert isinstance(caught.value.__cause__, LookupError)
-    assert (caught.value.run_id, caught.value.step_name, caught.value.attempts) == ("mine", "broken", 1)
+    assert (caught.value.run_id, caught.value.step_name, caught.value.attempts) == (
+        "mine",
+        "broken",
+        1,
+    )
 
 
 async def test_two_steps_of_one_event_run_at_once(autojump_clock: Any) -> None:

@@ -133,7 +133,10 @@ async def test_what_can_not_be_stored_is_an_error_where_it_is_set(value: Any) ->
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
         with pytest.raises(SerializationError, match="state key 'bad'") as caught:
             ctx.set("bad", value)
-        assert caught.value.path == (".deep[0]" if isinstance(value, dict) else "") or "deep" in caught.value.path
+        assert (
+            caught.value.path == (".deep[0]" if isinstance(value, dict) else "")
+            or "deep" in caught.value.path
+        )
         return StopEvent(ctx.get("bad", "nothing was set"))
 
     assert await Workflow("bad", [begin]).run() == "nothing was set"
@@ -237,7 +240,9 @@ async def test_a_get_after_an_update_counts_as_a_read(autojump_clock: Any) -> No
     assert await Workflow("tickets", [spread, ticket, end]).run(5) == [1, 2, 3, 4, 5]
 
 
-async def test_a_step_that_reads_one_key_and_writes_another_can_see_write_skew(autojump_clock: Any) -> None:
+async def test_a_step_that_reads_one_key_and_writes_another_can_see_write_skew(
+    autojump_clock: Any,
+) -> None:
     """Told in the documentation: only lost updates of a key are detected."""
 
     @step
@@ -275,8 +280,12 @@ def change_in_place_and_update(ctx: Context) -> None:
     ctx.update("list", lambda value: [*value, 3])
 
 
-@pytest.mark.parametrize("change", [change_in_place, set_and_change_in_place, change_in_place_and_update])
-async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence(change: Callable[[Context], None]) -> None:
+@pytest.mark.parametrize(
+    "change", [change_in_place, set_and_change_in_place, change_in_place_and_update]
+)
+async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence(
+    change: Callable[[Context], None],
+) -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
         ctx.set("list", [1])
@@ -373,7 +382,12 @@ async def test_metadata_is_read_only_and_stays() -> None:
 
     workflow = Workflow("meta", [begin])
     store = MemoryStore()
-    assert await workflow.run(store=store, run_id="run", metadata={"user": "ann"}) == ("ann", "meta", "begin", 1)
+    assert await workflow.run(store=store, run_id="run", metadata={"user": "ann"}) == (
+        "ann",
+        "meta",
+        "begin",
+        1,
+    )
     assert (await store.load_snapshot("run")).metadata == {"user": "ann"}
     with pytest.raises(SerializationError, match="metadata"):
         await workflow.run(metadata={"bad": object()})

@@ -125,6 +125,7 @@ async def test_lifecycle_events() -> None:
         events = await collected(run.stream())
     told = [(event.kind, event.step) for event in events if isinstance(event, LifecycleEvent)]
     assert told == [
+        ("workflow_started", None),
         ("step_dispatched", "begin"),
         ("step_completed", "begin"),
         ("event_received", "begin"),
@@ -132,7 +133,11 @@ async def test_lifecycle_events() -> None:
         ("step_completed", "end"),
         ("workflow_completed", "end"),
     ]
-    completed = [event for event in events if isinstance(event, LifecycleEvent) and event.kind == "step_completed"]
+    completed = [
+        event
+        for event in events
+        if isinstance(event, LifecycleEvent) and event.kind == "step_completed"
+    ]
     assert all(event.duration is not None and event.duration >= 0 for event in completed)
 
 
@@ -187,7 +192,11 @@ async def test_history_goes_on_across_a_crash(autojump_clock: Any) -> None:
     assert told.index("workflow_started") == 0
     assert told[-1] == "workflow_completed"
     failed = next(record for record in history if record.kind == "step_failed")
-    assert (failed.step, failed.event_type, failed.error) == ("begin", "StartEvent", "OSError: once")
+    assert (failed.step, failed.event_type, failed.error) == (
+        "begin",
+        "StartEvent",
+        "OSError: once",
+    )
 
 
 async def test_without_history_start_end_and_failures_are_told() -> None:
@@ -201,4 +210,8 @@ async def test_without_history_start_end_and_failures_are_told() -> None:
     assert kinds(await store.history("good")) == ["workflow_started", "workflow_completed"]
     with pytest.raises(StepFailedError):
         await Workflow("broken", [broken]).run(store=store, run_id="bad")
-    assert kinds(await store.history("bad")) == ["workflow_started", "step_failed", "workflow_failed"]
+    assert kinds(await store.history("bad")) == [
+        "workflow_started",
+        "step_failed",
+        "workflow_failed",
+    ]

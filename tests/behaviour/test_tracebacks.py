@@ -26,7 +26,9 @@ def look_up(password: str) -> None:
     raise KeyError("tea")
 
 
-async def failure_of(fail: Any, **options: Any) -> tuple[StepFailedError, StepFailedError, Snapshot]:
+async def failure_of(
+    fail: Any, **options: Any
+) -> tuple[StepFailedError, StepFailedError, Snapshot]:
     """As the process that drove the run is told, as another one is, and what is stored."""
     flow = Workflow("fails", [step(name="fail", **options)(fail)])
     store = MemoryStore()
@@ -53,7 +55,13 @@ async def test_it_is_told_with_its_causes_and_without_the_engine() -> None:
     lines = there.traceback.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == "RuntimeError: no tea"
-    for told in ("KeyError: 'tea'", "it is in the kitchen", "direct cause", "look_up", 'raise KeyError("tea")'):
+    for told in (
+        "KeyError: 'tea'",
+        "it is in the kitchen",
+        "direct cause",
+        "look_up",
+        'raise KeyError("tea")',
+    ):
         assert told in there.traceback
     frames = [line for line in lines if line.startswith("  File ")]
     assert [line.rpartition(" ")[2] for line in frames] == ["fail", "look_up", "fail"]

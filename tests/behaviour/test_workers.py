@@ -81,7 +81,9 @@ async def begin_naps(ev: StartEvent) -> list[Nap]:
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_all_run_at_once_with_a_store_too(durability: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_all_run_at_once_with_a_store_too(
+    durability: str, autojump_clock: trio.testing.MockClock
+) -> None:
     began = trio.current_time()
     workflow = Workflow("naps", [begin_naps, nap, gather])
     assert await workflow.run(2000, store=MemoryStore(), durability=durability) == {began + 60}

@@ -40,16 +40,22 @@ DURABLE = [
     durable_beside_busy("{}", 5),
 ]
 # A limit that another case has, too, is looked at there.
-SIDES = [(case, "ours") for case in DURABLE] + [(case, "limit") for case in (DURABLE[0], DURABLE[2])]
+SIDES = [(case, "ours") for case in DURABLE] + [
+    (case, "limit") for case in (DURABLE[0], DURABLE[2])
+]
 
 
-@pytest.mark.parametrize("workload", SMALL, ids=lambda workload: f"{workload.func.__name__}-{workload.keywords}")
+@pytest.mark.parametrize(
+    "workload", SMALL, ids=lambda workload: f"{workload.func.__name__}-{workload.keywords}"
+)
 def test_each_workload_in_memory_does_its_work(workload, tmp_path):
     assert once(workload, tmp_path) > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("case", "side"), SIDES, ids=[f"{case.name.format('on')}-{side}" for case, side in SIDES])
+@pytest.mark.parametrize(
+    ("case", "side"), SIDES, ids=[f"{case.name.format('on')}-{side}" for case, side in SIDES]
+)
 def test_each_durable_workload_does_its_work(case, side, kind, tmp_path):
     with fresh_database(kind, tmp_path) as url:
         stopwatch = Stopwatch(url)
@@ -67,7 +73,10 @@ def test_a_name_stands_for_itself_or_for_all_that_begin_so():
     known = [case.name for case in all_cases(KINDS)]
     assert len(set(known)) == len(known)
     assert named(known, ["chain"]) == {"chain"}
-    assert named(known, ["durable-many", "fan-1000"]) == {"fan-1000", *(f"durable-many-{kind}" for kind in KINDS)}
+    assert named(known, ["durable-many", "fan-1000"]) == {
+        "fan-1000",
+        *(f"durable-many-{kind}" for kind in KINDS),
+    }
     with pytest.raises(ValueError, match="no 'durabl'"):
         named(known, ["durabl"])
 

@@ -52,7 +52,10 @@ def test_each_curve_measures_its_points_in_turns(subject, tmp_path):
 def test_stored_runs_are_what_runs_of_ten_steps_leave(kind, tmp_path):
     with fresh_database(kind, tmp_path) as url:
         add_ended_runs(url, 12)
-        counts = [run_on(url, f"SELECT COUNT(*) FROM blazen_{table}")[0][0] for table in ("run", "journal", "history")]
+        counts = [
+            run_on(url, f"SELECT COUNT(*) FROM blazen_{table}")[0][0]
+            for table in ("run", "journal", "history")
+        ]
     assert counts == [12, 12 * 11, 12 * 2]
 
 
@@ -79,7 +82,12 @@ def test_imports_are_timed(monkeypatch):
 def curve(ratios, name="fan", limit=1000.0):
     return [
         Measurement(
-            f"{name}-{x}", "bare", [limit * r for r in ratios], [limit] * len(ratios), aim=Aim(1.5), curve=(name, x)
+            f"{name}-{x}",
+            "bare",
+            [limit * r for r in ratios],
+            [limit] * len(ratios),
+            aim=Aim(1.5),
+            curve=(name, x),
         )
         for x in (10, 100)
     ]
@@ -106,7 +114,10 @@ def test_tables_for_the_readme_mark_what_is_missed_and_who_is_better():
     assert lines[-1] == "| `fan-100` | 1,100 | 1,000 | 1.1 (1-1.2) | **≥ 1.5** |"
     peers = [
         *markdown.peers(
-            [Result("chain", "x", "1.0", [50.0], [2.0], 1.0), Result("chain", "y", "1", [], [], reason="no")]
+            [
+                Result("chain", "x", "1.0", [50.0], [2.0], 1.0),
+                Result("chain", "y", "1", [], [], reason="no"),
+            ]
         )
     ]
     assert peers[3:] == ["| `chain` | x 1.0 | 50 | **2 (2-2)** | 1.00 |"]
@@ -114,14 +125,18 @@ def test_tables_for_the_readme_mark_what_is_missed_and_who_is_better():
 
 def test_a_change_is_told_by_ratios_that_have_nothing_in_common():
     before = curve([1.0, 1.1, 1.2])
-    assert [one.verdict for one in compare.changes(before, curve([1.3, 1.4], limit=500.0))] == ["better"] * 2
+    assert [one.verdict for one in compare.changes(before, curve([1.3, 1.4], limit=500.0))] == [
+        "better"
+    ] * 2
     assert [one.verdict for one in compare.changes(before, curve([0.8, 0.9]))] == ["worse"] * 2
     assert [one.verdict for one in compare.changes(before, curve([1.15, 1.6]))] == ["as before"] * 2
     assert compare.changes(before, curve([1.0], name="other")) == []
     less = [attrs.evolve(one, more_is_better=False) for one in before]
     more = [attrs.evolve(one, more_is_better=False) for one in curve([1.5])]
     assert [one.verdict for one in compare.changes(less, more)] == ["worse"] * 2
-    assert "better" in text(lambda console: compare.show(compare.changes(before, curve([1.5])), console))
+    assert "better" in text(
+        lambda console: compare.show(compare.changes(before, curve([1.5])), console)
+    )
 
 
 def test_the_first_point_of_a_curve_is_compared_by_itself():
@@ -132,7 +147,9 @@ def test_the_first_point_of_a_curve_is_compared_by_itself():
 
 def test_curves_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    state = [attrs.evolve(one, limit_name="at 10 bytes of state") for one in curve([1.0, 1.1], "state")]
+    state = [
+        attrs.evolve(one, limit_name="at 10 bytes of state") for one in curve([1.0, 1.1], "state")
+    ]
     files = plots.write([*curve([1.0, 1.2]), *state, curve([1.0], "alone")[0]], tmp_path / "new")
     assert [file.name for file in files] == ["fan.svg", "state.svg"]
     assert all("<svg" in file.read_text() for file in files)
@@ -147,12 +164,18 @@ def test_what_the_command_measures_is_chosen_by_subject_or_name():
     assert names() == list(known["cases"])
     assert names(subjects=("cases", "imports"))[-1] == "imports"
     assert names("state", "chain") == ["chain", "state-sqlite"]
-    assert names("memory", "resume") == ["resume-deliveries-sqlite", "resume-journal-sqlite", "memory"]
+    assert names("memory", "resume") == [
+        "resume-deliveries-sqlite",
+        "resume-journal-sqlite",
+        "memory",
+    ]
 
 
 def test_the_command_measures_writes_and_compares(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "available", lambda: ["sqlite"])
-    monkeypatch.setattr(command, "all_cases", lambda kinds: [durable_chain(kind, 5) for kind in kinds])
+    monkeypatch.setattr(
+        command, "all_cases", lambda kinds: [durable_chain(kind, 5) for kind in kinds]
+    )
     file = tmp_path / "results.json"
 
     def run(*more):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from benchmarks.harness import Stopwatch
 from benchmarks.idle import FLOW
@@ -51,34 +52,47 @@ async def calls_per(function: Any, few: int, many: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "step", "run"), [(False, 19.5, 265), (True, 46, 243)], ids=["plain", "checkpoint"]
+    ("checkpoint", "step", "run"),
+    [(False, 19.5, 365), (True, 49, 362)],
+    ids=["plain", "checkpoint"],
 )
-async def test_calls_per_step_of_a_chain_in_memory(checkpoint: bool, step: float, run: float) -> None:
-    """17.7 and 241; with a checkpoint 41.7 and 221."""
+async def test_calls_per_step_of_a_chain_in_memory(
+    checkpoint: bool, step: float, run: float
+) -> None:
+    """17.8 and 331; with a checkpoint 44.7 and 328. A step is called in a frame of its own, which
+    alone is open to KeyboardInterrupt. And the dispatcher is always in its loop: what comes next
+    is decided by one table, twice in a run without a store, with a wait for a signal each time.
+    """
     each, none = await calls_per(CHAIN[checkpoint].run, 100, 600)
     assert each < step
     assert none < run
 
 
-@pytest.mark.parametrize(("checkpoint", "bound"), [(False, 26.5), (True, 47)], ids=["plain", "checkpoint"])
+@pytest.mark.parametrize(
+    ("checkpoint", "bound"), [(False, 28.5), (True, 52)], ids=["plain", "checkpoint"]
+)
 async def test_calls_per_member_of_a_fan_out(checkpoint: bool, bound: float) -> None:
-    """24.1, with a checkpoint 42.7: for the member's step and its place in the join, at every width."""
+    """25.9, with a checkpoint 47.5 (the step's own frame is resumed twice): for the member's step and its place in the join, at every width."""
     for few, many in ((100, 600), (1000, 3000)):
         each, _ = await calls_per(FAN[checkpoint].run, few, many)
         assert each < bound
 
 
-@pytest.mark.parametrize(("checkpoint", "bound"), [(False, 450), (True, 735)], ids=["plain", "checkpoint"])
+@pytest.mark.parametrize(
+    ("checkpoint", "bound"), [(False, 530), (True, 880)], ids=["plain", "checkpoint"]
+)
 async def test_calls_per_run_of_ten_steps_among_many(checkpoint: bool, bound: float) -> None:
-    """408, with a checkpoint up to 668: Trio's share depends on who is scheduled with whom."""
+    """483, with a checkpoint up to 799: Trio's share depends on who is scheduled with whom. Some 70
+    of these are the dispatcher's loop and its two waits, ten the frames of the steps.
+    """
     many = partial(run_many, Stopwatch(), steps=10, checkpoint=checkpoint)
     each, _ = await calls_per(lambda runs: many(runs=runs), 10, 60)
     assert each < bound
 
 
-@pytest.mark.parametrize(("durability", "bound"), [("sync", 73), ("async", 42), ("exit", 29.5)])
+@pytest.mark.parametrize(("durability", "bound"), [("sync", 78.5), ("async", 44.5), ("exit", 29.5)])
 async def test_calls_per_stored_step(durability: str, bound: float) -> None:
-    """66.3, 37.9 and 26.7, with a store that costs nothing itself."""
+    """71.4, 40.3 and 26.8, with a store that costs little itself: it checks the driver's token."""
 
     async def run(steps: int) -> None:
         await CHAIN[False].run(steps, store=MemoryStore(), durability=durability)
@@ -92,18 +106,24 @@ def heard_by(*packages: str) -> tuple[Counter[str], Callable[..., None]]:
     found: Counter[str] = Counter()
 
     def see(frame: Any, event: str, _argument: Any) -> None:
-        if event == "call" and any(f"/{package}" in frame.f_code.co_filename for package in packages):
+        if event == "call" and any(
+            f"/{package}" in frame.f_code.co_filename for package in packages
+        ):
             found[frame.f_code.co_name] += 1
 
     return found, see
 
 
 @pytest.mark.parametrize("store", [None, MemoryStore()], ids=["in memory", "stored"])
-async def test_telemetry_costs_one_call_per_run_where_nobody_listens(store: MemoryStore | None) -> None:
+async def test_telemetry_costs_one_call_per_run_where_nobody_listens(
+    store: MemoryStore | None,
+) -> None:
     """Whether the log wants more than warnings. A step asks nobody, also after somebody has listened."""
     run = partial(CHAIN[True].run, 50, store=store)
     await run()
-    found, see = heard_by("blazen_trio/_telemetry/", "blazen_trio/_dispatch/heard", "opentelemetry/", "logging/")
+    found, see = heard_by(
+        "blazen_trio/_telemetry/", "blazen_trio/_dispatch/heard", "opentelemetry/", "logging/"
+    )
     for listened in (False, True):
         if listened:
             instrument()
@@ -138,7 +158,10 @@ async def tasks_of(function: Any) -> int:
 @pytest.mark.parametrize("checkpoint", [False, True])
 async def test_a_run_is_one_task_besides_its_callers(checkpoint: bool) -> None:
     runs = 20
-    assert await tasks_of(partial(run_many, Stopwatch(), runs=runs, steps=10, checkpoint=checkpoint)) == 2 * runs
+    assert (
+        await tasks_of(partial(run_many, Stopwatch(), runs=runs, steps=10, checkpoint=checkpoint))
+        == 2 * runs
+    )
 
 
 async def test_a_fan_out_of_short_steps_takes_few_tasks() -> None:
@@ -147,7 +170,9 @@ async def test_a_fan_out_of_short_steps_takes_few_tasks() -> None:
     assert await tasks_of(partial(FAN[True].run, 1000)) <= 140
 
 
-async def test_a_run_of_a_runtime_is_a_task_that_drives_it_and_one_for_its_steps_and_none_while_it_waits() -> None:
+async def test_a_run_of_a_runtime_is_a_task_that_drives_it_and_one_for_its_steps_and_none_while_it_waits() -> (
+    None
+):
     runs = 20
 
     async def start_all() -> None:
@@ -161,6 +186,7 @@ async def test_a_run_of_a_runtime_is_a_task_that_drives_it_and_one_for_its_steps
         assert await tasks_of(start_all) <= 2 * runs
         while runtime.statistics().resting < runs:
             await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()  # the last of them has still to end
         assert trio.lowlevel.current_statistics().tasks_living == living
 
 

@@ -32,7 +32,8 @@ def test_each_peer_has_a_program_that_needs_nothing_of_ours(peer):
     ours = {
         node.module
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module.startswith(("benchmarks", "blazen_trio"))
+        if isinstance(node, ast.ImportFrom)
+        and node.module.startswith(("benchmarks", "blazen_trio"))
     }
     assert ours == {"benchmarks.peers.program"}
 
@@ -69,7 +70,9 @@ def test_a_program_warms_up_and_tells_its_seconds(monkeypatch, capsys):
 def alone(monkeypatch):
     """Only this engine, and one that fails."""
     monkeypatch.setattr(runner, "PEERS", [Peer("pytest", "no_such_program", (), "")])
-    monkeypatch.setattr(runner, "environment_of", lambda peer, cache: Environment(sys.executable, "1"))
+    monkeypatch.setattr(
+        runner, "environment_of", lambda peer, cache: Environment(sys.executable, "1")
+    )
 
 
 def test_engines_take_turns_and_one_that_fails_says_why(alone, tmp_path):

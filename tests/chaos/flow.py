@@ -9,7 +9,16 @@ from typing import Any
 import attrs
 import trio
 
-from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_runtime, open_store, step
+from blazen_trio import (
+    Context,
+    Event,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    open_store,
+    step,
+)
 
 STEPS = 5
 WIDTH = 3
@@ -43,7 +52,11 @@ class Both(Event):
 
 def count(ctx: Context) -> None:
     """This step has an effect on its run."""
-    ctx.update("effects", lambda effects: {**effects, ctx.step_name: effects.get(ctx.step_name, 0) + 1}, default={})
+    ctx.update(
+        "effects",
+        lambda effects: {**effects, ctx.step_name: effects.get(ctx.step_name, 0) + 1},
+        default={},
+    )
 
 
 async def work(ctx: Context) -> None:
@@ -106,7 +119,12 @@ async def main(url: str) -> None:
     async with (
         open_store(url, lease_ttl=LEASE_TTL) as store,
         open_runtime(
-            store, [flow], max_concurrent_runs=40, poll_interval=0.1, idle_after=0.3, max_crashes=1000
+            store,
+            [flow],
+            max_concurrent_runs=40,
+            poll_interval=0.1,
+            idle_after=0.3,
+            max_crashes=1000,
         ) as runtime,
     ):
         with trio.open_signal_receiver(signal.SIGTERM) as signals:

@@ -102,16 +102,46 @@ def _owner(folder: Path) -> str | None:
 def _postgresql(folder: Path, user: str | None) -> Server:
     binaries = _find("initdb", "/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin").parent
     data, port = folder / "data", _free_port()
-    _run([binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync"], user)
-    command = [binaries / "postgres", "-D", data, "-p", port, "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+    _run(
+        [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ],
+        user,
+    )
+    command = [
+        binaries / "postgres",
+        "-D",
+        data,
+        "-p",
+        port,
+        "-k",
+        folder,
+        "-c",
+        "listen_addresses=127.0.0.1",
+    ]
     url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     return Server([str(part) for part in command], url, user, folder / "log")
 
 
 def _mariadb(folder: Path, user: str | None) -> Server:
-    install, server = _find("mariadb-install-db", "/usr/bin"), _find("mariadbd", "/usr/sbin", "/usr/libexec")
+    install, server = (
+        _find("mariadb-install-db", "/usr/bin"),
+        _find("mariadbd", "/usr/sbin", "/usr/libexec"),
+    )
     data, port = folder / "data", _free_port()
-    own = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]  # TMPDIR may be closed to the user
+    own = [
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--tmpdir={folder}",
+    ]  # TMPDIR may be closed to the user
     _run([install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
     command = [
         server,
@@ -122,7 +152,12 @@ def _mariadb(folder: Path, user: str | None) -> Server:
         "--skip-grant-tables",
     ]
     command += ["--skip-networking=0", f"--pid-file={folder}/pid"]
-    plain = Server([str(part) for part in command], f"mysql+pymysql://root@127.0.0.1:{port}/", user, folder / "log")
+    plain = Server(
+        [str(part) for part in command],
+        f"mysql+pymysql://root@127.0.0.1:{port}/",
+        user,
+        folder / "log",
+    )
     plain.start()
     engine = sa.create_engine(plain.url, poolclass=sa.NullPool)
     with engine.begin() as connection:
@@ -134,7 +169,9 @@ def _mariadb(folder: Path, user: str | None) -> Server:
 
 def _find(name: str, *folders: str) -> Path:
     found = shutil.which(name)
-    there = [Path(found)] if found else [path for folder in folders for path in _matching(folder, name)]
+    there = (
+        [Path(found)] if found else [path for folder in folders for path in _matching(folder, name)]
+    )
     if there:
         return there[0]
     tell = pytest.fail if os.environ.get("BLAZEN_TRIO_TEST_REQUIRE_SERVERS") == "1" else pytest.skip
@@ -146,7 +183,9 @@ def _matching(folder: str, name: str) -> list[Path]:
 
 
 def _run(command: list[object], user: str | None) -> None:
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, user=user, cwd="/")
+    subprocess.run(
+        [str(part) for part in command], check=True, capture_output=True, user=user, cwd="/"
+    )
 
 
 def _free_port() -> int:

@@ -94,7 +94,9 @@ async def rage(workers: Workers, disturb: Callable[[], object], chance: random.R
         while trio.current_time() < end:
             await trio.sleep(chance.uniform(0.2, 1.0))
             workers.keep_up()
-            what = chance.choices(["kill", "freeze", "disturb"], [5, 2, 1 if len(done) > 2 else 0])[0]
+            what = chance.choices(["kill", "freeze", "disturb"], [5, 2, 1 if len(done) > 2 else 0])[
+                0
+            ]
             done.append(what)
             if what == "kill":
                 workers.kill_one(chance)
@@ -119,7 +121,9 @@ async def surely(act: Callable[[], Awaitable[object]]) -> None:
             await act()
 
 
-async def through_chaos(url: str, workers: Workers, disturb: Callable[[], object]) -> dict[str, Any]:
+async def through_chaos(
+    url: str, workers: Workers, disturb: Callable[[], object]
+) -> dict[str, Any]:
     """Submit runs, send each the event that it waits for, twice, and wait for all of them. Returns their results."""
     chance = random.Random()
     results: dict[str, Any] = {}

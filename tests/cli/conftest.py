@@ -54,7 +54,9 @@ class Worker:
             *arguments,
         ]
         with log.open("wb") as stderr:
-            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, cwd=folder)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=stderr, cwd=folder
+            )
         self.pid = self._process.pid
 
     @property
@@ -64,7 +66,11 @@ class Worker:
     def told(self, event: str) -> dict[str, Any] | None:
         """The line of this event, once it is there."""
         for line in self.output.splitlines(keepends=True):
-            if line.endswith("\n") and line.startswith("{") and json.loads(line).get("event") == event:
+            if (
+                line.endswith("\n")
+                and line.startswith("{")
+                and json.loads(line).get("event") == event
+            ):
                 return json.loads(line)
         return None
 
@@ -101,7 +107,9 @@ def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
     workers: list[Worker] = []
 
     def start(url: str, *arguments: str, script: str = SCRIPT, folder: Path = ROOT) -> Worker:
-        worker = Worker(tmp_path / f"worker-{len(workers)}", ("--db", url, *arguments), script, folder)
+        worker = Worker(
+            tmp_path / f"worker-{len(workers)}", ("--db", url, *arguments), script, folder
+        )
         workers.append(worker)
         return worker
 
@@ -124,7 +132,9 @@ def postgresql_url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def invoke() -> Callable[..., Result]:
     """Runs a command in this process."""
-    return lambda *arguments, **more: CliRunner().invoke(app, arguments, prog_name="blazen-trio", **more)
+    return lambda *arguments, **more: CliRunner().invoke(
+        app, arguments, prog_name="blazen-trio", **more
+    )
 
 
 @pytest.fixture

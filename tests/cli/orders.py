@@ -65,7 +65,9 @@ class Square(Event):
 
 @step
 async def ask(ev: StartEvent) -> InputRequestEvent:
-    return InputRequestEvent(str(ev.data), {"choices": [True, False], "of": ev.data}, request_id="ok")
+    return InputRequestEvent(
+        str(ev.data), {"choices": [True, False], "of": ev.data}, request_id="ok"
+    )
 
 
 @step
@@ -83,7 +85,9 @@ asking = Workflow("asking", [ask, decide], version="7", history=True)
 
 @step
 async def ask_twice(ev: StartEvent) -> tuple[InputRequestEvent, InputRequestEvent]:
-    return InputRequestEvent("first?", request_id="one"), InputRequestEvent("second?", request_id="two")
+    return InputRequestEvent("first?", request_id="one"), InputRequestEvent(
+        "second?", request_id="two"
+    )
 
 
 @step

@@ -25,14 +25,21 @@ _COMMAND = [sys.executable, "-W", "error", "-c", SCRIPT]
 def start(url: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
     """A process whose output goes to pipes."""
     environment = {**os.environ, "BLAZEN_TRIO_DB": url, "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **more}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "stdin": subprocess.DEVNULL,
+        **more,
+    }
     return subprocess.Popen([*_COMMAND, *arguments], cwd=ROOT, env=environment, text=True, **pipes)
 
 
 class Terminal:
     """A process at a terminal of 100 columns, on which somebody types."""
 
-    def __init__(self, url: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._ours, theirs = pty.openpty()
         more = {"BLAZEN_TRIO_DB": url, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
         self._process = subprocess.Popen(
@@ -43,7 +50,9 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # what is typed can interrupt it
+            preexec_fn=lambda: fcntl.ioctl(
+                0, termios.TIOCSCTTY, 0
+            ),  # what is typed can interrupt it
         )
         os.close(theirs)
         self.screen = ""

@@ -36,7 +36,12 @@ def test_a_workflow_is_printed_as_a_flowchart(invoke):
 
 @pytest.mark.parametrize(
     ("name", "drawn"),
-    [("a.svg", book.to_svg() + "\n"), ("a.DOT", book.to_dot()), ("a.gv", book.to_dot()), ("a.mmd", book.to_mermaid())],
+    [
+        ("a.svg", book.to_svg() + "\n"),
+        ("a.DOT", book.to_dot()),
+        ("a.gv", book.to_dot()),
+        ("a.mmd", book.to_mermaid()),
+    ],
 )
 def test_the_files_name_tells_the_format(invoke, tmp_path, name, drawn):
     done = invoke("graph", BOOK, "--output", str(tmp_path / name))
@@ -54,7 +59,9 @@ def test_the_format_that_is_asked_for_wins(invoke, tmp_path):
 def test_a_name_that_tells_no_format_is_refused(invoke, tmp_path, name, more):
     done = invoke("graph", BOOK, "-o", str(tmp_path / name), *more)
     assert done.exit_code == USAGE
-    assert f"{name}' tells no format: let it end with .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
+    assert (
+        f"{name}' tells no format: let it end with .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
+    )
     assert list(tmp_path.iterdir()) == []
     assert invoke("graph", BOOK, "--format", "mermaid", "-o", str(tmp_path / name)).exit_code == 0
     assert (tmp_path / name).read_text(encoding="utf-8") == book.to_mermaid()
@@ -76,10 +83,14 @@ def test_passwords_in_stored_errors_are_not_drawn(invoke, sqlite_url, arguments)
     async def run():
         async with open_store(sqlite_url) as store:
             with pytest.raises(StepFailedError):
-                await Workflow("failing", [fail], history=True).run(SECRET, store=store, run_id="fails")
+                await Workflow("failing", [fail], history=True).run(
+                    SECRET, store=store, run_id="fails"
+                )
 
     trio.run(run)
-    done = invoke("graph", "tests.cli.orders:failing", "--run", "fails", "--db", sqlite_url, *arguments)
+    done = invoke(
+        "graph", "tests.cli.orders:failing", "--run", "fails", "--db", sqlite_url, *arguments
+    )
     assert done.exit_code == 0
     assert "sesame" not in done.output
     # The others tell no errors, or write them in their own way.
@@ -110,7 +121,12 @@ def test_the_graph_as_json(invoke, waiting, tmp_path):
     assert {node["status"] for node in plain["nodes"]} == {None}
     told = json.loads(invoke("graph", BOOK, "--json", "--run", "book-1", "--db", url).stdout)
     assert [node["happened"] for node in told["nodes"] if node["name"] == "Draft"] == [["1 open"]]
-    assert {"source": "event:Page", "target": "step:fetch", "kind": "deliver", "taken": False} in told["edges"]
+    assert {
+        "source": "event:Page",
+        "target": "step:fetch",
+        "kind": "deliver",
+        "taken": False,
+    } in told["edges"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +135,11 @@ def test_the_graph_as_json(invoke, waiting, tmp_path):
         (["--timeline"], USAGE, "--timeline is a picture of one run: name it, --run ID"),
         (["--format", "html"], USAGE, "html is a picture of one run"),
         (["--run", "book-1"], USAGE, "--run needs the database that the run is in"),
-        (["--run", "r", "--db", "sqlite:///r.db", "--timeline", "--format", "dot"], USAGE, "svg or html, not dot"),
+        (
+            ["--run", "r", "--db", "sqlite:///r.db", "--timeline", "--format", "dot"],
+            USAGE,
+            "svg or html, not dot",
+        ),
         (["--output", "/there/is/no/such/folder/a.svg"], NOINPUT, "can't be written"),
     ],
 )

@@ -22,7 +22,9 @@ WORKERS = (ROOT / "docs" / "workers.md").read_text("utf-8")
 _VARIES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ|\b\d+[smhd] ago\b|\bnow\b|\b\d+\.\d{3} s\b")
 
 
-def commands(group: click.Group = app, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+def commands(
+    group: click.Group = app, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
     """Every command, with what it is called by."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -39,7 +41,9 @@ def test_every_command_and_option_is_named(name, command):
     assert rows
     in_common = PAGE[PAGE.index("## In common") : PAGE.index("## Looking at runs")]
     for param in command.params:
-        for option in (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ():
+        for option in (
+            (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ()
+        ):
             assert any(re.search(rf"{option}\b", text) for text in (*rows, in_common)), option
 
 
@@ -90,7 +94,9 @@ def test_completion(shell, invoke: Any):
     assert (done.exit_code, done.stderr) == (0, "")
     assert "_BLAZEN_TRIO_COMPLETE" in done.stdout
     if shell == "bash":
-        checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, capture_output=True, timeout=60)
+        checked = subprocess.run(
+            ["bash", "-n"], input=done.stdout, text=True, capture_output=True, timeout=60
+        )
         assert (checked.returncode, checked.stderr) == (0, "")
     completed = invoke(
         env={

@@ -32,12 +32,23 @@ def resumed(runs: Any, run_id: str, flow: str) -> dict[str, Any]:
 
 
 def test_submit(runs):
-    done = runs("submit", "asking", '{"at": {"$date": "2026-01-02"}}', "--run-id", "a", "--metadata", '{"who": "ann"}')
+    done = runs(
+        "submit",
+        "asking",
+        '{"at": {"$date": "2026-01-02"}}',
+        "--run-id",
+        "a",
+        "--metadata",
+        '{"who": "ann"}',
+    )
     assert (done.exit_code, done.output) == (0, "a\n")
     run = shown(runs, "a")
     assert (run["workflow"], run["status"], run["metadata"]) == ("asking", "queued", {"who": "ann"})
     # The input is the value that its notation stands for.
-    assert resumed(runs, "a", "asking")["questions"][0]["prompt"] == "{'at': datetime.date(2026, 1, 2)}"
+    assert (
+        resumed(runs, "a", "asking")["questions"][0]["prompt"]
+        == "{'at': datetime.date(2026, 1, 2)}"
+    )
     new = json.loads(runs("submit", "asking", "--json").stdout)["run_id"]
     assert shown(runs, new)["status"] == "queued"
     again = runs("submit", "asking", "--run-id", "a")
@@ -46,9 +57,20 @@ def test_submit(runs):
 
 
 def test_submit_a_typed_start(runs):
-    runs("submit", "paying", '{"data": null, "what": "tea"}', "--event-type", "Order", "--run-id", "a")
+    runs(
+        "submit",
+        "paying",
+        '{"data": null, "what": "tea"}',
+        "--event-type",
+        "Order",
+        "--run-id",
+        "a",
+    )
     assert resumed(runs, "a", "paying")["status"] == "waiting"
-    assert shown(runs, "a")["state"] == {"order": "tea", "at": {"$datetime": "2026-01-02T03:04:05+00:00"}}
+    assert shown(runs, "a")["state"] == {
+        "order": "tea",
+        "at": {"$datetime": "2026-01-02T03:04:05+00:00"},
+    }
 
 
 def test_submit_what_its_workflow_takes(runs):
@@ -66,25 +88,44 @@ def test_submit_what_its_workflow_takes(runs):
 @pytest.fixture
 def paying(runs: Any) -> str:
     """A run that waits for its payment."""
-    runs("submit", "paying", '{"data": null, "what": "tea"}', "--event-type", "Order", "--run-id", "p")
+    runs(
+        "submit",
+        "paying",
+        '{"data": null, "what": "tea"}',
+        "--event-type",
+        "Order",
+        "--run-id",
+        "p",
+    )
     assert resumed(runs, "p", "paying")["status"] == "waiting"
     return "p"
 
 
 @pytest.mark.parametrize(
     ("fields", "check"),
-    [('{"amount": 3, "currency": "EUR", "tags": []}', []), ('{"amount": 3}', ["--workflow", f"{FLOWS}:paying"])],
+    [
+        ('{"amount": 3, "currency": "EUR", "tags": []}', []),
+        ('{"amount": 3}', ["--workflow", f"{FLOWS}:paying"]),
+    ],
     ids=["unchecked", "checked"],
 )
 def test_send(runs, paying, fields, check):
     sent = runs("send", paying, "Paid", fields, "--key", "k", *check)
     assert (sent.exit_code, sent.output) == (0, "sent Paid to run p\n")
     again = runs("send", paying, "Paid", fields, "--key", "k", "--json", *check)
-    assert json.loads(again.stdout) == {"run_id": "p", "event_type": "Paid", "key": "k", "sent": False}
+    assert json.loads(again.stdout) == {
+        "run_id": "p",
+        "event_type": "Paid",
+        "key": "k",
+        "sent": False,
+    }
     assert again.exit_code == 0
     assert "1 not taken yet" in runs("show", paying).stdout
     run = resumed(runs, paying, "paying")
-    assert run["result"] == {"event_type": "Sold", "data": {"result": None, "what": "tea for 3 EUR"}}
+    assert run["result"] == {
+        "event_type": "Sold",
+        "data": {"result": None, "what": "tea for 3 EUR"},
+    }
     late = runs("send", paying, "Paid", fields, *check)
     assert late.exit_code == REFUSED
     assert "has ended (completed)" in late.stderr
@@ -153,7 +194,10 @@ def test_answers_of_several_types(runs):
     check = ["--workflow", f"{FLOWS}:choosy"]
     unclear = runs("respond", "a", "true", *check)
     assert unclear.exit_code == CONFIG
-    assert "takes answers of the types Approval, Refusal: say which with --event-type" in unclear.stderr
+    assert (
+        "takes answers of the types Approval, Refusal: say which with --event-type"
+        in unclear.stderr
+    )
     wrong = runs("respond", "a", "true", *check, "--event-type", "Paid")
     assert wrong.exit_code == CONFIG
     assert "not 'Paid'" in wrong.stderr
@@ -161,7 +205,9 @@ def test_answers_of_several_types(runs):
     assert lacking.exit_code == DATAERR
     assert "missing: why" in lacking.stderr
     # What has more fields than an answer is an event like others.
-    runs("send", "a", "Refusal", '{"request_id": "ok", "response": null, "why": "too dear"}', *check)
+    runs(
+        "send", "a", "Refusal", '{"request_id": "ok", "response": null, "why": "too dear"}', *check
+    )
     assert resumed(runs, "a", "choosy")["result"] == "too dear"
 
 
@@ -176,8 +222,14 @@ def test_pause_and_cancel_a_run_that_nobody_drives(runs):
     assert runs("cancel", "a", "--reason", "no tea").output == "run a is cancelled\n"
     run = shown(runs, "a")
     assert (run["status"], run["failure"]["details"]) == ("cancelled", ["no tea"])
-    assert "runs respond" not in runs("show", "a").stdout  # what it asked can be answered once it is resumed
-    assert json.loads(runs("cancel", "a", "--json").stdout) == {"run_id": "a", "status": "cancelled", "asked": False}
+    assert (
+        "runs respond" not in runs("show", "a").stdout
+    )  # what it asked can be answered once it is resumed
+    assert json.loads(runs("cancel", "a", "--json").stdout) == {
+        "run_id": "a",
+        "status": "cancelled",
+        "asked": False,
+    }
     paused = runs("pause", "a")
     assert paused.exit_code == REFUSED
     assert "has ended (cancelled)" in paused.stderr
@@ -228,14 +280,25 @@ def test_delete_and_purge(runs):
         runs("submit", "asking", str(number), "--run-id", f"r{number}")
     runs("cancel", "r1")
     assert runs("delete", "r0", "--yes").output == "deleted run r0\n"
-    assert json.loads(runs("purge", "--older-than", "1h", "--yes", "--json").stdout) == {"deleted": 0}
-    assert runs("purge", "--older-than", "0s", "--yes", "--status", "failed").output == "deleted 0 runs\n"
-    assert json.loads(runs("purge", "--older-than", "0s", "--yes", "--json").stdout) == {"deleted": 1}
+    assert json.loads(runs("purge", "--older-than", "1h", "--yes", "--json").stdout) == {
+        "deleted": 0
+    }
+    assert (
+        runs("purge", "--older-than", "0s", "--yes", "--status", "failed").output
+        == "deleted 0 runs\n"
+    )
+    assert json.loads(runs("purge", "--older-than", "0s", "--yes", "--json").stdout) == {
+        "deleted": 1
+    }
     assert [run["run_id"] for run in json.loads(runs("list", "--json").stdout)["runs"]] == ["r2"]
-    assert runs("purge", "--older-than", "0s", "-y", "--status", "queued").output == "deleted 1 runs\n"
+    assert (
+        runs("purge", "--older-than", "0s", "-y", "--status", "queued").output == "deleted 1 runs\n"
+    )
 
 
-@pytest.mark.parametrize("command", [["delete", "a"], ["purge", "--older-than", "0s", "--status", "queued"]])
+@pytest.mark.parametrize(
+    "command", [["delete", "a"], ["purge", "--older-than", "0s", "--status", "queued"]]
+)
 def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
     runs("submit", "asking", "--run-id", "a")
     alone = runs(*command, input="y\n")
@@ -277,7 +340,11 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["send", "a", "Paid", "--delay", "-1"], USAGE, "not in the range"),
         (["send", "a", "Paid", "--delay", "2e11"], USAGE, "no number of seconds up to 1e11"),
         (["send", "a", "Paid", "--workflow", "orders"], USAGE, "package.module:workflow"),
-        (["send", "a", "Paid", "--workflow", f"{FLOWS}:MANY"], CONFIG, "has several workflows ('asking', 'twice')"),
+        (
+            ["send", "a", "Paid", "--workflow", f"{FLOWS}:MANY"],
+            CONFIG,
+            "has several workflows ('asking', 'twice')",
+        ),
         (["send", "a", "Paid", "--workflow", "nowhere:x"], CONFIG, "no module 'nowhere'"),
         (["respond", "a", "tea"], USAGE, "is no JSON"),
         (["respond", "a\udcff", "1"], USAGE, "without NUL or lone surrogates"),
@@ -338,7 +405,16 @@ def test_the_same_on_every_database(kind, tmp_path, invoke):
         assert runs("import", str(tmp_path / "r1.json")).exit_code == REFUSED
         assert runs("import", str(tmp_path / "r1.json"), "--run-id", "r8").exit_code == 0
         assert runs("cancel", "r8").exit_code == runs("pause", "r2").exit_code == 0
-        statuses = {run["run_id"]: run["status"] for run in json.loads(runs("list", "--json").stdout)["runs"]}
-        assert (statuses["r0"], statuses["r2"], statuses["r8"]) == ("completed", "paused", "cancelled")
+        statuses = {
+            run["run_id"]: run["status"]
+            for run in json.loads(runs("list", "--json").stdout)["runs"]
+        }
+        assert (statuses["r0"], statuses["r2"], statuses["r8"]) == (
+            "completed",
+            "paused",
+            "cancelled",
+        )
         assert runs("delete", "r3", "-y").exit_code == 0
-        assert json.loads(runs("purge", "--older-than", "0s", "-y", "--json").stdout) == {"deleted": 2}
+        assert json.loads(runs("purge", "--older-than", "0s", "-y", "--json").stdout) == {
+            "deleted": 2
+        }

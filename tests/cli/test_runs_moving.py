@@ -21,11 +21,15 @@ HALF = "tests.cli.orders:half"
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, invoke: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+def elsewhere(
+    tmp_path: Path, invoke: Any, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Any]]:
     """Runs a command of `runs` on another database."""
     with fresh_database(getattr(request, "param", "sqlite"), tmp_path) as url:
         invoke("db", "upgrade", "--db", url)
-        yield lambda *arguments, **more: invoke("runs", *arguments, env={"BLAZEN_TRIO_DB": url}, **more)
+        yield lambda *arguments, **more: invoke(
+            "runs", *arguments, env={"BLAZEN_TRIO_DB": url}, **more
+        )
 
 
 @pytest.fixture
@@ -46,11 +50,19 @@ def test_a_run_goes_on_elsewhere(tmp_path, runs, half_way, elsewhere, name):
     file = str(tmp_path / name)
     done = runs("export", half_way, "-o", file, "--json")
     told = json.loads(done.stdout)
-    assert told == {"run_id": half_way, "file": file, "format": name[4:], "bytes": (tmp_path / name).stat().st_size}
+    assert told == {
+        "run_id": half_way,
+        "file": file,
+        "format": name[4:],
+        "bytes": (tmp_path / name).stat().st_size,
+    }
     assert elsewhere("import", file).stdout == "stored run half-1 of half: waiting\n"
     there, here = shown(elsewhere, half_way), shown(runs, half_way)
     assert there == here
-    assert elsewhere("history", half_way, "--json").stdout == runs("history", half_way, "--json").stdout
+    assert (
+        elsewhere("history", half_way, "--json").stdout
+        == runs("history", half_way, "--json").stdout
+    )
     again = elsewhere("import", file)
     assert (again.exit_code, again.stdout) == (REFUSED, "")
     assert "there is a run 'half-1' already" in again.stderr
@@ -68,7 +80,12 @@ def test_a_copy_of_another_id(tmp_path, runs, half_way):
     assert (told["run_id"], told["status"]) == ("half-2", "waiting")
     for run_id in ("half-1", "half-2"):
         runs("respond", run_id, "4")
-        assert json.loads(runs("resume", run_id, HALF, "--json").stdout)["result"][0] == [0, 1, 4, 9]
+        assert json.loads(runs("resume", run_id, HALF, "--json").stdout)["result"][0] == [
+            0,
+            1,
+            4,
+            9,
+        ]
 
 
 def test_through_a_pipe(runs, half_way, elsewhere):
@@ -95,7 +112,9 @@ def test_a_worker_takes_up_what_was_imported(tmp_path, sqlite_url, runs, half_wa
         assert shown(runs, run_id)["result"][0] == [0, 1, square, 9]
 
 
-def test_a_delayed_event_wakes_what_was_imported(tmp_path, sqlite_url, runs, half_way, start_worker):
+def test_a_delayed_event_wakes_what_was_imported(
+    tmp_path, sqlite_url, runs, half_way, start_worker
+):
     """Nobody acts on it: it is looked at for its time alone."""
     runs("export", half_way, "-o", str(tmp_path / "run.json"))
     runs("import", str(tmp_path / "run.json"), "--run-id", "half-2")
@@ -138,7 +157,11 @@ def test_ended_runs_are_kept_as_they_are(tmp_path, runs, elsewhere):
 def test_rubbish(tmp_path, runs, half_way, elsewhere, content, message):
     if isinstance(content, str):
         document = json.loads(runs("export", half_way).stdout)
-        spoilt = {"long": {"run_id": "x" * 201}, "nul": {"run_id": "a\0b"}, "nameless": {"workflow": ""}}
+        spoilt = {
+            "long": {"run_id": "x" * 201},
+            "nul": {"run_id": "a\0b"},
+            "nameless": {"workflow": ""},
+        }
         content = json.dumps(document | spoilt[content]).encode()
     (tmp_path / "x").write_bytes(content)
     done = elsewhere("import", str(tmp_path / "x"))

@@ -21,9 +21,15 @@ def submit(url: str, workflow: str, count: int) -> list[str]:
     """Queue runs, many of them at one time."""
 
     async def main() -> list[str]:
-        async with open_store(url) as store, open_runtime(store) as runtime, trio.open_nursery() as nursery:
+        async with (
+            open_store(url) as store,
+            open_runtime(store) as runtime,
+            trio.open_nursery() as nursery,
+        ):
             for number in range(count):
-                nursery.start_soon(lambda n: runtime.submit(workflow, n, run_id=f"{workflow}-{n}"), number)
+                nursery.start_soon(
+                    lambda n: runtime.submit(workflow, n, run_id=f"{workflow}-{n}"), number
+                )
         async with open_store(url) as store:
             return [info.run_id for info in await store.list_runs(workflow=workflow, limit=1000)]
 
@@ -60,7 +66,7 @@ def test_pages_have_every_run_once(sqlite_url, runs):
     assert [*itertools.chain(*found)] == ids
     assert pages(runs, "--limit", "25") == [ids]
     told = runs("list", "--limit", "10")
-    assert told.stderr == f"there are more: --after {ids[9]}\n"
+    assert told.stderr == f"there are more: --after={ids[9]}\n"
     assert [line.split()[0] for line in told.stdout.splitlines()] == ["ID", *ids[:10]]
     assert runs("list").stderr == ""
 
@@ -74,7 +80,9 @@ def test_filters(sqlite_url, runs):
     assert pages(runs, "--workflow", "failing", "--status", "waiting") == [[]]
     two = pages(runs, "--status", "queued", "--status", "failed", "--limit", "4")
     assert two == [queued[:4], [queued[4], "fails"]]
-    assert pages(runs, "--status", "waiting", "--status", "failed", "--workflow", "asking") == [["waits"]]
+    assert pages(runs, "--status", "waiting", "--status", "failed", "--workflow", "asking") == [
+        ["waits"]
+    ]
 
 
 def test_several_statuses_are_looked_for_in_pages(sqlite_url, runs):
@@ -92,9 +100,20 @@ def test_a_line_of_a_run(sqlite_url, runs):
     drive(sqlite_url, failing, "out of\ntea", "fails")
     [run] = json.loads(runs("list", "--json").stdout)["runs"]
     created, updated = (dt.datetime.fromisoformat(run.pop(name)) for name in ("created", "updated"))
-    assert dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5) < created <= updated < dt.datetime.now(dt.UTC)
+    assert (
+        dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+        < created
+        <= updated
+        < dt.datetime.now(dt.UTC)
+    )
     error = "step 'fail' of run 'fails' failed: RuntimeError: out of\ntea"
-    assert run == {"run_id": "fails", "workflow": "failing", "version": "1", "status": "failed", "error": error}
+    assert run == {
+        "run_id": "fails",
+        "workflow": "failing",
+        "version": "1",
+        "status": "failed",
+        "error": error,
+    }
     heading, line = runs("list").stdout.splitlines()
     assert heading.split() == ["ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR"]
     assert line.startswith(f"fails  failing   1        failed  {created:%Y-%m-%d %H:%M:%S}Z (")
@@ -104,7 +123,12 @@ def test_a_line_of_a_run(sqlite_url, runs):
 def test_show_tells_all_there_is(sqlite_url, runs):
     drive(sqlite_url, half, None, "half-1", metadata={"who": "ann"})
     told = json.loads(runs("show", "half-1", "--json").stdout)
-    assert (told["status"], told["result"], told["failure"], told["error"]) == ("waiting", None, None, None)
+    assert (told["status"], told["result"], told["failure"], told["error"]) == (
+        "waiting",
+        None,
+        None,
+        None,
+    )
     assert told["metadata"] == {"who": "ann"}
     assert told["state"] == {"large": "x" * 40_000, "set": {"$set": [1, 2]}}
     question = {
@@ -115,15 +139,24 @@ def test_show_tells_all_there_is(sqlite_url, runs):
     }
     assert told["questions"] == [question]
     squares = [one for one in told["collected"] if one["step"] == "total"]
-    assert [one["event"] for one in squares][:2] == [{"event_type": "Square", "data": {"n": n}} for n in (0, 1)]
+    assert [one["event"] for one in squares][:2] == [
+        {"event_type": "Square", "data": {"n": n}} for n in (0, 1)
+    ]
     [fan_out] = told["fan_outs"]
     assert fan_out["joins"] == ["total"]
     assert {one["fan_out"] for one in squares} == {fan_out["id"]}
     text = runs("show", "half-1").stdout
-    for part in ("half-1", "half (version 1)", "waiting", 'who  "ann"', '{"$set": [1, 2]}', "what is two squared?"):
+    for part in (
+        "half-1",
+        "half (version 1)",
+        "waiting",
+        'who  "ann"',
+        '{"$set": [1, 2]}',
+        "what is two squared?",
+    ):
         assert part in text
     assert "half collected" in text
-    assert "blazen-trio runs respond half-1 --request-id two JSON" in text
+    assert "blazen-trio runs respond --request-id=two -- half-1 JSON" in text
     assert "x" * 200 not in text
     assert "x" * 40_000 in runs("show", "half-1", "--full").stdout
 
@@ -131,7 +164,9 @@ def test_show_tells_all_there_is(sqlite_url, runs):
 def test_show_tells_what_is_undone(sqlite_url, runs):
     submit(sqlite_url, "asking", 1)
     told = json.loads(runs("show", "asking-0", "--json").stdout)
-    assert [one["event"] for one in told["delayed"]] == [{"event_type": "StartEvent", "data": {"data": 0}}]
+    assert [one["event"] for one in told["delayed"]] == [
+        {"event_type": "StartEvent", "data": {"data": 0}}
+    ]
     drive(sqlite_url, failing, "no", "fails")
     told = json.loads(runs("show", "fails", "--json").stdout)
     [delivery] = told["deliveries"]
@@ -179,16 +214,29 @@ def test_history(sqlite_url, runs):
     assert (kinds[0], kinds[-1]) == ("workflow_started", "workflow_paused")
     assert {"step_dispatched", "step_completed", "input_requested"} <= set(kinds)
     assert [record["sequence"] for record in told["history"]] == list(range(1, len(kinds) + 1))
-    assert set(told["history"][0]) == {"sequence", "timestamp", "kind", "step", "event_type", "duration", "error"}
+    assert set(told["history"][0]) == {
+        "sequence",
+        "timestamp",
+        "kind",
+        "step",
+        "event_type",
+        "duration",
+        "error",
+    }
     lines = runs("history", "waits").stdout.splitlines()[1:]
     assert [line.split()[3] for line in lines] == kinds
-    assert json.loads(runs("history", "waits", "--json", "--last", "2").stdout)["history"] == told["history"][-2:]
+    assert (
+        json.loads(runs("history", "waits", "--json", "--last", "2").stdout)["history"]
+        == told["history"][-2:]
+    )
 
 
 # What must not come out
 
 
-@pytest.mark.parametrize("command", [["list"], ["show", "fails"], ["history", "fails"], ["watch", "fails"]])
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "fails"], ["history", "fails"], ["watch", "fails"]]
+)
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_passwords_in_stored_errors_are_hidden(sqlite_url, runs, command, as_json):
     drive(sqlite_url, failing, SECRET, "fails")
@@ -201,7 +249,13 @@ def test_nothing_stored_acts_on_a_terminal(sqlite_url, runs):
     evil = "\x1b[2J[red]tea\x07\u202e\x9b1m:tea:"
     drive(sqlite_url, asking, evil, "waits")
     drive(sqlite_url, failing, evil, "fails")
-    for command in (["list"], ["show", "waits"], ["show", "fails"], ["history", "fails"], ["watch", "fails"]):
+    for command in (
+        ["list"],
+        ["show", "waits"],
+        ["show", "fails"],
+        ["history", "fails"],
+        ["watch", "fails"],
+    ):
         output = runs(*command).output
         assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(output)
         assert command == ["list"] or r"\x1b[2J[red]tea\x07\u202e\x9b1m:tea:" in output
@@ -212,14 +266,26 @@ def test_nothing_stored_acts_on_a_terminal(sqlite_url, runs):
 
 
 @pytest.mark.parametrize(
-    "command", [["show"], ["history"], ["watch"], ["pause"], ["cancel"], ["delete", "-y"], ["export"], ["send", "-"]]
+    "command",
+    [
+        ["show"],
+        ["history"],
+        ["watch"],
+        ["pause"],
+        ["cancel"],
+        ["delete", "-y"],
+        ["export"],
+        ["send", "-"],
+    ],
 )
 def test_a_run_that_is_not_there(sqlite_url, runs, command):
     submit(sqlite_url, "short", 1)
     arguments = [command[0], "nobody", *(["Paid"] if command[0] == "send" else command[1:])]
     done = runs(*arguments)
     assert (done.exit_code, done.stdout) == (NOINPUT, "")
-    assert done.stderr == ("blazen-trio: there is no run 'nobody'; `blazen-trio runs list` tells which there are\n")
+    assert done.stderr == (
+        "blazen-trio: there is no run 'nobody'; `blazen-trio runs list` tells which there are\n"
+    )
 
 
 def test_a_cursor_that_is_not_there(sqlite_url, runs):
@@ -229,7 +295,9 @@ def test_a_cursor_that_is_not_there(sqlite_url, runs):
     assert json.loads(done.stderr)["exit_code"] == NOINPUT
 
 
-@pytest.mark.parametrize("command", [["list"], ["show", "x"], ["cancel", "x"], ["purge", "--older-than", "1d", "-y"]])
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "x"], ["cancel", "x"], ["purge", "--older-than", "1d", "-y"]]
+)
 def test_a_database_that_is_not_there_is_not_made(tmp_path, sqlite_url, runs, command):
     done = runs(*command)
     assert (done.exit_code, done.stdout) == (CONFIG, "")

@@ -53,7 +53,8 @@ def test_a_list_of_failed_runs_is_a_line_for_each(failed, width):
     status, error = heading.index("STATUS"), heading.index("ERROR")
     assert [row[status : status + 6] for row in rows] == ["failed", "failed"]
     assert all(
-        row[error:].startswith("step 'fail' failed:") and row.endswith("\N{HORIZONTAL ELLIPSIS}") for row in rows
+        row[error:].startswith("step 'fail' failed:") and row.endswith("\N{HORIZONTAL ELLIPSIS}")
+        for row in rows
     )
     assert all(len(row) <= width for row in rows)
 
@@ -82,12 +83,26 @@ def test_what_is_watched_is_a_line_for_each_record(failed):
 def fitted(width, **settings):
     """A table of one row at a terminal of this width."""
     text = io.StringIO()
-    made = table("ID", "NAME", "WHEN", "ERROR", rows=[["i" * 10, "n" * 10, "2026-01-02 03:04", "e" * 30]], **settings)
+    made = table(
+        "ID",
+        "NAME",
+        "WHEN",
+        "ERROR",
+        rows=[["i" * 10, "n" * 10, "2026-01-02 03:04", "e" * 30]],
+        **settings,
+    )
     Console(file=text, width=width, force_terminal=True, no_color=True).print(made)
     return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).splitlines()]
 
 
-GIVES_WAY = (("ERROR", 10), ("WHEN", slice(10)), ("NAME", 4), ("WHEN", 0), ("ERROR", 0), ("NAME", 0))
+GIVES_WAY = (
+    ("ERROR", 10),
+    ("WHEN", slice(10)),
+    ("NAME", 4),
+    ("WHEN", 0),
+    ("ERROR", 0),
+    ("NAME", 0),
+)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +111,10 @@ GIVES_WAY = (("ERROR", 10), ("WHEN", slice(10)), ("NAME", 4), ("WHEN", 0), ("ERR
         (72, f"{'i' * 10}  {'n' * 10}  2026-01-02 03:04  {'e' * 30}"),
         (71, f"{'i' * 10}  {'n' * 10}  2026-01-02 03:04  {'e' * 28}…"),
         (52, f"{'i' * 10}  {'n' * 10}  2026-01-02 03:04  {'e' * 9}…"),
-        (51, f"{'i' * 10}  {'n' * 10}  2026-01-02  {'e' * 14}…"),  # what the date leaves is the error's
+        (
+            51,
+            f"{'i' * 10}  {'n' * 10}  2026-01-02  {'e' * 14}…",
+        ),  # what the date leaves is the error's
         (45, f"{'i' * 10}  {'n' * 8}…  2026-01-02  {'e' * 9}…"),
         (40, f"{'i' * 10}  nnn…  2026-01-02  {'e' * 9}…"),
         (39, f"{'i' * 10}  nnn…  {'e' * 20}…"),

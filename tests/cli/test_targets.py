@@ -41,7 +41,11 @@ def load(*texts: str) -> list[Any]:
 def test_a_workflow_a_list_and_a_dotted_attribute():
     assert load(f"{FLOWS}:short") == [flows.short]
     assert load(f"{FLOWS}:ALL") == flows.ALL
-    assert load(f"{FLOWS}:Shop.gated", f"{FLOWS}:gated", f"{FLOWS}:ALL") == [flows.gated, flows.short, flows.poison]
+    assert load(f"{FLOWS}:Shop.gated", f"{FLOWS}:gated", f"{FLOWS}:ALL") == [
+        flows.gated,
+        flows.short,
+        flows.poison,
+    ]
 
 
 def test_the_current_directory_can_be_imported_from(folder):
@@ -53,13 +57,28 @@ def test_the_current_directory_can_be_imported_from(folder):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere:flow", r"no module 'nowhere': the current directory \(.+\) and the installed packages"),
+        (
+            "nowhere:flow",
+            r"no module 'nowhere': the current directory \(.+\) and the installed packages",
+        ),
         ("tests.cli.nowhere:flow", "no module 'tests.cli.nowhere'"),
         ("nowhere.flows:flow", "no module 'nowhere', and so no 'nowhere.flows'"),
-        ("tests.cli.flows.gated:flow", "'tests.cli.flows' is a module, not a package; is it tests.cli.flows:gated?"),
-        (f"{FLOWS}:gone", f"has no attribute 'gone'; its workflows are {FLOWS}:gated, {FLOWS}:short, {FLOWS}:poison"),
-        (f"{FLOWS}:Shop.gone", r"<class '.*Shop'> in .* has no attribute 'gone'; its workflows are"),
-        (f"{FLOWS}:gate", "is a function, not a Workflow nor a list of Workflows; its workflows are"),
+        (
+            "tests.cli.flows.gated:flow",
+            "'tests.cli.flows' is a module, not a package; is it tests.cli.flows:gated?",
+        ),
+        (
+            f"{FLOWS}:gone",
+            f"has no attribute 'gone'; its workflows are {FLOWS}:gated, {FLOWS}:short, {FLOWS}:poison",
+        ),
+        (
+            f"{FLOWS}:Shop.gone",
+            r"<class '.*Shop'> in .* has no attribute 'gone'; its workflows are",
+        ),
+        (
+            f"{FLOWS}:gate",
+            "is a function, not a Workflow nor a list of Workflows; its workflows are",
+        ),
         (f"{FLOWS}:MIXED", r"MIXED\[1\] is a function, not a Workflow"),
         (f"{FLOWS}:__all__", "has no attribute"),
         ("blazen_trio:__all__", r"__all__\[0\] is a str, not a Workflow"),
@@ -72,7 +91,9 @@ def test_what_is_not_there(target, message):
 
 
 def test_two_workflows_of_one_name():
-    with pytest.raises(ConfigError, match=rf"{FLOWS}:ALL\[0\] and {FLOWS}:Shop.other are two .*'gated'"):
+    with pytest.raises(
+        ConfigError, match=rf"{FLOWS}:ALL\[0\] and {FLOWS}:Shop.other are two .*'gated'"
+    ):
         load(f"{FLOWS}:ALL", f"{FLOWS}:Shop.other")
 
 
@@ -80,10 +101,16 @@ def test_two_workflows_of_one_name():
     ("program", "message"),
     [
         ("x = 1\n\n1 / 0", r"at .*faulty.py:3: ZeroDivisionError: division by zero"),
-        ("import not_installed", r"at .*faulty.py:1: ModuleNotFoundError: No module named 'not_installed'"),
+        (
+            "import not_installed",
+            r"at .*faulty.py:1: ModuleNotFoundError: No module named 'not_installed'",
+        ),
         ("def", r"SyntaxError: .*faulty.py, line 1"),
         ("import sys\nsys.exit(3)", r"faulty.py:2: SystemExit: 3"),
-        ("from blazen_trio import Workflow\nWorkflow('x', [])", r"(?s)faulty.py:2: .*'x' is not valid:.*no steps"),
+        (
+            "from blazen_trio import Workflow\nWorkflow('x', [])",
+            r"(?s)faulty.py:2: .*'x' is not valid:.*no steps",
+        ),
         ("flows = []", "faulty:flows is empty"),
     ],
 )
@@ -93,7 +120,9 @@ def test_a_module_at_fault(program, message, folder):
         load("faulty:flows")
 
 
-@pytest.mark.parametrize("text", ["flows", "flows:", ":flow", "flows:a b", "a-b:flow", "flows:x()", ""])
+@pytest.mark.parametrize(
+    "text", ["flows", "flows:", ":flow", "flows:a b", "a-b:flow", "flows:x()", ""]
+)
 def test_what_is_no_target(text):
     with pytest.raises(click.BadParameter, match=r"not of the form package\.module:workflow$"):
         load(text)
@@ -110,14 +139,16 @@ def test_a_target_is_told_as_it_was_given():
 
 def test_without_the_extra_one_line_says_what_to_install():
     program = f"import sys; sys.modules['click'] = None; {SCRIPT}"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 78
     assert done.stderr == 'blazen-trio needs its extra [cli]: pip install "blazen-trio[cli]"\n'
 
 
 def test_importing_the_package_loads_nothing_of_the_command_line():
-    program = (
-        "import sys, blazen_trio, blazen_trio.testing; sys.exit(sorted({'click', 'rich'} & set(sys.modules)) or 0)"
+    program = "import sys, blazen_trio, blazen_trio.testing; sys.exit(sorted({'click', 'rich'} & set(sys.modules)) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

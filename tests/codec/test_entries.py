@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN
-from blazen_trio._codec.entries import decode_entry, decode_history, encode_entry, encode_history
-from blazen_trio._definitions.events import Event, StopEvent
+from blazen_trio._codec.entries import decode_entry, encode_entry
+from blazen_trio._codec.histories import decode_history, encode_history
+from blazen_trio._definitions.events import Event, InputRequestEvent, StopEvent
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.model import Cell, Payload, StoredError
@@ -53,8 +54,8 @@ outputs = st.builds(
     st.sampled_from(["tick", "tock"]),
     joins=st.sampled_from([(), ("sum",)]),
     due=st.none() | st.floats(0, 4e9),
-    request_id=st.none() | text,
-)
+    request_id=st.none(),
+) | text.map(lambda name: output(InputRequestEvent("?", {}, name), "tick", request_id=name))
 ids = st.integers(1, 2**60)
 
 
@@ -64,7 +65,10 @@ collected = st.lists(st.sampled_from("AB"), min_size=1, max_size=6).map(tuple)
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     entry = Entry(
-        draw(ids), draw(st.sampled_from(["committed", "due"])), draw(st.floats(0, 4e9)), draw(st.floats(0, 1e9))
+        draw(ids),
+        draw(st.sampled_from(["committed", "due"])),
+        draw(st.floats(0, 4e9)),
+        draw(st.floats(0, 1e9)),
     )
     entry.step = draw(st.none() | text)
     entry.done = draw(st.just(0) | ids)
@@ -157,7 +161,11 @@ def test_large_values_are_referred_to() -> None:
 def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_one() -> None:
     def size(count: int) -> int:
         entry = committed()
-        entry.collected = [Collected(("Tick",) * count, ("Tick", Tick(1), CODEC.encode_event(Tick(1))), step="tick")]
+        entry.collected = [
+            Collected(
+                ("Tick",) * count, ("Tick", Tick(1), CODEC.encode_event(Tick(1))), step="tick"
+            )
+        ]
         data, blobs = encode_entry(entry)
         assert plain(decode_entry(data, blobs, CODEC)) == plain(entry)
         return len(data)
@@ -167,16 +175,21 @@ def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_on
 
 @pytest.mark.parametrize("types", ['["Tick","Tick"]', '[["Tick",2]]', '["Tick",["Tick",1]]'])
 def test_a_set_to_collect_may_be_spelled_out(types: str) -> None:
-    entry = decode_entry(b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC)
+    entry = decode_entry(
+        b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC
+    )
     assert [one.types for one in entry.collected] == [("Tick", "Tick")]
 
 
 @pytest.mark.parametrize(
-    "types", ["[1]", '["Tick",[]]', '[["Tick"]]', '[["Tick",0]]', '[["Tick",1000001]]', "[[1,1]]", "{}"]
+    "types",
+    ["[1]", '["Tick",[]]', '[["Tick"]]', '[["Tick",0]]', '[["Tick",4000001]]', "[[1,1]]", "{}"],
 )
 def test_a_set_to_collect_is_checked(types: str) -> None:
     with pytest.raises(SerializationError, match=r"at l\[0\]\[1\]"):
-        decode_entry(b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC)
+        decode_entry(
+            b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC
+        )
 
 
 def test_a_newer_format_is_told() -> None:
@@ -190,7 +203,9 @@ def test_a_newer_format_is_told() -> None:
 def test_a_spoiled_entry_is_a_serialization_error(entry: Entry, data: st.DataObject) -> None:
     wire, blobs = encode_entry(entry)
     document = orjson.loads(wire)
-    document[data.draw(st.sampled_from([*document, "n", "l", "y", "b", "w", "c"]))] = data.draw(json_values)
+    document[data.draw(st.sampled_from([*document, "n", "l", "y", "b", "w", "c"]))] = data.draw(
+        json_values
+    )
     for spoiled in (wire[: data.draw(st.integers(0, len(wire) - 1))], orjson.dumps(document)):
         try:
             decode_entry(spoiled, blobs, CODEC)
@@ -217,7 +232,9 @@ def test_history_comes_back(records: list[HistoryRecord]) -> None:
 
 
 @given(
-    st.binary(max_size=20) | json_values.map(orjson.dumps) | json_values.map(lambda r: orjson.dumps({"f": 1, "r": r}))
+    st.binary(max_size=20)
+    | json_values.map(orjson.dumps)
+    | json_values.map(lambda r: orjson.dumps({"f": 1, "r": r}))
 )
 def test_rubbish_history_is_a_serialization_error(data: bytes) -> None:
     try:

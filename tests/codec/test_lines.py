@@ -21,14 +21,16 @@ from blazen_trio._codec.codec import LARGE, Codec
 from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import (
     decode_entry,
-    decode_history,
     decoding_entry,
-    decoding_history,
     encode_entry,
-    encode_history,
     encoding_entry,
-    encoding_history,
     seal_entry,
+)
+from blazen_trio._codec.histories import (
+    decode_history,
+    decoding_history,
+    encode_history,
+    encoding_history,
 )
 from blazen_trio._codec.reader import parse
 from blazen_trio._codec.restore import decode_state, restoring
@@ -62,7 +64,9 @@ WORK = Targets(("work",))
 
 
 def outputs(count: int, text: str = "") -> list[Output]:
-    return [Output(one, CODEC.encode_event(one), WORK) for one in (Item(n, text) for n in range(count))]
+    return [
+        Output(one, CODEC.encode_event(one), WORK) for one in (Item(n, text) for n in range(count))
+    ]
 
 
 def cell(value: Any) -> Cell:
@@ -79,7 +83,9 @@ def wide_entry(count: int = 1000) -> Entry:
     entry.cells = {f"key {n}": cell(n) if n % 2 else None for n in range(count)}
     one = Item(5)
     taken = tuple(range(1, 10 * count))
-    entry.collected = [Collected(("Item",) * count, ("Item", one, CODEC.encode_event(one)), taken, "work")]
+    entry.collected = [
+        Collected(("Item",) * count, ("Item", one, CODEC.encode_event(one)), taken, "work")
+    ]
     return entry
 
 
@@ -122,8 +128,12 @@ def test_a_wide_entry_comes_back_from_its_lines() -> None:
     assert [one.payload.data for one in back.outputs] == [one.payload.data for one in outputs(1000)]
     assert [one.event for one in back.fan_out.outputs] == [Item(n) for n in range(1000)]
     assert (back.fan_out.joins, back.fan_out.if_any) == (("gather",), ("gather",))
-    assert {key for key, one in back.cells.items() if one is None} == {f"key {n}" for n in range(0, 1000, 2)}
-    assert [part.added is None for part in back.collected] == [False] + [True] * (len(back.collected) - 1)
+    assert {key for key, one in back.cells.items() if one is None} == {
+        f"key {n}" for n in range(0, 1000, 2)
+    }
+    assert [part.added is None for part in back.collected] == [False] + [True] * (
+        len(back.collected) - 1
+    )
     assert sum((part.taken for part in back.collected), ()) == entry.collected[0].taken
 
 
@@ -151,7 +161,10 @@ def test_few_large_items_are_put_in_lines_too() -> None:
 def test_what_is_narrow_is_written_as_ever() -> None:
     entry = Entry(2, "committed", 1.0, 1.0)
     entry.outputs = outputs(1)
-    assert encode_entry(entry)[0] == b'{"f":1,"q":2,"t":[1.0,1.0],"o":[[["Item",{"n":0,"text":""}],"work"]]}'
+    assert (
+        encode_entry(entry)[0]
+        == b'{"f":1,"q":2,"t":[1.0,1.0],"o":[[["Item",{"n":0,"text":""}],"work"]]}'
+    )
 
 
 def test_an_old_wide_entry_is_read_in_pieces() -> None:
@@ -220,7 +233,11 @@ def test_rubbish_in_a_line_is_refused_by_its_place() -> None:
 
 
 def deliver(state: RunState, event: Any, group: FanOut | None = None) -> None:
-    payload = tuple(map(CODEC.encode_event, event)) if isinstance(event, tuple) else CODEC.encode_event(event)
+    payload = (
+        tuple(map(CODEC.encode_event, event))
+        if isinstance(event, tuple)
+        else CODEC.encode_event(event)
+    )
     delivery = Delivery(state.next_id, "work", event, payload)
     state.next_id += 1
     state.deliveries[delivery.id] = delivery
@@ -247,7 +264,9 @@ def wide_state(count: int = 1000) -> RunState:
         question = Question(state.next_id + 2, ask, CODEC.encode_event(ask), f"id {n}")
         state.questions[question.request_id] = question
         buffered = Buffered(state.next_id + 3, one, CODEC.encode_event(one))
-        state.buffers.setdefault(("work", ("Item",)), {}).setdefault("Item", {})[buffered.id] = buffered
+        state.buffers.setdefault(("work", ("Item",)), {}).setdefault("Item", {})[buffered.id] = (
+            buffered
+        )
         state.next_id += 4
     deliver(state, tuple(Item(n) for n in range(count)), state.root)
     deliver(state, (), state.root)
@@ -321,7 +340,9 @@ def test_what_people_get_is_plain() -> None:
     assert pieces_of(Snapshot.making(wide_state()))[1] == snapshot
 
 
-@pytest.mark.parametrize("item", [{"more": 1, "events": []}, {"more": 3, "events": []}, {"more": "x"}])
+@pytest.mark.parametrize(
+    "item", [{"more": 1, "events": []}, {"more": 3, "events": []}, {"more": "x"}]
+)
 def test_events_that_go_on_with_no_join_are_refused(item: dict[str, Any]) -> None:
     state = RunState("run", "flow", "1")
     deliver(state, Item(0))
@@ -332,7 +353,10 @@ def test_events_that_go_on_with_no_join_are_refused(item: dict[str, Any]) -> Non
 
 
 def test_a_long_history_is_in_lines() -> None:
-    records = [HistoryRecord(n, dt.datetime.fromtimestamp(n, dt.UTC), "step_completed") for n in range(1, 1001)]
+    records = [
+        HistoryRecord(n, dt.datetime.fromtimestamp(n, dt.UTC), "step_completed")
+        for n in range(1, 1001)
+    ]
     count, data = pieces_of(encoding_history(records))
     assert count >= 1000 // LINE_ITEMS
     assert data == encode_history(records)

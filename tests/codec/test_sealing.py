@@ -12,7 +12,8 @@ from blazen_trio._codec.entries import decode_entry, encode_entry, seal_entry
 from blazen_trio._codec.snapshot import iter_state
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.entry import Entry
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery, Payload, StoredError
 from blazen_trio._state.routing import Routing
 from blazen_trio._state.status import RunStatus
@@ -29,7 +30,9 @@ MOMENT = Moment(1000.0, 0.0)
 
 
 def started() -> tuple[Machine, Entry]:
-    machine, entry = begin(Routing(FLOW), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT)
+    machine, entry = begin(
+        Routing(FLOW), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT
+    )
     machine.seal = seal_entry
     return machine, entry
 

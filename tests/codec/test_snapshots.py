@@ -12,8 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from blazen_trio._codec.codec import LARGE, PLAIN
-from blazen_trio._codec.entries import encode_entry, encode_history
-from blazen_trio._codec.snapshot import Snapshot, blob_digests, decode_state, iter_state, large_values
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import encode_history
+from blazen_trio._codec.snapshot import (
+    Snapshot,
+    blob_digests,
+    decode_state,
+    iter_state,
+    large_values,
+)
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
 from blazen_trio._state.apply import apply_entry
 from blazen_trio._state.entry import Entry, Output, Targets
@@ -40,11 +47,22 @@ def plain(value: Any) -> Any:
         return plain(value.payload)
     if isinstance(value, FanOut):
         return value.id, [plain(item) for item in value], value.live, list(value.pending)
-    names = [n for cls in type(value).__mro__ for n in getattr(cls, "__slots__", ()) if n not in ("prev", "next")]
+    names = [
+        n
+        for cls in type(value).__mro__
+        for n in getattr(cls, "__slots__", ())
+        if n not in ("prev", "next")
+    ]
     if names:
         links = {"group", "fan_out"} if isinstance(value, Item) else set()
         return [
-            (n, getattr(value, n) and getattr(value, n).id if n in links else plain(getattr(value, n))) for n in names
+            (
+                n,
+                getattr(value, n) and getattr(value, n).id
+                if n in links
+                else plain(getattr(value, n)),
+            )
+            for n in names
         ]
     return value
 
@@ -99,19 +117,27 @@ def small_state() -> RunState:
 
 def test_what_people_see_of_it() -> None:
     state = small_state()
-    state.stop = StopEvent([1, (2,)])
     when = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     record = HistoryRecord(1, when, "workflow_started")
     snapshot = Snapshot.from_state(state, history=[record])
-    assert (snapshot.version, snapshot.workflow_name, snapshot.run_id, snapshot.seq) == (1, "countdown", "r1", 4)
+    assert (snapshot.version, snapshot.workflow_name, snapshot.run_id, snapshot.seq) == (
+        1,
+        "countdown",
+        "r1",
+        4,
+    )
     assert snapshot.timestamp == dt.datetime(1970, 1, 1, 0, 0, 1, 500_000, dt.UTC)
     assert snapshot.status is RunStatus.RUNNING
     assert snapshot.state == {"seen": {1, 2}}
     assert snapshot.metadata == {"by": "ann"}
-    assert snapshot.result == [1, (2,)]
+    assert snapshot.result is None
     assert snapshot.history == (record,)
     [delivery] = snapshot.deliveries
-    assert (delivery.step, delivery.event, delivery.attempt) == ("tick", DynamicEvent("Tick", {"n": 3}), 1)
+    assert (delivery.step, delivery.event, delivery.attempt) == (
+        "tick",
+        DynamicEvent("Tick", {"n": 3}),
+        1,
+    )
     assert snapshot.to_json().startswith('{"version":1,"workflow":"countdown"')
 
 
@@ -129,12 +155,15 @@ def test_a_typed_result_and_a_question_of_an_unknown_class() -> None:
     request = Approve("ok?", {"a": {"b": 1}}, "q1", 3)
     entry.outputs = [Output(request, None, request_id="q1")]
     apply_entry(state, entry)
-    state.stop = Finished(total=3)
     snapshot = Snapshot.from_json(Snapshot.from_state(state).to_json())
     assert snapshot.input_requests == (InputRequestEvent("ok?", {"a": {"b": 1}}, "q1"),)
-    assert snapshot.result == DynamicEvent("Finished", {"result": None, "total": 3})
-    spoilt = Snapshot.from_json(snapshot.to_json().replace('"prompt":"ok?"', '"prompt":1'))
-    assert spoilt.input_requests == (InputRequestEvent("", {"a": {"b": 1}}, "q1"),)
+    with pytest.raises(SerializationError, match="not the question"):
+        Snapshot.from_json(snapshot.to_json().replace('"prompt":"ok?"', '"prompt":1'))
+    entry = Entry(6, "completed", 2.0, 0.0)
+    entry.status, entry.stop = RunStatus.COMPLETED, Finished(total=3)
+    apply_entry(state, entry)
+    completed = Snapshot.from_json(Snapshot.from_state(state).to_json())
+    assert completed.result == DynamicEvent("Finished", {"result": None, "total": 3})
 
 
 def test_events_of_a_run_without_a_store_are_encoded_when_a_snapshot_is_taken() -> None:
@@ -170,7 +199,8 @@ def test_large_values_are_referred_to_or_in_it() -> None:
 
 class TestBadInput:
     @pytest.mark.parametrize(
-        "data", [b"", b"rubbish", b"[]", b"{}", b'{"version":"1"}', b"\xff", b"[" * 5000, b'{"version":1}']
+        "data",
+        [b"", b"rubbish", b"[]", b"{}", b'{"version":"1"}', b"\xff", b"[" * 5000, b'{"version":1}'],
     )
     def test_rubbish(self, data: bytes) -> None:
         with pytest.raises(SerializationError):
@@ -206,9 +236,15 @@ class TestBadInput:
         place: Any = document
         while True:
             key = data.draw(
-                st.sampled_from(sorted(place)) if isinstance(place, dict) else st.integers(0, len(place) - 1)
+                st.sampled_from(sorted(place))
+                if isinstance(place, dict)
+                else st.integers(0, len(place) - 1)
             )
-            if not isinstance(place[key], (dict, list)) or not place[key] or data.draw(st.booleans()):
+            if (
+                not isinstance(place[key], (dict, list))
+                or not place[key]
+                or data.draw(st.booleans())
+            ):
                 break
             place = place[key]
         place[key] = data.draw(json_values | st.sampled_from([-1, 1e300, "x", [], {}]))
@@ -226,7 +262,10 @@ class TestBadInput:
             ({"seq": "4"}, "seq"),
             ({"seq": True}, "seq"),
             ({"items": [{"delivery": 99, "step": "x", "event": ["A", {}]}]}, "items[0].delivery"),
-            ({"items": [{"delivery": 1, "step": "x", "event": ["A", {}], "group": 7}]}, "items[0].group"),
+            (
+                {"items": [{"delivery": 1, "step": "x", "event": ["A", {}], "group": 7}]},
+                "items[0].group",
+            ),
             ({"items": [{"member": 1, "join": "x", "event": ["A", {}]}]}, "items[0].group"),
             ({"items": [{"pending": 1, "fan_out": 7, "join": "x"}]}, "items[0].fan_out"),
             ({"fan_outs": [{"fan_out": 2, "joins": ["x"]}]}, "fan_outs"),
@@ -240,7 +279,9 @@ class TestBadInput:
         assert caught.value.path == path
 
 
-def stored(entries: list[tuple[int, bytes]], snapshot: tuple[int, bytes] | None = None, **more: Any) -> StoredRun:
+def stored(
+    entries: list[tuple[int, bytes]], snapshot: tuple[int, bytes] | None = None, **more: Any
+) -> StoredRun:
     when = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     info = RunInfo("r1", "countdown", "1", RunStatus.RUNNING, when, when)
     return StoredRun(info, snapshot, entries, more.pop("blobs", {}), **more)
@@ -295,7 +336,9 @@ class TestFold:
                 return stored(journal(4), history=[encode_history([record])])
 
         snapshot = await Store().load_snapshot("r1")
-        assert [delivery.event for delivery in snapshot.deliveries] == [DynamicEvent("Tick", {"n": 3})]
+        assert [delivery.event for delivery in snapshot.deliveries] == [
+            DynamicEvent("Tick", {"n": 3})
+        ]
         assert snapshot.history == (record,)
         assert await Store().history("r1") == [record]
 

@@ -89,7 +89,9 @@ def with_annotations(parameter: Any, returned: Any) -> Callable[..., Any]:
         ("list[A] | list[B]", (A, B), True),
     ],
 )
-def test_reads_the_event_parameter(annotation: Any, accepts: tuple[Any, ...], is_join: bool) -> None:
+def test_reads_the_event_parameter(
+    annotation: Any, accepts: tuple[Any, ...], is_join: bool
+) -> None:
     definition = define(with_annotations(annotation, None))
     assert definition.accepts == accepts
     assert definition.is_join is is_join
@@ -121,11 +123,17 @@ def test_reads_the_event_parameter(annotation: Any, accepts: tuple[Any, ...], is
         ("list[A] | tuple[A, B]", (A, B), (A,), "list tuple"),
     ],
 )
-def test_reads_the_return_annotation(annotation: Any, emits: Any, list_emits: Any, flags: str) -> None:
+def test_reads_the_return_annotation(
+    annotation: Any, emits: Any, list_emits: Any, flags: str
+) -> None:
     definition = define(with_annotations(A, annotation))
     assert definition.emits == emits
     assert definition.list_emits == list_emits
-    found = {"list": definition.returns_list, "tuple": definition.returns_tuple, "none": definition.returns_none}
+    found = {
+        "list": definition.returns_list,
+        "tuple": definition.returns_tuple,
+        "none": definition.returns_none,
+    }
     assert {name for name, true in found.items() if true} == set(flags.split())
 
 
@@ -152,7 +160,9 @@ def test_reads_the_return_annotation(annotation: Any, emits: Any, list_emits: An
         ("A", "Missing | A", "no 'Missing' is to be found"),
     ],
 )
-def test_faults_name_the_step_the_place_and_what_was_found(parameter: Any, returned: Any, fault: str) -> None:
+def test_faults_name_the_step_the_place_and_what_was_found(
+    parameter: Any, returned: Any, fault: str
+) -> None:
     found = faults_of(with_annotations(parameter, returned))
     assert any("step 'made'" in one for one in found)
     assert any(re.search(fault, one) for one in found), found
@@ -175,7 +185,10 @@ def test_local_classes_are_found_after_their_function_has_returned() -> None:
         return local
 
     definition = define(make())
-    assert [one.__name__ for one in definition.accepts + definition.list_emits] == ["Local", "Local"]
+    assert [one.__name__ for one in definition.accepts + definition.list_emits] == [
+        "Local",
+        "Local",
+    ]
 
 
 def test_a_class_defined_after_the_step_is_found_when_the_workflow_is_built() -> None:

@@ -60,8 +60,17 @@ def workflow(*steps: Any, **options: Any) -> WorkflowDefinition:
 
 def test_options_are_kept_and_defaulted() -> None:
     default = workflow(made("ok", StartEvent, StopEvent))
-    assert (default.name, default.version, default.timeout, default.durability) == ("w", "1", 300.0, "sync")
-    assert (default.input_handler, default.publish_lifecycle, default.history) == (None, False, False)
+    assert (default.name, default.version, default.timeout, default.durability) == (
+        "w",
+        "1",
+        300.0,
+        "sync",
+    )
+    assert (default.input_handler, default.publish_lifecycle, default.history) == (
+        None,
+        False,
+        False,
+    )
     assert (default.max_concurrency, default.external, default.types) == (None, (), ())
     given = workflow(
         made("ok", StartEvent, StopEvent),
@@ -105,21 +114,27 @@ def test_a_subclass_can_add_verbs() -> None:
 
 
 def test_starts_are_the_accepted_start_events() -> None:
-    assert workflow(made("a", StartEvent, A), made("b", Parcel, A), made("c", A, StopEvent)).starts == (
+    assert workflow(
+        made("a", StartEvent, A), made("b", Parcel, A), made("c", A, StopEvent)
+    ).starts == (
         StartEvent,
         Parcel,
     )
 
 
 def test_or_else_what_nothing_emits_and_nobody_sends_in() -> None:
-    found = workflow(made("a", A, B, StopEvent), made("b", B, None), made("f", StepFailedEvent, None))
+    found = workflow(
+        made("a", A, B, StopEvent), made("b", B, None), made("f", StepFailedEvent, None)
+    )
     assert found.starts == (A,)
     outside = workflow(made("a", A, StopEvent), made("b", B, None), external=[B])
     assert outside.starts == (A,)
 
 
 def test_or_else_every_accepted_event() -> None:
-    found = workflow(made("a", A, B), made("b", B, A, StopEvent), made("c", InputResponseEvent, None))
+    found = workflow(
+        made("a", A, B), made("b", B, A, StopEvent), made("c", InputResponseEvent, None)
+    )
     assert found.starts == (A, B)
 
 
@@ -149,7 +164,9 @@ def test_any_other_event_is_refused() -> None:
 def test_plain_input_needs_a_step_that_takes_the_start_event() -> None:
     found = workflow(made("ok", Parcel, StopEvent))
     assert not found.can_emit_start({"n": 1})
-    with pytest.raises(NoHandlerError, match=r"can't start with \{'n': 1\}: .*it starts with Parcel"):
+    with pytest.raises(
+        NoHandlerError, match=r"can't start with \{'n': 1\}: .*it starts with Parcel"
+    ):
         found.start_event({"n": 1})
 
 
@@ -186,7 +203,9 @@ def test_failures_go_to_those_that_name_them() -> None:
 
 
 def test_event_types_hold_all_that_may_be_stored() -> None:
-    found = workflow(made("begin", StartEvent, A, StopEvent), made("a", A, None), external=[B]).event_types
+    found = workflow(
+        made("begin", StartEvent, A, StopEvent), made("a", A, None), external=[B]
+    ).event_types
     assert found["A"] is A
     assert found["B"] is B
     assert found["Special"] is Special
@@ -224,7 +243,9 @@ def test_an_undeclared_subclass_gives_way_to_a_declared_class() -> None:
     class Impostor(Base):
         event_type: ClassVar[str] = "B"
 
-    found = workflow(made("begin", StartEvent, Base), made("base", Base, B), made("b", B, StopEvent))
+    found = workflow(
+        made("begin", StartEvent, Base), made("base", Base, B), made("b", B, StopEvent)
+    )
     assert found.event_types["B"] is B
     assert Impostor not in found.event_types.values()
 
@@ -282,7 +303,11 @@ def test_value_types_of_one_name_are_not_known_by_it_unless_given() -> None:
 
     one, two = make(), make()
     event_class = attrs.make_class(
-        "Two", {"one": attrs.field(type=one), "two": attrs.field(type=two)}, bases=(Event,), frozen=True, slots=True
+        "Two",
+        {"one": attrs.field(type=one), "two": attrs.field(type=two)},
+        bases=(Event,),
+        frozen=True,
+        slots=True,
     )
     steps = [made("begin", StartEvent, event_class), made("b", event_class, StopEvent)]
     assert "Item" not in WorkflowDefinition("w", steps).value_types

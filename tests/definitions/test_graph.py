@@ -148,7 +148,9 @@ def test_a_recursive_fan_out_and_its_join() -> None:
     )
     assert found.fired_joins((A,)) == ("merge",)
     assert found.step_holds("split", False) == {"merge"}
-    assert found.step_holds("merge", False) == {"merge"}, "the inner merge returns into the outer fan-out"
+    assert found.step_holds("merge", False) == {"merge"}, (
+        "the inner merge returns into the outer fan-out"
+    )
 
 
 def test_a_recursive_fan_out_whose_leaves_come_only_from_its_own_joins() -> None:
@@ -275,7 +277,9 @@ def test_at_the_root_a_path_through_a_join_does_not_hold_that_join_back() -> Non
     )
     assert found.step_holds("begin", True) == {"join"}
     assert found.step_holds("again", True) == {"join"}
-    assert found.step_holds("join", True) == {"join"}, "its own delivery will return a B, and that an A"
+    assert found.step_holds("join", True) == {"join"}, (
+        "its own delivery will return a B, and that an A"
+    )
 
 
 def test_at_the_root_a_way_only_through_the_join_is_none() -> None:
@@ -292,7 +296,9 @@ def test_at_the_root_a_way_only_through_the_join_is_none() -> None:
 
 def test_a_stop_leads_nowhere_and_an_unknown_step_holds_nothing() -> None:
     found = graph(
-        made("begin", StartEvent, StopEvent), made("observe", Event, None), made("all", list[Event], StopEvent)
+        made("begin", StartEvent, StopEvent),
+        made("observe", Event, None),
+        made("all", list[Event], StopEvent),
     )
     assert found.event_holds(StopEvent, False) == frozenset()
     assert found.step_holds("gone", True) == frozenset()
@@ -300,7 +306,10 @@ def test_a_stop_leads_nowhere_and_an_unknown_step_holds_nothing() -> None:
 
 
 def test_a_long_chain_needs_no_deep_stack() -> None:
-    classes = [attrs.make_class(f"Link{n}", [], bases=(Event,), frozen=True, slots=False) for n in range(300)]
+    classes = [
+        attrs.make_class(f"Link{n}", [], bases=(Event,), frozen=True, slots=False)
+        for n in range(300)
+    ]
     steps = [made("begin", StartEvent, list[classes[0]])]  # type: ignore[valid-type]
     steps += [made(f"s{n}", one, two) for n, (one, two) in enumerate(itertools.pairwise(classes))]
     steps.append(made("join", list[classes[-1]], StopEvent))  # type: ignore[valid-type]

@@ -40,7 +40,10 @@ def test_no_initial_delay_means_none_ever() -> None:
 
 def test_gives_up_when_the_attempts_are_used_up() -> None:
     policy = RetryPolicy(max_attempts=3)
-    delays = [policy.next_delay(ValueError(), attempt=attempt, elapsed=0, random=0.5) for attempt in (1, 2, 3, 4)]
+    delays = [
+        policy.next_delay(ValueError(), attempt=attempt, elapsed=0, random=0.5)
+        for attempt in (1, 2, 3, 4)
+    ]
     assert delays == [1, 2, None, None]
 
 
@@ -65,7 +68,9 @@ def test_gives_up_when_the_next_attempt_would_begin_too_late() -> None:
 def test_retries_what_retry_on_says(retry_on: Any, wanted: bool) -> None:
     policy = RetryPolicy(retry_on=retry_on)
     assert policy.wants(KeyError("x")) is wanted
-    assert (policy.next_delay(KeyError("x"), attempt=1, elapsed=0, random=0.5) is not None) is wanted
+    assert (
+        policy.next_delay(KeyError("x"), attempt=1, elapsed=0, random=0.5) is not None
+    ) is wanted
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,11 @@ def test_the_definition_has_the_options() -> None:
     definition = define(work)
     assert step_name(work) == definition.name == "other"
     assert (definition.index, definition.timeout, definition.retry) == (3, 3, policy)
-    assert (definition.max_concurrency, definition.handles, definition.is_async) == (2, ("x",), False)
+    assert (definition.max_concurrency, definition.handles, definition.is_async) == (
+        2,
+        ("x",),
+        False,
+    )
 
 
 def test_handles_takes_steps_too() -> None:
@@ -210,7 +214,8 @@ def test_a_step_below_or_above_another_decorator() -> None:
     for function in (below, above):
         definition = define(function)
         assert definition.call is function
-        assert (definition.is_async, definition.accepts, definition.emits) == (True, (A,), (B,))
+        found = definition.wraps_async, definition.accepts, definition.emits
+        assert found == (True, (A,), (B,))
 
 
 def test_an_async_wrapper_of_a_plain_function_is_async() -> None:

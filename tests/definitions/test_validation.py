@@ -163,11 +163,15 @@ def test_a_step_that_only_repeats_itself() -> None:
 
 @pytest.mark.parametrize("way_out", [StopEvent, None, InputRequestEvent, list[A], Event])
 def test_a_cycle_with_an_exit_is_fine(way_out: Any) -> None:
-    WorkflowDefinition("w", [made("begin", StartEvent, A), made("a", A, B), made("b", B, A, way_out)])
+    WorkflowDefinition(
+        "w", [made("begin", StartEvent, A), made("a", A, B), made("b", B, A, way_out)]
+    )
 
 
 def test_the_exit_may_be_a_step_after_the_cycle() -> None:
-    WorkflowDefinition("w", [made("begin", StartEvent, A), made("a", A, A, B), made("b", B, StopEvent)])
+    WorkflowDefinition(
+        "w", [made("begin", StartEvent, A), made("a", A, A, B), made("b", B, StopEvent)]
+    )
 
 
 def test_a_join_that_nothing_feeds() -> None:
@@ -190,7 +194,9 @@ def test_an_event_type_clash() -> None:
     assert found.startswith("event_type 'A' is that of two classes")
     assert ".A and " in found
     assert "Other: set" in found
-    assert "two classes" in fault(made("begin", StartEvent, A), made("a", A, StopEvent), types=[Other])
+    assert "two classes" in fault(
+        made("begin", StartEvent, A), made("a", A, StopEvent), types=[Other]
+    )
 
 
 def test_an_event_type_of_a_built_in_class() -> None:
@@ -198,15 +204,21 @@ def test_an_event_type_of_a_built_in_class() -> None:
     class Mine(Event):
         event_type: ClassVar[str] = "StopEvent"
 
-    assert "event_type 'StopEvent'" in fault(made("begin", StartEvent, Mine), made("mine", Mine, StopEvent))
+    assert "event_type 'StopEvent'" in fault(
+        made("begin", StartEvent, Mine), made("mine", Mine, StopEvent)
+    )
 
 
 def test_a_step_that_accepts_the_stop() -> None:
-    assert "accepts StopEvent, but a StopEvent ends the run" in fault(OK, made("after", StopEvent, None))
+    assert "accepts StopEvent, but a StopEvent ends the run" in fault(
+        OK, made("after", StopEvent, None)
+    )
 
 
 def test_handles_has_to_make_sense() -> None:
-    assert "does not accept StepFailedEvent" in fault(made("begin", StartEvent, StopEvent, handles=["ok"]), OK)
+    assert "does not accept StepFailedEvent" in fault(
+        made("begin", StartEvent, StopEvent, handles=["ok"]), OK
+    )
     assert "'nobody', which is no step here; the steps are 'ok', 'care'" in fault(
         OK, made("care", StepFailedEvent, StopEvent, handles=["nobody"])
     )
@@ -214,7 +226,9 @@ def test_handles_has_to_make_sense() -> None:
     assert "when it fails, so does the run" in fault(
         OK, handler, made("care", StepFailedEvent, StopEvent, handles=["mend"])
     )
-    assert "its own failures" in fault(OK, made("care", StepFailedEvent, StopEvent, handles=["care"]))
+    assert "its own failures" in fault(
+        OK, made("care", StepFailedEvent, StopEvent, handles=["care"])
+    )
 
 
 @attrs.define
@@ -244,7 +258,9 @@ class Marker(Event):
     ],
 )
 def test_events_are_frozen_attrs_classes(event_class: Any, expected: str) -> None:
-    assert expected in fault(made("begin", StartEvent, event_class), made("next", event_class, StopEvent))
+    assert expected in fault(
+        made("begin", StartEvent, event_class), made("next", event_class, StopEvent)
+    )
 
 
 def test_an_event_without_fields_need_not_be_attrs() -> None:

@@ -18,9 +18,13 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 # A line of a block, or a piece of code in a sentence.
-COMMAND = re.compile(r"(?:^\s*(?:\$ )?|`|=)(?:\S*/)?(?:blazen-trio|python -m blazen_trio) ([^`\n]+)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^\s*(?:\$ )?|`|=)(?:\S*/)?(?:blazen-trio|python -m blazen_trio) ([^`\n]+)", re.MULTILINE
+)
 EXTRAS = re.compile(r"blazen-trio\[([\w,-]+)\]")
-FILE = re.compile(r"\b(?:examples|benchmarks|docs|tests|blazen_trio|migrations)/[\w./-]+\.(?:py|md)\b")
+FILE = re.compile(
+    r"\b(?:examples|benchmarks|docs|tests|blazen_trio|migrations)/[\w./-]+\.(?:py|md)\b"
+)
 
 
 def commands_in(text: str) -> list[list[str]]:
@@ -72,7 +76,9 @@ def test_every_command_and_its_options_exist(words):
 
 
 def test_commands_are_found():
-    assert commands_in("`blazen-trio a --b` and\n\n    $ x/bin/blazen-trio c \\\n  d | less  # e\n") == [
+    assert commands_in(
+        "`blazen-trio a --b` and\n\n    $ x/bin/blazen-trio c \\\n  d | less  # e\n"
+    ) == [
         ["a", "--b"],
         ["c", "d"],
     ]
@@ -83,7 +89,9 @@ def test_commands_are_found():
 def test_what_a_document_names_exists(document):
     text = document.read_text("utf-8")
     extras = {extra for several in EXTRAS.findall(text) for extra in several.split(",")}
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
     assert extras <= set(known)
     assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
 

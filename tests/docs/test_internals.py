@@ -30,26 +30,38 @@ def test_the_schema_page_has_every_column_and_index_and_no_other(table):
     assert section is not None
     rows = re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE)
     assert rows == [*table.columns.keys(), *[name for name in rows if name.startswith("ix_")]]
-    assert {name for name in rows if name.startswith("ix_")} == {index.name for index in table.indexes}
+    assert {name for name in rows if name.startswith("ix_")} == {
+        index.name for index in table.indexes
+    }
     key = ", ".join(f"`{column.name}`" for column in table.primary_key)
     assert f"Key: {key}" in section[1]
 
 
 def test_the_schema_page_has_every_status_and_no_table_too_many():
-    codes = ", ".join(f"{code} {status.value.replace('_', ' ')}" for status, code in STATUS_CODES.items())
+    codes = ", ".join(
+        f"{code} {status.value.replace('_', ' ')}" for status, code in STATUS_CODES.items()
+    )
     assert codes in SCHEMA
     assert set(re.findall(r"`(blazen_[a-z_]+)`", SCHEMA)) == {*metadata.tables, VERSION_TABLE}
 
 
 def test_the_fence_page_has_the_statements_that_are_run():
     page = (PAGES / "fence.md").read_text("utf-8")
-    shown = [words(block) for block in re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
+    shown = [
+        words(block) for block in re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    ]
     run: list[str] = []
     whole: list[str] = []
-    for url in ("sqlite:///runs.db", "postgresql+psycopg://host/name", "mariadb+pymysql://host/name"):
+    for url in (
+        "sqlite:///runs.db",
+        "postgresql+psycopg://host/name",
+        "mariadb+pymysql://host/name",
+    ):
         dialect = sa.create_engine(url).dialect
         dialect.default_isolation_level = "READ COMMITTED"  # as a server would have told
-        statements = Statements(dialect, dialects.bounds(dialect.name, busy_timeout=5.0, lease_ttl=15.0))
+        statements = Statements(
+            dialect, dialects.bounds(dialect.name, busy_timeout=5.0, lease_ttl=15.0)
+        )
         run.append(words(statements.renew.sql))
         at_once = statements.append_checked or statements.append_whole
         assert at_once is not None

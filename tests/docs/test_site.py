@@ -22,7 +22,11 @@ LOADED = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["'](htt
 
 def public_names() -> set[str]:
     """Every public name, by the shortest way to it."""
-    modules = [module.name for module in pkgutil.iter_modules(blazen_trio.__path__) if module.name[0] != "_"]
+    modules = [
+        module.name
+        for module in pkgutil.iter_modules(blazen_trio.__path__)
+        if module.name[0] != "_"
+    ]
     own = {
         f"blazen_trio.{module}.{name}"
         for module in modules
@@ -33,7 +37,11 @@ def public_names() -> set[str]:
 
 
 def test_the_reference_has_every_public_name_once_and_nothing_that_is_gone():
-    found = [name for page in DOCS.glob("reference/*.md") for name in DOCUMENTED.findall(page.read_text("utf-8"))]
+    found = [
+        name
+        for page in DOCS.glob("reference/*.md")
+        for name in DOCUMENTED.findall(page.read_text("utf-8"))
+    ]
     assert len(found) == len(set(found))
     assert {name for name in found if "._" not in name} == public_names()
 
@@ -49,8 +57,21 @@ def test_every_state_diagram_was_drawn_as_it_is_now():
 
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
     for package in ("sphinx", "myst_parser", "furo"):
-        pytest.importorskip(package, reason='the site is built where its packages are: pip install "blazen-trio[docs]"')
-    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", str(DOCS), str(tmp_path / "site")]
+        pytest.importorskip(
+            package,
+            reason='the site is built where its packages are: pip install "blazen-trio[docs]"',
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+        str(DOCS),
+        str(tmp_path / "site"),
+    ]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (built.returncode, built.stderr) == (0, "")
     pages = list((tmp_path / "site").rglob("*.html"))

@@ -16,7 +16,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python[ ]*(?P<name>\S*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"^\$ python (?P<program>\S+\.py)(?P<arguments>.*)\n(?P<shown>(?:(?!\$ ).*\n)*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"^\$ python (?P<program>\S+\.py)(?P<arguments>.*)\n(?P<shown>(?:(?!\$ ).*\n)*)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,32 @@ def find_snippets(path: Path) -> list[Snippet]:
     """All Python blocks of a file, in order."""
     text = path.read_text()
     return [
-        Snippet(text.count("\n", 0, match.start()) + 1, match["name"], match["code"]) for match in FENCE.finditer(text)
+        Snippet(text.count("\n", 0, match.start()) + 1, match["name"], match["code"])
+        for match in FENCE.finditer(text)
     ]
 
 
 def find_commands(path: Path) -> list[re.Match[str]]:
     """What its console sessions run of its snippets, in order."""
-    return [command for session in CONSOLE.findall(path.read_text()) for command in COMMAND.finditer(session)]
+    return [
+        command
+        for session in CONSOLE.findall(path.read_text())
+        for command in COMMAND.finditer(session)
+    ]
 
 
-DOCUMENTS = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if find_snippets(path)]
+DOCUMENTS = [
+    path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if find_snippets(path)
+]
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", *command], cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -69,7 +82,9 @@ def test_snippets_run(document, tmp_path):
     for command in commands:
         done = run(tmp_path, command["program"], *command["arguments"].split())
         is_killed = done.returncode == -signal.SIGKILL
-        assert done.stdout + is_killed * "Killed\n" == command["shown"], f"{command[0]}{done.stderr}"
+        assert done.stdout + is_killed * "Killed\n" == command["shown"], (
+            f"{command[0]}{done.stderr}"
+        )
         assert is_killed or done.returncode == 0, done.stderr
 
 
@@ -94,7 +109,11 @@ def test_the_readmes_program_goes_on_after_a_kill(tmp_path):
                 break
         killed.kill()
 
-    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    resumed = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
     assert resumed.stdout.splitlines() == ["tick 4", "tick 3", "tick 2", "tick 1", "lift-off"]
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    again = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
     assert again.stdout.splitlines() == ["lift-off"]

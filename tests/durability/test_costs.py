@@ -11,7 +11,6 @@ import pytest
 import trio
 import trio.testing
 
-from blazen_trio._stores.protocol import Driver
 from blazen_trio import (
     Context,
     Event,
@@ -25,6 +24,7 @@ from blazen_trio import (
     open_store,
     step,
 )
+from blazen_trio._stores.driver import Driver
 
 if TYPE_CHECKING:
     from pathlib import Path

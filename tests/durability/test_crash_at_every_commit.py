@@ -9,7 +9,7 @@ import pytest
 
 from blazen_trio import MemoryStore, RunNotFoundError, RunStatus, StoreError, open_store
 from blazen_trio.testing import FaultyStore
-from tests.mixed import INPUT, Log, check_result, mixed_workflow
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,10 +33,12 @@ async def undone_keys(store: Any, run_id: str) -> set[str] | None:
         snapshot = await store.load_snapshot(run_id)
     except RunNotFoundError:
         return None
-    return {f"{run_id}:{delivery.id}:{delivery.step}" for delivery in snapshot.deliveries}
+    return undone_keys_of(snapshot)
 
 
-async def crash_and_resume(store: Any, run_id: str, *, before: int | None, after: int | None, durability: str) -> Log:
+async def crash_and_resume(
+    store: Any, run_id: str, *, before: int | None, after: int | None, durability: str
+) -> Log:
     """Crash a run at a commit, go on with it, check its end. Returns what ran after the crash."""
     first, second = Log(), Log()
     faulty = FaultyStore(store, fail_before=before, fail_after=after)
@@ -57,7 +59,11 @@ async def crash_and_resume(store: Any, run_id: str, *, before: int | None, after
 
 async def commits_of_an_undisturbed_run(store: Any, durability: str) -> int:
     faulty = FaultyStore(store)
-    check_result(await mixed_workflow(Log(), durability=durability).run(INPUT, store=faulty, run_id="undisturbed"))
+    check_result(
+        await mixed_workflow(Log(), durability=durability).run(
+            INPUT, store=faulty, run_id="undisturbed"
+        )
+    )
     return faulty.commits
 
 
@@ -78,7 +84,9 @@ async def test_each_commit_in_memory(when: str, autojump_clock: Any) -> None:
         snapshot = await store.load_snapshot(f"{when} {number}")
         assert snapshot.status is RunStatus.COMPLETED
         # Each step's effect on the run is there exactly once, however often it began.
-        assert snapshot.state["commits"] == (await store.load_snapshot("undisturbed")).state["commits"]
+        assert (
+            snapshot.state["commits"] == (await store.load_snapshot("undisturbed")).state["commits"]
+        )
     assert redone > 0
 
 
@@ -88,7 +96,9 @@ async def test_each_commit_with_less_durability(durability: str, autojump_clock:
     commits = await commits_of_an_undisturbed_run(store, durability)
     for number in range(1, commits + 1):
         try:
-            await crash_and_resume(store, f"run {number}", before=None, after=number, durability=durability)
+            await crash_and_resume(
+                store, f"run {number}", before=None, after=number, durability=durability
+            )
         except pytest.fail.Exception:
             assert number > commits - 6
             continue

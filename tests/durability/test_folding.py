@@ -186,7 +186,9 @@ class Blobs(Folds):
 
 @on_each_store
 @WRITTEN_ALONG
-async def test_large_values_are_stored_once_and_swept(kind: str, durability: str, tmp_path: Path) -> None:
+async def test_large_values_are_stored_once_and_swept(
+    kind: str, durability: str, tmp_path: Path
+) -> None:
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
         blobs = Blobs(store)
@@ -248,7 +250,9 @@ FAN = Workflow("fan", [spread, work, gather], timeout=None, max_concurrency=50)
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_a_fan_out_keeps_its_order_over_folds_and_crashes(durability: str, autojump_clock: Any) -> None:
+async def test_a_fan_out_keeps_its_order_over_folds_and_crashes(
+    durability: str, autojump_clock: Any
+) -> None:
     store = MemoryStore()
     folds = 0
     resumed = FAN.run(1500, store=Folds(store, fail_after=150), run_id="run", durability=durability)

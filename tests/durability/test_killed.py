@@ -32,7 +32,7 @@ from blazen_trio import (
 )
 from blazen_trio.testing import FaultyStore
 from tests.durability.openings import Storage
-from tests.mixed import INPUT, Log, check_result, mixed_workflow
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,13 +115,17 @@ async def bring(run: Run, status: str, world: World) -> None:
 @on_each_store
 @in_each_mode
 @pytest.mark.parametrize("status", KILLED_IN)
-async def test_a_process_killed_in_each_status(status: str, durability: str, kind: str, tmp_path: Path) -> None:
+async def test_a_process_killed_in_each_status(
+    status: str, durability: str, kind: str, tmp_path: Path
+) -> None:
     storage, world = Storage(kind, tmp_path), World()
     timeout = 0.02 if status == "timed_out" else 100
     async with storage.opened() as store:
         faulty = FaultyStore(store)
         with trio.CancelScope() as scope:
-            start = world.workflow().run(status, store=faulty, run_id="run", durability=durability, timeout=timeout)
+            start = world.workflow().run(
+                status, store=faulty, run_id="run", durability=durability, timeout=timeout
+            )
             async with start as run:
                 await bring(run, status, world)
                 await faulty.sever()
@@ -200,4 +204,4 @@ async def undone_keys(store: Any) -> set[str] | None:
         snapshot = await store.load_snapshot("run")
     except RunNotFoundError:
         return None
-    return {f"run:{delivery.id}:{delivery.step}" for delivery in snapshot.deliveries}
+    return undone_keys_of(snapshot)

@@ -75,7 +75,12 @@ async def test_a_snapshot_at_the_newest_entry_goes_on(kind: str, tmp_path: Path)
     async with storage.opened() as store:
         snapshot = await waiting_snapshot(store)
     async with storage.opened() as store:
-        assert await ASKING.resume_with_input(snapshot, "yes", store=store) == ["yes", 0, 1, len(LARGE)]
+        assert await ASKING.resume_with_input(snapshot, "yes", store=store) == [
+            "yes",
+            0,
+            1,
+            len(LARGE),
+        ]
         stored = await store.load_snapshot("run")
         assert stored.status is RunStatus.COMPLETED
         assert stored.seq > snapshot.seq
@@ -108,7 +113,9 @@ async def test_a_snapshot_that_the_run_has_left_behind_is_stale(kind: str, tmp_p
 
 
 @on_each_store
-async def test_a_snapshot_of_a_run_that_the_store_does_not_know_is_stored(kind: str, tmp_path: Path) -> None:
+async def test_a_snapshot_of_a_run_that_the_store_does_not_know_is_stored(
+    kind: str, tmp_path: Path
+) -> None:
     snapshot = Snapshot.from_json((await waiting_snapshot()).to_json())
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
@@ -125,7 +132,9 @@ async def test_a_snapshot_of_a_run_that_the_store_does_not_know_is_stored(kind: 
 
 
 @on_each_store
-async def test_the_snapshot_of_a_completed_run_gives_its_result_everywhere(kind: str, tmp_path: Path) -> None:
+async def test_the_snapshot_of_a_completed_run_gives_its_result_everywhere(
+    kind: str, tmp_path: Path
+) -> None:
     source = MemoryStore()
     snapshot = await waiting_snapshot(source)
     result = await ASKING.resume_with_input(snapshot, "yes", store=source)
@@ -142,8 +151,13 @@ async def test_the_snapshot_of_a_completed_run_gives_its_result_everywhere(kind:
 
 
 @on_each_store
-async def test_a_snapshot_of_a_run_that_somebody_drives_is_refused(kind: str, tmp_path: Path) -> None:
-    async with Storage(kind, tmp_path).opened() as store, ASKING.run(store=store, run_id="run") as run:
+async def test_a_snapshot_of_a_run_that_somebody_drives_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    async with (
+        Storage(kind, tmp_path).opened() as store,
+        ASKING.run(store=store, run_id="run") as run,
+    ):
         with pytest.raises(InputRequiredError) as caught:
             await run.result()
         with pytest.raises(RunLockedError):
@@ -157,7 +171,9 @@ async def test_a_wrong_answer_leaves_the_run_to_others(kind: str, tmp_path: Path
     async with Storage(kind, tmp_path).opened() as store:
         snapshot = await waiting_snapshot(store)
         with pytest.raises(InputResponseError) as caught:
-            await ASKING.resume_with_input(snapshot, InputResponseEvent("other", "yes"), store=store)
+            await ASKING.resume_with_input(
+                snapshot, InputResponseEvent("other", "yes"), store=store
+            )
         assert caught.value.request_id == "other"
         with pytest.raises(InputRequiredError):
             await ASKING.resume_from("run", store=store)
@@ -198,7 +214,9 @@ async def test_a_key_is_refused_twice_over_any_number_of_resumes(kind: str, tmp_
 
 @on_each_store
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_a_keyed_event_whose_commit_failed_is_delivered_once(kind: str, durability: str, tmp_path: Path) -> None:
+async def test_a_keyed_event_whose_commit_failed_is_delivered_once(
+    kind: str, durability: str, tmp_path: Path
+) -> None:
     """The row of the inbox is on disk, the entry that takes it is not: the resume takes it, and its key stays used."""
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
@@ -240,7 +258,9 @@ async def tick(ev: Tick) -> Tick | StopEvent:
 TICKING = Workflow("ticking", [begin, tick], timeout=25)
 
 
-async def killed_after(seconds: float, store: Any, durability: str = "sync", **options: Any) -> None:
+async def killed_after(
+    seconds: float, store: Any, durability: str = "sync", **options: Any
+) -> None:
     """A run, killed then: its handle on the store is severed first, and its tasks are cancelled then."""
     faulty = FaultyStore(store)
     with trio.CancelScope() as scope:
@@ -275,7 +295,9 @@ async def test_exit_durability_counts_from_what_is_on_disk(autojump_clock: Any) 
 
 
 @pytest.mark.parametrize("timeout", [100.0, None])
-async def test_a_timeout_given_to_run_survives_a_resume(timeout: float | None, autojump_clock: Any) -> None:
+async def test_a_timeout_given_to_run_survives_a_resume(
+    timeout: float | None, autojump_clock: Any
+) -> None:
     store = MemoryStore()
     await killed_after(21, store, timeout=timeout)
     assert await TICKING.resume_from("run", store=store) == "end"

@@ -99,7 +99,9 @@ async def until_asked(run: Run) -> None:
 
 @in_each_mode
 @pytest.mark.parametrize("call", ["send", "send with a key", "respond", "pause"])
-async def test_the_call_whose_commit_fails_is_told_and_so_is_everybody_after(call: str, durability: str) -> None:
+async def test_the_call_whose_commit_fails_is_told_and_so_is_everybody_after(
+    call: str, durability: str
+) -> None:
     CANCELLED.clear()
     store = MemoryStore()
     faulty = FaultyStore(store)
@@ -130,7 +132,9 @@ async def test_the_call_whose_commit_fails_is_told_and_so_is_everybody_after(cal
 async def test_the_end_of_the_block_tells_what_nobody_was_told(durability: str) -> None:
     store = MemoryStore()
     with pytest.raises(StoreError, match="severed"):
-        async with WORKFLOW.run(store=FaultyStore(store, fail_before=2), run_id="run", durability=durability):
+        async with WORKFLOW.run(
+            store=FaultyStore(store, fail_before=2), run_id="run", durability=durability
+        ):
             await trio.testing.wait_all_tasks_blocked()
     with pytest.raises(InputRequiredError):
         await WORKFLOW.resume_from("run", store=store)
@@ -271,7 +275,9 @@ async def lost(kind: str, folder: Path, durability: str) -> AsyncIterator[tuple[
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 @in_each_mode
-async def test_a_run_that_was_lost_writes_nothing_more_and_says_so(kind: str, durability: str, tmp_path: Path) -> None:
+async def test_a_run_that_was_lost_writes_nothing_more_and_says_so(
+    kind: str, durability: str, tmp_path: Path
+) -> None:
     CANCELLED.clear()
     async with lost(kind, tmp_path, durability) as (run, _):
         with pytest.raises(StaleRunError) as caught:
@@ -339,7 +345,9 @@ async def test_a_snapshot_of_an_end_that_was_not_stored_is_none(durability: str)
 
 @in_each_mode
 @pytest.mark.parametrize("call", ["pause", "result", "snapshot"])
-async def test_what_a_snapshot_holds_is_on_disk(call: str, durability: str, autojump_clock: Any) -> None:
+async def test_what_a_snapshot_holds_is_on_disk(
+    call: str, durability: str, autojump_clock: Any
+) -> None:
     store = MemoryStore()
     stuck = Stuck(store)
     found: list[Snapshot] = []
@@ -350,7 +358,10 @@ async def test_what_a_snapshot_holds_is_on_disk(call: str, durability: str, auto
         except RunPausedError as paused:
             found.append(paused.snapshot)
 
-    async with WORKFLOW.run(store=stuck, run_id="run", durability=durability) as run, trio.open_nursery() as nursery:
+    async with (
+        WORKFLOW.run(store=stuck, run_id="run", durability=durability) as run,
+        trio.open_nursery() as nursery,
+    ):
         await until_asked(run)
         await run.pause()
         stuck.go = trio.Event()
@@ -364,7 +375,9 @@ async def test_what_a_snapshot_holds_is_on_disk(call: str, durability: str, auto
 
 
 @pytest.mark.parametrize("what", ["retries", "delayed"])
-async def test_async_waits_for_the_disk_whatever_it_is_that_commits(what: str, autojump_clock: Any) -> None:
+async def test_async_waits_for_the_disk_whatever_it_is_that_commits(
+    what: str, autojump_clock: Any
+) -> None:
     """At most 256 commits behind: also with failing steps, and with events that are due all at once."""
 
     @step
@@ -423,7 +436,9 @@ async def test_async_is_never_more_than_4_mib_behind(size: int, autojump_clock: 
 
     store = MemoryStore()
     stuck = Stuck(store)
-    async with Workflow("big", [fan, member, join], durability="async").run(store=stuck, run_id="run") as run:
+    async with Workflow("big", [fan, member, join], durability="async").run(
+        store=stuck, run_id="run"
+    ) as run:
         await trio.sleep(0.5)
         stuck.go = trio.Event()
         await trio.sleep(2)

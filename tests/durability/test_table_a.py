@@ -96,7 +96,9 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def run_in(status: str, store: Any, run_id: str = "run") -> AsyncIterator[Run]:
     """A run brought into a status; leaving it cancels it unless it has ended, so that tests need not wait for it."""
-    start = WORKFLOW.run(status, store=store, run_id=run_id, timeout=0.01 if status == "timed_out" else 100)
+    start = WORKFLOW.run(
+        status, store=store, run_id=run_id, timeout=0.01 if status == "timed_out" else 100
+    )
     try:
         async with start as run:
             await bring(run, status)
@@ -236,9 +238,13 @@ async def test_cancel(kind: str, status: str, tmp_path: Path) -> None:
         assert run.status is RunStatus.CANCELLED
 
 
-@pytest.mark.parametrize("kind", ["none", "memory"])  # a database's threads don't stop the clock that jumps here
+@pytest.mark.parametrize(
+    "kind", ["none", "memory"]
+)  # a database's threads don't stop the clock that jumps here
 @in_every_status
-async def test_the_end_of_the_block(kind: str, status: str, tmp_path: Path, autojump_clock: Any) -> None:
+async def test_the_end_of_the_block(
+    kind: str, status: str, tmp_path: Path, autojump_clock: Any
+) -> None:
     async with opened(kind, tmp_path) as store:
         timeout = 0.01 if status == "timed_out" else 100
         told: BaseException | None = None
@@ -261,7 +267,9 @@ async def test_what_was_delivered_is_not_raised_again_by_the_end_of_the_block(
     kind: str, status: str, tmp_path: Path
 ) -> None:
     async with opened(kind, tmp_path) as store:
-        async with WORKFLOW.run(status, store=store, timeout=0.01 if status == "timed_out" else 100) as run:
+        async with WORKFLOW.run(
+            status, store=store, timeout=0.01 if status == "timed_out" else 100
+        ) as run:
             await bring(run, status)
         assert run.status is RunStatus(status)
 
@@ -290,7 +298,9 @@ async def test_a_block_that_is_broken_off(kind: str, how: str, status: str, tmp_
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @in_every_status
-async def test_resume_from_while_nobody_drives(kind: str, status: str, tmp_path: Path, monkeypatch: Any) -> None:
+async def test_resume_from_while_nobody_drives(
+    kind: str, status: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     async with opened(kind, tmp_path) as store:
         if status in ("running", "waiting"):
             with trio.CancelScope() as scope:
@@ -335,7 +345,10 @@ async def test_resume_from_while_somebody_drives(kind: str, status: str, tmp_pat
 @pytest.mark.parametrize("kind", ["none", "memory"])
 @pytest.mark.parametrize("status", ["running", "paused", "waiting"])
 async def test_the_deadline(kind: str, status: str, tmp_path: Path, autojump_clock: Any) -> None:
-    async with opened(kind, tmp_path) as store, WORKFLOW.run(status, store=store, timeout=20) as run:
+    async with (
+        opened(kind, tmp_path) as store,
+        WORKFLOW.run(status, store=store, timeout=20) as run,
+    ):
         if status == "running":
             with pytest.raises(RunTimeoutError):
                 await run.result()

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-import alembic.command  # noqa: F401  # it and SQLAlchemy are imported when a store is opened; here, once for all processes
+import alembic.operations  # noqa: F401  # it and SQLAlchemy are imported when a store is opened; here, once for all processes
 import trio
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "saga"))

@@ -40,10 +40,14 @@ def make(agent, model):
 
 
 def tell_results(model):
-    return lambda messages: model.Message("assistant", " ".join(one.text for one in messages if one.role == "tool"))
+    return lambda messages: model.Message(
+        "assistant", " ".join(one.text for one in messages if one.role == "tool")
+    )
 
 
-async def test_the_tools_of_a_turn_run_at_once_and_answer_in_the_order_of_the_calls(agent, make, autojump_clock):
+async def test_the_tools_of_a_turn_run_at_once_and_answer_in_the_order_of_the_calls(
+    agent, make, autojump_clock
+):
     in_use = []
     all_in = trio.Event()
 
@@ -91,7 +95,9 @@ async def test_a_dangerous_tool_waits_for_a_person(agent, make, response, used, 
     assert len(uses) == used
 
 
-async def test_a_model_that_fails_is_asked_again_and_the_conversation_has_its_reply_once(agent, model, autojump_clock):
+async def test_a_model_that_fails_is_asked_again_and_the_conversation_has_its_reply_once(
+    agent, model, autojump_clock
+):
     heard = []
 
     def tell(messages):
@@ -138,7 +144,17 @@ class Terminal:
     """The program, as a person has it in a terminal."""
 
     def __init__(self, folder, *options):
-        command = [sys.executable, "-W", "error", PROGRAM, "--db", "agent.db", "--run", "trip", *options]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            PROGRAM,
+            "--db",
+            "agent.db",
+            "--run",
+            "trip",
+            *options,
+        ]
         self._process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
         self.lines = []
 
@@ -192,7 +208,9 @@ def test_killed_while_it_waits_and_in_the_middle_of_a_tool_it_books_once(tmp_pat
         assert last.wait() == 0
     assert any("using book_flight" in line for line in last.lines)  # again, with the same key
     assert not any("using weather" in line for line in last.lines)
-    assert last.lines[-1].startswith("result: Flight: Booked TP 571 to Lisbon, number 1. Hotel: Booked three nights")
+    assert last.lines[-1].startswith(
+        "result: Flight: Booked TP 571 to Lisbon, number 1. Hotel: Booked three nights"
+    )
     assert bookings(tmp_path) == ["TP 571 to Lisbon", "three nights in Alfama"]
 
 

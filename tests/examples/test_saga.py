@@ -75,7 +75,9 @@ async def test_all_goes_well(saga, services):
         ("ship", ["reserve cup 2", "charge cup 800", "undo charge", "undo reserve"]),
     ],
 )
-async def test_what_was_done_before_a_refusal_is_undone_last_first(saga, provider, services, declined, log):
+async def test_what_was_done_before_a_refusal_is_undone_last_first(
+    saga, provider, services, declined, log
+):
     client = Direct(services, raise_at(provider.DeclinedError("no"), declined))
 
     result = await saga.OrderSaga(client).workflow.run(order_of(saga))
@@ -85,7 +87,9 @@ async def test_what_was_done_before_a_refusal_is_undone_last_first(saga, provide
     assert services.books() == NOTHING
 
 
-async def test_an_effect_whose_answer_is_never_heard_is_undone_too(saga, provider, services, autojump_clock):
+async def test_an_effect_whose_answer_is_never_heard_is_undone_too(
+    saga, provider, services, autojump_clock
+):
     client = Direct(services, raise_at(provider.ServiceDownError(), "charge answered"))
 
     assert isinstance(await saga.OrderSaga(client).workflow.run(order_of(saga)), saga.NotShipped)
@@ -100,12 +104,16 @@ async def test_any_losses_end_all_or_nothing(saga, provider, services, autojump_
         if dice.random() < 0.45:
             raise provider.ServiceDownError
 
-    result = await saga.OrderSaga(Direct(services, lose)).workflow.run(order_of(saga), store=MemoryStore())
+    result = await saga.OrderSaga(Direct(services, lose)).workflow.run(
+        order_of(saga), store=MemoryStore()
+    )
 
     assert services.books() == (SHIPPED if isinstance(result, saga.Shipped) else NOTHING)
 
 
-async def test_a_compensation_that_fails_for_hours_waits_for_a_person(saga, provider, services, autojump_clock):
+async def test_a_compensation_that_fails_for_hours_waits_for_a_person(
+    saga, provider, services, autojump_clock
+):
     down = {"ship": provider.DeclinedError("no"), "undo charge": provider.ServiceDownError("gone")}
 
     def trouble(where):
@@ -137,15 +145,21 @@ def test_there_is_no_more_than_there_is(provider, services):
     services.do("reserve", "order-2/reserve", "teapot", 3)
 
 
-FORWARD = [f"{effect}{end}" for effect in ("reserve", "charge", "ship") for end in ("", " answered")]
-BACKWARD = [f"undo {effect}{end}" for effect in ("ship", "charge", "reserve") for end in ("", " answered")]
+FORWARD = [
+    f"{effect}{end}" for effect in ("reserve", "charge", "ship") for end in ("", " answered")
+]
+BACKWARD = [
+    f"undo {effect}{end}" for effect in ("ship", "charge", "reserve") for end in ("", " answered")
+]
 
 
 @pytest.mark.parametrize(
     ("declined", "killed_at", "books"),
     [("nothing", FORWARD, SHIPPED), ("ship", [*FORWARD[:-1], *BACKWARD], NOTHING)],
 )
-def test_killed_before_and_after_every_effect_the_books_balance(services, tmp_path, declined, killed_at, books):
+def test_killed_before_and_after_every_effect_the_books_balance(
+    services, tmp_path, declined, killed_at, books
+):
     child = Path(__file__).with_name("saga_killed.py")
     done = subprocess.run(
         [sys.executable, "-W", "error", child, tmp_path, declined],
@@ -163,9 +177,23 @@ def test_killed_before_and_after_every_effect_the_books_balance(services, tmp_pa
 
 def test_the_program_goes_on_where_it_was(tmp_path):
     program = Path(__file__).parents[2] / "examples" / "saga" / "place_order.py"
-    command = [sys.executable, "-W", "error", program, "--pace", "0", "--run", "order-7", "--decline", "ship"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        program,
+        "--pace",
+        "0",
+        "--run",
+        "order-7",
+        "--decline",
+        "ship",
+    ]
     first, again = (
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True) for _ in range(2)
+        subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        for _ in range(2)
     )
 
     assert "not shipped, because of 'no ship today'" in first.stdout

@@ -12,7 +12,12 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "stdlib_report.py"
 
 def run_example(*options, cwd):
     return subprocess.run(
-        [sys.executable, EXAMPLE, *options], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, EXAMPLE, *options],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 

@@ -47,7 +47,9 @@ class Server:
         self.process.communicate()
 
     def post_claim(self, claim_id, receipts):
-        answer = self.client.post("/claims", json={"id": claim_id, "employee": "ann", "receipts": receipts})
+        answer = self.client.post(
+            "/claims", json={"id": claim_id, "employee": "ann", "receipts": receipts}
+        )
         assert answer.status_code == 201, answer.text
         assert answer.headers["location"] == f"/claims/{claim_id}"
 
@@ -101,7 +103,12 @@ def test_a_small_claim_is_followed_to_its_end(server):
     assert events[-1].kind == "claim"
     assert events[-1].data == server.client.get("/claims/c-1").json()
     assert events[-1].data["status"] == "completed"
-    assert events[-1].data["state"] == {"employee": "ann", "receipts": 2, "checked": 2, "cents": 43_50}
+    assert events[-1].data["state"] == {
+        "employee": "ann",
+        "receipts": 2,
+        "checked": 2,
+        "cents": 43_50,
+    }
     assert events[-1].data["result"] == {"approved": True, "cents": 43_50, "by": "the rules"}
 
     middle = ids(events)[3]
@@ -140,10 +147,14 @@ def test_killed_in_the_middle_of_its_steps_and_started_again(tmp_path):
     with Server(tmp_path) as second:
         # The pace is the run's: it was given at its start. So the steps are in flight again, and it can be cancelled.
         after = second.follow(
-            "c-1", last=ids(before)[-1], until=lambda event: event.data.get("kind") == "workflow_resumed"
+            "c-1",
+            last=ids(before)[-1],
+            until=lambda event: event.data.get("kind") == "workflow_resumed",
         )
         assert after
-        assert second.client.post("/claims/c-1/cancel", json={"reason": "too slow"}).status_code == 202
+        assert (
+            second.client.post("/claims/c-1/cancel", json={"reason": "too slow"}).status_code == 202
+        )
         claim = second.follow("c-1")[-1].data
     assert claim["status"] == "cancelled"
     assert "too slow" in claim["error"]
@@ -162,7 +173,9 @@ def test_told_to_end_it_drains(tmp_path):
     with Server(tmp_path) as second:
         events = second.follow("c-1")
     dispatched = [one.data for one in events if one.data.get("kind") == "step_dispatched"]
-    assert [one["step"] for one in dispatched].count("check") == 2  # those in flight could end, and were not run again
+    assert [one["step"] for one in dispatched].count(
+        "check"
+    ) == 2  # those in flight could end, and were not run again
     assert events[-1].data["status"] == "completed"
 
 
@@ -171,25 +184,61 @@ def test_told_to_end_it_drains(tmp_path):
     [
         ("GET", "/claims/none", None, 404, "the store has no run 'none'"),
         ("GET", "/claims/none/events", None, 404, "the store has no run 'none'"),
-        ("POST", "/claims/none/answers", {"request_id": "1", "approved": True, "by": "bob"}, 404, "no run 'none'"),
+        (
+            "POST",
+            "/claims/none/answers",
+            {"request_id": "1", "approved": True, "by": "bob"},
+            404,
+            "no run 'none'",
+        ),
         ("POST", "/claims/none/cancel", {"reason": "why"}, 404, "no run 'none'"),
-        ("POST", "/claims", {"id": "waits", "employee": "ann", "receipts": LOW}, 409, "has a run 'waits' already"),
-        ("POST", "/claims/waits/answers", {"request_id": "1", "approved": True, "by": "bob"}, 409, "'1' is open"),
-        ("POST", "/claims/ended/answers", {"request_id": "1", "approved": True, "by": "bob"}, 409, "has ended"),
+        (
+            "POST",
+            "/claims",
+            {"id": "waits", "employee": "ann", "receipts": LOW},
+            409,
+            "has a run 'waits' already",
+        ),
+        (
+            "POST",
+            "/claims/waits/answers",
+            {"request_id": "1", "approved": True, "by": "bob"},
+            409,
+            "'1' is open",
+        ),
+        (
+            "POST",
+            "/claims/ended/answers",
+            {"request_id": "1", "approved": True, "by": "bob"},
+            409,
+            "has ended",
+        ),
         ("POST", "/claims", {"id": "a/b", "employee": "ann", "receipts": LOW}, 422, "$.id"),
         ("POST", "/claims", {"id": "c", "receipts": LOW}, 422, "employee"),
-        ("POST", "/claims", {"id": "c", "employee": "ann", "receipts": LOW, "x": 1}, 422, "extra fields found (x)"),
+        (
+            "POST",
+            "/claims",
+            {"id": "c", "employee": "ann", "receipts": LOW, "x": 1},
+            422,
+            "extra fields found (x)",
+        ),
         (
             "POST",
             "/claims",
             {"id": "c", "employee": "a", "receipts": [{"what": "b", "cents": 1.5}]},
             422,
-            "expected int, found 1.5 @ $.receipts[0].cents",
+            "expected int from 1 to 100000000, found 1.5 @ $.receipts[0].cents",
         ),
         ("POST", "/claims", {"id": "c", "employee": "a", "receipts": [7]}, 422, "$.receipts[0]"),
         ("POST", "/claims", {"id": "c", "employee": "a", "receipts": None}, 422, "$.receipts"),
         ("POST", "/claims", ["c"], 422, "not a JSON object"),
-        ("POST", "/claims/waits/answers", {"request_id": "1", "approved": "false", "by": "bob"}, 422, "$.approved"),
+        (
+            "POST",
+            "/claims/waits/answers",
+            {"request_id": "1", "approved": "false", "by": "bob"},
+            422,
+            "$.approved",
+        ),
         ("POST", "/claims/waits/cancel", {}, 422, "reason"),
     ],
 )
@@ -200,11 +249,60 @@ def test_errors_tell_what_is_wrong(busy_server, method, path, body, status, told
     assert any(told in problem for problem in answer.json()["problems"]), answer.text
 
 
+@pytest.mark.parametrize("cents", [2**64 - 1, 2**70, -5, 0, True, "1", 1e30, None])
+def test_amounts_that_make_no_claim(busy_server, cents):
+    form = {"id": "odd", "employee": "ann", "receipts": [{"what": "x", "cents": cents}] * 2}
+    answer = busy_server.client.post("/claims", json=form)
+    assert answer.status_code == 422
+    assert "expected int from 1 to" in answer.text
+    assert busy_server.client.get("/claims/odd").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("employee", "a\0b"),
+        ("employee", "x" * 1001),
+        ("employee", ""),
+        ("receipts", []),
+        ("receipts", [LOW[0]] * 1001),
+        ("receipts", [{"what": "a\0b", "cents": 1}]),
+    ],
+)
+def test_what_is_too_long_or_no_text(busy_server, field, value):
+    form = {"id": "odd", "employee": "ann", "receipts": LOW} | {field: value}
+    assert busy_server.client.post("/claims", json=form).status_code == 422
+    for path in ("answers", "cancel"):
+        names = ("request_id", "by") if path == "answers" else ("reason",)
+        body = dict.fromkeys(names, "a\x00b") | ({"approved": True} if path == "answers" else {})
+        assert busy_server.client.post(f"/claims/waits/{path}", json=body).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b" " * 2_000_000, b'{"id": "\\ud800"}', b"1" * 10_000]
+)
+def test_bodies_that_are_rubbish(busy_server, content):
+    for path in ("/claims", "/claims/waits/answers", "/claims/waits/cancel"):
+        assert 400 <= busy_server.client.post(path, content=content).status_code < 500
+
+
+@pytest.mark.parametrize("last", ["9" * 5000, "9" * 18, "-1", "x", "\u0663".encode(), "1e3", ""])
+def test_a_last_event_id_that_is_no_number_of_ours_is_none(busy_server, last):
+    headers = {"Last-Event-ID": last}
+    answer = busy_server.client.get("/claims/ended/events", headers=headers)
+    assert answer.status_code in (200, 204)
+    if answer.status_code == 200:
+        assert "id: 1\n" in answer.text
+
+
 def test_what_is_no_json_and_what_is_no_id(busy_server):
     assert busy_server.client.post("/claims", content=b"{").status_code == 422
     assert busy_server.client.post("/claims", content=b"\xff").status_code == 422
     for name in ("a%00b", "x" * 300, "a%20b", "%ff"):
-        assert busy_server.client.post(f"/claims/{name}/cancel", json={"reason": "why"}).status_code == 404
+        assert (
+            busy_server.client.post(f"/claims/{name}/cancel", json={"reason": "why"}).status_code
+            == 404
+        )
     assert busy_server.client.delete("/claims/waits").status_code == 405
 
 
@@ -256,7 +354,9 @@ async def test_a_silent_feed_says_that_it_is_still_there(example, read_waiting, 
     assert len(sent) == 5  # the headers, the run as it stands, and these
 
 
-async def test_a_feed_ends_with_its_client_and_with_its_server(example, read_waiting, autojump_clock):
+async def test_a_feed_ends_with_its_client_and_with_its_server(
+    example, read_waiting, autojump_clock
+):
     feed = example("web", "feed")
     closing = trio.Event()
 

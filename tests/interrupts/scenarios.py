@@ -7,11 +7,14 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import attrs
 import sqlalchemy as sa
 import trio
 
+from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_runtime, step
 from blazen_trio._stores.open import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
+from blazen_trio._stores.sql.schema import STATUS_OF_CODE
 from tests.interrupts.harness import Scenario
 
 if TYPE_CHECKING:
@@ -21,10 +24,50 @@ if TYPE_CHECKING:
 _NEW = NewRun("w", "1", 1.0)
 
 
+@attrs.frozen
+class Page(Event):
+    """One of a run's pages."""
+
+    number: int
+
+
+@attrs.frozen
+class Approved(Event):
+    """Sent to a run that waits for it."""
+
+
+@step
+async def split(_event: StartEvent) -> list[Page]:
+    """Make a fan-out."""
+    return [Page(number) for number in range(3)]
+
+
+@step
+async def read(event: Page, context: Context) -> Approved | None:
+    """Write a cell; the last page approves them all."""
+    context.set(f"page {event.number}", event.number)
+    return Approved() if event.number == 2 else None
+
+
+@step
+async def finish(_event: Approved) -> StopEvent:
+    """End the run."""
+    return StopEvent("done")
+
+
+@step
+async def wait(_event: StartEvent) -> None:
+    """Leave the run waiting."""
+
+
+_pages = Workflow("pages", [split, read, finish])
+_waits = Workflow("waits", [wait, finish], external=[Approved])
+
+
 def _load() -> None:
     """Load what the store loads late, so that its lines are not counted."""
     for name in (
-        "alembic.command",
+        "alembic.operations",
         "blazen_trio._stores.sql.opening",
         "blazen_trio._stores.sql.again",
         "sqlalchemy.dialects.sqlite",
@@ -84,11 +127,57 @@ async def _own_rows(folder: Path, acknowledge: Callable[[str], None]) -> None:
             acknowledge("key k")
 
 
+async def _run(folder: Path, acknowledge: Callable[[str], None]) -> None:
+    async with open_store(f"sqlite:///{folder}/runs.db") as store:
+        await _pages.run(store=store, run_id="run")
+        acknowledge("completed run")
+
+
+async def _entered(folder: Path, acknowledge: Callable[[str], None]) -> None:
+    async with open_store(f"sqlite:///{folder}/runs.db") as store:
+        async with _waits.run(store=store, run_id="run") as run:
+            await run.pause()
+            await run.snapshot()
+            await run.unpause()
+            await run.send(Approved(), key="approved")
+            acknowledge("key approved")
+            await run.result()
+            acknowledge("completed run")
+        async with _waits.run(store=store, run_id="left") as run:
+            acknowledge("run left")
+            await run.pause()
+        async with _waits.resume_from("left", store=store) as run:
+            run.cancel()
+        acknowledge("cancelled left")
+
+
+async def _served(folder: Path, acknowledge: Callable[[str], None]) -> None:
+    async with (
+        open_store(f"sqlite:///{folder}/runs.db") as store,
+        open_runtime(store, [_pages, _waits]) as runtime,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(runtime.serve)
+        run_id = await runtime.submit(_pages)
+        acknowledge(f"run {run_id}")
+        await runtime.result(run_id)
+        acknowledge(f"completed {run_id}")
+        run = await runtime.start(_waits, run_id="waits")
+        acknowledge("run waits")
+        await runtime.send("waits", Approved(), key="approved")
+        acknowledge("key approved")
+        await run.result()
+        acknowledge("completed waits")
+        nursery.cancel_scope.cancel()
+
+
 def _check(folder: Path, acknowledged: list[str]) -> None:
     if not acknowledged:
         return
     with closing(sqlite3.connect(folder / "runs.db")) as database:
-        there = {f"run {name}" for (name,) in database.execute("SELECT run_id FROM blazen_run")}
+        rows = database.execute("SELECT run_id, status FROM blazen_run")
+        runs = [(name, STATUS_OF_CODE[status].value) for name, status in rows]
+        there = {f"run {name}" for name, _ in runs} | {f"{status} {name}" for name, status in runs}
         entries = database.execute("SELECT seq FROM blazen_journal")
         there |= {f"entry {seq}" for (seq,) in entries}
         keys = database.execute("SELECT key FROM blazen_inbox_key")
@@ -100,5 +189,8 @@ def _check(folder: Path, acknowledged: list[str]) -> None:
 SCENARIOS = {
     "store": Scenario(_store, _check, _load),
     "tasks": Scenario(_tasks, _check, _load, grouped=True),
+    "run": Scenario(_run, _check, _load),
+    "entered": Scenario(_entered, _check, _load),
+    "served": Scenario(_served, _check, _load, grouped=True),
     "own-rows": Scenario(_own_rows, _check, _load),
 }

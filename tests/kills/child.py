@@ -100,7 +100,9 @@ def chain(order: Order, log: FileLog, reached: trio.Event, returned: trio.Event)
 
 
 async def drive_mixed(order: Order, log: FileLog) -> object:
-    workflow = mixed_workflow(log, slowness=order.slowness, durability=order.durability, in_thread=True)
+    workflow = mixed_workflow(
+        log, slowness=order.slowness, durability=order.durability, in_thread=True
+    )
     async with open_store(order.url, lease_ttl=order.lease_ttl) as store:
         try:
             return await workflow.resume_from(order.run_id, store=store)

@@ -19,7 +19,13 @@ from tests.kills.child import Order, run
 FORKS = multiprocessing.get_context("forkserver")
 # pytest too: each child imports the module that its parent was started by.
 FORKS.set_forkserver_preload(
-    ["pytest", "tests.kills.child", "blazen_trio._stores.sql.store", "alembic.command", "sqlite3"]
+    [
+        "pytest",
+        "tests.kills.child",
+        "blazen_trio._stores.sql.store",
+        "alembic.operations",
+        "sqlite3",
+    ]
 )
 
 
@@ -37,7 +43,9 @@ class Scene:
 
     def start(self, **order: Any) -> Any:
         """A child that drives the run; see `Order` for what it can be told."""
-        child = FORKS.Process(target=run, args=(Order(self.url, str(self.folder / "log"), **order),))
+        child = FORKS.Process(
+            target=run, args=(Order(self.url, str(self.folder / "log"), **order),)
+        )
         child.start()
         self.children.append(child)
         return child
@@ -73,7 +81,11 @@ class Scene:
     def last_words(self, child: Any) -> str:
         """What a child that ended by itself came to: its result, or the name of its error."""
         child.join()
-        words = [words for pid, what, words in self.lines() if int(pid) == child.pid and what in ("result", "error")]
+        words = [
+            words
+            for pid, what, words in self.lines()
+            if int(pid) == child.pid and what in ("result", "error")
+        ]
         assert words, f"the child ended with {child.exitcode}, and said nothing"
         return words[-1]
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from blazen_trio import MemoryStore, RunLockedError, RunNotFoundError, RunStatus, open_store
-from tests.mixed import INPUT, Log, check_result, mixed_workflow
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
 
 if TYPE_CHECKING:
     from tests.kills.conftest import Scene
@@ -80,7 +80,7 @@ async def test_killed_again_and_again_until_done(scene: Scene, seed: int) -> Non
         snapshot = await stored(scene)
         if snapshot.status is not RunStatus.COMPLETED:
             kills_inside += snapshot.seq > 1
-        ledger.kill(scene.attempts(), {f"run:{one.id}:{one.step}" for one in snapshot.deliveries})
+        ledger.kill(scene.attempts(), undone_keys_of(snapshot))
     ledger.check(scene.attempts())
     check_result(ast.literal_eval(scene.last_words(child)))
     assert not ledger.in_flight, "a step that was in flight at a kill was never redone"
@@ -117,7 +117,10 @@ async def test_taking_over_takes_no_longer_than_a_second(scene: Scene) -> None:
 async def test_what_a_kill_loses(scene: Scene, durability: str, seed: int) -> None:
     """Of a chain of ticks, of which the last one that has begun is known, and which of them a call has acknowledged."""
     chance = random.Random(seed)
-    order: dict[str, Any] = {"durability": durability, "ticks": 2000 if durability == "async" else 250}
+    order: dict[str, Any] = {
+        "durability": durability,
+        "ticks": 2000 if durability == "async" else 250,
+    }
     acknowledge = chance.randint(5, 60)
     until = acknowledge + chance.randint(5, 150)
     standing = durability == "exit" and seed % 2 == 0
@@ -128,14 +131,18 @@ async def test_what_a_kill_loses(scene: Scene, durability: str, seed: int) -> No
         # Where nothing is written in the meantime, it makes no difference that it stands still when it is killed.
         hold=until if durability == "exit" else -1,
     )
-    if scene.wait(child, lambda: bool(scene.noted("acknowledged")) and scene.noted("tick")[-1] >= until):
+    if scene.wait(
+        child, lambda: bool(scene.noted("acknowledged")) and scene.noted("tick")[-1] >= until
+    ):
         scene.kill(child, chance)
     (acknowledged,), ticks = scene.noted("acknowledged"), scene.noted("tick")
     on_disk = await stored(scene)
     if on_disk.status is RunStatus.COMPLETED:
         return  # it was too quick for us
     kept = on_disk.state["n"]
-    lost = ticks[-1] - 1 - kept  # of those that were surely decided; the last one may have been decided too
+    lost = (
+        ticks[-1] - 1 - kept
+    )  # of those that were surely decided; the last one may have been decided too
     LOST.setdefault(durability, []).append(lost)
     assert acknowledged <= kept <= ticks[-1]
     if durability == "sync":
@@ -215,7 +222,9 @@ def freeze_between_transactions(scene: Scene, child: Any) -> None:
     """A process that is frozen inside its transaction keeps an SQLite file locked until it goes on: not what is tested.
     So it is frozen while the lock is ours.
     """
-    with contextlib.closing(sqlite3.connect(scene.folder / "runs.db", timeout=20, isolation_level=None)) as connection:
+    with contextlib.closing(
+        sqlite3.connect(scene.folder / "runs.db", timeout=20, isolation_level=None)
+    ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         os.kill(child.pid, signal.SIGSTOP)
         time.sleep(0.05)  # until the signal has reached all its threads, of which nobody tells us
@@ -225,7 +234,14 @@ def freeze_between_transactions(scene: Scene, child: Any) -> None:
 def rows(scene: Scene) -> list[Any]:
     """All that is stored of runs."""
     with contextlib.closing(sqlite3.connect(scene.folder / "runs.db")) as connection:
-        tables = ["blazen_run", "blazen_journal", "blazen_snapshot", "blazen_history", "blazen_blob", "blazen_inbox"]
+        tables = [
+            "blazen_run",
+            "blazen_journal",
+            "blazen_snapshot",
+            "blazen_history",
+            "blazen_blob",
+            "blazen_inbox",
+        ]
         return [connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
 
 

@@ -90,7 +90,9 @@ async def withdraw(ev: Withdrawn) -> StopEvent:
     return StopEvent("withdrawn")
 
 
-book = Workflow("book", [list_pages, fetch, skip, bind, publish, withdraw], external=[Withdrawn], history=True)
+book = Workflow(
+    "book", [list_pages, fetch, skip, bind, publish, withdraw], external=[Withdrawn], history=True
+)
 
 
 @attrs.frozen
@@ -146,7 +148,9 @@ async def a_book(pages: int = 12, *, workflow: Workflow = book) -> Snapshot:
     raise AssertionError
 
 
-def told(*records: tuple[Any, ...], status: RunStatus = RunStatus.COMPLETED, run_id: str = "run-1") -> Snapshot:
+def told(
+    *records: tuple[Any, ...], status: RunStatus = RunStatus.COMPLETED, run_id: str = "run-1"
+) -> Snapshot:
     """A run with this history: (seconds, kind, step, event type, duration, error) of each."""
     began = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
     state = RunState(run_id, "book", "1")
@@ -169,7 +173,10 @@ def attempt(
 
 def a_killed_run() -> Snapshot:
     """It is killed while four fetches are in flight, resumed after ten minutes, and waits two hours for its answer."""
-    records = [(0.0, "workflow_started", None, "StartEvent"), *attempt("list_pages", 0.01, 0.2, "StartEvent")]
+    records = [
+        (0.0, "workflow_started", None, "StartEvent"),
+        *attempt("list_pages", 0.01, 0.2, "StartEvent"),
+    ]
     ends, resumed = [0.25] * 4, 600.0
     for number in range(12):
         start = min(ends)
@@ -181,7 +188,9 @@ def a_killed_run() -> Snapshot:
             again = resumed + 0.05 + 0.02 * number
             records += attempt("fetch", again, again + length)
         elif number % 4 == 1:
-            records += attempt("fetch", start, start + length, error="OSError: the page was not there")
+            records += attempt(
+                "fetch", start, start + length, error="OSError: the page was not there"
+            )
             records.append((start + length, "step_retried", "fetch", "Page"))
             records += attempt("fetch", resumed + 0.3, resumed + 0.6)
         else:

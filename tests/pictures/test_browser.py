@@ -14,7 +14,9 @@ from blazen_trio.pictures import timeline_html
 from blazen_trio.testing import run_without_waiting
 from tests.pictures.drawn import a_book, a_killed_run, agent, attempt, book, told
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome on PATH")
 
 # The page itself allows no script: the probe is a page around it, which looks into it.
@@ -56,12 +58,19 @@ frame.srcdoc = PAGE;
 def looked_at(page, folder):
     """What the browser found in a page."""
     probe = folder / "probe.html"
-    probe.write_text(PROBE.replace("PAGE", json.dumps(page).replace("<", "\\u003c")), encoding="utf-8")
+    probe.write_text(
+        PROBE.replace("PAGE", json.dumps(page).replace("<", "\\u003c")), encoding="utf-8"
+    )
     options = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
         " --disable-component-update --disable-sync --virtual-time-budget=5000 --enable-logging=stderr --dump-dom"
     )
-    command = [str(BROWSER), *options.split(), f"--user-data-dir={folder / 'profile'}", probe.as_uri()]
+    command = [
+        str(BROWSER),
+        *options.split(),
+        f"--user-data-dir={folder / 'profile'}",
+        probe.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "CONSOLE" not in done.stderr
     found = re.search(r"<pre>(.+)</pre>", done.stdout, re.DOTALL)
@@ -87,7 +96,11 @@ def test_the_page_of_a_run(waiting, tmp_path):
 def test_the_page_of_a_killed_run(tmp_path):
     found = looked_at(timeline_html(a_killed_run()), tmp_path)
     assert found["problems"] == []
-    assert (found["bars"]["dead"], found["bars"]["waiting"], found["bars"]["unfinished"]) == (2, 4, 5)
+    assert (found["bars"]["dead"], found["bars"]["waiting"], found["bars"]["unfinished"]) == (
+        2,
+        4,
+        5,
+    )
 
 
 def test_graphs(tmp_path):
@@ -97,7 +110,13 @@ def test_graphs(tmp_path):
 
 
 def test_long_and_wide_names(tmp_path):
-    names = ["x" * 300, "\N{HIRAGANA LETTER A}" * 60, "\N{GRINNING FACE}" * 30, "W" * 25, "<b>&amp;"]
+    names = [
+        "x" * 300,
+        "\N{HIRAGANA LETTER A}" * 60,
+        "\N{GRINNING FACE}" * 30,
+        "W" * 25,
+        "<b>&amp;",
+    ]
     records = [(0.0, "workflow_started")]
     for index, name in enumerate(names):
         records += attempt(name, index, index + 1, name, name)

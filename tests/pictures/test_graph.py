@@ -137,7 +137,11 @@ async def test_a_completed_run(autojump_clock):
         snapshot = await run.snapshot()
     found = statuses(book, snapshot)
     assert (found["publish"], found["StopEvent"], found["Draft"]) == ("done", "done", "done")
-    stops = {edge.source: edge.taken for edge in graph_of(book, snapshot).edges if edge.target == "event:StopEvent"}
+    stops = {
+        edge.source: edge.taken
+        for edge in graph_of(book, snapshot).edges
+        if edge.target == "event:StopEvent"
+    }
     assert stops == {"step:publish": True, "step:withdraw": False}
 
 
@@ -165,7 +169,10 @@ async def test_a_failed_run_shows_the_step_and_what_it_left(autojump_clock):
         "Text": "done",
         "StopEvent": "untouched",
     }
-    assert nodes(failing, snapshot)["step:fetch"]["happened"] == ("1 done, 4 failed, 3 retried", "1 undone")
+    assert nodes(failing, snapshot)["step:fetch"]["happened"] == (
+        "1 done, 4 failed, 3 retried",
+        "1 undone",
+    )
     assert nodes(failing, snapshot)["step:total"]["happened"] == ("1 collected",)
 
 

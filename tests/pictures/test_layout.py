@@ -13,7 +13,9 @@ from blazen_trio._pictures.layout import lay_out
 graphs = st.integers(1, 14).flatmap(
     lambda count: st.tuples(
         st.lists(st.tuples(st.floats(20, 300), st.floats(20, 80)), min_size=count, max_size=count),
-        st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=3 * count),
+        st.lists(
+            st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=3 * count
+        ),
     )
 )
 
@@ -66,7 +68,11 @@ def test_the_same_graph_is_drawn_the_same_in_every_process():
     )
     drawn = {
         subprocess.run(
-            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            timeout=60,
         ).stdout
         for seed in ("1", "2", "3")
     }

@@ -10,7 +10,15 @@ import pytest
 import trio
 from hypothesis import given, strategies as st
 
-from blazen_trio import MemoryStore, RunStatus, StartEvent, StepFailedError, StopEvent, Workflow, step
+from blazen_trio import (
+    MemoryStore,
+    RunStatus,
+    StartEvent,
+    StepFailedError,
+    StopEvent,
+    Workflow,
+    step,
+)
 from blazen_trio._pictures.attempts import Idle, read_history
 from blazen_trio._pictures.axis import Axis, exactly, in_words
 from blazen_trio.pictures import timeline_html, timeline_svg
@@ -35,7 +43,10 @@ def texts(snapshot):
 
 
 def outcomes(snapshot, name="fetch"):
-    return [(one.outcome, round(one.start, 6), round(one.end, 6)) for one in read_history(snapshot).attempts[name]]
+    return [
+        (one.outcome, round(one.start, 6), round(one.end, 6))
+        for one in read_history(snapshot).attempts[name]
+    ]
 
 
 def minutes(found):
@@ -80,13 +91,24 @@ def test_what_was_in_flight_when_a_process_died_ends_with_it_and_the_time_until_
     ],
 )
 def test_why_nobody_was_at_work(record, kind):
-    run = told(STARTED, *attempt("fetch", 0.0, 3.0), record, (60.0, "workflow_resumed"), *attempt("fetch", 60.0, 61.0))
+    run = told(
+        STARTED,
+        *attempt("fetch", 0.0, 3.0),
+        record,
+        (60.0, "workflow_resumed"),
+        *attempt("fetch", 60.0, 61.0),
+    )
     assert read_history(run).idle == [Idle(kind, 3.0, 60.0)]
     assert drawn(run)[kind] == 2  # and its sample
 
 
 def test_gaps_between_attempts_are_waits():
-    run = told(STARTED, *attempt("fetch", 0.0, 1.0), *attempt("fetch", 1.001, 2.0), *attempt("fetch", 9.0, 10.0))
+    run = told(
+        STARTED,
+        *attempt("fetch", 0.0, 1.0),
+        *attempt("fetch", 1.001, 2.0),
+        *attempt("fetch", 9.0, 10.0),
+    )
     assert read_history(run).idle == [Idle("waiting", 2.0, 9.0)]
 
 
@@ -135,7 +157,9 @@ async def test_a_run_that_is_paused_is_drawn_as_paused(autojump_clock):
         await run.result()
         snapshot = await run.snapshot()
     assert minutes(outcomes(snapshot, "begin")) == [("unfinished", 0, 2), ("completed", 12, 16)]
-    assert minutes([(one.kind, one.start, one.end) for one in read_history(snapshot).idle]) == [("paused", 2, 12)]
+    assert minutes([(one.kind, one.start, one.end) for one in read_history(snapshot).idle]) == [
+        ("paused", 2, 12)
+    ]
 
 
 def test_a_question_that_is_asked_again_after_a_crash_is_one():
@@ -184,7 +208,10 @@ def test_many_attempts_are_a_curve():
     records = [STARTED]
     for number in range(20_000):
         records += attempt(
-            "fetch", number / 100, number / 100 + 0.5, error="OSError: no" if number % 5000 == 0 else None
+            "fetch",
+            number / 100,
+            number / 100 + 0.5,
+            error="OSError: no" if number % 5000 == 0 else None,
         )
     run = told(*sorted(records, key=lambda record: record[0]))
     assert len(timeline_svg(run)) < 20_000
@@ -197,7 +224,11 @@ def test_many_attempts_are_a_curve():
 
 def fan_out(count, step="fetch", start=0.0):
     """The records of as many attempts at a time."""
-    return [record for n in range(count) for record in attempt(step, start + n / 1000, start + 5 + n / 1000)]
+    return [
+        record
+        for n in range(count)
+        for record in attempt(step, start + n / 1000, start + 5 + n / 1000)
+    ]
 
 
 def in_order(*records):
@@ -220,11 +251,18 @@ def test_a_fan_out_is_a_bar_for_each_of_its_members(count):
         and group.find(f"{SVG}title").text.startswith("fetch (Page): completed")
     ]
     assert len(bars) == count
-    places = [(float(bar.find(f"{SVG}rect").get("y")), float(bar.find(f"{SVG}rect").get("height"))) for bar in bars]
+    places = [
+        (float(bar.find(f"{SVG}rect").get("y")), float(bar.find(f"{SVG}rect").get("height")))
+        for bar in bars
+    ]
     # Apart from each other, and inside of their row.
     assert all(y + height < other for (y, height), (other, _) in itertools.pairwise(places))
     assert all(height >= 3 for _, height in places)
-    rows = [float(one.get("transform").split()[1][:-1]) for one in root.iter(f"{SVG}g") if one.get("transform")]
+    rows = [
+        float(one.get("transform").split()[1][:-1])
+        for one in root.iter(f"{SVG}g")
+        if one.get("transform")
+    ]
     assert places[-1][0] + places[-1][1] < rows[1] - rows[0]
 
 
@@ -238,7 +276,12 @@ def test_what_is_too_much_for_bars_is_a_curve():
 
 def test_the_key_explains_every_kind_of_bar():
     words = texts(a_killed_run())
-    assert {"running", "nobody drove it", "a question, until it was answered", "longer than drawn"} <= set(words)
+    assert {
+        "running",
+        "nobody drove it",
+        "a question, until it was answered",
+        "longer than drawn",
+    } <= set(words)
     # And nothing that is not drawn.
     idle = texts(told(STARTED, (9.0, "step_dispatched", "fetch", "Page")))
     assert "running" not in idle
@@ -250,7 +293,11 @@ def test_long_waits_are_drawn_short_and_say_how_long_they_were():
     run = a_killed_run()
     assert {"2 h", "9 min 59 s"} <= set(texts(run))
     assert drawn(run)["cut"] == 3
-    bars = [one for one in ET.fromstring(timeline_svg(run)).iter(f"{SVG}rect") if one.get("class") == "completed"]
+    bars = [
+        one
+        for one in ET.fromstring(timeline_svg(run)).iter(f"{SVG}rect")
+        if one.get("class") == "completed"
+    ]
     assert max(float(one.get("width")) for one in bars) > 50
 
 
@@ -339,15 +386,27 @@ def test_after_a_long_wait_times_are_told_apart(length):
 async def test_the_page_holds_everything_and_needs_nothing(autojump_clock):
     page = timeline_html(await a_book(), book)
     assert page.count("<svg") == 2
-    for text in ("book-1", "waiting", "publish?", "input_requested", "OSError: page 7 was not there"):
+    for text in (
+        "book-1",
+        "waiting",
+        "publish?",
+        "input_requested",
+        "OSError: page 7 was not there",
+    ):
         assert text in page
-    assert not re.search(r"<script|https?://(?!www\.w3\.org/2000/svg\")|url\(|@import|<link|<img", page)
+    assert not re.search(
+        r"<script|https?://(?!www\.w3\.org/2000/svg\")|url\(|@import|<link|<img", page
+    )
     assert "default-src 'none'" in page
 
 
 def test_the_page_escapes_what_others_wrote():
     evil = "</pre></title><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\x00"
-    records = [STARTED, *attempt(evil, 0.0, 1.0, evil, evil), (1.0, "workflow_failed", evil, None, None, evil)]
+    records = [
+        STARTED,
+        *attempt(evil, 0.0, 1.0, evil, evil),
+        (1.0, "workflow_failed", evil, None, None, evil),
+    ]
     page = timeline_html(told(*records, status=RunStatus.FAILED, run_id="'\"><script>"))
     assert "<script" not in page
     assert "<img" not in page

@@ -40,7 +40,9 @@ print(trio.run(main))
 def build(source, folder, *kinds):
     """What is built of a source tree, without looking for anything on the network."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, *kinds, source]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -80,16 +82,27 @@ def unpacked(folder):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_wheel_has_the_package_the_migrations_and_nothing_else(wheel):
     about = f"blazen_trio-{blazen_trio.__version__}.dist-info"
     names = set(contents(wheel))
-    assert {name for name in names if not name.startswith(f"{about}/")} == of_source("blazen_trio") | {
-        name.replace("migrations/", "blazen_trio/_migrations/", 1) for name in of_source("migrations")
+    assert {name for name in names if not name.startswith(f"{about}/")} == of_source(
+        "blazen_trio"
+    ) | {
+        name.replace("migrations/", "blazen_trio/_migrations/", 1)
+        for name in of_source("migrations")
     }
-    assert {f"{about}/licenses/LICENSE", "blazen_trio/py.typed", "blazen_trio/_migrations/env.py"} <= names
+    assert {
+        f"{about}/licenses/LICENSE",
+        "blazen_trio/py.typed",
+        "blazen_trio/_migrations/env.py",
+    } <= names
 
 
 def test_the_sdist_has_the_tests_and_all_that_they_need(sdist):
@@ -113,7 +126,9 @@ def test_the_wheel_says_what_it_is(wheel):
 
 
 def test_every_supported_python_is_classified():
-    told = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if " :: Python :: 3." in line]
+    told = [
+        line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if " :: Python :: 3." in line
+    ]
     assert PROJECT["requires-python"] == f">={told[0]}"
     assert told == [f"3.{11 + place}" for place in range(len(told))]
     assert f"3.{sys.version_info.minor}" in told
@@ -122,5 +137,7 @@ def test_every_supported_python_is_classified():
 def test_the_wheel_alone_makes_a_database_and_runs_in_it(wheel, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(wheel), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-W", "error", "-c", INSTALLED, wheel]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.stderr) == ("42\n", "")

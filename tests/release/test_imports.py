@@ -27,7 +27,7 @@ WHEN_USED = {
     "blazen_trio._pictures",
     "blazen_trio._stores.memory",
     "blazen_trio._stores.protocol",
-    "blazen_trio._surface.runtime",
+    "blazen_trio._runtime.runtime",
     "ormsgpack",
     "zoneinfo",
 }
@@ -48,7 +48,9 @@ assert trio.run(Workflow("one", [only], history=True).run, 7) == 7
 def imported_by(program):
     """The modules that a program imports, with those that they are in."""
     program = f"import sys; before = set(sys.modules)\n{program}\nprint(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -72,7 +74,7 @@ def test_no_public_module_imports_a_database_or_an_extra(program):
 
 def test_a_name_that_is_imported_when_used_is_there_from_the_start():
     program = "import blazen_trio; print(*dir(blazen_trio)); assert blazen_trio.Runtime is blazen_trio.Runtime"
-    assert imported_by(program) >= {*blazen_trio.__all__, "blazen_trio._surface.runtime"}
+    assert imported_by(program) >= {*blazen_trio.__all__, "blazen_trio._runtime.runtime"}
 
 
 def test_a_misspelt_name_is_told():

@@ -104,7 +104,9 @@ ALL = [ticks, asks, approvals, delays, fails]
 
 
 @asynccontextmanager
-async def serving(store: CheckpointStore, workflows: Any = ALL, **options: Any) -> AsyncIterator[Runtime]:
+async def serving(
+    store: CheckpointStore, workflows: Any = ALL, **options: Any
+) -> AsyncIterator[Runtime]:
     """A worker, which stops serving when the block ends."""
     async with open_runtime(store, workflows, **options) as runtime, trio.open_nursery() as nursery:
         nursery.start_soon(runtime.serve)  # noqa: ASYNC113  # it may begin a moment later

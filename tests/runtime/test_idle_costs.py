@@ -24,7 +24,9 @@ def listened_to(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
     """The statements that are run meanwhile."""
     heard: list[tuple[str, Any]] = []
 
-    def hear(_conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+    def hear(
+        _conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    ) -> None:
         heard.append((statement, parameters))
 
     sa.event.listen(engine, "before_cursor_execute", hear)
@@ -38,7 +40,9 @@ def plans(engine: sa.Engine, statements: list[tuple[str, Any]]) -> str:
     with engine.connect() as connection:
         for statement, parameters in statements:
             if statement.startswith("SELECT"):
-                rows = connection.exec_driver_sql(_EXPLAIN[engine.dialect.name] + statement, parameters)
+                rows = connection.exec_driver_sql(
+                    _EXPLAIN[engine.dialect.name] + statement, parameters
+                )
                 lines += [" ".join(str(cell) for cell in row) for row in rows]
     return "\n".join(lines)
 
@@ -55,5 +59,10 @@ async def test_a_poll_is_a_look_into_an_index(kind: str, tmp_path: Path) -> None
                 assert await store.take(["flow", "other"], 10) == []
             told = plans(engine, heard)
     assert "blazen_run" in told or "ix_blazen_run" in told
-    for whole in ("SCAN blazen_run", "Seq Scan on blazen_run", "blazen_run ALL", "blazen_run index"):
+    for whole in (
+        "SCAN blazen_run",
+        "Seq Scan on blazen_run",
+        "blazen_run ALL",
+        "blazen_run index",
+    ):
         assert whole not in told, told

@@ -22,7 +22,9 @@ def has_left(runtime: Any) -> Any:
     return look
 
 
-@pytest.mark.parametrize(("flow", "given"), [("asks", "sure"), ("approvals", 1), ("delays", 3600), ("fails", 2)])
+@pytest.mark.parametrize(
+    ("flow", "given"), [("asks", "sure"), ("approvals", 1), ("delays", 3600), ("fails", 2)]
+)
 async def test_a_run_that_waits_leaves_memory_and_is_woken(
     opened_in_memory: Any, autojump_clock: Any, flow: str, given: Any
 ) -> None:
@@ -39,7 +41,9 @@ async def test_a_run_that_waits_leaves_memory_and_is_woken(
         assert worker.statistics().taken >= 2
 
 
-async def test_a_run_that_waits_for_a_time_is_woken_then(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_a_run_that_waits_for_a_time_is_woken_then(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=0) as worker:
         began = trio.current_time()
         run_id = await worker.submit("delays", 3600)
@@ -63,7 +67,9 @@ async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_
         assert await worker.result(run_id) == ["ann"]
 
 
-async def test_without_serving_a_started_run_stays(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_without_serving_a_started_run_stays(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=0) as runtime:
         await runtime.start("delays", 3600, run_id="run")
         await trio.sleep(10)
@@ -132,7 +138,9 @@ async def test_a_drained_run_ends_its_step_and_goes_on_elsewhere(opened: Any) ->
             assert await worker.result("run") == [1, 2]
 
 
-async def test_steps_that_take_too_long_to_drain_are_cancelled(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_steps_that_take_too_long_to_drain_are_cancelled(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     attempts = 0
 
     @step

@@ -24,7 +24,19 @@ from blazen_trio import (
     step,
 )
 from blazen_trio.testing import FaultyStore
-from tests.runtime.flows import ALL, Approved, approvals, asks, begin, delays, serving, status_is, tick, ticks, until
+from tests.runtime.flows import (
+    ALL,
+    Approved,
+    approvals,
+    asks,
+    begin,
+    delays,
+    serving,
+    status_is,
+    tick,
+    ticks,
+    until,
+)
 
 FAST: Any = {"poll_interval": 0.05}
 
@@ -56,10 +68,18 @@ async def test_the_end_of_the_block_waits_for_started_runs(opened: Any) -> None:
             await runtime.start(asks, "sure", run_id="waits")
             await runtime.start(ticks, "not a number", run_id="fails")
         found = {run.run_id: run.status.value for run in await store.list_runs()}
-        assert found == {"ends": "completed", "is delayed": "completed", "waits": "waiting", "fails": "failed"}
+        assert found == {
+            "ends": "completed",
+            "is delayed": "completed",
+            "waits": "waiting",
+            "fails": "failed",
+        }
         with pytest.raises(RuntimeError, match="closed"):
             await runtime.start(ticks, 1)
-        assert await asks.resume_with_input(await store.load_snapshot("waits"), "yes", store=store) == "yes"
+        assert (
+            await asks.resume_with_input(await store.load_snapshot("waits"), "yes", store=store)
+            == "yes"
+        )
 
 
 async def test_an_error_in_the_block_leaves_the_runs_resumable(opened: Any) -> None:
@@ -114,7 +134,10 @@ async def test_start_waits_for_a_slot(opened_in_memory: Any, autojump_clock: Any
         return StopEvent()
 
     flow = Workflow("flow", [work])
-    async with opened_in_memory() as store, open_runtime(store, [flow], max_concurrent_runs=3) as runtime:
+    async with (
+        opened_in_memory() as store,
+        open_runtime(store, [flow], max_concurrent_runs=3) as runtime,
+    ):
         began = trio.current_time()
         for _ in range(6):
             await runtime.start(flow)
@@ -126,7 +149,9 @@ async def test_start_waits_for_a_slot(opened_in_memory: Any, autojump_clock: Any
     assert most == 3
 
 
-async def test_a_worker_takes_no_more_than_it_has_slots_for(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_a_worker_takes_no_more_than_it_has_slots_for(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     order: list[int] = []
     running = most = 0
 
@@ -214,7 +239,9 @@ async def test_cancel_waits_for_the_steps(opened_in_memory: Any, autojump_clock:
         assert (await store.get_run("run")).status is RunStatus.CANCELLED
 
 
-async def test_a_run_whose_store_failed_is_taken_up_again(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_a_run_whose_store_failed_is_taken_up_again(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store:
         failed = False
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+import trio
 
-from blazen_trio import RunExistsError, RunNotFoundError, open_runtime
+from blazen_trio import RunExistsError, RunNotFoundError, open_runtime, open_store
+from tests.databases import KINDS, an_engine, fresh_database
 from tests.runtime.flows import Approved, serving, ticks
 
 if TYPE_CHECKING:
@@ -32,7 +36,11 @@ def engine(opened_in_sqlite: Any) -> Any:
 
 
 async def test_a_run_comes_to_be_with_its_order(opened_in_sqlite: Any, engine: Any) -> None:
-    async with opened_in_sqlite() as store, serving(store, **FAST) as worker, open_runtime(store) as front:
+    async with (
+        opened_in_sqlite() as store,
+        serving(store, **FAST) as worker,
+        open_runtime(store) as front,
+    ):
         with engine.begin() as connection:
             sql(connection, "CREATE TABLE orders (number INTEGER)")
         with engine.connect() as connection:
@@ -69,7 +77,9 @@ async def test_an_event_is_sent_with_its_reason(opened_in_sqlite: Any, engine: A
             assert sorted(await front.result(run_id)) == ["ann", "bob"]
 
 
-async def test_a_run_and_its_first_event_in_one_transaction(opened_in_sqlite: Any, engine: Any) -> None:
+async def test_a_run_and_its_first_event_in_one_transaction(
+    opened_in_sqlite: Any, engine: Any
+) -> None:
     async with opened_in_sqlite() as store, serving(store, **FAST) as worker:
         with engine.begin() as connection:
             await worker.submit("approvals", 1, run_id="run", connection=connection)
@@ -77,7 +87,9 @@ async def test_a_run_and_its_first_event_in_one_transaction(opened_in_sqlite: An
         assert await worker.result("run") == ["ann"]
 
 
-async def test_connections_that_do_not_do(opened_in_sqlite: Any, engine: Any, tmp_path: Any) -> None:
+async def test_connections_that_do_not_do(
+    opened_in_sqlite: Any, engine: Any, tmp_path: Any
+) -> None:
     async with opened_in_sqlite() as store, open_runtime(store) as front:
         with pytest.raises(TypeError, match=r"sqlalchemy\.Connection"):
             await front.submit("ticks", 1, connection=engine)
@@ -87,3 +99,49 @@ async def test_connections_that_do_not_do(opened_in_sqlite: Any, engine: Any, tm
         with elsewhere.begin() as connection, pytest.raises(ValueError, match=r"other\.db"):
             await front.submit("ticks", 1, connection=connection)
         elsewhere.dispose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_transactions_in_threads_neither_stop_the_loop_nor_each_other(
+    kind: str, tmp_path: Path
+) -> None:
+    told: Counter[str] = Counter()
+    turns = 0
+    with fresh_database(kind, tmp_path) as url, an_engine(url, pool_timeout=60) as engine:
+        # One engine for both, whose pool the requests use up.
+        async with open_store(engine, migrate=True) as store, open_runtime(store) as front:
+            with engine.begin() as connection:
+                sql(connection, "CREATE TABLE purchase (number VARCHAR(50) PRIMARY KEY)")
+
+            def place(number: str) -> None:
+                with engine.begin() as connection:
+                    insert = sa.text("INSERT INTO purchase VALUES (:number)")
+                    connection.execute(insert, {"number": number})
+                    submit = partial(front.submit, "orders", run_id=number, connection=connection)
+                    trio.from_thread.run(submit)
+
+            async def request(number: str) -> None:
+                try:
+                    await trio.to_thread.run_sync(place, number)
+                    told["placed"] += 1
+                except sa.exc.IntegrityError:
+                    told["placed before"] += 1
+
+            async def count_turns() -> None:
+                nonlocal turns
+                while True:
+                    await trio.sleep(0.001)
+                    turns += 1
+
+            with trio.fail_after(20):
+                async with trio.open_nursery() as counting:
+                    counting.start_soon(count_turns)
+                    async with trio.open_nursery() as nursery:
+                        for index in range(30):
+                            nursery.start_soon(request, f"order-{index // 3}")
+                    counting.cancel_scope.cancel()
+            assert len(await store.list_runs()) == 10
+            with engine.connect() as connection:
+                assert sql(connection, "SELECT count(*) FROM purchase").scalar() == 10
+    assert told == {"placed": 10, "placed before": 20}
+    assert turns > 3

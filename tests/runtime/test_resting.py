@@ -55,7 +55,9 @@ def rest(runtime: Any, count: int = 1) -> Any:
     return look
 
 
-async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_a_run_that_rests_has_no_task_and_no_dispatcher(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL) as runtime:
         before = trio.lowlevel.current_statistics().tasks_living
         gc.collect()
@@ -66,7 +68,9 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: 
             assert trio.lowlevel.current_statistics().tasks_living == before
             # They are freed, and not by the garbage collector.
             ids = {run.run_id for run in runs}
-            assert [one for one in gc.get_objects() if type(one) is RunCore and one.state.run_id in ids] == []
+            assert [
+                one for one in gc.get_objects() if type(one) is RunCore and one.state.run_id in ids
+            ] == []
         finally:
             gc.enable()
         assert {run.status for run in runs} == {RunStatus.WAITING}
@@ -76,7 +80,9 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(opened_in_memory: 
         assert [await run.result() for run in runs] == [["ann"]] * 20
 
 
-async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with (
         opened_in_memory() as store,
         open_runtime(store) as front,
@@ -94,8 +100,13 @@ async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(opened_in_memory
 
 
 @pytest.mark.parametrize("flow", [approvals, asks, delays])
-async def test_runs_that_wait_hold_no_slot(opened_in_memory: Any, autojump_clock: Any, flow: Workflow) -> None:
-    async with opened_in_memory() as store, open_runtime(store, ALL, max_concurrent_runs=2) as runtime:
+async def test_runs_that_wait_hold_no_slot(
+    opened_in_memory: Any, autojump_clock: Any, flow: Workflow
+) -> None:
+    async with (
+        opened_in_memory() as store,
+        open_runtime(store, ALL, max_concurrent_runs=2) as runtime,
+    ):
         with trio.fail_after(5):
             runs = [await runtime.start(flow, 100) for _ in range(10)]
         await until(rest(runtime, 10))
@@ -105,7 +116,9 @@ async def test_runs_that_wait_hold_no_slot(opened_in_memory: Any, autojump_clock
             run.cancel()
 
 
-async def test_paused_runs_hold_no_slot_and_get_one_when_they_go_on(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_paused_runs_hold_no_slot_and_get_one_when_they_go_on(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     at_work = most = 0
 
     @step
@@ -127,7 +140,10 @@ async def test_paused_runs_hold_no_slot_and_get_one_when_they_go_on(opened_in_me
         return StopEvent("done")
 
     flow = Workflow("flow", [work, end])
-    async with opened_in_memory() as store, open_runtime(store, [flow], max_concurrent_runs=2) as runtime:
+    async with (
+        opened_in_memory() as store,
+        open_runtime(store, [flow], max_concurrent_runs=2) as runtime,
+    ):
         paused = await runtime.start(flow, 1)
         await paused.pause()
         assert runtime.statistics().free_slots == 2
@@ -157,7 +173,9 @@ async def test_what_is_asked_of_a_run_that_rests_brings_it_back(opened: Any) -> 
         assert kinds.count("workflow_resumed") == 1  # by unpause
 
 
-async def test_the_context_of_the_start_is_that_of_every_step(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_the_context_of_the_start_is_that_of_every_step(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, open_runtime(store, [goes]) as runtime:
         WHO.set("ann")
         run_id = (await runtime.start(goes)).run_id
@@ -246,3 +264,55 @@ async def test_a_run_that_rests_is_left_to_others_only_where_this_process_serves
             nursery.cancel_scope.cancel()
         await held.send(Approved("ann"))
         assert await held.result() == ["ann"]
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_run_that_is_about_to_rest_is_driven_here_all_along(
+    opened_in_memory: Any, autojump_clock: Any, turns: int
+) -> None:
+    async with opened_in_memory() as store, open_runtime(store, ALL) as runtime:
+        run = await runtime.start(approvals, 1)
+        await _waits(run, turns)
+        assert await runtime.get(run.run_id) is run
+        assert await runtime.get(run.run_id) is run
+        run.cancel()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_block_ends_at_any_moment_in_which_a_run_comes_to_rest(
+    opened_in_memory: Any, autojump_clock: Any, turns: int
+) -> None:
+    async with opened_in_memory() as store:
+        with trio.fail_after(60):
+            async with open_runtime(store, ALL) as runtime:
+                run = await runtime.start(approvals, 1)
+                await _waits(run, turns)
+        # It was given back.
+        async with approvals.resume_from(run.run_id, store=store) as resumed:
+            await resumed.send(Approved("ann"))
+
+
+async def _waits(run: Any, turns: int) -> None:
+    """Wait until the run waits, and for so many turns of the event loop after that."""
+    while run.status is not RunStatus.WAITING:
+        await trio.lowlevel.checkpoint()
+    for _ in range(turns):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_run_with_mail_for_a_later_version_keeps_its_task(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store, open_runtime(store, [goes]) as runtime:
+        run = await runtime.start(goes)
+        await until(rest(runtime))
+        await store.post(run.run_id, "of a later version", b"")
+        await trio.sleep(30)
+        assert runtime.statistics().resting == 0
+        await run.send(Go())
+        await run.result()
+        rejected = [
+            each.error for each in await store.history(run.run_id) if each.kind == "event_rejected"
+        ]
+        assert len(rejected) == 1
+        assert "'of a later version'" in str(rejected[0])

@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 
-from blazen_trio import InputRequiredError, RunCancelledError, RunFinishedError, RunPausedError, RunStatus, open_runtime
+from blazen_trio import (
+    InputRequiredError,
+    RunCancelledError,
+    RunFinishedError,
+    RunPausedError,
+    RunStatus,
+    open_runtime,
+)
 from tests.runtime.flows import Approved, approvals, asks, ticks
 
 
 async def test_they_take_what_others_send(opened: Any) -> None:
     async with opened() as here, opened() as there, open_runtime(there) as front:
-        first, second = (approvals.run(count, store=here, run_id=name) for count, name in ((3, "run"), (1, "other")))
+        first, second = (
+            approvals.run(count, store=here, run_id=name)
+            for count, name in ((3, "run"), (1, "other"))
+        )
         async with first as run, second as other:
             await front.send("run", Approved("from afar"), key="k")
             assert not await run.send(Approved("twice"), key="k")
@@ -39,7 +49,11 @@ async def test_it_is_answered(opened: Any) -> None:
 
 
 async def test_it_is_cancelled(opened: Any) -> None:
-    async with opened() as here, opened() as there, open_runtime(there, poll_interval=0.05) as front:
+    async with (
+        opened() as here,
+        opened() as there,
+        open_runtime(there, poll_interval=0.05) as front,
+    ):
         with pytest.raises(RunCancelledError, match="enough"):
             async with ticks.run(10_000, store=here, run_id="run"):
                 await front.cancel("run", "enough")
@@ -49,7 +63,11 @@ async def test_it_is_cancelled(opened: Any) -> None:
 
 
 async def test_it_is_paused(opened: Any) -> None:
-    async with opened() as here, opened() as there, open_runtime(there, poll_interval=0.05) as front:
+    async with (
+        opened() as here,
+        opened() as there,
+        open_runtime(there, poll_interval=0.05) as front,
+    ):
         async with ticks.run(10_000, store=here, run_id="run") as run:
             assert (await front.pause("run")).status is RunStatus.PAUSED
             with pytest.raises((RunPausedError, RunFinishedError)):

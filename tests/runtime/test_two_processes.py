@@ -28,13 +28,28 @@ from blazen_trio import (
     open_runtime,
     step,
 )
-from tests.runtime.flows import ALL, Approved, approvals, asks, fails, serving, status_is, ticks, until
+from tests.runtime.flows import (
+    ALL,
+    Approved,
+    approvals,
+    asks,
+    fails,
+    serving,
+    status_is,
+    ticks,
+    until,
+)
 
 FAST: Any = {"poll_interval": 0.05}
 
 
 async def test_a_process_without_steps_submits_and_gets_the_result(opened: Any) -> None:
-    async with opened() as here, opened() as there, serving(there, **FAST), open_runtime(here, **FAST) as front:
+    async with (
+        opened() as here,
+        opened() as there,
+        serving(there, **FAST),
+        open_runtime(here, **FAST) as front,
+    ):
         run_id = await front.submit("ticks", 3)
         assert await front.result(run_id) == 4
         assert (await here.get_run(run_id)).status is RunStatus.COMPLETED
@@ -68,7 +83,12 @@ async def test_a_queued_run_is_gone_on_with_by_its_id(opened: Any) -> None:
 
 
 async def test_a_question_is_answered_from_another_process(opened: Any) -> None:
-    async with opened() as here, opened() as there, serving(there, **FAST), open_runtime(here, **FAST) as front:
+    async with (
+        opened() as here,
+        opened() as there,
+        serving(there, **FAST),
+        open_runtime(here, **FAST) as front,
+    ):
         run_id = await front.submit("asks", "sure")
         with pytest.raises(InputRequiredError, match=r"sure\?") as told:
             await front.result(run_id)
@@ -107,7 +127,9 @@ async def test_events_are_sent_whoever_drives_the_run(opened: Any) -> None:
             with pytest.raises(NoHandlerError, match="accepts StopEvent"):
                 await worker.send(run_id, StopEvent())
             await until(status_is(here, run_id, "waiting"))
-            assert await front.send(run_id, DynamicEvent("Approved", {"by": "from afar"}), key="third")
+            assert await front.send(
+                run_id, DynamicEvent("Approved", {"by": "from afar"}), key="third"
+            )
             assert await front.result(run_id) == ["queued", "by the worker", "from afar"]
             with pytest.raises(RunFinishedError):
                 await front.send(run_id, Approved("too late"))
@@ -120,7 +142,12 @@ async def test_what_no_step_accepts_is_noted_as_rejected(opened: Any) -> None:
     class Unknown(Event):
         pass
 
-    async with opened() as here, opened() as there, serving(there, **FAST), open_runtime(here, **FAST) as front:
+    async with (
+        opened() as here,
+        opened() as there,
+        serving(there, **FAST),
+        open_runtime(here, **FAST) as front,
+    ):
         run_id = await front.submit("approvals", 1)
         await front.send(run_id, Unknown())
         await front.send(run_id, Approved("ann"))
@@ -208,11 +235,21 @@ async def test_an_input_that_the_workflow_does_not_start_with(opened: Any) -> No
                 await front.result(run_id)
             assert (await store.get_run(run_id)).status is RunStatus.FAILED
             assert await front.result(await front.submit("orders", Order(7))) == 7
-            assert await front.result(await front.submit("orders", DynamicEvent("Order", {"number": 8}))) == 8
+            assert (
+                await front.result(
+                    await front.submit("orders", DynamicEvent("Order", {"number": 8}))
+                )
+                == 8
+            )
 
 
 async def test_a_failure_is_told_to_who_waits_elsewhere(opened: Any) -> None:
-    async with opened() as here, opened() as there, serving(there, **FAST), open_runtime(here, **FAST) as front:
+    async with (
+        opened() as here,
+        opened() as there,
+        serving(there, **FAST),
+        open_runtime(here, **FAST) as front,
+    ):
         run_id = await front.submit("ticks", "not a number")
         with pytest.raises(StepFailedError) as told:
             await front.result(run_id)

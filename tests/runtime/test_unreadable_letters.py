@@ -44,7 +44,11 @@ UNREADABLE = [
 
 
 async def rejections(store: Any, run_id: str) -> list[tuple[str | None, str | None]]:
-    return [(each.event_type, each.error) for each in await store.history(run_id) if each.kind == "event_rejected"]
+    return [
+        (each.event_type, each.error)
+        for each in await store.history(run_id)
+        if each.kind == "event_rejected"
+    ]
 
 
 async def test_an_event_with_other_fields_is_rejected_and_all_runs_go_on(opened: Any) -> None:
@@ -85,7 +89,11 @@ async def test_what_can_not_be_read_is_rejected(opened: Any, driven: bool) -> No
 
 
 async def test_a_run_alone_rejects_it_too(opened: Any) -> None:
-    async with opened() as here, opened() as there, approvals.run(1, store=there, run_id="run") as run:
+    async with (
+        opened() as here,
+        opened() as there,
+        approvals.run(1, store=there, run_id="run") as run,
+    ):
         for data in UNREADABLE:
             await here.post("run", "event", data)
         await here.post("run", "event", letter(["Approved", {"by": "ann"}]))
@@ -100,7 +108,11 @@ async def test_a_question_whose_answer_can_not_be_read_stays_open(opened: Any) -
             with pytest.raises(InputRequiredError) as asked:
                 await front.result("run")
             request_id = asked.value.request.request_id
-            await here.post("run", "event", letter(["InputResponseEvent", {"answer": "yes"}], answers=request_id))
+            await here.post(
+                "run",
+                "event",
+                letter(["InputResponseEvent", {"answer": "yes"}], answers=request_id),
+            )
 
             async def rejected() -> bool:
                 return bool(await rejections(here, "run"))

@@ -22,7 +22,9 @@ def add_waiting_runs(engine: sa.Engine, count: int, workflow: str) -> None:
     """Half of them wait for a time that is far, half for an event."""
     with engine.begin() as connection:
         for start in range(0, count, _AT_ONCE):
-            connection.execute(sa.insert(runs), list(_rows(start, min(count, start + _AT_ONCE), workflow)))
+            connection.execute(
+                sa.insert(runs), list(_rows(start, min(count, start + _AT_ONCE), workflow))
+            )
         if engine.dialect.name != "mysql":
             connection.execute(sa.text("ANALYZE"))
 

@@ -40,10 +40,14 @@ def main() -> None:
     """Simulate, and tell of what failed; exits with 1 if anything did."""
     parser = argparse.ArgumentParser(prog="tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them (default: 0)")
+    parser.add_argument(
+        "--from", type=int, default=0, dest="first", help="the first of them (default: 0)"
+    )
     parser.add_argument("--sql", action="store_true", help="in SQLite instead of memory")
     parser.add_argument(
-        "--every-point", action="store_true", help="instead: one death, at each scheduling point of one seed"
+        "--every-point",
+        action="store_true",
+        help="instead: one death, at each scheduling point of one seed",
     )
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -61,7 +65,9 @@ def main() -> None:
         if done % 50 == 0:
             print(f"{done} simulations, {failed} failed", flush=True)
     seconds = time.monotonic() - began
-    print(f"{done} simulations in {seconds:.0f} s: {deaths} deaths, {checks} runs checked, {failed} failed")
+    print(
+        f"{done} simulations in {seconds:.0f} s: {deaths} deaths, {checks} runs checked, {failed} failed"
+    )
     sys.exit(1 if failed else 0)
 
 

@@ -41,7 +41,11 @@ class Answer(InputResponseEvent):
 
 def count(ctx: Context) -> None:
     """This step has an effect on its run, which has to be there once."""
-    ctx.update("effects", lambda effects: {**effects, ctx.step_name: effects.get(ctx.step_name, 0) + 1}, default={})
+    ctx.update(
+        "effects",
+        lambda effects: {**effects, ctx.step_name: effects.get(ctx.step_name, 0) + 1},
+        default={},
+    )
 
 
 @step(retry=RetryPolicy(max_attempts=3, initial_delay=4.0))

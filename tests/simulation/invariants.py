@@ -67,7 +67,10 @@ class Invariants:
             before = seen.entries.get(seq)
             if before is None:
                 self._follow(seen, seq, data, stored.blobs)
-            _demand(before in (None, data), f"entry {seq} was written a second time, with other contents")
+            _demand(
+                before in (None, data),
+                f"entry {seq} was written a second time, with other contents",
+            )
         assert seen.state is not None
         _demand(
             seen.state.seq == kept.last or stored.last == seen.state.seq,
@@ -76,13 +79,26 @@ class Invariants:
         folded = fold(stored, PLAIN)
         folded.history = []  # is kept beside the entries
         _demand(
-            _image(folded) == _image(seen.state), "the stored snapshot and journal do not make what its entries made"
+            _image(folded) == _image(seen.state),
+            "the stored snapshot and journal do not make what its entries made",
         )
-        _demand(folded.status is kept.info.status, f"its line says {kept.info.status}, its journal {folded.status}")
-        _demand(not (kept.info.status.ended and kept.owner is not None), "it has ended, and somebody drives it")
-        _demand(not seen.completed or kept.info.status is RunStatus.COMPLETED, "it had completed, and goes on")
+        _demand(
+            folded.status is kept.info.status,
+            f"its line says {kept.info.status}, its journal {folded.status}",
+        )
+        _demand(
+            not (kept.info.status.ended and kept.owner is not None),
+            "it has ended, and somebody drives it",
+        )
+        _demand(
+            not seen.completed or kept.info.status is RunStatus.COMPLETED,
+            "it had completed, and goes on",
+        )
         seen.completed = kept.info.status is RunStatus.COMPLETED
-        _demand(not (seen.completed and kept.inbox), "it has completed, and has mail that nobody will take")
+        _demand(
+            not (seen.completed and kept.inbox),
+            "it has completed, and has mail that nobody will take",
+        )
         if kept.owner is None:
             self._check_undriven(kept, folded)
 
@@ -90,10 +106,15 @@ class Invariants:
         entry = decode_entry(data, blobs, PLAIN)
         if seen.state is None:
             seen.state = state_from_first(entry)
-        _demand(entry.seq == seq == seen.state.seq + 1, f"entry {seq} follows entry {seen.state.seq}")
+        _demand(
+            entry.seq == seq == seen.state.seq + 1, f"entry {seq} follows entry {seen.state.seq}"
+        )
         _demand(not seen.completed, f"entry {seq} ({entry.kind}) was written after the end")
         if entry.done:
-            _demand(entry.done not in seen.done, f"item {entry.done} was done twice, the second time by entry {seq}")
+            _demand(
+                entry.done not in seen.done,
+                f"item {entry.done} was done twice, the second time by entry {seq}",
+            )
             seen.done.add(entry.done)
         apply_entry(seen.state, entry)
         seen.entries[seq] = data
@@ -103,16 +124,25 @@ class Invariants:
         status = kept.info.status
         if status in (RunStatus.QUEUED, RunStatus.RUNNING):
             _demand(
-                kept.wake is not None, f"it is {status.value}, nobody drives it, and no worker will ever look at it"
+                kept.wake is not None,
+                f"it is {status.value}, nobody drives it, and no worker will ever look at it",
             )
         elif status is RunStatus.WAITING:
-            timed = [*(one.due for one in state.delayed.values()), *(one.due for one in state.deliveries.values())]
+            timed = [
+                *(one.due for one in state.delayed.values()),
+                *(one.due for one in state.deliveries.values()),
+            ]
             dues = [due for due in timed if due is not None]
             if dues:
                 soonest = max(min(dues), wall_clock().now(), kept.hold)
-                _demand(kept.wake is not None, "it waits for a time, and no worker will ever look at it")
+                _demand(
+                    kept.wake is not None, "it waits for a time, and no worker will ever look at it"
+                )
                 assert kept.wake is not None
-                _demand(kept.wake <= soonest + _CLOCK, f"it is due at {soonest}, and looked at at {kept.wake}")
+                _demand(
+                    kept.wake <= soonest + _CLOCK,
+                    f"it is due at {soonest}, and looked at at {kept.wake}",
+                )
         else:
             _demand(kept.wake is None, f"it is {status.value}, and workers would take it")
 

@@ -33,7 +33,9 @@ class SimulatedUtc(WallClock):
         return EPOCH + trio.current_time()
 
 
-def run_seeded(main: Callable[[], Awaitable[Any]], seed: int | str, *, instruments: Any = ()) -> Any:
+def run_seeded(
+    main: Callable[[], Awaitable[Any]], seed: int | str, *, instruments: Any = ()
+) -> Any:
     """`trio.run(main)`: the same each time for the same seed, in this process or another."""
 
     async def in_simulated_time() -> Any:
@@ -42,14 +44,20 @@ def run_seeded(main: Callable[[], Awaitable[Any]], seed: int | str, *, instrumen
 
     with _deterministic(seed):
         return trio.run(
-            in_simulated_time, clock=trio.testing.MockClock(autojump_threshold=0), instruments=list(instruments)
+            in_simulated_time,
+            clock=trio.testing.MockClock(autojump_threshold=0),
+            instruments=list(instruments),
         )
 
 
 @contextmanager
 def _deterministic(seed: int | str) -> Iterator[None]:
     _check_trio()
-    scheduler_state, random_state, measured = _run._r.getstate(), random.getstate(), step_tasks.perf_counter
+    scheduler_state, random_state, measured = (
+        _run._r.getstate(),
+        random.getstate(),
+        step_tasks.perf_counter,
+    )
     was_deterministic, collected = _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled()
     # Whether a `Run` is held by somebody must not hang on when cycles are collected.
     gc.disable()
@@ -57,7 +65,9 @@ def _deterministic(seed: int | str) -> Iterator[None]:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True
         _run._r.seed(f"scheduler {seed}")
         random.seed(f"engine {seed}")
-        step_tasks.perf_counter = trio.current_time  # how long a step really took is nobody's business here
+        step_tasks.perf_counter = (
+            trio.current_time
+        )  # how long a step really took is nobody's business here
         yield
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = was_deterministic
@@ -69,6 +79,8 @@ def _deterministic(seed: int | str) -> Iterator[None]:
 
 
 def _check_trio() -> None:
-    known = isinstance(getattr(_run, "_r", None), random.Random) and hasattr(_run, "_ALLOW_DETERMINISTIC_SCHEDULING")
+    known = isinstance(getattr(_run, "_r", None), random.Random) and hasattr(
+        _run, "_ALLOW_DETERMINISTIC_SCHEDULING"
+    )
     if not known:
         pytest.skip(f"trio {trio.__version__} has its seeded scheduler elsewhere: see {__name__}")

@@ -17,7 +17,8 @@ from tests.simulation.backends import LEASE_TTL
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from blazen_trio._stores.protocol import Driver
+    from blazen_trio._clock import Utc
+    from blazen_trio._stores.driver import Driver
     from tests.simulation.backends import Backend
 
 _CANCELLABLE = frozenset({"create", "claim", "take", "post", "delete_run", "purge"})
@@ -130,8 +131,8 @@ class Opening(StoreQueries):
 
     # The protocol
 
-    def now(self) -> float:
-        return cast("float", self._store.now())
+    def clock(self) -> Utc:
+        return cast("Utc", self._store.clock())
 
     async def create(self, run: Any, first: Any, *, connection: Any = None) -> Any:
         return await self._write("create", run, first)
@@ -166,8 +167,12 @@ class Opening(StoreQueries):
         except StoreError as error:
             driver.lose(error)  # so that it can be claimed again before what is owed is paid
             if not self.severed:
-                self._owed.append(again)
+                self.owe(again)
             raise
+
+    def owe(self, give_back: Callable[[], Awaitable[None]]) -> None:
+        """Do it later, and for as long as this is open."""
+        self._owed.append(give_back)
 
     async def post(
         self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None

@@ -87,7 +87,12 @@ class World(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """A scheduling point: whatever runs next may be what its process does not live to see."""
         self.points += 1
-        if self.points >= self._next_death and self._alive and not self._calm and self.deaths < self.plan.deaths:
+        if (
+            self.points >= self._next_death
+            and self._alive
+            and not self._calm
+            and self.deaths < self.plan.deaths
+        ):
             self._next_death = self.points + self._draw_death()
             at_turn = None if self.plan.dies_at is None else self._process_of(task)
             self.kill(at_turn or self._chance.choice(self._alive))
@@ -117,7 +122,12 @@ class World(trio.abc.Instrument):
     def _open(self, name: str, faults: Faults) -> Opening:
         chance = random.Random(f"{name} {self._seed}")
         opening = Opening(
-            self._backend, name, chance, Faults() if self._calm else faults, before=self._lapse, observe=self._observe
+            self._backend,
+            name,
+            chance,
+            Faults() if self._calm else faults,
+            before=self._lapse,
+            observe=self._observe,
         )
         self._openings.append(opening)
         return opening
@@ -187,7 +197,9 @@ class World(trio.abc.Instrument):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(opening.renew)
             try:
-                async with open_runtime(opening, ALL, idle_after=3.0, max_crashes=1_000_000) as runtime:
+                async with open_runtime(
+                    opening, ALL, idle_after=3.0, max_crashes=1_000_000
+                ) as runtime:
                     await runtime.serve()
             except StoreError as error:
                 failure = error
@@ -202,8 +214,22 @@ class World(trio.abc.Instrument):
             async with open_runtime(opening) as front, trio.open_nursery() as clients:
                 for number in range(self.plan.runs):
                     clients.start_soon(self._meet, front, opening, f"meeting {number}")
-                    clients.start_soon(self._submit_and_wait, front, "mixed", f"mixed {number}", INPUT, check_result)
-                    clients.start_soon(self._submit_and_wait, front, "short", f"short {number}", SHORT_INPUT, _is_short)
+                    clients.start_soon(
+                        self._submit_and_wait,
+                        front,
+                        "mixed",
+                        f"mixed {number}",
+                        INPUT,
+                        check_result,
+                    )
+                    clients.start_soon(
+                        self._submit_and_wait,
+                        front,
+                        "short",
+                        f"short {number}",
+                        SHORT_INPUT,
+                        _is_short,
+                    )
             nursery.cancel_scope.cancel()
 
     # What clients do
@@ -281,6 +307,8 @@ def simulate(seed: int | str, plan: Plan | None = None, backend: Backend | None 
     try:
         run_seeded(world.run, seed, instruments=[world])
     except BaseException as error:
-        error.add_note(f"seed {seed!r}, {world.plan}, after {world.points} scheduling points and {world.deaths} deaths")
+        error.add_note(
+            f"seed {seed!r}, {world.plan}, after {world.points} scheduling points and {world.deaths} deaths"
+        )
         raise
     return world

@@ -5,9 +5,7 @@ After every transition it holds the machine to what must be true: see `Driver.no
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -18,7 +16,8 @@ from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._state.apply import SLICE, applying, drain, state_from_first
 from blazen_trio._state.entry import Entry
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import (
     Delayed as DelayedItem,
     Delivery,
@@ -33,21 +32,9 @@ from blazen_trio._state.model import (
 )
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.status import RunStatus
+from tests.state.chooser import Chooser
 from tests.state.family import Answer, Family, Labelled, RottenError, name_of
 from tests.state.oracle import Node, Oracle
-
-
-class Chooser:
-    """Picks what happens next, by a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def pick(self, choices: Sequence[Any]) -> Any:
-        return self._random.choice(choices)
-
-    def one_in(self, number: int) -> bool:
-        return self._random.randrange(number) == 0
 
 
 @attrs.define(eq=False)
@@ -91,8 +78,14 @@ def check_lists(state: RunState) -> None:
     for group in groups_of(state):
         items = list(group)
         assert Counter(item.node for item in items) == group.live
-        assert all(item.group is group and item.next.prev is item and item.prev.next is item for item in items)
-        assert all(pending.fan_out is group and pending.join == join for join, pending in group.pending.items())
+        assert all(
+            item.group is group and item.next.prev is item and item.prev.next is item
+            for item in items
+        )
+        assert all(
+            pending.fan_out is group and pending.join == join
+            for join, pending in group.pending.items()
+        )
         assert group is state.root or group.pending, "what has nothing left to fire is not kept"
 
 
@@ -134,7 +127,9 @@ class Driver:
         encode = family.codec.encode_event
         if state is None:
             start = StartEvent()
-            machine, entry = begin(family.routing, "run", start, Payload(b"{}"), None, encode, self.moment())
+            machine, entry = begin(
+                family.routing, "run", start, Payload(b"{}"), None, encode, self.moment()
+            )
             self.machine = self.make_machine(machine.state)
             self.oracle.begin(start)
             self.note(entry)
@@ -186,7 +181,12 @@ class Driver:
         self._check_order()
 
     def _check_ids(self) -> None:
-        buffered = [one for types in self.state.buffers.values() for events in types.values() for one in events]
+        buffered = [
+            one
+            for types in self.state.buffers.values()
+            for events in types.values()
+            for one in events
+        ]
         ids = [*(item.id for item in all_items(self.state)), *buffered, *self.state.fan_outs]
         there = set(ids)
         assert len(ids) == len(there)
@@ -202,7 +202,9 @@ class Driver:
         opened = {}
         for group, wanted in pairs:
             items, nodes = list(group), self.oracle.items(wanted)
-            assert [_described(item) for item in items] == [(node.kind, node.what, node.label) for node in nodes]
+            assert [_described(item) for item in items] == [
+                (node.kind, node.what, node.label) for node in nodes
+            ]
             for item, node in zip(items, nodes, strict=True):
                 self.nodes[item.id] = node
                 unmatched.remove(node)
@@ -211,7 +213,9 @@ class Driver:
                     opened[node.inner] = item.fan_out
                     pairs.append((item.fan_out, node.inner))
         # What is left belongs to no list that matters: only what it is is known.
-        loose = sorted((item for item in all_items(self.state) if item.group is None), key=lambda item: item.id)
+        loose = sorted(
+            (item for item in all_items(self.state) if item.group is None), key=lambda item: item.id
+        )
         loose += [
             pending
             for group in self.state.fan_outs.values()
@@ -220,12 +224,18 @@ class Driver:
         ]
         self._match_loose(loose, unmatched, opened)
 
-    def _match_loose(self, loose: list[Item], unmatched: list[Node], opened: dict[Any, FanOut]) -> None:
+    def _match_loose(
+        self, loose: list[Item], unmatched: list[Node], opened: dict[Any, FanOut]
+    ) -> None:
         for item in loose:
             node = self.nodes.get(item.id)
             if node not in unmatched:
                 # Its group is not kept, so all joins of it have fired.
-                alike = (n for n in unmatched if not n.group.joins and (n.kind, n.what, n.label) == _described(item))
+                alike = (
+                    n
+                    for n in unmatched
+                    if not n.group.joins and (n.kind, n.what, n.label) == _described(item)
+                )
                 node = next(alike)
             assert node is not None
             self.nodes[item.id] = node
@@ -236,13 +246,17 @@ class Driver:
                 self._check_inner(item.fan_out, self.nodes[item.id].inner, unmatched, opened)
         assert unmatched == []
 
-    def _check_inner(self, group: FanOut, wanted: Any, unmatched: list[Node], opened: dict[Any, FanOut]) -> None:
+    def _check_inner(
+        self, group: FanOut, wanted: Any, unmatched: list[Node], opened: dict[Any, FanOut]
+    ) -> None:
         if wanted in opened:
             assert opened[wanted] is group
             return
         opened[wanted] = group
         items, nodes = list(group), self.oracle.items(wanted)
-        assert [_described(item) for item in items] == [(node.kind, node.what, node.label) for node in nodes]
+        assert [_described(item) for item in items] == [
+            (node.kind, node.what, node.label) for node in nodes
+        ]
         for item, node in zip(items, nodes, strict=True):
             self.nodes[item.id] = node
             unmatched.remove(node)
@@ -254,7 +268,11 @@ class Driver:
     def happen(self) -> bool:
         """Let one of the things happen that may happen now. False: nothing can."""
         chooser = self.chooser
-        if self.budget["pauses"] and self.state.status is not RunStatus.PAUSED and chooser.one_in(10):
+        if (
+            self.budget["pauses"]
+            and self.state.status is not RunStatus.PAUSED
+            and chooser.one_in(10)
+        ):
             self.pause()
         if self.budget["crashes"] and chooser.one_in(10):
             self.crash()
@@ -269,7 +287,9 @@ class Driver:
             choices += [(self.start, one) for one in waiting if len(self.in_flight) < 4]
             choices += [(self.become_due, one) for one in state.delayed.values()]
             if chooser.one_in(5):
-                choices += [(self.retry, one.delivery) for one in self.in_flight if one.delivery.attempt < 3]
+                choices += [
+                    (self.retry, one.delivery) for one in self.in_flight if one.delivery.attempt < 3
+                ]
         if self.budget["external"] and (not choices or chooser.one_in(5)):
             choices.append((self.receive,))
         if not choices:
@@ -283,7 +303,11 @@ class Driver:
         for _ in range(most):
             if not self.happen():
                 return True
-            if not self.state.deliveries and self.state.status is RunStatus.RUNNING and self.state.questions:
+            if (
+                not self.state.deliveries
+                and self.state.status is RunStatus.RUNNING
+                and self.state.questions
+            ):
                 self.oracle.fired = []
                 self.note(self.machine.changed("waiting", RunStatus.WAITING, self.moment()))
         return False
@@ -315,7 +339,9 @@ class Driver:
         definition = self.family.definition.steps[delivery.step]
         if attempt.error is not None:
             event = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
-            failure = StepFailedEvent(delivery.step, event, "RottenError", str(attempt.error), delivery.attempt)
+            failure = StepFailedEvent(
+                delivery.step, event, "RottenError", str(attempt.error), delivery.attempt
+            )
             entry = machine.handled(delivery, failure, encode, self.moment())
             assert entry is not None
             self.consume(delivery, [failure])
@@ -359,7 +385,9 @@ class Driver:
     def receive(self) -> None:
         """An event comes in from outside."""
         self.budget["external"] -= 1
-        event: Event = self.chooser.pick(list(self.family.external))(f"external{self.budget['external']}", 2)
+        event: Event = self.chooser.pick(list(self.family.external))(
+            f"external{self.budget['external']}", 2
+        )
         late = self.chooser.pick([event, Delayed(event, 1.0)])
         entry = self.machine.received(late, self.family.codec.encode_event, self.moment())
         self.oracle.received(late)
@@ -383,7 +411,9 @@ class Driver:
             self.oracle.fired = []
             error = StoredError("RunTimeoutError", "it took too long")
             self.note(self.machine.changed("cancelled", RunStatus.CANCELLED, self.moment(), error))
-        self.machine = self.make_machine(decode_state(image(self.state, self.family), {}, self.family.codec))
+        self.machine = self.make_machine(
+            decode_state(image(self.state, self.family), {}, self.family.codec)
+        )
         assert self.folded is not None
         self.folded = decode_state(image(self.folded, self.family), {}, self.family.codec)
         self.oracle.fired = []
@@ -394,7 +424,11 @@ class Driver:
 
 def _described(item: Item) -> tuple[str, Any, Any]:
     if isinstance(item, Delivery):
-        label: Any = [name_of(one) for one in item.event] if isinstance(item.event, tuple) else name_of(item.event)
+        label: Any = (
+            [name_of(one) for one in item.event]
+            if isinstance(item.event, tuple)
+            else name_of(item.event)
+        )
         return "delivery", item.step, label
     if isinstance(item, Member):
         return "member", item.join, name_of(item.event)

@@ -164,8 +164,16 @@ def _outputs(spec: StepSpec, label: str, depth: int, chance: random.Random, ctx:
         made += 1
         new = label_of(label, str(made))
         cls: Any = chance.choice(classes)
-        event = Ask("?", request_id=new, depth=depth + 1) if cls is Ask else _special(cls, chance)(new, depth + 1)
-        return Delayed(event, chance.randint(0, 9)) if "late" in spec.flags and chance.random() < 0.3 else event
+        event = (
+            Ask("?", request_id=new, depth=depth + 1)
+            if cls is Ask
+            else _special(cls, chance)(new, depth + 1)
+        )
+        return (
+            Delayed(event, chance.randint(0, 9))
+            if "late" in spec.flags and chance.random() < 0.3
+            else event
+        )
 
     if spec.plain and chance.random() < 0.2:
         ctx.sent.append(make(spec.plain))
@@ -202,7 +210,12 @@ def _step(spec: StepSpec) -> Any:
     # Runs end by themselves, so no handler reaches its bound; that they are counted is seen all the same.
     most = DEEPEST + 1 if StepFailedEvent in spec.accepts else 1
 
-    @step(name=spec.name, accepts=list[union] if spec.join else spec.accepts, emits=emits, max_recoveries=most)
+    @step(
+        name=spec.name,
+        accepts=list[union] if spec.join else spec.accepts,
+        emits=emits,
+        max_recoveries=most,
+    )
     async def run(event: Any, ctx: Context) -> Any:
         return run_step(spec, event, ctx)
 
@@ -238,7 +251,12 @@ class _Specs:
             if not self.confluent or first < last - 1:
                 able += ["ask", "fail"]
             specs.append(
-                self._spec(f"step{number}", accepts, CLASSES[first + 1 :] if self.confluent else CLASSES, able)
+                self._spec(
+                    f"step{number}",
+                    accepts,
+                    CLASSES[first + 1 :] if self.confluent else CLASSES,
+                    able,
+                )
             )
         specs += self._takers(specs)
         if not any(StepFailedEvent in spec.accepts for spec in specs):
@@ -255,7 +273,11 @@ class _Specs:
         return [thing for thing in things if self.chance.random() < share]
 
     def _spec(
-        self, name: str, accepts: tuple[type[Event], ...], after: tuple[type[Labelled], ...], able: list[str]
+        self,
+        name: str,
+        accepts: tuple[type[Event], ...],
+        after: tuple[type[Labelled], ...],
+        able: list[str],
     ) -> StepSpec:
         begins = name == "begin"
         plain: list[type[Event]] = self._some(after, 0.35)
@@ -270,7 +292,9 @@ class _Specs:
         # What comes first takes events one by one, mostly; the joins are among what they come to.
         early = accepts[-1] in CLASSES[:2]
         join = self.joins and not begins and self.chance.random() < (0.1 if early else 0.5)
-        return StepSpec(name, accepts, join, tuple(plain), tuple(listed), flags - {"collect"} if join else flags)
+        return StepSpec(
+            name, accepts, join, tuple(plain), tuple(listed), flags - {"collect"} if join else flags
+        )
 
     def _takers(self, specs: list[StepSpec]) -> list[StepSpec]:
         """Steps for answers and failures, where the others may ask and fail."""

@@ -17,7 +17,9 @@ Path = tuple[int, ...]
 class Group:
     """A fan-out, or the root."""
 
-    def __init__(self, joins: list[str], *, if_any: frozenset[str] = frozenset(), root: bool = False) -> None:
+    def __init__(
+        self, joins: list[str], *, if_any: frozenset[str] = frozenset(), root: bool = False
+    ) -> None:
         self.joins = joins
         """Those that it has still to fire; the root's are always these."""
         self.if_any = if_any
@@ -28,8 +30,17 @@ class Group:
 class Node:
     """A live item: `kind` as in the snapshot's document, `what` tells its step, join or class."""
 
-    def __init__(self, group: Group, path: Path, kind: str, what: Any, label: Any, inner: Group | None = None) -> None:
-        self.group, self.path, self.kind, self.what, self.label, self.inner = group, path, kind, what, label, inner
+    def __init__(
+        self, group: Group, path: Path, kind: str, what: Any, label: Any, inner: Group | None = None
+    ) -> None:
+        self.group, self.path, self.kind, self.what, self.label, self.inner = (
+            group,
+            path,
+            kind,
+            what,
+            label,
+            inner,
+        )
 
 
 class Oracle:
@@ -57,11 +68,18 @@ class Oracle:
         return [
             name
             for name in self.order
-            if any(issubclass(cls, one) or (not exact and issubclass(one, cls)) for one in self.steps[name].accepts)
+            if any(
+                issubclass(cls, one) or (not exact and issubclass(one, cls))
+                for one in self.steps[name].accepts
+            )
         ]
 
     def _handlers(self, step: str) -> list[str]:
-        return [name for name in self.order if name != step and StepFailedEvent in self.steps[name].accepts]
+        return [
+            name
+            for name in self.order
+            if name != step and StepFailedEvent in self.steps[name].accepts
+        ]
 
     def _next(self, step: str, failing: bool) -> list[str]:
         """To which steps of its level the outputs of a step go."""
@@ -73,7 +91,13 @@ class Oracle:
         return found
 
     def _reached(
-        self, takers: list[str], running: list[str], *, root: bool = False, target: str = "", failing: bool = True
+        self,
+        takers: list[str],
+        running: list[str],
+        *,
+        root: bool = False,
+        target: str = "",
+        failing: bool = True,
     ) -> set[str]:
         """The joins that get something, if these steps get something and those are at work."""
         joins: set[str] = set()
@@ -109,7 +133,9 @@ class Oracle:
             back = node.what in self._reached([], [join], root=True, target=node.what)
             return root and node.what != join and there and not back
         if node.kind == "question":
-            return join in self._reached(self._takers(InputResponseEvent), [], root=root, target=join)
+            return join in self._reached(
+                self._takers(InputResponseEvent), [], root=root, target=join
+            )
         if node.kind == "delayed":
             takers = self._takers(node.what, exact=True)
             if issubclass(node.what, InputRequestEvent):
@@ -139,7 +165,9 @@ class Oracle:
             joins = self._opens[True][node.what]
             inner = Group(list(joins), if_any=self._at_home - set(self._opens[False][node.what]))
             for index, join in enumerate(joins):
-                self.nodes.append(Node(group, (*path, len(outputs) + index), "pending", join, None, inner))
+                self.nodes.append(
+                    Node(group, (*path, len(outputs) + index), "pending", join, None, inner)
+                )
             for index, member in enumerate(members):
                 if joins:
                     self._place(inner, (index,), member)
@@ -176,10 +204,16 @@ class Oracle:
 
     def _fire_one(self, group: Group, join: str) -> None:
         inside = [node for node in self.nodes if node.group is group]
-        members = sorted((n for n in inside if n.kind == "member" and n.what == join), key=lambda node: node.path)
+        members = sorted(
+            (n for n in inside if n.kind == "member" and n.what == join), key=lambda node: node.path
+        )
         if (group.root and not members) or any(self._may_feed(node, join) for node in inside):
             return
-        place = members[0] if group.root else next(n for n in self.nodes if n.inner is group and n.what == join)
+        place = (
+            members[0]
+            if group.root
+            else next(n for n in self.nodes if n.inner is group and n.what == join)
+        )
         labels = [node.label for node in members]
         for used in {*members, place}:
             self.nodes.remove(used)
@@ -194,10 +228,15 @@ class Oracle:
 
     def items(self, group: Group) -> list[Node]:
         """The live items of a group, in order."""
-        return sorted((node for node in self.nodes if node.group is group), key=lambda node: node.path)
+        return sorted(
+            (node for node in self.nodes if node.group is group), key=lambda node: node.path
+        )
 
     def open_groups(self) -> list[Group]:
         """The groups whose order matters still."""
         if not self.root.joins:
             return []
-        return [self.root, *dict.fromkeys(node.inner for node in self.nodes if node.inner is not None)]
+        return [
+            self.root,
+            *dict.fromkeys(node.inner for node in self.nodes if node.inner is not None),
+        ]

@@ -9,11 +9,14 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from blazen_trio._state.model import Member
-from tests.state.driver import Chooser, Driver, fold
+from tests.state.chooser import Chooser
+from tests.state.driver import Driver, fold
 from tests.state.family import Family, family_of
 
 seeds = st.randoms(use_true_random=True).map(lambda chance: chance.getrandbits(64))
-slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+slow = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 def cells_of(driver: Driver) -> dict[str, Any]:
@@ -23,7 +26,9 @@ def cells_of(driver: Driver) -> dict[str, Any]:
 
 @settings(slow, max_examples=150)
 @given(family=seeds.map(family_of), seed=seeds)
-@example(family=family_of(2825745287966400580), seed=5259673980811807493)  # alike in a group that is kept and in none
+@example(
+    family=family_of(2825745287966400580), seed=5259673980811807493
+)  # alike in a group that is kept and in none
 def test_any_workflow_in_any_order(family: Family, seed: int) -> None:
     """`Driver.note` looks after each transition."""
     most = (None, 1, 2, 3)[seed // 4 % 4]
@@ -35,10 +40,14 @@ def test_any_workflow_in_any_order(family: Family, seed: int) -> None:
     assert not any(isinstance(item, Member) for item in state.root or ()), "and so has the root"
     for (_, types), by_type in state.buffers.items():
         need = Counter(types)
-        assert any(len(by_type.get(name, ())) < count for name, count in need.items()), "no set is left lying complete"
+        assert any(len(by_type.get(name, ())) < count for name, count in need.items()), (
+            "no set is left lying complete"
+        )
     ran = cells_of(driver)
     summing = [spec.name for spec in family.specs if "sum" in spec.flags]
-    assert ran.get("sum", 0) == sum(ran.get(f"runs of {name}", 0) for name in summing), "no write is lost"
+    assert ran.get("sum", 0) == sum(ran.get(f"runs of {name}", 0) for name in summing), (
+        "no write is lost"
+    )
 
 
 @settings(slow, max_examples=30)

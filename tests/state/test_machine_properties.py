@@ -24,7 +24,8 @@ from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.apply import apply_entry, state_from_first
-from blazen_trio._state.machine import Machine, Moment, begin
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState
 from blazen_trio._state.outputs import check_returned
 from blazen_trio._state.routing import Routing
@@ -78,7 +79,9 @@ async def plant(ev: StartEvent) -> list[Branch]:
 
 
 @step
-async def grow(ev: Branch) -> Branch | Leaf | Delayed[Leaf] | Ask | tuple[Branch, Leaf] | list[Branch] | None:
+async def grow(
+    ev: Branch,
+) -> Branch | Leaf | Delayed[Leaf] | Ask | tuple[Branch, Leaf] | list[Branch] | None:
     kind = ev.tree if isinstance(ev.tree, str) else ev.tree[0]
     if kind in ("leaf", "ask", "late"):
         return _child(ev.tree, ev.path)
@@ -155,7 +158,13 @@ class Harness:
         self.folded: RunState | None = None
         if state is None:
             self.machine, entry = begin(
-                ROUTING, "run", StartEvent(trees), Payload(b"{}"), None, CODEC.encode_event, self.moment()
+                ROUTING,
+                "run",
+                StartEvent(trees),
+                Payload(b"{}"),
+                None,
+                CODEC.encode_event,
+                self.moment(),
             )
         else:
             self.machine = Machine(ROUTING, state)
@@ -214,8 +223,16 @@ class Harness:
             return
         returned, listed = check_returned(definition, result)
         outputs = self.machine.outputs(returned, CODEC.encode_event, lambda: self.now)
-        members = None if listed is None else self.machine.outputs(listed, CODEC.encode_event, lambda: self.now)
-        cells = {f"step {item.step}": Cell(CODEC.encode_value(self.consumed.total(), "count"))} if item.id % 3 else None
+        members = (
+            None
+            if listed is None
+            else self.machine.outputs(listed, CODEC.encode_event, lambda: self.now)
+        )
+        cells = (
+            {f"step {item.step}": Cell(CODEC.encode_value(self.consumed.total(), "count"))}
+            if item.id % 3
+            else None
+        )
         self.note(self.machine.committed(item, definition, outputs, members, self.moment(), cells))
 
 
@@ -225,7 +242,10 @@ def image(state: RunState) -> bytes:
 
 def check_counts(state: RunState) -> None:
     """The counts that joins go by are those of the items that are there; ids never repeat."""
-    groups: list[FanOut] = [*state.fan_outs.values(), *([state.root] if state.root is not None else [])]
+    groups: list[FanOut] = [
+        *state.fan_outs.values(),
+        *([state.root] if state.root is not None else []),
+    ]
     for group in groups:
         assert Counter(item.node for item in group) == group.live
         assert all(item.group is group for item in group)
@@ -241,7 +261,9 @@ def finish(coroutine: Any) -> None:
 async def drive(harness: Harness, data: Any) -> None:
     while choices := harness.choices():
         item = data.draw(st.sampled_from(choices))
-        await harness.happen(item, retry=isinstance(item, Delivery) and item.attempt < 3 and data.draw(st.booleans()))
+        await harness.happen(
+            item, retry=isinstance(item, Delivery) and item.attempt < 3 and data.draw(st.booleans())
+        )
 
 
 async def drive_in_order(harness: Harness) -> None:
@@ -276,7 +298,11 @@ def gather(harness: Harness, seen: list[list[str]]) -> None:
             if item.group is harness.state.root and not harness.state.fan_outs:
                 stop = StopEvent([leaf.path for leaf in item.event])  # type: ignore[union-attr]
                 outputs = harness.machine.outputs([stop], CODEC.encode_event, lambda: harness.now)
-                harness.note(harness.machine.committed(item, GARDEN.steps["tally"], outputs, None, harness.moment()))
+                harness.note(
+                    harness.machine.committed(
+                        item, GARDEN.steps["tally"], outputs, None, harness.moment()
+                    )
+                )
                 return
         await run(item, retry=retry)
 

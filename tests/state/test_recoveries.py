@@ -26,8 +26,16 @@ from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.apply import apply_entry, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry
-from blazen_trio._state.machine import Machine, Moment, begin
-from blazen_trio._state.model import Delayed as DelayedItem, Delivery, Payload, Question, RunState
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
+from blazen_trio._state.model import (
+    Delayed as DelayedItem,
+    Delivery,
+    Payload,
+    Question,
+    RunState,
+    StoredError,
+)
 from blazen_trio._state.routing import Routing
 from blazen_trio._state.status import RunStatus
 
@@ -60,7 +68,9 @@ async def fragile(ev: Work) -> StopEvent | Work | Other:
 
 
 @step
-async def between(ev: Other, ctx: Context) -> Work | Delayed[Work] | list[Member] | InputRequestEvent | None:
+async def between(
+    ev: Other, ctx: Context
+) -> Work | Delayed[Work] | list[Member] | InputRequestEvent | None:
     raise NotImplementedError
 
 
@@ -126,7 +136,12 @@ class Harness:
     def check(self) -> None:
         """Nothing is kept of what is gone."""
         state = self.state
-        buffered = [one.id for types in state.buffers.values() for events in types.values() for one in events.values()]
+        buffered = [
+            one.id
+            for types in state.buffers.values()
+            for events in types.values()
+            for one in events.values()
+        ]
         groups = [*state.fan_outs.values(), *([] if state.root is None else [state.root])]
         grouped = [item.id for group in groups for item in group]
         tables = (
@@ -137,7 +152,9 @@ class Harness:
         there = {*buffered, *grouped, *state.fan_outs, *(id_ for table in tables for id_ in table)}
         assert state.recovered.keys() <= there
 
-    def commit(self, item: Any, *events: Any, members: list[Any] | None = None, **more: Any) -> list[Any]:
+    def commit(
+        self, item: Any, *events: Any, members: list[Any] | None = None, **more: Any
+    ) -> list[Any]:
         assert isinstance(item, Delivery)
 
         def made(what: Any) -> Any:
@@ -145,7 +162,9 @@ class Harness:
 
         listed = None if members is None else made(members)
         definition = self.definition.steps[item.step]
-        return self.note(self.machine.committed(item, definition, made(events), listed, MOMENT, **more))
+        return self.note(
+            self.machine.committed(item, definition, made(events), listed, MOMENT, **more)
+        )
 
     def fail(self, item: Any) -> Any:
         """The handler's delivery; `None`: nothing handles it."""
@@ -217,7 +236,9 @@ def through_question(harness: Harness, handler: Any) -> Any:
     [question] = harness.commit(other, InputRequestEvent("?", {}, "q"))
     assert isinstance(question, Question)
     response = InputResponseEvent("q", "yes")
-    [answered] = harness.note(harness.machine.answered(response, harness.codec.encode_event, MOMENT))
+    [answered] = harness.note(
+        harness.machine.answered(response, harness.codec.encode_event, MOMENT)
+    )
     [work] = harness.commit(answered, Work())
     return work
 
@@ -295,7 +316,11 @@ def test_a_run_that_failed_and_is_tried_again_counts_afresh() -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     [work] = harness.commit(harness.fail(work), Work())
-    harness.note(harness.machine.changed("failed", RunStatus.FAILED, MOMENT))
+    harness.note(
+        harness.machine.changed(
+            "failed", RunStatus.FAILED, MOMENT, StoredError("StepFailedError", "no")
+        )
+    )
     harness.note(harness.machine.resumed(None, MOMENT))
     assert harness.fail(work) is not None
 
@@ -327,8 +352,12 @@ def test_a_failure_is_not_sent_in_from_outside(late: bool) -> None:
     harness = Harness()
     event: Any = StepFailedEvent("fragile", Work(), "ValueError", "no", 1)
     before = b"".join(iter_state(harness.state, inline=True))
-    with pytest.raises(NoHandlerError, match=r"run 'run' takes no StepFailedEvent from outside.* of your own"):
-        harness.machine.received(Delayed(event, 1.0) if late else event, harness.codec.encode_event, MOMENT)
+    with pytest.raises(
+        NoHandlerError, match=r"run 'run' takes no StepFailedEvent from outside.* of your own"
+    ):
+        harness.machine.received(
+            Delayed(event, 1.0) if late else event, harness.codec.encode_event, MOMENT
+        )
     assert b"".join(iter_state(harness.state, inline=True)) == before
 
 
@@ -345,5 +374,7 @@ def test_it_is_said_on_the_handler() -> None:
     async def wrong(ev: Work) -> StopEvent:
         raise NotImplementedError
 
-    with pytest.raises(WorkflowValidationError, match=r"'wrong' says max_recoveries=.*on the step that handles"):
+    with pytest.raises(
+        WorkflowValidationError, match=r"'wrong' says max_recoveries=.*on the step that handles"
+    ):
         flow(1, wrong)

@@ -15,8 +15,9 @@ from blazen_trio._codec.snapshot import decode_state, iter_state
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.apply import apply_entry, drain, state_from_first
 from blazen_trio._state.entry import Collected, Entry
-from blazen_trio._state.machine import Machine, Moment, begin
-from blazen_trio._state.model import Cell, Delivery, Payload, RunState
+from blazen_trio._state.lifecycle import begin
+from blazen_trio._state.machine import Machine, Moment
+from blazen_trio._state.model import Cell, Delivery, Payload, RunState, StoredError
 from blazen_trio._state.routing import Routing
 from blazen_trio._state.status import RunStatus
 
@@ -64,7 +65,9 @@ class Harness:
 
     def __init__(self, flow: WorkflowDefinition = FLOW, most: int = MOST) -> None:
         self.flow = flow
-        started = begin(Routing(flow), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT)
+        started = begin(
+            Routing(flow), "run", StartEvent(), Payload(b"{}"), None, CODEC.encode_event, MOMENT
+        )
         self.machine = self.slicing(started[0].state, most)
         self.folded: RunState | None = None
         self.first = started[1].effects[0]
@@ -83,7 +86,9 @@ class Harness:
     def made(self, events: list[Any]) -> Any:
         return self.machine.outputs(events, CODEC.encode_event, lambda: MOMENT.at + 5)
 
-    def commit(self, item: Any, outputs: list[Any], members: list[Any] | None = None, **more: Any) -> Entry:
+    def commit(
+        self, item: Any, outputs: list[Any], members: list[Any] | None = None, **more: Any
+    ) -> Entry:
         assert isinstance(item, Delivery)
         definition = self.flow.steps[item.step]
         listed = None if members is None else self.made(members)
@@ -231,7 +236,11 @@ def test_a_run_with_many_items_is_resumed_slice_by_slice() -> None:
     """Its attempts are fresh; and where its workflow has a join now, its items get their places."""
     harness = Harness(LOOSE)
     harness.note(harness.commit(harness.first, items(20)))
-    harness.note(harness.machine.changed("cancelled", RunStatus.CANCELLED, MOMENT))
+    harness.note(
+        harness.machine.changed(
+            "cancelled", RunStatus.CANCELLED, MOMENT, StoredError("RunCancelledError", "no")
+        )
+    )
     for delivery in harness.state.deliveries.values():
         delivery.attempt = 3
     harness.folded = decode_state(image(harness.state), {}, CODEC)

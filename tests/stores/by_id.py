@@ -7,8 +7,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.open import open_store
-from blazen_trio._stores.protocol import Commit, Driver, NewRun, StoredRun
+from blazen_trio._stores.protocol import Commit, NewRun, StoredRun
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -9,9 +9,10 @@ import attrs
 import pytest
 import trio.testing
 
+from blazen_trio._stores.driver import Driver, Mail
 from blazen_trio._stores.memory import MemoryStore
 from blazen_trio._stores.open import open_store
-from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, Poll, StoredRun
+from blazen_trio._stores.protocol import Commit, NewRun, Poll, StoredRun
 from blazen_trio.testing.check import check_store
 from tests.databases import KINDS, fresh_database
 

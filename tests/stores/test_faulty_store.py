@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.memory import MemoryStore
-from blazen_trio._stores.protocol import Commit, Driver, NewRun
+from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import StoreError
 from blazen_trio.testing.check import check_store
 from blazen_trio.testing.faults import FaultyStore

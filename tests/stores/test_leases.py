@@ -24,7 +24,6 @@ from tests.stores.by_id import ById, open_by_id
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 _NEW = NewRun("w", "1", 1.0)
 
 # Drives the run `r`, and after each line that it is sent appends one entry and tells how that went.

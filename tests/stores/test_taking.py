@@ -21,7 +21,8 @@ from tests.stores.by_id import ById, open_by_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from blazen_trio._stores.protocol import Mail, StoredRun
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import StoredRun
 
 _NEW = NewRun("w", "1", 1.0)
 

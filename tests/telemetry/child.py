@@ -25,7 +25,12 @@ class Lines(SpanExporter):
         with Path(FILE).open("a", encoding="utf-8") as file:
             for span in spans:
                 parent = span.parent and f"{span.parent.span_id:016x}"
-                line = [span.name, f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}", parent]
+                line = [
+                    span.name,
+                    f"{span.context.trace_id:032x}",
+                    f"{span.context.span_id:016x}",
+                    parent,
+                ]
                 file.write(json.dumps([*line, dict(span.attributes)]) + "\n")
         return SpanExportResult.SUCCESS
 

@@ -96,7 +96,9 @@ class Seen:
         for resource in data.resource_metrics if data is not None else ():
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    found[metric.name] = [(dict(point.attributes), point) for point in metric.data.data_points]
+                    found[metric.name] = [
+                        (dict(point.attributes), point) for point in metric.data.data_points
+                    ]
         return found
 
     def counts(self, name: str, attribute: str) -> Counter[Any]:

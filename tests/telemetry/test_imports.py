@@ -11,7 +11,9 @@ from blazen_trio.telemetry import instrument, uninstrument
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60
+    )
 
 
 def test_opentelemetry_is_imported_when_it_is_asked_for_and_not_before() -> None:
@@ -39,7 +41,9 @@ def test_where_it_is_not_installed_the_error_names_the_extra() -> None:
         "import sys; sys.modules['opentelemetry'] = None\nimport blazen_trio.telemetry as t\n"
         "try: t.instrument()\nexcept ImportError as error: print(error)"
     )
-    assert done.stdout == "instrument() needs the OpenTelemetry API: pip install 'blazen-trio[otel]'\n"
+    assert (
+        done.stdout == "instrument() needs the OpenTelemetry API: pip install 'blazen-trio[otel]'\n"
+    )
 
 
 def test_providers_are_named() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from blazen_trio import (
+    DynamicEvent,
     MemoryStore,
+    RetryPolicy,
     RunExistsError,
     RunStatus,
     RunTimeoutError,
@@ -57,7 +60,11 @@ async def test_a_run_is_told_at_info(log) -> None:
 async def test_each_step_is_told_at_debug(log) -> None:
     log.set_level(logging.DEBUG, "blazen_trio")
     await ticks.run(run_id="r")
-    steps = [(record.levelname, record.step) for record in log.records if ": step " in record.getMessage()]
+    steps = [
+        (record.levelname, record.step)
+        for record in log.records
+        if ": step " in record.getMessage()
+    ]
     assert steps == [("DEBUG", "begin")] * 2 + [("DEBUG", "go")] * 2
     assert "run 'r': event received, Go" in log.text
 
@@ -74,12 +81,86 @@ async def test_a_retry_is_no_warning_and_has_its_traceback(autojump_clock, log) 
     assert [record for record in log.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_failed_run_is_a_warning_also_where_nothing_else_is_wanted(autojump_clock, log) -> None:
+async def test_a_failed_run_is_an_error_with_what_its_step_raised(autojump_clock, log) -> None:
     log.set_level(logging.WARNING, "blazen_trio")
-    with pytest.raises(StepFailedError):
+    with pytest.raises(StepFailedError) as told:
         await wobbles.run(9, run_id="r")
     [line] = lines(log)
-    assert line.startswith("WARNING r wobbles wobble run 'r': workflow failed: step 'wobble' of run 'r' failed after 3")
+    failed = "workflow failed: step 'wobble' of run 'r' failed after 3"
+    assert line.startswith(f"ERROR r wobbles wobble run 'r': {failed}")
+    # The object itself, which error trackers look at.
+    assert log.records[0].exc_info[1] is told.value.__cause__
+
+
+async def test_a_failed_input_handler_is_an_error_with_what_it_raised(log) -> None:
+    async def broken(_question: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(StepFailedError):
+        await asks.run(run_id="r", input_handler=broken)
+    assert lines(log)[-1].startswith("ERROR r asks input_handler run 'r': workflow failed: ")
+    assert log.records[-1].exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore()], ids=["memory", "store"])
+async def test_what_a_step_sets_in_its_context_ends_with_it_in_the_log(log, store) -> None:
+    order: ContextVar[str] = ContextVar("order", default="none")
+    log.set_level(logging.DEBUG, "blazen_trio")
+
+    @step(retry=RetryPolicy(max_attempts=2, initial_delay=0))
+    async def first(ev: StartEvent) -> StopEvent:
+        order.set(f"{order.get()} in its step")
+        logging.getLogger("shop").warning("at work")
+        if ev.data == "fails":
+            raise OSError
+        return StopEvent()
+
+    seen = []
+
+    class Look(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append((record.name, order.get()))
+            return True
+
+    log.handler.addFilter(look := Look())
+    try:
+        order.set("the caller's")
+        await Workflow("shop", [first]).run(run_id="good", store=store)
+        with pytest.raises(StepFailedError):
+            await Workflow("shop", [first]).run("fails", run_id="bad", store=store)
+    finally:
+        log.handler.removeFilter(look)
+    assert set(seen) == {
+        ("blazen_trio", "the caller's"),
+        ("shop", "the caller's in its step"),
+    }
+    told = [record.getMessage() for record in log.records if record.name == "blazen_trio"]
+    for part in ("step 'first' failed", "retried", "workflow failed", "workflow completed"):
+        assert any(part in text for text in told), part
+
+
+async def test_a_record_is_one_line_whatever_was_sent_in(log) -> None:
+    forged = "Evil\n2026-01-01 blazen_trio: all is well\r\x1b[2J\u2028"
+
+    @step
+    async def fail(ev: StartEvent) -> StopEvent:
+        raise ValueError(forged)
+
+    store = MemoryStore()
+    async with open_runtime(store) as outside:
+        await outside.submit("asks", run_id="r" + forged)
+        await outside.send("r" + forged, DynamicEvent(forged, {}))
+    async with open_runtime(store, [asks]) as runtime:
+        await runtime.recover()
+        with trio.fail_after(20):
+            while not any("rejected" in line for line in lines(log)):  # noqa: ASYNC110  # nothing tells of it
+                await trio.sleep(0.01)
+        await runtime.cancel("r" + forged, forged)
+    with pytest.raises(StepFailedError):
+        await Workflow("shop", [fail]).run()
+    for record in log.records:
+        assert FORMAT.format(record).partition("\nTraceback")[0].isprintable()
+    assert [record.getMessage() for record in log.records if "Evil\\n2026" in record.getMessage()]
 
 
 async def test_a_timeout_is_a_warning(autojump_clock, log) -> None:
@@ -173,4 +254,6 @@ async def test_a_run_that_fits_no_workflow_is_told_with_its_name(log) -> None:
         await Workflow("changed", [old]).run(store=store, run_id="r")
     async with open_runtime(store, [Workflow("changed", [begin, go])]) as runtime:
         await runtime.recover()
-    assert lines(log)[-1].startswith("WARNING r changed None run 'r' does not fit its workflow here")
+    assert lines(log)[-1].startswith(
+        "WARNING r changed None run 'r' does not fit its workflow here"
+    )

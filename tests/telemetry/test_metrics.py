@@ -34,9 +34,17 @@ async def test_runs_and_attempts_are_counted_by_how_they_ended(autojump_clock, s
         await wobbles.run(9)
     assert seen.counts("blazen_workflow_total", "status") == {"completed": 2, "failed": 1}
     assert seen.counts("blazen_workflow_total", "workflow_name") == {"ticks": 1, "wobbles": 2}
-    assert seen.counts("blazen_step_total", "outcome") == {"completed": 3, "retried": 3, "failed": 1}
+    assert seen.counts("blazen_step_total", "outcome") == {
+        "completed": 3,
+        "retried": 3,
+        "failed": 1,
+    }
     assert seen.counts("blazen_step_total", "step_name") == {"begin": 1, "go": 1, "wobble": 5}
-    assert seen.counts("blazen_step_duration_seconds", "outcome") == {"completed": 3, "retried": 3, "failed": 1}
+    assert seen.counts("blazen_step_duration_seconds", "outcome") == {
+        "completed": 3,
+        "retried": 3,
+        "failed": 1,
+    }
 
 
 async def test_a_runs_duration_is_from_its_creation_to_its_end(autojump_clock, seen: Seen) -> None:

@@ -25,7 +25,9 @@ CHILD = Path(__file__).with_name("child.py")
 def test_a_killed_process_and_its_successor_are_one_trace(tmp_path: Path) -> None:
     url, lines = f"sqlite:///{tmp_path / 'runs.db'}", tmp_path / "spans"
     command = [sys.executable, "-W", "error", str(CHILD), url]
-    with subprocess.Popen([*command, "stay", str(lines)], stdout=subprocess.PIPE, text=True) as killed:
+    with subprocess.Popen(
+        [*command, "stay", str(lines)], stdout=subprocess.PIPE, text=True
+    ) as killed:
         assert killed.stdout.readline().startswith("here")
         killed.kill()
     done = subprocess.run([*command, "go", str(lines)], capture_output=True, text=True, timeout=60)
@@ -36,14 +38,18 @@ def test_a_killed_process_and_its_successor_are_one_trace(tmp_path: Path) -> Non
         ("workflow.step", "go"),
         ("workflow.run", None),
     ]
-    (_, first_trace, _, first_run, _), (_, _, _, second_run, _), (_, _, run_id, run_parent, _) = spans
+    (_, first_trace, _, first_run, _), (_, _, _, second_run, _), (_, _, run_id, run_parent, _) = (
+        spans
+    )
     assert {trace_id for _, trace_id, _, _, _ in spans} == {first_trace}
     # The successor's run is a child of the run that the first process never got to tell the end of.
     assert run_parent == first_run
     assert second_run == run_id != first_run
 
 
-async def test_a_run_that_another_process_submitted_is_a_child_of_its_submitters_span(seen: Seen) -> None:
+async def test_a_run_that_another_process_submitted_is_a_child_of_its_submitters_span(
+    seen: Seen,
+) -> None:
     store = MemoryStore()
     with seen.tracers.get_tracer("web").start_as_current_span("POST /orders") as request:
         async with store.beside() as front, open_runtime(front) as runtime:
@@ -56,7 +62,9 @@ async def test_a_run_that_another_process_submitted_is_a_child_of_its_submitters
     assert {span.context.trace_id for span in seen.spans()} == {request.get_span_context().trace_id}
 
 
-async def test_a_run_that_was_queued_by_nobody_in_particular_has_its_first_drivers_trace(seen: Seen) -> None:
+async def test_a_run_that_was_queued_by_nobody_in_particular_has_its_first_drivers_trace(
+    seen: Seen,
+) -> None:
     store = MemoryStore()
     async with open_runtime(store, [asks]) as runtime:
         run_id = await runtime.submit(asks)
@@ -154,7 +162,9 @@ async def test_what_a_started_run_does_is_a_child_of_its_starters_span(seen: See
 
 
 @pytest.mark.parametrize("spoilt", ['{"traceparent":"rubbish"}', "{}"])
-async def test_a_stored_context_that_means_nothing_is_nobody_s_parent(spoilt: str, seen: Seen) -> None:
+async def test_a_stored_context_that_means_nothing_is_nobody_s_parent(
+    spoilt: str, seen: Seen
+) -> None:
     snapshot = await left_waiting(MemoryStore())
     text = with_trace(snapshot, spoilt)
     assert await asks.resume_with_input(Snapshot.from_json(text), "yes") == "yes"

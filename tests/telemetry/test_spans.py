@@ -57,11 +57,19 @@ async def test_a_run_is_a_child_of_its_callers_span(seen: Seen) -> None:
     assert parent_of(seen.span("workflow.run")) == request.get_span_context().span_id
 
 
-async def test_each_attempt_is_a_span_and_one_that_failed_has_its_exception(autojump_clock, seen: Seen) -> None:
+async def test_each_attempt_is_a_span_and_one_that_failed_has_its_exception(
+    autojump_clock, seen: Seen
+) -> None:
     assert await wobbles.run(3) == 3
     attempts = seen.spans("workflow.step")
-    assert [told(one, "attempt", "outcome") for one in attempts] == [(1, "retried"), (2, "retried"), (3, "completed")]
-    assert [one.status.status_code for one in attempts] == [StatusCode.ERROR] * 2 + [StatusCode.UNSET]
+    assert [told(one, "attempt", "outcome") for one in attempts] == [
+        (1, "retried"),
+        (2, "retried"),
+        (3, "completed"),
+    ]
+    assert [one.status.status_code for one in attempts] == [StatusCode.ERROR] * 2 + [
+        StatusCode.UNSET
+    ]
     assert attempts[0].status.description == "OSError: attempt 1"
     [event] = attempts[0].events
     assert event.attributes["exception.type"] == "builtins.OSError"
@@ -74,7 +82,11 @@ async def test_each_attempt_is_a_span_and_one_that_failed_has_its_exception(auto
 async def test_a_failed_run_has_its_exception(autojump_clock, seen: Seen) -> None:
     with pytest.raises(StepFailedError):
         await wobbles.run(9)
-    assert [one.attributes["outcome"] for one in seen.spans("workflow.step")] == ["retried", "retried", "failed"]
+    assert [one.attributes["outcome"] for one in seen.spans("workflow.step")] == [
+        "retried",
+        "retried",
+        "failed",
+    ]
     run = seen.span("workflow.run")
     assert run.attributes["status"] == "failed"
     assert run.status.status_code is StatusCode.ERROR
@@ -101,7 +113,9 @@ async def test_an_exception_that_can_t_be_told_takes_nothing_down(seen: Seen) ->
     assert texts == ["(MuteError.__str__ failed: RuntimeError)", "\\udcff"]
 
 
-async def test_a_timeout_is_an_error_and_what_it_cancelled_is_none(autojump_clock, seen: Seen) -> None:
+async def test_a_timeout_is_an_error_and_what_it_cancelled_is_none(
+    autojump_clock, seen: Seen
+) -> None:
     @step
     async def sleep(ev: StartEvent) -> StopEvent:
         await trio.sleep_forever()
@@ -110,7 +124,10 @@ async def test_a_timeout_is_an_error_and_what_it_cancelled_is_none(autojump_cloc
     with pytest.raises(RunTimeoutError):
         await Workflow("slow", [sleep], timeout=10).run()
     attempt, run = seen.span("workflow.step"), seen.span("workflow.run")
-    assert (attempt.attributes["outcome"], attempt.status.status_code) == ("cancelled", StatusCode.UNSET)
+    assert (attempt.attributes["outcome"], attempt.status.status_code) == (
+        "cancelled",
+        StatusCode.UNSET,
+    )
     assert (run.attributes["status"], run.status.status_code) == ("timed_out", StatusCode.ERROR)
     assert [event.attributes["exception.type"] for event in run.events] == ["RunTimeoutError"]
 
@@ -181,7 +198,11 @@ async def test_a_delayed_event_is_no_pause_and_no_error(autojump_clock, seen: Se
         return StopEvent()
 
     await Workflow("waits", [wait, stop]).run()
-    assert [span.name for span in seen.spans()] == ["workflow.step", "workflow.step", "workflow.run"]
+    assert [span.name for span in seen.spans()] == [
+        "workflow.step",
+        "workflow.step",
+        "workflow.run",
+    ]
     assert {span.status.status_code for span in seen.spans()} == {StatusCode.UNSET}
 
 
@@ -293,7 +314,9 @@ async def test_a_completed_run_that_is_asked_for_again_is_no_span(seen: Seen) ->
     assert len(seen.spans("workflow.run")) == 1
 
 
-async def test_a_run_that_began_before_the_end_of_listening_is_traced_to_its_end(seen: Seen) -> None:
+async def test_a_run_that_began_before_the_end_of_listening_is_traced_to_its_end(
+    seen: Seen,
+) -> None:
     async with asks.run() as run:
         uninstrument()
         with pytest.raises(InputRequiredError):

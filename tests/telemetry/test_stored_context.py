@@ -15,7 +15,10 @@ from blazen_trio._state.entry import Entry
 from blazen_trio._state.model import Payload, RunState
 from tests.telemetry.seen import Seen, ticks
 
-HEADERS = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+HEADERS = {
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "a=b",
+}
 
 
 def entry(**created: Any) -> Entry:
@@ -61,7 +64,9 @@ async def test_a_run_keeps_the_first(seen: Seen) -> None:
     run = seen.span("workflow.run")
     stored = json.loads((await store.load_snapshot("r")).to_json())["trace"]
     assert list(stored) == ["traceparent"]
-    assert stored["traceparent"].startswith(f"00-{run.context.trace_id:032x}-{run.context.span_id:016x}-")
+    assert stored["traceparent"].startswith(
+        f"00-{run.context.trace_id:032x}-{run.context.span_id:016x}-"
+    )
 
 
 async def test_nothing_is_stored_where_nobody_listens() -> None:

@@ -96,7 +96,9 @@ def alone(function: Any, **options: Any) -> Workflow:
 
 async def test_what_was_sent_comes_before_what_was_returned() -> None:
     trial = await try_step(SHOP, work, Part(3), state={"done": 4, "other": [1]})
-    assert trial == StepTrial((Note("sent"), Done(3)), None, {"done": 5, "other": [1]}, (Note("part 3"),))
+    assert trial == StepTrial(
+        (Note("sent"), Done(3)), None, {"done": 5, "other": [1]}, (Note("part 3"),)
+    )
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         trial.outputs = ()
 
@@ -126,13 +128,17 @@ async def test_a_delayed_event_stays_delayed() -> None:
     async def later(ev: StartEvent) -> Delayed[StopEvent]:
         return Delayed(StopEvent(ev.data), 3600)
 
-    assert (await try_step(alone(later), later, StartEvent(1))).outputs == (Delayed(StopEvent(1), 3600),)
+    assert (await try_step(alone(later), later, StartEvent(1))).outputs == (
+        Delayed(StopEvent(1), 3600),
+    )
 
 
 async def test_the_context_tells_of_the_trial() -> None:
     @step
     async def look(ev: StartEvent, ctx: Context) -> StopEvent:
-        return StopEvent([ctx.workflow_name, ctx.step_name, ctx.attempt, dict(ctx.metadata), ctx.get("absent")])
+        return StopEvent(
+            [ctx.workflow_name, ctx.step_name, ctx.attempt, dict(ctx.metadata), ctx.get("absent")]
+        )
 
     trial = await try_step(alone(look), look, StartEvent(), metadata={"customer": 7})
     assert trial.outputs == (StopEvent(["alone", "look", 1, {"customer": 7}, None]),)
@@ -156,7 +162,9 @@ async def test_a_state_value_of_a_class_that_the_workflow_knows_is_itself() -> N
         ctx.set("basket", Basket(ctx.get("basket").size + 1))
         return StopEvent()
 
-    trial = await try_step(alone(fill, types=[Basket]), fill, StartEvent(), state={"basket": Basket(1)})
+    trial = await try_step(
+        alone(fill, types=[Basket]), fill, StartEvent(), state={"basket": Basket(1)}
+    )
     assert trial.state == {"basket": Basket(2)}
 
 
@@ -252,7 +260,9 @@ async def test_a_step_of_another_workflow_is_refused() -> None:
         return StopEvent()
 
     for given in (stranger, "stranger"):
-        with pytest.raises(ValueError, match=r"'shop' has no step 'stranger'; it has start, spread"):
+        with pytest.raises(
+            ValueError, match=r"'shop' has no step 'stranger'; it has start, spread"
+        ):
             await try_step(SHOP, given, StartEvent())
     with pytest.raises(TypeError, match="takes a step"):
         await try_step(SHOP, len, StartEvent())
@@ -267,7 +277,9 @@ async def test_a_step_of_another_workflow_is_refused() -> None:
         ("total", [Done(), Part()], "accepts Done, found Part"),
     ],
 )
-async def test_an_event_that_the_step_does_not_accept_is_refused(name: str, event: Any, message: str) -> None:
+async def test_an_event_that_the_step_does_not_accept_is_refused(
+    name: str, event: Any, message: str
+) -> None:
     with pytest.raises(TypeError, match=message):
         await try_step(SHOP, name, event)
 

@@ -160,7 +160,9 @@ async def steps_stay_functions() -> None:
 async def verbs(store: CheckpointStore, saved: Snapshot) -> None:
     """Each verb, awaited and entered."""
     await orders.run()
-    await orders.run([1, 2], run_id="r", metadata={"owner": "ann"}, store=store, durability="exit", timeout=5)
+    await orders.run(
+        [1, 2], run_id="r", metadata={"owner": "ann"}, store=store, durability="exit", timeout=5
+    )
     await orders.resume(saved, store=store)
     await orders.resume_with_input(saved, InputResponseEvent("q", "yes"), input_handler=answer)
     await orders.resume_from("r", store=store, durability="sync")
@@ -220,14 +222,19 @@ async def stores() -> None:
     await verbs(memory, Snapshot.from_json(b"{}"))
     async with open_store("sqlite:///runs.db") as store:
         wanted: CheckpointStore = store
-        assert_type(await wanted.list_runs(status=RunStatus.FAILED, workflow="orders", limit=10), list[RunInfo])
+        assert_type(
+            await wanted.list_runs(status=RunStatus.FAILED, workflow="orders", limit=10),
+            list[RunInfo],
+        )
         assert_type(await store.get_run("r"), RunInfo)
         assert_type(await wanted.list_runs(status=[RunStatus.FAILED, "paused"]), list[RunInfo])
         for record in await wanted.history("r"):
             assert_type(record, HistoryRecord)
         assert_type(await wanted.load_snapshot("r"), Snapshot)
         await store.delete_run("r")
-        assert_type(await store.purge(older_than=dt.timedelta(days=30), status=[RunStatus.COMPLETED]), int)
+        assert_type(
+            await store.purge(older_than=dt.timedelta(days=30), status=[RunStatus.COMPLETED]), int
+        )
 
 
 async def runtimes(runtime: Runtime) -> None:

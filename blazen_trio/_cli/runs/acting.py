@@ -70,7 +70,9 @@ def cancel(run_id: str, db: str, reason: str | None, as_json: bool) -> None:
     elif status.ended:
         click.echo(clean(f"run {run_id} has ended already ({status.value})"))
     else:
-        click.echo(clean(f"run {run_id} ({status.value}): who drives it has been asked to cancel it"))
+        click.echo(
+            clean(f"run {run_id} ({status.value}): who drives it has been asked to cancel it")
+        )
 
 
 COMMANDS: Sequence[click.Command] = (pause, cancel)

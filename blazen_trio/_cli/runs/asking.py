@@ -53,7 +53,9 @@ _workflow_option = option(
 
 def text_option(help_text: str) -> Callable[[Any], Any]:
     """`--text`."""
-    return option("--text", "as_text", group="Value", is_flag=True, show_default=False, help=help_text)
+    return option(
+        "--text", "as_text", group="Value", is_flag=True, show_default=False, help=help_text
+    )
 
 
 @click.command("submit", cls=Command, epilog=RUN_EXIT_CODES)
@@ -107,7 +109,11 @@ def submit(
 @option("--key", group="Event", type=Id(), show_default=False,
         help="Names the event: another one of the same key is not taken, for as long as the run is kept.")  # fmt: skip
 @option(
-    "--delay", group="Event", type=Seconds(min=0), show_default=False, help="It is delivered after so many seconds."
+    "--delay",
+    group="Event",
+    type=Seconds(min=0),
+    show_default=False,
+    help="It is delivered after so many seconds.",
 )
 @_workflow_option
 @_json
@@ -139,7 +145,13 @@ def send(
     if as_json:
         print_json({"run_id": run_id, "event_type": event_type, "key": key, "sent": taken})
     else:
-        click.echo(clean(f"sent {event_type} to run {run_id}" if taken else f"not sent: the key {key} was used before"))
+        click.echo(
+            clean(
+                f"sent {event_type} to run {run_id}"
+                if taken
+                else f"not sent: the key {key} was used before"
+            )
+        )
 
 
 @click.command("respond", cls=Command, epilog=RUN_EXIT_CODES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +13,7 @@ from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.streams import can_ask
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -25,7 +25,9 @@ _STATUSES: Final = tuple(status.value for status in RunStatus)
 _ENDED: Final = tuple(status.value for status in RunStatus if status.ended)
 
 _json = json_option("Print one JSON object.", group="Output")
-_yes = option("--yes", "-y", group="Deleting", is_flag=True, show_default=False, help="Don't ask first.")
+_yes = option(
+    "--yes", "-y", group="Deleting", is_flag=True, show_default=False, help="Don't ask first."
+)
 
 
 def _confirm(what: str, *, yes: bool) -> None:
@@ -37,7 +39,7 @@ def _confirm(what: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise click.UsageError(f"nobody is there to be asked: {what} needs --yes")
     click.confirm(f"{what}?", abort=True, err=True)
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blazen_trio._cli.escapes import clean
+from blazen_trio._cli.escapes import clean, json_line
+from blazen_trio._cli.streams import at_terminal, stdout_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "RECORD_GIVES_WAY",
     "ago",
-    "at_terminal",
     "cell",
     "fields",
     "instant",
@@ -52,7 +52,7 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 def print_json(document: Any) -> None:
     """One JSON document, on one line."""
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(json_line(document, stdout_encoding()))
 
 
 RECORD_GIVES_WAY: Final = (
@@ -71,20 +71,19 @@ def make_console(file: IO[str] | None = None, **settings: Any) -> Console:
     return Console(file=file, highlight=False, markup=False, emoji=False, **settings)
 
 
-def at_terminal() -> bool:
-    """Whether stdout is a terminal, whose width counts."""
-    return make_console().is_terminal
-
-
 def show(*parts: RenderableType) -> None:
-    """Print on stdout; where that is no terminal, as wide as it has to be, and without colours."""
+    """Print on stdout; where that is no terminal, as wide as it has to be, and without colours, if
+    no variable asks for them.
+    """
     console = make_console()
-    if console.is_terminal:
+    if at_terminal():
         console.print(*parts, sep="\n")
         return
-    text = io.StringIO()
-    make_console(text, width=_UNBOUNDED, force_terminal=False).print(*parts, sep="\n")
-    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    text, coloured = io.StringIO(), console.is_terminal
+    plain = make_console(text, width=_UNBOUNDED, force_terminal=coloured)
+    plain.print(*parts, sep="\n")
+    shown = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    click.echo(shown, color=coloured)
 
 
 def fields(pairs: Mapping[str, str | Text]) -> Table:

@@ -34,8 +34,13 @@ def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any
     known = workflow.event_types.get(event_type)
     if known is None:
         names = ", ".join(sorted(workflow.event_types))
-        raise ConfigError(f"workflow {workflow.name!r} has no event of type {event_type!r}; it has {names}")
-    return workflow.codec.decode_event([event_type, _defaults(workflow, known) | fields, known.schema_version])
+        raise ConfigError(
+            f"workflow {workflow.name!r} has no event of type {event_type!r}; it has {names}"
+        )
+    stored = [event_type, _defaults(workflow, known) | fields, known.schema_version]
+    event = workflow.codec.decode_event(stored)
+    workflow.codec.check_event(event)
+    return event
 
 
 def _defaults(workflow: Workflow, event_class: type[Event]) -> dict[str, Any]:

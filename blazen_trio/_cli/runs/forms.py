@@ -102,13 +102,21 @@ def details_form(stored: StoredRun) -> dict[str, Any]:
             for one in snapshot.deliveries
         ],
         "delayed": [
-            {"event": _event(one.event), "due": time_form(one.due), "fan_out": one.fan_out} for one in snapshot.delayed
+            {"event": _event(one.event), "due": time_form(one.due), "fan_out": one.fan_out}
+            for one in snapshot.delayed
         ],
         "collected": [
-            {"step": one.step, "event": _event(one.event), "types": list(one.types), "fan_out": one.fan_out}
+            {
+                "step": one.step,
+                "event": _event(one.event),
+                "types": list(one.types),
+                "fan_out": one.fan_out,
+            }
             for one in snapshot.collected
         ],
-        "fan_outs": [{"id": one.id, "joins": list(one.joins), "live": one.live} for one in snapshot.fan_outs],
+        "fan_outs": [
+            {"id": one.id, "joins": list(one.joins), "live": one.live} for one in snapshot.fan_outs
+        ],
     }
 
 
@@ -147,7 +155,11 @@ def _questions(stored: StoredRun, state: RunState) -> list[dict[str, Any]]:
 
 def _result(stop: Event) -> Any:
     """As `Workflow.run` returns it: a plain `StopEvent`'s result, or the event of a subclass itself."""
-    if isinstance(stop, DynamicEvent) and stop.event_type == StopEvent.event_type and "result" in stop.data:
+    if (
+        isinstance(stop, DynamicEvent)
+        and stop.event_type == StopEvent.event_type
+        and "result" in stop.data
+    ):
         return stop.data["result"]
     return _event(stop)
 

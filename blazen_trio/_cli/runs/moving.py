@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
 from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, DataError, NotThereError
+from blazen_trio._cli.files import write_file
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.opened import with_store
@@ -53,30 +53,17 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
     form = form or ("msgpack" if output.endswith(_MSGPACK) else "json")
     data = snapshot.to_msgpack() if form == "msgpack" else snapshot.to_json().encode() + b"\n"
     if stored.inbox:
-        click.echo(f"left out: {len(stored.inbox)} in the inbox, which nobody has taken yet", err=True)
+        click.echo(
+            f"left out: {len(stored.inbox)} in the inbox, which nobody has taken yet", err=True
+        )
     if output == _STDOUT:
         click.echo(data, nl=False)
         return
-    _write(Path(output), data)
+    write_file(Path(output), data)
     if as_json:
         print_json({"run_id": run_id, "file": output, "format": form, "bytes": len(data)})
     else:
         click.echo(clean(f"wrote run {run_id} to {output}"))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put a whole file there, or leave what is there.
-
-    Raises:
-        NotThereError: It can't be written.
-    """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise NotThereError(f"{path} can't be written: {error.strerror}") from error
 
 
 @click.command("import", cls=Command, epilog=RUN_EXIT_CODES)

@@ -49,7 +49,9 @@ def with_store(url: str, use: Callable[[SqlStore], Awaitable[T]], *, create: boo
 
 
 def _check_schema(url: str, *, create: bool) -> None:
-    from blazen_trio._stores.sql.migrate import read_schema  # a database library, which --help does not need
+    from blazen_trio._stores.sql.migrate import (
+        read_schema,  # a database library, which --help does not need
+    )
 
     try:
         schema = read_schema(url)

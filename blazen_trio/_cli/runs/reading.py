@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,13 +10,12 @@ from rich.text import Text
 from blazen_trio import RunStatus
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
+from blazen_trio._cli.escapes import clean, quoted
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     RECORD_GIVES_WAY,
     ago,
-    at_terminal,
     cell,
     fields,
     instant,
@@ -30,6 +28,7 @@ from blazen_trio._cli.runs.display import (
 )
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.tables import table
+from blazen_trio._cli.streams import at_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,12 +74,23 @@ _json = json_option("Print one JSON object.", group="Output")
         help="Only runs of this status; may be given several times.")  # fmt: skip
 @option("--workflow", group="Filter", type=Id(), metavar="NAME", show_default=False,
         help="Only runs of the workflow of this name.")  # fmt: skip
-@option("--limit", group="Page", type=click.IntRange(1, 10_000), default=50, help="At most so many runs.")
+@option(
+    "--limit",
+    group="Page",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    help="At most so many runs.",
+)
 @option("--after", group="Page", type=Id(), metavar="ID", show_default=False,
         help="Only runs that come after this one: the last id of the page before.")  # fmt: skip
 @_json
 def list_runs(
-    db: str, statuses: tuple[str, ...], workflow: str | None, limit: int, after: str | None, as_json: bool
+    db: str,
+    statuses: tuple[str, ...],
+    workflow: str | None,
+    limit: int,
+    after: str | None,
+    as_json: bool,
 ) -> None:
     """List the runs, oldest first, in pages.
 
@@ -88,7 +98,10 @@ def list_runs(
     """
     # One more than is shown tells whether there is another page.
     found = with_store(
-        db, lambda store: store.list_runs(status=statuses or None, workflow=workflow, limit=limit + 1, after=after)
+        db,
+        lambda store: store.list_runs(
+            status=statuses or None, workflow=workflow, limit=limit + 1, after=after
+        ),
     )
     runs = [forms.run_form(info) for info in found[:limit]]
     following = runs[-1]["run_id"] if len(found) > limit else None
@@ -111,13 +124,19 @@ def list_runs(
     headings = ("ID", "WORKFLOW", "VERSION", "STATUS", "CREATED", "UPDATED", "ERROR")
     show(table(*headings, rows=rows, gives_way=_LIST_GIVES_WAY))
     if following is not None:
-        click.echo(f"there are more: --after {clean(following)}", err=True)
+        click.echo(f"there are more: --after={quoted(following)}", err=True)
 
 
 @click.command("show", cls=Command, epilog=RUN_EXIT_CODES)
 @click.argument("run_id", metavar="ID", type=Id())
 @db_option
-@option("--full", group="Output", is_flag=True, show_default=False, help="Cut no value and no list. JSON never does.")
+@option(
+    "--full",
+    group="Output",
+    is_flag=True,
+    show_default=False,
+    help="Cut no value and no list. JSON never does.",
+)
 @_json
 def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
     """Show where a run stands.
@@ -132,7 +151,9 @@ def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
         show(*_details_parts(details, None if full else _WIDTH, None if full else _ROWS))
 
 
-def _details_parts(details: dict[str, Any], width: int | None, count: int | None) -> Iterable[RenderableType]:
+def _details_parts(
+    details: dict[str, Any], width: int | None, count: int | None
+) -> Iterable[RenderableType]:
     limit = "" if details["timeout"] is None else f" of {details['timeout']:g} s"
     more = {
         "elapsed": f"{details['elapsed']:.3f} s{limit}",
@@ -147,13 +168,17 @@ def _details_parts(details: dict[str, Any], width: int | None, count: int | None
     yield from _list_parts(details, width, count)
     yield from outcome_parts(details, width)
     failure = details["failure"] or {}
-    yield from _section("traceback", failure.get("traceback"), lambda text: Text(clean(text.rstrip(), lines=True)))
+    yield from _section(
+        "traceback", failure.get("traceback"), lambda text: Text(clean(text.rstrip(), lines=True))
+    )
 
 
 def _line(run: dict[str, Any]) -> dict[str, str | Text]:
     return {
         "run": run["run_id"],
-        "workflow": f"{run['workflow']} (version {run['version']})" if run["version"] else run["workflow"],
+        "workflow": f"{run['workflow']} (version {run['version']})"
+        if run["version"]
+        else run["workflow"],
         "status": status_text(run["status"]),
         "created": f"{instant(run['created'])} ({ago(run['created'])})",
         "updated": f"{instant(run['updated'])} ({ago(run['updated'])})",
@@ -166,14 +191,21 @@ def _section(title: str, content: Any, make: Any) -> Iterable[RenderableType]:
         yield make(content)
 
 
-def _list_parts(details: dict[str, Any], width: int | None, count: int | None) -> Iterable[RenderableType]:
+def _list_parts(
+    details: dict[str, Any], width: int | None, count: int | None
+) -> Iterable[RenderableType]:
     """What is undone and half collected; of many, the first."""
 
     def event(one: dict[str, Any]) -> str:
         return f"{one['event_type']} {short_json(one['data'], width)}"
 
     deliveries = [
-        [one["step"], str(one["attempt"]), instant(one["due"]), ", ".join(event(each) for each in one["events"])]
+        [
+            one["step"],
+            str(one["attempt"]),
+            instant(one["due"]),
+            ", ".join(event(each) for each in one["events"]),
+        ]
         for one in details["deliveries"][:count]
     ]
     delayed = [[instant(one["due"]), event(one["event"])] for one in details["delayed"][:count]]
@@ -184,7 +216,9 @@ def _list_parts(details: dict[str, Any], width: int | None, count: int | None) -
         ("collected", "half collected", ("STEP", "EVENT"), collected),
     ):
         left = len(details[name]) - len(rows)
-        yield from _section(f"{title} ({len(details[name])})", rows, lambda rows, h=headings: table(*h, rows=rows))
+        yield from _section(
+            f"{title} ({len(details[name])})", rows, lambda rows, h=headings: table(*h, rows=rows)
+        )
         if left:
             yield Text(f"and {left} more: --full shows them")
 
@@ -207,7 +241,9 @@ def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[Ren
         yield from _section("question", pairs, fields)
     if (failure := run["failure"]) is not None:
         told = ("kind", "step", "attempts", "error_type")
-        pairs = {name.replace("_", " "): str(failure[name]) for name in told if failure[name] is not None}
+        pairs = {
+            name.replace("_", " "): str(failure[name]) for name in told if failure[name] is not None
+        }
         yield from _section("error", pairs, fields)
         yield Text(clean(failure["message"], lines=True))
     if run["status"] == "completed":
@@ -215,8 +251,8 @@ def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[Ren
 
 
 def _answering(run_id: str, request_id: str) -> str:
-    """The command that answers a question."""
-    return f"blazen-trio runs respond {shlex.quote(run_id)} --request-id {shlex.quote(request_id)} JSON"
+    """The command that answers a question. Ids are what somebody chose: none must be an option."""
+    return f"blazen-trio runs respond --request-id={quoted(request_id)} -- {quoted(run_id)} JSON"
 
 
 @click.command("history", cls=Command, epilog=RUN_EXIT_CODES)

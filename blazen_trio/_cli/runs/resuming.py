@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import logging
 import os
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -36,8 +33,11 @@ from blazen_trio._cli.runs.display import instant, print_json, show
 from blazen_trio._cli.runs.events import make_answer
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.streams import can_ask
 
 if TYPE_CHECKING:
+    import datetime as dt
+    import logging
     from collections.abc import Sequence
 
     from blazen_trio import Run, Workflow
@@ -75,7 +75,13 @@ _OUTCOMES = (
 @json_option("Print one JSON object.", group="Output")
 @click.pass_context
 def resume(
-    context: click.Context, run_id: str, target: Target, db: str, no_ask: bool, as_text: bool, as_json: bool
+    context: click.Context,
+    run_id: str,
+    target: Target,
+    db: str,
+    no_ask: bool,
+    as_text: bool,
+    as_json: bool,
 ) -> None:
     """Go on with a run in this process.
 
@@ -85,54 +91,40 @@ def resume(
     """
     workflow = load_workflow(target)
     handler = workflow.input_handler
-    if handler is None and not (no_ask or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+    if handler is None and not (no_ask or as_json) and can_ask():
         handler = _Asking(workflow, as_text=as_text)
 
-    async def drive(store: SqlStore) -> tuple[StoredRun, BaseException | None]:
-        cause = None
+    async def drive(store: SqlStore) -> StoredRun:
         async with trio.open_nursery() as nursery:
             try:
                 async with workflow.resume_from(run_id, store=store, input_handler=handler) as run:
                     nursery.start_soon(_tell_waits, run, context.obj)  # noqa: ASYNC111  # it only looks at it
                 # Its end has waited for the run.
-            except _OUTCOMES as outcome:
-                cause = outcome.__cause__ if isinstance(outcome, StepFailedError) else None
+            except _OUTCOMES:
+                pass  # it is on disk, and the log has told what a step raised
             nursery.cancel_scope.cancel()
-        return await store.load(run_id), cause
+        return await store.load(run_id)
 
-    stored, cause = with_store(db, drive)
+    stored = with_store(db, drive)
     run = forms.outcome_form(stored)
     if as_json:
         print_json(run)
     else:
         click.echo(clean(f"run {run_id} of {run['workflow']}: {run['status']}"))
         show(*outcome_parts(run))
-    if cause is not None:
-        details = "".join(traceback.format_exception(cause))
-        say(
-            context.obj,
-            "raised",
-            "what the step raised:",
-            level=logging.ERROR,
-            fields={"run_id": run_id},
-            details=details,
-        )
     # One that waited may have been woken, and taken by a worker, meanwhile.
     context.exit(STATUS_CODES.get(stored.info.status, STATUS_CODES[RunStatus.WAITING]))
 
 
 async def _tell_waits(run: Run, handler: logging.Handler) -> None:
     """Say until when a run waits that waits for nothing but a time; once for each."""
-    told = 0.0
+    told: dt.datetime | None = None
     while True:
-        state = run._state  # noqa: SLF001  # a snapshot has all of it, and is made anew each time
-        if run.status is RunStatus.WAITING and not state.questions:
-            times = [one.due for one in state.deliveries.values() if one.due is not None]
-            times += [one.due for one in state.delayed.values()]
-            due = min(times, default=0.0)
-            if due != told and due - time.time() >= _SOON:
+        if run.status is RunStatus.WAITING and not run.input_requests:
+            due = run.due
+            if due is not None and due != told and due.timestamp() - time.time() >= _SOON:
                 told = due
-                moment = forms.time_form(dt.datetime.fromtimestamp(due, dt.UTC))
+                moment = forms.time_form(due)
                 text = f"run {run.run_id} waits until {instant(moment)}; Ctrl-C leaves it as it is, for anybody to go on with"
                 say(handler, "waiting", text, fields={"run_id": run.run_id, "until": moment})
         await trio.sleep(_LOOK)
@@ -154,7 +146,11 @@ class _Asking:
                 told = self._workflow.codec.encode_value(request.metadata, "metadata")
                 click.echo(clean(told.data.decode()), err=True)
             while True:
-                click.echo(clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "), nl=False, err=True)
+                click.echo(
+                    clean(f"{request.prompt}{'' if self._as_text else ' (JSON)'}: "),
+                    nl=False,
+                    err=True,
+                )
                 line = await self._line()
                 if line is None:
                     click.echo(err=True)
@@ -162,7 +158,10 @@ class _Asking:
                 try:
                     document = line if self._as_text else Json().convert(line, None, None)
                     return make_answer(self._workflow, None, request.request_id, document)
-                except (click.BadParameter, SerializationError) as error:  # what this raised would fail the run
+                except (
+                    click.BadParameter,
+                    SerializationError,
+                ) as error:  # what this raised would fail the run
                     click.echo(clean(f"Error: {error.message}"), err=True)
                 except ConfigError as error:
                     click.echo(clean(f"{error.message}, in `blazen-trio runs respond`"), err=True)

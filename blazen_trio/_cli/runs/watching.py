@@ -29,6 +29,7 @@ from blazen_trio._cli.runs.display import (
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
 from blazen_trio._cli.runs.tables import table
+from blazen_trio._cli.streams import at_terminal
 from blazen_trio._stores.base import history_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _teller(stack: ExitStack, *, as_json: bool) -> Callable[[dict[str, Any]], No
     console = make_console()
     if as_json:
         return print_json
-    if not console.is_terminal:
+    if not at_terminal() or console.is_dumb_terminal:  # which can't be drawn on anew
         return lambda line: click.echo(_plain(line))
     live = stack.enter_context(Live(console=console, auto_refresh=False))
     records: list[dict[str, Any]] = []
@@ -142,14 +143,19 @@ def _how_far(status: dict[str, Any]) -> str:
 
 def _picture(status: dict[str, Any], records: Sequence[dict[str, Any]]) -> RenderableType:
     title = Text.assemble(
-        (f"run {clean(status['run_id'])} of {clean(status['workflow'])}  ", "bold"), status_text(status["status"])
+        (f"run {clean(status['run_id'])} of {clean(status['workflow'])}  ", "bold"),
+        status_text(status["status"]),
     )
-    told = ({**record, "error": without_id(record["error"], status["run_id"])} for record in records)
+    told = (
+        {**record, "error": without_id(record["error"], status["run_id"])} for record in records
+    )
     rows = ([row[0][11:-1], *row[1:]] for row in map(record_row, told))  # of the time, no date
     return Group(
         title,
         Text(clean(_how_far(status)), overflow="ellipsis", no_wrap=True),
-        table("TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, gives_way=_GIVES_WAY),
+        table(
+            "TIME", "KIND", "STEP", "EVENT", "DURATION", "ERROR", rows=rows, gives_way=_GIVES_WAY
+        ),
     )
 
 

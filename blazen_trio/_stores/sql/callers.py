@@ -70,7 +70,9 @@ class Callers:
         self._lock = threading.Lock()
         self._ours: tuple[Any, ...] | None = None
         # By the pool: an engine has many faces, and all of one pool connect to the same database.
-        self._same: weakref.WeakSet[sa.Pool] = weakref.WeakSet()
+        # Ours is one: to ask it for another connection, while callers have all that it has, would
+        # be to wait for those who wait for us.
+        self._same: weakref.WeakSet[sa.Pool] = weakref.WeakSet([engine.pool])
 
     def write(self, connection: sa.Connection, job: Job) -> Any:
         """Do a job in its caller's own transaction: it is on disk when, and if, they commit.

@@ -91,7 +91,7 @@ class Claim(Job):
             row = queries.find_run(transaction.connection, self.run_id)
             if row.status == _COMPLETED:
                 return row, None
-            queries.info_of(row)  # what can't be read is not claimed
+            queries.sound_info_of(row)  # what can't be read is not claimed
             free = _free(transaction, row, self._drivers)
             lease_id = transaction.take_lease()
             claimed = (

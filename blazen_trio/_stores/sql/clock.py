@@ -67,4 +67,6 @@ class DatabaseClock:
         if self._offset is None:
             return False
         counter = time.perf_counter()
-        return counter - self._observed > _STALE or abs(time.time() - counter - self._host) > _PARTED
+        return (
+            counter - self._observed > _STALE or abs(time.time() - counter - self._host) > _PARTED
+        )

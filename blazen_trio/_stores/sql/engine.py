@@ -8,10 +8,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects, packets
+from blazen_trio._stores.sql.place import at_its_place
 from blazen_trio._stores.sql.troubles import CONNECT_WITHIN
 from blazen_trio.errors import StoreError
 
-__all__ = ["for_writing", "make_engine", "shown"]
+__all__ = ["for_writing", "make_engine", "shown", "unusable"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 # The drivers that are used where the URL names none, and what to install for them.
@@ -75,6 +76,15 @@ def shown(url: sa.URL) -> str:
     return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
+def unusable(url: sa.URL, error: Exception) -> ValueError:
+    """There is an option in a URL, or a value of one, that its driver can't be given."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    return ValueError(
+        f"{shown(url)}: the driver {url.get_driver_name()!r} can't connect with what the URL says; "
+        f"see that its options are the driver's own ({type(error).__name__}: {said})"
+    )
+
+
 def _create(given: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(given)
@@ -88,8 +98,11 @@ def _create(given: str | sa.URL) -> sa.Engine:
     if name in _DRIVERS and "+" not in url.drivername:
         url = url.set(drivername=f"{url.drivername}+{_DRIVERS[name]}")
     _check(url)
+    url = at_its_place(url) if name == "sqlite" else url
     try:
         return _bounded(sa.create_engine(url, **_arguments(url)))
+    except (TypeError, ValueError, LookupError) as error:
+        raise unusable(url, error) from error
     except ImportError as error:
         missing = f"what is missing ({error})"
         if error.name:

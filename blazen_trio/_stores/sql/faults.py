@@ -111,6 +111,7 @@ _UNCLEAR: _Told = (
     ),
 )
 _UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
+_UNKNOWN_IN_A_LOOK: _Told = (StoreError, "the database failed in a way that nobody expected")
 
 _DEADLOCKS = ("40001", "40P01", 1213)
 
@@ -174,17 +175,22 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
 )
 
 
-def translate(error: BaseException, doing: str, run_id: str | None = None) -> StoreError:
+def translate(
+    error: BaseException, doing: str, run_id: str | None = None, *, writing: bool = True
+) -> StoreError:
     """The `StoreError` that tells of a database's error, with it as its cause.
 
     Args:
         error: What the driver or SQLAlchemy raised; a `StoreError` is returned as it is.
         doing: What was being done, to begin the message with.
         run_id: The run concerned.
+        writing: Whether anything was to be written.
     """
     if isinstance(error, StoreError):
         return error
-    return _made(error, doing, run_id, _told(error, _text(error).lower()))
+    known = _told(error, _text(error).lower())
+    unknown = _UNKNOWN if writing else _UNKNOWN_IN_A_LOOK
+    return _made(error, doing, run_id, known or unknown)
 
 
 def translate_in_callers(error: BaseException, run_id: str | None = None) -> StoreError:
@@ -209,7 +215,7 @@ def _made(error: BaseException, doing: str, run_id: str | None, what: _Told) -> 
     return told
 
 
-def _told(error: BaseException, text: str) -> _Told:
+def _told(error: BaseException, text: str) -> _Told | None:
     if isinstance(error, UnclearCommitError):
         return _UNCLEAR
     if isinstance(error, OutOfReachError):
@@ -222,4 +228,4 @@ def _told(error: BaseException, text: str) -> _Told:
     if by_code is not None:
         return by_code
     fitting = (told for part, told in _BY_TEXT if part in text)
-    return next(fitting, _LOST if is_lost(error) else _UNKNOWN)
+    return next(fitting, _LOST if is_lost(error) else None)

@@ -10,7 +10,7 @@ import attrs
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Mail
+from blazen_trio._stores.driver import Mail
 from blazen_trio._stores.sql.drivers import Return, SqlDriver
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.ownership import NEVER

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from blazen_trio._stores.protocol import Driver
+from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.sql.schema import PART_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from blazen_trio._stores.protocol import DriverListener, Mail
+    from blazen_trio._stores.driver import DriverListener, Mail
 
 __all__ = ["PAGE", "Addressee", "Look", "Mailroom", "Page"]
 

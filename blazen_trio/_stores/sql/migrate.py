@@ -8,15 +8,16 @@ import shlex
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.admission import check_connection
-from blazen_trio._stores.sql.engine import make_engine, shown
+from blazen_trio._stores.sql.engine import make_engine, shown, unusable
 from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.place import file_of
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
 from blazen_trio._stores.sql.watch import Watch
@@ -35,11 +36,16 @@ __all__ = [
     "upgrade_schema",
 ]
 
+_DRIVERS_OWN: Final = (
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    sa.exc.ProgrammingError,
+)
 _MIGRATED_WITHIN: Final = 600.0
 """Seconds for which a server may be silent while it changes a table, whatever that holds."""
-
-# Alembic keeps the environment it runs in a global of the process.
-_alembic_lock = threading.Lock()
 
 
 @attrs.frozen
@@ -120,8 +126,7 @@ def _engine(url: str) -> Iterator[tuple[sa.Engine, Watch]]:
 
 def _read(engine: sa.Engine, watch: Watch) -> SchemaVersion:
     where = shown(engine.url)
-    file = engine.url.database or ""
-    if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
+    if engine.dialect.name == "sqlite" and not file_of(engine.url).exists():
         return _version(where, None)  # to connect would create it
     with _connected(engine, watch) as connection, dialects.begin(connection):
         return _version(where, _stored_revision(connection))
@@ -134,11 +139,18 @@ def _connected(
     silence: float = ANSWER_WITHIN,
 ) -> Iterator[sa.Connection]:
     """Open a connection, whose server may be silent for a while only, and translate its errors."""
+    opened = False
     try:
         with watch.connected(engine, silence) as connection:
+            opened = True
             yield connection
+    except _DRIVERS_OWN as error:
+        # What a driver raises that was given what it does not know; no server was asked.
+        if opened:
+            raise
+        raise unusable(engine.url, error) from error
     except (sa.exc.SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
-        raise translate(error, f"opening {shown(engine.url)}") from error
+        raise translate(error, f"opening {shown(engine.url)}", writing=False) from error
 
 
 def _version(where: str, revision: str | None) -> SchemaVersion:
@@ -207,16 +219,32 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
 
 
 def _upgrade(connection: sa.Connection, checkpoint: Callable[[], None]) -> None:
-    from alembic import command  # slow to import, and rarely needed
-
     with dialects.schema_lock(connection, checkpoint):
         # Another process may have done it while we waited for the lock.
         if _stored_revision(connection) == HEAD:
             return
-        config = migrations_config()
-        config.attributes["connection"] = connection
-        with _alembic_lock:
-            command.upgrade(config, "head")
+        _migrate(connection)
+
+
+def _migrate(connection: sa.Connection) -> None:
+    """Run what is missing of the migrations.
+
+    Not by `alembic.command`: that keeps the environment it runs in globals of the process, and the
+    application may be in the middle of migrations of its own, in another thread, or in this one.
+    """
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext  # slow to import, and rarely needed
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(migrations_config())
+
+    def missing(current: Any, _context: MigrationContext) -> Any:
+        return scripts._upgrade_revs("head", current)  # noqa: SLF001  # as Alembic's own docs have it
+
+    options = {"version_table": VERSION_TABLE, "fn": missing}
+    context = MigrationContext.configure(connection, opts=options)
+    with context.begin_transaction():
+        context.run_migrations(op=Operations(context))
 
 
 def _stored_revision(connection: sa.Connection) -> str | None:

@@ -105,4 +105,4 @@ def _prepare(
             observe(clock, connection)
             return Place(connection)
     except sa.exc.SQLAlchemyError as error:
-        raise translate(error, f"opening {shown(engine.url)}") from error
+        raise translate(error, f"opening {shown(engine.url)}", writing=False) from error

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._stores import arguments
-from blazen_trio._stores.protocol import Mail, RunInfo, StoredRun
+from blazen_trio._stores.driver import Mail
+from blazen_trio._stores.protocol import RunInfo, StoredRun
 from blazen_trio._stores.sql.schema import (
     IN_PARTS,
     PLAIN,
@@ -41,6 +42,7 @@ __all__ = [
     "load_runs",
     "mail_by_id",
     "micros",
+    "sound_info_of",
     "status_of",
 ]
 
@@ -56,6 +58,8 @@ LINE = (
 _INBOXES_AT_ONCE = 100  # each a part of one query; SQLite takes 500
 _ROWS_AT_ONCE = 500
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EARLIEST = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LATEST = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def micros(seconds: float) -> int:
@@ -81,7 +85,7 @@ def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
     Raises:
         RunNotFoundError: There is none.
     """
-    return info_of(find_run(connection, run_id))
+    return sound_info_of(find_run(connection, run_id))
 
 
 def list_runs(
@@ -312,27 +316,43 @@ def status_of(run_id: str, code: int) -> RunStatus:
 
 
 def info_of(row: Any) -> RunInfo:
-    """A run's line, given at least the columns of `LINE`.
+    """A run's line, given at least the columns of `LINE`. A time in it that is none, in a damaged
+    row, does not hide the run, nor others beside it: it is the nearest that there is.
 
     Raises:
         SchemaError: Its status is not known.
     """
     status = status_of(row.run_id, row.status)
-    created, updated = _instant(row.created), _instant(row.updated)
+    created, updated = _nearest(row.created), _nearest(row.updated)
     return RunInfo(row.run_id, row.workflow, row.version, status, created, updated, row.error)
 
 
-def _instant(stored: int) -> dt.datetime:
-    """A time of a run's row, for people. One that is none, in a damaged row, does not hide the run:
-    it is the nearest that there is.
+def sound_info_of(row: Any) -> RunInfo:
+    """A run's line, for who asks for this very run: a damaged row is told of.
+
+    Raises:
+        SchemaError: Its status is not known, or a time in it is none.
     """
-    if not isinstance(stored, int | float):
-        stored = float("-inf")  # type: ignore[unreachable]
+    for column in ("created", "updated"):
+        stored = getattr(row, column)
+        try:
+            _instant(stored)
+        except (OverflowError, TypeError) as error:
+            raise SchemaError(
+                f"the row of run {row.run_id!r} has {column} {stored!r:.80}, which is no time: the "
+                "database was changed by others; restore it from a backup",
+                run_id=row.run_id,
+            ) from error
+    return info_of(row)
+
+
+def _instant(stored: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=stored)
+
+
+def _nearest(stored: Any) -> dt.datetime:
     try:
-        return _EPOCH + dt.timedelta(microseconds=stored)
-    except OverflowError:
-        return (
-            dt.datetime.min.replace(tzinfo=dt.UTC)
-            if stored < 0
-            else dt.datetime.max.replace(tzinfo=dt.UTC)
-        )
+        return _instant(stored)
+    except (OverflowError, TypeError):
+        late = isinstance(stored, int) and stored > 0
+        return _LATEST if late else _EARLIEST

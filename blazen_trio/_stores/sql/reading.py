@@ -84,7 +84,7 @@ class Readers:
                 # A pool was waited for already, for as long as it is set to be.
                 pause = None if is_crowded(error) else patience.pause(error)
                 if pause is None:
-                    raise translate(error, "the store could not be read") from error
+                    raise translate(error, "the store could not be read", writing=False) from error
             await trio.sleep(pause)
 
     async def drain(self) -> None:  # noqa: ASYNC910  # it waits four times

@@ -17,6 +17,7 @@ from blazen_trio._state.status import RunStatus
 __all__ = [
     "HEAD",
     "IN_PARTS",
+    "OUR_TABLES",
     "PART_SIZE",
     "PLAIN",
     "STATUS_CODES",
@@ -187,3 +188,5 @@ lease = sa.Table(
     sa.Column("started", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
+
+OUR_TABLES = frozenset((*metadata.tables, VERSION_TABLE))

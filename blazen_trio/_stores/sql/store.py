@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from blazen_trio._state.status import RunStatus
-    from blazen_trio._stores.protocol import Commit, Driver, Mail, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.driver import Driver, Mail
+    from blazen_trio._stores.protocol import Commit, NewRun, Poll, RunInfo, StoredRun
     from blazen_trio._stores.sql.batches import Batches
     from blazen_trio._stores.sql.drivers import Drivers
     from blazen_trio._stores.sql.writer import Writer

@@ -1,0 +1,109 @@
+"""History records as bytes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from blazen_trio._codec.codec import PLAIN
+from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
+from blazen_trio._codec.names import short
+from blazen_trio._codec.reader import Reader, Whole
+from blazen_trio._state.history import HistoryRecord
+from blazen_trio._state.pieces import drained
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+
+__all__ = [
+    "decode_history",
+    "decoding_history",
+    "encode_history",
+    "encoding_history",
+    "record_of",
+    "record_wire",
+]
+
+_FORMAT: Final = 1
+_WIDE: Final = 512
+"""More records than that are put in lines."""
+
+
+def encode_history(records: Sequence[HistoryRecord]) -> bytes:
+    """Return history records as bytes: a JSON object with its format."""
+    return drained(encoding_history(records))
+
+
+def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, bytes]:
+    """Return what `encode_history` does, in pieces; many records are in lines."""
+    if len(records) <= _WIDE:
+        return orjson.dumps({"f": _FORMAT, "r": [record_wire(record) for record in records]})
+    lines = (
+        orjson.dumps({"r": [record_wire(record) for record in some]})
+        for some in batches((record, len(record.error or "")) for record in records)
+    )
+    pieces: list[bytes] = []
+    for piece in document(orjson.dumps({"f": IN_LINES}), lines):
+        pieces.append(piece)
+        yield
+    return b"".join(pieces)
+
+
+def record_wire(record: HistoryRecord) -> list[Any]:
+    """A record as a list, cut after the last field that it has."""
+    wire = [
+        record.sequence,
+        record.timestamp.astimezone(dt.UTC),
+        record.kind,
+        record.step,
+        record.event_type,
+        record.duration,
+        record.error,
+    ]
+    while wire[-1] is None:
+        wire.pop()
+    return wire
+
+
+def decode_history(data: bytes) -> list[HistoryRecord]:
+    """Return the records of `encode_history`.
+
+    Raises:
+        SnapshotVersionError: They were written by a newer version of this package.
+        SerializationError: They are rubbish.
+    """
+    return drained(decoding_history(data))
+
+
+def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
+    """Return what `decode_history` does, in pieces."""
+    records: list[HistoryRecord] = []
+    pace = Pace()
+    whole = Whole("history", {}, PLAIN)
+    for path, part in parse_parts(data, "history", "f")[1]:
+        for each in Reader(part, path, whole).each("r"):
+            records.append(record_of(each))
+            if pace.full(len(records[-1].error or "")):
+                yield
+    return records
+
+
+def record_of(reader: Reader) -> HistoryRecord:
+    """The record of a list."""
+    text = reader.take(1, str)
+    try:
+        timestamp = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError) as error:
+        raise reader.fail(1, f"{short(text)} is no instant: {error}") from error
+    return HistoryRecord(
+        reader.count(0, least=1),
+        timestamp,
+        reader.take(2, str),
+        reader.maybe(3, str),
+        reader.maybe(4, str),
+        reader.maybe_seconds(5),
+        reader.maybe(6, str),
+    )

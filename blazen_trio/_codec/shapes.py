@@ -1,0 +1,254 @@
+"""The fields of the classes whose values are stored field by field, and how an instance is made
+of them again.
+
+An instance is made without its class's `__init__`: what was stored is what all that code, the
+converters and `__post_init__` had made of what they were given, and doing it again would change
+it, or fail. So no code of the class runs where a value is restored, no validators either: what
+could be stored can be restored, at whatever time. The price is that an instance must be all in
+its fields; one that holds more is refused where it is stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from blazen_trio._codec.names import Misfit
+from blazen_trio._definitions.value_classes import (
+    is_named_tuple,
+    is_pydantic,
+    is_struct,
+    is_typed_dict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["UNSET_KEY", "check_whole", "field_types", "maker", "may_hold_more", "resolved"]
+
+UNSET_KEY = "$unset"
+"""Of a pydantic model: the fields that were not given but have their defaults."""
+
+_HASH_CACHE = "_attrs_cached_hash"
+
+
+def field_types(cls: Any) -> dict[str, Any]:
+    """Return the types of a class's fields by name; of a generic one with its arguments."""
+    origin = typing.get_origin(cls) or cls
+    parameters = getattr(origin, "__parameters__", ())
+    arguments = dict(zip(parameters, typing.get_args(cls), strict=False))
+    if is_pydantic(origin):
+        found = {name: field.annotation for name, field in origin.model_fields.items()}
+    elif attrs.has(origin):
+        hints = _hints(origin)
+        found = {a.name: _hint(hints, a) for a in attrs.fields(origin)}
+    else:
+        hints = _hints(origin)
+        found = {name: hints.get(name, Any) for name in _names(origin)}
+    return {name: _filled(type_, arguments) for name, type_ in found.items()}
+
+
+def _names(origin: Any) -> list[str]:
+    if is_named_tuple(origin):
+        return list(origin._fields)
+    if is_struct(origin):
+        return list(origin.__struct_fields__)
+    if is_typed_dict(origin):
+        return list(origin.__annotations__)
+    # An event class that is declared without fields needs no decorator.
+    return [f.name for f in dataclasses.fields(origin)] if dataclasses.is_dataclass(origin) else []
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    if is_typed_dict(cls) and any(map(_is_quoted, cls.__annotations__.values())):
+        # Bases leave no trace in it but their annotations, which know their modules.
+        refs = {name: anchored(one, cls.__module__) for name, one in cls.__annotations__.items()}
+        return {
+            name: resolved(one) if isinstance(one, typing.ForwardRef) else one
+            for name, one in refs.items()
+        }
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        types = [attribute.type for attribute in attrs.fields(cls)] if attrs.has(cls) else [""]
+        if not any(map(_is_quoted, types)):
+            return {}  # Whoever could see their names (`attrs.resolve_types`) has resolved them.
+        msg = (
+            f"the annotations of {cls.__qualname__} can't be resolved ({error}): import and define "
+            "what they name at module level, not in a function or under TYPE_CHECKING"
+        )
+        raise Misfit(msg) from error
+    for name, hint in hints.items():
+        if _is_quoted(hint):
+            # It names itself, and was unrolled once: as it stands in the source it has one name.
+            owner = next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+            hints[name] = anchored(inspect.get_annotations(owner)[name], owner.__module__)
+    return hints
+
+
+def _is_quoted(type_: Any) -> bool:
+    """Tell whether a part of a type is the source text of one still."""
+    if isinstance(type_, str | typing.ForwardRef):
+        return True
+    origin, arguments = typing.get_origin(type_), typing.get_args(type_)
+    if origin is typing.Literal:
+        return False
+    return any(map(_is_quoted, arguments[:1] if origin is typing.Annotated else arguments))
+
+
+def anchored(type_: Any, module: str) -> Any:
+    """Return a type whose quoted parts know the module that they are to be looked up in."""
+    if isinstance(type_, str):
+        return typing.ForwardRef(type_, module=module)
+    if isinstance(type_, typing.ForwardRef):
+        return typing.ForwardRef(type_.__forward_arg__, module=type_.__forward_module__ or module)
+    if not _is_quoted(type_):
+        return type_
+    origin = typing.get_origin(type_)
+    if origin is typing.Annotated:
+        return anchored(typing.get_args(type_)[0], module)
+    arguments = tuple(anchored(argument, module) for argument in typing.get_args(type_))
+    if hasattr(type_, "copy_with"):
+        return type_.copy_with(arguments)
+    if origin is types.UnionType:
+        return typing.Union[arguments]  # noqa: UP007  # of a tuple
+    return origin[arguments]
+
+
+def resolved(reference: typing.ForwardRef) -> Any:
+    """Return what an anchored reference means."""
+    module = sys.modules.get(str(reference.__forward_module__))
+    text = reference.__forward_arg__
+    try:
+        # Source code of the program, as `typing.get_type_hints` evaluates it; never data.
+        found = eval(text, vars(module) if module else {})  # noqa: S307
+    except NameError as error:
+        msg = f"{text!r} in an annotation can't be resolved ({error}): define it at module level"
+        raise Misfit(msg) from error
+    return anchored(found, str(reference.__forward_module__))
+
+
+def _hint(hints: dict[str, Any], attribute: attrs.Attribute[Any]) -> Any:
+    if attribute.type is not None and not _is_quoted(attribute.type):
+        return attribute.type
+    return hints.get(attribute.name, Any)
+
+
+def _filled(type_: Any, arguments: dict[Any, Any]) -> Any:
+    """Return a field's type with the class's type variables replaced."""
+    if isinstance(type_, typing.TypeVar):
+        return arguments.get(type_, Any)
+    parameters = getattr(type_, "__parameters__", ())
+    if parameters and typing.get_origin(type_) is not None:
+        return type_[tuple(arguments.get(parameter, Any) for parameter in parameters)]
+    return type_
+
+
+def maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
+    """Return a function from the values of all fields to an instance."""
+    if is_named_tuple(cls):
+        return lambda found: tuple.__new__(cls, found.values())
+    if is_struct(cls):
+        # C code that sets the fields and no more: one with a `__post_init__` is not stored.
+        return lambda found: cls(**found)
+    if is_pydantic(cls):
+        return partial(_make_model, cls)
+    if issubclass(cls, BaseException):
+        return partial(_make_exception, cls)
+    put = object.__setattr__
+    new: Callable[[type], Any] = cls.__new__
+    # attrs keeps a hash that it has made once beside the fields.
+    code = getattr(cls.__hash__, "__code__", None)
+    caches_hash = _HASH_CACHE in getattr(code, "co_names", ())
+
+    def make(found: dict[str, Any]) -> Any:
+        instance = new(cls)
+        for name, value in found.items():
+            put(instance, name, value)
+        if caches_hash:
+            put(instance, _HASH_CACHE, None)
+        return instance
+
+    return make
+
+
+def _make_exception(cls: Any, found: dict[str, Any]) -> Any:
+    instance = cls.__new__(cls, *found.values())  # which are its `args`, too
+    for name, value in found.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _make_model(cls: Any, found: dict[str, Any]) -> Any:
+    unset = found.pop(UNSET_KEY, ())
+    instance = cls.__new__(cls)
+    for name, value in (
+        ("__dict__", found),
+        ("__pydantic_fields_set__", found.keys() - set(unset)),
+        ("__pydantic_extra__", {} if cls.model_config.get("extra") == "allow" else None),
+        ("__pydantic_private__", None),
+    ):
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def may_hold_more(cls: Any) -> bool:
+    """Tell whether instances may have attributes that are no fields: most have no room for any."""
+    if is_struct(cls) and hasattr(cls, "__post_init__"):
+        return True
+    return bool(cls.__dictoffset__) or not set(_slots(cls)) <= field_types(cls).keys()
+
+
+def _slots(cls: Any) -> Iterator[str]:
+    for base in cls.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            yield f"_{base.__name__.lstrip('_')}{name}" if private else name
+
+
+def check_whole(instance: Any, fields: Mapping[str, Any]) -> None:
+    """Refuse an instance that is not all in its fields, or lacks one of them.
+
+    Raises:
+        Misfit: It has attributes besides, which would be gone when it is read again.
+    """
+    cls = type(instance)
+    if missing := [name for name in fields if not hasattr(instance, name)]:
+        msg = f"it is a {cls.__name__} whose field {missing[0]} has no value"
+        raise Misfit(msg)
+    if is_struct(cls) and hasattr(cls, "__post_init__"):
+        msg = f"a struct with a __post_init__, such as {cls.__name__}, can't be restored as it was"
+        raise Misfit(msg)
+    computed = _computed(cls)
+    held = dict.fromkeys(getattr(instance, "__dict__", ()))
+    if is_pydantic(cls):
+        held |= instance.__pydantic_extra__ or {}
+        held |= instance.__pydantic_private__ or {}
+    else:
+        slots = [name for name in _slots(cls) if name not in computed]
+        held |= dict.fromkeys(name for name in slots if hasattr(instance, name))
+    if more := [str(name) for name in held if name not in fields and name not in computed]:
+        msg = (
+            f"this {cls.__name__} has attributes that are no fields ({', '.join(more)}) and would "
+            "be lost: make them fields (init=False, say), or a functools.cached_property"
+        )
+        raise Misfit(msg)
+
+
+def _computed(cls: Any) -> set[str]:
+    """Return the names of attributes that are made again when they are asked for."""
+    found = {"__weakref__", "__dict__", "__orig_class__", _HASH_CACHE}
+    for base in cls.__mro__:
+        found |= {name for name, one in vars(base).items() if isinstance(one, cached_property)}
+        # A slotted attrs class has slots for them, and their functions as a default of this.
+        for default in getattr(vars(base).get("__getattr__"), "__defaults__", None) or ():
+            found |= set(default) if isinstance(default, dict) else set()
+    return found

@@ -1,0 +1,105 @@
+"""Transitions on their way: applied whole, to the disk as far as their durability asks, then acted on.
+
+Steps do this by themselves, in `attempts`, which is the hot path. What is here is for all others, and for what is wide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from blazen_trio._codec.entries import encoding_entry
+from blazen_trio._dispatch.control import Phase, Stop
+from blazen_trio._state.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.model import StoredError
+
+__all__ = ["WIDE", "absorb_all", "complete", "completed", "end", "fail", "settle"]
+
+WIDE: Final = 512
+"""Items that are acted on between two checkpoints."""
+
+
+async def complete(core: RunCore, entry: Entry) -> None:
+    """Apply the rest of a wide transition, and encode it, a slice at a time. Nothing else is decided meanwhile: the gate is
+    closed before anything else can run.
+    """
+    stored = core.journal is not None and core.journal.keeps_entries
+    await core.standstill.hold(_completing(entry, stored=stored))
+
+
+async def settle(core: RunCore, entry: Entry, kind: str, event_type: str) -> None:
+    """See a transition that no step made to where its durability wants it, then act on it."""
+    core.recorder.record(kind, entry.at, event_type=event_type)
+    core.deciding += 1
+    try:
+        if entry.rest is not None:
+            await complete(core, entry)
+        if entry.stop is not None:
+            completed(core, entry)
+            return
+        if core.journal is not None:
+            await core.journal.write(entry)
+            if core.asks(entry):
+                await core.journal.settle()
+    finally:
+        core.deciding -= 1
+    await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(entry.effects)
+    core.woken()
+
+
+async def absorb_all(core: RunCore, entry: Entry) -> None:
+    """Do what `absorb` does for a wide transition, a slice at a time."""
+    for start in range(0, len(entry.effects), WIDE):
+        core.absorb(entry.effects[start : start + WIDE])
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+def _completing(entry: Entry, *, stored: bool) -> Generator[None, None, None]:
+    assert entry.rest is not None
+    yield from entry.rest
+    if stored:
+        entry.encoded = yield from encoding_entry(entry)
+
+
+# Ends: each is one transition, after which nothing of the run commits. The dispatcher sees it to the disk and tells of it.
+
+
+def end(core: RunCore, entry: Entry, *, by_step: bool = False) -> None:
+    """A transition has ended the run."""
+    core.control.enter(Phase.ENDED)
+    if core.journal is not None:
+        core.journal.record(entry)
+    if core.in_flight > by_step:
+        core.stop_steps(Stop.ENDED)
+    else:
+        # Nobody is in flight but the step task itself, if one calls, which ends by itself: no scope has to be cancelled.
+        core.wake()
+
+
+def completed(core: RunCore, entry: Entry, *, by_step: bool = False) -> None:
+    """A `StopEvent` has been committed in memory."""
+    assert entry.stop is not None
+    for kind in core.foreign_mail:
+        # It goes with the run's inbox.
+        text = f"mail of kind {kind!r}, which this version of blazen_trio does not know"
+        core.recorder.record("event_rejected", entry.at, error=text)
+    core.recorder.record(
+        "workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type
+    )
+    end(core, entry, by_step=by_step)
+
+
+def fail(core: RunCore, error: StoredError, cause: BaseException | None) -> None:
+    """The run fails; what is undone stays so, for another try."""
+    core.cause = cause
+    moment = core.moment()
+    step = error.step or None
+    core.recorder.record("workflow_failed", moment.at, step=step, error=error.message, cause=cause)
+    end(core, core.machine.changed("failed", RunStatus.FAILED, moment, error))

@@ -1,0 +1,135 @@
+"""What is asked of a run, whoever drives it: to end, to pause, and for its result."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._runtime import remote
+from blazen_trio._runtime.remote import codec_of, open_questions
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.base import fold
+from blazen_trio._surface.outcome import ended_error, engine_error, result_of
+from blazen_trio.errors import (
+    InputRequiredError,
+    RunFinishedError,
+    RunPausedError,
+    StaleRunError,
+    WorkflowError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._runtime.poller import Poller
+    from blazen_trio._runtime.supervisor import Supervisor
+    from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+    from blazen_trio._surface.workflow import Workflow
+
+__all__ = ["cancel_anywhere", "pause_elsewhere", "result_anywhere"]
+
+
+async def result_anywhere(
+    store: CheckpointStore,
+    workflows: Mapping[str, Workflow],
+    supervisor: Supervisor,
+    poller: Poller,
+    run_id: str,
+) -> Any:
+    """See `Runtime.result`."""
+    while True:
+        core = supervisor.at(run_id) or supervisor.driving.get(run_id)
+        if core is not None:
+            run = supervisor.handle(core)  # keeps it here
+            try:
+                return await run.result()
+            except (StaleRunError, RunFinishedError):
+                # It left, or was lost; whoever takes it up, it goes on from what is stored.
+                await supervisor.changes.wait_until(partial(supervisor.is_gone, core))
+                continue
+        info = await store.get_run(run_id)
+        if info.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
+            stored = await store.load(run_id)
+            found = _stored_result(stored, workflows.get(stored.info.workflow))
+            if found is not None:
+                return found[0]
+        await poller.wait_changed(info)
+
+
+def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] | None:
+    """The result of a run as it is stored; `None`: it has none yet, and may come to one."""
+    state = fold(stored, codec_of(workflow))
+    run_id = state.run_id
+    if state.status is RunStatus.COMPLETED:
+        return (result_of(state.stop),)
+    if state.status.ended:
+        raise ended_error(state)
+    if state.status is RunStatus.PAUSED:
+        msg = f"run {run_id!r} is paused: resume_from goes on with it"
+        raise RunPausedError(msg, run_id=run_id, snapshot=Snapshot.from_state(state))
+    questions = open_questions(state, stored)
+    if state.status is RunStatus.WAITING and questions:
+        msg = f"run {run_id!r} waits for an answer to {questions[0].prompt!r:.200}"
+        raise InputRequiredError(
+            msg, run_id=run_id, requests=questions, snapshot=Snapshot.from_state(state)
+        )
+    return None
+
+
+async def cancel_anywhere(
+    store: CheckpointStore, supervisor: Supervisor, run_id: str, reason: str | None
+) -> None:
+    """See `Runtime.cancel`."""
+    while (core := supervisor.at(run_id) or supervisor.driving.get(run_id)) is not None:
+        core.cancel(reason)
+        # It may go without it, where it was leaving. Not cancellable: it is to be cancelled now, whoever waits for that; and a step
+        # that is cancelled ends soon, unless it shields itself.
+        with trio.CancelScope(shield=True):
+            await core.changes.wait_until(partial(_has_gone, core))
+        failure = core.control.failure
+        if core.state.status.ended and failure is None:
+            return
+        if failure is not None and not isinstance(failure, StaleRunError):
+            raise engine_error(failure, run_id)
+        await supervisor.changes.wait_until(partial(supervisor.is_gone, core))
+    if not (await store.get_run(run_id)).status.ended:
+        with contextlib.suppress(RunFinishedError):
+            await remote.ask_or_change(store, run_id, RunStatus.CANCELLED, reason)
+
+
+def _has_gone(core: RunCore) -> bool:
+    return core.control.gone
+
+
+async def pause_elsewhere(
+    store: CheckpointStore, workflows: Mapping[str, Workflow], poller: Poller, run_id: str
+) -> Snapshot:
+    """Pause a run that is not driven here; see `Runtime.pause`."""
+    asked: Mail | None = None
+    try:
+        while True:
+            info = await store.get_run(run_id)
+            if info.status.ended:
+                msg = f"run {run_id!r} has ended ({info.status.value}): it can't be paused"
+                raise RunFinishedError(msg, run_id=run_id, status=info.status)
+            if info.status is RunStatus.PAUSED:
+                stored = await store.load(run_id)
+                return Snapshot.from_state(
+                    fold(stored, remote.codec_of(workflows.get(info.workflow)))
+                )
+            if asked is None:
+                asked = await remote.ask_or_change(store, run_id, RunStatus.PAUSED)
+            else:
+                await poller.wait_changed(info)
+    except trio.Cancelled:
+        if asked is not None:
+            # `Cancelled` says that it did not happen: so it must not, or is undone.
+            with trio.CancelScope(shield=True), contextlib.suppress(WorkflowError):
+                await remote.take_back_pause(store, run_id, asked)
+        raise

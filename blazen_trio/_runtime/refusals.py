@@ -1,0 +1,115 @@
+"""Runs that were taken and can't be driven here: given back to others, tried again later, or set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from blazen_trio._state.texts import text_of
+from blazen_trio._telemetry.logs import about, logger
+from blazen_trio.errors import (
+    IncompatibleRunError,
+    SchemaError,
+    SnapshotVersionError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+
+__all__ = ["Refusals", "give_back"]
+
+_FIRST_HOLD: Final = 1.0
+_LONGEST_HOLD: Final = 60.0
+"""Seconds for which such a run is left to others, twice as long each time."""
+_KNOWN: Final = 10_000
+"""So many of them are remembered."""
+_FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
+"""What is no fault of the run, but of who can't drive it."""
+
+
+class Refusals:
+    """Decides what becomes of runs that can't be driven here, and remembers how often each was refused.
+
+    Args:
+        store: Where they are.
+        max_crashes: How often a run may fail whoever drives it before it is set aside.
+
+    Attributes:
+        count: How often a run was refused.
+    """
+
+    def __init__(self, store: CheckpointStore, max_crashes: int) -> None:
+        self._store = store
+        self._max_crashes = max_crashes
+        self._holds: dict[str, float] = {}
+        self.count = 0
+
+    def forget(self, run_id: str) -> None:
+        """It can be driven here after all."""
+        self._holds.pop(run_id, None)
+
+    async def refuse(self, stored: StoredRun, driver: Driver, failure: Exception) -> None:
+        """Give a run back: to others, who may know better; or set it aside where nobody can drive it."""
+        run_id = stored.info.run_id
+        self.count += 1
+        seconds = self._next_hold(run_id)
+        what = (
+            "does not fit its workflow here"
+            if isinstance(failure, IncompatibleRunError)
+            else "can't be driven here"
+        )
+        text = f"{type(failure).__name__}: {text_of(failure)}"
+        extra = about(run_id, stored.info.workflow)
+        if isinstance(failure, _FOR_LATER_VERSIONS) or driver.lost is not None:
+            logger.warning(
+                "run %r %s, and is left to others: %s", run_id, what, failure, extra=extra
+            )
+            await give_back(self._store, driver, hold=seconds)
+        elif stored.crashes + 1 < self._max_crashes:
+            logger.warning(
+                "run %r %s, and is tried again later: %s", run_id, what, failure, extra=extra
+            )
+            await give_back(self._store, driver, hold=seconds, crash=text)
+        else:
+            logger.error("run %r %s, and is set aside: %s", run_id, what, failure, extra=extra)
+            await self._set_aside(driver, text)
+
+    def _next_hold(self, run_id: str) -> float:
+        if run_id not in self._holds and len(self._holds) >= _KNOWN:
+            del self._holds[next(iter(self._holds))]
+        held = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
+        self._holds[run_id] = held
+        return held
+
+    async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # the store suspends
+        try:
+            await self._store.set_aside(driver, text)
+        except StoreError as failure:
+            extra = about(driver.run_id)
+            logger.warning("run %r could not be set aside: %s", driver.run_id, failure, extra=extra)
+
+
+async def give_back(  # noqa: ASYNC910  # the store suspends
+    store: CheckpointStore,
+    driver: Driver,
+    *,
+    wake: float | None = None,
+    hold: float | None = None,
+    crash: str | None = None,
+) -> None:
+    """Give a run back. Neither cancelled nor without a bound; where it fails, the store goes on trying.
+
+    Args:
+        store: Where it is.
+        driver: Drives it.
+        wake: See `CheckpointStore.release`.
+        hold: Seconds for which nobody takes it.
+        crash: See `CheckpointStore.release`.
+    """
+    until = None if hold is None else store.clock().now() + hold
+    try:
+        await store.release(driver, wake=wake, hold=until, crash=crash)
+    except StoreError as failure:
+        extra = about(driver.run_id)
+        logger.warning("run %r is given back later: %s", driver.run_id, failure, extra=extra)

@@ -1,0 +1,85 @@
+"""Write a run that a store does not have yet: a new one, or one whole, as a snapshot has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blazen_trio._codec.document import iter_state
+from blazen_trio._codec.entries import encode_entry
+from blazen_trio._codec.histories import encode_history
+from blazen_trio._slices import in_slices
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+
+    from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._state.entry import Entry
+    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.model import RunState
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore
+
+__all__ = ["create_new", "create_whole", "written"]
+
+
+async def create_new(
+    store: CheckpointStore,
+    definition: WorkflowDefinition,
+    run_id: str,
+    entry: Entry,
+    records: Sequence[HistoryRecord],
+) -> Driver | None:
+    """Store a new run by its first entry. Return its driver.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+    """
+    data, blobs = encode_entry(entry)
+    first = Commit(
+        run_id,
+        entries=[(entry.seq, data)],
+        blobs=blobs,
+        history=(1, encode_history(records)),
+        status=RunStatus.RUNNING,
+        at=entry.at,
+    )
+    return await store.create(NewRun(definition.name, definition.version, entry.at), first)
+
+
+async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
+    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+    """
+    data, large = await written(state)
+    history = None
+    if state.history:
+        history = state.history[0].sequence, encode_history(state.history)
+    first = Commit(
+        state.run_id,
+        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
+        blobs=large,
+        history=history,
+        status=state.status,
+        error=None if state.error is None else state.error.message,
+        at=state.updated,
+        release=state.status is RunStatus.COMPLETED,
+    )
+    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
+
+
+async def written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
+    """Return a run's state as it is stored, and the large values that it refers to."""
+    large: dict[str, bytes] = {}
+    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
+
+
+def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
+    joined = []
+    for piece in pieces:
+        joined.append(piece)
+        yield
+    return b"".join(joined)

@@ -1,0 +1,64 @@
+"""Tell whether a run fits the workflow that is to drive it, and a snapshot the run in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blazen_trio._slices import in_slices
+from blazen_trio._state.misfits import finding_misfits
+from blazen_trio._state.status import RunStatus
+from blazen_trio.errors import IncompatibleRunError, StaleRunError
+
+if TYPE_CHECKING:
+    from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._state.model import RunState
+
+__all__ = ["check_branch", "check_fit"]
+
+
+async def check_fit(definition: WorkflowDefinition, state: RunState) -> None:
+    """Refuse a run of another workflow, or one that this version of it can't go on with.
+
+    Raises:
+        IncompatibleRunError: It doesn't fit; the error has all the reasons.
+    """
+    problems = []
+    if state.workflow != definition.name:
+        problems.append(
+            f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}"
+        )
+    elif state.status is not RunStatus.COMPLETED:
+        problems = await in_slices(finding_misfits(definition, state))
+    if problems:
+        raise _misfit(definition, state, problems)
+
+
+def _misfit(
+    definition: WorkflowDefinition, state: RunState, problems: list[str]
+) -> IncompatibleRunError:
+    faults = "".join(f"\n  - {problem}" for problem in problems)
+    return IncompatibleRunError(
+        f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
+        run_id=state.run_id,
+        problems=problems,
+    )
+
+
+async def check_branch(stored: RunState, given: RunState) -> None:
+    """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
+
+    Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
+    """
+    from blazen_trio._surface.creating import written
+
+    if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
+        return
+    if stored.seq == given.seq:
+        found = f"of another branch of the run, which has gone another way to entry {given.seq}"
+    else:
+        found = f"of entry {given.seq}, and the store knows the run up to entry {stored.seq}"
+    raise StaleRunError(
+        f"the snapshot of run {given.run_id!r} is {found}: go on with what the store has (resume_from), or resume the "
+        "snapshot without the store",
+        run_id=given.run_id,
+    )

@@ -1,0 +1,190 @@
+"""Standard streams that are closed, lack letters, or are no terminals whatever a variable says; and
+what others wrote, which acts on none of them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from blazen_trio import Context, StartEvent, StepFailedError, StopEvent, Workflow, open_store, step
+from blazen_trio._cli.output import make_handler, say
+from tests.cli.conftest import ROOT, SCRIPT
+from tests.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ACTING = "\x9b31m \u202e \x7f \u2028 \x1b[2J \r \U000e0001"
+
+
+def run(url: str, *arguments: str, closed: tuple[int, ...] = (), **environment: str) -> Any:
+    """A command as a process, some of whose streams are closed."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, *arguments],
+        env={**os.environ, "BLAZEN_TRIO_DB": url, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        preexec_fn=close,
+    )
+
+
+# Closed ones
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["delete", "r"], 2, b"needs --yes"),
+        (["purge", "--older-than", "1d"], 2, b"needs --yes"),
+        (["import", "-"], 66, b"can't be read"),
+        (["list"], 0, b""),
+    ],
+)
+def test_nobody_is_asked_by_a_closed_stdin(arguments, code, told, sqlite_url, runs):
+    runs("submit", "orders", "--run-id", "r")
+    done = run(sqlite_url, "runs", *arguments, closed=(0,))
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+
+
+def test_what_is_printed_on_closed_streams_goes_nowhere_and_least_of_all_into_a_database(
+    sqlite_url,
+):
+    for index, arguments in enumerate((["submit", "orders"], ["list"], ["show", "nowhere"])):
+        done = run(sqlite_url, "runs", *arguments, closed=(0, 1, 2))
+        assert (done.returncode, done.stdout, done.stderr) == (66 if index == 2 else 0, b"", b"")
+    assert len(json.loads(run(sqlite_url, "runs", "list", "--json").stdout)["runs"]) == 1
+
+
+# Ones that lack letters
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "koi8-r"])
+def test_letters_that_an_encoding_lacks_are_told_by_escapes(encoding, sqlite_url, runs):
+    run_id = "bestellung-\u6f22-\U0001f642"
+    runs("submit", "orders", json.dumps("f\xfcnf \u20ac"), "--run-id", run_id)
+    narrow = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for arguments in (["list"], ["show", run_id], ["history", run_id]):
+        plain = run(sqlite_url, "runs", *arguments, **narrow)
+        assert plain.returncode == 0, plain.stderr
+        told = run(sqlite_url, "runs", *arguments, "--json", **narrow)
+        assert told.returncode == 0, told.stderr
+        assert run_id in json.dumps(json.loads(told.stdout.decode(encoding)), ensure_ascii=False)
+    for arguments in (["show", "nowhere-\u6f22"], ["send", "nowhere-\u6f22", "Paid"]):
+        failed = run(sqlite_url, "runs", *arguments, "--json", **narrow)
+        assert failed.returncode == 66
+        assert "nowhere-\u6f22" in json.loads(failed.stderr.decode(encoding))["message"]
+
+
+# Colours, and what is no terminal
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_nothing_is_cut_in_a_pipe_whatever_a_variable_says(variable, sqlite_url, runs):
+    run_id = "an-order-of-the-shop-" + "1" * 100
+    runs("submit", "a-workflow-with-a-name", "--run-id", run_id)
+    plain = run(sqlite_url, "runs", "list").stdout.decode()
+    forced = run(sqlite_url, "runs", "list", **{variable: "1"}).stdout.decode()
+    headings = re.sub(r"\x1b\[[0-9;]*m", "", forced).splitlines()[0]
+    assert headings.split() == plain.splitlines()[0].split()
+    assert run_id in forced
+    assert "a-workflow-with-a-name" in forced
+
+
+async def test_forced_colours_are_colours_and_no_moves_of_a_cursor(sqlite_url):
+    @step
+    async def only(ev: StartEvent) -> StopEvent:
+        return StopEvent()
+
+    async with open_store(sqlite_url) as store:
+        await Workflow("flow", [only]).run(store=store, run_id="r")
+    listed = run(sqlite_url, "runs", "list", FORCE_COLOR="1", NO_COLOR="").stdout  # noqa: ASYNC221  # nothing else is to go on
+    assert b"\x1b[32mcompleted" in listed
+    watched = run(sqlite_url, "runs", "watch", "r", FORCE_COLOR="1").stdout.decode()  # noqa: ASYNC221
+    assert re.findall(r"\x1b\[[0-9;?]*[A-Za-ln-z]", watched) == []
+    assert "completed" in watched
+
+
+def test_a_dumb_terminal_gets_lines(sqlite_url, runs):
+    runs("submit", "orders", "--run-id", "r")
+    runs("cancel", "r")
+    environment = {"TERM": "dumb"}
+    for arguments in (["watch", "r"], ["list"], ["show", "r"]):
+        with Terminal(sqlite_url, "runs", *arguments, environment=environment) as terminal:
+            assert terminal.ends() in (0, 4)
+            assert "cancelled" in terminal.screen
+            assert "\x1b" not in terminal.screen
+
+
+# What others wrote
+
+
+def test_what_others_wrote_acts_on_no_terminal(sqlite_url, invoke: Callable[..., Any]):
+    @step
+    async def only(ev: StartEvent, ctx: Context) -> StopEvent:
+        ctx.set("text", ACTING)
+        if ev.data:
+            raise ValueError(ACTING)
+        return StopEvent(ACTING)
+
+    async def fill() -> None:
+        flow = Workflow("flow", [only])
+        async with open_store(sqlite_url) as store:
+            await flow.run(store=store, run_id="good", metadata={"text": ACTING})
+            with pytest.raises(StepFailedError):
+                await flow.run("bad", store=store, run_id="bad" + ACTING)
+
+    trio.run(fill)
+    commands = [["list"], ["list", "--workflow", ACTING]]
+    for name in ("good", "bad" + ACTING, "none" + ACTING):
+        commands += [
+            ["show", name],
+            ["history", name],
+            ["watch", name],
+            ["export", name, "--no" + ACTING],
+        ]
+    for arguments in commands:
+        for more in ([], ["--json"]):
+            done = invoke("runs", *arguments, *more, env={"BLAZEN_TRIO_DB": sqlite_url})
+            assert done.exit_code in (0, 1, 2, 66), done.output
+            acting = {one for one in done.output if not one.isprintable()} - {"\n"}
+            assert acting == set(), (arguments, acting)
+    done = invoke("runs", "list", "--json", env={"BLAZEN_TRIO_DB": sqlite_url})
+    [_, bad] = json.loads(done.stdout)["runs"]
+    assert bad["run_id"] == "bad" + ACTING
+
+
+def test_only_a_record_begins_at_the_margin(sqlite_url):
+    forged = "2026-01-01T00:00:00.000Z info     blazen_trio.cli: all is well"
+    for as_json in (False, True):
+        found = io.StringIO()
+        handler = make_handler(
+            as_json=as_json, url=None, stream=found, plain="{time} {level} {name}: "
+        )
+        try:
+            raise ValueError(f"no\n{forged}")
+        except ValueError:
+            record = logging.LogRecord(
+                "shop", logging.ERROR, "", 0, "no\n%s", (forged,), sys.exc_info()
+            )
+        handler.handle(record)
+        say(handler, "event", f"no\n{forged}", fields={"text": forged + "\n" + forged})
+        assert [
+            line for line in found.getvalue().splitlines() if line.startswith("2026-01-01")
+        ] == []

@@ -1,0 +1,256 @@
+"""How a run is driven, as a table: every combination of requests and situation, without Trio."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from blazen_trio._dispatch.control import (
+    PHASES,
+    Control,
+    Leave,
+    Next,
+    Phase,
+    Situation,
+    decide,
+    mermaid,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DRIVEN = [Phase.WORKING, Phase.PAUSED, Phase.PARKED]
+FLAGS = [field.name for field in attrs.fields(Situation) if field.type == "bool"]
+ENDS = {Next.CANCEL, Next.TIME_OUT, Next.STALL}
+STARTS = {Next.RUN, Next.GET_SLOT, Next.WAKE, Next.TAKE_DUE}
+"""What leads to another step's beginning."""
+RESTS = {Next.PARK, Next.REST, Next.PAUSE, Next.LEAVE}
+
+
+def asked(
+    *,
+    phase: Phase = Phase.WORKING,
+    held: bool = False,
+    cancelled: bool = False,
+    failed: bool = False,
+    leave: Leave = Leave.NEVER,
+) -> Control:
+    control = Control()
+    control.enter(phase)
+    if held:
+        control.hold()
+    if cancelled:
+        control.cancel("why")
+    if failed:
+        control.fail(OSError())
+    control.leave_at(leave)
+    return control
+
+
+def every() -> Iterator[tuple[dict[str, Any], Control, Situation, Next]]:
+    """All that can be asked, in every situation: 5 times 8 requests, 3 phases, 2**14 flags."""
+    values = [
+        dict(zip(FLAGS, each, strict=True))
+        for each in itertools.product((False, True), repeat=len(FLAGS))
+    ]
+    for phase, leave in itertools.product(DRIVEN, Leave):
+        for held, cancelled, failed in itertools.product((False, True), repeat=3):
+            requests: dict[str, Any] = {
+                "held": held,
+                "cancelled": cancelled,
+                "failed": failed,
+                "leave": leave,
+            }
+            control = asked(phase=phase, **requests)
+            for flags in values:
+                situation = Situation(phase=phase, **flags)
+                yield requests, control, situation, decide(control, situation)
+
+
+def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
+    """Not one assertion for each: half a million of them."""
+    broken: dict[str, Any] = {}
+
+    def promise(name: str, kept: bool, *where: Any) -> None:
+        if not kept:
+            broken.setdefault(name, where)
+
+    for requests, control, now, following in every():
+        held, cancelled, leave = requests["held"], requests["cancelled"], requests["leave"]
+        where = (requests, now, following)
+        stopped = held or cancelled or requests["failed"] or leave is Leave.AFTER_STEPS
+        promise("a failure stops all", (following is Next.STOP) is requests["failed"], where)
+        promise("halted says so", control.halted is (stopped or now.phase is Phase.PAUSED), where)
+        if following in STARTS:
+            promise("no step starts that was not to", not stopped, where)
+            promise("no step starts in a paused run", now.phase is not Phase.PAUSED, where)
+            promise("no step starts out of time", not now.out_of_time, where)
+        if following in ENDS | RESTS:
+            promise("steps in flight are waited for", not now.in_flight, where)
+        if following in RESTS | {Next.STALL}:
+            promise("what is decided is seen to the disk first", not now.deciding, where)
+        if following in {Next.PARK, Next.REST, Next.STALL}:
+            promise("what is ready, or due, runs first", not (now.ready or now.due), where)
+        if following is Next.STALL and not (
+            leave >= Leave.ONCE_ASKED and now.phase is Phase.PARKED
+        ):
+            promise(
+                "nothing can come to a stalled run",
+                not (now.timers or now.questions or now.external),
+                where,
+            )
+        if following is Next.LEAVE:
+            promise("only who was told to leave does", leave > Leave.NEVER, where)
+        if following is Next.REST:
+            promise("only who may rest does", now.may_rest and now.phase is Phase.PARKED, where)
+        if following is Next.RUN:
+            promise("who runs has a slot", now.slot and now.ready, where)
+        if following is Next.GET_SLOT:
+            promise("who has a slot asks for none", not now.slot, where)
+        if following is Next.CANCEL:
+            promise("only what was cancelled is", cancelled, where)
+        if following is Next.TIME_OUT:
+            promise("only what is out of time times out", now.out_of_time, where)
+        if following is Next.PAUSE:
+            promise("only what is held is paused", held and now.phase is not Phase.PAUSED, where)
+    assert broken == {}
+
+
+def test_nothing_that_can_go_on_waits() -> None:
+    """Where no step is in flight, nothing is on its way, and nobody has asked for anything, what is ready runs."""
+    for requests, _, now, following in every():
+        if any((requests["held"], requests["cancelled"], requests["failed"])):
+            continue
+        if now.in_flight or now.deciding or requests["leave"] is Leave.AFTER_STEPS:
+            continue
+        if now.phase is Phase.PAUSED:
+            assert following in {Next.UNPAUSE, Next.TIME_OUT}
+        elif now.ready or now.due or now.out_of_time:
+            assert following in STARTS | {Next.TIME_OUT}
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in DRIVEN])
+def test_a_run_that_is_not_driven_any_more_is_over(phase: Phase) -> None:
+    for flags in itertools.product((False, True), repeat=len(FLAGS)):
+        situation = Situation(phase=phase, **dict(zip(FLAGS, flags, strict=True)))
+        assert decide(Control(), situation) is Next.STOP
+
+
+W, P, K = DRIVEN
+TABLE = [
+    # what was asked, the situation, what comes next
+    ({}, {"ready": True}, Next.RUN),
+    ({}, {"ready": True, "slot": False}, Next.GET_SLOT),
+    ({}, {"ready": True, "in_flight": True}, Next.RUN),
+    ({}, {"in_flight": True}, Next.WAIT),
+    ({}, {"deciding": True}, Next.WAIT),
+    ({}, {"due": True, "timers": True, "ready": True}, Next.TAKE_DUE),
+    ({}, {}, Next.STALL),
+    ({}, {"external": True}, Next.PARK),
+    ({}, {"timers": True}, Next.PARK),
+    ({}, {"questions": True}, Next.PARK),
+    ({}, {"questions": True, "asking": True}, Next.WAIT),
+    ({"phase": K}, {"questions": True, "unanswered": True}, Next.WAIT),
+    ({"phase": K}, {"external": True, "may_rest": True}, Next.REST),
+    ({"phase": K}, {"ready": True}, Next.WAKE),
+    ({"phase": K, "leave": Leave.ONCE_ASKED}, {"questions": True, "unanswered": True}, Next.LEAVE),
+    ({"phase": K, "leave": Leave.ONCE_ASKED}, {"timers": True, "stored": True}, Next.WAIT),
+    ({"phase": K, "leave": Leave.ONCE_ASKED}, {"external": True, "stored": True}, Next.WAIT),
+    ({"phase": K, "leave": Leave.ONCE_ASKED}, {"external": True}, Next.STALL),
+    ({"phase": K, "leave": Leave.ONCE_WAITING}, {"external": True, "stored": True}, Next.LEAVE),
+    ({"phase": K, "leave": Leave.ONCE_WAITING}, {"timers": True, "stored": True}, Next.WAIT),
+    ({"phase": K, "leave": Leave.AT_REST}, {"timers": True, "stored": True}, Next.LEAVE),
+    ({"leave": Leave.AT_REST}, {"ready": True}, Next.RUN),
+    ({"leave": Leave.AFTER_STEPS}, {"ready": True}, Next.LEAVE),
+    ({"leave": Leave.AFTER_STEPS}, {"ready": True, "in_flight": True}, Next.WAIT),
+    ({"held": True}, {"ready": True}, Next.PAUSE),
+    ({"held": True}, {"ready": True, "in_flight": True}, Next.WAIT),
+    ({"phase": P, "held": True}, {"ready": True}, Next.WAIT),
+    ({"phase": P, "held": True, "leave": Leave.ONCE_ASKED}, {"ready": True}, Next.LEAVE),
+    ({"phase": P}, {"ready": True}, Next.UNPAUSE),
+    ({"cancelled": True, "held": True}, {"ready": True, "in_flight": True}, Next.WAIT),
+    ({"cancelled": True, "held": True}, {"ready": True}, Next.CANCEL),
+    ({"cancelled": True, "failed": True}, {"ready": True}, Next.STOP),
+    ({}, {"out_of_time": True, "ready": True}, Next.TIME_OUT),
+    ({"held": True}, {"out_of_time": True}, Next.TIME_OUT),
+    ({"held": True}, {"out_of_time": True, "in_flight": True}, Next.WAIT),
+]
+
+
+@pytest.mark.parametrize(("requests", "situation", "following"), TABLE)
+def test_what_comes_next(
+    requests: dict[str, Any], situation: dict[str, bool], following: Next
+) -> None:
+    phase = requests.get("phase", Phase.WORKING)
+    assert decide(asked(**requests), Situation(phase=phase, **situation)) is following
+
+
+# Requests
+
+
+def test_each_who_wants_it_paused_is_counted_by_itself() -> None:
+    control = Control()
+    mine, yours = control.hold(), control.hold()
+    control.let_go((mine,))
+    control.let_go((mine,))
+    assert control.holds == (yours,)
+    assert control.halted
+    control.let_go(control.holds)
+    assert not control.halted
+
+
+def test_only_the_first_reason_counts() -> None:
+    control = Control()
+    assert control.cancel("first")
+    assert not control.cancel("second")
+    assert control.cancel_reason == ("first",)
+    first = OSError()
+    assert control.fail(first)
+    assert not control.fail(KeyError())
+    assert control.failure is first
+
+
+def test_what_is_asked_later_never_makes_it_stay_longer() -> None:
+    for before, after in itertools.product(Leave, Leave):
+        control = asked(leave=before)
+        control.leave_at(after)
+        assert control.leave is max(before, after)
+
+
+# Phases
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(Phase, Phase)))
+def test_only_the_phases_that_may_follow_do(before: Phase, after: Phase) -> None:
+    control = Control()
+    control.phase = before
+    if after is before or after in PHASES[before]:
+        control.enter(after)
+        assert control.phase is after
+        assert control.ended is (after is Phase.ENDED and before is not after)
+    else:
+        with pytest.raises(AssertionError, match=before.value):
+            control.enter(after)
+
+
+def test_every_phase_is_reached_and_all_but_the_last_are_left() -> None:
+    assert set().union(*PHASES.values()) == set(Phase)
+    lasts = {phase for phase, following in PHASES.items() if not following}
+    assert lasts == {Phase.LEFT, Phase.RESTING}
+
+
+def test_a_run_that_is_being_left_accepts_nothing() -> None:
+    for phase in Phase:
+        control = Control()
+        control.phase = phase
+        assert control.accepts is (phase in DRIVEN)
+        assert control.cancel(None) is (phase in DRIVEN)
+
+
+def test_the_diagram_in_the_documentation_is_the_tables() -> None:
+    page = Path(__file__).parents[2] / "docs" / "internals" / "driving.md"
+    assert f"```mermaid\n{mermaid()}\n```" in page.read_text()

@@ -1,0 +1,160 @@
+"""What is fed: each takes a die, and raises what no user of the package may get to see."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import trio
+import trio.testing
+
+from blazen_trio import (
+    MemoryStore,
+    RunStatus,
+    Snapshot,
+    StopEvent,
+    WorkflowError,
+)
+from blazen_trio._codec.codec import PLAIN
+from blazen_trio._codec.entries import decode_entry, encode_entry
+from blazen_trio.errors import SerializationError
+from tests.fuzz.documents import FLOW, LEAVES, changed, seeds, spoilt
+from tests.strategies import CODEC, Item, Order, Point, Tick
+
+_DOCUMENTS = seeds()
+
+
+def dumped(value: Any) -> bytes:
+    """Return a value as JSON, integers of any size included."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def look_at(snapshot: Snapshot) -> None:
+    """Ask a snapshot all that can be asked of it, and write it as it may be written."""
+    assert isinstance(snapshot.metadata, dict)
+    for part in ("deliveries", "collected", "fan_outs", "delayed", "input_requests", "history"):
+        assert isinstance(getattr(snapshot, part), tuple)
+    assert Snapshot.from_json(snapshot.to_json()) == snapshot
+    try:
+        assert isinstance(snapshot.state, dict)
+        assert snapshot.result is None or snapshot.status is RunStatus.COMPLETED
+    except SerializationError:
+        pass  # a value of the state; the run itself can be handled
+    try:
+        packed = snapshot.to_msgpack()
+    except SerializationError:
+        return
+    assert Snapshot.from_msgpack(packed) == snapshot
+
+
+def read_document(dice: random.Random) -> None:
+    """A changed snapshot."""
+    document = changed(dice.choice(_DOCUMENTS), dice)
+    data = dumped(document)
+    if dice.random() < 0.2:
+        data = spoilt(data, dice)
+    try:
+        snapshot = Snapshot.from_json(data)
+    except WorkflowError:
+        return
+    look_at(snapshot)
+
+
+def go_on(dice: random.Random) -> None:
+    """A changed snapshot that is resumed, for as long as it does something."""
+    try:
+        snapshot = Snapshot.from_json(dumped(changed(dice.choice(_DOCUMENTS), dice)))
+    except WorkflowError:
+        return
+
+    async def resume() -> None:
+        store = dice.choice([None, MemoryStore()])
+        with trio.move_on_after(5):
+            async with FLOW.resume(snapshot, store=store, timeout=2) as run:
+                for request in list(run.input_requests):
+                    await run.respond(type(request) and dice.choice(["stop", "on"]))
+                await run.snapshot()
+                await run.result()
+
+    try:
+        trio.run(resume, clock=trio.testing.MockClock(autojump_threshold=0))
+    except WorkflowError:
+        pass
+    except ValueError as error:
+        if "run_id" not in str(error):  # an id that can't be stored
+            raise
+    except BaseExceptionGroup as group:
+        if group.split(WorkflowError)[1] is not None:
+            raise
+
+
+_WIRES: list[Any] = [
+    orjson.loads(CODEC.encode_event(event).data)
+    for event in (
+        Tick(1),
+        Order("a", [Item("b", 1.5)], where=Point(1), counts={1: Point(2)}, extra={1, (2,)}),
+        StopEvent([{"a": b"x"}, 2**70, float("nan")]),
+    )
+]
+
+
+def read_values(dice: random.Random) -> None:
+    """Changed events and values: what can be read is written as what reads the same."""
+    holder = {"w": dice.choice(_WIRES + LEAVES)}
+    wire = changed(holder, dice).get("w")
+    data = dumped(wire)
+    if dice.random() < 0.2:
+        data = spoilt(data, dice)
+    for codec in (CODEC, PLAIN):
+        for read, write in (
+            (codec.decode_event, codec.encode_event),
+            (lambda given, c=codec: c.decode_value(given, "k"), _write_value(codec)),
+        ):
+            try:
+                value = read(data)
+            except SerializationError:
+                continue
+            again = read(write(value).data)
+            assert repr(again) == repr(value) or again == value
+
+
+def _write_value(codec: Any) -> Callable[[Any], Any]:
+    return lambda value: codec.encode_value(value, "k")
+
+
+def read_entries(dice: random.Random) -> None:
+    """Changed entries of a journal."""
+    event = orjson.loads(CODEC.encode_event(Tick(1)).data)
+    entry = {
+        "f": 1,
+        "q": 2,
+        "t": [1.0, 0.5],
+        "s": "tick",
+        "d": 1,
+        "o": [[event, "tick", ["sum"], 5.0], [event, ["a", "b"]]],
+        "n": [["sum"], [[event, "tick"]]],
+        "c": {"k": {"$set": [1]}},
+        "x": ["gone"],
+        "l": [["tick", [["Tick", 3]], ["Tick", event], [4, 5]]],
+        "y": [1, 2, 3.0, 4.0],
+        "w": {"kind": "StepFailedError", "message": "no"},
+    }
+    data = dumped(changed(entry, dice))
+    if dice.random() < 0.2:
+        data = spoilt(data, dice)
+    try:
+        decoded = decode_entry(data, {}, CODEC)
+    except WorkflowError:
+        return
+    encode_entry(decoded)
+
+
+TARGETS: dict[str, Callable[[random.Random], None]] = {
+    "documents": read_document,
+    "values": read_values,
+    "entries": read_entries,
+    "runs": go_on,
+}
