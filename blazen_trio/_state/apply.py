@@ -127,7 +127,8 @@ def apply_head(
         return None, None
     recovered: Recovered | None = None
     if state.recovered or entry.recovers is not None:
-        recovered = _inherited(state, entry)
+        taken = (id_ for collected in entry.collected for id_ in collected.taken)
+        recovered = inherited(state.recovered, (entry.done, *taken), entry.recovers)
     done: Item | None = None
     group: FanOut | None = state.root
     before: Item | None = group
@@ -147,11 +148,6 @@ def apply_head(
         if recovered is not None:
             inherit(state.recovered, range(first, state.next_id), recovered)
     return done, None
-
-
-def _inherited(state: RunState, entry: Entry) -> Recovered | None:
-    taken = (id_ for collected in entry.collected for id_ in collected.taken)
-    return inherited(state.recovered, (entry.done, *taken), entry.recovers)
 
 
 def _apply_run(state: RunState, entry: Entry) -> None:

@@ -154,7 +154,7 @@ async def _entered(folder: Path, acknowledge: Callable[[str], None]) -> None:
 async def _served(folder: Path, acknowledge: Callable[[str], None]) -> None:
     async with (
         open_store(f"sqlite:///{folder}/runs.db") as store,
-        open_runtime(store, [_pages, _waits]) as runtime,
+        open_runtime(store, [_pages, _waits], poll_interval=0.02) as runtime,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(runtime.serve)
