@@ -96,7 +96,7 @@ class StepTasks:
             if recruits and len(core.ready) > 1:
                 self._recruit_others()
             await self._take_deliveries(me)
-        except BaseException as error:  # sorted below
+        except BaseException as error:  # noqa: ASYNC103  # sorted below; a Cancelled is raised again
             # What was in flight is ready again, and nobody else must begin with it, to be cancelled in turn.
             self._stopped = True
             if isinstance(error, trio.Cancelled) or breaks_out(error):

@@ -43,4 +43,7 @@ async def lending_slot(driving: Mapping[str, RunCore], wait: Callable[[], Awaita
         return await wait()
     finally:
         core.queue_for_slot()
-        await core.changes.wait_until(lambda: core.has_slot or not core.control.accepts)
+        # Whoever is cancelled does not wait.
+        await core.changes.wait_until(  # noqa: ASYNC102
+            lambda: core.has_slot or not core.control.accepts
+        )

@@ -145,13 +145,13 @@ async def ask_or_change(
     return None
 
 
-async def _change_claimed(
+async def _change_claimed(  # noqa: ASYNC910  # there is nothing to wait for where it was not claimed
     store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
 ) -> None:
     """Pause, unpause or cancel a run that this process has claimed for that. Neither commit nor release can be cancelled."""
     driver = stored.driver
     if driver is None:
-        return
+        return  # noqa: ASYNC910
     try:
         if not (stored.info.status.ended or stored.info.status is status):
             state, commit = _change(store, stored, status, reason)

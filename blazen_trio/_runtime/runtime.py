@@ -325,7 +325,7 @@ class Runtime:
                 supervisor.check_open()
         return recovered
 
-    async def serve(self) -> None:
+    async def serve(self) -> None:  # noqa: ASYNC910  # it waits for its end
         """Be a worker until cancelled: take queued, orphaned and woken runs of these workflows, and drive them. Cancelling this
         lets go of nothing: the runs in flight are drained when the runtime's block ends.
 

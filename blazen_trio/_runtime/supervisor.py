@@ -117,7 +117,7 @@ class Supervisor:
         """Return whether this core drives its run here no more."""
         return self.driving.get(core.state.run_id) is not core
 
-    async def wait_opened(self, run_id: str) -> None:
+    async def wait_opened(self, run_id: str) -> None:  # noqa: ASYNC910  # mostly it is made already
         """Wait while a run that was taken is being made ready."""
         if run_id in self._opening:
             await self.changes.wait_until(lambda: run_id not in self._opening)
@@ -298,7 +298,7 @@ class Supervisor:
     async def let_parked_go(self, going: Sequence[ParkedRun]) -> None:  # noqa: ASYNC910  # mostly there are none
         """Give some of them back; others go on with them when what they wait for has come."""
         if not going:
-            return
+            return  # noqa: ASYNC910
         for run in going:
             self.parked.take(run.state.run_id)
             if (handle := self._forget(run.state.run_id)) is not None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["check_branch", "check_fit"]
 
 
-async def check_fit(definition: WorkflowDefinition, state: RunState) -> None:
+async def check_fit(  # noqa: ASYNC910  # only what is wide takes time
+    definition: WorkflowDefinition, state: RunState
+) -> None:
     """Refuse a run of another workflow, or one that this version of it can't go on with.
 
     Raises:
@@ -44,7 +46,9 @@ def _misfit(
     )
 
 
-async def check_branch(stored: RunState, given: RunState) -> None:
+async def check_branch(  # noqa: ASYNC910  # likewise
+    stored: RunState, given: RunState
+) -> None:
     """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
 
     Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
@@ -52,7 +56,7 @@ async def check_branch(stored: RunState, given: RunState) -> None:
     from blazen_trio._surface.creating import written
 
     if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
-        return
+        return  # noqa: ASYNC910
     if stored.seq == given.seq:
         found = f"of another branch of the run, which has gone another way to entry {given.seq}"
     else:

@@ -223,7 +223,7 @@ async def _go_on(
         core.enter(Phase.ENDED)
         core.enter(Phase.LEFT)
         broadcast.end(state.stop)  # type: ignore[arg-type]
-        return core
+        return core  # noqa: ASYNC910  # nothing is to be done
     if hooks.listener is not None:
         listen_to(core, hooks.listener.run(state.run_id, state.workflow, state))
     try:

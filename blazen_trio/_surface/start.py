@@ -140,7 +140,7 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGe
         failed = error is body_error and not isinstance(error, trio.Cancelled)
         if failed and failure is not None and failure is not error:
             msg = "both the block and the engine failed"
-            raise BaseExceptionGroup(msg, [error, failure]) from None
+            raise BaseExceptionGroup(msg, [error, failure]) from None  # noqa: ASYNC104  # no Cancelled
         raise
     owed = await run.block_error()
     if owed is not None:
