@@ -15,8 +15,8 @@ import inspect
 import sys
 import types
 import typing
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
@@ -220,27 +220,58 @@ def check_whole(instance: Any, fields: Mapping[str, Any]) -> None:
     Raises:
         Misfit: It has attributes besides, which would be gone when it is read again.
     """
-    cls = type(instance)
-    if missing := [name for name in fields if not hasattr(instance, name)]:
-        msg = f"it is a {cls.__name__} whose field {missing[0]} has no value"
-        raise Misfit(msg)
-    if is_struct(cls) and hasattr(cls, "__post_init__"):
-        msg = f"a struct with a __post_init__, such as {cls.__name__}, can't be restored as it was"
-        raise Misfit(msg)
-    computed = _computed(cls)
-    held = dict.fromkeys(getattr(instance, "__dict__", ()))
-    if is_pydantic(cls):
-        held |= instance.__pydantic_extra__ or {}
-        held |= instance.__pydantic_private__ or {}
-    else:
-        slots = [name for name in _slots(cls) if name not in computed]
-        held |= dict.fromkeys(name for name in slots if hasattr(instance, name))
-    if more := [str(name) for name in held if name not in fields and name not in computed]:
+    cls: Any = type(instance)
+    for name in fields:
+        if not hasattr(instance, name):
+            msg = f"it is a {cls.__name__} whose field {name} has no value"
+            raise Misfit(msg)
+    look = _look_of(cls)
+    if look.fault is not None:
+        raise Misfit(look.fault)
+    held = list(getattr(instance, "__dict__", ()))
+    if look.is_pydantic:
+        held += [*(instance.__pydantic_extra__ or ()), *(instance.__pydantic_private__ or ())]
+    for name in look.slots:
+        if name not in fields and hasattr(instance, name):
+            held.append(name)
+    more = []
+    for name in held:
+        if name not in fields and name not in look.computed:
+            more.append(str(name))  # noqa: PERF401  # a comprehension is a call, for each event
+    if more:
         msg = (
             f"this {cls.__name__} has attributes that are no fields ({', '.join(more)}) and would "
             "be lost: make them fields (init=False, say), or a functools.cached_property"
         )
         raise Misfit(msg)
+
+
+class _Look(NamedTuple):
+    """Where the objects of a class have their attributes.
+
+    Args:
+        fault: Why none of them can be stored; `None`: they can.
+        is_pydantic: Whether it is pydantic's, which keeps attributes at places of its own.
+        computed: The attributes that are made again when they are asked for.
+        slots: All others that have a slot.
+    """
+
+    fault: str | None
+    is_pydantic: bool
+    computed: set[str]
+    slots: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _look_of(cls: Any) -> _Look:
+    fault = None
+    if is_struct(cls) and hasattr(cls, "__post_init__"):
+        fault = (
+            f"a struct with a __post_init__, such as {cls.__name__}, can't be restored as it was"
+        )
+    computed, pydantic = _computed(cls), is_pydantic(cls)
+    slots = () if pydantic else tuple(name for name in _slots(cls) if name not in computed)
+    return _Look(fault, pydantic, computed, slots)
 
 
 def _computed(cls: Any) -> set[str]:

@@ -102,7 +102,9 @@ class Attempt:
             event: Any = delivery.event
             if isinstance(event, tuple):
                 event = await _joined(core, delivery)
-            elif not core.codec.is_shared(event):
+            elif (
+                delivery.payload is not None or transaction is not None or step.retry is not None
+            ) and not core.codec.is_shared(event):
                 event = self._event_as_stored(event)
             context = () if transaction is None else (core.make_context(core, transaction),)
             arguments = (event, *context)
@@ -156,9 +158,7 @@ class Attempt:
         to its object: it is to be the same that it is after a crash.
         """
         core, delivery = self._core, self._delivery
-        if delivery.payload is None and (
-            self._step.retry is not None or self._transaction is not None
-        ):
+        if delivery.payload is None:
             # In memory only, events are given on as they are. Where there may be another attempt,
             # it has to be known what this one was given; if it can be.
             with contextlib.suppress(SerializationError):

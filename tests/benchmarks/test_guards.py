@@ -90,9 +90,11 @@ async def test_calls_per_run_of_ten_steps_among_many(checkpoint: bool, bound: fl
     assert each < bound
 
 
-@pytest.mark.parametrize(("durability", "bound"), [("sync", 78.5), ("async", 44.5), ("exit", 29.5)])
+@pytest.mark.parametrize(("durability", "bound"), [("sync", 85), ("async", 51.5), ("exit", 37)])
 async def test_calls_per_stored_step(durability: str, bound: float) -> None:
-    """71.4, 40.3 and 26.8, with a store that costs little itself: it checks the driver's token."""
+    """77.4, 46.9 and 33.8, with a store that costs little itself. It checks the driver's token; and
+    each event is checked to be all in its fields, and each attempt not to be given a changed one.
+    """
 
     async def run(steps: int) -> None:
         await CHAIN[False].run(steps, store=MemoryStore(), durability=durability)

@@ -25,7 +25,7 @@ from blazen_trio import (
     Workflow,
     step,
 )
-from blazen_trio._state.model import RunState
+from blazen_trio._state.model import RunState, StoredError
 from blazen_trio.pictures import timeline_svg
 from blazen_trio.testing import run_without_waiting
 
@@ -156,6 +156,8 @@ def told(
     state = RunState(run_id, "book", "1")
     state.status = status
     state.stop = StopEvent() if status is RunStatus.COMPLETED else None
+    if status.ended and state.stop is None:
+        state.error = StoredError("StepFailedError", "it failed")
     history = [
         HistoryRecord(sequence, began + dt.timedelta(seconds=at), *rest)
         for sequence, (at, *rest) in enumerate(records, 1)
