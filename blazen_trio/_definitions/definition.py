@@ -174,6 +174,11 @@ class WorkflowDefinition:
             route = self._routes[event_class] = _route(taking)
         return route
 
+    def accepts(self, event_class: type[Event]) -> bool:
+        """Return whether any step takes events of this class, by itself or in a list."""
+        route = self.routes(event_class)
+        return bool(route.steps or route.joins)
+
     def failure_handlers(self, step_name: str) -> Route:
         """Where the `StepFailedEvent` of that step goes. Cached.
 

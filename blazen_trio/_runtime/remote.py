@@ -258,7 +258,7 @@ async def post_answer(
             raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
         state = fold(stored, codec)
         answer = the_answer(state, stored, response)
-        if workflow is not None and not workflow.routes(type(answer)).steps:
+        if workflow is not None and not workflow.accepts(type(answer)):
             raise no_handler(workflow, answer, run_id)
         key = answer_key(state.questions[answer.request_id].id, number)
         if await store.post(run_id, EVENT, pack_event(codec, answer), key=key) is not None:

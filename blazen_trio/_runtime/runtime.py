@@ -211,7 +211,7 @@ class Runtime:
         if self._known and connection is None:
             workflow = self._known.get((await self._store.get_run(run_id)).workflow)
         inner = event.event if isinstance(event, Delayed) else event
-        if workflow is not None and not workflow.routes(type(inner)).steps:
+        if workflow is not None and not workflow.accepts(type(inner)):
             raise no_handler(workflow, inner, run_id)
         data = pack_event(remote.codec_of(workflow), event)
         return (

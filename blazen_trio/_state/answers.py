@@ -33,6 +33,6 @@ def question_of(
             run_id=state.run_id,
             request_id=str(request_id),
         )
-    if not definition.routes(type(response)).steps:
+    if not definition.accepts(type(response)):
         raise no_handler(definition, response, state.run_id)
     return question

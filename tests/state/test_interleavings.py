@@ -29,6 +29,9 @@ def cells_of(driver: Driver) -> dict[str, Any]:
 @example(
     family=family_of(2825745287966400580), seed=5259673980811807493
 )  # alike in a group that is kept and in none
+@example(  # an answer that only a join takes
+    family=family_of(6832892905590973747), seed=7106521602475165645
+)
 def test_any_workflow_in_any_order(family: Family, seed: int) -> None:
     """`Driver.note` looks after each transition."""
     most = (None, 1, 2, 3)[seed // 4 % 4]

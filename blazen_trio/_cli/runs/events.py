@@ -89,7 +89,7 @@ def _answer_type(workflow: Workflow, wanted: str | None) -> str:
     taken = [
         name
         for name, known in workflow.event_types.items()
-        if issubclass(known, InputResponseEvent) and workflow.routes(known).steps
+        if issubclass(known, InputResponseEvent) and workflow.accepts(known)
     ]
     if wanted in taken:
         return str(wanted)
