@@ -8,6 +8,7 @@ the loop goes on, in a new nursery; so the steps of a run never outlive what end
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,7 +26,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
-from blazen_trio.errors import StaleRunError
+from blazen_trio.errors import StaleRunError, StoreError
 
 if TYPE_CHECKING:
     from blazen_trio._dispatch.core import RunCore
@@ -283,6 +284,10 @@ class _Dispatcher:
             core.note(core.machine.changed("paused", RunStatus.PAUSED, core.moment()))
             if core.journal is not None:
                 await core.journal.settle()
+                # Nobody takes up a paused run because it has mail. Whoever posts some now sees on
+                # disk that it is paused; what was posted before is taken before we may leave.
+                with suppress(StoreError):
+                    await core.journal.store.poll(())
         core.give_slot()
         core.enter(Phase.PAUSED)
 

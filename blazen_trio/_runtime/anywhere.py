@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from blazen_trio._runtime.poller import Poller
     from blazen_trio._runtime.supervisor import Supervisor
     from blazen_trio._stores.driver import Mail
-    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
+    from blazen_trio._stores.protocol import CheckpointStore, RunInfo, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["cancel_anywhere", "pause_elsewhere", "result_anywhere"]
@@ -115,21 +115,37 @@ async def pause_elsewhere(
     try:
         while True:
             info = await store.get_run(run_id)
-            if info.status.ended:
-                msg = f"run {run_id!r} has ended ({info.status.value}): it can't be paused"
-                raise RunFinishedError(msg, run_id=run_id, status=info.status)
-            if info.status is RunStatus.PAUSED:
-                stored = await store.load(run_id)
-                return Snapshot.from_state(
-                    fold(stored, remote.codec_of(workflows.get(info.workflow)))
-                )
-            if asked is None:
-                asked = await remote.ask_or_change(store, run_id, RunStatus.PAUSED)
-            else:
+            if info.status in _PAUSED_OR_ENDED:
+                return await _paused_snapshot(store, workflows, info)
+            if asked is not None:
                 await poller.wait_changed(info)
+                continue
+            asked = await remote.ask_or_change(store, run_id, RunStatus.PAUSED)
+            if asked is None:
+                # Nobody drives it, and it is paused now. A cancellation between here and the
+                # return would say that it is not.
+                with trio.CancelScope(shield=True):
+                    info = await store.get_run(run_id)
+                    if info.status in _PAUSED_OR_ENDED:
+                        return await _paused_snapshot(store, workflows, info)
     except trio.Cancelled:
         if asked is not None:
             # `Cancelled` says that it did not happen: so it must not, or is undone.
             with trio.CancelScope(shield=True), contextlib.suppress(WorkflowError):
                 await remote.take_back_pause(store, run_id, asked)
         raise
+
+
+_PAUSED_OR_ENDED = frozenset(
+    status for status in RunStatus if status.ended or status is RunStatus.PAUSED
+)
+
+
+async def _paused_snapshot(
+    store: CheckpointStore, workflows: Mapping[str, Workflow], info: RunInfo
+) -> Snapshot:
+    if info.status.ended:
+        msg = f"run {info.run_id!r} has ended ({info.status.value}): it can't be paused"
+        raise RunFinishedError(msg, run_id=info.run_id, status=info.status)
+    stored = await store.load(info.run_id)
+    return Snapshot.from_state(fold(stored, remote.codec_of(workflows.get(info.workflow))))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import encode_entry
@@ -54,6 +57,11 @@ __all__ = [
     "take_back_pause",
     "the_answer",
 ]
+
+_LEAVES_WITHIN: Final = 5.0
+"""Seconds for which we wait for the driver of a paused run to take its mail, or to leave."""
+_LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks at that."""
 
 
 def codec_of(workflow: Workflow | None) -> Codec:
@@ -137,12 +145,34 @@ async def ask_or_change(
         The row by which its driver is asked; `None`: it is done, or there is nothing to do.
     """
     kind = CANCEL if status is RunStatus.CANCELLED else PAUSE
-    try:
-        stored = await store.claim(run_id)
-    except RunLockedError:
-        return await store.post(run_id, kind, pack_reason(reason))
+    stored, asked = await _claim_or_ask(store, run_id, kind, pack_reason(reason))
+    if stored is None:
+        return asked
     await _change_claimed(store, stored, status, reason)
     return None
+
+
+async def _claim_or_ask(
+    store: CheckpointStore, run_id: str, kind: str, data: bytes
+) -> tuple[StoredRun, None] | tuple[None, Mail | None]:
+    """Claim a run that nobody drives, or post this to who does.
+
+    A driver takes all that was posted before the run was paused, and may then leave it; nobody
+    takes a paused run up by himself. So what is posted to one that is paused by now could lie there
+    for ever: where its driver does not take it, the run is claimed once that one has left.
+    """
+    try:
+        return await store.claim(run_id), None
+    except RunLockedError:
+        asked = await store.post(run_id, kind, data)
+    if kind != PAUSE:
+        # It was asked for; Cancelled would say that it was not.
+        with trio.move_on_after(_LEAVES_WITHIN, shield=True):
+            while (await store.get_run(run_id)).status is RunStatus.PAUSED:
+                with contextlib.suppress(RunLockedError):
+                    return await store.claim(run_id), None
+                await trio.sleep(_LOOK_AGAIN)
+    return None, asked
 
 
 async def _change_claimed(  # noqa: ASYNC910  # there is nothing to wait for where it was not claimed
@@ -174,6 +204,11 @@ _ENTRIES = {
     RunStatus.RUNNING: "unpaused",
     RunStatus.CANCELLED: "cancelled",
 }
+_DONE_BY: Final = {
+    RunStatus.PAUSED: (PAUSE,),
+    RunStatus.RUNNING: (PAUSE, RECALL),
+    RunStatus.CANCELLED: (CANCEL, PAUSE, RECALL),
+}
 
 
 def _change(
@@ -195,6 +230,8 @@ def _change(
         history=(records[0].sequence, encode_history(records)),
         status=status,
         error=None if error is None else error.message,
+        # What others had asked of its driver is done by this; left, it would be done at a resume.
+        taken=[mail.id for mail in stored.inbox if mail.kind in _DONE_BY[status]],
         at=at,
         release=status.ended,
     )
@@ -205,10 +242,8 @@ async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> N
 
     Its driver lets go of what this row asked for. Where nobody drives it any more, it was paused, and is unpaused here.
     """
-    try:
-        stored = await store.claim(run_id)
-    except RunLockedError:
-        await store.post(run_id, RECALL, pack_recall(pause.id))
+    stored, _ = await _claim_or_ask(store, run_id, RECALL, pack_recall(pause.id))
+    if stored is None:
         return
     if stored.info.status is RunStatus.PAUSED:
         await _change_claimed(store, stored, RunStatus.RUNNING, None)

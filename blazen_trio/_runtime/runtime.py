@@ -310,7 +310,7 @@ class Runtime:
         slots; returns their ids once all are taken. Paused and ended runs are left alone.
         """
         await trio.lowlevel.checkpoint()
-        self._supervisor.check_open()
+        await self._supervisor.check_open()
         recovered: list[str] = []
         supervisor = self._supervisor
         more = True
@@ -322,7 +322,7 @@ class Runtime:
                 await supervisor.changes.wait_until(
                     lambda: supervisor.closed or supervisor.slots.free > 0
                 )
-                supervisor.check_open()
+                await supervisor.check_open()
         return recovered
 
     async def serve(self) -> None:  # noqa: ASYNC910  # it waits for its end
@@ -333,7 +333,7 @@ class Runtime:
             RuntimeError: It serves already, or was opened with no workflows.
             StoreError: The store has failed for long.
         """
-        self._supervisor.check_open()
+        await self._supervisor.check_open()
         poller = self._poller
         if poller.serving or not self._known:
             msg = (

@@ -138,17 +138,17 @@ class Supervisor:
 
     async def open(self, begin: Callable[[], Awaitable[RunCore]]) -> Run:
         """Drive what `begin` makes ready, once there is a slot."""
-        self.check_open()
+        await self.check_open()
         await self.lending_slot(self.slots.acquire)
         core = None
         try:
-            self.check_open()
+            await self.check_open()
             core = await begin()
             run_id = core.state.run_id
             if run_id in self.driving:
                 # We lost the run, and have it again before what drove it here has ended.
                 await self.changes.wait_until(lambda: run_id not in self.driving)
-            self.check_open()
+            await self.check_open()
         except BaseException:
             self.slots.release()
             if core is not None and core.journal is not None:
@@ -163,13 +163,15 @@ class Supervisor:
             self._launch(core)
         return run
 
-    def check_open(self) -> None:
+    async def check_open(self) -> None:  # noqa: ASYNC910  # only where it is closed
         """Refuse to begin anything in a block that has ended.
 
         Raises:
             RuntimeError: It has.
         """
         if self.closed:
+            # A cancelled block closes the runtime before its own task has heard of it.
+            await trio.lowlevel.checkpoint_if_cancelled()
             msg = "this runtime is closed: open_runtime opens it for as long as its block lasts"
             raise RuntimeError(msg)
 

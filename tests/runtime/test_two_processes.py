@@ -181,6 +181,20 @@ async def test_cancelled_from_another_process(opened: Any, driven: bool) -> None
             assert await run.result() == ["ann"]
 
 
+async def test_what_a_dead_driver_was_asked_is_not_done_again(opened_in_sqlite: Any) -> None:
+    opened = opened_in_sqlite
+    async with opened() as here, open_runtime(here, [approvals], **FAST) as front:
+        async with opened() as there, open_runtime(there, [approvals], poll_interval=60) as deaf:
+            await deaf.start(approvals, 1, run_id="run")
+            await until(status_is(here, "run", "waiting"))
+            await front.cancel("run")
+        assert (await here.get_run("run")).status is RunStatus.WAITING
+        await front.cancel("run")
+        run = await front.resume_from("run")
+        await run.send(Approved("ann"))
+        assert await run.result() == ["ann"]
+
+
 async def test_a_queued_run_is_cancelled_and_paused(opened: Any) -> None:
     async with opened() as store, open_runtime(store, ALL, **FAST) as runtime:
         await runtime.submit("ticks", 1, run_id="cancelled")
