@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from itertools import pairwise
+from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from blazen_trio import Event, MemoryStore, StartEvent, StopEvent, Workflow, step
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._dispatch.recorder import Recorder
 from blazen_trio._dispatch.standstill import Standstill
@@ -65,7 +68,7 @@ async def test_only_what_may_be_is_broken_off(mock_clock: MockClock, cancellable
 
 async def test_a_run_stands_still_until_all_is_done(mock_clock: MockClock) -> None:
     state = RunState("run", "flow", "1")
-    recorder = Recorder(Broadcast(), history=False, lifecycle=False)
+    recorder = Recorder(Broadcast(), history=False, lifecycle=False, stored=False)
     standstill = Standstill(state, PLAIN, recorder)
     done: list[int] = []
     waiting = trio.Event()
@@ -89,10 +92,56 @@ async def test_it_opens_also_where_the_work_fails() -> None:
         raise ValueError
 
     standstill = Standstill(
-        RunState("run", "flow", "1"), PLAIN, Recorder(Broadcast(), history=False, lifecycle=False)
+        RunState("run", "flow", "1"),
+        PLAIN,
+        Recorder(Broadcast(), history=False, lifecycle=False, stored=False),
     )
     with pytest.raises(ValueError):
         await standstill.hold(failing())
     with trio.fail_after(5):
         await standstill.opened()
     assert b"".join(await standstill.image(inline=True)).startswith(b'{"version":1')
+
+
+@attrs.frozen
+class Member(Event):
+    n: int
+
+
+async def test_what_a_wide_fan_out_is_made_of_is_recorded_in_slices(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = 0
+    record = Recorder.record
+
+    def count(self: Recorder, *given: Any, **named: Any) -> None:
+        nonlocal recorded
+        recorded += 1
+        mock_clock.jump(0.00001)
+        record(self, *given, **named)
+
+    monkeypatch.setattr(Recorder, "record", count)
+
+    @step
+    async def spread(_ev: StartEvent) -> list[Member]:
+        return [Member(n) for n in range(20_000)]
+
+    @step
+    async def gather(members: list[Member]) -> StopEvent:
+        return StopEvent(len(members))
+
+    seen: list[int] = []
+    over = False
+
+    async def look() -> None:
+        while not over:
+            seen.append(recorded)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        workflow = Workflow("wide", [spread, gather], history=True, timeout=None)
+        assert await workflow.run(store=MemoryStore()) == 20_000
+        over = True
+    assert recorded > 20_000
+    assert max(after - before for before, after in pairwise(seen)) <= 2_048

@@ -15,10 +15,11 @@ from blazen_trio._state.history import HistoryRecord
 from blazen_trio._state.pieces import drained
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
 
 __all__ = [
+    "UnwrittenHistory",
     "decode_history",
     "decoding_history",
     "encode_history",
@@ -41,15 +42,61 @@ def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, 
     """Return what `encode_history` does, in pieces; many records are in lines."""
     if len(records) <= _WIDE:
         return orjson.dumps({"f": _FORMAT, "r": [record_wire(record) for record in records]})
-    lines = (
-        orjson.dumps({"r": [record_wire(record) for record in some]})
-        for some in batches((record, len(record.error or "")) for record in records)
-    )
     pieces: list[bytes] = []
-    for piece in document(orjson.dumps({"f": IN_LINES}), lines):
+    for piece in document(_HEAD, _lines(records)):
         pieces.append(piece)
         yield
     return b"".join(pieces)
+
+
+_HEAD: Final = orjson.dumps({"f": IN_LINES})
+
+
+def _lines(records: Iterable[HistoryRecord]) -> Iterator[bytes]:
+    for some in batches((record, len(record.error or "")) for record in records):
+        yield orjson.dumps({"r": [record_wire(record) for record in some]})
+
+
+class UnwrittenHistory:
+    """Records that are to go to the disk with the next commit.
+
+    Of many, all but the last few are encoded as they come, so that nothing is left that takes long
+    when the commit is made.
+    """
+
+    __slots__ = ("_encoded", "_first", "_records")
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._encoded: list[bytes] = []
+        self._records: list[HistoryRecord] = []
+
+    def add(self, record: HistoryRecord) -> None:
+        """Have this record written after those before."""
+        if not self._first:
+            self._first = record.sequence
+        self._records.append(record)
+        if len(self._records) > _WIDE:
+            self._encode()
+
+    def _encode(self) -> None:
+        self._encoded += _lines(self._records)
+        self._records.clear()
+
+    def take(self) -> tuple[int, bytes] | None:
+        """Return the first one's sequence and all of them as `encode_history` has them; they are
+        gone from here. `None`: there are none.
+        """
+        if not self._first:
+            return None
+        if self._encoded:
+            self._encode()
+            data = b"".join(document(_HEAD, self._encoded))
+        else:
+            data = encode_history(self._records)
+        first, self._first = self._first, 0
+        self._encoded, self._records = [], []
+        return first, data
 
 
 def record_wire(record: HistoryRecord) -> list[Any]:

@@ -20,13 +20,14 @@ from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
 from blazen_trio._slices import in_slices
 from blazen_trio._state.outputs import check_returned
+from blazen_trio._state.pieces import drained
 from blazen_trio.errors import (
     SerializationError,
 )
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
@@ -126,7 +127,7 @@ class Attempt:
             if entry.rest is not None:
                 await complete(core, entry)
             if core.recorder.detailed:
-                self._record(entry)
+                await self._record(entry)
             if entry.stop is not None:
                 completed(core, entry, by_step=True)
                 return None
@@ -222,14 +223,18 @@ class Attempt:
         collected = transaction.collected(encode or _nothing)
         return machine.committed(self._delivery, step, outputs, members, moment, cells, collected)
 
-    def _record(self, entry: Entry) -> None:
+    async def _record(self, entry: Entry) -> None:  # noqa: ASYNC910  # only what is wide waits
         record = partial(self._core.recorder.record, step=self._step.name, context=self.log_context)
         duration = entry.at - self._began if self._began is not None else None
         event_type = described(self._delivery)
         record("step_completed", entry.at, event_type=event_type, duration=duration)
         if entry.stop is None:
-            for output in (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ())):
-                record("event_received", entry.at, event_type=output.event.event_type)
+            outputs = (*entry.outputs, *(entry.fan_out.outputs if entry.fan_out else ()))
+            recording = _recording(outputs, partial(record, "event_received", entry.at))
+            if len(outputs) > WIDE:
+                await self._core.standstill.hold(recording)
+            else:
+                drained(recording)
 
     # It did not get to its commit
 
@@ -354,6 +359,16 @@ def _refreshing(
 
 def _nothing(_event: Event) -> None:
     """In a run without a store, no event is encoded."""
+
+
+def _recording(
+    outputs: Sequence[Output], record: Callable[..., None]
+) -> Generator[None, None, None]:
+    """Have it noted that these were received, in pieces."""
+    for number, output in enumerate(outputs, 1):
+        record(event_type=output.event.event_type)
+        if number % WIDE == 0:
+            yield
 
 
 def described(delivery: Delivery) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import trio
 
 from blazen_trio._codec.entries import encode_entry
-from blazen_trio._codec.histories import encode_history
 from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
@@ -77,13 +76,13 @@ class Journal:
         "_pending",
         "_progress",
         "_recorded",
-        "_recorder",
         "_room",
         "_snapshot_size",
         "_standstill",
         "_state",
         "_stored_blobs",
         "_tail_size",
+        "_unwritten",
         "_wanted",
         "_writing_behind",
         "driver",
@@ -107,7 +106,7 @@ class Journal:
         self.driver = driver
         self.durability: Durability = durability
         self._state = state
-        self._recorder = recorder
+        self._unwritten = recorder.unwritten
         self._standstill = standstill
         self._pending: Commit | None = None
         """What is recorded and not handed over yet."""
@@ -280,8 +279,8 @@ class Journal:
         commit.at = self._state.updated
         if commit.status is not None and self._state.error is not None:
             commit.error = self._state.error.message
-        if self._recorder.fresh and (records := self._recorder.take()):
-            commit.history = (records[0].sequence, encode_history(records))
+        if self._unwritten is not None:
+            commit.history = self._unwritten.take()
         return commit
 
     async def _hand_over(self, commit: Commit) -> None:

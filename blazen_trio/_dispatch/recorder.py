@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING
 
+from blazen_trio._codec.histories import UnwrittenHistory
 from blazen_trio._definitions.events import LifecycleEvent
 from blazen_trio._state.history import HistoryRecord
 from blazen_trio._telemetry.logs import LEVELS, log_record
@@ -32,13 +33,19 @@ _ALWAYS = frozenset(
 
 
 class Recorder:
-    """Keeps a run's history. `detailed` is false where nobody wants more than the start, the end and the failures."""
+    """Keeps a run's history. `detailed` is false where nobody wants more than the start, the end and the failures.
+
+    Args:
+        broadcast: The run's streams.
+        history: Whether the history has all that happens.
+        lifecycle: Whether the streams have it, too.
+        stored: Whether a store keeps the history.
+    """
 
     __slots__ = (
         "_broadcast",
         "_history",
         "_lifecycle",
-        "_written",
         "context",
         "detailed",
         "fresh",
@@ -46,17 +53,19 @@ class Recorder:
         "log_from",
         "records",
         "run",
+        "unwritten",
     )
 
-    def __init__(self, broadcast: Broadcast, *, history: bool, lifecycle: bool) -> None:
+    def __init__(
+        self, broadcast: Broadcast, *, history: bool, lifecycle: bool, stored: bool
+    ) -> None:
         self._broadcast = broadcast
         self._history = history
         self._lifecycle = lifecycle
         self.detailed = history or lifecycle
         self.records: list[HistoryRecord] = []
-        self.fresh = False
-        """Whether there are records that were not taken yet."""
-        self._written = 0
+        self.unwritten = UnwrittenHistory() if stored else None
+        """Those that the store does not have yet, and no commit has taken; `None`: no store keeps any."""
         self.run = ("", "")
         """The run's id, and its workflow's name."""
         self.log_from = logging.WARNING
@@ -71,11 +80,9 @@ class Recorder:
         self.log_from = level
         self.detailed = self.detailed or level <= logging.DEBUG
 
-    def load(self, records: list[HistoryRecord], *, written: bool = True) -> None:
-        """Go on with the history of an earlier process; `written`: the store has it."""
+    def load(self, records: list[HistoryRecord]) -> None:
+        """Go on with the history of an earlier process, which the store has."""
         self.records = records
-        self._written = len(records) if written else 0
-        self.fresh = bool(records) and not written
 
     def record(
         self,
@@ -104,10 +111,10 @@ class Recorder:
         if self._history or kind in _ALWAYS:
             sequence = self.records[-1].sequence + 1 if self.records else 1
             when = dt.datetime.fromtimestamp(at, dt.UTC)
-            self.records.append(
-                HistoryRecord(sequence, when, kind, step, event_type, duration, error)
-            )
-            self.fresh = True
+            made = HistoryRecord(sequence, when, kind, step, event_type, duration, error)
+            self.records.append(made)
+            if self.unwritten is not None:
+                self.unwritten.add(made)
         if self._lifecycle:
             self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
         if self.log_from <= LEVELS[kind]:
@@ -126,10 +133,3 @@ class Recorder:
             )
         if self.listener is not None:
             self.listener.recorded(kind, at, error)
-
-    def take(self) -> list[HistoryRecord]:
-        """The records not taken before, to be stored with the next commit."""
-        fresh = self.records[self._written :]
-        self._written = len(self.records)
-        self.fresh = False
-        return fresh

@@ -9,7 +9,7 @@ import trio
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import encode_entry
-from blazen_trio._codec.histories import decode_history, encode_history
+from blazen_trio._codec.histories import decode_history
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.driving import cancelled_error
@@ -216,18 +216,18 @@ def _change(
 ) -> tuple[RunState, Commit]:
     state = fold(stored, PLAIN)
     at = store.clock().now()
-    recorder = Recorder(Broadcast(), history=True, lifecycle=False)
-    recorder.load([record for data in stored.history for record in decode_history(data)])
+    recorder = Recorder(Broadcast(), history=True, lifecycle=False, stored=True)
+    assert recorder.unwritten is not None
+    recorder.load([record for data in stored.history[-1:] for record in decode_history(data)])
     recorder.record(_KINDS[status], at, error="manual" if status is RunStatus.PAUSED else reason)
     error = cancelled_error(state.run_id, reason) if status is RunStatus.CANCELLED else None
     entry = lifecycle.changed(state, _ENTRIES[status], status, at, error)
     data, blobs = encode_entry(entry)
-    records = recorder.take()
     return state, Commit(
         state.run_id,
         entries=[(entry.seq, data)],
         blobs=blobs,
-        history=(records[0].sequence, encode_history(records)),
+        history=recorder.unwritten.take(),
         status=status,
         error=None if error is None else error.message,
         # What others had asked of its driver is done by this; left, it would be done at a resume.

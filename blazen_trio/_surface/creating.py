@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import encode_entry
-from blazen_trio._codec.histories import encode_history
+from blazen_trio._codec.histories import encoding_history
 from blazen_trio._slices import in_slices
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable
 
     from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._dispatch.recorder import Recorder
     from blazen_trio._state.entry import Entry
-    from blazen_trio._state.history import HistoryRecord
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.driver import Driver
     from blazen_trio._stores.protocol import CheckpointStore
@@ -29,9 +29,9 @@ async def create_new(
     definition: WorkflowDefinition,
     run_id: str,
     entry: Entry,
-    records: Sequence[HistoryRecord],
+    recorder: Recorder,
 ) -> Driver | None:
-    """Store a new run by its first entry. Return its driver.
+    """Store a new run by its first entry, and what is recorded of it. Return its driver.
 
     Raises:
         RunExistsError: The store has a run of this id.
@@ -41,7 +41,7 @@ async def create_new(
         run_id,
         entries=[(entry.seq, data)],
         blobs=blobs,
-        history=(1, encode_history(records)),
+        history=None if recorder.unwritten is None else recorder.unwritten.take(),
         status=RunStatus.RUNNING,
         at=entry.at,
     )
@@ -57,7 +57,8 @@ async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None
     data, large = await written(state)
     history = None
     if state.history:
-        history = state.history[0].sequence, encode_history(state.history)
+        encoded = await in_slices(encoding_history(state.history))
+        history = state.history[0].sequence, encoded
     first = Commit(
         state.run_id,
         snapshot=SnapshotRow(state.seq, data, frozenset(large)),

@@ -117,12 +117,12 @@ async def open_new(
         machine, entry = begin(
             options.routing, run_id, event, payload, timeout, encode, moment, trace, new_nonce()
         )
-        broadcast, recorder = _observers(definition)
+        broadcast, recorder = _observers(definition, store)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:
             from blazen_trio._surface.creating import create_new
 
-            driver = await create_new(store, definition, run_id, entry, recorder.take())
+            driver = await create_new(store, definition, run_id, entry, recorder)
     except BaseException as error:
         if listener is not None:
             listener.lost(error)
@@ -191,7 +191,7 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
 
         driver = await create_whole(store, state)
         return await _or_give_back(
-            store, driver, lambda: _go_on(options, state, driver, None, answer, known=True)
+            store, driver, lambda: _go_on(options, state, driver, None, answer)
         )
 
     async def go_on() -> RunCore:
@@ -208,15 +208,14 @@ async def _go_on(
     stored: StoredRun | None,
     answer: InputResponseEvent | None = None,
     *,
-    known: bool = False,
     max_crashes: int | None = None,
 ) -> RunCore:
     """Make a run that exists ready: a new epoch, its mail taken, all that on disk."""
-    broadcast, recorder = _observers(options.definition)
+    broadcast, recorder = _observers(options.definition, options.store)
     if stored is not None:
         recorder.load(await in_slices(reading_history(stored)))
     else:
-        recorder.load(list(state.history), written=known or options.store is None)
+        recorder.load(list(state.history))
     mark = None if stored is None else _mark_of(stored)
     core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
     if state.status is RunStatus.COMPLETED:
@@ -335,7 +334,7 @@ def open_rested(
         timers: What it waits for; also what is due by now.
         context: The context variables that its steps see.
     """
-    broadcast, recorder = _observers(options.definition)
+    broadcast, recorder = _observers(options.definition, options.store)
     recorder.load(records)
     core = _core(options, Machine(options.routing, state), broadcast, recorder, driver, mark)
     core.task_context = recorder.context = context
@@ -354,10 +353,15 @@ def _mark_of(stored: StoredRun) -> JournalMark:
     )
 
 
-def _observers(definition: WorkflowDefinition) -> tuple[Broadcast, Recorder]:
+def _observers(
+    definition: WorkflowDefinition, store: CheckpointStore | None
+) -> tuple[Broadcast, Recorder]:
     broadcast = Broadcast()
     return broadcast, Recorder(
-        broadcast, history=definition.history, lifecycle=definition.publish_lifecycle
+        broadcast,
+        history=definition.history,
+        lifecycle=definition.publish_lifecycle,
+        stored=store is not None,
     )
 
 

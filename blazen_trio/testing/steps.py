@@ -177,7 +177,7 @@ def _deliver(machine: Machine, step: StepDefinition, event: Event | tuple[Event,
 
 
 def _core(machine: Machine, codec: Codec, broadcast: Broadcast) -> RunCore:
-    recorder = Recorder(broadcast, history=False, lifecycle=False)
+    recorder = Recorder(broadcast, history=False, lifecycle=False, stored=False)
     standstill = Standstill(machine.state, codec, recorder)
     return RunCore(
         machine,

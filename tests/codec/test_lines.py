@@ -27,6 +27,7 @@ from blazen_trio._codec.entries import (
     seal_entry,
 )
 from blazen_trio._codec.histories import (
+    UnwrittenHistory,
     decode_history,
     decoding_history,
     encode_history,
@@ -365,3 +366,24 @@ def test_a_long_history_is_in_lines() -> None:
     assert count >= 1000 // LINE_ITEMS
     assert back == records == decode_history(data)
     assert encode_history(records[:3]).startswith(b'{"f":1,"r":[[1,')
+
+
+@pytest.mark.parametrize("count", [1, 3, 512, 513, 2000])
+def test_records_that_are_encoded_as_they_come_read_alike(count: int) -> None:
+    records = [
+        HistoryRecord(n, dt.datetime.fromtimestamp(n, dt.UTC), "step_completed")
+        for n in range(7, 7 + count)
+    ]
+    unwritten = UnwrittenHistory()
+    assert unwritten.take() is None
+    for record in records:
+        unwritten.add(record)
+    taken = unwritten.take()
+    assert taken is not None
+    first, data = taken
+    assert first == 7
+    assert count <= 512 or bounded(data)
+    assert decode_history(data) == records
+    assert unwritten.take() is None
+    unwritten.add(records[-1])
+    assert unwritten.take() == (records[-1].sequence, encode_history(records[-1:]))
