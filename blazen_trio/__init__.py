@@ -19,8 +19,8 @@ from blazen_trio._definitions.events import (
 )
 from blazen_trio._definitions.retry import RetryPolicy
 from blazen_trio._definitions.steps import step
-from blazen_trio._dispatch.streams import EventStream
-from blazen_trio._state.history import HistoryRecord
+from blazen_trio._dispatch.observers import EventStream
+from blazen_trio._state.entry import HistoryRecord
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open import open_store
 from blazen_trio._surface.context import Context

@@ -1,19 +1,28 @@
-"""What Trio leaves to a library: errors without a nursery's group, blocks safe from Ctrl-C."""
+"""What Trio leaves to a library: errors without a nursery's group, blocks safe from Ctrl-C, waiting
+for something to become so, and long work in slices.
+"""
 
 from __future__ import annotations
 
 import functools
 from contextlib import AbstractAsyncContextManager
 from types import FunctionType
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, ParamSpec, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
-__all__ = ["bare_errors", "protected", "protected_methods"]
+__all__ = [
+    "Changes",
+    "bare_errors",
+    "in_slices",
+    "protected",
+    "protected_methods",
+]
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -154,3 +163,62 @@ def protected_methods(cls: C) -> C:
         if isinstance(function, FunctionType):
             trio.lowlevel.enable_ki_protection(function)
     return cls
+
+
+class Changes:
+    """Told of each change of something; tasks wait here until what they want of it is so."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: trio.Event | None = None
+
+    def notify(self) -> None:
+        """Something has changed: let all look who wait."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait_until(self, predicate: Callable[[], bool]) -> None:
+        """Wait until something is so. Always a checkpoint; when it returns, it is so."""
+        await trio.lowlevel.checkpoint()
+        while not predicate():
+            if self._event is None:
+                self._event = trio.Event()
+            await self._event.wait()
+
+
+_SLICE: Final = 0.004
+"""Seconds that such work holds the event loop at a time, and one piece more."""
+
+
+async def in_slices(pieces: Generator[None, None, T], *, cancellable: bool = False) -> T:
+    """Drain a generator, giving way to other tasks every few milliseconds. Return what it comes to.
+
+    What is done in less than that is done without a checkpoint.
+
+    Args:
+        pieces: Does a bounded piece of work per `next()`.
+        cancellable: Whether a cancellation may break it off between two pieces. It may not where
+            that would leave something half done.
+
+    Raises:
+        trio.Cancelled: It was broken off; the generator is closed then.
+    """
+    checkpoint = (
+        trio.lowlevel.checkpoint if cancellable else trio.lowlevel.cancel_shielded_checkpoint
+    )
+    try:
+        until = trio.current_time() + _SLICE
+        # No checkpoint where it is short: what the caller knows of a run then still holds.
+        while True:  # noqa: ASYNC913
+            try:
+                next(pieces)
+            except StopIteration as end:
+                result: T = end.value
+                return result  # noqa: ASYNC910
+            if trio.current_time() > until:
+                await checkpoint()
+                until = trio.current_time() + _SLICE
+    finally:
+        pieces.close()

@@ -24,7 +24,6 @@ LAYERS = [
     "telemetry",
     "_concurrency",
     "_clock",
-    "_slices",
     "_stores",
     "stores",
     "_dispatch",

@@ -11,7 +11,7 @@ import orjson
 from blazen_trio._codec import converter, values
 from blazen_trio._codec.classes import event_wire, load_event
 from blazen_trio._codec.names import Misfit, Names, current
-from blazen_trio._codec.sharing import sharing
+from blazen_trio._codec.shapes import sharing
 from blazen_trio._definitions.events import (
     DynamicEvent,
     InputRequestEvent,

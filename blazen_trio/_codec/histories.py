@@ -11,8 +11,7 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.lines import IN_LINES, Pace, batches, document, parse_parts
 from blazen_trio._codec.names import short
 from blazen_trio._codec.reader import Reader, Whole
-from blazen_trio._state.history import HistoryRecord
-from blazen_trio._state.pieces import drained
+from blazen_trio._state.entry import HistoryRecord, drained
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence

@@ -16,6 +16,7 @@ from blazen_trio._codec.reader import (
     question_id,
     rubbish,
 )
+from blazen_trio._state.entry import drained
 from blazen_trio._state.model import (
     MOST_EPOCHS,
     Buffered,
@@ -28,7 +29,6 @@ from blazen_trio._state.model import (
     Question,
     RunState,
 )
-from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._state.model import Payload
 
 __all__ = ["decode_state", "restoring"]

@@ -11,16 +11,19 @@ its fields; one that holds more is refused where it is stored.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import sys
 import types
 import typing
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
 from blazen_trio._codec.names import Misfit
+from blazen_trio._codec.scalars import SCALARS
+from blazen_trio._definitions.events import DynamicEvent
 from blazen_trio._definitions.value_classes import (
     is_named_tuple,
     is_pydantic,
@@ -31,7 +34,18 @@ from blazen_trio._definitions.value_classes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["UNSET_KEY", "check_whole", "field_types", "maker", "may_hold_more", "resolved"]
+    from blazen_trio._definitions.events import Event
+
+__all__ = [
+    "UNSET_KEY",
+    "check_whole",
+    "field_types",
+    "maker",
+    "may_hold_more",
+    "resolved",
+    "sharing",
+]
+
 
 UNSET_KEY = "$unset"
 """Of a pydantic model: the fields that were not given but have their defaults."""
@@ -283,3 +297,36 @@ def _computed(cls: Any) -> set[str]:
         for default in getattr(vars(base).get("__getattr__"), "__defaults__", None) or ():
             found |= set(default) if isinstance(default, dict) else set()
     return found
+
+
+_FIXED: Final = frozenset({*SCALARS, str, bool, type(None)})
+
+
+def sharing(cls: type[Event]) -> Callable[[Event], bool]:
+    """Return a function that tells whether nothing in an event of this class can be changed.
+
+    Most classes have only fields of types of which that is known; of others, the values are
+    looked at, as far as they are single ones.
+    """
+    if issubclass(cls, DynamicEvent):
+        return lambda _event: False
+    try:
+        open_fields = [name for name, type_ in field_types(cls).items() if not _is_fixed(type_)]
+    except Misfit:
+        open_fields = list(getattr(cls, "__annotations__", {}))
+    if not open_fields:
+        return lambda _event: True
+    return lambda event: all(type(getattr(event, name, None)) in _FIXED for name in open_fields)
+
+
+def _is_fixed(type_: Any) -> bool:
+    origin, arguments = typing.get_origin(type_), typing.get_args(type_)
+    if origin is typing.Annotated:
+        return _is_fixed(arguments[0])
+    if origin in (typing.Union, types.UnionType, tuple, frozenset):
+        return all(one is Ellipsis or _is_fixed(one) for one in arguments)
+    if origin is typing.Literal or type_ is None:
+        return True
+    if isinstance(type_, type) and issubclass(type_, enum.Enum):
+        return True
+    return origin is None and type_ in _FIXED

@@ -14,15 +14,15 @@ from blazen_trio._codec.document import iter_state, large_values
 from blazen_trio._codec.reader import rubbish
 from blazen_trio._codec.restore import decode_state, restoring
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
+from blazen_trio._state.entry import drained
 from blazen_trio._state.model import Member
-from blazen_trio._state.pieces import drained
 from blazen_trio._state.status import RunStatus  # noqa: TC001  # attrs resolves it
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from blazen_trio._codec.codec import Codec
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._state.model import Item, Question, RunState
 
 __all__ = [

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from blazen_trio._concurrency import in_slices
 from blazen_trio._definitions.events import Event, StepFailedEvent
-from blazen_trio._dispatch.calls import call, run_bounded
-from blazen_trio._dispatch.failures import (
+from blazen_trio._dispatch.calls import (
+    call,
     is_failure,
     next_delay,
+    run_bounded,
     stored_error,
     text_of_failure,
 )
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
-from blazen_trio._slices import in_slices
-from blazen_trio._state.outputs import check_returned
-from blazen_trio._state.pieces import drained
+from blazen_trio._state.entry import drained
+from blazen_trio._state.routing import check_returned
 from blazen_trio.errors import (
     SerializationError,
 )

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from blazen_trio._dispatch.changes import Changes
+from blazen_trio._concurrency import Changes
 from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
-from blazen_trio._dispatch.queues import BoundedQueue, Timers
+from blazen_trio._dispatch.schedule import BoundedQueue, Timers, WorkClock
 from blazen_trio._dispatch.transaction import Turns
-from blazen_trio._dispatch.work_clock import WorkClock
 from blazen_trio._state.machine import Moment
 from blazen_trio._state.model import Delayed, Delivery, Question
 
@@ -26,11 +25,9 @@ if TYPE_CHECKING:
 
     from blazen_trio._clock import Utc
     from blazen_trio._codec.codec import Codec
-    from blazen_trio._dispatch.journal import Journal
-    from blazen_trio._dispatch.recorder import Recorder
+    from blazen_trio._dispatch.journal import Journal, Standstill
+    from blazen_trio._dispatch.observers import Broadcast, Recorder
     from blazen_trio._dispatch.slots import Place, Slots
-    from blazen_trio._dispatch.standstill import Standstill
-    from blazen_trio._dispatch.streams import Broadcast
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._concurrency import bare_errors
+from blazen_trio._dispatch.calls import breaks_out
 from blazen_trio._dispatch.control import Next, Phase, Situation, decide
-from blazen_trio._dispatch.failures import breaks_out
-from blazen_trio._dispatch.inbox import Inbox
-from blazen_trio._dispatch.questions import Questions, unanswered
+from blazen_trio._dispatch.inbox import Inbox, Questions, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
 from blazen_trio._dispatch.transitions import end, fail, settle
 from blazen_trio._state.joins import half_collected

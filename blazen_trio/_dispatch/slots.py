@@ -10,7 +10,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blazen_trio._dispatch.changes import Changes
+    from blazen_trio._concurrency import Changes
 
 __all__ = ["Place", "Slots"]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._dispatch.attempts import Attempt
-from blazen_trio._dispatch.failures import breaks_out
-from blazen_trio._dispatch.queues import BoundedQueue
+from blazen_trio._dispatch.calls import breaks_out
+from blazen_trio._dispatch.schedule import BoundedQueue
 
 if TYPE_CHECKING:
     from blazen_trio._dispatch.core import RunCore

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blazen_trio._codec.snapshot import Snapshot
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
 
 __all__ = ["IDLE", "Attempt", "History", "Idle", "read_history"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._definitions.events import Event
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
 
 __all__ = ["STATUSES", "graph_of", "is_detailed", "run_line"]
 

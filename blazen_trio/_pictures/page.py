@@ -14,7 +14,7 @@ from blazen_trio._pictures.timeline import draw_timeline
 if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
 
 __all__ = ["draw_page"]
 

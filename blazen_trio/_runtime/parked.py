@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from blazen_trio._dispatch.changes import Changes
+from blazen_trio._concurrency import Changes
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._surface.prepare import open_rested
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.journal import JournalMark
-    from blazen_trio._dispatch.queues import Timers
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._dispatch.schedule import Timers
+    from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio._surface.prepare import Options

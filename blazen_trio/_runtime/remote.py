@@ -24,8 +24,7 @@ from blazen_trio._dispatch.inbox import (
     pack_reason,
     pack_recall,
 )
-from blazen_trio._dispatch.recorder import Recorder
-from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
 from blazen_trio._state.status import RunStatus

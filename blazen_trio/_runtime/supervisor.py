@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import trio
 
-from blazen_trio._dispatch.changes import Changes
+from blazen_trio._concurrency import Changes
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
 from blazen_trio._dispatch.slots import Slots
@@ -17,7 +17,7 @@ from blazen_trio._runtime.lent_slots import belongs_to, lending_slot
 from blazen_trio._runtime.parked import ParkedRun, ParkedRuns
 from blazen_trio._runtime.refusals import Refusals, give_back
 from blazen_trio._stores.protocol import SUSPECT
-from blazen_trio._surface.handle import Handle
+from blazen_trio._surface.outcome import Handle
 from blazen_trio._surface.prepare import Options, open_claimed
 from blazen_trio._surface.run import Run
 from blazen_trio._telemetry.logs import about, logger

@@ -31,7 +31,7 @@ from blazen_trio._state.model import (
     RunState,
 )
 from blazen_trio._state.recoveries import inherit, inherited, merged
-from blazen_trio._state.table import check
+from blazen_trio._state.status import check
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence

@@ -1,13 +1,15 @@
 """A journal entry: one transition of a run, with all that applying it again needs, and no more than
-what changed.
+what changed; and the records of a run's history.
 
 An entry says where each event was routed and which joins fired, so that folding a journal needs no
-workflow.
+workflow. A wide one is applied in pieces: its `rest` is a generator that does a bounded piece of
+work per `next()`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import datetime as dt  # noqa: TC003  # attrs resolves it
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -18,7 +20,17 @@ if TYPE_CHECKING:
     from blazen_trio._state.model import Cell, Item, Payload, StoredError
     from blazen_trio._state.status import RunStatus
 
-__all__ = ["NOWHERE", "Collected", "Entry", "FanOutOpened", "Output", "Retry", "Targets"]
+__all__ = [
+    "NOWHERE",
+    "Collected",
+    "Entry",
+    "FanOutOpened",
+    "HistoryRecord",
+    "Output",
+    "Retry",
+    "Targets",
+    "drained",
+]
 
 
 class Targets:
@@ -168,3 +180,41 @@ class Entry:
         `woken`, `resumed`."""
         self.at = at
         self.elapsed = elapsed
+
+
+T = TypeVar("T")
+
+
+def drained(pieces: Generator[Any, None, T]) -> T:
+    """Return what a generator comes to, all of it done at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+@attrs.frozen
+class HistoryRecord:
+    """One thing that happened to a run.
+
+    Attributes:
+        sequence: Counts the run's records from 1, over all processes that drove it.
+        timestamp: When, UTC.
+        kind: `workflow_started`, `event_received`, `step_dispatched`, `step_completed`, `step_failed`, `step_retried`,
+            `workflow_paused`, `workflow_resumed`, `input_requested`, `input_received`, `event_rejected`,
+            `workflow_completed`, `workflow_failed`, `workflow_timed_out` or `workflow_cancelled`.
+        step: The step's name, where one is concerned.
+        event_type: The event's type, where one is concerned.
+        duration: In seconds, of an attempt that ended.
+        error: What went wrong; of a pause, whether it was `manual` or for `input`.
+    """
+
+    sequence: int
+    timestamp: dt.datetime
+    kind: str
+    step: str | None = None
+    event_type: str | None = None
+    duration: float | None = None
+    error: str | None = None

@@ -31,10 +31,10 @@ from blazen_trio._definitions.events import (
     StepFailedEvent,
     StopEvent,
 )
-from blazen_trio._state.answers import question_of
 from blazen_trio._state.apply import SLICE, apply_head, drain
 from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
 from blazen_trio._state.joins import check_collectable, firing_due
+from blazen_trio._state.routing import question_of
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import NoHandlerError
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from blazen_trio._definitions.events import DynamicEvent, Event
 from blazen_trio._state.apply import SLICE
+from blazen_trio._state.entry import drained
 from blazen_trio._state.lifecycle import unrouted_input
 from blazen_trio._state.model import Delivery, Member, Question
-from blazen_trio._state.pieces import drained
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping

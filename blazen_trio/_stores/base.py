@@ -8,9 +8,9 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decoding_entry
 from blazen_trio._codec.histories import decoding_history
 from blazen_trio._codec.restore import restoring
-from blazen_trio._slices import in_slices
+from blazen_trio._concurrency import in_slices
 from blazen_trio._state.apply import applying, state_from_first
-from blazen_trio._state.pieces import drained
+from blazen_trio._state.entry import drained
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.protocol import StoredRun
 

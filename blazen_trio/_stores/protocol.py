@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._clock import Utc
     from blazen_trio._codec.snapshot import Snapshot
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio.errors import WorkflowError
 

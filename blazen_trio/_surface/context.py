@@ -9,7 +9,7 @@ import trio
 
 from blazen_trio._definitions.events import Event
 from blazen_trio._definitions.names import is_unicode
-from blazen_trio._state.outputs import check_sent
+from blazen_trio._state.routing import check_sent
 from blazen_trio.errors import SerializationError, StepOutputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import encode_entry
 from blazen_trio._codec.histories import encoding_history
-from blazen_trio._slices import in_slices
+from blazen_trio._concurrency import in_slices
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     from blazen_trio._definitions.definition import WorkflowDefinition
-    from blazen_trio._dispatch.recorder import Recorder
+    from blazen_trio._dispatch.observers import Recorder
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.driver import Driver

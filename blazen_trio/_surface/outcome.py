@@ -1,4 +1,4 @@
-"""How a run that came to rest is told: its result, or one exception."""
+"""What a `Run` knows of the run behind it: where it is driven now, and how its end is told."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from blazen_trio._definitions.events import StopEvent
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Callable
+
+    from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.model import RunState
 
-__all__ = ["ended_error", "engine_error", "result_of"]
+__all__ = [
+    "Handle",
+    "ended_error",
+    "engine_error",
+    "result_of",
+]
 
 
 def result_of(stop: Any) -> Any:
@@ -67,3 +76,50 @@ def engine_error(failure: BaseException, run_id: str) -> BaseException:
         error.__cause__ = failure.__cause__ or failure
         return error
     return failure
+
+
+class Handle:
+    """What a `Run` is a handle of: the run's core; or, while it rests, what brings it back.
+
+    Args:
+        core: The run.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bring_back",
+        "_core",
+        "cancelled_here",
+        "held",
+        "records",
+        "state",
+        "told",
+    )
+
+    def __init__(self, core: RunCore) -> None:
+        self._core: RunCore | None = core
+        self._bring_back: Callable[[], RunCore] | None = None
+        self.held: weakref.ref[Any] | None = None
+        """The one `Run` of this, if somebody has it; it keeps this in memory."""
+        self.state = core.state
+        self.records = core.recorder.records
+        self.told = False
+        """Whether somebody has been told how the run ended, or why it does not go on."""
+        self.cancelled_here = False
+        """Whether the run was cancelled through this."""
+
+    @property
+    def core(self) -> RunCore:
+        """The run; one that rests is brought back."""
+        if self._core is None:
+            assert self._bring_back is not None
+            self._core = self._bring_back()
+        return self._core
+
+    def attach(self, core: RunCore) -> None:
+        """This drives it from now on."""
+        self._core, self._bring_back = core, None
+
+    def rest(self, bring_back: Callable[[], RunCore]) -> None:
+        """It rests; this is to be called when it is used."""
+        self._core, self._bring_back = None, bring_back

@@ -11,16 +11,15 @@ import attrs
 
 from blazen_trio._clock import wall_clock
 from blazen_trio._codec.entries import seal_entry
+from blazen_trio._concurrency import in_slices
 from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.driving import listen_to
 from blazen_trio._dispatch.inbox import Inbox
-from blazen_trio._dispatch.recorder import Recorder
-from blazen_trio._dispatch.standstill import Standstill
-from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._dispatch.journal import Standstill
+from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._dispatch.transitions import WIDE, fail
-from blazen_trio._slices import in_slices
 from blazen_trio._state.lifecycle import begin, unrouted_input
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Delivery, Payload, StoredError
@@ -47,8 +46,8 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.definition import WorkflowDefinition
     from blazen_trio._dispatch.core import InputHandler
     from blazen_trio._dispatch.journal import JournalMark
-    from blazen_trio._dispatch.queues import Timers
-    from blazen_trio._state.history import HistoryRecord
+    from blazen_trio._dispatch.schedule import Timers
+    from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
     from blazen_trio._stores.driver import Driver

@@ -12,8 +12,7 @@ import trio
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.control import Phase, Stop
-from blazen_trio._dispatch.inbox import EVENT, pack_event
-from blazen_trio._dispatch.questions import answer, nobody_has_answered, unanswered
+from blazen_trio._dispatch.inbox import EVENT, answer, nobody_has_answered, pack_event, unanswered
 from blazen_trio._dispatch.transitions import settle
 from blazen_trio._state.status import RunStatus
 from blazen_trio._state.texts import text_of
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._dispatch.core import RunCore
-    from blazen_trio._dispatch.streams import EventStream
-    from blazen_trio._state.history import HistoryRecord
-    from blazen_trio._surface.handle import Handle
+    from blazen_trio._dispatch.observers import EventStream
+    from blazen_trio._state.entry import HistoryRecord
+    from blazen_trio._surface.outcome import Handle
 
 __all__ = ["Run"]
 

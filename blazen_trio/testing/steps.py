@@ -14,14 +14,13 @@ from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
 from blazen_trio._dispatch.calls import run_bounded
 from blazen_trio._dispatch.core import RunCore
-from blazen_trio._dispatch.recorder import Recorder
-from blazen_trio._dispatch.standstill import Standstill
-from blazen_trio._dispatch.streams import Broadcast
+from blazen_trio._dispatch.journal import Standstill
+from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._dispatch.transaction import Transaction, make_cell
 from blazen_trio._state.lifecycle import begin
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery
-from blazen_trio._state.outputs import check_returned
+from blazen_trio._state.routing import check_returned
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.workflow import Workflow  # noqa: TC001  # part of the public signature
 from blazen_trio.errors import SerializationError

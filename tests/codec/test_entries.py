@@ -14,8 +14,15 @@ from blazen_trio._codec.codec import LARGE, PLAIN
 from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio._codec.histories import decode_history, encode_history
 from blazen_trio._definitions.events import Event, InputRequestEvent, StopEvent
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
-from blazen_trio._state.history import HistoryRecord
+from blazen_trio._state.entry import (
+    Collected,
+    Entry,
+    FanOutOpened,
+    HistoryRecord,
+    Output,
+    Retry,
+    Targets,
+)
 from blazen_trio._state.model import Cell, Payload, StoredError
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError, SnapshotVersionError

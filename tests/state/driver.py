@@ -30,7 +30,7 @@ from blazen_trio._state.model import (
     RunState,
     StoredError,
 )
-from blazen_trio._state.outputs import check_returned
+from blazen_trio._state.routing import check_returned
 from blazen_trio._state.status import RunStatus
 from tests.state.chooser import Chooser
 from tests.state.family import Answer, Family, Labelled, RottenError, name_of

@@ -27,8 +27,7 @@ from blazen_trio._state.apply import apply_entry, state_from_first
 from blazen_trio._state.lifecycle import begin
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState
-from blazen_trio._state.outputs import check_returned
-from blazen_trio._state.routing import Routing
+from blazen_trio._state.routing import Routing, check_returned
 from blazen_trio._state.status import RunStatus
 
 

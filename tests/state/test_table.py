@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blazen_trio import RunStatus
-from blazen_trio._state.table import TRANSITIONS, check, mermaid
+from blazen_trio._state.status import TRANSITIONS, check, mermaid
 
 
 def test_the_diagram_in_the_documentation_is_the_tables() -> None:
