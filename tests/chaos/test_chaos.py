@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,14 +111,20 @@ async def rage(workers: Workers, disturb: Callable[[], object], chance: random.R
 
 
 async def surely(act: Callable[[], Awaitable[object]]) -> None:
-    """Do what can be done again, once more where its COMMIT got no answer, and it can't be told whether it was carried out."""
-    try:
-        await act()
-    except StoreError as unclear:
-        if "in the middle of the commit" not in str(unclear):
-            raise
-        with suppress(RunExistsError):
+    """Do what can be done again, until the store has answered.
+
+    It may have been carried out where a COMMIT got no answer, and has not where a server, on a
+    machine that has much to do, was not back in time.
+    """
+    for _ in range(3):
+        try:
             await act()
+        except StoreError:
+            continue
+        except RunExistsError:
+            pass
+        return
+    await act()
 
 
 async def through_chaos(
@@ -136,6 +142,9 @@ async def through_chaos(
         async def send(run_id: str) -> None:
             await trio.sleep(chance.uniform(0, SECONDS))
             await surely(partial(front.send, run_id, Go(f"{run_id} once"), key="go"))
+            await surely(partial(refused, run_id))
+
+        async def refused(run_id: str) -> None:
             assert not await front.send(run_id, Go(f"{run_id} twice"), key="go")
 
         async def submit(nursery: trio.Nursery) -> None:

@@ -16,6 +16,7 @@ from blazen_trio import (
     InputResponseError,
     InputResponseEvent,
     MemoryStore,
+    RunFinishedError,
     Runtime,
     StartEvent,
     StopEvent,
@@ -54,7 +55,7 @@ class Answers:
     async def click(self, respond: Any, answer: str) -> None:
         try:
             await respond(InputResponseEvent("q", answer))
-        except InputResponseError:
+        except (InputResponseError, RunFinishedError):  # the first answer ends the run
             self.refused.append(answer)
         else:
             self.heard.append(answer)

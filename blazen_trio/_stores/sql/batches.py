@@ -10,11 +10,10 @@ import sqlalchemy as sa
 
 from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.drivers import Drivers
 from blazen_trio._stores.sql.jobs import Append, Job, Loss, Release
-from blazen_trio._stores.sql.leases import Sights
-from blazen_trio._stores.sql.mailroom import Mailroom
-from blazen_trio._stores.sql.ownership import of_the_lease
+from blazen_trio._stores.sql.leases import Sights, of_the_lease
+from blazen_trio._stores.sql.mailroom import Drivers, Mailroom
+from blazen_trio._stores.sql.reading import Watch
 from blazen_trio._stores.sql.schema import lease
 from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
@@ -27,7 +26,6 @@ from blazen_trio._stores.sql.troubles import (
     is_lost,
     is_record_fault,
 )
-from blazen_trio._stores.sql.watch import Watch
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError
@@ -37,8 +35,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
-    from blazen_trio._stores.sql.place import Place
-    from blazen_trio._stores.sql.watch import Line
+    from blazen_trio._stores.sql.engine import Place
+    from blazen_trio._stores.sql.reading import Line
 
 __all__ = ["Batches"]
 

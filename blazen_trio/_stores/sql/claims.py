@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.sql import polling, queries
-from blazen_trio._stores.sql.drivers import SqlDriver
 from blazen_trio._stores.sql.jobs import Job
+from blazen_trio._stores.sql.mailroom import SqlDriver
 from blazen_trio._stores.sql.queries import micros
 from blazen_trio._stores.sql.schema import (
     STATUS_CODES,
@@ -37,7 +37,7 @@ from blazen_trio.errors import RunLockedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blazen_trio._stores.sql.drivers import Drivers
+    from blazen_trio._stores.sql.mailroom import Drivers
     from blazen_trio._stores.sql.transaction import Transaction
 
 __all__ = ["Claim", "Delete", "MaybeDeadError", "Purge", "Take", "Taken"]

@@ -11,9 +11,9 @@ import attrs
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
 from blazen_trio._stores.driver import Mail
-from blazen_trio._stores.sql.drivers import Return, SqlDriver
 from blazen_trio._stores.sql.faults import translate
-from blazen_trio._stores.sql.ownership import NEVER
+from blazen_trio._stores.sql.leases import NEVER
+from blazen_trio._stores.sql.mailroom import Return, SqlDriver
 from blazen_trio._stores.sql.queries import micros, status_of
 from blazen_trio._stores.sql.schema import STATUS_CODES
 from blazen_trio._stores.sql.transaction import MailGoneError
@@ -22,7 +22,7 @@ from blazen_trio.errors import WorkflowError
 
 if TYPE_CHECKING:
     from blazen_trio._stores.protocol import Commit, NewRun
-    from blazen_trio._stores.sql.drivers import Drivers
+    from blazen_trio._stores.sql.mailroom import Drivers
     from blazen_trio._stores.sql.transaction import Transaction
 
 __all__ = ["Append", "Create", "Job", "Loss", "Post", "Release"]

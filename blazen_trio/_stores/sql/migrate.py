@@ -15,12 +15,11 @@ import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.admission import check_connection
-from blazen_trio._stores.sql.engine import make_engine, shown, unusable
+from blazen_trio._stores.sql.engine import file_of, make_engine, shown, unusable
 from blazen_trio._stores.sql.faults import translate
-from blazen_trio._stores.sql.place import file_of
+from blazen_trio._stores.sql.reading import Watch
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
-from blazen_trio._stores.sql.watch import Watch
 from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:

@@ -15,14 +15,12 @@ from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.admission import check_engine
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.clock import DatabaseClock
-from blazen_trio._stores.sql.engine import for_writing, make_engine, shown
+from blazen_trio._stores.sql.engine import Place, for_writing, make_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.migrate import prepare_database
-from blazen_trio._stores.sql.place import Place
-from blazen_trio._stores.sql.reading import Readers, observe
+from blazen_trio._stores.sql.reading import Readers, Watch, observe, watching
 from blazen_trio._stores.sql.store import SqlStore
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
-from blazen_trio._stores.sql.watch import Watch, watching
 from blazen_trio._stores.sql.writer import Writer
 
 if TYPE_CHECKING:

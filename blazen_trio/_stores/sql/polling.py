@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from blazen_trio._stores.protocol import SUSPECT, Poll
 from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql.leases import can_go_on, is_due, may_be_taken, other_leases
 from blazen_trio._stores.sql.mailroom import PAGE, Page
-from blazen_trio._stores.sql.ownership import can_go_on, is_due, may_be_taken, other_leases
 from blazen_trio._stores.sql.queries import LINE, crashes_of, first_mail, info_of, mail_by_id
 from blazen_trio._stores.sql.schema import STATUS_OF_CODE, inbox, runs
 

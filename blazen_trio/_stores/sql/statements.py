@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
-from blazen_trio._stores.sql import dialects, wholes
-from blazen_trio._stores.sql.compiled import compile_statement
-from blazen_trio._stores.sql.ownership import wake_when_given_back
+from blazen_trio._stores.sql import dialects, round_trips
+from blazen_trio._stores.sql.leases import wake_when_given_back
+from blazen_trio._stores.sql.round_trips import compile_statement
 from blazen_trio._stores.sql.schema import (
     STATUS_CODES,
     blob,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import Dialect
 
-    from blazen_trio._stores.sql.compiled import Statement
+    from blazen_trio._stores.sql.round_trips import Statement
 
 __all__ = ["Statements"]
 
@@ -99,8 +99,8 @@ class Statements:
         self.renew = compile_statement(
             renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me", "last"), dialect
         )
-        self.append_checked = wholes.Checked.of(dialect, self.add_entry)
-        self.append_whole = wholes.Whole.of(dialect, self.renew, self.add_entry)
+        self.append_checked = round_trips.Checked.of(dialect, self.add_entry)
+        self.append_whole = round_trips.Whole.of(dialect, self.renew, self.add_entry)
         self.bound = compile_statement(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:

@@ -17,12 +17,10 @@ from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
 from blazen_trio._stores.sql.clock import DatabaseClock
-from blazen_trio._stores.sql.drivers import SqlDriver
 from blazen_trio._stores.sql.faults import translate
-from blazen_trio._stores.sql.mailroom import PAGE
-from blazen_trio._stores.sql.reading import Readers
+from blazen_trio._stores.sql.mailroom import PAGE, SqlDriver
+from blazen_trio._stores.sql.reading import Readers, Watch
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
-from blazen_trio._stores.sql.watch import Watch
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio._stores.protocol import Commit, NewRun, Poll, RunInfo, StoredRun
     from blazen_trio._stores.sql.batches import Batches
-    from blazen_trio._stores.sql.drivers import Drivers
+    from blazen_trio._stores.sql.mailroom import Drivers
     from blazen_trio._stores.sql.writer import Writer
 
 __all__ = ["SqlStore", "StoreStatistics"]

@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import arguments
-from blazen_trio._stores.sql import dialects, packets
-from blazen_trio._stores.sql.leases import Holder
-from blazen_trio._stores.sql.ownership import of_the_lease
+from blazen_trio._stores.sql import dialects, round_trips
+from blazen_trio._stores.sql.leases import Holder, of_the_lease
 from blazen_trio._stores.sql.queries import micros
 from blazen_trio._stores.sql.schema import IN_PARTS, PART_SIZE, PLAIN, STATUS_CODES, lease
 
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from blazen_trio._stores.protocol import Commit, SnapshotRow
-    from blazen_trio._stores.sql.compiled import Statement
     from blazen_trio._stores.sql.leases import Sights
+    from blazen_trio._stores.sql.round_trips import Statement, Whole
     from blazen_trio._stores.sql.statements import Statements
-    from blazen_trio._stores.sql.wholes import Whole
 
 __all__ = ["Held", "LeaseLostError", "MailGoneError", "Transaction"]
 
@@ -340,15 +338,15 @@ class Transaction:
         """
         if self._created:
             self._write_runs()
-        if not packets.takes_packets(self.connection):
+        if not round_trips.takes_packets(self.connection):
             found = {
                 each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()
             }
         elif self._fenced:
-            found = packets.send(self._unfenced, self._gathered.items(), lambda _found: None)
+            found = round_trips.send(self._unfenced, self._gathered.items(), lambda _found: None)
         elif self._gathered:
             fenced = [(self._sql.renew, [self._renewal]), *self._gathered.items()]
-            found = packets.send(
+            found = round_trips.send(
                 self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1)
             )
         else:
