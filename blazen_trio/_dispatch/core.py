@@ -58,13 +58,6 @@ class Host(Protocol):
         """Whether somebody here has the run's handle."""
 
 
-class Asker(Protocol):
-    """Hands out the questions that a run asks."""
-
-    def ask(self, questions: Iterable[Question]) -> None:
-        """These are open from now on, on disk where the run has a store."""
-
-
 class RunCore:
     """One run being driven by this process.
 
@@ -87,7 +80,7 @@ class RunCore:
         "_ready",
         "_signalled",
         "_turns",
-        "asker",
+        "ask",
         "asking",
         "broadcast",
         "cause",
@@ -195,7 +188,8 @@ class RunCore:
         """How many transitions are decided and on their way to the disk, besides those of steps."""
         self.asking: set[str] | None = None
         """The questions that the input handler is at work on."""
-        self.asker: Asker | None = None
+        self.ask: Callable[[Iterable[Question]], None] | None = None
+        """Hands out the questions that it asks."""
         self.nursery: trio.Nursery | None = None
         """Where step tasks run. Its scope is theirs: cancelled to stop them, its deadline the run's timeout."""
         self._signalled: trio.Event | None = None
@@ -359,8 +353,8 @@ class RunCore:
                 (self.ready if self._ready is None else self._ready).append(item)
             elif type(item) is Delayed:
                 self.set_timer(item.due, item.id)
-            elif type(item) is Question and self.asker is not None:
-                self.asker.ask((item,))
+            elif type(item) is Question and self.ask is not None:
+                self.ask((item,))
 
     def asks(self, entry: Entry) -> bool:
         """Return whether a transition has opened a question, which is told only once it is on disk."""
@@ -412,7 +406,7 @@ class RunCore:
         garbage collector.
         """
         self.give_slot()
-        self.asker = None
+        self.ask = None
         if self.journal is not None and self.control.phase is Phase.LEFT:
             self.journal.driver.listen(None)
 

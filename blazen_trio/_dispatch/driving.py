@@ -9,6 +9,7 @@ the loop goes on, in a new nursery; so the steps of a run never outlive what end
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,7 +17,7 @@ import trio
 from blazen_trio._concurrency import bare_errors
 from blazen_trio._dispatch.calls import breaks_out
 from blazen_trio._dispatch.control import Next, Phase, Situation, decide
-from blazen_trio._dispatch.inbox import Inbox, Questions, unanswered
+from blazen_trio._dispatch.inbox import ask, take_some, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
 from blazen_trio._dispatch.transitions import end, fail, settle
 from blazen_trio._state.joins import half_collected
@@ -124,8 +125,7 @@ class _Dispatcher:
     def __init__(self, core: RunCore, handlers: trio.Nursery | None) -> None:
         self._core = core
         self._tasks = StepTasks(core)
-        self._inbox = Inbox(core)
-        self._questions = core.asker = Questions(core, handlers)
+        core.ask = self._ask = partial(ask, core, handlers)
         if core.recorder.listener is not None:
             from blazen_trio._dispatch.traced_attempts import TracedAttempt
 
@@ -137,7 +137,7 @@ class _Dispatcher:
         core.machine.slices = True
         core.signal_taken()  # all is looked at now
         if core.state.questions and not asked:
-            self._questions.ask(core.state.questions.values())
+            self._ask(core.state.questions.values())
         over = False
         while not over:
             with bare_errors():
@@ -155,7 +155,7 @@ class _Dispatcher:
             while True:
                 await core.may_decide()
                 if core.inbox and core.control.accepts:
-                    await self._inbox.take_some()
+                    await take_some(core)
                     continue
                 # What is decided here is decided without a checkpoint in between.
                 following = decide(core.control, self._situation())

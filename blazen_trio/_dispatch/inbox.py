@@ -48,15 +48,16 @@ __all__ = [
     "PAUSE",
     "RECALL",
     "RESERVED_KEY",
-    "Inbox",
-    "Questions",
     "answer",
     "answer_key",
     "answered_in",
+    "ask",
     "nobody_has_answered",
     "pack_event",
     "pack_reason",
     "pack_recall",
+    "take_some",
+    "take_up",
     "unanswered",
 ]
 
@@ -147,139 +148,131 @@ def pack_recall(mail_id: int) -> bytes:
     return orjson.dumps({"f": _FORMAT, "mail": mail_id})
 
 
-class Inbox:
-    """Takes the mail of one run. Only its dispatcher uses this."""
+def take_up(core: RunCore, mail: Iterable[Mail], *, pauses: bool) -> None:
+    """Take what lies in the inbox of a run that is about to be driven; its entries are recorded, not yet on disk.
 
-    __slots__ = ("_core",)
-
-    def __init__(self, core: RunCore) -> None:
-        self._core = core
-
-    def take_up(self, mail: Iterable[Mail], *, pauses: bool) -> None:
-        """Take what lies in the inbox of a run that is about to be driven; its entries are recorded, not yet on disk.
-
-        Args:
-            mail: Its rows.
-            pauses: Whether the run is to heed a pause that nobody got to; otherwise whoever takes it up has overruled it.
-        """
-        core = self._core
-        assert core.journal is not None
-        for each in mail:
-            if core.control.ended:
-                return
-            if each.kind == PAUSE and not pauses:
-                core.journal.record(core.machine.rejected(core.moment()), (each.id,))
-            else:
-                found = self._take(each)
-                if found is not None:
-                    core.journal.record(*found)
-
-    async def take_some(self) -> None:
-        """Take rows that have come, as many as make one commit. They are on disk when this returns."""
-        core = self._core
-        assert core.inbox is not None
-        assert core.journal is not None
-        entries: list[Entry] = []
-        taken = size = 0
-        while core.inbox and taken < _ROWS_PER_TURN and size < _BYTES_PER_TURN:
-            await core.may_decide()
-            if not core.control.accepts:
-                break
-            mail = core.inbox.popleft()
-            taken, size = taken + 1, size + len(mail.data)
-            found = self._take(mail)
-            if found is not None:
-                entry, rows = found
-                if entry.rest is not None:
-                    await complete(core, entry)
-                core.journal.record(entry, rows)
-                entries.append(entry)
-        if entries:
-            await core.journal.settle()
-            for entry in entries:
-                await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
-                    entry.effects
-                )
-            core.woken()
-        core.mail_done += taken
-        core.changes.notify()
-        await trio.lowlevel.checkpoint()
-
-    def _take(self, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
-        """Return the transition that takes a row, and what it takes; `None`: a later one does, or none."""
-        if mail.kind == EVENT:
-            return self._event(mail), (mail.id,)
-        return self._request(mail)
-
-    def _event(self, mail: Mail) -> Entry:
-        """Route an event. Its sender is gone, so what nothing accepts, and what can't be read, is noted as rejected, and the run goes
-        on. A question that it was to answer stays open.
-        """
-        core = self._core
-        moment = core.moment()
-        event_type: str | None = None
-        try:
-            event = _unpack_event(core.codec, mail.data)
-            inner = event.event if isinstance(event, Delayed) else event
-            event_type = inner.event_type
-            if isinstance(inner, InputResponseEvent):
-                entry = core.machine.answered(inner, core.encode, moment)
-                kind = "input_received"
-            else:
-                entry = core.machine.received(event, core.encode, moment)
-                kind = "event_received"
-        except (NoHandlerError, InputResponseError, SerializationError, ValueError) as refusal:
-            if isinstance(refusal, SerializationError) and refusal.subject != _LETTER:
-                event_type = refusal.subject or None
-            core.recorder.record(
-                "event_rejected", moment.at, event_type=event_type, error=text_of(refusal)
-            )
-            return core.machine.rejected(moment)
-        core.recorder.record(kind, moment.at, event_type=event_type)
-        return entry
-
-    def _request(self, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
-        """Pause or cancel the run; the entry of that takes the row. Return one that takes it, where nothing is to be done."""
-        core = self._core
-        assert core.journal is not None
-        if mail.kind == CANCEL:
-            core.journal.requests.append(mail.id)
-            core.cancel(_part_of(mail.data, "reason"))
-        elif mail.kind == PAUSE and core.control.phase is not Phase.PAUSED:
-            core.journal.requests.append(mail.id)
-            core.mail_holds = {**(core.mail_holds or {}), mail.id: core.control.hold()}
-            if core.host is not None and not core.host.holds(core):
-                # Whoever asked may want to go on with it elsewhere. One that somebody here holds is theirs to unpause.
-                core.control.leave_at(Leave.AT_REST)
-            core.wake()
-        elif mail.kind == RECALL:
-            return self._recalled(mail)
-        elif mail.kind == PAUSE:
-            return core.machine.rejected(core.moment()), (mail.id,)
+    Args:
+        mail: Its rows.
+        pauses: Whether the run is to heed a pause that nobody got to; otherwise whoever takes it up has overruled it.
+    """
+    assert core.journal is not None
+    for each in mail:
+        if core.control.ended:
+            return
+        if each.kind == PAUSE and not pauses:
+            core.journal.record(core.machine.rejected(core.moment()), (each.id,))
         else:
-            what = "run %r: mail of kind %r is left to a later version of blazen_trio"
-            logger.warning(
-                what,
-                core.state.run_id,
-                mail.kind,
-                extra=about(core.state.run_id, core.state.workflow),
-            )
-            core.foreign_mail = (*core.foreign_mail, mail.kind)
-        return None
+            found = _take(core, each)
+            if found is not None:
+                core.journal.record(*found)
 
-    def _recalled(self, mail: Mail) -> tuple[Entry, tuple[int, ...]]:
-        """Nobody wants a pause any more that was asked for; its row is taken, too, if the pause has not done so."""
-        core = self._core
-        assert core.journal is not None
-        pause = _number_of(mail.data)
-        rows: tuple[int, ...] = (mail.id,)
-        if pause is not None and core.mail_holds is not None and pause in core.mail_holds:
-            core.control.let_go((core.mail_holds[pause],))
-            core.wake()
-            if pause in core.journal.requests:
-                core.journal.requests.remove(pause)
-                rows = (mail.id, pause)
-        return core.machine.rejected(core.moment()), rows
+
+async def take_some(core: RunCore) -> None:
+    """Take rows that have come, as many as make one commit. They are on disk when this returns."""
+    assert core.inbox is not None
+    assert core.journal is not None
+    entries: list[Entry] = []
+    taken = size = 0
+    while core.inbox and taken < _ROWS_PER_TURN and size < _BYTES_PER_TURN:
+        await core.may_decide()
+        if not core.control.accepts:
+            break
+        mail = core.inbox.popleft()
+        taken, size = taken + 1, size + len(mail.data)
+        found = _take(core, mail)
+        if found is not None:
+            entry, rows = found
+            if entry.rest is not None:
+                await complete(core, entry)
+            core.journal.record(entry, rows)
+            entries.append(entry)
+    if entries:
+        await core.journal.settle()
+        for entry in entries:
+            await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
+                entry.effects
+            )
+        core.woken()
+    core.mail_done += taken
+    core.changes.notify()
+    await trio.lowlevel.checkpoint()
+
+
+def _take(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
+    """Return the transition that takes a row, and what it takes; `None`: a later one does, or none."""
+    if mail.kind == EVENT:
+        return _event(core, mail), (mail.id,)
+    return _request(core, mail)
+
+
+def _event(core: RunCore, mail: Mail) -> Entry:
+    """Route an event. Its sender is gone, so what nothing accepts, and what can't be read, is noted as rejected, and the run goes
+    on. A question that it was to answer stays open.
+    """
+    moment = core.moment()
+    event_type: str | None = None
+    try:
+        event = _unpack_event(core.codec, mail.data)
+        inner = event.event if isinstance(event, Delayed) else event
+        event_type = inner.event_type
+        if isinstance(inner, InputResponseEvent):
+            entry = core.machine.answered(inner, core.encode, moment)
+            kind = "input_received"
+        else:
+            entry = core.machine.received(event, core.encode, moment)
+            kind = "event_received"
+    except (NoHandlerError, InputResponseError, SerializationError, ValueError) as refusal:
+        if isinstance(refusal, SerializationError) and refusal.subject != _LETTER:
+            event_type = refusal.subject or None
+        core.recorder.record(
+            "event_rejected", moment.at, event_type=event_type, error=text_of(refusal)
+        )
+        return core.machine.rejected(moment)
+    core.recorder.record(kind, moment.at, event_type=event_type)
+    return entry
+
+
+def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
+    """Pause or cancel the run; the entry of that takes the row. Return one that takes it, where nothing is to be done."""
+    assert core.journal is not None
+    if mail.kind == CANCEL:
+        core.journal.requests.append(mail.id)
+        core.cancel(_part_of(mail.data, "reason"))
+    elif mail.kind == PAUSE and core.control.phase is not Phase.PAUSED:
+        core.journal.requests.append(mail.id)
+        core.mail_holds = {**(core.mail_holds or {}), mail.id: core.control.hold()}
+        if core.host is not None and not core.host.holds(core):
+            # Whoever asked may want to go on with it elsewhere. One that somebody here holds is theirs to unpause.
+            core.control.leave_at(Leave.AT_REST)
+        core.wake()
+    elif mail.kind == RECALL:
+        return _recalled(core, mail)
+    elif mail.kind == PAUSE:
+        return core.machine.rejected(core.moment()), (mail.id,)
+    else:
+        what = "run %r: mail of kind %r is left to a later version of blazen_trio"
+        logger.warning(
+            what,
+            core.state.run_id,
+            mail.kind,
+            extra=about(core.state.run_id, core.state.workflow),
+        )
+        core.foreign_mail = (*core.foreign_mail, mail.kind)
+    return None
+
+
+def _recalled(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]]:
+    """Nobody wants a pause any more that was asked for; its row is taken, too, if the pause has not done so."""
+    assert core.journal is not None
+    pause = _number_of(mail.data)
+    rows: tuple[int, ...] = (mail.id,)
+    if pause is not None and core.mail_holds is not None and pause in core.mail_holds:
+        core.control.let_go((core.mail_holds[pause],))
+        core.wake()
+        if pause in core.journal.requests:
+            core.journal.requests.remove(pause)
+            rows = (mail.id, pause)
+    return core.machine.rejected(core.moment()), rows
 
 
 def unanswered(core: RunCore) -> list[InputRequestEvent]:
@@ -337,91 +330,82 @@ async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = 
         number += 1
 
 
-class Questions:
-    """Hands a run's questions out; each question that has a handler has a task of its own.
+def ask(core: RunCore, handlers: trio.Nursery | None, questions: Iterable[Question]) -> None:
+    """Hand out questions that are open from now on, on disk where the run has a store. Each that has
+    a handler has a task of its own.
 
     Args:
         core: The run.
-        nursery: Where the handler's calls run; `None`: there is no handler.
+        handlers: Where the handler's calls run; `None`: there is no handler.
+        questions: The questions.
     """
-
-    __slots__ = ("_core", "_nursery")
-
-    def __init__(self, core: RunCore, nursery: trio.Nursery | None) -> None:
-        self._core = core
-        self._nursery = nursery
-
-    def ask(self, questions: Iterable[Question]) -> None:
-        """These are open from now on, on disk where the run has a store."""
-        core = self._core
-        for question in questions:
-            core.recorder.record(
-                "input_requested", core.clock.now(), event_type=question.event.event_type
-            )
-            core.broadcast.publish(question.event)
-            if self._nursery is not None:
-                core.asking = core.asking or set()
-                core.asking.add(question.request_id)
-                core.task_context.run(
-                    partial(self._nursery.start_soon, self._ask_handler, question.event)
-                )
-
-    async def _ask_handler(self, request: Any) -> None:
-        core = self._core
-        try:
-            response = await _unprotected(core.input_handler, request)
-            if (
-                response is not None
-                and request.request_id in core.state.questions
-                and core.control.accepts
-            ):
-                if not isinstance(response, InputResponseEvent):
-                    response = InputResponseEvent(request.request_id, response)
-                question_of(
-                    core.definition, core.state, response
-                )  # one that fits none is the handler's failure
-                await self._give(response)
-        except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
-            cancelled = trio.current_effective_deadline() == float("-inf")
-            if breaks_out(error) or (cancelled and isinstance(error, trio.Cancelled)):
-                raise
-            # A Cancelled that no scope around it asked for has leaked out of another task: a failure like any other.
-            await self._failed(error)  # noqa: ASYNC102, ASYNC120  # shields itself
-        finally:
-            if core.asking is not None:
-                core.asking.discard(request.request_id)
-            core.wake()
-            core.changes.notify()
-
-    async def _give(self, response: InputResponseEvent) -> None:
-        try:
-            await answer(self._core, response, within=True)
-        except (InputResponseError, RunFinishedError):
-            pass  # somebody else was faster
-        except StoreError as error:
-            self._core.crash(error)
-
-    async def _failed(self, error: BaseException) -> None:
-        """A failing handler fails the run, as a failing step does."""
-        core = self._core
-        await core.standstill.opened()
-        if not core.control.accepts:
-            return
-        if not isinstance(error, (Exception, trio.Cancelled)):
-            core.crash(error)
-            return
-        fail(
-            core,
-            StoredError(
-                "StepFailedError",
-                f"the input handler of run {core.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",
-                step="input_handler",
-                attempts=1,
-                error_type=type(error).__name__,
-                traceback=traceback_of(error),
-            ),
-            error,
+    for question in questions:
+        core.recorder.record(
+            "input_requested", core.clock.now(), event_type=question.event.event_type
         )
+        core.broadcast.publish(question.event)
+        if handlers is not None:
+            core.asking = core.asking or set()
+            core.asking.add(question.request_id)
+            core.task_context.run(partial(handlers.start_soon, _ask_handler, core, question.event))
+
+
+async def _ask_handler(core: RunCore, request: Any) -> None:
+    try:
+        response = await _unprotected(core.input_handler, request)
+        if (
+            response is not None
+            and request.request_id in core.state.questions
+            and core.control.accepts
+        ):
+            if not isinstance(response, InputResponseEvent):
+                response = InputResponseEvent(request.request_id, response)
+            question_of(
+                core.definition, core.state, response
+            )  # one that fits none is the handler's failure
+            await _give(core, response)
+    except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
+        cancelled = trio.current_effective_deadline() == float("-inf")
+        if breaks_out(error) or (cancelled and isinstance(error, trio.Cancelled)):
+            raise
+        # A Cancelled that no scope around it asked for has leaked out of another task: a failure like any other.
+        await _failed(core, error)  # noqa: ASYNC102, ASYNC120  # shields itself
+    finally:
+        if core.asking is not None:
+            core.asking.discard(request.request_id)
+        core.wake()
+        core.changes.notify()
+
+
+async def _give(core: RunCore, response: InputResponseEvent) -> None:
+    try:
+        await answer(core, response, within=True)
+    except (InputResponseError, RunFinishedError):
+        pass  # somebody else was faster
+    except StoreError as error:
+        core.crash(error)
+
+
+async def _failed(core: RunCore, error: BaseException) -> None:
+    """A failing handler fails the run, as a failing step does."""
+    await core.standstill.opened()
+    if not core.control.accepts:
+        return
+    if not isinstance(error, (Exception, trio.Cancelled)):
+        core.crash(error)
+        return
+    fail(
+        core,
+        StoredError(
+            "StepFailedError",
+            f"the input handler of run {core.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",
+            step="input_handler",
+            attempts=1,
+            error_type=type(error).__name__,
+            traceback=traceback_of(error),
+        ),
+        error,
+    )
 
 
 @trio.lowlevel.disable_ki_protection

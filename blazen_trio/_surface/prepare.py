@@ -16,7 +16,7 @@ from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.driving import listen_to
-from blazen_trio._dispatch.inbox import Inbox
+from blazen_trio._dispatch.inbox import take_up
 from blazen_trio._dispatch.journal import Standstill
 from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._dispatch.transitions import WIDE, fail
@@ -282,7 +282,7 @@ async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be wai
         core.crashes = stored.crashes
         if max_crashes is not None and stored.crashes >= max_crashes:
             _set_aside(core, stored)
-        Inbox(core).take_up(stored.inbox, pauses=max_crashes is not None)
+        take_up(core, stored.inbox, pauses=max_crashes is not None)
     if core.journal is not None:
         await core.journal.settle()
 

@@ -22,7 +22,6 @@ from blazen_trio import (
     StepFailedError,
     StopEvent,
     Workflow,
-    _slices,
     step,
 )
 from tests.behaviour.events import A, B
@@ -169,7 +168,7 @@ async def test_a_step_times_out_in_a_grace(autojump_clock: trio.testing.MockCloc
 async def test_a_run_that_fails_while_its_snapshot_is_taken(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr(_slices, "_SLICE", -1.0)
+    monkeypatch.setattr("blazen_trio._concurrency._SLICE", -1.0)
 
     async def handler(request: InputRequestEvent) -> Any:
         await gate.wait()

@@ -27,7 +27,7 @@ def test_opentelemetry_is_imported_when_it_is_asked_for_and_not_before() -> None
         "assert trio.run(flow.run) == 1\n"
         "loaded = [name for name in sys.modules if name.startswith('opentelemetry')]\n"
         "assert loaded == [], loaded\n"
-        "assert 'blazen_trio._dispatch.heard' not in sys.modules\n"
+        "assert 'blazen_trio._dispatch.traced_attempts' not in sys.modules\n"
         "telemetry.instrument()\n"
         "assert 'opentelemetry.trace' in sys.modules\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry.sdk')]\n"
