@@ -22,7 +22,7 @@ from blazen_trio._definitions.steps import step
 from blazen_trio._dispatch.observers import EventStream
 from blazen_trio._state.entry import HistoryRecord
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.run import Run
 from blazen_trio._surface.workflow import Workflow

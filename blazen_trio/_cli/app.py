@@ -10,11 +10,10 @@ import click
 import blazen_trio
 from blazen_trio._cli.completion import completion
 from blazen_trio._cli.database import database
-from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import EXIT_CODES
 from blazen_trio._cli.graph import graph
+from blazen_trio._cli.output import clean, hide_passwords
 from blazen_trio._cli.runs import runs
-from blazen_trio._cli.secrets import hide_passwords
 from blazen_trio._cli.worker import worker
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blazen_trio._cli.exits import after_signal, trouble
-from blazen_trio._cli.output import logging_to, make_handler
-from blazen_trio._cli.secrets import HIDDEN
-from blazen_trio._definitions.seconds import LONGEST
+from blazen_trio._cli.output import HIDDEN, logging_to, make_handler
+from blazen_trio._definitions.names import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blazen_trio._cli.commands import Command, db_option, json_option
-from blazen_trio._cli.escapes import clean, json_line
 from blazen_trio._cli.exits import CONFIG, EXIT_CODES, ConfigError
-from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.output import clean, hide_passwords, json_line
 from blazen_trio._cli.streams import stdout_encoding
 
 if TYPE_CHECKING:

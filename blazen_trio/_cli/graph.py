@@ -12,12 +12,11 @@ import click
 from blazen_trio import Snapshot
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean, json_line
 from blazen_trio._cli.exits import RUN_EXIT_CODES, RefusedError
 from blazen_trio._cli.files import write_file
+from blazen_trio._cli.output import clean, hide_passwords, json_line
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
 from blazen_trio._cli.runs.opened import with_store
-from blazen_trio._cli.secrets import hide_passwords
 from blazen_trio._cli.streams import stdout_encoding
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._pictures.happened import graph_of

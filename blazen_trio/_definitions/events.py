@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
-from blazen_trio._definitions.seconds import is_seconds
+from blazen_trio._definitions.names import is_seconds
 
 E = TypeVar("E", bound="Event")
 

@@ -1,10 +1,19 @@
-"""Which texts may name something in a run."""
+"""The texts that may name something in a run, and the numbers that may be a time in seconds."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONGEST_NAME", "is_storable", "is_unicode", "name_fault"]
+__all__ = [
+    "LONGEST",
+    "LONGEST_NAME",
+    "is_positive_seconds",
+    "is_seconds",
+    "is_storable",
+    "is_unicode",
+    "name_fault",
+]
+
 
 LONGEST_NAME: Final = 200
 """Of what names a run, a workflow, or an event that was sent: fewer than any column takes."""
@@ -33,3 +42,17 @@ def is_storable(text: str) -> bool:
     PostgreSQL refuses.
     """
     return "\0" not in text and is_unicode(text)
+
+
+LONGEST: Final = 1e11
+"""3,000 years: no longer, so that whatever becomes due is a date, and what is stored can be read again."""
+
+
+def is_seconds(value: object, longest: float = LONGEST) -> bool:
+    """Whether it is a usable time, no longer than that."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= longest
+
+
+def is_positive_seconds(value: object, longest: float = LONGEST) -> bool:
+    """Whether it is a usable time limit, no longer than that."""
+    return is_seconds(value, longest) and value != 0

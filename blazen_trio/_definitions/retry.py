@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from blazen_trio._definitions.seconds import is_seconds
+from blazen_trio._definitions.names import is_seconds
 
 __all__ = ["RetryPolicy"]
 

@@ -19,9 +19,8 @@ from blazen_trio._definitions.annotations import (
     read_shape,
 )
 from blazen_trio._definitions.events import Event  # noqa: TC001  # attrs resolves it
-from blazen_trio._definitions.names import is_storable
+from blazen_trio._definitions.names import is_positive_seconds, is_storable
 from blazen_trio._definitions.retry import RetryPolicy
-from blazen_trio._definitions.seconds import is_positive_seconds
 from blazen_trio.errors import WorkflowValidationError
 
 if TYPE_CHECKING:

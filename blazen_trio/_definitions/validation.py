@@ -19,8 +19,7 @@ from blazen_trio._definitions.events import (
     StopEvent,
 )
 from blazen_trio._definitions.graph import may_be_routed
-from blazen_trio._definitions.names import name_fault
-from blazen_trio._definitions.seconds import is_positive_seconds
+from blazen_trio._definitions.names import is_positive_seconds, name_fault
 from blazen_trio._definitions.steps import define_step, is_positive_int, is_step, step_name
 from blazen_trio._definitions.value_classes import is_stored_by_name
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from blazen_trio._state.model import StoredError
-from blazen_trio._state.texts import text_of, traceback_of
+from blazen_trio._state.safe_text import text_of, traceback_of
 from blazen_trio.errors import (
     SerializationError,
     StateConflictError,

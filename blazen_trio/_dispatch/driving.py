@@ -22,8 +22,8 @@ from blazen_trio._dispatch.step_tasks import StepTasks
 from blazen_trio._dispatch.transitions import end, fail, settle
 from blazen_trio._state.joins import half_collected
 from blazen_trio._state.model import StoredError
+from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
-from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StaleRunError, StoreError

@@ -22,7 +22,7 @@ from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, fail, settle
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.routing import question_of
-from blazen_trio._state.texts import text_of, traceback_of
+from blazen_trio._state.safe_text import text_of, traceback_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import (
     InputResponseError,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from blazen_trio._concurrency import bare_errors, protected
-from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
+from blazen_trio._definitions.names import is_positive_seconds, is_seconds
 from blazen_trio._dispatch.control import Stop
 from blazen_trio._runtime.poller import Poller
 from blazen_trio._runtime.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from blazen_trio._state.texts import text_of
+from blazen_trio._state.safe_text import text_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import (
     IncompatibleRunError,

@@ -14,7 +14,7 @@ from blazen_trio._dispatch.inbox import EVENT, pack_event
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.anywhere import cancel_anywhere, pause_elsewhere, result_anywhere
 from blazen_trio._runtime.statistics import RuntimeStatistics
-from blazen_trio._state.texts import text_of
+from blazen_trio._state.safe_text import text_of
 from blazen_trio._surface.prepare import open_new, open_stored
 from blazen_trio._surface.run_arguments import (
     check_id,

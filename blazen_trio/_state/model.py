@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from blazen_trio._state.recoveries import merged
+from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
-from blazen_trio._state.texts import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence

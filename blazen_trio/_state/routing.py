@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, StopEvent
 from blazen_trio._state.entry import Targets
-from blazen_trio._state.texts import text_of
+from blazen_trio._state.safe_text import text_of
 from blazen_trio.errors import InputResponseError, StepOutputError
 
 if TYPE_CHECKING:

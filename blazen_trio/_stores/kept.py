@@ -10,7 +10,7 @@ import attrs
 
 from blazen_trio._clock import wall_clock
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.protocol import RunInfo, StoredRun
 from blazen_trio.errors import StoreError
@@ -65,7 +65,7 @@ class MemoryDriver(Driver):
                 run_id=self.run_id,
             ) from self.lost
         if self.lost is not None:
-            raise arguments.not_driven(self.run_id) from self.lost
+            raise store_rules.not_driven(self.run_id) from self.lost
 
 
 @attrs.define(eq=False)
@@ -129,7 +129,7 @@ class KeptRun:
             self.crashes += 1
         self.give_back()
         if driver is not None:
-            driver.lose(arguments.not_driven(self.info.run_id))
+            driver.lose(store_rules.not_driven(self.info.run_id))
 
     def fail(self, error: str | None) -> None:
         """It can't even be read."""
@@ -149,7 +149,7 @@ class KeptRun:
 
     def append(self, commit: Commit) -> None:
         """Apply a commit that was checked."""
-        self.last = arguments.following(commit, self.last)
+        self.last = store_rules.following(commit, self.last)
         # Copies of just their size: a serialiser's own bytes may hold on to the buffer that they
         # were written in.
         self.entries.update((seq, memoryview(data).tobytes()) for seq, data in commit.entries)
@@ -194,4 +194,4 @@ def _error_after(kept: KeptRun, commit: Commit) -> str | None:
     assert commit.status is not None
     if kept.crashes and not (commit.progress or commit.status.ended or commit.error):
         return kept.info.error
-    return arguments.storable(commit.error)
+    return store_rules.storable(commit.error)

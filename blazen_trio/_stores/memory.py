@@ -13,7 +13,7 @@ import trio
 
 from blazen_trio._clock import WallClock, wall_clock
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.driver import Driver, Mail
 from blazen_trio._stores.kept import KeptRun, Lease, MemoryDriver
@@ -106,8 +106,8 @@ class MemoryStore(StoreQueries):
         await trio.lowlevel.checkpoint_if_cancelled()
         _refuse(connection)
         if first.run_id in self._runs:
-            raise arguments.exists(first.run_id)
-        arguments.following(first, None)
+            raise store_rules.exists(first.run_id)
+        store_rules.following(first, None)
         created = dt.datetime.fromtimestamp(run.created, dt.UTC)
         info = RunInfo(first.run_id, run.workflow, run.version, RunStatus.RUNNING, created, created)
         kept = KeptRun(
@@ -141,7 +141,7 @@ class MemoryStore(StoreQueries):
         patient: bool = False,  # noqa: ARG002  # of each opening it is known whether it lives
     ) -> list[StoredRun]:
         """See `CheckpointStore.take`."""
-        arguments.check_limit(limit)
+        store_rules.check_limit(limit)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._storage.depose(self._lease)
         ready = sorted(self._ready(workflows), key=lambda kept: kept.wake or 0.0)
@@ -171,13 +171,13 @@ class MemoryStore(StoreQueries):
         if driver.lost is not None and isinstance(driver, MemoryDriver):
             driver.check()
         if kept is None or driver.run_id != commit.run_id:
-            raise arguments.not_driven(commit.run_id)
+            raise store_rules.not_driven(commit.run_id)
         try:
-            arguments.following(commit, kept.last)
+            store_rules.following(commit, kept.last)
             if not kept.inbox.keys() >= set(commit.taken) or len(set(commit.taken)) < len(
                 commit.taken
             ):
-                raise arguments.mail_gone(commit.run_id)
+                raise store_rules.mail_gone(commit.run_id)
         except WorkflowError as refusal:
             driver.lose(refusal)
             raise
@@ -200,7 +200,7 @@ class MemoryStore(StoreQueries):
                 wake = max(wake or hold, hold)
             if crash is not None:
                 kept.crashes += 1
-                kept.info = attrs.evolve(kept.info, error=arguments.storable(crash))
+                kept.info = attrs.evolve(kept.info, error=store_rules.storable(crash))
             kept.give_back(wake, hold or 0.0)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -208,7 +208,7 @@ class MemoryStore(StoreQueries):
         """See `CheckpointStore.set_aside`."""
         kept = self._driven_by(driver)
         if kept is not None:
-            kept.fail(arguments.storable(error))
+            kept.fail(store_rules.storable(error))
             kept.give_back()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -223,7 +223,7 @@ class MemoryStore(StoreQueries):
         kept = self._find(run_id)
         used = key is not None and key in kept.keys
         if kept.info.status.ended and not used:
-            raise arguments.finished(run_id, kept.info.status)
+            raise store_rules.finished(run_id, kept.info.status)
         mail = None
         if not used:
             mail = Mail(next(self._storage.mail_ids), kind, bytes(data), key)
@@ -249,8 +249,8 @@ class MemoryStore(StoreQueries):
         after: str | None = None,
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
-        arguments.check_limit(limit)
-        wanted = arguments.parse_statuses(status, arguments.ALL)
+        store_rules.check_limit(limit)
+        wanted = store_rules.parse_statuses(status, store_rules.ALL)
         await trio.lowlevel.checkpoint()
         # `sorted` is stable: runs created at the same moment come in the order in which they were
         # stored.
@@ -284,8 +284,8 @@ class MemoryStore(StoreQueries):
     ) -> int:
         """See `CheckpointStore.purge`."""
         before, statuses = (
-            arguments.cutoff(older_than),
-            arguments.parse_statuses(status, arguments.ENDED),
+            store_rules.cutoff(older_than),
+            store_rules.parse_statuses(status, store_rules.ENDED),
         )
         await trio.lowlevel.checkpoint_if_cancelled()
         old = [
@@ -303,7 +303,7 @@ class MemoryStore(StoreQueries):
     def _find(self, run_id: str) -> KeptRun:
         kept = self._runs.get(run_id)
         if kept is None:
-            raise arguments.not_found(run_id)
+            raise store_rules.not_found(run_id)
         return kept
 
     def _driven_by(self, driver: Driver) -> KeptRun | None:
@@ -336,7 +336,7 @@ class MemoryStore(StoreQueries):
         ours = driver.lease is self._lease
         if not (ours and driver.lost is not None):
             owner = "this process, through this very store" if ours else "this process"
-            raise arguments.in_use(kept.info.run_id, owner)
+            raise store_rules.in_use(kept.info.run_id, owner)
 
     def _ready(self, workflows: Sequence[str]) -> Iterable[KeptRun]:
         now = wall_clock().now()

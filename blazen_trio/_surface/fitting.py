@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blazen_trio._concurrency import in_slices
-from blazen_trio._state.misfits import finding_misfits
+from blazen_trio._state.compatibility import finding_misfits
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import IncompatibleRunError, StaleRunError
 

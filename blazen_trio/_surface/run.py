@@ -14,8 +14,8 @@ from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, I
 from blazen_trio._dispatch.control import Phase, Stop
 from blazen_trio._dispatch.inbox import EVENT, answer, nobody_has_answered, pack_event, unanswered
 from blazen_trio._dispatch.transitions import settle
+from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
-from blazen_trio._state.texts import text_of
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio._surface.run_arguments import check_grace, check_key, check_reason
 from blazen_trio.errors import (

@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from blazen_trio._definitions.names import name_fault
-from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
+from blazen_trio._definitions.names import is_positive_seconds, is_seconds, name_fault
 from blazen_trio._definitions.validation import DURABILITIES
 from blazen_trio._dispatch.inbox import RESERVED_KEY
 from blazen_trio._stores.base import StoreQueries

@@ -6,7 +6,7 @@ import logging
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from blazen_trio._state.texts import escaped
+from blazen_trio._state.safe_text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

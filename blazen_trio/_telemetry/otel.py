@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context as otel, metrics, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from blazen_trio._state.safe_text import text_of, traceback_of
 from blazen_trio._state.status import RunStatus
-from blazen_trio._state.texts import text_of, traceback_of
 from blazen_trio._telemetry import hooks
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blazen_trio._stores.sql.again import Again
+from blazen_trio._stores.sql.idempotent_ops import Again
 
 if TYPE_CHECKING:
     from alembic.operations import Operations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from blazen_trio._stores.sql.again import Again
+from blazen_trio._stores.sql.idempotent_ops import Again
 
 if TYPE_CHECKING:
     from alembic.operations import Operations

@@ -13,7 +13,7 @@ import trio
 
 from blazen_trio import StartEvent, StopEvent, Workflow, open_runtime, step
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio._stores.sql.schema import metadata
 from blazen_trio.errors import WorkflowError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blazen_trio._cli.escapes import quoted
+from blazen_trio._cli.output import quoted
 
 FLOW = "tests.cli.flows:short"
 

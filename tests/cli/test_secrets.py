@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.output import hide_passwords
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_runtime, step
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.schema import STATUS_OF_CODE
 from tests.interrupts.harness import Scenario
@@ -69,7 +69,7 @@ def _load() -> None:
     for name in (
         "alembic.operations",
         "blazen_trio._stores.sql.opening",
-        "blazen_trio._stores.sql.again",
+        "blazen_trio._stores.sql.idempotent_ops",
         "sqlalchemy.dialects.sqlite",
     ):
         importlib.import_module(name)

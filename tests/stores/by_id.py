@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._stores.driver import Driver
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun, StoredRun
 
 if TYPE_CHECKING:

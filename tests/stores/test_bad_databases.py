@@ -175,5 +175,5 @@ async def test_an_unknown_page_is_told(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_loads_no_database_library() -> None:
-    program = "import sys, blazen_trio._stores.open, blazen_trio._stores.memory; assert 'sqlalchemy' not in sys.modules"
+    program = "import sys, blazen_trio._stores.open_store, blazen_trio._stores.memory; assert 'sqlalchemy' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

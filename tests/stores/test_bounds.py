@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 import trio
 
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, dialects, engine, migrate, opening, troubles
 from blazen_trio._stores.sql.migrate import read_schema

@@ -11,7 +11,7 @@ import trio.testing
 
 from blazen_trio._stores.driver import Driver, Mail
 from blazen_trio._stores.memory import MemoryStore
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun, Poll, StoredRun
 from blazen_trio.testing.check import check_store
 from tests.databases import KINDS, fresh_database

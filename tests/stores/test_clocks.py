@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from blazen_trio._clock import WallClock
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import clock as clocks, dialects
 from blazen_trio._stores.sql.clock import DatabaseClock

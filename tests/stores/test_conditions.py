@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import RunLockedError, RunNotFoundError, WorkflowError

@@ -14,7 +14,7 @@ import trio
 from blazen_trio import MemoryStore
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.driver import Driver
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunLockedError, StaleRunError, StoreError
 from blazen_trio.testing.promises import Heard

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 import trio
 
-from blazen_trio._stores.open import open_store
+from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunExistsError, RunNotFoundError, StoreError
 from tests.databases import SERVERS, an_engine, execute, fresh_database

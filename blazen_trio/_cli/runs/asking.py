@@ -9,8 +9,8 @@ import click
 from blazen_trio import Delayed, InputResponseError, Workflow, open_runtime
 from blazen_trio._cli.arguments import Id, Json, value_of
 from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, ConfigError
+from blazen_trio._cli.output import clean
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.events import make_answer, make_event

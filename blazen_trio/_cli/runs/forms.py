@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from blazen_trio import DynamicEvent, Snapshot, StopEvent
-from blazen_trio._cli.secrets import hide_passwords
+from blazen_trio._cli.output import hide_passwords
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._runtime.remote import open_questions
 from blazen_trio._stores.base import fold

@@ -10,8 +10,8 @@ from rich.text import Text
 from blazen_trio import RunStatus
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean, quoted
 from blazen_trio._cli.exits import RUN_EXIT_CODES
+from blazen_trio._cli.output import clean, quoted
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     RECORD_GIVES_WAY,
@@ -24,10 +24,10 @@ from blazen_trio._cli.runs.display import (
     short_json,
     show,
     status_text,
+    table,
     without_id,
 )
 from blazen_trio._cli.runs.opened import with_store
-from blazen_trio._cli.runs.tables import table
 from blazen_trio._cli.streams import at_terminal
 
 if TYPE_CHECKING:

@@ -24,9 +24,8 @@ from blazen_trio import (
 )
 from blazen_trio._cli.arguments import Id, Json
 from blazen_trio._cli.commands import Command, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES, ConfigError
-from blazen_trio._cli.output import say
+from blazen_trio._cli.output import clean, say
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.asking import load_workflow, parse_target, text_option
 from blazen_trio._cli.runs.display import instant, print_json, show

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from blazen_trio._cli.arguments import Id
 from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
-from blazen_trio._cli.escapes import clean
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES
+from blazen_trio._cli.output import clean
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import (
     RECORD_GIVES_WAY,
@@ -24,11 +24,11 @@ from blazen_trio._cli.runs.display import (
     record_row,
     show,
     status_text,
+    table,
     without_id,
 )
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
-from blazen_trio._cli.runs.tables import table
 from blazen_trio._cli.streams import at_terminal
 from blazen_trio._stores.base import history_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.jobs import Append, Job, Loss, Release
 from blazen_trio._stores.sql.leases import Sights, of_the_lease
@@ -138,7 +138,7 @@ class Batches:
             others = [job for job in jobs if not isinstance(job, Append)]
             for job in jobs:
                 if isinstance(job, Append):
-                    job.error = arguments.not_driven(job.driver.run_id)
+                    job.error = store_rules.not_driven(job.driver.run_id)
             if others:
                 self._write_all(others, persist=persist)
         except Exception as error:  # noqa: BLE001  # whatever it was, each waiter is told
@@ -226,7 +226,7 @@ class Batches:
                 hooks.listener.lease_lost()
         self.lease_id = None
         for driver in self.drivers.clear():
-            driver.failed = driver.failed or arguments.not_driven(driver.run_id)
+            driver.failed = driver.failed or store_rules.not_driven(driver.run_id)
             self._losses.append(Loss(driver, driver.failed))
 
     def _try(self, jobs: Sequence[Job], *, persist: bool) -> None:

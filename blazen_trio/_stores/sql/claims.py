@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import polling, queries
 from blazen_trio._stores.sql.jobs import Job
 from blazen_trio._stores.sql.mailroom import SqlDriver
@@ -67,7 +67,7 @@ class MaybeDeadError(RunLockedError):
     @classmethod
     def after(cls, seconds: float, run_id: str, holder: str) -> MaybeDeadError:
         """Made of these."""
-        made = cls(arguments.in_use(run_id, holder).args[0], run_id=run_id, owner=holder)
+        made = cls(store_rules.in_use(run_id, holder).args[0], run_id=run_id, owner=holder)
         made.seconds = seconds
         return made
 
@@ -103,7 +103,7 @@ class Claim(Job):
             # at again.
             if transaction.connection.execute(claimed).rowcount == 1:
                 return row, SqlDriver(self.run_id, row.run_no, lease_id, self._drivers.mailroom)
-        raise arguments.in_use(self.run_id, "others, one after the other")
+        raise store_rules.in_use(self.run_id, "others, one after the other")
 
     def done(self, drivers: Drivers) -> None:
         _, driver = self.result
@@ -175,7 +175,7 @@ class Delete(Job):
             # Where somebody has changed it since it was read, it is looked at again.
             if _delete(transaction, row, self._drivers):
                 return
-        raise arguments.in_use(self.run_id, "others, one after the other")
+        raise store_rules.in_use(self.run_id, "others, one after the other")
 
     def done(self, drivers: Drivers) -> None:
         # One of ours whose commit had failed.
@@ -260,11 +260,11 @@ def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.Co
         # What we wrote failed, or giving it back did, and the run was dropped: it may be taken up
         # again.
         if drivers.is_driven(row.run_id):
-            raise arguments.in_use(row.run_id, "this process, through this very store")
+            raise store_rules.in_use(row.run_id, "this process, through this very store")
     elif owner is not None:
         held = transaction.depose(owner)
         if held is not None and held.seconds == float("inf"):
-            raise arguments.in_use(row.run_id, held.holder)
+            raise store_rules.in_use(row.run_id, held.holder)
         if held is not None:
             raise MaybeDeadError.after(held.seconds, row.run_id, held.holder)
         owner = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Mail
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.leases import NEVER
@@ -98,12 +98,12 @@ class Append(Job):
         driver.check()
         # The token: a run that is driven here anew has another driver, under the same lease.
         if driver.lease_id != transaction.lease_id or not self._drivers.is_current(driver):
-            raise arguments.not_driven(driver.run_id)
+            raise store_rules.not_driven(driver.run_id)
         transaction.append(driver.run_no, self.commit, self._large)
         transaction.set_row(driver.run_no, self.commit, crashed=driver.crashes > 0)
 
     def plainer(self) -> bool:
-        text = arguments.in_ascii(self.commit.error)
+        text = store_rules.in_ascii(self.commit.error)
         changed = text != self.commit.error
         self.commit = attrs.evolve(self.commit, error=text)
         return changed
@@ -117,10 +117,10 @@ class Append(Job):
     def failed(self, error: Exception) -> WorkflowError:
         told: WorkflowError
         if isinstance(error, MailGoneError):
-            told = arguments.mail_gone(self.driver.run_id)
+            told = store_rules.mail_gone(self.driver.run_id)
         elif is_duplicate(error):
             # The key of a journal's row is the second fence: another driver has written this entry.
-            told = arguments.not_driven(self.driver.run_id)
+            told = store_rules.not_driven(self.driver.run_id)
             told.__cause__ = error
         else:
             told = translate(error, f"a commit of run {self.run_id!r} was not stored", self.run_id)
@@ -141,7 +141,7 @@ class Create(Job):
 
     def __init__(self, run: NewRun, first: Commit, drivers: Drivers) -> None:
         self.run, self.first, self.run_id = run, first, first.run_id
-        self.last = arguments.following(first, None)
+        self.last = store_rules.following(first, None)
         self.size = _size(first)
         self._drivers = drivers
 
@@ -151,7 +151,7 @@ class Create(Job):
     def apply(self, transaction: Transaction) -> SqlDriver | None:
         run, first = self.run, self.first
         if transaction.find(first.run_id) is not None:
-            raise arguments.exists(first.run_id)
+            raise store_rules.exists(first.run_id)
         driver: SqlDriver | None = None
         if not first.release:
             lease_id = transaction.take_lease()
@@ -172,14 +172,14 @@ class Create(Job):
             None if driver is None else driver.lease_id,
             micros(run.created),
             micros(run.created if first.status is None else first.at),
-            arguments.storable(first.error),
+            store_rules.storable(first.error),
             micros(first.at) if ready else None,
             then=add_entries,
         )
         return driver
 
     def plainer(self) -> bool:
-        text = arguments.in_ascii(self.first.error)
+        text = store_rules.in_ascii(self.first.error)
         changed = text != self.first.error
         self.first = attrs.evolve(self.first, error=text)
         return changed
@@ -190,7 +190,7 @@ class Create(Job):
 
     def failed(self, error: Exception) -> WorkflowError:
         if is_duplicate(error):
-            return arguments.exists(self.first.run_id)
+            return store_rules.exists(self.first.run_id)
         return translate(error, f"run {self.run_id!r} was not created", self.run_id)
 
 
@@ -221,12 +221,12 @@ class Release(Job):
             looked_at = held or None
         else:
             looked_at = NEVER if wake == float("inf") else max(micros(wake), held)
-        return cls(Return(driver, looked_at, held, arguments.storable(crash)), drivers)
+        return cls(Return(driver, looked_at, held, store_rules.storable(crash)), drivers)
 
     @classmethod
     def setting_aside(cls, driver: SqlDriver, drivers: Drivers, error: str, at: float) -> Release:
         """Made of what `CheckpointStore.set_aside` is given, and when (UTC, in seconds)."""
-        return cls(Return(driver, fault=arguments.storable(error), at=micros(at)), drivers)
+        return cls(Return(driver, fault=store_rules.storable(error), at=micros(at)), drivers)
 
     def apply(self, transaction: Transaction) -> None:
         each = self._given_back
@@ -242,8 +242,8 @@ class Release(Job):
         before = self._given_back
         self._given_back = attrs.evolve(
             before,
-            crash=arguments.in_ascii(before.crash),
-            fault=arguments.in_ascii(before.fault),
+            crash=store_rules.in_ascii(before.crash),
+            fault=store_rules.in_ascii(before.fault),
         )
         return self._given_back != before
 
@@ -273,13 +273,13 @@ class Post(Job):
     def apply(self, transaction: Transaction) -> Mail | None:
         found = transaction.find(self.run_id)
         if found is None:
-            raise arguments.not_found(self.run_id)
+            raise store_rules.not_found(self.run_id)
         run_no, code = found
         status = status_of(self.run_id, code)
         if status.ended:
             if self.key is not None and transaction.key_is_used(run_no, self.key):
                 return None
-            raise arguments.finished(self.run_id, status)
+            raise store_rules.finished(self.run_id, status)
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
         return None if mail_id is None else Mail(mail_id, self.kind, self.data, self.key)
 

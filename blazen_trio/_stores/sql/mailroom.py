@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.sql.schema import PART_SIZE
 from blazen_trio.errors import StoreError
@@ -298,7 +298,7 @@ class SqlDriver(Addressee):
                 run_id=self.run_id,
             ) from failure
         if failure is not None:
-            raise arguments.not_driven(self.run_id) from failure
+            raise store_rules.not_driven(self.run_id) from failure
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Mail
 from blazen_trio._stores.protocol import RunInfo, StoredRun
 from blazen_trio._stores.sql.schema import (
@@ -74,7 +74,7 @@ def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
     """
     row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).first()
     if row is None:
-        raise arguments.not_found(run_id)
+        raise store_rules.not_found(run_id)
     return row
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import dialects, round_trips
 from blazen_trio._stores.sql.leases import wake_when_given_back
 from blazen_trio._stores.sql.round_trips import compile_statement
@@ -135,7 +135,7 @@ class Statements:
         )
         # Where a later commit of the batch has ended the run, its error is that one's.
         ended = runs.c.status.in_(
-            [sa.literal_column(str(STATUS_CODES[status])) for status in arguments.ENDED]
+            [sa.literal_column(str(STATUS_CODES[status])) for status in store_rules.ENDED]
         )
         self.clear_crashes = compile_statement(
             sa.update(runs)

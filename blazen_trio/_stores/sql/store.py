@@ -12,7 +12,7 @@ import trio
 
 from blazen_trio._clock import wall_clock
 from blazen_trio._concurrency import protected_methods
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
@@ -125,7 +125,7 @@ class SqlStore(StoreQueries):
         patient: bool = False,
     ) -> list[StoredRun]:
         """See `CheckpointStore.take`."""
-        arguments.check_limit(limit)
+        store_rules.check_limit(limit)
         if patient:
             await self._wait_for_doubtful()
         taken: list[claims.Taken] = await self._submit(
@@ -221,11 +221,11 @@ class SqlStore(StoreQueries):
         self._writer.check_open()
         ours = self._ours(driver)
         if ours is None or ours.released or ours.run_id != commit.run_id:
-            raise arguments.not_driven(commit.run_id)
+            raise store_rules.not_driven(commit.run_id)
         if ours.lost is not None:
             ours.check()
         try:
-            ours.last = arguments.following(commit, ours.last)
+            ours.last = store_rules.following(commit, ours.last)
         except WorkflowError as refusal:
             ours.lose(refusal)  # what follows it would leave a hole
             raise
@@ -299,8 +299,8 @@ class SqlStore(StoreQueries):
         after: str | None = None,
     ) -> list[RunInfo]:
         """See `CheckpointStore.list_runs`."""
-        arguments.check_limit(limit)
-        wanted = arguments.parse_statuses(status, arguments.ALL)
+        store_rules.check_limit(limit)
+        wanted = store_rules.parse_statuses(status, store_rules.ALL)
         return await self._read(
             lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
         )
@@ -321,8 +321,8 @@ class SqlStore(StoreQueries):
     ) -> int:
         """See `CheckpointStore.purge`. Deletes a hundred runs per transaction, so other runs are not held up."""
         before, statuses = (
-            arguments.cutoff(older_than),
-            arguments.parse_statuses(status, arguments.ENDED),
+            store_rules.cutoff(older_than),
+            store_rules.parse_statuses(status, store_rules.ENDED),
         )
         total = after_no = 0
         while True:

@@ -11,7 +11,7 @@ import attrs
 import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores import arguments
+from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import dialects, round_trips
 from blazen_trio._stores.sql.leases import Holder, of_the_lease
 from blazen_trio._stores.sql.queries import micros
@@ -319,7 +319,7 @@ class Transaction:
             if crashed and not (commit.progress or status.ended or commit.error):
                 self._gather(self._sql.set_status_only, (head, *tail))
             else:
-                row = (head, arguments.storable(commit.error), *tail)
+                row = (head, store_rules.storable(commit.error), *tail)
                 self._gather(self._sql.end if ends else self._sql.set_status, row)
         if commit.version is not None:
             self._gather(self._sql.set_version, (commit.version, run_no))

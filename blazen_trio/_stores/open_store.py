@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from blazen_trio._concurrency import protected
-from blazen_trio._definitions.seconds import is_positive_seconds, is_seconds
+from blazen_trio._definitions.names import is_positive_seconds, is_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
