@@ -148,7 +148,7 @@ class Supervisor:
             if run_id in self.driving:
                 # We lost the run, and have it again before what drove it here has ended.
                 await self.changes.wait_until(lambda: run_id not in self.driving)
-            await self.check_open()
+            await self.check_open(stored=run_id)
         except BaseException:
             self.slots.release()
             if core is not None and core.journal is not None:
@@ -163,8 +163,11 @@ class Supervisor:
             self._launch(core)
         return run
 
-    async def check_open(self) -> None:  # noqa: ASYNC910  # only where it is closed
+    async def check_open(self, *, stored: str | None = None) -> None:  # noqa: ASYNC910  # only where it is closed
         """Refuse to begin anything in a block that has ended.
+
+        Args:
+            stored: The run that was stored, or claimed, while it ended.
 
         Raises:
             RuntimeError: It has.
@@ -173,6 +176,8 @@ class Supervisor:
             # A cancelled block closes the runtime before its own task has heard of it.
             await trio.lowlevel.checkpoint_if_cancelled()
             msg = "this runtime is closed: open_runtime opens it for as long as its block lasts"
+            if stored is not None:
+                msg += f"; run {stored!r} is stored, and goes on by resume_from or a worker"
             raise RuntimeError(msg)
 
     async def lending_slot(self, wait: Callable[[], Awaitable[T]]) -> T:

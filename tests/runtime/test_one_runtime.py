@@ -11,6 +11,7 @@ import trio
 
 from blazen_trio import (
     InputRequiredError,
+    MemoryStore,
     RunExistsError,
     RunLockedError,
     RunStatus,
@@ -327,3 +328,29 @@ async def test_arguments_that_make_no_sense(opened_in_memory: Any) -> None:
                 await runtime.send("run", "event")  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="MemoryStore has no transactions"):
                 await runtime.submit(ticks, 1, connection=object())
+
+
+async def test_a_run_that_is_stored_while_its_runtime_closes_can_be_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, stored, closed = MemoryStore(), trio.Event(), trio.Event()
+    create = store.create
+
+    async def create_slowly(*given: Any, **named: Any) -> Any:
+        driver = await create(*given, **named)
+        stored.set()
+        await closed.wait()
+        return driver
+
+    monkeypatch.setattr(store, "create", create_slowly)
+
+    async def start() -> None:
+        with pytest.raises(RuntimeError, match=r"closed.*'run' is stored"):
+            await runtime.start(ticks, 2, run_id="run")
+
+    async with trio.open_nursery() as nursery:
+        async with open_runtime(store) as runtime:
+            nursery.start_soon(start)
+            await stored.wait()
+        closed.set()
+    assert await ticks.resume_from("run", store=store) == 3
