@@ -11,7 +11,7 @@ from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import encode_entry
 from blazen_trio._codec.histories import decode_history
 from blazen_trio._definitions.definition import no_handler
-from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
+from blazen_trio._definitions.events import Event, InputRequestEvent, StartEvent
 from blazen_trio._dispatch.driving import cancelled_error
 from blazen_trio._dispatch.inbox import (
     CANCEL,
@@ -27,6 +27,7 @@ from blazen_trio._dispatch.inbox import (
 from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
+from blazen_trio._state.routing import answer_to
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import fold
 from blazen_trio._stores.protocol import Commit, NewRun
@@ -34,7 +35,7 @@ from blazen_trio._surface.creating import create_whole
 from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
-from blazen_trio.errors import InputResponseError, RunFinishedError, RunLockedError
+from blazen_trio.errors import RunFinishedError, RunLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,6 @@ __all__ = [
     "post_answer",
     "queue",
     "take_back_pause",
-    "the_answer",
 ]
 
 _LEAVES_WITHIN: Final = 5.0
@@ -291,7 +291,7 @@ async def post_answer(
             msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
             raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
         state = fold(stored, codec)
-        answer = the_answer(state, stored, response)
+        answer = answer_to(state, response, answered_in(stored.inbox))
         if workflow is not None and not workflow.accepts(type(answer)):
             raise no_handler(workflow, answer, run_id)
         key = answer_key(state.questions[answer.request_id].id, number)
@@ -301,30 +301,3 @@ async def post_answer(
         # are told so above; else it could not be taken, and the question waits for another one.
         response = answer
         number += 1
-
-
-def the_answer(state: RunState, stored: StoredRun, response: Any) -> InputResponseEvent:
-    """The answer to a question of this run.
-
-    Raises:
-        InputResponseError: No such question is open.
-    """
-    questions = open_questions(state, stored)
-    ids = [question.request_id for question in questions]
-    if not isinstance(response, InputResponseEvent):
-        if len(ids) != 1:
-            raise InputResponseError(
-                f"run {state.run_id!r} has {len(ids)} open questions: say which one is answered, with an "
-                "InputResponseEvent that carries its request_id",
-                run_id=state.run_id,
-                request_id="",
-            )
-        return InputResponseEvent(ids[0], response)
-    if response.request_id not in ids:  # a list, so that whatever it is can be looked for
-        raise InputResponseError(
-            f"no question with request_id {response.request_id!r:.200} is open in run "
-            f"{state.run_id!r}: it is unknown or answered already; open are {sorted(ids) or 'none'}",
-            run_id=state.run_id,
-            request_id=str(response.request_id),
-        )
-    return response

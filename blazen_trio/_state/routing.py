@@ -8,7 +8,13 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._definitions.definition import no_handler
-from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, StopEvent
+from blazen_trio._definitions.events import (
+    Delayed,
+    Event,
+    InputRequestEvent,
+    InputResponseEvent,
+    StopEvent,
+)
 from blazen_trio._state.entry import Targets
 from blazen_trio._state.safe_text import text_of
 from blazen_trio.errors import InputResponseError, StepOutputError
@@ -17,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from blazen_trio._definitions.definition import WorkflowDefinition
-    from blazen_trio._definitions.events import InputResponseEvent
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import Question, RunState
 
 __all__ = [
     "Routing",
+    "answer_to",
     "check_returned",
     "check_sent",
     "question_of",
@@ -199,24 +205,52 @@ class Routing:
         )
 
 
+def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) -> InputResponseEvent:
+    """Return the answer to an open question: the response; a plain one answers the only question.
+
+    Args:
+        state: The run.
+        response: An `InputResponseEvent`, or any value.
+        answered: The `request_id`s of the questions whose answers are on their way.
+
+    Raises:
+        InputResponseError: No question of its `request_id` is open; or it has none, and not exactly
+            one question is open.
+    """
+    if isinstance(response, InputResponseEvent):
+        request_id: object = response.request_id
+        known = isinstance(request_id, str) and request_id in state.questions
+        if known and request_id not in answered:
+            return response
+    open_ids = [each for each in state.questions if each not in answered]
+    if isinstance(response, InputResponseEvent):
+        raise InputResponseError(
+            f"no question with request_id {response.request_id!r:.200} is open in run "
+            f"{state.run_id!r}: it is unknown or answered already; open are "
+            f"{sorted(open_ids) or 'none'}",
+            run_id=state.run_id,
+            request_id=str(response.request_id),
+        )
+    if len(open_ids) != 1:
+        raise InputResponseError(
+            f"run {state.run_id!r} has {len(open_ids)} open questions: say which one is answered, "
+            "with an InputResponseEvent that carries its request_id",
+            run_id=state.run_id,
+            request_id="",
+        )
+    return InputResponseEvent(open_ids[0], response)
+
+
 def question_of(
     definition: WorkflowDefinition, state: RunState, response: InputResponseEvent
 ) -> Question:
     """Return the open question that an answer is for.
 
     Raises:
-        InputResponseError: No question of this `request_id` is open.
+        InputResponseError: No question of its `request_id` is open.
         NoHandlerError: No step accepts the answer.
     """
-    request_id: object = response.request_id
-    question = state.questions.get(request_id) if isinstance(request_id, str) else None
-    if question is None:
-        raise InputResponseError(
-            f"no question with request_id {request_id!r:.200} is open in run {state.run_id!r}: it "
-            f"is unknown or answered already; open are {sorted(state.questions) or 'none'}",
-            run_id=state.run_id,
-            request_id=str(request_id),
-        )
+    question = state.questions[answer_to(state, response).request_id]
     if not definition.accepts(type(response)):
         raise no_handler(definition, response, state.run_id)
     return question

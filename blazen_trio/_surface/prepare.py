@@ -12,7 +12,6 @@ import attrs
 from blazen_trio._clock import wall_clock
 from blazen_trio._codec.entries import seal_entry
 from blazen_trio._concurrency import in_slices
-from blazen_trio._definitions.events import InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.driving import listen_to
@@ -23,6 +22,7 @@ from blazen_trio._dispatch.transitions import WIDE, fail
 from blazen_trio._state.lifecycle import begin, unrouted_input
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Delivery, Payload, StoredError
+from blazen_trio._state.routing import answer_to
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import folding, reading_history
 from blazen_trio._surface.context import Context
@@ -31,7 +31,6 @@ from blazen_trio._surface.run_arguments import new_nonce, new_run_id
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
-    InputResponseError,
     NoHandlerError,
     RunNotFoundError,
     StoreError,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.definition import WorkflowDefinition
+    from blazen_trio._definitions.events import InputResponseEvent
     from blazen_trio._dispatch.core import InputHandler
     from blazen_trio._dispatch.journal import JournalMark
     from blazen_trio._dispatch.schedule import Timers
@@ -179,7 +179,7 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     """Make a run ready as a snapshot has it, its question answered if there is a response."""
     state = await in_slices(snapshot.to_state_in_pieces(options.codec))
     await check_fit(options.definition, state)
-    answer = None if response is None else _as_answer(state, response)
+    answer = None if response is None else answer_to(state, response)
     store = options.store
     if store is None:
         return await _go_on(options, state, None, None, answer)
@@ -402,16 +402,3 @@ def _core(
     if driver is not None:
         driver.listen(core)
     return core
-
-
-def _as_answer(state: RunState, response: Any) -> InputResponseEvent:
-    if isinstance(response, InputResponseEvent):
-        return response
-    if len(state.questions) != 1:
-        raise InputResponseError(
-            f"the snapshot of run {state.run_id!r} has {len(state.questions)} open questions: say which one is answered, "
-            "with an InputResponseEvent that carries its request_id",
-            run_id=state.run_id,
-            request_id="",
-        )
-    return InputResponseEvent(next(iter(state.questions)), response)

@@ -14,13 +14,13 @@ from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, I
 from blazen_trio._dispatch.control import Phase, Stop
 from blazen_trio._dispatch.inbox import EVENT, answer, nobody_has_answered, pack_event, unanswered
 from blazen_trio._dispatch.transitions import settle
+from blazen_trio._state.routing import answer_to
 from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio._surface.run_arguments import check_grace, check_key, check_reason
 from blazen_trio.errors import (
     InputRequiredError,
-    InputResponseError,
     RunFinishedError,
     RunPausedError,
 )
@@ -307,25 +307,13 @@ class Run:
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._pinned() as core:
             self._check_alive("answered")
-            if not isinstance(response, InputResponseEvent):
-                response = self._wrapped(response)
+            response = answer_to(core.state, response)
             with trio.CancelScope(shield=True):
                 await core.wait_mail_taken()  # as in `_send`
                 await core.standstill.opened()
             self._check_alive("answered")
             await self._acknowledged(answer(core, response))
         await trio.lowlevel.cancel_shielded_checkpoint()
-
-    def _wrapped(self, response: Any) -> InputResponseEvent:
-        questions = self.input_requests
-        if len(questions) != 1:
-            raise InputResponseError(
-                f"run {self.run_id!r} has {len(questions)} open questions: say which one is answered, with an "
-                "InputResponseEvent that carries its request_id",
-                run_id=self.run_id,
-                request_id="",
-            )
-        return InputResponseEvent(questions[0].request_id, response)
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that
