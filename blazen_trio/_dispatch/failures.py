@@ -20,10 +20,29 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._state.model import Delivery
 
-__all__ = ["breaks_out", "is_failure", "next_delay", "stored_error", "text_of_failure"]
+__all__ = [
+    "LONGEST_HOLD",
+    "breaks_out",
+    "hold_after",
+    "is_failure",
+    "next_delay",
+    "stored_error",
+    "text_of_failure",
+]
+
+LONGEST_HOLD: Final = 60.0
+_FIRST_HOLD: Final = 0.25
+"""Seconds for which nobody takes a run that could not be driven; twice as long each time."""
 
 _NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
 """Faults of the code or its data, which another attempt would only repeat."""
+
+
+def hold_after(times: int) -> float:
+    """Return for how many seconds nobody is to take a run that could not be driven, and so many
+    times before either.
+    """
+    return min(LONGEST_HOLD, _FIRST_HOLD * 2.0 ** min(times, 60))
 
 
 def next_delay(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from blazen_trio._dispatch.failures import hold_after
 from blazen_trio._state.texts import text_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import (
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusals", "give_back"]
 
-_FIRST_HOLD: Final = 1.0
-_LONGEST_HOLD: Final = 60.0
-"""Seconds for which such a run is left to others, twice as long each time."""
 _KNOWN: Final = 10_000
 """So many of them are remembered."""
 _FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
@@ -42,12 +40,12 @@ class Refusals:
     def __init__(self, store: CheckpointStore, max_crashes: int) -> None:
         self._store = store
         self._max_crashes = max_crashes
-        self._holds: dict[str, float] = {}
+        self._times: dict[str, int] = {}
         self.count = 0
 
     def forget(self, run_id: str) -> None:
         """It can be driven here after all."""
-        self._holds.pop(run_id, None)
+        self._times.pop(run_id, None)
 
     async def refuse(self, stored: StoredRun, driver: Driver, failure: Exception) -> None:
         """Give a run back: to others, who may know better; or set it aside where nobody can drive it."""
@@ -76,11 +74,11 @@ class Refusals:
             await self._set_aside(driver, text)
 
     def _next_hold(self, run_id: str) -> float:
-        if run_id not in self._holds and len(self._holds) >= _KNOWN:
-            del self._holds[next(iter(self._holds))]
-        held = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
-        self._holds[run_id] = held
-        return held
+        if run_id not in self._times and len(self._times) >= _KNOWN:
+            del self._times[next(iter(self._times))]
+        times = self._times.get(run_id, 0)
+        self._times[run_id] = times + 1
+        return hold_after(times)
 
     async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # the store suspends
         try:
