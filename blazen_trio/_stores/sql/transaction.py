@@ -228,7 +228,9 @@ class Transaction:
         every one those of many.
         """
         created, self._created = self._created, {}
-        rows = [row for row, _ in created.values()]
+        # In one order, whoever writes them: two processes that create the same runs would otherwise
+        # wait for each other.
+        rows = sorted(row for row, _ in created.values())
         if len(rows) == 1:
             numbers = {rows[0][0]: self._write_run(rows[0])}
         else:
