@@ -17,6 +17,7 @@ from blazen_trio._definitions.events import Delayed, InputResponseEvent
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete
 from blazen_trio._state.texts import text_of
+from blazen_trio._stores.driver import KeyUsedError
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import InputResponseError, NoHandlerError, SerializationError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry
     from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = [
     "CANCEL",
@@ -41,6 +43,7 @@ __all__ = [
     "pack_event",
     "pack_reason",
     "pack_recall",
+    "post_answer",
 ]
 
 EVENT: Final = "event"
@@ -111,6 +114,35 @@ def answer_key(question_id: int, number: int) -> str:
         number: How many answers to it were posted before and could not be taken.
     """
     return f"{RESERVED_KEY}answer:{question_id}:{number}"
+
+
+async def post_answer(  # noqa: ASYNC910  # the store suspends
+    store: CheckpointStore,
+    run_id: str,
+    data: bytes,
+    name: str,
+    key: str | None,
+    connection: Any = None,
+) -> bool | None:
+    """Post an answer. Return whether it was taken; `None`: there was one of this name before.
+
+    Args:
+        store: Where the run is.
+        run_id: The run.
+        data: The answer, packed.
+        name: See `answer_key`.
+        key: What its sender has named it besides; where that was used before, it is not taken.
+        connection: See `CheckpointStore.post`.
+    """
+    given = {} if connection is None else {"connection": connection}
+    if key is None:
+        posted = await store.post(run_id, EVENT, data, key=name, **given)
+        return None if posted is None else True
+    try:
+        posted = await store.post(run_id, EVENT, data, key=key, second_key=name, **given)
+    except KeyUsedError:
+        return None
+    return posted is not None
 
 
 def answered_in(inbox: Iterable[Mail]) -> set[str]:

@@ -11,7 +11,7 @@ import trio
 from blazen_trio._definitions.events import InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.failures import breaks_out
-from blazen_trio._dispatch.inbox import EVENT, answer_key, pack_event
+from blazen_trio._dispatch.inbox import answer_key, pack_event, post_answer
 from blazen_trio._dispatch.transitions import fail, settle
 from blazen_trio._state.answers import question_of
 from blazen_trio._state.model import StoredError
@@ -46,12 +46,16 @@ async def nobody_has_answered(core: RunCore) -> bool:
     return core.control.phase is Phase.PARKED and bool(unanswered(core))
 
 
-async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = False) -> None:
-    """Route an answer; on disk as far as the durability asks when this returns.
+async def answer(
+    core: RunCore, response: InputResponseEvent, *, key: str | None = None, within: bool = False
+) -> bool:
+    """Route an answer; on disk as far as the durability asks when this returns. Return whether it
+    was taken: not so where its `key` was used before.
 
     Args:
         core: The run.
         response: The answer.
+        key: What its sender has named it.
         within: Whether a task of the run itself gives it. Where the run can't go on, its dispatcher
             takes no mail any more and waits for its tasks: such a one must not wait for it in turn.
 
@@ -61,24 +65,34 @@ async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = 
     """
     await core.standstill.opened()
     if core.journal is None:
+        if key is not None:
+            if core.has_key(key):
+                return False
+            question_of(core.definition, core.state, response)  # one that is refused uses no key
+            core.use_key(key)
         entry = core.machine.answered(response, core.encode, core.moment())
         await settle(core, entry, "input_received", response.event_type)
-        return
+        return True
     # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
     # Decided here at once, this one could come between another that was taken and its arrival.
-    question = question_of(core.definition, core.state, response)
-    data = pack_event(core.codec, response)
+    store, run_id = core.journal.store, core.state.run_id
+    data = None
     number = 0
     while True:
-        key = answer_key(question.id, number)
-        posted = await core.journal.store.post(core.state.run_id, EVENT, data, key=key)
+        try:
+            question = question_of(core.definition, core.state, response)
+        except InputResponseError:
+            if key is not None and await store.has_key(run_id, key):
+                return False
+            raise
+        data = pack_event(core.codec, response) if data is None else data
+        heard = await post_answer(store, run_id, data, answer_key(question.id, number), key)
         with trio.CancelScope(shield=not within):
             # What others have sent before comes before. The store has given us the row by now.
             await core.wait_mail_taken()
-        if posted is not None:
-            return
+        if heard is not None:
+            return heard
         # Somebody else has answered; unless that could not be taken, and the question is open.
-        question = question_of(core.definition, core.state, response)
         number += 1
 
 

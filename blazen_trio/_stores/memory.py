@@ -213,7 +213,14 @@ class MemoryStore(StoreQueries):
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def post(
-        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+        self,
+        run_id: str,
+        kind: str,
+        data: bytes,
+        *,
+        key: str | None = None,
+        second_key: str | None = None,
+        connection: Any = None,
     ) -> Mail | None:
         """See `CheckpointStore.post`. Whoever drives the run, through whatever opening, has the row
         at once.
@@ -225,18 +232,26 @@ class MemoryStore(StoreQueries):
         if kept.info.status.ended and not used:
             raise arguments.finished(run_id, kept.info.status)
         mail = None
+        if not used and second_key is not None and second_key in kept.keys:
+            raise arguments.key_used(run_id, second_key)
         if not used:
             mail = Mail(next(self._storage.mail_ids), kind, bytes(data), key)
             kept.inbox[mail.id] = mail
-            if key is not None:
-                kept.keys.add(key)
+            kept.keys.update(each for each in (key, second_key) if each is not None)
             if kept.driver is not None:
                 kept.driver.deliver([mail])
         await trio.lowlevel.cancel_shielded_checkpoint()
         return mail
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def has_key(self, run_id: str, key: str, *, connection: Any = None) -> bool:
+        """See `CheckpointStore.has_key`."""
+        _refuse(connection)
+        await trio.lowlevel.checkpoint()
+        return key in self._find(run_id).keys
+
+    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
         """See `CheckpointStore.load`."""
+        _refuse(connection)
         await trio.lowlevel.checkpoint()
         return self._find(run_id).stored()
 

@@ -287,7 +287,14 @@ class CheckpointStore(Protocol):
         ...
 
     async def post(
-        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+        self,
+        run_id: str,
+        kind: str,
+        data: bytes,
+        *,
+        key: str | None = None,
+        second_key: str | None = None,
+        connection: Any = None,
     ) -> Mail | None:
         """Commit a row to the run's inbox, whoever drives it. Return it; `None`: a row with this key was posted before.
 
@@ -298,16 +305,35 @@ class CheckpointStore(Protocol):
             kind: See `Mail`.
             data: What is posted.
             key: Names it among all that was ever posted to the run.
+            second_key: Names it so as well. Given only with a `key`, which is looked at first.
             connection: As in `create`.
 
         Raises:
+            KeyUsedError: A row with `second_key` was posted before, and none with `key`; that stays unused.
             RunNotFoundError: There is no such run.
             RunFinishedError: It has ended, and nothing with this key was posted before.
         """
         ...
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def has_key(self, run_id: str, key: str, *, connection: Any = None) -> bool:
+        """Return whether something with this key was ever posted to a run.
+
+        Args:
+            run_id: The run.
+            key: The key.
+            connection: As in `create`.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        ...
+
+    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
         """Read all of a run, whoever drives it, as of one moment.
+
+        Args:
+            run_id: The run.
+            connection: As in `create`: what that transaction sees is read.
 
         Raises:
             RunNotFoundError: There is none.

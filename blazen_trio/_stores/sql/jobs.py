@@ -261,9 +261,11 @@ class Release(Job):
 class Post(Job):
     """A row of an inbox."""
 
-    def __init__(self, run_id: str, kind: str, data: bytes, key: str | None) -> None:
+    def __init__(
+        self, run_id: str, kind: str, data: bytes, key: str | None, second_key: str | None = None
+    ) -> None:
         self.run_id: str = run_id
-        self.kind, self.data, self.key = kind, bytes(data), key
+        self.kind, self.data, self.key, self.second_key = kind, bytes(data), key, second_key
         self.size = len(data)
         self._driver: SqlDriver | None = None
 
@@ -280,8 +282,14 @@ class Post(Job):
             if self.key is not None and transaction.key_is_used(run_no, self.key):
                 return None
             raise arguments.finished(self.run_id, status)
+        if self.key is not None and not transaction.use_key(run_no, self.key):
+            return None
+        if self.second_key is not None and not transaction.use_key(run_no, self.second_key):
+            if self.key is not None:
+                transaction.free_key(run_no, self.key)
+            raise arguments.key_used(self.run_id, self.second_key)
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
-        return None if mail_id is None else Mail(mail_id, self.kind, self.data, self.key)
+        return Mail(mail_id, self.kind, self.data, self.key)
 
     def done(self, drivers: Drivers) -> None:
         self._driver = drivers.current.get(self.run_id)

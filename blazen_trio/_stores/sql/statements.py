@@ -165,6 +165,14 @@ class Statements:
             ("the_run", "its_key"),
             dialect,
         )
+        self.drop_key = compile_statement(
+            sa.delete(inbox_key).where(
+                inbox_key.c.run_no == sa.bindparam("the_run"),
+                inbox_key.c.key == sa.bindparam("its_key"),
+            ),
+            ("the_run", "its_key"),
+            dialect,
+        )
         self.drop_mail = compile_statement(
             sa.delete(inbox).where(inbox.c.run_no == sa.bindparam("the_run")), ("the_run",), dialect
         )

@@ -275,22 +275,41 @@ class SqlStore(StoreQueries):
         data: bytes,
         *,
         key: str | None = None,
+        second_key: str | None = None,
         connection: sa.Connection | None = None,
     ) -> Mail | None:
         """See `CheckpointStore.post`."""
-        job = jobs.Post(run_id, kind, data, key)
+        job = jobs.Post(run_id, kind, data, key, second_key)
         mail: Mail | None = await (
             self._submit(job) if connection is None else self._write_with(connection, job)
         )
         return mail
 
-    async def load(self, run_id: str) -> StoredRun:
-        """See `CheckpointStore.load`."""
-        [stored] = found = await self._read(
-            lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])
+    async def has_key(
+        self, run_id: str, key: str, *, connection: sa.Connection | None = None
+    ) -> bool:
+        """See `CheckpointStore.has_key`."""
+        return await self._read_of(
+            run_id, partial(queries.has_key, run_id=run_id, key=key), connection
         )
+
+    async def load(self, run_id: str, *, connection: sa.Connection | None = None) -> StoredRun:
+        """See `CheckpointStore.load`."""
+
+        def query(connection: sa.Connection) -> list[StoredRun]:
+            return queries.load_runs(connection, [queries.find_run(connection, run_id)])
+
+        [stored] = found = await self._read_of(run_id, query, connection)
         _raise_fault(found)
         return stored
+
+    async def _read_of(
+        self, run_id: str, query: Callable[[sa.Connection], T], connection: sa.Connection | None
+    ) -> T:
+        """Run a query about a run, if need be in its caller's own transaction."""
+        if connection is None:
+            return await self._read(query)
+        return await self._with(connection, partial(self._callers.read, connection, query, run_id))
 
     async def list_runs(
         self,
@@ -357,10 +376,13 @@ class SqlStore(StoreQueries):
 
     async def _write_with(self, connection: sa.Connection, job: jobs.Job) -> Any:
         """Do a job in its caller's own transaction: it is on disk when, and if, they commit."""
+        return await self._with(connection, partial(self._callers.write, connection, job))
+
+    async def _with(self, connection: sa.Connection, use: Callable[[], T]) -> T:
+        """Do something in a transaction of its caller's, in a thread of its own."""
         check_connection(connection)
-        write = partial(self._callers.write, connection, job)
         try:
-            return await trio.to_thread.run_sync(write, limiter=trio.CapacityLimiter(1))
+            return await trio.to_thread.run_sync(use, limiter=trio.CapacityLimiter(1))
         except sa.exc.SQLAlchemyError as error:
             raise translate(error, "the store could not be written") from error
 

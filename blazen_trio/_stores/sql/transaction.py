@@ -246,10 +246,16 @@ class Transaction:
         self._found[row[0]] = (run_no, row[3])
         return run_no
 
-    def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int | None:
-        """Write a row of an inbox, and tell its id; `None` where the key was used before."""
-        if key is not None and self._sql.add_key.execute(self._cursor, (run_no, key)) != 1:
-            return None
+    def use_key(self, run_no: int, key: str) -> bool:
+        """Note that something with this key is posted to a run; whether nothing was before."""
+        return self._sql.add_key.execute(self._cursor, (run_no, key)) == 1
+
+    def free_key(self, run_no: int, key: str) -> None:
+        """Take back what `use_key` has just noted."""
+        self._sql.drop_key.execute(self._cursor, (run_no, key))
+
+    def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int:
+        """Write a row of an inbox, and tell its id."""
         large = len(data) > PART_SIZE
         row = (run_no, kind, key, IN_PARTS, b"") if large else (run_no, kind, key, PLAIN, data)
         self._sql.add_mail.execute(self._cursor, row)
