@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from blazen_trio._dispatch.failures import hold_after
@@ -51,6 +52,7 @@ class Refusals:
         """Give a run back: to others, who may know better; or set it aside where nobody can drive it."""
         run_id = stored.info.run_id
         self.count += 1
+        again = run_id in self._times
         seconds = self._next_hold(run_id)
         what = (
             "does not fit its workflow here"
@@ -59,11 +61,25 @@ class Refusals:
         )
         text = f"{type(failure).__name__}: {text_of(failure)}"
         extra = about(run_id, stored.info.workflow)
-        if isinstance(failure, _FOR_LATER_VERSIONS) or driver.lost is not None:
+        if driver.lost is not None:
             logger.warning(
                 "run %r %s, and is left to others: %s", run_id, what, failure, extra=extra
             )
             await give_back(self._store, driver, hold=seconds)
+        elif isinstance(failure, _FOR_LATER_VERSIONS) or getattr(failure, "newer", False):
+            # Once, and not each time that it is looked at: its row has the reason, too.
+            logger.log(
+                logging.DEBUG if again else logging.WARNING,
+                "run %r %s, and is left to others: %s. Start a worker whose workflow %r has what is "
+                "named, or cancel the run",
+                run_id,
+                what,
+                failure,
+                stored.info.workflow,
+                extra=extra,
+            )
+            text = f"left to other workers: {text}"
+            await give_back(self._store, driver, hold=seconds, reason=text)
         elif stored.crashes + 1 < self._max_crashes:
             logger.warning(
                 "run %r %s, and is tried again later: %s", run_id, what, failure, extra=extra
@@ -95,6 +111,7 @@ async def give_back(  # noqa: ASYNC910  # the store suspends
     wake: float | None = None,
     hold: float | None = None,
     crash: str | None = None,
+    reason: str | None = None,
 ) -> None:
     """Give a run back. Neither cancelled nor without a bound; where it fails, the store goes on trying.
 
@@ -104,10 +121,12 @@ async def give_back(  # noqa: ASYNC910  # the store suspends
         wake: See `CheckpointStore.release`.
         hold: Seconds for which nobody takes it.
         crash: See `CheckpointStore.release`.
+        reason: See there, too.
     """
     until = None if hold is None else store.clock().now() + hold
     try:
-        await store.release(driver, wake=wake, hold=until, crash=crash)
+        more = {} if reason is None else {"reason": reason}
+        await store.release(driver, wake=wake, hold=until, crash=crash, **more)
     except StoreError as failure:
         extra = about(driver.run_id)
         logger.warning("run %r is given back later: %s", driver.run_id, failure, extra=extra)

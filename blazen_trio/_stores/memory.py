@@ -192,6 +192,7 @@ class MemoryStore(StoreQueries):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
         kept = self._driven_by(driver)
@@ -200,7 +201,8 @@ class MemoryStore(StoreQueries):
                 wake = max(wake or hold, hold)
             if crash is not None:
                 kept.crashes += 1
-                kept.info = attrs.evolve(kept.info, error=arguments.storable(crash))
+            if (told := crash or reason) is not None:
+                kept.info = attrs.evolve(kept.info, error=arguments.storable(told))
             kept.give_back(wake, hold or 0.0)
         await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -263,6 +263,7 @@ class CheckpointStore(Protocol):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Give the run back: nobody drives it then. Nothing happens where this does not drive it any more.
 
@@ -276,6 +277,8 @@ class CheckpointStore(Protocol):
             hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
             crash: What this driver failed with. It counts as one crash more, and stays the run's `error` until a step of it is
                 committed, or the run ends. Any text: what a database can't store is escaped, and a long one cut.
+            reason: Why this driver can't drive the run, though others may. It counts as no crash, and is the run's `error` until
+                somebody commits a status. Not given with `crash`.
         """
         ...
 

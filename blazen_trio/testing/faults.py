@@ -137,11 +137,13 @@ class FaultyStore(StoreQueries):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
         self._check()
         self._driven.discard(driver)
-        await self._store.release(driver, wake=wake, hold=hold, crash=crash)
+        more = {} if reason is None else {"reason": reason}
+        await self._store.release(driver, wake=wake, hold=hold, crash=crash, **more)
 
     async def set_aside(self, driver: Driver, error: str) -> None:
         """See `CheckpointStore.set_aside`."""

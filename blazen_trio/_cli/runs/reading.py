@@ -159,6 +159,7 @@ def _details_parts(
         "elapsed": f"{details['elapsed']:.3f} s{limit}",
         "entries": str(details["seq"]),
         "crashes": str(details["crashes"] or ""),
+        "error": "" if RunStatus(details["status"]).ended else _cut(details["error"] or "", width),
         "inbox": f"{details['inbox']} not taken yet" if details["inbox"] else "",
     }
     yield fields(_line(details) | {name: value for name, value in more.items() if value})
@@ -171,6 +172,12 @@ def _details_parts(
     yield from _section(
         "traceback", failure.get("traceback"), lambda text: Text(clean(text.rstrip(), lines=True))
     )
+
+
+def _cut(text: str, width: int | None) -> str:
+    """A text of several lines at most, unless all of it is asked for."""
+    most = None if width is None else 5 * width
+    return text if most is None or len(text) <= most else f"{text[:most]}... (--full shows all)"
 
 
 def _line(run: dict[str, Any]) -> dict[str, str | Text]:

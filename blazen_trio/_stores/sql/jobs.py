@@ -214,6 +214,7 @@ class Release(Job):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> Release:
         """Made of what `CheckpointStore.release` is given."""
         held = 0 if hold is None else micros(hold)
@@ -221,7 +222,8 @@ class Release(Job):
             looked_at = held or None
         else:
             looked_at = NEVER if wake == float("inf") else max(micros(wake), held)
-        return cls(Return(driver, looked_at, held, arguments.storable(crash)), drivers)
+        told = (arguments.storable(crash), arguments.storable(reason))
+        return cls(Return(driver, looked_at, held, *told), drivers)
 
     @classmethod
     def setting_aside(cls, driver: SqlDriver, drivers: Drivers, error: str, at: float) -> Release:
@@ -236,13 +238,15 @@ class Release(Job):
         if each.fault is not None:
             transaction.set_aside(driver.run_no, driver.lease_id, each.fault, each.at)
         else:
-            transaction.give_back(driver.run_no, driver.lease_id, each.wake, each.hold, each.crash)
+            given = (each.wake, each.hold, each.crash, each.reason)
+            transaction.give_back(driver.run_no, driver.lease_id, *given)
 
     def plainer(self) -> bool:
         before = self._given_back
         self._given_back = attrs.evolve(
             before,
             crash=arguments.in_ascii(before.crash),
+            reason=arguments.in_ascii(before.reason),
             fault=arguments.in_ascii(before.fault),
         )
         return self._given_back != before

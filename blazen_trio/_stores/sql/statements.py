@@ -214,11 +214,13 @@ class Statements:
             ("its_wake", "its_hold", "the_run", "me"),
             dialect,
         )
-        crashed = {
-            **looked_at,
-            "crashes": runs.c.crashes + sa.literal_column("1"),
-            "error": its_error,
-        }
+        told = {**looked_at, "error": its_error}
+        self.give_back_with_reason = compile_statement(
+            sa.update(runs).where(of_ours).values(told),
+            ("its_error", "its_wake", "its_hold", "the_run", "me"),
+            dialect,
+        )
+        crashed = {**told, "crashes": runs.c.crashes + sa.literal_column("1")}
         self.give_back_crashed = compile_statement(
             sa.update(runs).where(of_ours).values(crashed),
             ("its_error", "its_wake", "its_hold", "the_run", "me"),

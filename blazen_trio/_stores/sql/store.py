@@ -242,9 +242,10 @@ class SqlStore(StoreQueries):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
-        make = partial(jobs.Release.of, wake=wake, hold=hold, crash=crash)
+        make = partial(jobs.Release.of, wake=wake, hold=hold, crash=crash, reason=reason)
         await self._give_back(driver, make)
 
     async def set_aside(self, driver: Driver, error: str) -> None:

@@ -272,14 +272,18 @@ class Transaction:
         wake: int | None = None,
         hold: int = 0,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Nobody drives this run then, if this lease did. Last of all in the transaction, since the
         run's status counts.
         """
-        if crash is None:
-            self._gather_last(self._sql.give_back, (wake, hold, run_no, lease_id))
+        row = (wake, hold, run_no, lease_id)
+        if crash is not None:
+            self._gather_last(self._sql.give_back_crashed, (crash, *row))
+        elif reason is not None:
+            self._gather_last(self._sql.give_back_with_reason, (reason, *row))
         else:
-            self._gather_last(self._sql.give_back_crashed, (crash, wake, hold, run_no, lease_id))
+            self._gather_last(self._sql.give_back, row)
 
     def set_aside(self, run_no: int, lease_id: int, error: str | None, at: int) -> None:
         """This run has failed, and nobody drives it then, if this lease did."""
