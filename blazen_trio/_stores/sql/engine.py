@@ -8,11 +8,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects, packets
+from blazen_trio._stores.sql.looking import Looker
 from blazen_trio._stores.sql.place import at_its_place
 from blazen_trio._stores.sql.troubles import CONNECT_WITHIN
 from blazen_trio.errors import StoreError
 
-__all__ = ["for_writing", "make_engine", "shown", "unusable"]
+__all__ = ["for_writing", "make_engine", "make_looking_engine", "shown", "unusable"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 # The drivers that are used where the URL names none, and what to install for them.
@@ -57,6 +58,18 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
     return engine.execution_options(**options), ours
 
 
+def make_looking_engine(url: str | sa.URL) -> tuple[sa.Engine, Looker]:
+    """Return an engine of ours for whoever only looks at a database, and what its reads go by.
+
+    Raises:
+        ValueError: As of `make_engine`.
+        StoreError: The same.
+    """
+    engine = _create(url, for_looks=True)
+    looker = Looker(engine)
+    return engine.execution_options(**dialects.reads_as_of_one_moment(engine, ours=True)), looker
+
+
 def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
     """The engine that makes the writer's connections; they are used for nothing else and are never
     given back to a pool.
@@ -85,7 +98,7 @@ def unusable(url: sa.URL, error: Exception) -> ValueError:
     )
 
 
-def _create(given: str | sa.URL) -> sa.Engine:
+def _create(given: str | sa.URL, *, for_looks: bool = False) -> sa.Engine:
     try:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):
@@ -100,7 +113,9 @@ def _create(given: str | sa.URL) -> sa.Engine:
     _check(url)
     url = at_its_place(url) if name == "sqlite" else url
     try:
-        return _bounded(sa.create_engine(url, **_arguments(url)))
+        # How a file is opened is decided each time, so a connection serves one look.
+        once = {"poolclass": sa.NullPool} if for_looks and name == "sqlite" else {}
+        return _bounded(sa.create_engine(url, **_arguments(url), **once))
     except (TypeError, ValueError, LookupError) as error:
         raise unusable(url, error) from error
     except ImportError as error:

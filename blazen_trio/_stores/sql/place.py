@@ -12,7 +12,7 @@ from blazen_trio.errors import StoreError
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Place", "at_its_place", "file_of"]
+__all__ = ["Place", "at_its_place", "file_of", "is_uri"]
 
 _URI = "file:"
 
@@ -20,7 +20,7 @@ _URI = "file:"
 def file_of(url: sa.URL) -> Path:
     """Return the file that an SQLite URL names, by a path or by a URI."""
     name = url.database or ""
-    if not _is_uri(url):
+    if not is_uri(url):
         return Path(name)
     path = name.removeprefix(_URI).partition("?")[0].partition("#")[0]
     if path.startswith("//"):  # and a host, which is this one
@@ -33,13 +33,13 @@ def at_its_place(url: sa.URL) -> sa.URL:
 
     SQLAlchemy does that with paths; to the driver, a URI means something else from then on.
     """
-    if not _is_uri(url) or file_of(url).is_absolute():
+    if not is_uri(url) or file_of(url).is_absolute():
         return url
     here = quote(str(Path.cwd()))
     return url.set(database=f"{_URI}{here}/{str(url.database).removeprefix(_URI)}")
 
 
-def _is_uri(url: sa.URL) -> bool:
+def is_uri(url: sa.URL) -> bool:
     """Whether the driver is told to take it for one; without `uri=true` it is a path like others."""
     flag = str(url.query.get("uri", "")).lower()
     asked = flag in ("true", "yes", "on", "y", "t", "1")

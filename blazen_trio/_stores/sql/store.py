@@ -13,12 +13,12 @@ import trio
 from blazen_trio._clock import wall_clock
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._stores import arguments
-from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
 from blazen_trio._stores.sql.clock import DatabaseClock
 from blazen_trio._stores.sql.drivers import SqlDriver
 from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.looks import SqlLooks, raise_fault
 from blazen_trio._stores.sql.mailroom import PAGE
 from blazen_trio._stores.sql.reading import Readers
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.driver import Driver, Mail
-    from blazen_trio._stores.protocol import Commit, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.protocol import Commit, NewRun, Poll, StoredRun
     from blazen_trio._stores.sql.batches import Batches
     from blazen_trio._stores.sql.drivers import Drivers
     from blazen_trio._stores.sql.writer import Writer
@@ -65,7 +65,7 @@ class StoreStatistics:
 
 
 @protected_methods
-class SqlStore(StoreQueries):
+class SqlStore(SqlLooks):
     """Runs kept in a database. Made by `open_store`, usable while its block lasts."""
 
     def __init__(
@@ -83,7 +83,7 @@ class SqlStore(StoreQueries):
         self._mailroom = batches.drivers.mailroom
         self._writer = writer
         self._clock = clock or DatabaseClock(wall_clock())
-        self._readers = readers or Readers(
+        readers = readers or Readers(
             engine,
             Watch(),
             silence=ANSWER_WITHIN,
@@ -91,6 +91,7 @@ class SqlStore(StoreQueries):
             reach=batches.reach,
             clock=self._clock,
         )
+        super().__init__(readers)
         self._callers = Callers(engine, batches)
 
     def clock(self) -> DatabaseClock:
@@ -149,7 +150,7 @@ class SqlStore(StoreQueries):
                     lambda connection: queries.load_runs(connection, rows, page=PAGE)
                 )
                 if not faults:
-                    _raise_fault(found)
+                    raise_fault(found)
             except BaseException:
                 for _, driver in taken:
                     with contextlib.suppress(WorkflowError):  # then it is owed
@@ -301,7 +302,7 @@ class SqlStore(StoreQueries):
             return queries.load_runs(connection, [queries.find_run(connection, run_id)])
 
         [stored] = found = await self._read_of(run_id, query, connection)
-        _raise_fault(found)
+        raise_fault(found)
         return stored
 
     async def _read_of(
@@ -311,25 +312,6 @@ class SqlStore(StoreQueries):
         if connection is None:
             return await self._read(query)
         return await self._with(connection, partial(self._callers.read, connection, query, run_id))
-
-    async def list_runs(
-        self,
-        *,
-        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
-        workflow: str | None = None,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> list[RunInfo]:
-        """See `CheckpointStore.list_runs`."""
-        arguments.check_limit(limit)
-        wanted = arguments.parse_statuses(status, arguments.ALL)
-        return await self._read(
-            lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
-        )
-
-    async def get_run(self, run_id: str) -> RunInfo:
-        """See `CheckpointStore.get_run`."""
-        return await self._read(lambda connection: queries.get_run(connection, run_id))
 
     async def delete_run(self, run_id: str) -> None:
         """See `CheckpointStore.delete_run`."""
@@ -386,16 +368,6 @@ class SqlStore(StoreQueries):
             return await trio.to_thread.run_sync(use, limiter=trio.CapacityLimiter(1))
         except sa.exc.SQLAlchemyError as error:
             raise translate(error, "the store could not be written") from error
-
-    async def _read(self, query: Callable[[sa.Connection], T]) -> T:
-        """Run a query in a thread, in one transaction that reads as of one moment."""
-        return await self._readers.read(query)
-
-
-def _raise_fault(found: Sequence[StoredRun]) -> None:
-    for stored in found:
-        if stored.fault is not None:
-            raise stored.fault
 
 
 def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
