@@ -240,14 +240,22 @@ class SerializationError(WorkflowError):
     Attributes:
         subject: The event type or the state key concerned.
         path: Where in it: field names, keys and indices, joined; empty for the whole.
+        newer: Whether it was stored by a newer version of the program: its `schema_version` is greater than that of the class.
     """
 
     def __init__(
-        self, message: str, *, run_id: str | None = None, subject: str = "", path: str = ""
+        self,
+        message: str,
+        *,
+        run_id: str | None = None,
+        subject: str = "",
+        path: str = "",
+        newer: bool = False,
     ) -> None:
         super().__init__(message, run_id=run_id)
         self.subject = subject
         self.path = path
+        self.newer = newer
 
 
 class SnapshotVersionError(SerializationError):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from blazen_trio._clock import Utc, WallClock
 from blazen_trio._stores.base import StoreQueries
-from blazen_trio._stores.driver import Driver, DriverListener, Mail
+from blazen_trio._stores.driver import Driver, DriverListener, KeyUsedError, Mail
 from blazen_trio._stores.protocol import SUSPECT, Commit, NewRun, Poll, SnapshotRow, StoredRun
 from blazen_trio._stores.tables import include_name
 
@@ -15,6 +15,7 @@ __all__ = [
     "Commit",
     "Driver",
     "DriverListener",
+    "KeyUsedError",
     "Mail",
     "NewRun",
     "Poll",

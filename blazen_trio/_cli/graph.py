@@ -16,7 +16,7 @@ from blazen_trio._cli.exits import RUN_EXIT_CODES, RefusedError
 from blazen_trio._cli.files import write_file
 from blazen_trio._cli.output import clean, hide_passwords, json_line
 from blazen_trio._cli.runs.asking import load_workflow, parse_target
-from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.opened import look
 from blazen_trio._cli.streams import stdout_encoding
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._pictures.happened import graph_of
@@ -111,7 +111,7 @@ def _form_of(output: str, *, timeline: bool) -> str:
 
 def _load(url: str, run_id: str) -> Snapshot:
     """A run to be drawn, with the passwords of URLs hidden in its errors."""
-    state = fold(with_store(url, lambda store: store.load(run_id)), PLAIN)
+    state = fold(look(url, lambda store: store.load(run_id)), PLAIN)
     if state.error is not None:
         state.error.message = hide_passwords(state.error.message, url)
     history = [

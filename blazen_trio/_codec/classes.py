@@ -229,7 +229,7 @@ def load_event(wire: Any, expected: type[Event] | None = None) -> Event:
             f"{event_type} was stored with schema_version {version}, and this program's class has "
             f"{cls.schema_version}: it was written by a newer program"
         )
-        raise Misfit(msg)
+        raise Misfit(msg, newer=True)
     if version < cls.schema_version:
         data = _upcast(cls, data, version)
     return typing.cast("Event", values.classes.read_fields(cls, data))

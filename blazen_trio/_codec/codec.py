@@ -220,7 +220,9 @@ def _decode(
     try:
         return load(data if isinstance(data, list) else orjson.loads(data))
     except Misfit as misfit:
-        raise _error("decode", *subject(), misfit.message, misfit.path) from misfit.__cause__
+        error = _error("decode", *subject(), misfit.message, misfit.path)
+        error.newer = misfit.newer
+        raise error from misfit.__cause__
     except RecursionError:
         raise _error("decode", *subject(), _TOO_DEEP, "") from None
     except orjson.JSONDecodeError as error:

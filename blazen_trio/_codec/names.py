@@ -20,10 +20,11 @@ __all__ = ["DynamicValue", "Misfit", "Names", "current", "short"]
 class Misfit(Exception):  # noqa: N818  # never seen by users
     """A value that does not fit; on its way out it gathers where it was. The codec makes a `SerializationError` of it."""
 
-    def __init__(self, message: str, path: str = "") -> None:
+    def __init__(self, message: str, path: str = "", *, newer: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.path = path
+        self.newer = newer
 
     def under(self, place: str | int) -> Misfit:
         """The same, seen from one level up: `place` is a field's name, or an index."""

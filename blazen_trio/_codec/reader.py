@@ -259,7 +259,7 @@ class Reader:
         except SerializationError as error:
             message = f"{error.message} (in a {self.what}, at {self.where(key)})"
             raise SerializationError(
-                message, subject=error.subject, path=error.path
+                message, subject=error.subject, path=error.path, newer=error.newer
             ) from error.__cause__
 
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from blazen_trio._state.model import Delivery
 
 __all__ = [
+    "LONGEST_HOLD",
     "breaks_out",
     "call",
+    "hold_after",
     "is_failure",
     "next_delay",
     "run_bounded",
@@ -100,8 +102,19 @@ def _step_threads() -> trio.CapacityLimiter:
         return limiter
 
 
+LONGEST_HOLD: Final = 60.0
+_FIRST_HOLD: Final = 0.25
+"""Seconds for which nobody takes a run that could not be driven; twice as long each time."""
+
 _NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
 """Faults of the code or its data, which another attempt would only repeat."""
+
+
+def hold_after(times: int) -> float:
+    """Return for how many seconds nobody is to take a run that could not be driven, and so many
+    times before either.
+    """
+    return min(LONGEST_HOLD, _FIRST_HOLD * 2.0 ** min(times, 60))
 
 
 def next_delay(

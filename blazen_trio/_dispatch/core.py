@@ -318,12 +318,14 @@ class RunCore:
         """Somebody else drives the run, or it could not be written."""
         self.crash(error)
 
-    def reserve(self, key: str) -> bool:
-        """Reserve a sender's key, in a run without a store. Return whether it was free."""
+    def has_key(self, key: str) -> bool:
+        """Return whether a sender's key was used before, in a run without a store."""
+        return self._keys is not None and key in self._keys
+
+    def use_key(self, key: str) -> None:
+        """Note that a sender's key is used."""
         self._keys = self._keys or set()
-        free = key not in self._keys
         self._keys.add(key)
-        return free
 
     async def wait_mail_taken(self) -> None:
         """Wait until all mail that has come by now is taken, or the run takes none any more."""

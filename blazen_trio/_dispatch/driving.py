@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from blazen_trio._concurrency import bare_errors
-from blazen_trio._dispatch.calls import breaks_out
+from blazen_trio._dispatch.calls import LONGEST_HOLD, breaks_out, hold_after
 from blazen_trio._dispatch.control import Next, Phase, Situation, decide
 from blazen_trio._dispatch.inbox import ask, take_some, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
@@ -40,8 +40,6 @@ _DUE_PER_TURN: Final = 32
 _LOOK_AGAIN: Final = 0.5
 """Seconds after which a run that waits for a time looks at the clock again, which may have been set, or stood still with its machine."""
 _NEVER: Final = float("inf")
-_FIRST_HOLD, _LONGEST_HOLD = 1.0, 60.0
-"""Seconds for which nobody takes a run that could not go on here; twice as long each time."""
 
 
 @trio.lowlevel.enable_ki_protection
@@ -382,11 +380,11 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
     hold = told = None
     if failure is not None:
         # What failed here may fail again at once; others, or a little later we, may do better.
-        hold = core.clock.now() + min(_LONGEST_HOLD, _FIRST_HOLD * 2**core.crashes)
+        hold = core.clock.now() + hold_after(core.crashes)
         told = f"{type(failure).__name__}: {text_of(failure)}"
     elif core.foreign_mail:
         # Mail makes a worker take a run that waits; this mail would do so again and again.
-        hold = core.clock.now() + _LONGEST_HOLD
+        hold = core.clock.now() + LONGEST_HOLD
     await journal.store.release(
         journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told
     )

@@ -12,10 +12,21 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 import trio
 
-from blazen_trio._codec.reader import parse, rubbish
+from blazen_trio._codec.messages import (
+    CANCEL,
+    EVENT,
+    LETTER,
+    PAUSE,
+    RECALL,
+    answer_key,
+    answered_by,
+    pack_event,
+    reason_in,
+    recalled_by,
+    unpack_event,
+)
 from blazen_trio._definitions.events import Delayed, InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.calls import breaks_out
 from blazen_trio._dispatch.control import Leave, Phase
@@ -23,6 +34,7 @@ from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, fail, 
 from blazen_trio._state.model import StoredError
 from blazen_trio._state.routing import question_of
 from blazen_trio._state.safe_text import text_of, traceback_of
+from blazen_trio._stores.driver import KeyUsedError
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import (
     InputResponseError,
@@ -35,117 +47,62 @@ from blazen_trio.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from blazen_trio._codec.codec import Codec
-    from blazen_trio._definitions.events import Event
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import Question
     from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.protocol import CheckpointStore
 
 __all__ = [
-    "CANCEL",
-    "EVENT",
-    "PAUSE",
-    "RECALL",
-    "RESERVED_KEY",
     "answer",
-    "answer_key",
     "answered_in",
     "ask",
     "nobody_has_answered",
-    "pack_event",
-    "pack_reason",
-    "pack_recall",
+    "post_answer",
     "take_some",
     "take_up",
     "unanswered",
 ]
 
 
-EVENT: Final = "event"
-CANCEL: Final = "cancel"
-PAUSE: Final = "pause"
-RECALL: Final = "recall"
-"""Takes a pause back that was asked for, whether or not the run is paused by now."""
-
-_FORMAT: Final = 1
-_LETTER: Final = "letter"
 _ROWS_PER_TURN: Final = 32
 _BYTES_PER_TURN: Final = 2**18
 """Rows, and about so many bytes of them, that are taken between two checkpoints, in one commit."""
 
 
-def pack_event(codec: Codec, event: Event | Delayed[Any]) -> bytes:
-    """Return an event as it lies in an inbox."""
-    seconds = event.seconds if isinstance(event, Delayed) else None
-    inner = event.event if isinstance(event, Delayed) else event
-    answers = inner.request_id if isinstance(inner, InputResponseEvent) else None
-    event_data = orjson.Fragment(codec.encode_event(inner).data)
-    return orjson.dumps({"f": _FORMAT, "event": event_data, "seconds": seconds, "answers": answers})
-
-
-def _unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
-    """Return the event of a row.
-
-    Raises:
-        SerializationError: It can't be read, or the event does not fit its class; whose `subject` is the event's type then.
-    """
-    letter = parse(data, _LETTER, "f", _FORMAT)
-    event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # what is no event is refused there
-    codec.check_event(event)
-    seconds = letter.get("seconds")
-    try:
-        return event if seconds is None else Delayed(event, seconds)
-    except ValueError as error:
-        raise rubbish(_LETTER, "seconds", str(error)) from error
-
-
-def _part_of(data: bytes, part: str) -> str | None:
-    """Return a text in a row; `None`: there is none, or the row can't be read."""
-    try:
-        text = parse(data, _LETTER, "f", _FORMAT).get(part)
-    except SerializationError:
-        return None
-    return text if isinstance(text, str) else None
-
-
-def _number_of(data: bytes) -> int | None:
-    try:
-        number = parse(data, _LETTER, "f", _FORMAT).get("mail")
-    except SerializationError:
-        return None
-    return number if type(number) is int else None
-
-
-RESERVED_KEY: Final = "blazen:"
-"""How the engine's own keys begin; nobody else's may."""
-
-
-def answer_key(question_id: int, number: int) -> str:
-    """Return the key of an answer: whoever answers a question, in whatever process, posts a row of
-    this key, so that the store refuses all but the first.
+async def post_answer(  # noqa: ASYNC910  # the store suspends
+    store: CheckpointStore,
+    run_id: str,
+    data: bytes,
+    name: str,
+    key: str | None,
+    connection: Any = None,
+) -> bool | None:
+    """Post an answer. Return whether it was taken; `None`: there was one of this name before.
 
     Args:
-        question_id: The question's own id, which no other question of the run ever has.
-        number: How many answers to it were posted before and could not be taken.
+        store: Where the run is.
+        run_id: The run.
+        data: The answer, packed.
+        name: See `answer_key`.
+        key: What its sender has named it besides; where that was used before, it is not taken.
+        connection: See `CheckpointStore.post`.
     """
-    return f"{RESERVED_KEY}answer:{question_id}:{number}"
+    given = {} if connection is None else {"connection": connection}
+    if key is None:
+        posted = await store.post(run_id, EVENT, data, key=name, **given)
+        return None if posted is None else True
+    try:
+        posted = await store.post(run_id, EVENT, data, key=key, second_key=name, **given)
+    except KeyUsedError:
+        return None
+    return posted is not None
 
 
 def answered_in(inbox: Iterable[Mail]) -> set[str]:
     """Return the ids of the questions whose answers lie in this inbox."""
-    answers = (_part_of(mail.data, "answers") for mail in inbox if mail.kind == EVENT)
+    answers = (answered_by(mail.data) for mail in inbox if mail.kind == EVENT)
     return {answer for answer in answers if answer is not None}
-
-
-def pack_reason(reason: str | None) -> bytes:
-    """Return the reason of a cancellation as it lies in an inbox."""
-    return orjson.dumps({"f": _FORMAT, "reason": reason})
-
-
-def pack_recall(mail_id: int) -> bytes:
-    """Return what takes back the pause of this row, as it lies in an inbox."""
-    return orjson.dumps({"f": _FORMAT, "mail": mail_id})
 
 
 def take_up(core: RunCore, mail: Iterable[Mail], *, pauses: bool) -> None:
@@ -212,7 +169,7 @@ def _event(core: RunCore, mail: Mail) -> Entry:
     moment = core.moment()
     event_type: str | None = None
     try:
-        event = _unpack_event(core.codec, mail.data)
+        event = unpack_event(core.codec, mail.data)
         inner = event.event if isinstance(event, Delayed) else event
         event_type = inner.event_type
         if isinstance(inner, InputResponseEvent):
@@ -222,7 +179,7 @@ def _event(core: RunCore, mail: Mail) -> Entry:
             entry = core.machine.received(event, core.encode, moment)
             kind = "event_received"
     except (NoHandlerError, InputResponseError, SerializationError, ValueError) as refusal:
-        if isinstance(refusal, SerializationError) and refusal.subject != _LETTER:
+        if isinstance(refusal, SerializationError) and refusal.subject != LETTER:
             event_type = refusal.subject or None
         core.recorder.record(
             "event_rejected", moment.at, event_type=event_type, error=text_of(refusal)
@@ -237,7 +194,7 @@ def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
     assert core.journal is not None
     if mail.kind == CANCEL:
         core.journal.requests.append(mail.id)
-        core.cancel(_part_of(mail.data, "reason"))
+        core.cancel(reason_in(mail.data))
     elif mail.kind == PAUSE and core.control.phase is not Phase.PAUSED:
         core.journal.requests.append(mail.id)
         core.mail_holds = {**(core.mail_holds or {}), mail.id: core.control.hold()}
@@ -264,7 +221,7 @@ def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
 def _recalled(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]]:
     """Nobody wants a pause any more that was asked for; its row is taken, too, if the pause has not done so."""
     assert core.journal is not None
-    pause = _number_of(mail.data)
+    pause = recalled_by(mail.data)
     rows: tuple[int, ...] = (mail.id,)
     if pause is not None and core.mail_holds is not None and pause in core.mail_holds:
         core.control.let_go((core.mail_holds[pause],))
@@ -294,12 +251,16 @@ async def nobody_has_answered(core: RunCore) -> bool:
     return core.control.phase is Phase.PARKED and bool(unanswered(core))
 
 
-async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = False) -> None:
-    """Route an answer; on disk as far as the durability asks when this returns.
+async def answer(
+    core: RunCore, response: InputResponseEvent, *, key: str | None = None, within: bool = False
+) -> bool:
+    """Route an answer; on disk as far as the durability asks when this returns. Return whether it
+    was taken: not so where its `key` was used before.
 
     Args:
         core: The run.
         response: The answer.
+        key: What its sender has named it.
         within: Whether a task of the run itself gives it. Where the run can't go on, its dispatcher
             takes no mail any more and waits for its tasks: such a one must not wait for it in turn.
 
@@ -309,24 +270,34 @@ async def answer(core: RunCore, response: InputResponseEvent, *, within: bool = 
     """
     await core.standstill.opened()
     if core.journal is None:
+        if key is not None:
+            if core.has_key(key):
+                return False
+            question_of(core.definition, core.state, response)  # one that is refused uses no key
+            core.use_key(key)
         entry = core.machine.answered(response, core.encode, core.moment())
         await settle(core, entry, "input_received", response.event_type)
-        return
+        return True
     # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
     # Decided here at once, this one could come between another that was taken and its arrival.
-    question = question_of(core.definition, core.state, response)
-    data = pack_event(core.codec, response)
+    store, run_id = core.journal.store, core.state.run_id
+    data = None
     number = 0
     while True:
-        key = answer_key(question.id, number)
-        posted = await core.journal.store.post(core.state.run_id, EVENT, data, key=key)
+        try:
+            question = question_of(core.definition, core.state, response)
+        except InputResponseError:
+            if key is not None and await store.has_key(run_id, key):
+                return False
+            raise
+        data = pack_event(core.codec, response) if data is None else data
+        heard = await post_answer(store, run_id, data, answer_key(question.id, number), key)
         with trio.CancelScope(shield=not within):
             # What others have sent before comes before. The store has given us the row by now.
             await core.wait_mail_taken()
-        if posted is not None:
-            return
+        if heard is not None:
+            return heard
         # Somebody else has answered; unless that could not be taken, and the question is open.
-        question = question_of(core.definition, core.state, response)
         number += 1
 
 

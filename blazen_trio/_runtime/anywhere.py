@@ -16,6 +16,7 @@ from blazen_trio._stores.base import fold
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio.errors import (
     InputRequiredError,
+    RunCrashedError,
     RunFinishedError,
     RunPausedError,
     StaleRunError,
@@ -70,6 +71,10 @@ def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] |
         return (result_of(state.stop),)
     if state.status.ended:
         raise ended_error(state)
+    if stored.info.status.ended:
+        # Only its row says so: nobody could read what is stored, though we can.
+        msg = f"run {run_id!r} is set aside: {stored.info.error}. resume_from tries again"
+        raise RunCrashedError(msg, run_id=run_id, crashes=stored.crashes)
     if state.status is RunStatus.PAUSED:
         msg = f"run {run_id!r} is paused: resume_from goes on with it"
         raise RunPausedError(msg, run_id=run_id, snapshot=Snapshot.from_state(state))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
+from blazen_trio._dispatch.calls import hold_after
 from blazen_trio._state.safe_text import text_of
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import (
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusals", "give_back"]
 
-_FIRST_HOLD: Final = 1.0
-_LONGEST_HOLD: Final = 60.0
-"""Seconds for which such a run is left to others, twice as long each time."""
 _KNOWN: Final = 10_000
 """So many of them are remembered."""
 _FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
@@ -42,17 +41,18 @@ class Refusals:
     def __init__(self, store: CheckpointStore, max_crashes: int) -> None:
         self._store = store
         self._max_crashes = max_crashes
-        self._holds: dict[str, float] = {}
+        self._times: dict[str, int] = {}
         self.count = 0
 
     def forget(self, run_id: str) -> None:
         """It can be driven here after all."""
-        self._holds.pop(run_id, None)
+        self._times.pop(run_id, None)
 
     async def refuse(self, stored: StoredRun, driver: Driver, failure: Exception) -> None:
         """Give a run back: to others, who may know better; or set it aside where nobody can drive it."""
         run_id = stored.info.run_id
         self.count += 1
+        again = run_id in self._times
         seconds = self._next_hold(run_id)
         what = (
             "does not fit its workflow here"
@@ -61,11 +61,25 @@ class Refusals:
         )
         text = f"{type(failure).__name__}: {text_of(failure)}"
         extra = about(run_id, stored.info.workflow)
-        if isinstance(failure, _FOR_LATER_VERSIONS) or driver.lost is not None:
+        if driver.lost is not None:
             logger.warning(
                 "run %r %s, and is left to others: %s", run_id, what, failure, extra=extra
             )
             await give_back(self._store, driver, hold=seconds)
+        elif isinstance(failure, _FOR_LATER_VERSIONS) or getattr(failure, "newer", False):
+            # Once, and not each time that it is looked at: its row has the reason, too.
+            logger.log(
+                logging.DEBUG if again else logging.WARNING,
+                "run %r %s, and is left to others: %s. Start a worker whose workflow %r has what is "
+                "named, or cancel the run",
+                run_id,
+                what,
+                failure,
+                stored.info.workflow,
+                extra=extra,
+            )
+            text = f"left to other workers: {text}"
+            await give_back(self._store, driver, hold=seconds, reason=text)
         elif stored.crashes + 1 < self._max_crashes:
             logger.warning(
                 "run %r %s, and is tried again later: %s", run_id, what, failure, extra=extra
@@ -76,11 +90,11 @@ class Refusals:
             await self._set_aside(driver, text)
 
     def _next_hold(self, run_id: str) -> float:
-        if run_id not in self._holds and len(self._holds) >= _KNOWN:
-            del self._holds[next(iter(self._holds))]
-        held = min(_LONGEST_HOLD, 2 * self._holds.get(run_id, _FIRST_HOLD / 2))
-        self._holds[run_id] = held
-        return held
+        if run_id not in self._times and len(self._times) >= _KNOWN:
+            del self._times[next(iter(self._times))]
+        times = self._times.get(run_id, 0)
+        self._times[run_id] = times + 1
+        return hold_after(times)
 
     async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # the store suspends
         try:
@@ -97,6 +111,7 @@ async def give_back(  # noqa: ASYNC910  # the store suspends
     wake: float | None = None,
     hold: float | None = None,
     crash: str | None = None,
+    reason: str | None = None,
 ) -> None:
     """Give a run back. Neither cancelled nor without a bound; where it fails, the store goes on trying.
 
@@ -106,10 +121,12 @@ async def give_back(  # noqa: ASYNC910  # the store suspends
         wake: See `CheckpointStore.release`.
         hold: Seconds for which nobody takes it.
         crash: See `CheckpointStore.release`.
+        reason: See there, too.
     """
     until = None if hold is None else store.clock().now() + hold
     try:
-        await store.release(driver, wake=wake, hold=until, crash=crash)
+        more = {} if reason is None else {"reason": reason}
+        await store.release(driver, wake=wake, hold=until, crash=crash, **more)
     except StoreError as failure:
         extra = about(driver.run_id)
         logger.warning("run %r is given back later: %s", driver.run_id, failure, extra=extra)

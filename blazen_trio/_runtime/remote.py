@@ -10,20 +10,19 @@ import trio
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import encode_entry
 from blazen_trio._codec.histories import decode_history
-from blazen_trio._definitions.definition import no_handler
-from blazen_trio._definitions.events import Event, InputRequestEvent, StartEvent
-from blazen_trio._dispatch.driving import cancelled_error
-from blazen_trio._dispatch.inbox import (
+from blazen_trio._codec.messages import (
     CANCEL,
-    EVENT,
     PAUSE,
     RECALL,
     answer_key,
-    answered_in,
     pack_event,
     pack_reason,
     pack_recall,
 )
+from blazen_trio._definitions.definition import no_handler
+from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
+from blazen_trio._dispatch.driving import cancelled_error
+from blazen_trio._dispatch.inbox import answered_in, post_answer
 from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
@@ -35,7 +34,7 @@ from blazen_trio._surface.creating import create_whole
 from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
-from blazen_trio.errors import RunFinishedError, RunLockedError
+from blazen_trio.errors import InputResponseError, RunFinishedError, RunLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,11 +47,11 @@ if TYPE_CHECKING:
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = [
+    "answer_stored",
     "ask_or_change",
     "codec_of",
     "keep_snapshot",
     "open_questions",
-    "post_answer",
     "queue",
     "take_back_pause",
 ]
@@ -272,32 +271,74 @@ def _as_request(question: Question) -> InputRequestEvent:
     return InputRequestEvent(data.get("prompt", ""), data.get("metadata", {}), question.request_id)
 
 
-async def post_answer(
-    store: CheckpointStore, run_id: str, workflow: Workflow | None, response: Any
-) -> None:
+async def answer_stored(
+    store: CheckpointStore,
+    run_id: str,
+    workflows: Mapping[str, Workflow],
+    response: Any,
+    key: str | None = None,
+    connection: Any = None,
+) -> bool:
     """Answer a question of a run that somebody else drives, or nobody. Of two answers to one
     question, from whatever processes, the store takes one.
+
+    Args:
+        store: Where the run is.
+        run_id: The run.
+        workflows: Those at hand, by name.
+        response: The answer.
+        key: What its sender has named it.
+        connection: In a transaction of the caller's, which it becomes a part of.
+
+    Returns:
+        Whether it was taken: not so where its `key` was used before.
 
     Raises:
         RunFinishedError: The run has ended.
         InputResponseError: No such question is open.
         NoHandlerError: No step of the workflow, where it is at hand, accepts the answer.
     """
-    codec = codec_of(workflow)
+    given = {} if connection is None else {"connection": connection}
     number = 0
     while True:
-        stored = await store.load(run_id)
-        if stored.info.status.ended:
-            msg = f"run {run_id!r} has ended ({stored.info.status.value}): it can't be answered"
-            raise RunFinishedError(msg, run_id=run_id, status=stored.info.status)
-        state = fold(stored, codec)
-        answer = answer_to(state, response, answered_in(stored.inbox))
+        stored = await store.load(run_id, **given)
+        workflow = workflows.get(stored.info.workflow)
+        try:
+            state, answer = _answer_to(stored, codec_of(workflow), response)
+        except (RunFinishedError, InputResponseError):
+            if key is not None and await store.has_key(run_id, key, **given):
+                return False
+            raise
         if workflow is not None and not workflow.accepts(type(answer)):
             raise no_handler(workflow, answer, run_id)
-        key = answer_key(state.questions[answer.request_id].id, number)
-        if await store.post(run_id, EVENT, pack_event(codec, answer), key=key) is not None:
-            return
+        data = pack_event(codec_of(workflow), answer)
+        name = answer_key(state.questions[answer.request_id].id, number)
+        if connection is not None and await store.has_key(run_id, name, **given):
+            number += 1  # it could not be taken, if the question is open still
+            continue
+        heard = await post_answer(store, run_id, data, name, key, connection)
+        if heard is not None:
+            return heard
+        if connection is not None:
+            # The transaction may never see it: it may read as of when it has begun.
+            raise InputResponseError(
+                f"the question {answer.request_id!r:.200} of run {run_id!r} was answered by somebody "
+                "else: roll back, and look again in a new transaction",
+                run_id=run_id,
+                request_id=answer.request_id,
+            )
         # There was an answer before this one. Where it still lies in the inbox, or was taken, we
         # are told so above; else it could not be taken, and the question waits for another one.
         response = answer
         number += 1
+
+
+def _answer_to(
+    stored: StoredRun, codec: Codec, response: Any
+) -> tuple[RunState, InputResponseEvent]:
+    if stored.info.status.ended:
+        run_id, status = stored.info.run_id, stored.info.status
+        msg = f"run {run_id!r} has ended ({status.value}): it can't be answered"
+        raise RunFinishedError(msg, run_id=run_id, status=status)
+    state = fold(stored, codec)
+    return state, answer_to(state, response, answered_in(stored.inbox))

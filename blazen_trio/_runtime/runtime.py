@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._codec.messages import EVENT, pack_event
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
-from blazen_trio._dispatch.inbox import EVENT, pack_event
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.anywhere import cancel_anywhere, pause_elsewhere, result_anywhere
 from blazen_trio._runtime.statistics import RuntimeStatistics
 from blazen_trio._state.safe_text import text_of
 from blazen_trio._surface.prepare import open_new, open_stored
 from blazen_trio._surface.run_arguments import (
+    check_event,
     check_id,
     check_key,
     check_metadata,
@@ -194,11 +195,13 @@ class Runtime:
             SerializationError: It can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        _check_event(run_id, event, key)
+        check_id("run_id", run_id)
+        if key is not None:
+            check_key(key)
+        inner = check_event(event)
+        if isinstance(inner, InputResponseEvent):
+            return await self._answer(run_id, inner, key, connection)
         if connection is None:
-            if isinstance(event, InputResponseEvent) and key is None:
-                await self.respond(run_id, event)
-                return True
             run = await self._driven_here(run_id)
             if run is not None:
                 try:
@@ -210,7 +213,6 @@ class Runtime:
         workflow = None
         if self._known and connection is None:
             workflow = self._known.get((await self._store.get_run(run_id)).workflow)
-        inner = event.event if isinstance(event, Delayed) else event
         if workflow is not None and not workflow.accepts(type(inner)):
             raise no_handler(workflow, inner, run_id)
         data = pack_event(remote.codec_of(workflow), event)
@@ -233,17 +235,26 @@ class Runtime:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         check_id("run_id", run_id)
-        run = await self._driven_here(run_id)
+        await self._answer(run_id, response, None, None)
+
+    async def _answer(  # noqa: ASYNC910  # the store suspends
+        self, run_id: str, response: Any, key: str | None, connection: Any
+    ) -> bool:
+        """Answer a question. Return whether the answer was taken: not so where its key was used."""
+        run = await self._driven_here(run_id) if connection is None else None
         if run is not None:
             try:
+                if key is not None:
+                    return await run.send(response, key=key)
                 await run.respond(response)
             except (StaleRunError, RunFinishedError):
                 if run.status.ended:
                     raise
             else:
-                return
-        workflow = self._known.get((await self._store.get_run(run_id)).workflow)
-        await remote.post_answer(self._store, run_id, workflow, response)
+                return True
+        return await remote.answer_stored(
+            self._store, run_id, self._known, response, key, connection
+        )
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
         """Cancel a run, whoever drives it. One that nobody drives, or this runtime, is cancelled when this returns; another
@@ -404,13 +415,3 @@ def _check_new(run_id: str | None, metadata: Mapping[str, Any] | None) -> None:
         check_id("run_id", run_id)
     if metadata is not None:
         check_metadata(metadata)
-
-
-def _check_event(run_id: str, event: object, key: str | None) -> None:
-    check_id("run_id", run_id)
-    if key is not None:
-        check_key(key)
-    inner = event.event if isinstance(event, Delayed) else event
-    if not isinstance(inner, Event):
-        msg = f"send() takes an event, found {inner!r:.80}"
-        raise TypeError(msg)

@@ -163,11 +163,8 @@ class Supervisor:
             self._launch(core)
         return run
 
-    async def check_open(self, *, stored: str | None = None) -> None:  # noqa: ASYNC910  # only where it is closed
-        """Refuse to begin anything in a block that has ended.
-
-        Args:
-            stored: The run that was stored, or claimed, while it ended.
+    async def check_open(self, *, stored: str | None = None) -> None:  # noqa: ASYNC910
+        """Refuse to begin anything in a block that has ended; `stored` is a run that is on disk.
 
         Raises:
             RuntimeError: It has.
@@ -176,9 +173,8 @@ class Supervisor:
             # A cancelled block closes the runtime before its own task has heard of it.
             await trio.lowlevel.checkpoint_if_cancelled()
             msg = "this runtime is closed: open_runtime opens it for as long as its block lasts"
-            if stored is not None:
-                msg += f"; run {stored!r} is stored, and goes on by resume_from or a worker"
-            raise RuntimeError(msg)
+            also = f"; run {stored!r} is stored, and goes on by resume_from or a worker"
+            raise RuntimeError(msg + (also if stored is not None else ""))
 
     async def lending_slot(self, wait: Callable[[], Awaitable[T]]) -> T:
         """Wait for something of this runtime; see `lending_slot`."""

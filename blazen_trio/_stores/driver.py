@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from blazen_trio.errors import WorkflowError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ["Driver", "DriverListener", "Mail"]
+__all__ = ["Driver", "DriverListener", "KeyUsedError", "Mail"]
+
+
+class KeyUsedError(WorkflowError):
+    """The `second_key` of what was to be posted was used before, and its `key` was not."""
 
 
 @attrs.frozen

@@ -192,6 +192,7 @@ class MemoryStore(StoreQueries):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
         kept = self._driven_by(driver)
@@ -200,7 +201,8 @@ class MemoryStore(StoreQueries):
                 wake = max(wake or hold, hold)
             if crash is not None:
                 kept.crashes += 1
-                kept.info = attrs.evolve(kept.info, error=store_rules.storable(crash))
+            if (told := crash or reason) is not None:
+                kept.info = attrs.evolve(kept.info, error=store_rules.storable(told))
             kept.give_back(wake, hold or 0.0)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -213,7 +215,14 @@ class MemoryStore(StoreQueries):
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def post(
-        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+        self,
+        run_id: str,
+        kind: str,
+        data: bytes,
+        *,
+        key: str | None = None,
+        second_key: str | None = None,
+        connection: Any = None,
     ) -> Mail | None:
         """See `CheckpointStore.post`. Whoever drives the run, through whatever opening, has the row
         at once.
@@ -225,18 +234,26 @@ class MemoryStore(StoreQueries):
         if kept.info.status.ended and not used:
             raise store_rules.finished(run_id, kept.info.status)
         mail = None
+        if not used and second_key is not None and second_key in kept.keys:
+            raise store_rules.key_used(run_id, second_key)
         if not used:
             mail = Mail(next(self._storage.mail_ids), kind, bytes(data), key)
             kept.inbox[mail.id] = mail
-            if key is not None:
-                kept.keys.add(key)
+            kept.keys.update(each for each in (key, second_key) if each is not None)
             if kept.driver is not None:
                 kept.driver.deliver([mail])
         await trio.lowlevel.cancel_shielded_checkpoint()
         return mail
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def has_key(self, run_id: str, key: str, *, connection: Any = None) -> bool:
+        """See `CheckpointStore.has_key`."""
+        _refuse(connection)
+        await trio.lowlevel.checkpoint()
+        return key in self._find(run_id).keys
+
+    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
         """See `CheckpointStore.load`."""
+        _refuse(connection)
         await trio.lowlevel.checkpoint()
         return self._find(run_id).stored()
 

@@ -263,6 +263,7 @@ class CheckpointStore(Protocol):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Give the run back: nobody drives it then. Nothing happens where this does not drive it any more.
 
@@ -276,6 +277,8 @@ class CheckpointStore(Protocol):
             hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
             crash: What this driver failed with. It counts as one crash more, and stays the run's `error` until a step of it is
                 committed, or the run ends. Any text: what a database can't store is escaped, and a long one cut.
+            reason: Why this driver can't drive the run, though others may. It counts as no crash, and is the run's `error` until
+                somebody commits a status. Not given with `crash`.
         """
         ...
 
@@ -287,7 +290,14 @@ class CheckpointStore(Protocol):
         ...
 
     async def post(
-        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+        self,
+        run_id: str,
+        kind: str,
+        data: bytes,
+        *,
+        key: str | None = None,
+        second_key: str | None = None,
+        connection: Any = None,
     ) -> Mail | None:
         """Commit a row to the run's inbox, whoever drives it. Return it; `None`: a row with this key was posted before.
 
@@ -298,16 +308,35 @@ class CheckpointStore(Protocol):
             kind: See `Mail`.
             data: What is posted.
             key: Names it among all that was ever posted to the run.
+            second_key: Names it so as well. Given only with a `key`, which is looked at first.
             connection: As in `create`.
 
         Raises:
+            KeyUsedError: A row with `second_key` was posted before, and none with `key`; that stays unused.
             RunNotFoundError: There is no such run.
             RunFinishedError: It has ended, and nothing with this key was posted before.
         """
         ...
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def has_key(self, run_id: str, key: str, *, connection: Any = None) -> bool:
+        """Return whether something with this key was ever posted to a run.
+
+        Args:
+            run_id: The run.
+            key: The key.
+            connection: As in `create`.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        ...
+
+    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
         """Read all of a run, whoever drives it, as of one moment.
+
+        Args:
+            run_id: The run.
+            connection: As in `create`: what that transaction sees is read.
 
         Raises:
             RunNotFoundError: There is none.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, overload
 
 from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.driver import KeyUsedError
 from blazen_trio.errors import (
     RunExistsError,
     RunFinishedError,
@@ -30,6 +31,7 @@ __all__ = [
     "following",
     "in_ascii",
     "in_use",
+    "key_used",
     "mail_gone",
     "not_driven",
     "not_found",
@@ -143,6 +145,12 @@ def following(commit: Commit, stored: int | None) -> int | None:
     if commit.snapshot is not None:
         stored = commit.snapshot.seq if stored is None else max(stored, commit.snapshot.seq)
     return stored
+
+
+def key_used(run_id: str, key: str) -> KeyUsedError:
+    """The refusal of a row whose second key was used before."""
+    msg = f"something with the key {key!r} was posted to run {run_id!r} before"
+    return KeyUsedError(msg, run_id=run_id)
 
 
 def not_found(run_id: str) -> RunNotFoundError:

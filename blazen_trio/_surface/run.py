@@ -5,20 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from blazen_trio._codec.messages import EVENT, pack_event
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._definitions.events import Delayed, Event, InputRequestEvent, InputResponseEvent
 from blazen_trio._dispatch.control import Phase, Stop
-from blazen_trio._dispatch.inbox import EVENT, answer, nobody_has_answered, pack_event, unanswered
+from blazen_trio._dispatch.inbox import answer, nobody_has_answered, unanswered
 from blazen_trio._dispatch.transitions import settle
 from blazen_trio._state.routing import answer_to
 from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
-from blazen_trio._surface.run_arguments import check_grace, check_key, check_reason
+from blazen_trio._surface.run_arguments import check_event, check_grace, check_key, check_reason
 from blazen_trio.errors import (
     InputRequiredError,
     RunFinishedError,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from blazen_trio._surface.outcome import Handle
 
 __all__ = ["Run"]
+
+T = TypeVar("T")
 
 
 @protected_methods
@@ -253,15 +256,11 @@ class Run:
         await trio.lowlevel.checkpoint_if_cancelled()
         if key is not None:
             check_key(key)
-        inner = event.event if isinstance(event, Delayed) else event
-        if not isinstance(inner, Event):
-            msg = f"send() takes an event, found {inner!r:.80}"
-            raise TypeError(msg)
+        inner = check_event(event)
+        if isinstance(inner, InputResponseEvent):
+            return await self._answer(inner, key)
         with self._pinned() as core:
             self._check_alive("sent to")
-            if isinstance(event, InputResponseEvent) and key is None:
-                await self.respond(event)
-                return True
             if not core.machine.routing.targets(type(inner)).steps:
                 raise core.machine.no_handler(inner)
             taken = await self._send(core, event, inner, key)
@@ -276,19 +275,18 @@ class Run:
             data = pack_event(core.codec, event)
             if await core.journal.store.post(self.run_id, EVENT, data, key=key) is None:
                 return False
-        elif key is not None and not core.reserve(key):
-            return False
+        elif key is not None:
+            if core.has_key(key):
+                return False
+            core.use_key(key)
         with trio.CancelScope(shield=True):
             # What others have sent before comes before. Mail is taken in short commits, each of which ends.
             await core.wait_mail_taken()
         if key is None or core.journal is None:
             await core.standstill.opened()
             self._check_alive("sent to")
-            if isinstance(event, InputResponseEvent):
-                await self._acknowledged(answer(core, event))
-            else:
-                entry = core.machine.received(event, core.encode, core.moment())
-                await self._acknowledged(settle(core, entry, "event_received", inner.event_type))
+            entry = core.machine.received(event, core.encode, core.moment())
+            await self._acknowledged(settle(core, entry, "event_received", inner.event_type))
         else:
             self._check_failure()
         return True
@@ -305,6 +303,9 @@ class Run:
             RunFinishedError: The run has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._answer(response, None)
+
+    async def _answer(self, response: Any, key: str | None) -> bool:
         with self._pinned() as core:
             self._check_alive("answered")
             response = answer_to(core.state, response)
@@ -312,8 +313,9 @@ class Run:
                 await core.wait_mail_taken()  # as in `_send`
                 await core.standstill.opened()
             self._check_alive("answered")
-            await self._acknowledged(answer(core, response))
+            heard = await self._acknowledged(answer(core, response, key=key))
         await trio.lowlevel.cancel_shielded_checkpoint()
+        return heard is not False
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that
@@ -328,12 +330,13 @@ class Run:
             self._handle.cancelled_here = True
             core.cancel(None if reason is None else text_of(reason))
 
-    async def _acknowledged(self, transition: Awaitable[None] | None = None) -> None:
-        """Make a transition, and wait until it and all before it is on disk."""
+    async def _acknowledged(self, transition: Awaitable[T] | None = None) -> T | None:
+        """Make a transition, and wait until it and all before it is on disk. Return what it does."""
         journal = self._core.journal
+        made = None
         try:
             if transition is not None:
-                await transition
+                made = await transition
             if journal is not None:
                 await journal.settle()
         except Exception as failure:
@@ -341,6 +344,7 @@ class Run:
                 raise
             self._handle.told = True
             raise engine_error(failure, self.run_id) from (failure.__cause__ or failure)
+        return made
 
     def _check_failure(self) -> None:
         failure = self._core.control.failure

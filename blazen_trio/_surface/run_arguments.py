@@ -7,13 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from blazen_trio._codec.messages import RESERVED_KEY
+from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
 from blazen_trio._definitions.names import is_positive_seconds, is_seconds, name_fault
 from blazen_trio._definitions.validation import DURABILITIES
-from blazen_trio._dispatch.inbox import RESERVED_KEY
 from blazen_trio._stores.base import StoreQueries
 
 __all__ = [
     "check_driving",
+    "check_event",
     "check_grace",
     "check_id",
     "check_key",
@@ -41,6 +43,21 @@ def check_key(key: object) -> None:
     if str(key).startswith(RESERVED_KEY):
         msg = f"key={key!r:.80}: keys that begin with {RESERVED_KEY!r} are the engine's own"
         raise ValueError(msg)
+
+
+def check_event(event: object) -> Event:
+    """Refuse what is no event, delayed or not, that can be sent into a run. Return the event itself."""
+    inner = event.event if isinstance(event, Delayed) else event
+    if not isinstance(inner, Event):
+        msg = f"send() takes an event, found {inner!r:.80}"
+        raise TypeError(msg)
+    if inner is not event and isinstance(inner, InputResponseEvent):
+        msg = (
+            f"send() takes no delayed answer, found {event!r:.80}: whoever answers first is heard, so "
+            "send the answer when it is to be given"
+        )
+        raise ValueError(msg)
+    return inner
 
 
 def check_driving(durability: object, timeout: object, handler: object) -> None:

@@ -70,6 +70,17 @@ async def _check_failed_commit(store: CheckpointStore) -> None:
     expect("one whose commit failed can give the run back", len(taken), 1)
 
 
+async def _check_reasons(store: CheckpointStore) -> None:
+    driver = await start(store)
+    await store.release(driver, reason="of a later version \0")
+    (run,) = await store.take(["shop"], 5)
+    told = run.info.error or ""
+    expect("why a run can't be driven is its error", told.startswith("of a later version"), True)
+    expect("its status stays, and no crash is counted", run.crashes, 0)
+    await store.commit(driver_of(run), Commit("run", status=RunStatus.RUNNING, at=NOW + 1))
+    expect("until a status is committed", (await store.get_run("run")).error, None)
+
+
 async def _check_crashes(store: CheckpointStore) -> None:
     driver = await start(store)
     await store.commit(driver, Commit("run", status=RunStatus.RUNNING, at=NOW + 1))
@@ -139,5 +150,11 @@ async def _check_stale(store: CheckpointStore, other: CheckpointStore) -> None:
     expect("who drives it has not lost it", theirs.lost, None)
 
 
-CHECKS = (_check_token, _check_failed_commit, _check_crashes, _check_set_aside)
+CHECKS = (
+    _check_token,
+    _check_failed_commit,
+    _check_reasons,
+    _check_crashes,
+    _check_set_aside,
+)
 CHECKS_OF_TWO = (_check_stale,)

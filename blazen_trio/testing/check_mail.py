@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from blazen_trio._stores.driver import KeyUsedError
 from blazen_trio._stores.protocol import Commit
 from blazen_trio.errors import StaleRunError
 from blazen_trio.testing.promises import (
@@ -41,6 +42,22 @@ async def _heard(heard: Heard, count: int) -> list[int]:
         while len(heard.mail) < count:  # noqa: ASYNC110  # it is looked at, not told
             await trio.sleep(0.01)
     return _ids(heard.mail)
+
+
+async def _check_two_keys(store: CheckpointStore) -> None:
+    await start(store)
+    both = await store.post("run", "event", b"6", key="a", second_key="b")
+    expect("a row may have two keys", both is not None and both.key, "a")
+    for key in ("a", "b"):
+        told = await store.post("run", "event", b"7", key=key, second_key="c")
+        expect("either key is accepted once", told, None)
+    await expect_error(
+        "a second key that was used refuses the row",
+        KeyUsedError,
+        store.post("run", "event", b"8", key="d", second_key="b"),
+    )
+    free = await store.post("run", "event", b"9", key="d", second_key="c")
+    expect("the first key stays unused then", free is not None and free.key, "d")
 
 
 async def _check_own_post(store: CheckpointStore) -> None:
@@ -161,5 +178,5 @@ async def _check_afar(store: CheckpointStore, other: CheckpointStore) -> None:
     expect("what another has taken is not delivered", last.mail, [])
 
 
-CHECKS = (_check_own_post, _check_left, _check_taken_once, _check_flood)
+CHECKS = (_check_own_post, _check_two_keys, _check_left, _check_taken_once, _check_flood)
 CHECKS_OF_TWO = (_check_afar,)

@@ -137,11 +137,13 @@ class FaultyStore(StoreQueries):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
         self._check()
         self._driven.discard(driver)
-        await self._store.release(driver, wake=wake, hold=hold, crash=crash)
+        more = {} if reason is None else {"reason": reason}
+        await self._store.release(driver, wake=wake, hold=hold, crash=crash, **more)
 
     async def set_aside(self, driver: Driver, error: str) -> None:
         """See `CheckpointStore.set_aside`."""
@@ -150,18 +152,33 @@ class FaultyStore(StoreQueries):
         await self._store.set_aside(driver, error)
 
     async def post(
-        self, run_id: str, kind: str, data: bytes, *, key: str | None = None, connection: Any = None
+        self,
+        run_id: str,
+        kind: str,
+        data: bytes,
+        *,
+        key: str | None = None,
+        second_key: str | None = None,
+        connection: Any = None,
     ) -> Mail | None:
         """See `CheckpointStore.post`."""
         self._check()
-        mail = await self._store.post(run_id, kind, data, key=key, connection=connection)
+        keys = {"key": key} if second_key is None else {"key": key, "second_key": second_key}
+        mail = await self._store.post(run_id, kind, data, **keys, connection=connection)
         self._check()
         return mail
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def has_key(self, run_id: str, key: str, *, connection: Any = None) -> bool:
+        """See `CheckpointStore.has_key`."""
+        self._check()
+        given = {} if connection is None else {"connection": connection}
+        return await self._store.has_key(run_id, key, **given)
+
+    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
         """See `CheckpointStore.load`."""
         self._check()
-        return await self._store.load(run_id)
+        given = {} if connection is None else {"connection": connection}
+        return await self._store.load(run_id, **given)
 
     async def list_runs(
         self,

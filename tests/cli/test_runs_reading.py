@@ -189,6 +189,20 @@ def test_show_tells_what_is_undone(sqlite_url, runs):
     assert "raise RuntimeError(str(ev.data))\n" in text
 
 
+def test_why_a_run_is_left_to_others_is_shown(sqlite_url, runs):
+    async def leave() -> None:
+        async with open_store(sqlite_url) as store, open_runtime(store) as runtime:
+            await runtime.submit("asking", 1, run_id="r")
+            stored = await store.claim("r")
+            await store.release(stored.driver, reason="left to other workers: no class 'Fax'")
+
+    trio.run(leave)
+    for command in (["list"], ["show", "r"]):
+        done = runs(*command)
+        assert "left to other workers: no class 'Fax'" in " ".join(done.stdout.split())
+        assert json.loads(runs(*command, "--json").stdout)
+
+
 def test_a_traceback_does_nothing_to_a_terminal_and_tells_no_password(sqlite_url, runs):
     drive(sqlite_url, failing, "\x1b[2J postgresql://ann:secret@host/db", "fails")
     [_, told] = runs("show", "fails").stdout.split("\ntraceback\n")

@@ -113,6 +113,17 @@ class World:
             while await self.status(run_id) is not RunStatus.WAITING:  # noqa: ASYNC110
                 await trio.sleep(POLL)
 
+    async def wait_undone(self, run_id: str) -> None:
+        """Wait until a run is as it was. One whose pause was taken back may be for whoever looks
+        next, and be paused until its driver has read that.
+        """
+        undone = (None,) if run_id == "new" else (RunStatus.WAITING, RunStatus.RUNNING)
+        paused = RunStatus.PAUSED if run_id == "elsewhere" else None
+        with trio.fail_after(10):
+            while (status := await self.status(run_id)) not in undone:
+                assert status is paused
+                await trio.sleep(POLL)
+
     async def here(self) -> Run:
         run = await self.runtime.get("here")
         assert run is not None
@@ -178,11 +189,7 @@ async def trial(opened: Openings, call: Call, cancel_at: CancelAt) -> None:
         if cancelled:
             await trio.sleep(2 * POLL)  # for what had happened elsewhere to be seen
             if call in UNDONE:
-                # One whose pause was taken back may be for whoever looks next.
-                undone = (
-                    (None,) if UNDONE[call] == "new" else (RunStatus.WAITING, RunStatus.RUNNING)
-                )
-                assert await world.status(UNDONE[call]) in undone
+                await world.wait_undone(UNDONE[call])
             try:
                 await call(world)
             except (RunExistsError, RunLockedError, RunFinishedError, InputResponseError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -104,6 +105,33 @@ async def test_a_worker_drives_one_suspect_at_a_time(autojump_clock: Any) -> Non
                 await front.cancel(run_id)
 
 
+async def test_a_run_that_fails_every_driver_is_set_aside_while_a_supervisor_still_waits(
+    autojump_clock: Any,
+) -> None:
+    """Each failure is waited for longer than the one before, and five of them for some seconds."""
+
+    class Panic(BaseException):
+        pass
+
+    attempts: list[float] = []
+
+    @step
+    async def panics(_ev: StartEvent) -> StopEvent:
+        attempts.append(trio.current_time())
+        raise Panic("called unwrap() on an Err")
+
+    panicking = Workflow("panicking", [panics])
+    storage = MemoryStore()
+    async with open_runtime(storage) as front, serving(storage.beside(), [panicking]):
+        run_id = await front.submit(panicking)
+        with pytest.raises(RunCrashedError, match=r"failed 5 times.*unwrap"), trio.fail_after(15):
+            await front.result(run_id)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert len(pauses) == 4
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 0.25  # nobody's machine is kept busy with it
+
+
 async def test_a_run_that_does_not_fit_is_left_to_newer_workers(autojump_clock: Any) -> None:
     class Unheard(Event):
         pass
@@ -128,7 +156,7 @@ async def test_a_run_that_does_not_fit_is_left_to_newer_workers(autojump_clock: 
     async with open_runtime(storage) as front, serving(storage.beside(), [old]) as worker:
         await trio.sleep(20)
         assert (await storage.get_run("run")).status is RunStatus.RUNNING
-        assert 3 <= worker.statistics().refused <= 6
+        assert 3 <= worker.statistics().refused <= 9
         async with serving(storage.beside(), [new]):
             assert await front.result("run") == "flow"
     assert runtime.statistics().taken == 0

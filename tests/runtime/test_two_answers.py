@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import trio.testing
 
 from blazen_trio import (
     Context,
+    Delayed,
     InputRequestEvent,
     InputRequiredError,
     InputResponseError,
@@ -25,6 +27,7 @@ from blazen_trio import (
     open_store,
     step,
 )
+from tests.databases import KINDS, an_engine, fresh_database
 
 
 @step
@@ -192,3 +195,160 @@ async def test_another_run_of_an_id_has_other_idempotency_keys() -> None:
         await flow.resume_from("order-7", store=store)
     await flow.run(run_id="order-7")
     assert len(set(keys)) == 4
+
+
+@pytest.mark.parametrize("how", ["respond", "send", "send under a key"])
+@pytest.mark.parametrize("driven", [False, True])
+async def test_however_an_answer_is_given_the_second_is_told(how: str, driven: bool) -> None:
+    """By the runtime or the run, under a key or not: each is one among others."""
+    store = MemoryStore()
+    numbers = iter(range(100))
+
+    async def give(runtime: Runtime, value: str) -> None:
+        response = InputResponseEvent("q", value)
+        if how == "respond":
+            await runtime.respond("r", response)
+        else:
+            key = None if how == "send" else f"k{next(numbers)}"
+            assert await runtime.send("r", response, key=key)
+
+    async with open_runtime(store, [FLOW]) as here, open_runtime(store.beside()) as there:
+        if driven:
+            run = await here.start(FLOW, run_id="r")
+            with pytest.raises(InputRequiredError):
+                await run.result()
+        else:
+            await parked(store)
+        heard: list[str] = []
+
+        async def click(runtime: Runtime, value: str) -> None:
+            try:
+                await give(runtime, value)
+            except InputResponseError:
+                return
+            except RunFinishedError:
+                assert driven  # it has gone on with the first
+                return
+            heard.append(value)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(click, (here, there)[number % 2], f"{number}")
+        assert len(heard) == 1
+        await FLOW.resume_from("r", store=store) if not driven else await here.result("r")
+        assert await there.result("r") == heard[0]
+
+
+async def test_an_answer_by_the_run_itself_counts_among_others_under_a_key() -> None:
+    store = MemoryStore()
+    async with open_runtime(store) as front, TWO.run(store=store, run_id="r") as run:
+        with pytest.raises(InputRequiredError):
+            await run.result()
+        assert await run.send(InputResponseEvent("a", 1), key="k")
+        assert not await run.send(InputResponseEvent("a", 1), key="k")
+        assert not await front.send("r", InputResponseEvent("a", 1), key="k")
+        for send in (run.send, functools.partial(front.send, "r")):
+            with pytest.raises(InputResponseError, match="answered already"):
+                await send(InputResponseEvent("a", 2), key="l")
+        # The key of an answer that was refused was not used.
+        assert await front.send("r", InputResponseEvent("b", 3), key="l")
+        assert await run.result() == [1, 3]
+
+
+@step
+async def ask_two(ev: StartEvent) -> tuple[InputRequestEvent, InputRequestEvent]:
+    return InputRequestEvent("a", request_id="a"), InputRequestEvent("b", request_id="b")
+
+
+@step
+async def gather(ev: InputResponseEvent, ctx: Context) -> StopEvent | None:
+    answers = [*ctx.get("answers", default=[]), ev.response]
+    ctx.set("answers", answers)
+    return StopEvent(answers) if ev.request_id == "b" else None
+
+
+TWO = Workflow("two", [ask_two, gather])
+
+
+async def test_a_run_without_a_store_takes_an_answer_once_under_a_key() -> None:
+    async with TWO.run() as run:
+        with pytest.raises(InputRequiredError):
+            await run.result()
+        assert await run.send(InputResponseEvent("a", 1), key="k")
+        assert not await run.send(InputResponseEvent("a", 2), key="k")
+        with pytest.raises(InputResponseError, match="answered already"):
+            await run.send(InputResponseEvent("a", 2), key="l")
+        assert await run.send(InputResponseEvent("b", 3), key="l")
+        assert await run.result() == [1, 3]
+
+
+async def test_an_answer_is_given_at_once() -> None:
+    store = MemoryStore()
+    async with open_runtime(store) as front, FLOW.run(store=store, run_id="r") as run:
+        late = Delayed(InputResponseEvent("q", 1), 60)
+        for send in (run.send, functools.partial(front.send, "r")):
+            with pytest.raises(ValueError, match="no delayed answer"):
+                await send(late)
+        while run.status.value != "waiting":
+            await trio.lowlevel.checkpoint()
+        await run.respond("now")
+        assert await run.result() == "now"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_answer_in_a_transaction_of_the_callers_counts_once(
+    kind: str, tmp_path: Any
+) -> None:
+    with fresh_database(kind, tmp_path) as url, an_engine(url) as engine:
+        async with open_store(url, migrate=True) as store, open_runtime(store) as front:
+            with pytest.raises(InputRequiredError):
+                await TWO.run(store=store, run_id="r")
+
+            def given(request_id: str, value: Any, connection: Any, **more: Any) -> Any:
+                response = InputResponseEvent(request_id, value)
+                return front.send("r", response, connection=connection, **more)
+
+            with engine.connect() as mine:
+                with mine.begin():
+                    assert await given("a", 0, mine)
+                    with pytest.raises(InputResponseError, match="answered already"):
+                        await given("a", 1, mine)
+                    mine.rollback()  # so it was not answered
+                with mine.begin():
+                    assert await given("a", 2, mine, key="k")
+                    assert not await given("a", 2, mine, key="k")
+                with mine.begin(), pytest.raises(InputResponseError, match="answered already"):
+                    await given("a", 3, mine)
+            with pytest.raises(InputResponseError, match="answered already"):
+                await front.respond("r", InputResponseEvent("a", 4))
+            assert not await front.send("r", InputResponseEvent("a", 2), key="k")
+            await front.respond("r", InputResponseEvent("b", 5))
+            with engine.begin() as mine, pytest.raises(InputResponseError, match="answered alre"):
+                await given("b", 6, mine)
+            assert await TWO.resume_from("r", store=store) == [2, 5]
+            with engine.begin() as mine, pytest.raises(RunFinishedError):
+                await given("b", 7, mine)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_of_answers_in_two_transactions_one_is_taken(kind: str, tmp_path: Any) -> None:
+    """The other waits for it; and goes on with its own rows, where the database lets it."""
+    with fresh_database(kind, tmp_path) as url, an_engine(url) as engine:
+        async with open_store(url, migrate=True) as store, open_runtime(store) as front:
+            await parked(store)
+            answers = Answers()
+
+            async def give(value: str) -> None:
+                with engine.connect() as mine, mine.begin():
+
+                    async def respond(response: InputResponseEvent) -> None:
+                        await front.send("r", response, key=f"key {value}", connection=mine)
+
+                    await answers.click(respond, value)
+                    await trio.sleep(0.05)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(4):
+                    nursery.start_soon(give, str(number))
+            assert (len(answers.heard), len(answers.refused)) == (1, 3)
+            assert await FLOW.resume_from("r", store=store) == answers.heard[0]

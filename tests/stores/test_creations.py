@@ -11,8 +11,8 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import jobs
-from blazen_trio.errors import RunExistsError
-from tests.databases import LIKE_OURS, SERVERS, an_engine, fresh_database, trace
+from blazen_trio.errors import RunExistsError, StoreError
+from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, fresh_database, trace
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -136,6 +136,62 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
         assert {run.run_id for run in await store.list_runs()} == {"first", "a", "b", "c"}
         for run_id in ("a", "c"):
             await store.commit(Commit(run_id, [(2, b"2")]))
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_runs_that_processes_create_at_once_are_each_made_once(
+    url: str,
+) -> None:
+    """Whoever waits for the other's rows, in whatever order, and however deadlocks are resolved."""
+    refused: list[str] = []
+    async with open_by_id(url, migrate=True) as one, open_by_id(url) as another:
+
+        async def create(store: ById, run_ids: list[str], more: dict[str, Any]) -> None:
+            refused.extend(await _create_all(store, run_ids, **more))
+
+        for number in range(20):
+            ids = [f"{number}-{each}" for each in range(12)]
+            more = {"status": RunStatus.QUEUED, "release": True} if number % 2 else {}
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(create, one, ids, more)
+                nursery.start_soon(create, another, ids[::-1], more)
+        runs = {run.run_id for run in await one.list_runs(limit=1000)}
+    assert len(runs) == 240
+    assert sorted(refused) == sorted(runs)
+
+
+# What a deadlock is to whoever is chosen to end it, for some insertions in a row. The count is in
+# a table without transactions: it stays.
+_DEADLOCKS = (
+    "CREATE TABLE deadlocks (left_over INT) ENGINE=MyISAM",
+    "INSERT INTO deadlocks VALUES (0)",
+    """
+    CREATE TRIGGER deadlocked BEFORE INSERT ON blazen_run FOR EACH ROW BEGIN
+        IF (SELECT left_over FROM deadlocks) > 0 THEN
+            UPDATE deadlocks SET left_over = left_over - 1;
+            SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found';
+        END IF;
+    END
+    """,
+)
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_deadlocks_that_are_resolved_at_a_creations_cost_are_not_told(url: str) -> None:
+    async with open_by_id(url, migrate=True) as store:
+        for statement in _DEADLOCKS:
+            execute(url, statement)
+        execute(url, "UPDATE deadlocks SET left_over = 8")
+        assert await _create_all(store, ["a", "b"]) == []
+        execute(url, "UPDATE deadlocks SET left_over = 8")
+        assert await _create_all(store, ["b", "c"]) == ["b"]
+        await store.commit(Commit("c", [(2, b"2")]))
+        # There is an end to it.
+        execute(url, "UPDATE deadlocks SET left_over = 1000")
+        with pytest.raises(StoreError, match="deadlock"):
+            await store.create(_NEW, Commit("d", [(1, b"")]))
+        execute(url, "UPDATE deadlocks SET left_over = 0")
+        assert await _create_all(store, ["d"]) == []
 
 
 async def test_what_is_posted_to_a_run_while_it_is_created_is_for_that_run(url: str) -> None:

@@ -16,7 +16,7 @@ from blazen_trio._cli.files import write_file
 from blazen_trio._cli.output import clean
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import print_json
-from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.opened import look, with_store
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._runtime.remote import keep_snapshot
 from blazen_trio._stores.base import fold
@@ -48,7 +48,7 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
     A snapshot, which `runs import` and Snapshot.from_json read. It has all that going on needs, and the history, but not what is in the run's inbox and nobody has taken yet. The run itself
     stays where it is: cancel or delete it before its copy goes on elsewhere.
     """
-    stored = with_store(db, lambda store: store.load(run_id))
+    stored = look(db, lambda looks: looks.load(run_id))
     snapshot = Snapshot.from_state(fold(stored, PLAIN))
     form = form or ("msgpack" if output.endswith(_MSGPACK) else "json")
     data = snapshot.to_msgpack() if form == "msgpack" else snapshot.to_json().encode() + b"\n"

@@ -14,9 +14,10 @@ from blazen_trio._concurrency import bare_errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from blazen_trio._stores.sql.looks import SqlLooks
     from blazen_trio._stores.sql.store import SqlStore
 
-__all__ = ["with_store"]
+__all__ = ["look", "with_store"]
 
 T = TypeVar("T")
 
@@ -44,6 +45,28 @@ def with_store(url: str, use: Callable[[SqlStore], Awaitable[T]], *, create: boo
             return await use(store)
 
     _check_schema(url, create=create)
+    with bare_errors():
+        return trio.run(main)
+
+
+def look(url: str, use: Callable[[SqlLooks], Awaitable[T]]) -> T:
+    """Run an async function of what can be asked of the database without writing to it.
+
+    Raises:
+        ConfigError: The URL names no database that can be used.
+        StoreError: The database can't be read, or its schema is not the one needed.
+    """
+    # A database library, which --help does not need.
+    from blazen_trio._stores.sql.opening import open_to_look
+
+    async def main() -> T:
+        async with AsyncExitStack() as stack:
+            try:
+                looks = await stack.enter_async_context(open_to_look(url))
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            return await use(looks)
+
     with bare_errors():
         return trio.run(main)
 

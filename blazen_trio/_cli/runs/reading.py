@@ -27,7 +27,7 @@ from blazen_trio._cli.runs.display import (
     table,
     without_id,
 )
-from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.opened import look
 from blazen_trio._cli.streams import at_terminal
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def list_runs(
     Where there are more, the id to give to --after for the next page is told on stderr; in JSON it is "next".
     """
     # One more than is shown tells whether there is another page.
-    found = with_store(
+    found = look(
         db,
         lambda store: store.list_runs(
             status=statuses or None, workflow=workflow, limit=limit + 1, after=after
@@ -143,7 +143,7 @@ def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
 
     Its status, its metadata and state, what is undone and half collected, what it asks, what it has come to, and why it failed.
     """
-    stored = with_store(db, lambda store: store.load(run_id))
+    stored = look(db, lambda store: store.load(run_id))
     details = forms.details_form(stored)
     if as_json:
         print_json(details)
@@ -159,6 +159,7 @@ def _details_parts(
         "elapsed": f"{details['elapsed']:.3f} s{limit}",
         "entries": str(details["seq"]),
         "crashes": str(details["crashes"] or ""),
+        "error": "" if RunStatus(details["status"]).ended else _cut(details["error"] or "", width),
         "inbox": f"{details['inbox']} not taken yet" if details["inbox"] else "",
     }
     yield fields(_line(details) | {name: value for name, value in more.items() if value})
@@ -171,6 +172,12 @@ def _details_parts(
     yield from _section(
         "traceback", failure.get("traceback"), lambda text: Text(clean(text.rstrip(), lines=True))
     )
+
+
+def _cut(text: str, width: int | None) -> str:
+    """A text of several lines at most, unless all of it is asked for."""
+    most = None if width is None else 5 * width
+    return text if most is None or len(text) <= most else f"{text[:most]}... (--full shows all)"
 
 
 def _line(run: dict[str, Any]) -> dict[str, str | Text]:
@@ -266,7 +273,7 @@ def history(run_id: str, db: str, last: int | None, as_json: bool) -> None:
 
     Oldest first, over all processes that drove it. A workflow made with history=True records every attempt of every step; others the start, the end and the failures.
     """
-    records = with_store(db, lambda store: store.history(run_id))
+    records = look(db, lambda store: store.history(run_id))
     told = [forms.record_form(record) for record in (records[-last:] if last else records)]
     if as_json:
         print_json({"run_id": run_id, "history": told})

@@ -27,7 +27,7 @@ from blazen_trio._cli.runs.display import (
     table,
     without_id,
 )
-from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.opened import look
 from blazen_trio._cli.runs.reading import outcome_parts
 from blazen_trio._cli.streams import at_terminal
 from blazen_trio._stores.base import history_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from blazen_trio._stores.protocol import StoredRun
-    from blazen_trio._stores.sql.store import SqlStore
+    from blazen_trio._stores.sql.looks import SqlLooks
 
 __all__ = ["COMMANDS"]
 
@@ -67,7 +67,7 @@ def watch(context: click.Context, run_id: str, db: str, interval: float, as_json
     """
     last: list[StoredRun] = []
 
-    async def follow(store: SqlStore) -> None:
+    async def follow(store: SqlLooks) -> None:
         with ExitStack() as stack:
             changes = _Changes()
             tell = _teller(stack, as_json=as_json)
@@ -80,7 +80,7 @@ def watch(context: click.Context, run_id: str, db: str, interval: float, as_json
                     return
                 await trio.sleep(interval)
 
-    with_store(db, follow)
+    look(db, follow)
     [stored] = last
     if not as_json:
         show(*outcome_parts(forms.outcome_form(stored)))

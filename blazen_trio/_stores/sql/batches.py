@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
-    from blazen_trio._stores.sql.engine import Place
     from blazen_trio._stores.sql.reading import Line
+    from blazen_trio._stores.sql.sqlite_files import Place
 
 __all__ = ["Batches"]
 

@@ -6,21 +6,25 @@ import contextlib
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql.engine import shown
-from blazen_trio._stores.sql.faults import translate_in_callers
+from blazen_trio._stores.sql.faults import translate, translate_in_callers
 from blazen_trio._stores.sql.troubles import is_busy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from blazen_trio._stores.sql.batches import Batches
     from blazen_trio._stores.sql.jobs import Job
 
 __all__ = ["Callers", "check_connection"]
+
+T = TypeVar("T")
 
 # What tells a database from any other, best first; what a server does not know, or does not allow,
 # is passed over.
@@ -92,6 +96,28 @@ class Callers:
                 if is_busy(error):
                     raise translate_in_callers(error, job.run_id) from error
                 raise job.failed(error) from error
+
+    def read(
+        self, connection: sa.Connection, query: Callable[[sa.Connection], T], run_id: str
+    ) -> T:
+        """Run a query about a run in its caller's own transaction, which is to write to it next.
+
+        Raises:
+            ValueError: As of `write`.
+            StoreError: It can't be read.
+            WorkflowError: What the query says.
+        """
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            try:
+                self._check(connection, cursor)
+                if connection.dialect.name == "sqlite":
+                    _begin_to_write(connection, cursor)
+                return query(connection)
+            except (sa.exc.DBAPIError, connection.dialect.loaded_dbapi.Error) as error:
+                if is_busy(error):
+                    raise translate_in_callers(error, run_id) from error
+                doing = f"run {run_id!r} could not be read"
+                raise translate(error, doing, run_id, writing=False) from error
 
     def _write(self, connection: sa.Connection, cursor: DBAPICursor, job: Job) -> Any:
         if connection.dialect.name == "sqlite":

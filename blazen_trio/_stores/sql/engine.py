@@ -1,102 +1,18 @@
-"""Opening a database: which URLs are accepted, where an SQLite file is, and what is set on an engine
-before it is used.
-"""
+"""Opening a database: which URLs are accepted, and what is set on an engine before it is used."""
 
 from __future__ import annotations
 
-import os
 import socket
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects, round_trips
+from blazen_trio._stores.sql.sqlite_files import Looker, at_its_place
 from blazen_trio._stores.sql.troubles import CONNECT_WITHIN
 from blazen_trio.errors import StoreError
 
-__all__ = [
-    "Place",
-    "at_its_place",
-    "file_of",
-    "for_writing",
-    "make_engine",
-    "shown",
-    "unusable",
-]
-
-
-_URI = "file:"
-
-
-def file_of(url: sa.URL) -> Path:
-    """Return the file that an SQLite URL names, by a path or by a URI."""
-    name = url.database or ""
-    if not _is_uri(url):
-        return Path(name)
-    path = name.removeprefix(_URI).partition("?")[0].partition("#")[0]
-    if path.startswith("//"):  # and a host, which is this one
-        path = "/" + path[2:].partition("/")[2]
-    return Path(unquote(path))
-
-
-def at_its_place(url: sa.URL) -> sa.URL:
-    """Return an SQLite URL that names the same file after the program has changed its directory.
-
-    SQLAlchemy does that with paths; to the driver, a URI means something else from then on.
-    """
-    if not _is_uri(url) or file_of(url).is_absolute():
-        return url
-    here = quote(str(Path.cwd()))
-    return url.set(database=f"{_URI}{here}/{str(url.database).removeprefix(_URI)}")
-
-
-def _is_uri(url: sa.URL) -> bool:
-    """Whether the driver is told to take it for one; without `uri=true` it is a path like others."""
-    flag = str(url.query.get("uri", "")).lower()
-    asked = flag in ("true", "yes", "on", "y", "t", "1")
-    return asked and (url.database or "").startswith(_URI)
-
-
-class Place:
-    """The file that was opened. SQLite itself goes on writing to it when it has lost its name.
-
-    Looked at after each commit, and before it is told to anybody: what was acknowledged was in the
-    file of that name at that moment. It costs a thousandth of a commit.
-    """
-
-    __slots__ = ("_path", "_same")
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._path = ""
-        self._same: tuple[int, int] | None = None
-        if connection.dialect.name == "sqlite":
-            files = connection.exec_driver_sql("PRAGMA database_list").all()
-            self._path = next((str(row[2]) for row in files if row[1] == "main"), "")
-            self._same = self._found()
-
-    def check(self) -> None:
-        """Refuse to go on where there is another file, or none.
-
-        Raises:
-            StoreError: So it is.
-        """
-        if self._same is not None and self._found() != self._same:
-            msg = (
-                f"the database file {self._path} was deleted or replaced while it was open: what "
-                "is written now would be in no file. Put it back and open the store again; its "
-                "runs can be resumed by their ids as far as that file has them"
-            )
-            raise StoreError(msg)
-
-    def _found(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._path)  # noqa: PTH116  # half the time of a Path's
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
+__all__ = ["for_writing", "make_engine", "make_looking_engine", "shown", "unusable"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 # The drivers that are used where the URL names none, and what to install for them.
@@ -141,6 +57,18 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
     return engine.execution_options(**options), ours
 
 
+def make_looking_engine(url: str | sa.URL) -> tuple[sa.Engine, Looker]:
+    """Return an engine of ours for whoever only looks at a database, and what its reads go by.
+
+    Raises:
+        ValueError: As of `make_engine`.
+        StoreError: The same.
+    """
+    engine = _create(url, for_looks=True)
+    looker = Looker(engine)
+    return engine.execution_options(**dialects.reads_as_of_one_moment(engine, ours=True)), looker
+
+
 def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
     """The engine that makes the writer's connections; they are used for nothing else and are never
     given back to a pool.
@@ -169,7 +97,7 @@ def unusable(url: sa.URL, error: Exception) -> ValueError:
     )
 
 
-def _create(given: str | sa.URL) -> sa.Engine:
+def _create(given: str | sa.URL, *, for_looks: bool = False) -> sa.Engine:
     try:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):
@@ -184,7 +112,9 @@ def _create(given: str | sa.URL) -> sa.Engine:
     _check(url)
     url = at_its_place(url) if name == "sqlite" else url
     try:
-        return _bounded(sa.create_engine(url, **_arguments(url)))
+        # How a file is opened is decided each time, so a connection serves one look.
+        once = {"poolclass": sa.NullPool} if for_looks and name == "sqlite" else {}
+        return _bounded(sa.create_engine(url, **_arguments(url), **once))
     except (TypeError, ValueError, LookupError) as error:
         raise unusable(url, error) from error
     except ImportError as error:

@@ -9,6 +9,7 @@ from blazen_trio._stores.sql.troubles import (
     code_of,
     is_busy,
     is_crowded,
+    is_deadlock,
     is_lost,
 )
 from blazen_trio.errors import SchemaError, StoreError
@@ -113,8 +114,6 @@ _UNCLEAR: _Told = (
 _UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
 _UNKNOWN_IN_A_LOOK: _Told = (StoreError, "the database failed in a way that nobody expected")
 
-_DEADLOCKS = ("40001", "40P01", 1213)
-
 # What servers call it; PostgreSQL by SQLSTATE, MySQL and MariaDB by number.
 _BY_CODE: dict[str | int | None, _Told] = {
     **dict.fromkeys(("28P01", "28000", 1045, 1698), _REFUSED),
@@ -195,11 +194,10 @@ def translate(
 
 def translate_in_callers(error: BaseException, run_id: str | None = None) -> StoreError:
     """The same of a lock, or a deadlock, in a transaction of the caller's own."""
-    code = code_of(error)
-    if code in _DEADLOCKS:
+    if is_deadlock(error):
         told = _THEIRS_DEADLOCKED
     else:
-        told = _THEIRS_LATE if code is None else _THEIRS_LOCKED
+        told = _THEIRS_LATE if code_of(error) is None else _THEIRS_LOCKED
     return _made(error, f"nothing of run {run_id!r} was written", run_id, told)
 
 
@@ -223,7 +221,7 @@ def _told(error: BaseException, text: str) -> _Told | None:
     if is_crowded(error):
         return _POOL
     if is_busy(error):
-        return _DEADLOCKED if code_of(error) in _DEADLOCKS else _LOCKED
+        return _DEADLOCKED if is_deadlock(error) else _LOCKED
     by_code = _BY_CODE.get(code_of(error))
     if by_code is not None:
         return by_code

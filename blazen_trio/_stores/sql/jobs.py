@@ -214,6 +214,7 @@ class Release(Job):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> Release:
         """Made of what `CheckpointStore.release` is given."""
         held = 0 if hold is None else micros(hold)
@@ -221,7 +222,8 @@ class Release(Job):
             looked_at = held or None
         else:
             looked_at = NEVER if wake == float("inf") else max(micros(wake), held)
-        return cls(Return(driver, looked_at, held, store_rules.storable(crash)), drivers)
+        told = (store_rules.storable(crash), store_rules.storable(reason))
+        return cls(Return(driver, looked_at, held, *told), drivers)
 
     @classmethod
     def setting_aside(cls, driver: SqlDriver, drivers: Drivers, error: str, at: float) -> Release:
@@ -236,13 +238,15 @@ class Release(Job):
         if each.fault is not None:
             transaction.set_aside(driver.run_no, driver.lease_id, each.fault, each.at)
         else:
-            transaction.give_back(driver.run_no, driver.lease_id, each.wake, each.hold, each.crash)
+            given = (each.wake, each.hold, each.crash, each.reason)
+            transaction.give_back(driver.run_no, driver.lease_id, *given)
 
     def plainer(self) -> bool:
         before = self._given_back
         self._given_back = attrs.evolve(
             before,
             crash=store_rules.in_ascii(before.crash),
+            reason=store_rules.in_ascii(before.reason),
             fault=store_rules.in_ascii(before.fault),
         )
         return self._given_back != before
@@ -261,9 +265,11 @@ class Release(Job):
 class Post(Job):
     """A row of an inbox."""
 
-    def __init__(self, run_id: str, kind: str, data: bytes, key: str | None) -> None:
+    def __init__(
+        self, run_id: str, kind: str, data: bytes, key: str | None, second_key: str | None = None
+    ) -> None:
         self.run_id: str = run_id
-        self.kind, self.data, self.key = kind, bytes(data), key
+        self.kind, self.data, self.key, self.second_key = kind, bytes(data), key, second_key
         self.size = len(data)
         self._driver: SqlDriver | None = None
 
@@ -280,8 +286,14 @@ class Post(Job):
             if self.key is not None and transaction.key_is_used(run_no, self.key):
                 return None
             raise store_rules.finished(self.run_id, status)
+        if self.key is not None and not transaction.use_key(run_no, self.key):
+            return None
+        if self.second_key is not None and not transaction.use_key(run_no, self.second_key):
+            if self.key is not None:
+                transaction.free_key(run_no, self.key)
+            raise store_rules.key_used(self.run_id, self.second_key)
         mail_id = transaction.add_mail(run_no, self.kind, self.key, self.data)
-        return None if mail_id is None else Mail(mail_id, self.kind, self.data, self.key)
+        return Mail(mail_id, self.kind, self.data, self.key)
 
     def done(self, drivers: Drivers) -> None:
         self._driver = drivers.current.get(self.run_id)

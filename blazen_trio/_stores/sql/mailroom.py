@@ -310,6 +310,7 @@ class Return:
         wake: When a worker is to look at it, if it waits; see `ownership.wake_when_given_back`.
         hold: Nobody is to take it before that.
         crash: What the driver failed with; `None`: it did not.
+        reason: Why it can't drive the run, though others may; `None`: there is nothing to tell.
         fault: Why the run is set aside, as one that has failed; `None`: its status stays.
         at: When it is set aside.
     """
@@ -318,6 +319,7 @@ class Return:
     wake: int | None = None
     hold: int = 0
     crash: str | None = None
+    reason: str | None = None
     fault: str | None = None
     at: int = 0
 

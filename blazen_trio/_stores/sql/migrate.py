@@ -15,10 +15,11 @@ import sqlalchemy as sa
 
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.admission import check_connection
-from blazen_trio._stores.sql.engine import file_of, make_engine, shown, unusable
+from blazen_trio._stores.sql.engine import make_engine, make_looking_engine, shown, unusable
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.reading import Watch
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE
+from blazen_trio._stores.sql.sqlite_files import file_of, is_there
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
 from blazen_trio.errors import SchemaError
 
@@ -32,6 +33,7 @@ __all__ = [
     "migrations_config",
     "prepare_database",
     "read_schema",
+    "read_schema_of",
     "upgrade_schema",
 ]
 
@@ -90,8 +92,9 @@ def read_schema(url: str) -> SchemaVersion:
         SchemaError: The file is no database.
         StoreError: The database can't be opened.
     """
-    with _engine(url) as (engine, watch):
-        return _read(engine, watch)
+    engine, looker = make_looking_engine(url)
+    with _watched(engine) as watch:
+        return looker.steadily(lambda: read_schema_of(engine, watch))
 
 
 def upgrade_schema(url: str) -> tuple[str | None, SchemaVersion]:
@@ -103,29 +106,37 @@ def upgrade_schema(url: str) -> tuple[str | None, SchemaVersion]:
         SchemaError: The schema is of a newer version, or the file is no database.
         StoreError: The database can't be opened or written.
     """
-    with _engine(url) as (engine, watch):
-        before = _read(engine, watch)
+    engine, _ = make_engine(url)
+    with _watched(engine) as watch:
+        before = read_schema_of(engine, watch)
         prepare_database(engine, watch, migrate=True)
-        return before.revision, _read(engine, watch)
+        return before.revision, read_schema_of(engine, watch)
 
 
 @contextmanager
-def _engine(url: str) -> Iterator[tuple[sa.Engine, Watch]]:
-    engine, _ = make_engine(url)
+def _watched(engine: sa.Engine) -> Iterator[Watch]:
+    """Have a watch look after an engine of ours, which is disposed of at the end."""
     watch = Watch()
     thread = threading.Thread(target=watch.loop, name="blazen_trio watch")
     thread.start()
     try:
-        yield engine, watch
+        yield watch
     finally:
         watch.close()
         thread.join()
         engine.dispose()
 
 
-def _read(engine: sa.Engine, watch: Watch) -> SchemaVersion:
+def read_schema_of(engine: sa.Engine, watch: Watch) -> SchemaVersion:
+    """Look at the schema of an engine's database, and change nothing. For a thread.
+
+    Raises:
+        ValueError: The URL names a database that can't be used.
+        SchemaError: The file is no database.
+        StoreError: The database can't be opened.
+    """
     where = shown(engine.url)
-    if engine.dialect.name == "sqlite" and not file_of(engine.url).exists():
+    if engine.dialect.name == "sqlite" and not is_there(file_of(engine.url)):
         return _version(where, None)  # to connect would create it
     with _connected(engine, watch) as connection, dialects.begin(connection):
         return _version(where, _stored_revision(connection))

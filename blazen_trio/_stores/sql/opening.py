@@ -15,18 +15,21 @@ from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.admission import check_engine
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.clock import DatabaseClock
-from blazen_trio._stores.sql.engine import Place, for_writing, make_engine, shown
+from blazen_trio._stores.sql.engine import for_writing, make_engine, make_looking_engine, shown
 from blazen_trio._stores.sql.faults import translate
-from blazen_trio._stores.sql.migrate import prepare_database
+from blazen_trio._stores.sql.looks import SqlLooks
+from blazen_trio._stores.sql.migrate import prepare_database, read_schema_of
 from blazen_trio._stores.sql.reading import Readers, Watch, observe, watching
+from blazen_trio._stores.sql.sqlite_files import Place
 from blazen_trio._stores.sql.store import SqlStore
-from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
+from blazen_trio._stores.sql.troubles import ANSWER_WITHIN, Reach
 from blazen_trio._stores.sql.writer import Writer
+from blazen_trio.errors import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["open_sql_store"]
+__all__ = ["open_sql_store", "open_to_look"]
 
 
 @protected
@@ -84,6 +87,48 @@ async def open_sql_store(
                 # Bounded: it sends a farewell, and waits for none.
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(engine.dispose, limiter=limiter)
+
+
+@protected
+@contextlib.asynccontextmanager
+async def open_to_look(url: str | sa.URL) -> AsyncIterator[SqlLooks]:
+    """Open what can be asked of a database without writing anything: no lease is taken, nothing is
+    created or upgraded, and an SQLite file may be another user's.
+
+    Raises:
+        ValueError: The URL names a database that can't be used.
+        SchemaError: The schema is not the one needed, or this is no database of ours.
+        StoreError: The database can't be read.
+    """
+    engine, looker = make_looking_engine(url)
+    limiter = trio.CapacityLimiter(1)
+    readers: Readers | None = None
+    try:
+        async with watching() as watch:
+
+            def check() -> None:
+                schema = looker.steadily(lambda: read_schema_of(engine, watch))
+                if schema.problem is not None:
+                    raise SchemaError(schema.problem)
+
+            await trio.to_thread.run_sync(check, limiter=limiter)
+            readers = Readers(
+                engine,
+                watch,
+                silence=ANSWER_WITHIN,
+                place=None,
+                reach=Reach(),
+                clock=DatabaseClock(wall_clock()),
+                looker=looker,
+            )
+            yield SqlLooks(readers)
+    finally:
+        try:
+            if readers is not None:
+                await readers.drain()  # noqa: ASYNC102  # which shields itself, and has an end
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(engine.dispose, limiter=limiter)
 
 
 def _prepare(

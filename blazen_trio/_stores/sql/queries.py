@@ -19,6 +19,7 @@ from blazen_trio._stores.sql.schema import (
     blob,
     history,
     inbox,
+    inbox_key,
     inbox_part,
     journal,
     runs,
@@ -37,6 +38,7 @@ __all__ = [
     "find_run",
     "first_mail",
     "get_run",
+    "has_key",
     "info_of",
     "list_runs",
     "load_runs",
@@ -76,6 +78,17 @@ def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
     if row is None:
         raise store_rules.not_found(run_id)
     return row
+
+
+def has_key(connection: sa.Connection, run_id: str, key: str) -> bool:
+    """Tell whether something with this key was ever posted to a run.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+    """
+    run_no = find_run(connection, run_id).run_no
+    query = sa.select(inbox_key.c.key).where(inbox_key.c.run_no == run_no, inbox_key.c.key == key)
+    return connection.execute(query).first() is not None
 
 
 def get_run(connection: sa.Connection, run_id: str) -> RunInfo:

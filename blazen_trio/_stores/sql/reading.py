@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from blazen_trio._stores.sql.clock import DatabaseClock
-    from blazen_trio._stores.sql.engine import Place
+    from blazen_trio._stores.sql.sqlite_files import Looker, Place
     from blazen_trio._stores.sql.troubles import Reach
 
 __all__ = [
@@ -236,6 +236,7 @@ class Readers:
         place: Where the database is.
         reach: What is known of the way there.
         clock: Is told the database's time now and then.
+        looker: Whom reads go by, where the opening only looks.
     """
 
     def __init__(
@@ -247,6 +248,7 @@ class Readers:
         place: Place | None,
         reach: Reach,
         clock: DatabaseClock,
+        looker: Looker | None = None,
     ) -> None:
         self._engine = engine
         self._watch = watch
@@ -254,6 +256,7 @@ class Readers:
         self._place = place
         self._reach = reach
         self._clock = clock
+        self._looker = looker
         self._limiter = trio.CapacityLimiter(_THREADS)
 
     async def read(self, query: Callable[[sa.Connection], T]) -> T:
@@ -291,6 +294,11 @@ class Readers:
                 await self._limiter.acquire_on_behalf_of(object())
 
     def _read(self, query: Callable[[sa.Connection], T]) -> T:
+        if self._looker is not None:
+            return self._looker.steadily(lambda: self._read_once(query))
+        return self._read_once(query)
+
+    def _read_once(self, query: Callable[[sa.Connection], T]) -> T:
         if self._place is not None:
             self._place.check()
         connected = self._watch.connected(self._engine, self._silence)

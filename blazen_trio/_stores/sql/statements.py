@@ -165,6 +165,14 @@ class Statements:
             ("the_run", "its_key"),
             dialect,
         )
+        self.drop_key = compile_statement(
+            sa.delete(inbox_key).where(
+                inbox_key.c.run_no == sa.bindparam("the_run"),
+                inbox_key.c.key == sa.bindparam("its_key"),
+            ),
+            ("the_run", "its_key"),
+            dialect,
+        )
         self.drop_mail = compile_statement(
             sa.delete(inbox).where(inbox.c.run_no == sa.bindparam("the_run")), ("the_run",), dialect
         )
@@ -206,11 +214,13 @@ class Statements:
             ("its_wake", "its_hold", "the_run", "me"),
             dialect,
         )
-        crashed = {
-            **looked_at,
-            "crashes": runs.c.crashes + sa.literal_column("1"),
-            "error": its_error,
-        }
+        told = {**looked_at, "error": its_error}
+        self.give_back_with_reason = compile_statement(
+            sa.update(runs).where(of_ours).values(told),
+            ("its_error", "its_wake", "its_hold", "the_run", "me"),
+            dialect,
+        )
+        crashed = {**told, "crashes": runs.c.crashes + sa.literal_column("1")}
         self.give_back_crashed = compile_statement(
             sa.update(runs).where(of_ours).values(crashed),
             ("its_error", "its_wake", "its_hold", "the_run", "me"),

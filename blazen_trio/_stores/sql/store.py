@@ -13,11 +13,11 @@ import trio
 from blazen_trio._clock import wall_clock
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._stores import store_rules
-from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
 from blazen_trio._stores.sql.clock import DatabaseClock
 from blazen_trio._stores.sql.faults import translate
+from blazen_trio._stores.sql.looks import SqlLooks, raise_fault
 from blazen_trio._stores.sql.mailroom import PAGE, SqlDriver
 from blazen_trio._stores.sql.reading import Readers, Watch
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.driver import Driver, Mail
-    from blazen_trio._stores.protocol import Commit, NewRun, Poll, RunInfo, StoredRun
+    from blazen_trio._stores.protocol import Commit, NewRun, Poll, StoredRun
     from blazen_trio._stores.sql.batches import Batches
     from blazen_trio._stores.sql.mailroom import Drivers
     from blazen_trio._stores.sql.writer import Writer
@@ -63,7 +63,7 @@ class StoreStatistics:
 
 
 @protected_methods
-class SqlStore(StoreQueries):
+class SqlStore(SqlLooks):
     """Runs kept in a database. Made by `open_store`, usable while its block lasts."""
 
     def __init__(
@@ -81,7 +81,7 @@ class SqlStore(StoreQueries):
         self._mailroom = batches.drivers.mailroom
         self._writer = writer
         self._clock = clock or DatabaseClock(wall_clock())
-        self._readers = readers or Readers(
+        readers = readers or Readers(
             engine,
             Watch(),
             silence=ANSWER_WITHIN,
@@ -89,6 +89,7 @@ class SqlStore(StoreQueries):
             reach=batches.reach,
             clock=self._clock,
         )
+        super().__init__(readers)
         self._callers = Callers(engine, batches)
 
     def clock(self) -> DatabaseClock:
@@ -147,7 +148,7 @@ class SqlStore(StoreQueries):
                     lambda connection: queries.load_runs(connection, rows, page=PAGE)
                 )
                 if not faults:
-                    _raise_fault(found)
+                    raise_fault(found)
             except BaseException:
                 for _, driver in taken:
                     with contextlib.suppress(WorkflowError):  # then it is owed
@@ -240,9 +241,10 @@ class SqlStore(StoreQueries):
         wake: float | None = None,
         hold: float | None = None,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """See `CheckpointStore.release`."""
-        make = partial(jobs.Release.of, wake=wake, hold=hold, crash=crash)
+        make = partial(jobs.Release.of, wake=wake, hold=hold, crash=crash, reason=reason)
         await self._give_back(driver, make)
 
     async def set_aside(self, driver: Driver, error: str) -> None:
@@ -273,41 +275,41 @@ class SqlStore(StoreQueries):
         data: bytes,
         *,
         key: str | None = None,
+        second_key: str | None = None,
         connection: sa.Connection | None = None,
     ) -> Mail | None:
         """See `CheckpointStore.post`."""
-        job = jobs.Post(run_id, kind, data, key)
+        job = jobs.Post(run_id, kind, data, key, second_key)
         mail: Mail | None = await (
             self._submit(job) if connection is None else self._write_with(connection, job)
         )
         return mail
 
-    async def load(self, run_id: str) -> StoredRun:
-        """See `CheckpointStore.load`."""
-        [stored] = found = await self._read(
-            lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])
+    async def has_key(
+        self, run_id: str, key: str, *, connection: sa.Connection | None = None
+    ) -> bool:
+        """See `CheckpointStore.has_key`."""
+        return await self._read_of(
+            run_id, partial(queries.has_key, run_id=run_id, key=key), connection
         )
-        _raise_fault(found)
+
+    async def load(self, run_id: str, *, connection: sa.Connection | None = None) -> StoredRun:
+        """See `CheckpointStore.load`."""
+
+        def query(connection: sa.Connection) -> list[StoredRun]:
+            return queries.load_runs(connection, [queries.find_run(connection, run_id)])
+
+        [stored] = found = await self._read_of(run_id, query, connection)
+        raise_fault(found)
         return stored
 
-    async def list_runs(
-        self,
-        *,
-        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
-        workflow: str | None = None,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> list[RunInfo]:
-        """See `CheckpointStore.list_runs`."""
-        store_rules.check_limit(limit)
-        wanted = store_rules.parse_statuses(status, store_rules.ALL)
-        return await self._read(
-            lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
-        )
-
-    async def get_run(self, run_id: str) -> RunInfo:
-        """See `CheckpointStore.get_run`."""
-        return await self._read(lambda connection: queries.get_run(connection, run_id))
+    async def _read_of(
+        self, run_id: str, query: Callable[[sa.Connection], T], connection: sa.Connection | None
+    ) -> T:
+        """Run a query about a run, if need be in its caller's own transaction."""
+        if connection is None:
+            return await self._read(query)
+        return await self._with(connection, partial(self._callers.read, connection, query, run_id))
 
     async def delete_run(self, run_id: str) -> None:
         """See `CheckpointStore.delete_run`."""
@@ -355,22 +357,15 @@ class SqlStore(StoreQueries):
 
     async def _write_with(self, connection: sa.Connection, job: jobs.Job) -> Any:
         """Do a job in its caller's own transaction: it is on disk when, and if, they commit."""
+        return await self._with(connection, partial(self._callers.write, connection, job))
+
+    async def _with(self, connection: sa.Connection, use: Callable[[], T]) -> T:
+        """Do something in a transaction of its caller's, in a thread of its own."""
         check_connection(connection)
-        write = partial(self._callers.write, connection, job)
         try:
-            return await trio.to_thread.run_sync(write, limiter=trio.CapacityLimiter(1))
+            return await trio.to_thread.run_sync(use, limiter=trio.CapacityLimiter(1))
         except sa.exc.SQLAlchemyError as error:
             raise translate(error, "the store could not be written") from error
-
-    async def _read(self, query: Callable[[sa.Connection], T]) -> T:
-        """Run a query in a thread, in one transaction that reads as of one moment."""
-        return await self._readers.read(query)
-
-
-def _raise_fault(found: Sequence[StoredRun]) -> None:
-    for stored in found:
-        if stored.fault is not None:
-            raise stored.fault
 
 
 def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:

@@ -226,7 +226,9 @@ class Transaction:
         every one those of many.
         """
         created, self._created = self._created, {}
-        rows = [row for row, _ in created.values()]
+        # In one order, whoever writes them: two processes that create the same runs would otherwise
+        # wait for each other.
+        rows = sorted(row for row, _ in created.values())
         if len(rows) == 1:
             numbers = {rows[0][0]: self._write_run(rows[0])}
         else:
@@ -242,10 +244,16 @@ class Transaction:
         self._found[row[0]] = (run_no, row[3])
         return run_no
 
-    def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int | None:
-        """Write a row of an inbox, and tell its id; `None` where the key was used before."""
-        if key is not None and self._sql.add_key.execute(self._cursor, (run_no, key)) != 1:
-            return None
+    def use_key(self, run_no: int, key: str) -> bool:
+        """Note that something with this key is posted to a run; whether nothing was before."""
+        return self._sql.add_key.execute(self._cursor, (run_no, key)) == 1
+
+    def free_key(self, run_no: int, key: str) -> None:
+        """Take back what `use_key` has just noted."""
+        self._sql.drop_key.execute(self._cursor, (run_no, key))
+
+    def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int:
+        """Write a row of an inbox, and tell its id."""
         large = len(data) > PART_SIZE
         row = (run_no, kind, key, IN_PARTS, b"") if large else (run_no, kind, key, PLAIN, data)
         self._sql.add_mail.execute(self._cursor, row)
@@ -262,14 +270,18 @@ class Transaction:
         wake: int | None = None,
         hold: int = 0,
         crash: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Nobody drives this run then, if this lease did. Last of all in the transaction, since the
         run's status counts.
         """
-        if crash is None:
-            self._gather_last(self._sql.give_back, (wake, hold, run_no, lease_id))
+        row = (wake, hold, run_no, lease_id)
+        if crash is not None:
+            self._gather_last(self._sql.give_back_crashed, (crash, *row))
+        elif reason is not None:
+            self._gather_last(self._sql.give_back_with_reason, (reason, *row))
         else:
-            self._gather_last(self._sql.give_back_crashed, (crash, wake, hold, run_no, lease_id))
+            self._gather_last(self._sql.give_back, row)
 
     def set_aside(self, run_no: int, lease_id: int, error: str | None, at: int) -> None:
         """This run has failed, and nobody drives it then, if this lease did."""

@@ -7,6 +7,7 @@ connections only by texts.
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ __all__ = [
     "code_of",
     "is_busy",
     "is_crowded",
+    "is_deadlock",
     "is_duplicate",
     "is_lost",
     "is_record_fault",
@@ -47,7 +49,11 @@ _SILENCE: Final = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _LOCKS_WAITED_FOR = 3  # times, each as long as the database waits by itself
 
-_BUSY = frozenset({"40001", "40P01", "55P03", 1205, 1213})
+_DEADLOCKS_RESOLVED = 20  # times: each ends at once, for one of those who are in it
+_LONGEST_PAUSE_OF_A_DEADLOCK = 0.05
+
+_DEADLOCKS = frozenset({"40001", "40P01", 1213})
+_BUSY = _DEADLOCKS | {"55P03", 1205}
 # Besides 08xxx (connections) and 57Pxx (the server is stopped, or has ended our session): 25P03,
 # the session's transaction was idle for too long. Then MySQL's: unreachable, gone, shutting down,
 # killed, idle for too long.
@@ -86,6 +92,13 @@ def is_busy(error: BaseException) -> bool:
     if "database is locked" in text or "database table is locked" in text:
         return True
     return code_of(error) in _BUSY
+
+
+def is_deadlock(error: BaseException) -> bool:
+    """Whether the database has rolled the whole transaction back, so that others can go on with
+    theirs: it can be done again at once.
+    """
+    return code_of(error) in _DEADLOCKS
 
 
 def is_lost(error: BaseException) -> bool:
@@ -171,7 +184,9 @@ class Reach:
 class Patience:
     """How long to try something again, from now on.
 
-    For a bounded time where the database is out of reach; a few times where locks are held.
+    For a bounded time where the database is out of reach; a few times where locks are held, each of
+    which the database has waited for; more often where it has resolved a deadlock at our cost,
+    which it does without a wait.
 
     Args:
         reach: What the opening knows of its database: an outage that others have waited for is not
@@ -189,12 +204,18 @@ class Patience:
     ) -> None:
         self._reach = Reach() if reach is None else reach
         self._locks = locks
+        self._deadlocks = _DEADLOCKS_RESOLVED
         self._waited_for = waited_for
         self._began = self._tried = time.monotonic()
         self._pause = _FIRST_PAUSE
 
     def pause(self, error: BaseException) -> float | None:
         """For how many seconds to wait before the next attempt; `None` if none is worth it."""
+        if is_deadlock(error):
+            self._deadlocks -= 1
+            # Of a random length: two that meet each other again and again go on apart.
+            pause = random.random() * _LONGEST_PAUSE_OF_A_DEADLOCK
+            return pause if self._deadlocks > 0 else None
         if is_busy(error):
             self._locks -= 1
             if self._locks <= 0:
