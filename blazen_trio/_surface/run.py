@@ -308,7 +308,9 @@ class Run:
     async def _answer(self, response: Any, key: str | None) -> bool:
         with self._pinned() as core:
             self._check_alive("answered")
-            response = answer_to(core.state, response)
+            if not isinstance(response, InputResponseEvent):
+                # Another one may have a key that was used before, and is looked at by that first.
+                response = answer_to(core.state, response)
             with trio.CancelScope(shield=True):
                 await core.wait_mail_taken()  # as in `_send`
                 await core.standstill.opened()
