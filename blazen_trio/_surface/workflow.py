@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from blazen_trio._codec.codec import Codec
+from blazen_trio._codec.storable import field_faults
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.routing import Routing
 from blazen_trio._surface.prepare import Options, open_new, open_snapshot, open_stored
@@ -19,7 +20,7 @@ from blazen_trio._surface.run_arguments import (
 from blazen_trio._surface.start import RunStart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._definitions.events import Event
@@ -69,6 +70,10 @@ class Workflow(WorkflowDefinition):
         )
         object.__setattr__(self, "codec", Codec(self.event_types, self.value_types))
         object.__setattr__(self, "routing", Routing(self))
+
+    def field_faults(self, events: Sequence[type[Event]]) -> Iterable[str]:
+        """Return a sentence for each field of these events that no value could be stored of."""
+        return field_faults(events)
 
     def run(
         self,
