@@ -10,9 +10,12 @@ where it is made and not at resume.
 from __future__ import annotations
 
 import enum
+import inspect
+import numbers
 import threading
 import types
 import typing
+from collections import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +39,14 @@ from blazen_trio._codec.unions import literal_hooks, union_hooks
 from blazen_trio._definitions.events import Event
 from blazen_trio._definitions.value_classes import is_typed_dict, is_value_class
 
-__all__ = ["converter", "fields_writer", "structure_hook", "unstructure_hook"]
+__all__ = [
+    "bare",
+    "converter",
+    "fields_writer",
+    "is_open",
+    "structure_hook",
+    "unstructure_hook",
+]
 
 Hook = Callable[[Any], Any]
 Hooks = tuple[Hook, Hook]
@@ -44,6 +54,15 @@ Hooks = tuple[Hook, Hook]
 converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
 
 _NONE = type(None)
+_NUMBERS = (numbers.Number, numbers.Complex, numbers.Real, numbers.Rational, numbers.Integral)
+_NEVER_STORED = frozenset(
+    {
+        *(abc.Callable, abc.Iterator, abc.Generator, abc.Awaitable, abc.Coroutine),
+        *(abc.AsyncIterable, abc.AsyncIterator, abc.AsyncGenerator, abc.ByteString),
+        *(abc.MappingView, abc.KeysView, abc.ItemsView, abc.ValuesView),
+    }
+)
+"""Abstract, and no builtin that can be stored is one."""
 _EXACT = frozenset({*SCALARS, str, bool, _NONE})
 
 
@@ -71,7 +90,7 @@ StrEnum for a str, and anything that has a path in it for a Path."""
 
 
 def _hooks_of(type_: Any) -> Hooks:
-    type_ = _bare(type_)
+    type_ = bare(type_)
     if type_ in _making.types:
         # Looked up when they are used, and made by then.
         return _later(type_, 0), _later(type_, 1)
@@ -99,7 +118,7 @@ def _later(type_: Any, which: int) -> Hook:
 _WRAPPERS = (typing.Annotated, typing.Final, typing.Required, typing.NotRequired)
 
 
-def _bare(type_: Any) -> Any:
+def bare(type_: Any) -> Any:
     """A declared type without what says nothing of its values: Annotated, NewType, Final, aliases."""
     while True:
         origin = typing.get_origin(type_)
@@ -113,8 +132,19 @@ def _bare(type_: Any) -> Any:
             type_ = type_.__value__
         elif origin is not None and hasattr(origin, "__value__"):
             type_ = origin.__value__[typing.get_args(type_)]
+        elif type_ is typing.LiteralString:
+            return str
         else:
             return _NONE if type_ is None else type_
+
+
+def is_open(kind: Any) -> bool:
+    """Tell whether instances of a class may be of others, which are stored under their own names:
+    of a protocol, or an abstract class. What they do says nothing of what they are.
+    """
+    if not isinstance(kind, type) or kind in _NEVER_STORED:
+        return False
+    return getattr(kind, "_is_protocol", False) or inspect.isabstract(kind) or kind in _NUMBERS
 
 
 def _make_hooks(type_: Any) -> Hooks:
@@ -125,13 +155,13 @@ def _make_hooks(type_: Any) -> Hooks:
     if type_ is Any or type_ is object or isinstance(type_, typing.TypeVar):
         return values.to_wire, values.from_wire
     if origin is typing.Union or origin is types.UnionType:
-        return _union_hooks(tuple(_bare(arm) for arm in arguments))
+        return _union_hooks(tuple(bare(arm) for arm in arguments))
     if origin is typing.Literal:
         return literal_hooks(arguments)
     if kind is tuple:
         return _tuple_hooks(arguments, bare=origin is None)
     if kind in ARRAYS:
-        element = _bare(arguments[0]) if arguments else Any
+        element = bare(arguments[0]) if arguments else Any
         return array_hooks(
             ARRAYS[kind], *_hooks_of(element), element if element in (str, bool) else None
         )
@@ -149,7 +179,25 @@ def _make_hooks(type_: Any) -> Hooks:
         return classes.value_class_hooks(
             type_, lambda: fields_writer(type_), lambda: fields_reader(type_)
         )
+    if is_open(kind):
+        return _open_hooks(kind)
     return _refusing(type_)
+
+
+def _open_hooks(kind: type) -> Hooks:
+    """The hooks of a class whose instances are of others: stored as they are."""
+    if getattr(kind, "_is_protocol", False):  # few of which can be asked about instances
+        return values.to_wire, values.from_wire
+
+    def instance(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise expected(kind.__name__, value)
+        return value
+
+    return (
+        lambda value: values.to_wire(instance(value)),
+        lambda wire: instance(values.from_wire(wire)),
+    )
 
 
 def _refusing(type_: Any) -> Hooks:

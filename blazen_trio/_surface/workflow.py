@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from blazen_trio._codec.codec import Codec
+from blazen_trio._codec.storable import field_faults
 from blazen_trio._concurrency import bare_errors, protected, protected_methods
 from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._dispatch.control import Leave, Phase
@@ -28,7 +29,7 @@ from blazen_trio._surface.run_arguments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from blazen_trio._codec.snapshot import Snapshot
@@ -207,6 +208,10 @@ class Workflow(WorkflowDefinition):
         )
         object.__setattr__(self, "codec", Codec(self.event_types, self.value_types))
         object.__setattr__(self, "routing", Routing(self))
+
+    def field_faults(self, events: Sequence[type[Event]]) -> Iterable[str]:
+        """Return a sentence for each field of these events that no value could be stored of."""
+        return field_faults(events)
 
     def run(
         self,
