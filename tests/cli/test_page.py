@@ -39,12 +39,12 @@ def commands(
 def test_every_command_and_option_is_named(name, command):
     rows = [line for line in PAGE.splitlines() if f"`{name}" in line]
     assert rows
-    in_common = PAGE[PAGE.index("## In common") : PAGE.index("## Looking at runs")]
+    common = PAGE[PAGE.index("## Common options") : PAGE.index("## Looking at runs")]
     for param in command.params:
         for option in (
             (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ()
         ):
-            assert any(re.search(rf"{option}\b", text) for text in (*rows, in_common)), option
+            assert any(re.search(rf"{option}\b", text) for text in (*rows, common)), option
 
 
 def test_every_command_has_its_help():
