@@ -18,7 +18,17 @@ import blazen_trio
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 FOLDERS = ("benchmarks", "blazen_trio", "docs", "examples", "migrations", "tests")
-FILES = {".flake8", "CHANGELOG.md", "LICENSE", "README.md", "noxfile.py", "pyproject.toml"}
+FILES = {
+    ".flake8",
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "noxfile.py",
+    "pyproject.toml",
+}
 
 # A database of its own, made by the migrations in the wheel; and the command, as far as it goes without its extra.
 INSTALLED = """
