@@ -284,12 +284,15 @@ async def answer(
     data = None
     number = 0
     while True:
+        refused: InputResponseError | None = None
         try:
             question = question_of(core.definition, core.state, response)
-        except InputResponseError:
+        except InputResponseError as refusal:
+            refused = refusal
+        if refused is not None:
             if key is not None and await store.has_key(run_id, key):
                 return False
-            raise
+            raise refused
         data = pack_event(core.codec, response) if data is None else data
         heard = await post_answer(store, run_id, data, answer_key(question.id, number), key)
         with trio.CancelScope(shield=not within):

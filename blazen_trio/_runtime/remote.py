@@ -34,7 +34,12 @@ from blazen_trio._surface.creating import create_whole
 from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
-from blazen_trio.errors import InputResponseError, RunFinishedError, RunLockedError
+from blazen_trio.errors import (
+    InputResponseError,
+    RunFinishedError,
+    RunLockedError,
+    WorkflowError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -303,12 +308,15 @@ async def answer_stored(
     while True:
         stored = await store.load(run_id, **given)
         workflow = workflows.get(stored.info.workflow)
+        refused: WorkflowError | None = None
         try:
             state, answer = _answer_to(stored, codec_of(workflow), response)
-        except (RunFinishedError, InputResponseError):
+        except (RunFinishedError, InputResponseError) as refusal:
+            refused = refusal
+        if refused is not None:
             if key is not None and await store.has_key(run_id, key, **given):
                 return False
-            raise
+            raise refused
         if workflow is not None and not workflow.accepts(type(answer)):
             raise no_handler(workflow, answer, run_id)
         data = pack_event(codec_of(workflow), answer)

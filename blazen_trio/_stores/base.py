@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decoding_entry
@@ -92,7 +92,7 @@ class StoreQueries:
     from `load`.
     """
 
-    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
+    async def load(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.load`."""
         raise NotImplementedError
 
