@@ -329,16 +329,19 @@ async def answer_stored(
             return heard
         if connection is not None:
             # The transaction may never see it: it may read as of when it has begun.
-            raise InputResponseError(
-                f"the question {answer.request_id!r:.200} of run {run_id!r} was answered by somebody "
-                "else: roll back, and look again in a new transaction",
-                run_id=run_id,
-                request_id=answer.request_id,
-            )
+            raise _answered_elsewhere(run_id, answer.request_id)
         # There was an answer before this one. Where it still lies in the inbox, or was taken, we
         # are told so above; else it could not be taken, and the question waits for another one.
         response = answer
         number += 1
+
+
+def _answered_elsewhere(run_id: str, request_id: str) -> InputResponseError:
+    msg = (
+        f"the question {request_id!r:.200} of run {run_id!r} was answered already, by somebody else "
+        "at the same moment: roll back, and look again in a new transaction"
+    )
+    return InputResponseError(msg, run_id=run_id, request_id=request_id)
 
 
 def _answer_to(
