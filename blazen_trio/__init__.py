@@ -49,6 +49,7 @@ from blazen_trio.errors import (
     StepOutputError,
     StepTimeoutError,
     StoreError,
+    UnstorableFieldWarning,
     WorkflowError,
     WorkflowValidationError,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "StepTimeoutError",
     "StopEvent",
     "StoreError",
+    "UnstorableFieldWarning",
     "Workflow",
     "WorkflowError",
     "WorkflowValidationError",

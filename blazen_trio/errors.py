@@ -34,6 +34,7 @@ __all__ = [
     "StepOutputError",
     "StepTimeoutError",
     "StoreError",
+    "UnstorableFieldWarning",
     "WorkflowError",
     "WorkflowValidationError",
 ]
@@ -63,6 +64,14 @@ class WorkflowValidationError(WorkflowError):
         self.errors = tuple(errors)
         faults = "".join(f"\n  - {fault}" for fault in self.errors)
         super().__init__(f"{subject} is not valid:{faults}")
+
+
+class UnstorableFieldWarning(UserWarning):
+    """A field of an event is declared with a type of which no value can be stored.
+
+    Given when a workflow is built. Runs without a store are not concerned; annotate the field `Any`
+    where only they use it.
+    """
 
 
 class NoHandlerError(WorkflowError):

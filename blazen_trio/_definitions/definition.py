@@ -20,7 +20,7 @@ from blazen_trio._definitions.validation import (
 from blazen_trio.errors import NoHandlerError, WorkflowValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from blazen_trio._definitions.steps import StepDefinition
 
@@ -148,18 +148,10 @@ class WorkflowDefinition:
         self.value_types = MappingProxyType(
             value_registry(values, self.event_types.values(), faults)
         )
-        faults += self.field_faults(right)
         if faults:
             raise WorkflowValidationError(f"workflow {self.name!r}", faults)
         self.graph = Graph(self.steps)
         self.has_joins = any(step.is_join for step in self.steps.values())
-
-    def field_faults(self, events: Sequence[type[Event]]) -> Iterable[str]:
-        """Return what is wrong with the fields of these events: nothing, as long as nobody is to
-        store them.
-        """
-        del events
-        return ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed:

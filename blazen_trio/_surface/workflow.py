@@ -27,9 +27,10 @@ from blazen_trio._surface.run_arguments import (
     check_snapshot,
     check_store,
 )
+from blazen_trio.errors import UnstorableFieldWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from blazen_trio._codec.snapshot import Snapshot
@@ -208,10 +209,9 @@ class Workflow(WorkflowDefinition):
         )
         object.__setattr__(self, "codec", Codec(self.event_types, self.value_types))
         object.__setattr__(self, "routing", Routing(self))
-
-    def field_faults(self, events: Sequence[type[Event]]) -> Iterable[str]:
-        """Return a sentence for each field of these events that no value could be stored of."""
-        return field_faults(events)
+        # Not an error: its runs may do without a store.
+        for fault in field_faults(self.event_types.values()):
+            warnings.warn(f"workflow {self.name!r}: {fault}", UnstorableFieldWarning, stacklevel=2)
 
     def run(
         self,
