@@ -16,7 +16,7 @@ import blazen_trio
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-DOCUMENTED = re.compile(r"^\.\. auto\w+:: (\S+)$", re.MULTILINE)
+DOCUMENTED = re.compile(r"^\.\. auto\w+:: ([^\s(]+)(?:\(.*\))?$", re.MULTILINE)
 LOADED = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["'](https?:|//)""")
 
 
