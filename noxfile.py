@@ -84,7 +84,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Feed what reads snapshots, values and journals from outside; `-- --rounds N` and targets."""
+    """Fuzz everything that reads input from outside; `-- --rounds N` and targets."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 

@@ -22,6 +22,7 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio.errors import SerializationError
 from tests.fuzz.documents import FLOW, LEAVES, changed, seeds, spoilt
+from tests.fuzz.inputs import read_mail, read_rows, run_commands
 from tests.strategies import CODEC, Item, Order, Point, Tick
 
 _DOCUMENTS = seeds()
@@ -157,4 +158,7 @@ TARGETS: dict[str, Callable[[random.Random], None]] = {
     "values": read_values,
     "entries": read_entries,
     "runs": go_on,
+    "mail": read_mail,
+    "rows": read_rows,
+    "commands": run_commands,
 }

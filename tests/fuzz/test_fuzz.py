@@ -8,7 +8,15 @@ import pytest
 
 from tests.fuzz.targets import TARGETS
 
-ROUNDS = {"documents": 400, "values": 1500, "entries": 800, "runs": 60}
+ROUNDS = {
+    "documents": 400,
+    "values": 1500,
+    "entries": 800,
+    "runs": 60,
+    "mail": 150,
+    "rows": 10,
+    "commands": 40,
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)
