@@ -117,8 +117,7 @@ class StepTasks:
         ready, steps, control = core.ready, core.definition.steps, core.control
         attempt = self.attempt
         bounded = ready if isinstance(ready, BoundedQueue) else None
-        # Which objects the context variables hold; not compared as values, which a user's `__eq__` might refuse.
-        held = [*map(id, contextvars.copy_context().values())]
+        held, ids = _held(contextvars.copy_context())
         turn_began, taken = perf_counter(), 0
         while ready and not (self._stopped or control.halted):
             delivery = ready.popleft()
@@ -135,7 +134,12 @@ class StepTasks:
             finally:
                 if bounded is not None:
                     bounded.done(delivery.step)
-            if [*map(id, contextvars.copy_context().values())] != held:
+            try:
+                now = contextvars.copy_context()
+                changed = now != held if held is not None else [*map(id, now.values())] != ids
+            except Exception:  # noqa: BLE001  # out of the `__eq__` of what the step has set
+                changed = True
+            if changed:
                 # What it set must not reach the next step.
                 self.recruit()
                 break
@@ -161,3 +165,24 @@ class StepTasks:
             self._coming -= 1
         self._core.last_task = me
         self._seen += 1
+
+
+_TEXTS: Final = (str, bytes, type(None))
+
+
+def _held(context: contextvars.Context) -> tuple[contextvars.Context | None, list[int]]:
+    """Return what tells whether a step has set a context variable: the context; the ids of what it
+    holds.
+
+    What counts is which objects the variables hold, not what these are equal to. Two contexts are
+    compared in C, though, and 20 times as fast as these ids (40 to 740 ns for four variables,
+    Python 3.11): unchanged ones share one tree, and nothing in it is looked at. So the context is
+    compared where all that it holds is equal to nothing but itself, or a text like it; elsewhere it
+    is `None` here.
+    """
+    values = [*context.values()]
+    own = object.__eq__
+    plain = all(
+        type(value) in _TEXTS or getattr(type(value), "__eq__", None) is own for value in values
+    )
+    return (context if plain else None), [*map(id, values)]

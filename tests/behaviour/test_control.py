@@ -127,6 +127,57 @@ async def test_context_variables_do_not_reach_the_next_step() -> None:
     assert variable.get() == "the caller's"
 
 
+class Refuses:
+    """Can't be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not with me")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Agrees:
+    """Is equal to everything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("text", "other"),
+        (None, [1]),
+        ([1], [1]),
+        (1, True),
+        (object(), Refuses()),
+        (Refuses(), Refuses()),
+        (Agrees(), Agrees()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_any_object_set_in_a_step_ends_with_it(before: Any, after: Any) -> None:
+    variable: contextvars.ContextVar[Any] = contextvars.ContextVar("any")
+    variable.set(before)
+    seen = []
+
+    @step
+    async def sets(ev: StartEvent) -> A:
+        variable.set(after)
+        return A()
+
+    @step
+    async def looks(ev: A) -> StopEvent:
+        seen.append(variable.get())
+        return StopEvent()
+
+    await Workflow("clean", [sets, looks]).run()
+    assert len(seen) == 1
+    assert seen[0] is before
+
+
 async def test_steps_that_never_await_do_not_hold_the_loop() -> None:
     turns = 0
 
