@@ -318,7 +318,7 @@ async def answer(
         try:
             question = question_of(core.definition, core.state, response)
         except InputResponseError:
-            if key is not None and await store.has_key(run_id, key):
+            if key is not None and await store.has_key(run_id, key):  # noqa: ASYNC120
                 return False
             raise
         data = pack_event(core.codec, response) if data is None else data

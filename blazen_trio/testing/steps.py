@@ -158,7 +158,7 @@ def _begin(
     )
     for key, value in state.items():
         if type(key) is not str:
-            msg = f"a key of the run's state is a str, found {key!r:.80}"
+            msg = f"a key of the run's state must be a str, got {key!r:.80}"
             raise TypeError(msg)
         machine.state.cells[key] = make_cell(codec, key, value)
     return machine

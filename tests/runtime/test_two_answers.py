@@ -172,7 +172,7 @@ async def test_keys_of_the_engine_are_nobody_elses() -> None:
     store = MemoryStore()
     await parked(store)
     async with open_runtime(store) as front:
-        with pytest.raises(ValueError, match="engine's own"):
+        with pytest.raises(ValueError, match="reserved for the engine"):
             await front.send("r", InputResponseEvent("q", 1), key="blazen:answer:3:0")
 
 

@@ -285,7 +285,7 @@ async def test_an_event_that_the_step_does_not_accept_is_refused(
 
 
 async def test_a_key_that_is_no_str_is_refused() -> None:
-    with pytest.raises(TypeError, match="a key of the run's state is a str"):
+    with pytest.raises(TypeError, match="a key of the run's state must be a str"):
         await try_step(SHOP, "work", Part(), state={1: 1})  # type: ignore[dict-item]
 
 
