@@ -1,4 +1,4 @@
-"""UTC, as the runs of one `trio.run` see it."""
+"""The clocks from which runs take UTC."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _current = trio.lowlevel.RunVar["WallClock"]("blazen_trio wall clock")
 
 
 class Utc(Protocol):
-    """Tells UTC.
+    """A source of UTC.
 
     Attributes:
-        may_be_set: Whether it may leap, so that who waits for a time looks again now and then.
+        may_be_set: Whether UTC may jump. If so, a task that waits for a time must read the clock
+            again from time to time.
     """
 
     @property
@@ -28,14 +29,14 @@ class Utc(Protocol):
 
 
 class WallClock:
-    """UTC that goes with Trio's clock, so that due times and sleeps agree under a mock clock too.
+    """UTC that agrees with Trio's clock, so that due times and sleeps match under a mock clock too.
 
-    It is the host's UTC, asked for anew each time: where that was wrong and is set right, or the
-    machine was suspended, the next call is right. Under a `trio.testing.MockClock` it is the UTC
-    of its first use plus what that clock has gone on since: a jump takes UTC along.
+    It is the host's UTC, read anew each time: after the host's clock was set, or the machine was
+    suspended, the next call is right. Under a `trio.testing.MockClock` it is the UTC of its first
+    use plus the time that the mock clock has advanced since, so UTC jumps with it.
 
     Attributes:
-        may_be_set: Whether UTC may leap: not under a mock clock.
+        may_be_set: Whether UTC may jump; false under a mock clock.
     """
 
     __slots__ = ("_base", "_offset", "_trio_time", "may_be_set")
@@ -45,12 +46,12 @@ class WallClock:
         self._trio_time = clock.current_time
         self._offset = time.time() - self._trio_time()
         self._base = self._trio_time() - time.perf_counter()
-        # Whoever uses a mock clock has imported this; nobody else has to.
+        # A program that uses a mock clock has imported this module; no other has to.
         testing = sys.modules.get("trio.testing")
         self.may_be_set = testing is None or not isinstance(clock, testing.MockClock)
 
     def lead(self) -> float:
-        """Return by how many seconds Trio's clock has run ahead of the real one: a mock clock's."""
+        """Return the seconds by which a mock clock is ahead of the real time; else 0."""
         if self.may_be_set:
             return 0.0
         return self._trio_time() - time.perf_counter() - self._base
@@ -71,5 +72,5 @@ def wall_clock() -> WallClock:
 
 
 def set_wall_clock(clock: WallClock) -> None:
-    """Have `wall_clock` return this one in this `trio.run`: for simulations, before all else."""
+    """Make `wall_clock` return this clock in this `trio.run`; for simulations, before all else."""
     _current.set(clock)

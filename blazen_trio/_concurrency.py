@@ -1,5 +1,6 @@
-"""What Trio leaves to a library: errors without a nursery's group, blocks safe from Ctrl-C, waiting
-for something to become so, and long work in slices.
+"""Additions to Trio: bare errors from nurseries, blocks safe from Ctrl-C, conditions, and slices.
+
+The last two are waiting for a predicate to become true, and doing long work in slices.
 """
 
 from __future__ import annotations
@@ -30,22 +31,21 @@ C = TypeVar("C", bound=type)
 
 
 class bare_errors:  # noqa: N801  # reads like Trio's own functions
-    """Raise an error that comes out of a nursery alone without the nursery's group.
+    """A context manager that unwraps the exception group of the one nursery inside it.
 
-    Goes around one nursery, and takes off the one group that this nursery has made; a group that
-    was raised in it is an error like any other. So the errors go through the nursery, whose rules
-    decide what becomes of them:
+    Only the group that the nursery itself has made is unwrapped. A group that was raised in it is
+    an error like any other. All errors thus pass through the nursery and follow its rules:
 
         with bare_errors():
             async with trio.open_nursery() as nursery:
                 ...
 
-    - One error comes out as it was raised, with its own cause, context and traceback; also beside
-      a cancellation, which has nothing to tell that the error does not.
-    - Several errors stay in the nursery's group, all of them.
-    - `KeyboardInterrupt`, and after it `SystemExit`, comes out alone, as whoever catches it looks
-      for it. What was raised beside it is at the end of its `__context__`.
-    - Where there are only cancellations, a bare `Cancelled` goes on.
+    - A single error is raised unchanged, with its own cause, context and traceback. Cancellations
+      raised beside it are dropped, since they add no information.
+    - Several errors all stay in the nursery's group.
+    - `KeyboardInterrupt`, or else `SystemExit`, is raised alone, since callers catch it by its
+      type. Errors raised beside it are at the end of its `__context__` chain.
+    - If there are only cancellations, a bare `Cancelled` is raised.
     """
 
     @trio.lowlevel.enable_ki_protection
@@ -69,7 +69,7 @@ class bare_errors:  # noqa: N801  # reads like Trio's own functions
 
 
 def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what is to be raised in the place of a nursery's group."""
+    """Return the exception to raise in place of a nursery's group."""
     errors = [each for each in group.exceptions if not isinstance(each, trio.Cancelled)]
     if not errors:
         return group.exceptions[0]
@@ -91,7 +91,7 @@ def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _append_context(error: BaseException, others: BaseException) -> None:
-    """Put `others` where a traceback of `error` begins."""
+    """Append `others` to the `__context__` chain of `error`, where its traceback starts."""
     last, seen = error, {id(error)}
     while (before := last.__context__) is not None and id(before) not in seen:
         seen.add(id(before))
@@ -101,7 +101,7 @@ def _append_context(error: BaseException, others: BaseException) -> None:
 
 
 def _raise(error: BaseException) -> NoReturn:
-    """Raise an error as it is: to raise it sets its context to what is being handled."""
+    """Raise an error with its own context, which `raise` would replace by the handled error."""
     context = error.__context__
     try:
         raise error
@@ -111,22 +111,22 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 class _Protected(AbstractAsyncContextManager[T]):
-    """A context manager that is entered and left as a whole.
+    """A context manager whose entry and exit Ctrl-C can't interrupt.
 
-    That of `contextlib` is Python code: were it interrupted before it has called the generator, the
-    generator's nursery would stay open, and Trio's bookkeeping would be broken. With this, Ctrl-C
-    waits for the next checkpoint, at which the generator knows what to do with it.
+    The one in `contextlib` is Python code. If Ctrl-C interrupted it before it has called the
+    generator, the generator's nursery would stay open and break Trio's bookkeeping. With this
+    class, Ctrl-C waits for the next checkpoint, where the generator can handle it.
     """
 
     def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
         self._manager = manager
 
     @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> T:  # noqa: ASYNC910, ASYNC911  # as the one in it
+    async def __aenter__(self) -> T:  # noqa: ASYNC910, ASYNC911  # as the manager does
         return await self._manager.__aenter__()
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(  # noqa: ASYNC910, ASYNC911  # as the one in it
+    async def __aexit__(  # noqa: ASYNC910, ASYNC911  # as the manager does
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -138,10 +138,10 @@ class _Protected(AbstractAsyncContextManager[T]):
 def protected(
     make: Callable[P, AbstractAsyncContextManager[T]],
 ) -> Callable[P, AbstractAsyncContextManager[T]]:
-    """Make blocks safe from Ctrl-C while they are entered and left; over `asynccontextmanager`.
+    """Make a block safe from Ctrl-C while it is entered and left; use above `asynccontextmanager`.
 
-    The generator, and all that it calls, is protected from KeyboardInterrupt, which comes at a
-    checkpoint then. The body of the block is not: it is interrupted wherever it is.
+    The generator, and all that it calls, is protected from `KeyboardInterrupt`, which then arrives
+    at a checkpoint. The body of the block is not protected: it can be interrupted anywhere.
     """
 
     @functools.wraps(make)
@@ -152,11 +152,11 @@ def protected(
 
 
 def protected_methods(cls: C) -> C:
-    """Protect all functions of a class from KeyboardInterrupt, and all that they call.
+    """Protect all functions of a class, and all that they call, from `KeyboardInterrupt`.
 
-    For what keeps something of its own in step with something else, as locks do: between two of its
-    statements nothing is raised, and Ctrl-C comes at a checkpoint of the main task. Costs nothing
-    where no signal comes. A user's code must not be called by such a function.
+    It is for classes whose invariants span several statements, such as locks: nothing is raised
+    between two statements, and Ctrl-C arrives at a checkpoint of the main task. It costs nothing
+    without a signal. Such a function must not call user code.
     """
     for value in vars(cls).values():
         function = value.fget if isinstance(value, property) else value
@@ -166,7 +166,7 @@ def protected_methods(cls: C) -> C:
 
 
 class Changes:
-    """Told of each change of something; tasks wait here until what they want of it is so."""
+    """A condition: tasks wait until a predicate is true, and are notified of each change."""
 
     __slots__ = ("_event",)
 
@@ -174,13 +174,16 @@ class Changes:
         self._event: trio.Event | None = None
 
     def notify(self) -> None:
-        """Something has changed: let all look who wait."""
+        """Make all waiting tasks check their predicates again."""
         if self._event is not None:
             self._event.set()
             self._event = None
 
     async def wait_until(self, predicate: Callable[[], bool]) -> None:
-        """Wait until something is so. Always a checkpoint; when it returns, it is so."""
+        """Wait until a predicate is true. Always a checkpoint.
+
+        On return the predicate is true, and stays so until the next checkpoint.
+        """
         await trio.lowlevel.checkpoint()
         while not predicate():
             if self._event is None:
@@ -189,28 +192,28 @@ class Changes:
 
 
 _SLICE: Final = 0.004
-"""Seconds that such work holds the event loop at a time, and one piece more."""
+"""Seconds for which a slice of work blocks the event loop, plus one piece of work."""
 
 
 async def in_slices(pieces: Generator[None, None, T], *, cancellable: bool = False) -> T:
-    """Drain a generator, giving way to other tasks every few milliseconds. Return what it comes to.
+    """Drain a generator, yielding to other tasks every few milliseconds, and return its result.
 
-    What is done in less than that is done without a checkpoint.
+    Work that takes less time makes no checkpoint.
 
     Args:
         pieces: Does a bounded piece of work per `next()`.
-        cancellable: Whether a cancellation may break it off between two pieces. It may not where
-            that would leave something half done.
+        cancellable: Whether a cancellation may stop it between two pieces. It may not if that would
+            leave something half done.
 
     Raises:
-        trio.Cancelled: It was broken off; the generator is closed then.
+        trio.Cancelled: It was stopped, and the generator closed.
     """
     checkpoint = (
         trio.lowlevel.checkpoint if cancellable else trio.lowlevel.cancel_shielded_checkpoint
     )
     try:
         until = trio.current_time() + _SLICE
-        # No checkpoint where it is short: what the caller knows of a run then still holds.
+        # No checkpoint if the work is short: what the caller knows of the run then still holds.
         while True:  # noqa: ASYNC913
             try:
                 next(pieces)

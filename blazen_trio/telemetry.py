@@ -1,4 +1,7 @@
-"""Traces and metrics of runs, by OpenTelemetry: `pip install 'blazen-trio[otel]'`. Nothing of it is imported before `instrument`."""
+"""OpenTelemetry traces and metrics of runs. They need `pip install 'blazen-trio[otel]'`.
+
+OpenTelemetry is imported by `instrument`, not before.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ __all__ = ["instrument", "uninstrument"]
 def instrument(
     *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
 ) -> None:
-    """Trace and measure, in this process, every run that begins to be driven from now on, and every store.
+    """Trace and measure all stores, and all runs that this process starts to drive from now on.
 
-    A second call takes the place of the first.
+    A second call replaces the first.
 
     Args:
-        tracer_provider: Makes the spans; by default OpenTelemetry's global one.
-        meter_provider: Takes the metrics; by default OpenTelemetry's global one.
+        tracer_provider: The provider for spans; by default OpenTelemetry's global one.
+        meter_provider: The provider for metrics; by default OpenTelemetry's global one.
 
     Raises:
         ImportError: The OpenTelemetry API is not installed.
@@ -38,5 +41,8 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """Listen no more. Runs that are being driven are traced until this process leaves them. Does nothing where nobody listens."""
+    """Stop tracing and measuring. Does nothing if `instrument` was not called.
+
+    Runs that are being driven are traced until this process leaves them.
+    """
     hooks.listener = None

@@ -1,4 +1,4 @@
-"""One attempt at a delivery: run its step, then commit what came of it, or act on its failure."""
+"""One attempt at a delivery: run its step, then commit the outcome or handle the failure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "described"]
 
 _EVENTS: Final = 64
-"""Events of a join that are made anew in one piece."""
+"""Events of a join that are rebuilt between two yields."""
 
 
 class Attempt:
@@ -48,13 +48,14 @@ class Attempt:
         core: The run.
         delivery: The delivery.
         step: The step.
-        transaction: What the step's context works on. `None`: it has none, so it has read nothing that others could change.
+        transaction: The data behind the step's context. `None` if the step takes no context: it
+            has then read nothing that another step could change.
     """
 
     __slots__ = ("_began", "_core", "_delivery", "_step", "_transaction")
 
     log_context: contextvars.Context | None = None
-    """The context variables in which the log is told of it, if they are not the run's."""
+    """The context variables to log in; `None` for those of the run."""
 
     def __init__(
         self,
@@ -71,7 +72,11 @@ class Attempt:
 
     @classmethod
     async def in_turn(cls, core: RunCore, delivery: Delivery, step: StepDefinition) -> None:
-        """Run a step that gets a context; again at once where its commit comes too late and it has the turn."""
+        """Run a step that takes a context, and re-run it while its commit conflicts.
+
+        A re-run starts at once only if it is the step's turn (`Turns`). Otherwise the delivery
+        waits in the queue of re-runs, and the holder that ends makes it ready again.
+        """
         turns = core.turns
         again: bool | None = True
         try:
@@ -90,7 +95,7 @@ class Attempt:
         """Run the step once, and commit it.
 
         Returns:
-            `None`: the attempt is over. `True`: to be run again now. `False`: to be run again when it has its turn.
+            `None`: it is over. `True`: re-run it now. `False`: re-run it when its turn comes.
         """
         core, delivery, step, transaction = (
             self._core,
@@ -118,8 +123,8 @@ class Attempt:
                 await self._wait_turn()
             if core.control.ended:
                 return None
-            # From here to the record of it in the journal nothing else is decided: there is no
-            # checkpoint, or the gate is closed.
+            # From here until the journal has the entry, nothing else is decided (no checkpoint, or
+            # a closed gate): a key that changed after the conflict check would be a lost update.
             if transaction is not None and transaction.conflict() is not None:
                 return core.turns.ask(delivery)
             returned, listed = check_returned(step, result)
@@ -137,18 +142,18 @@ class Attempt:
                 await core.journal.write(entry)
                 core.waiting -= 1
                 if core.journal.durability == "sync":
-                    core.last_task = None  # others have run meanwhile
+                    core.last_task = None  # other tasks have run during the commit
                 if core.state.questions and core.asks(entry):
                     await core.journal.settle()
             await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
                 entry.effects
             )
-        except BaseException as error:  # noqa: ASYNC103, BLE001  # raised again there, unless the step alone has failed
+        except BaseException as error:  # noqa: ASYNC103, BLE001  # re-raised unless the step failed
             await self._interrupted_or_failed(error)  # noqa: ASYNC102  # raises where cancelled
         return None
 
-    async def _members(self, listed: list[Any]) -> list[Output]:  # noqa: ASYNC910  # only what is wide waits
-        """Return the members of a fan-out, encoded; of a wide one in slices, behind the closed gate."""
+    async def _members(self, listed: list[Any]) -> list[Output]:  # noqa: ASYNC910  # if wide
+        """Encode the members of a fan-out; those of a wide one in slices, behind a closed gate."""
         core = self._core
         if len(listed) <= WIDE:
             return core.machine.outputs(listed, core.encode, core.clock.now)
@@ -156,19 +161,21 @@ class Attempt:
         return await core.standstill.hold(making)
 
     def _event_as_stored(self, event: Event) -> Event:
-        """Return the event of the delivery, whatever an attempt before, or another step, has done
-        to its object: it is to be the same that it is after a crash.
+        """Return the delivery's event as it was stored.
+
+        An earlier attempt or another step may have mutated the object. Without this copy, the
+        attempt would see an event different from the one it sees after a crash.
         """
         core, delivery = self._core, self._delivery
         if delivery.payload is None:
-            # In memory only, events are given on as they are. Where there may be another attempt,
-            # it has to be known what this one was given; if it can be.
+            # Without a store, events are passed on unencoded. If there may be another attempt,
+            # keep what this one gets, provided that it can be encoded.
             with contextlib.suppress(SerializationError):
                 delivery.payload = core.codec.encode_event(event)
         return core.codec.fresh_event(event, delivery.payload)
 
     def _tell_begin(self) -> None:
-        """Note when the attempt began, for its retry and for the history."""
+        """Note when the attempt started, for its retry and for the history."""
         core = self._core
         self._began = core.clock.now()
         if core.recorder.detailed:
@@ -182,15 +189,18 @@ class Attempt:
             )
 
     async def _wait_turn(self) -> None:
-        """Wait until the attempt may commit; it does nothing more to the run from here on."""
+        """Close the transaction, then wait until the attempt may commit."""
         if self._transaction is not None:
             self._transaction.closed = True
         while self._has_to_wait() and not self._core.control.ended:
             await self._wait()
 
     def _has_to_wait(self) -> bool:
-        """Whether nothing may be decided yet: the state is being written down, the run is too far ahead of the disk, or
-        the commit would change what the running turn holder has read.
+        """Return whether the commit has to wait.
+
+        It waits while a transition is applied in slices or the state is being encoded, while the
+        run is too far ahead of the disk, and while it would change what the running turn holder
+        has read.
         """
         core = self._core
         return (
@@ -212,7 +222,7 @@ class Attempt:
             core.waiting -= 1
 
     def _decide(self, returned: Iterable[Any], members: list[Output] | None) -> Entry:
-        """Return what the attempt comes to: checked, encoded, and applied to the run's state."""
+        """Check and encode the attempt's outcome, apply it to the state and return its entry."""
         core, step, transaction = self._core, self._step, self._transaction
         machine, encode = core.machine, core.encode
         moment = core.moment() if core.timed else core.still
@@ -224,7 +234,7 @@ class Attempt:
         collected = transaction.collected(encode or _nothing)
         return machine.committed(self._delivery, step, outputs, members, moment, cells, collected)
 
-    async def _record(self, entry: Entry) -> None:  # noqa: ASYNC910  # only what is wide waits
+    async def _record(self, entry: Entry) -> None:  # noqa: ASYNC910  # if wide
         record = partial(self._core.recorder.record, step=self._step.name, context=self.log_context)
         duration = entry.at - self._began if self._began is not None else None
         event_type = described(self._delivery)
@@ -237,16 +247,20 @@ class Attempt:
             else:
                 drained(recording)
 
-    # It did not get to its commit
+    # Attempts that did not reach their commit
 
     async def _interrupted_or_failed(self, error: BaseException) -> None:
-        """It was cancelled from outside of it, or it failed; or the store did."""
+        """Sort an exception: the store failed, the step was cancelled from outside, or it failed.
+
+        Raises:
+            BaseException: The error itself, if it is not the step's failure.
+        """
         core = self._core
         if self._transaction is not None:
             self._transaction.closed = True
         store_failed = core.journal is not None and core.journal.failure is not None
         if store_failed and isinstance(error, Exception):
-            # Whatever the step raised by then: nothing of the run goes on here.
+            # The store's failure outweighs the step's: this process can't continue the run.
             assert core.journal is not None
             assert core.journal.failure is not None
             core.crash(core.journal.failure)
@@ -256,8 +270,9 @@ class Attempt:
             self._undo()
             raise error
         if trio.current_effective_deadline() == float("-inf"):
-            # Cancelled by whoever ended or paused the run: the delivery stays undone. What the step raised while
-            # it cleaned up is part of an attempt that never was.
+            # The run was ended, paused or left: the delivery stays pending. An exception that the
+            # step raised while it cleaned up is dropped, as everything of this attempt is.
+            # Counting it as a failure would use up a retry, or fail a run that was only paused.
             core.interrupted |= {self._step.name}
             self._undo()
             if isinstance(error, trio.Cancelled):
@@ -267,12 +282,12 @@ class Attempt:
             await self._failed(error)
 
     def _undo(self) -> None:
-        """The attempt never was: its delivery is ready again."""
+        """Make the delivery ready again, as if the attempt had not been made."""
         if self._delivery.id in self._core.state.deliveries:
             self._core.ready.appendleft(self._delivery)
 
     async def _failed(self, error: BaseException) -> None:
-        """It is tried again, or a handler takes it, or the run fails."""
+        """Schedule a retry, hand the failure to its handler, or fail the run."""
         core, delivery, step = self._core, self._delivery, self._step
         await core.may_decide()
         if core.control.ended:
@@ -317,8 +332,8 @@ class Attempt:
         try:
             entry = core.machine.handled(delivery, failure, core.encode, moment)
         except SerializationError as untold:
-            # It has a few levels of nesting more than the event that it tells of.
-            text += f" (and no handler can be told of it: {untold})"
+            # The failure's event nests a few levels deeper than the event that it contains.
+            text += f" (its handler was not run, because the failure can't be stored: {untold})"
         if entry is not None:
             await self._write(entry)
             await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
@@ -337,7 +352,7 @@ class Attempt:
 
 
 async def _joined(core: RunCore, delivery: Delivery) -> list[Any]:
-    """Return the events of a join's delivery as they were stored; of many, in slices."""
+    """Return the events of a join's delivery as they were stored; many of them in slices."""
     events, payloads = delivery.event, delivery.payload
     assert isinstance(events, tuple)
     if not any(payloads):
@@ -359,13 +374,13 @@ def _refreshing(
 
 
 def _nothing(_event: Event) -> None:
-    """In a run without a store, no event is encoded."""
+    """Encode nothing: a run without a store needs no payloads."""
 
 
 def _recording(
     outputs: Sequence[Output], record: Callable[..., None]
 ) -> Generator[None, None, None]:
-    """Have it noted that these were received, in pieces."""
+    """Record the receipt of these outputs, `WIDE` of them per slice."""
     for number, output in enumerate(outputs, 1):
         record(event_type=output.event.event_type)
         if number % WIDE == 0:
@@ -373,7 +388,7 @@ def _recording(
 
 
 def described(delivery: Delivery) -> str:
-    """Return the type of a delivery's event, or of a join's events."""
+    """Return the type of a delivery's event, or `list[...]` with that of a join's events."""
     event = delivery.event
     if isinstance(event, Event):
         return event.event_type

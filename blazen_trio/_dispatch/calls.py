@@ -1,5 +1,8 @@
-"""Call a step: an async one here, another one in a thread; within its timeout, if it has one. And tell
-what its failure is: whether it is one, whether it is tried again, and how it is stored.
+"""Calls of steps, and the classification of their failures.
+
+An async step runs in the calling task, a synchronous one in a thread, both within the step's
+timeout. The other functions decide whether an exception is a failure of the step, whether it is
+retried, and how it is stored.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ __all__ = [
 
 
 _THREADS: Final = 40
-"""Synchronous steps that run at once in one `trio.run`, whatever runs they belong to."""
+"""Synchronous steps that run at once in one `trio.run`, across all runs."""
 
 _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(
     "blazen_trio step threads"
@@ -50,7 +53,10 @@ _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(
 
 @trio.lowlevel.disable_ki_protection
 async def call(function: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
-    """Call an async step. Ctrl-C may interrupt it anywhere, as any code of the user's; the engine around it is protected."""
+    """Call an async step without Ctrl-C protection.
+
+    A step is user code, which Ctrl-C may interrupt anywhere. The engine around it is protected.
+    """
     return await function(*arguments)
 
 
@@ -59,22 +65,22 @@ async def run_bounded(step: StepDefinition, arguments: tuple[Any, ...]) -> Any:
     """Run a step with a timeout, or in a thread.
 
     Raises:
-        StepTimeoutError: It took too long.
-        Exception: Whatever the step raises.
+        StepTimeoutError: It took longer than its timeout.
+        Exception: Any exception that the step raises.
     """
     limit = float("inf") if step.timeout is None else step.timeout
     with trio.move_on_after(limit) as scope:
         if step.is_async:
             result = await call(step.call, arguments)
         else:
-            # In a tuple: Trio takes a coroutine that a thread returns for a mistake of its own.
+            # In a tuple: Trio rejects a bare coroutine returned from a thread as a mistake.
             in_thread = partial(_in_tuple, step.call, *arguments)
             [result] = await trio.to_thread.run_sync(in_thread, limiter=_step_threads())
             if step.wraps_async and inspect.isawaitable(result):
                 result = await call(_awaited, (result,))
         if not scope.cancel_called:
             return result
-        # It comes too late: a thread can't be interrupted, and a step may shield itself.
+        # The result is too late: a thread can't be interrupted, and a step may shield itself.
     raise StepTimeoutError(
         f"step {step.name!r} took longer than its timeout of {limit:g} s",
         step_name=step.name,
@@ -91,8 +97,10 @@ async def _awaited(result: Awaitable[Any]) -> Any:
 
 
 def _step_threads() -> trio.CapacityLimiter:
-    """Return the one limiter of this `trio.run`: its own, so that steps that block starve neither the store nor the program's other
-    threads; and one for all runs, since a process may have only so many threads.
+    """Return the limiter that all runs of this `trio.run` share.
+
+    Not Trio's default limiter: blocking steps must not starve the store or the program's other
+    threads. Shared by all runs, because it bounds the threads of the process.
     """
     try:
         return _limiter.get()
@@ -103,25 +111,25 @@ def _step_threads() -> trio.CapacityLimiter:
 
 
 LONGEST_HOLD: Final = 60.0
+"""The longest hold, in seconds."""
 _FIRST_HOLD: Final = 0.25
-"""Seconds for which nobody takes a run that could not be driven; twice as long each time."""
+"""Seconds for which no worker takes a run that could not be driven; doubled each time."""
 
 _NEVER_RETRIED: Final = (StepOutputError, StateConflictError, SerializationError)
 """Faults of the code or its data, which another attempt would only repeat."""
 
 
 def hold_after(times: int) -> float:
-    """Return for how many seconds nobody is to take a run that could not be driven, and so many
-    times before either.
-    """
+    """Return the hold, in seconds, of a run that could not be driven `times` times before."""
     return min(LONGEST_HOLD, _FIRST_HOLD * 2.0 ** min(times, 60))
 
 
 def next_delay(
     delivery: Delivery, step: StepDefinition, error: BaseException, elapsed: float
 ) -> tuple[float | None, BaseException]:
-    """Return the seconds until the next attempt, `None` for no more; and what the step failed with: a `retry_on` that fails
-    itself is a fault of the step.
+    """Return the seconds until the next attempt (`None`: there is none) and the step's error.
+
+    A retry policy that raises counts as a fault of the step: its exception is the step's error.
     """
     if step.retry is None or not isinstance(error, Exception) or _contains(error, _NEVER_RETRIED):
         return None, error
@@ -135,12 +143,15 @@ def next_delay(
 
 def text_of_failure(error: BaseException) -> str:
     if _contains(error, trio.Cancelled):
-        return "it raised a Cancelled that no cancel scope around it asked for: one leaked out of another task"
+        return (
+            "it raised a trio.Cancelled although no cancel scope around it was cancelled: "
+            "the exception leaked from another task"
+        )
     return text_of(error)
 
 
 def stored_error(run_id: str, delivery: Delivery, error: BaseException, text: str) -> StoredError:
-    """Return the failure of a step for good, as it is stored."""
+    """Return a step's final failure as it is stored."""
     error_type = type(error).__name__
     message = f"step {delivery.step!r} of run {run_id!r} failed"
     if delivery.attempt > 1:
@@ -156,8 +167,10 @@ def stored_error(run_id: str, delivery: Delivery, error: BaseException, text: st
 
 
 def is_failure(error: BaseException) -> bool:
-    """Return whether it is a failure of user code: an `Exception`, a `Cancelled`, or a group of only these. KeyboardInterrupt,
-    SystemExit and others of their kind are nobody's data.
+    """Return whether an error is a failure of user code, which is stored as data.
+
+    That is an `Exception`, a `Cancelled`, or a group of only these. `KeyboardInterrupt`,
+    `SystemExit` and the like are never stored.
     """
     if isinstance(error, BaseExceptionGroup):
         return error.split((Exception, trio.Cancelled))[1] is None
@@ -165,7 +178,10 @@ def is_failure(error: BaseException) -> bool:
 
 
 def breaks_out(error: BaseException) -> bool:
-    """Return whether it ends the program, and not only the run: it is, or has in it, a KeyboardInterrupt or SystemExit."""
+    """Return whether an error ends the program and not only the run.
+
+    It does if it is, or contains, a `KeyboardInterrupt` or `SystemExit`.
+    """
     return _contains(error, KeyboardInterrupt) or _contains(error, SystemExit)
 
 

@@ -1,8 +1,9 @@
-"""How a run is driven, as a state machine: where it stands, what was asked of it, and what comes next.
+"""The control of a run that is being driven: its phase, the requests made of it, and `decide`.
 
-Nothing here waits, reads a clock or knows Trio. Whoever asks for something changes a request and wakes the dispatcher;
-the dispatcher alone asks `decide` what comes next, and does it. So a request that comes at any moment, in any order,
-beside any other, meets one table of answers.
+Nothing in this module waits, reads a clock or imports Trio. A task that wants something of the run
+changes a request and wakes the dispatcher. Only the dispatcher calls `decide`, and acts on the
+answer. A request can therefore arrive at any moment, alongside any other: one function resolves all
+combinations.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ __all__ = [
 
 
 class Phase(enum.Enum):
-    """Where a run stands in the process that drives it."""
+    """A run's phase in the process that drives it. (Its status is what is stored.)"""
 
-    __hash__ = object.__hash__  # that of Enum is a Python function, and each is there once
+    __hash__ = object.__hash__  # members are singletons, and Enum's hash is a slow Python function
 
     WORKING = "working"
     """Steps run, or may run as soon as they can."""
     PAUSED = "paused"
-    """It is paused, on disk; no step starts until it is unpaused."""
+    """The run is paused, on disk; no step starts until it is unpaused."""
     PARKED = "parked"
-    """It waits, on disk, for a time or for something from outside."""
+    """The run waits, on disk, for a time or for something from outside."""
     ENDED = "ended"
-    """A transition has ended it in memory; nothing of it commits after that."""
+    """A transition has ended the run in memory; nothing of it commits after that."""
     CLOSING = "closing"
-    """This process writes what is committed, and gives the run back; nothing is decided any more."""
+    """This process writes what is committed and releases the run; nothing more is decided."""
     RESTING = "resting"
-    """It waits without a task; whoever hosts it goes on with it."""
+    """The run waits without a task; its host resumes it."""
     LEFT = "left"
-    """This process drives it no more."""
+    """This process no longer drives the run."""
 
 
 PHASES: Final[dict[Phase, frozenset[Phase]]] = {
@@ -61,83 +62,89 @@ PHASES: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.RESTING: frozenset(),
     Phase.LEFT: frozenset(),
 }
-"""The phases that may follow each. A rested run goes on with another dispatcher, so nothing but the end follows here.
-`ENDED` to `LEFT` is a run that had completed before this process read it: there is nothing to write."""
+"""The phases that may follow each phase.
+
+A resting run is resumed with another dispatcher, so no phase follows `RESTING`. `ENDED` to `LEFT`
+is for a run that had completed before this process read it: there is nothing to write.
+"""
 
 
 class Leave(enum.IntEnum):
-    """When this process leaves a run that has not ended. What is asked later never makes it stay longer."""
+    """The moment at which this process leaves a run that has not ended.
+
+    Members are ordered: a later request never makes the run stay longer.
+    """
 
     NEVER = 0
     ONCE_ASKED = 1
-    """Where it is paused or asks a question: nobody is there to unpause or answer."""
+    """On a pause or a question, since no one is left to unpause or answer the run."""
     ONCE_WAITING = 2
-    """Besides, where all that it waits for has to be sent in: whoever held it here is gone."""
+    """Also on a wait for events only, since its holder in this process is gone."""
     AT_REST = 3
-    """As soon as it rests, whatever it waits for: somebody takes it up when that comes."""
+    """On any wait or pause. A worker takes a waiting run once what it waits for has arrived."""
     AFTER_STEPS = 4
-    """As soon as the steps in flight have ended; no other starts."""
+    """At the end of the steps in flight; no further step starts."""
 
 
 class Stop(enum.Enum):
-    """Why the steps in flight are cancelled. Its value is the reason that Trio's `Cancelled` tells."""
+    """The reason for cancelling the steps in flight, which Trio's `Cancelled` reports."""
 
     ENDED = "the run has ended"
     CANCELLED = "the run was cancelled"
     PAUSED = "the run is being paused"
-    DRAINED = "the runtime is closing, and the time for its steps in flight is over"
-    FAILED = "the engine can't go on with the run"
+    DRAINED = "the runtime is closing, and its steps in flight are out of time"
+    FAILED = "the engine can't continue the run"
 
 
 class Next(enum.Enum):
-    """What the dispatcher does next."""
+    """The dispatcher's next action."""
 
     STOP = "stop"
-    """The run has ended, or can't go on here."""
+    """Leave the loop: the run has ended, or this process can't continue it."""
     CANCEL = "cancel"
     """End the run as cancelled."""
     TIME_OUT = "time out"
-    """End it as timed out: its timeout is used up."""
+    """End the run as timed out: its timeout is used up."""
     PAUSE = "pause"
-    """Write down that it is paused."""
+    """Record that the run is paused."""
     UNPAUSE = "unpause"
-    """Write down that it goes on."""
+    """Record that the run continues."""
     LEAVE = "leave"
-    """Give it back, as it stands."""
+    """Release the run in its present status."""
     TAKE_DUE = "take due"
-    """Route the delayed events, and let the retries run, whose time has come."""
+    """Route the delayed events that are due, and make the due retries ready."""
     WAKE = "wake"
-    """Write down that it waits no more."""
+    """Record that the run no longer waits."""
     GET_SLOT = "get slot"
-    """Ask for a slot among its host's runs, and wait."""
+    """Ask the host for a slot, and wait."""
     RUN = "run"
-    """See to it that a step task begins, and wait."""
+    """Have a step task started if none is coming, and wait."""
     STALL = "stall"
-    """End it as stalled: nothing is left to do, and nothing can come."""
+    """End the run as stalled: nothing is left to do, and nothing can arrive."""
     PARK = "park"
-    """Write down that it waits."""
+    """Record that the run waits."""
     REST = "rest"
-    """Leave its task; its host goes on with it."""
+    """End the run's task; the host resumes the run."""
     WAIT = "wait"
-    """Wait until something changes, or a time comes."""
+    """Wait for a signal, or until the next timer is due."""
 
 
 @attrs.frozen
 class Situation:
-    """All that decides what comes next, besides the requests.
+    """The input of `decide` besides the requests.
 
     Attributes:
-        phase: Where the run stands.
+        phase: The run's phase.
         in_flight: Whether step tasks are at work.
-        deciding: Whether something is decided, and on its way to the disk.
+        deciding: Whether a decided transition is on its way to the disk.
         out_of_time: Whether the run has used up its timeout.
         ready: Whether deliveries are ready to run.
-        due: Whether the time of something has come.
-        timers: Whether anything waits for a time.
+        due: Whether a timer is due.
+        timers: Whether there is a timer, due or not.
         questions: Whether questions are open.
-        asking: Whether the input handler is at work on one.
-        unanswered: Whether one is open that nobody is at work on.
-        external: Whether events may come from outside.
+        asking: Whether the input handler is at work on a question.
+        unanswered: Whether a question is open that the input handler is not at work on.
+        external: Whether events may arrive from outside.
         stored: Whether the run has a store.
         slot: Whether the run has a slot, or needs none.
         may_rest: Whether its host lets it wait without a task.
@@ -160,22 +167,23 @@ class Situation:
 
 
 class Hold:
-    """Somebody's wish that the run be paused. Each is there by itself: one who gives up does not undo another's."""
+    """One request to pause the run. Holds are independent: giving one up does not undo another."""
 
     __slots__ = ()
 
 
 class Control:
-    """The requests that others have made of a run, and its phase.
+    """The requests that other tasks have made of a run, and its phase.
 
     Attributes:
-        phase: Where the run stands.
-        holds: Those who want it paused.
-        cancel_reason: A 1-tuple with the reason for which it is to be cancelled; `None`: it is not.
-        failure: Why this process can't go on with it: the store failed, the run was lost, or user code broke out.
+        phase: The run's phase.
+        holds: The requests to pause it.
+        cancel_reason: A 1-tuple with the reason for cancelling it; `None`: no one has asked for it.
+        failure: Why this process can't continue the run: the store failed, the run was lost, or
+            user code broke out of the engine.
         leave: When this process leaves it.
-        halted: Whether no further step may start; kept up to date by every change.
-        ended: Whether the run has ended, in memory at least, and is not being left yet.
+        halted: Whether no further step may start; updated with every change.
+        ended: Whether the run has ended, at least in memory, and is not being left yet.
     """
 
     __slots__ = ("cancel_reason", "ended", "failure", "halted", "holds", "leave", "phase")
@@ -199,10 +207,10 @@ class Control:
         )
 
     def enter(self, phase: Phase) -> None:
-        """Stand there from now on.
+        """Enter a phase.
 
         Raises:
-            AssertionError: That phase can't follow: a bug.
+            AssertionError: The phase can't follow the present one, which is a bug.
         """
         if phase is not self.phase:
             assert phase in PHASES[self.phase], (
@@ -213,36 +221,36 @@ class Control:
 
     @property
     def accepts(self) -> bool:
-        """Whether transitions may still happen here: it is driven, has not ended, and is not being left."""
+        """True while this process drives the run, which has not ended and is not being left."""
         return self.phase in _ALIVE and self.failure is None
 
     @property
     def stays(self) -> bool:
-        """Whether it accepts transitions, and will go on to be driven here for now."""
+        """True while the run accepts transitions and this process keeps driving it for now."""
         return self.accepts and self.leave < Leave.AT_REST
 
     @property
     def gone(self) -> bool:
-        """Whether nobody drives the run by this any more: it was left, or waits without a task."""
+        """True once no task drives the run by this object: it was left, or waits without a task."""
         return self.phase in (Phase.LEFT, Phase.RESTING)
 
-    # Requests. Whoever makes one wakes the dispatcher.
+    # Requests. The caller wakes the dispatcher.
 
     def hold(self) -> Hold:
-        """Want it paused."""
+        """Request a pause. The run stays paused until every hold is given up."""
         hold = Hold()
         self.holds = (*self.holds, hold)
         self._changed()
         return hold
 
     def let_go(self, holds: Iterable[Hold]) -> None:
-        """Take these wishes back."""
+        """Give up these holds."""
         gone = tuple(holds)
         self.holds = tuple(hold for hold in self.holds if hold not in gone)
         self._changed()
 
     def cancel(self, reason: str | None) -> bool:
-        """Want it cancelled. Return whether that is news: it had not ended, and nobody had asked before."""
+        """Request cancellation. Return `False` if the run has ended, or a cancel came before."""
         if self.phase not in _ALIVE or self.cancel_reason is not None:
             return False
         self.cancel_reason = (reason,)
@@ -250,7 +258,11 @@ class Control:
         return True
 
     def fail(self, failure: BaseException) -> bool:
-        """This process can't go on with it. Return whether that is news; only the first reason counts."""
+        """Record why this process can't continue the run; the first reason counts.
+
+        Returns:
+            `False` if there is a reason already, or the run has been left.
+        """
         if self.failure is not None or self.phase is Phase.LEFT:
             return False
         self.failure = failure
@@ -258,7 +270,7 @@ class Control:
         return True
 
     def leave_at(self, leave: Leave) -> None:
-        """Leave it then, if not before."""
+        """Leave the run at that moment, if no earlier one was requested."""
         self.leave = max(self.leave, leave)
         self._changed()
 
@@ -268,14 +280,15 @@ _STEPS_MAY_START: Final = (Phase.WORKING, Phase.PARKED)
 
 
 def decide(control: Control, now: Situation) -> Next:
-    """Return what comes next. Every combination of requests and situation has one answer."""
+    """Return the next action. Every combination of requests and situation has one answer."""
     if now.phase not in _ALIVE or control.failure is not None:
         return Next.STOP
     busy = now.in_flight or now.deciding
     if control.cancel_reason is not None:
         return Next.WAIT if now.in_flight else Next.CANCEL
     if now.out_of_time:
-        # Also where it was to be paused, or drained: it would go on without any time left.
+        # Before holds and leaving: a run that is paused or left instead would have no time left
+        # when it continues.
         return Next.WAIT if now.in_flight else Next.TIME_OUT
     if control.holds:
         if now.phase is not Phase.PAUSED:
@@ -299,7 +312,7 @@ def _run(now: Situation) -> Next:
 
 
 def _wait(control: Control, now: Situation) -> Next:
-    """Nothing is ready, in flight or on its way."""
+    """Return the next action when nothing is ready, in flight or on its way to the disk."""
     if not (now.timers or now.questions or now.external):
         return Next.STALL
     if now.asking:
@@ -314,7 +327,7 @@ def _wait(control: Control, now: Situation) -> Next:
         if now.unanswered:
             return Next.LEAVE
         if not now.timers:
-            # All that it waits for has to be sent in.
+            # All that the run waits for has to be sent in.
             if not now.stored:
                 return Next.STALL
             if control.leave >= Leave.ONCE_WAITING:

@@ -1,7 +1,8 @@
-"""One run being driven: what all who have a part in it share, and how they wake its dispatcher.
+"""The state that all parts of a driven run share, and the signals that wake its dispatcher.
 
-The dispatcher is the task that decides (`driving`); step tasks run its deliveries; whoever holds the run, its inbox and its store
-act on it from outside. All of them know this and not each other.
+The dispatcher is the task that decides (`driving`). Step tasks run the deliveries. The holder of
+the `Run`, the inbox and the store act on the run from outside. All of these know the `RunCore`, and
+not each other.
 """
 
 from __future__ import annotations
@@ -38,25 +39,28 @@ if TYPE_CHECKING:
 __all__ = ["Host", "InputHandler", "RunCore"]
 
 InputHandler = Callable[[Any], Awaitable[Any]]
-"""Takes an `InputRequestEvent`; returns the response, or an `InputResponseEvent`, or `None` to leave the question open."""
+"""Takes an `InputRequestEvent` and returns the response or an `InputResponseEvent`; `None` leaves
+the question open."""
 
 
 class Host(Protocol):
-    """Drives many runs."""
+    """The owner of many runs in one process: the runtime, seen from a run."""
 
     slots: Slots
 
     def lets_rest(self, core: RunCore) -> bool:
-        """Whether a run that waits may leave its task: the host brings it back when what it waits for has come."""
+        """Return whether a waiting run may end its task. The host then resumes it when it can."""
 
     def rests(self, core: RunCore) -> None:
-        """The run waits without a task from now on; the one that it has is about to end. At once,
-        and not when that has ended: whoever asks for the run, sends to it or closes the host
-        meanwhile would meet one that is neither driven nor waits.
+        """Register the run as waiting without a task; its present task is about to end.
+
+        The registration happens at once, not when the task has ended. Otherwise a caller that asks
+        for the run, sends to it or closes the host in between would find a run that is neither
+        driven nor waiting.
         """
 
     def holds(self, core: RunCore) -> bool:
-        """Whether somebody here has the run's handle."""
+        """Return whether the run's handle is referenced in this process."""
 
 
 class RunCore:
@@ -65,13 +69,13 @@ class RunCore:
     Args:
         machine: Decides the run's transitions.
         codec: Encodes events and values.
-        journal: Takes the entries to the store; `None`: the run lives in memory only.
+        journal: Takes the entries to the store; `None`: the run is in memory only.
         broadcast: The run's observers.
         recorder: The run's history.
-        standstill: Closed while the run's state is being written down.
-        clock: Tells UTC.
+        standstill: Closed while a transition is applied in slices or the state is being encoded.
+        clock: Returns UTC.
         input_handler: Answers questions; `None`: they wait for `respond`.
-        make_context: Makes what a step gets as its context.
+        make_context: Makes the context that a step gets.
     """
 
     __slots__ = (
@@ -151,48 +155,49 @@ class RunCore:
 
         self.control = Control()
         self.changes = Changes()
-        """Told whenever the phase, or what it rests on, changes."""
+        """Notified of every change of the phase and of what its waiters' predicates depend on."""
         self.cause: BaseException | None = None
         """The exception that failed the run, as long as this process lives."""
         self.pins = 0
-        """How many tasks rely on this very object to drive the run."""
+        """The number of tasks that rely on this very object to drive the run."""
         self.rest_began = 0.0
-        """When the present pause or wait began, on Trio's clock."""
+        """The start of the present pause or wait, on Trio's clock."""
         self.crashes = 0
-        """How many drivers of it have died or failed, since a step of it was last committed, before this one."""
+        """The number of earlier drivers that have died or failed since a step last committed."""
 
         self._begin_idle()
 
     def _begin_idle(self) -> None:
-        """Set what is kept of its work, of which there is none yet."""
+        """Set the attributes that describe the run's work to those of a run without any."""
         self._ready: deque[Delivery] | BoundedQueue | None = None
         self.timers = Timers()
         self.inbox: deque[Mail] | None = None
-        """Mail that has come and was not taken yet."""
+        """Inbox messages that have arrived and have not been taken yet."""
         self.foreign_mail: tuple[str, ...] = ()
-        """The kinds of mail that lie in the inbox for a later version of this package."""
+        """The kinds of the inbox messages that only a later version of this package can read."""
         self.mail_holds: dict[int, Hold] | None = None
-        """What pauses in the inbox have asked for, by their rows."""
+        """The holds that pauses in the inbox have made, by the ids of their rows."""
         self._keys: set[str] | None = None
         self.mail_seen = self.mail_done = 0
-        """How many rows of it have come, and how many of these were taken."""
+        """The number of inbox messages that have arrived, and of those that were taken."""
         self.in_flight = 0
-        """How many step tasks there are."""
+        """The number of step tasks."""
         self.waiting = 0
-        """How many of them wait for the disk."""
+        """The number of step tasks that wait for the disk."""
         self.last_task: object = None
-        """Whichever of them ran last; `None`: others have run since."""
+        """The step task that ran last; `None`: other tasks have run since."""
         self._turns: Turns | None = None
         self.interrupted: frozenset[str] = frozenset()
-        """The steps whose attempts were cancelled, since step tasks last began."""
+        """The steps whose attempts were cancelled in the present or last period."""
         self.deciding = 0
-        """How many transitions are decided and on their way to the disk, besides those of steps."""
+        """The number of transitions on their way to the disk, besides those of steps."""
         self.asking: set[str] | None = None
-        """The questions that the input handler is at work on."""
+        """The ids of the questions that the input handler is at work on."""
         self.ask: Callable[[Iterable[Question]], None] | None = None
-        """Hands out the questions that it asks."""
+        """Hands out new questions to the handler and the observers."""
         self.nursery: trio.Nursery | None = None
-        """Where step tasks run. Its scope is theirs: cancelled to stop them, its deadline the run's timeout."""
+        """The nursery of the step tasks. Cancelling its scope stops them; the scope's deadline is
+        the run's timeout."""
         self._signalled: trio.Event | None = None
 
         # Among many.
@@ -203,16 +208,17 @@ class RunCore:
         # Time.
         self.work = WorkClock(self.state)
         self.runs_ahead = self.journal is not None and self.journal.durability == "async"
-        """Whether what is decided may be ahead of the disk."""
+        """True if decisions may be ahead of the disk."""
         self.timed = self.journal is not None or self.recorder.detailed
-        """Whether anybody asks for the time of a step's commit; otherwise it is that of `still`, and no clock is read."""
+        """True if the time of a step's commit is recorded. If not, `still` is used, and no clock is
+        read."""
         self.still = Moment(self.state.updated, self.state.elapsed)
 
     # Work that is ready, and time
 
     @property
     def ready(self) -> deque[Delivery] | BoundedQueue:
-        """The deliveries that are to be run, in order."""
+        """The deliveries that are ready to run, in order."""
         if self._ready is None:
             bounds, most = self.machine.routing.bounds, self.definition.max_concurrency
             self._ready = BoundedQueue(bounds, most) if bounds or most is not None else deque()
@@ -220,7 +226,7 @@ class RunCore:
 
     @property
     def anything_ready(self) -> bool:
-        """Whether a delivery could be run now."""
+        """True if a delivery could be run now."""
         return bool(self._ready)
 
     @property
@@ -231,41 +237,41 @@ class RunCore:
         return self._turns
 
     def slim(self) -> None:
-        """Drop what has grown: the run waits, maybe for long, maybe with many like it."""
+        """Drop empty containers before a wait: deques and dicts keep their peak capacity."""
         if not self.state.deliveries:
             self._ready = None
             self.state.deliveries.clear()
 
     def moment(self) -> Moment:
-        """Return now: UTC, and the run's time at work so far."""
+        """Return the present moment: UTC, and the run's time at work so far."""
         return Moment(self.clock.now(), self.work.elapsed)
 
     def restart(self, elapsed: float) -> None:
-        """Count the run's time from here on."""
+        """Count the run's time at work from this number of seconds on."""
         self.work.restart(elapsed)
         self.still = Moment(self.clock.now(), elapsed)
 
     # Signals
 
     def wake(self) -> None:
-        """Let the dispatcher look again. Signals are many, looks are few: one that waits is enough."""
+        """Make the dispatcher look at the run again. Any number of signals cause one look."""
         if self._signalled is None:
             self._signalled = trio.Event()
         self._signalled.set()
 
     def signal_taken(self) -> None:
-        """The dispatcher is about to look at everything."""
+        """Clear the signal: the dispatcher is about to look at everything."""
         self._signalled = None
 
     async def wait_signalled(self) -> None:
-        """Wait for a signal, which is taken by that."""
+        """Wait for a signal, and clear it."""
         if self._signalled is None:
             self._signalled = trio.Event()
         await self._signalled.wait()
         self._signalled = None
 
     def enter(self, phase: Phase) -> None:
-        """Stand there from now on, and tell all who wait for it."""
+        """Enter a phase, and notify the tasks that wait for it."""
         self.control.enter(phase)
         if phase is Phase.PAUSED or phase is Phase.PARKED:
             self.rest_began = self.work.trio_time()
@@ -273,7 +279,7 @@ class RunCore:
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
-        """While somebody watches the run or is about to act on it: it may wait, and not leave for a rest."""
+        """Keep the run from resting while a caller watches it or is about to act on it."""
         self.pins += 1
         try:
             yield
@@ -283,24 +289,28 @@ class RunCore:
     # Requests
 
     def cancel(self, reason: str | None) -> None:
-        """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that is
-        being cancelled, or has ended.
+        """Cancel the run: its steps are cancelled and awaited, and pending work stays pending.
+
+        Does nothing if the run is being cancelled or has ended.
         """
         if self.control.cancel(reason):
             self.stop_steps(Stop.CANCELLED)
 
     def crash(self, failure: BaseException) -> None:
-        """The engine can't go on with the run: its steps are cancelled, and whoever waits is told once they have ended."""
+        """Stop driving the run: the engine can't continue it.
+
+        Its steps are cancelled. Every waiter gets the failure once they have ended.
+        """
         if self.control.fail(failure):
             self.stop_steps(Stop.FAILED)
 
     def leave_at(self, leave: Leave) -> None:
-        """Leave the run then."""
+        """Leave the run at that moment, if no earlier one was requested."""
         self.control.leave_at(leave)
         self.wake()
 
     def stop_steps(self, why: Stop) -> None:
-        """Cancel the steps in flight, if there are any; and let the dispatcher look."""
+        """Cancel the steps in flight, if there are any, and wake the dispatcher."""
         if self.in_flight and self.nursery is not None:
             self.nursery.cancel_scope.cancel(reason=why.value)
         self.wake()
@@ -308,7 +318,7 @@ class RunCore:
     # From the store
 
     def mail_came(self, mail: Sequence[Mail]) -> None:
-        """Rows of the inbox: the dispatcher takes them when it comes to it."""
+        """Queue inbox messages for the dispatcher, which takes them at its next look."""
         if self.inbox is None:
             self.inbox = deque()
         self.inbox.extend(mail)
@@ -316,7 +326,7 @@ class RunCore:
         self.wake()
 
     def driver_lost(self, error: Exception) -> None:
-        """Somebody else drives the run, or it could not be written."""
+        """Stop driving the run: it was lost to another driver, or a commit failed."""
         self.crash(error)
 
     def has_key(self, key: str) -> bool:
@@ -329,7 +339,7 @@ class RunCore:
         self._keys.add(key)
 
     async def wait_mail_taken(self) -> None:
-        """Wait until all mail that has come by now is taken, or the run takes none any more."""
+        """Wait until all inbox messages that have arrived are taken, or the run takes no more."""
         seen = self.mail_seen
         if self.mail_done < seen:
             await self.changes.wait_until(
@@ -339,9 +349,12 @@ class RunCore:
     # Transitions
 
     async def may_decide(self) -> None:
-        """Wait until a transition may happen: the state is not being written down, nor too far ahead of the disk. Not
-        cancellable, since what waits here has happened already. The caller must make its transition without a
-        checkpoint in between.
+        """Wait until a transition may be made. Not cancellable.
+
+        That is while no state is being encoded, no transition is half applied, and the run is not
+        too far ahead of the disk. A cancellation must not interfere, since the cause of the
+        transition has already happened. The caller must make its transition before its next
+        checkpoint: at a checkpoint the gate may close again.
         """
         await self.standstill.opened()
         while self.runs_ahead and self.journal is not None and self.journal.full:
@@ -350,7 +363,7 @@ class RunCore:
             await self.standstill.opened()
 
     def absorb(self, effects: Iterable[Item]) -> None:
-        """Act on what a transition brought in, once that is as durable as it has to be."""
+        """Act on the effects of a transition, once it is as durable as it has to be."""
         for item in effects:
             if type(item) is Delivery:
                 (self.ready if self._ready is None else self._ready).append(item)
@@ -360,16 +373,16 @@ class RunCore:
                 self.ask((item,))
 
     def asks(self, entry: Entry) -> bool:
-        """Return whether a transition has opened a question, which is told only once it is on disk."""
+        """Return whether a transition opened a question, which is shown only once it is on disk."""
         return any(type(item) is Question for item in entry.effects)
 
     def set_timer(self, due: float, id_: int) -> None:
-        """Look at this item again when it is due (UTC)."""
+        """Take up this item again when it is due (UTC, seconds)."""
         self.timers.add(due, id_)
         self.wake()
 
     def woken(self) -> None:
-        """Something came in: a run that waited does so no more. A paused one stays so."""
+        """Return a waiting run to work, since something has arrived. A paused run stays paused."""
         if self.control.phase is Phase.PARKED:
             self.enter(Phase.WORKING)
         self.wake()
@@ -382,7 +395,7 @@ class RunCore:
     # Among many
 
     def queue_for_slot(self) -> None:
-        """Ask the host for a slot; the dispatcher is woken when there is one."""
+        """Ask the host for a slot; the dispatcher is woken once the run has it."""
         if self._place is None and self.host is not None:
             place = self.host.slots.queue_up(self._slot_given)
             self._place = None if place.given else place
@@ -394,7 +407,7 @@ class RunCore:
         self.changes.notify()
 
     def give_slot(self) -> None:
-        """No step is about to run: let another run be at work."""
+        """Release the slot, or the place in the queue for one: no step is about to run."""
         if self.host is None:
             return
         if self._place is not None:
@@ -405,8 +418,9 @@ class RunCore:
             self.host.slots.release()
 
     def dissolve(self) -> None:
-        """No task drives this any more: drop what refers back to it, so that it is freed with its last user and not by the
-        garbage collector.
+        """Drop references back to this object, which no task drives any more.
+
+        It is then freed with its last user, and not by the garbage collector.
         """
         self.give_slot()
         self.ask = None
@@ -415,9 +429,10 @@ class RunCore:
 
     @property
     def can_rest(self) -> bool:
-        """Return whether nothing is lost with this object while the run waits: nobody watches,
-        nothing is on its way to the disk or was just taken from there, no input handler is at
-        work, and no row of the inbox is left for a later version (the store gives it once).
+        """True if nothing is lost when this object is dropped while the run waits.
+
+        There must be no watcher, nothing on its way to or from the disk, no input handler, and no
+        inbox message left for a later version (the store hands each one out only once).
         """
         return (
             not self.pins

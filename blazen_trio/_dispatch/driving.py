@@ -1,9 +1,11 @@
-"""Drives one run: the dispatcher's loop, and how this process begins and ends to drive.
+"""The dispatcher of one run, from its start in this process until the run ends or is left.
 
-The dispatcher is the one task that decides what comes next, synchronously, by `control.decide`; then it acts. It is always in
-its loop, also while the run waits or is paused. Step tasks live in its nursery, whose cancel scope is theirs: cancelled to
-stop them, with the run's timeout as its deadline while they are at work. Where they were stopped, all of them have ended before
-the loop goes on, in a new nursery; so the steps of a run never outlive what ended or paused it.
+The dispatcher is the one task that makes decisions: it calls `control.decide`, which is
+synchronous, and acts on the answer. It never leaves its loop, even while the run waits or is
+paused. Step tasks live in its nursery and have that nursery's cancel scope to themselves:
+cancelling it stops them, and its deadline is the run's timeout while they are at work. After steps
+have been cancelled, the loop continues in a new nursery once all of them have ended. The steps of a
+run therefore never outlive the event that ended or paused it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ __all__ = ["cancelled_error", "drive", "listen_to"]
 _DUE_PER_TURN: Final = 32
 """Due items taken between two checkpoints."""
 _LOOK_AGAIN: Final = 0.5
-"""Seconds after which a run that waits for a time looks at the clock again, which may have been set, or stood still with its machine."""
+"""Seconds after which a run that waits for a time reads the clock again: the clock may have been
+set, or the machine suspended."""
 _NEVER: Final = float("inf")
 
 
@@ -46,12 +49,13 @@ _NEVER: Final = float("inf")
 async def drive(core: RunCore, *, asked: bool = False) -> None:
     """Drive a run until it has ended, or this process leaves it (`Leave`).
 
-    Never raises on behalf of the run: `control.failure` and the run's state tell what happened. What comes out is a
-    cancellation from outside, a KeyboardInterrupt or SystemExit out of a step, or a bug.
+    Never raises an error of the run: `control.failure` and the run's state report those. It raises
+    only a cancellation from outside, a `KeyboardInterrupt` or `SystemExit` from a step, or a bug's
+    exception.
 
     Args:
         core: The run.
-        asked: Whether the questions that are open have been asked here already.
+        asked: Whether this process has already asked the questions that are open.
     """
     core.broadcast.begin()
     if hooks.listener is not None and core.recorder.listener is None:
@@ -75,19 +79,19 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
         raise
     finally:
         if core.control.phase is not Phase.RESTING:
-            await _leave(core, crash)  # noqa: ASYNC102  # what it waits for is bounded
+            await _leave(core, crash)  # noqa: ASYNC102  # its waits are bounded
             _tell_end(core)
         core.dissolve()
 
 
 def listen_to(core: RunCore, listener: RunListener) -> None:
-    """Tell this listener of what happens, until this process drives the run no more."""
+    """Report to this listener until this process no longer drives the run."""
     core.recorder.listener = listener
     listener.driven_in(core.task_context)
 
 
 def _tell_end(core: RunCore) -> None:
-    """This process drives the run no more, or not by this."""
+    """Report to the listener that this process, or this object, no longer drives the run."""
     listener = core.recorder.listener
     if listener is None:
         return
@@ -108,7 +112,7 @@ async def _drive_with_handler(core: RunCore, *, asked: bool) -> None:
 async def _write_behind(core: RunCore, journal: Journal) -> None:
     try:
         await journal.write_behind()
-    except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+    except Exception as failure:  # noqa: BLE001  # kept, and raised to every waiter of the run
         core.crash(failure)
 
 
@@ -117,7 +121,7 @@ class _Dispatcher:
 
     Args:
         core: The run.
-        handlers: Where the input handler's calls run.
+        handlers: The nursery of the input handler's calls; `None`: there is no handler.
     """
 
     def __init__(self, core: RunCore, handlers: trio.Nursery | None) -> None:
@@ -130,10 +134,10 @@ class _Dispatcher:
             self._tasks.attempt = TracedAttempt
 
     async def run(self, *, asked: bool) -> None:
-        """Drive until there is nothing more to do here."""
+        """Drive the run until it rests, or has ended and is to be left."""
         core = self._core
         core.machine.slices = True
-        core.signal_taken()  # all is looked at now
+        core.signal_taken()  # everything is looked at now
         if core.state.questions and not asked:
             self._ask(core.state.questions.values())
         over = False
@@ -144,10 +148,10 @@ class _Dispatcher:
                     self._tasks.new_nursery()
                     over = await self._dispatch()
             core.nursery = None
-            # The nursery's scope was cancelled, or all is over; either way, no step is in flight any more.
+            # The nursery's scope was cancelled, or the loop is over. No step is in flight now.
 
     async def _dispatch(self) -> bool:
-        """Do what comes next, until nothing does."""
+        """Decide and act until there is no next action. Returns `True`, or is cancelled."""
         core = self._core
         try:
             while True:
@@ -155,13 +159,14 @@ class _Dispatcher:
                 if core.inbox and core.control.accepts:
                     await take_some(core)
                     continue
-                # What is decided here is decided without a checkpoint in between.
+                # No checkpoint between the look and the transition that `_act` makes of it: an
+                # event that arrived in between would be missed, and the run would park with it.
                 following = decide(core.control, self._situation())
                 if await self._act(following):
                     break
             if core.control.failure is None and core.journal is not None:
                 await core.journal.settle()
-        except Exception as failure:  # noqa: BLE001  # kept, and raised to whoever asks for the run
+        except Exception as failure:  # noqa: BLE001  # kept, and raised to every waiter of the run
             core.crash(failure)
         return True
 
@@ -187,7 +192,7 @@ class _Dispatcher:
         )
 
     async def _act(self, following: Next) -> bool:
-        """Do it. Return whether nothing follows."""
+        """Carry out an action. Return `True` if none follows it."""
         core = self._core
         match following:
             case Next.RUN:
@@ -212,7 +217,7 @@ class _Dispatcher:
             case Next.REST:
                 assert core.host is not None
                 core.enter(Phase.RESTING)
-                _tell_end(core)  # before whoever goes on with it tells of its beginning
+                _tell_end(core)  # before the next dispatcher of the run reports its start
                 core.host.rests(core)
                 return True
             case Next.CANCEL | Next.TIME_OUT | Next.STALL:
@@ -222,9 +227,9 @@ class _Dispatcher:
         return False
 
     async def _wait(self) -> None:
-        """Wait until something changes, or a time comes."""
+        """Wait for a signal, or until the next timer is due."""
         core = self._core
-        # What becomes due while no step may start is taken later: its time is past, so waiting for it would spin.
+        # While no step may start, due timers are not taken. Waiting for one would busy-loop.
         if not core.timers or core.control.halted:
             await core.wait_signalled()
             return
@@ -235,7 +240,7 @@ class _Dispatcher:
             await core.wait_signalled()
 
     async def _take_due(self) -> None:
-        """Route the delayed events that are due, and let due retries run."""
+        """Route the delayed events that are due, and make the due retries ready."""
         core = self._core
         taken = 0
         while core.timers.next <= core.clock.now():
@@ -259,7 +264,7 @@ class _Dispatcher:
     # Rests
 
     async def _park(self) -> None:
-        """Write down that the run waits, and be at work no more."""
+        """Record that the run waits, and release its slot once that is on disk."""
         core = self._core
         if core.state.status is not RunStatus.WAITING:
             if core.state.questions:
@@ -268,28 +273,30 @@ class _Dispatcher:
             if core.journal is not None:
                 await core.journal.settle()
         if core.state.status is RunStatus.WAITING and core.control.phase is Phase.WORKING:
-            # Nothing came in meanwhile.
+            # Nothing has arrived during the commit. A transition would have set both back, and a
+            # run parked in spite of it would not be woken by it again.
             core.give_slot()
             core.slim()
             core.enter(Phase.PARKED)
 
     async def _pause(self) -> None:
-        """Write down that the run is paused."""
+        """Record that the run is paused."""
         core = self._core
         if core.state.status is not RunStatus.PAUSED:
             core.recorder.record("workflow_paused", core.clock.now(), error="manual")
             core.note(core.machine.changed("paused", RunStatus.PAUSED, core.moment()))
             if core.journal is not None:
                 await core.journal.settle()
-                # Nobody takes up a paused run because it has mail. Whoever posts some now sees on
-                # disk that it is paused; what was posted before is taken before we may leave.
+                # No worker takes a paused run because of its inbox. A sender that posts from now
+                # on finds it paused on disk. A message that was posted before is fetched here, or
+                # it would lie in the inbox of a run that this process is about to leave.
                 with suppress(StoreError):
                     await core.journal.store.poll(())
         core.give_slot()
         core.enter(Phase.PAUSED)
 
     async def _unpause(self) -> None:
-        """Write down that the run goes on; whoever asked for it waits until that is on disk."""
+        """Record that the run continues; the caller of `unpause` waits until that is on disk."""
         core = self._core
         moment = core.moment()
         core.recorder.record("workflow_resumed", moment.at)
@@ -306,9 +313,12 @@ class _Dispatcher:
         run = f"run {state.run_id!r}"
         if how is Next.STALL:
             half = half_collected(core.state)
-            message = f"{run} stalled: nothing is left to do, no event can come, and no StopEvent was returned"
+            message = (
+                f"{run} stalled: no step is left to run, no event can arrive, "
+                "and no step returned a StopEvent"
+            )
             if half:
-                message += "; half collected: " + "; ".join(half)
+                message += "; incomplete: " + "; ".join(half)
             fail(core, StoredError("RunStalledError", message, details=half), None)
         elif how is Next.TIME_OUT:
             active = tuple(sorted(core.interrupted))
@@ -331,15 +341,15 @@ class _Dispatcher:
 
 
 def cancelled_error(run_id: str, reason: str | None) -> StoredError:
-    """Return how a run that was cancelled is stored to have ended."""
+    """Return the error that is stored for a cancelled run."""
     message = f"run {run_id!r} was cancelled" + (f": {reason}" if reason else "")
     return StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
 
 
 async def _leave(core: RunCore, crash: BaseException | None) -> None:
-    """Write what is committed and give the run back, also when cancelled; then tell everybody.
+    """Write what is committed and release the run, even when cancelled; then notify every waiter.
 
-    No deadline is set here: neither a commit nor a release can be cancelled, and each has its own bound in the store.
+    No deadline is set: neither a commit nor a release can be cancelled, and the store bounds both.
     """
     control, journal = core.control, core.journal
     ended = control.ended
@@ -352,16 +362,16 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
         except Exception as failure:  # noqa: BLE001
             control.fail(failure)
         try:
-            # What was lost to another driver is not ours to give back.
+            # A run that was lost to another driver is not ours to release.
             if not isinstance(control.failure, StaleRunError) and (
                 not ended or control.failure is not None
             ):
                 await _give_back(core, journal, crash)
-        except Exception as failure:  # noqa: BLE001  # the store owes it, and goes on trying
+        except Exception as failure:  # noqa: BLE001  # the store owes the release, and keeps trying
             control.fail(failure)
-            # Where the block is cancelled, nobody else is told.
+            # If the block is cancelled, this log message is the only report.
             logger.warning(
-                "run %r is given back later: %s",
+                "run %r could not be released yet; the store keeps trying: %s",
                 core.state.run_id,
                 failure,
                 extra=about(core.state.run_id, core.state.workflow),
@@ -375,15 +385,17 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
     failure = core.control.failure
     if crash is not None and breaks_out(crash) and _is_exit(crash):
         failure = failure or crash
-    # Where the engine failed, what is on disk may wait for something else than what is in memory.
+    # After a failure of the engine, the run on disk may wait for something else than the run in
+    # memory. The latter's timer could be too late for it; `wake=None` (at once) is always safe.
     waits = failure is None and core.state.status is RunStatus.WAITING
     hold = told = None
     if failure is not None:
-        # What failed here may fail again at once; others, or a little later we, may do better.
+        # The failure may repeat at once. The hold keeps every worker away for a while.
         hold = core.clock.now() + hold_after(core.crashes)
         told = f"{type(failure).__name__}: {text_of(failure)}"
     elif core.foreign_mail:
-        # Mail makes a worker take a run that waits; this mail would do so again and again.
+        # An inbox message makes a worker take a waiting run. One that no worker can read would make
+        # them take and release the run in a busy loop.
         hold = core.clock.now() + LONGEST_HOLD
     await journal.store.release(
         journal.driver, wake=core.timers.next if waits else None, hold=hold, crash=told
@@ -391,7 +403,7 @@ async def _give_back(core: RunCore, journal: Journal, crash: BaseException | Non
 
 
 def _is_exit(error: BaseException) -> bool:
-    """Return whether a step ended the program: by SystemExit, and not by Ctrl-C."""
+    """Return whether a step ended the program with `SystemExit`, rather than Ctrl-C."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(SystemExit)[0] is not None
     return isinstance(error, SystemExit)

@@ -1,9 +1,10 @@
-"""What others leave in a run's inbox, answers to its questions among it, taken by transitions of their
-own, each of which deletes its row.
+"""A run's inbox, and the questions that are answered through it.
 
-The store gives each row once to who drives the run. The dispatcher takes them, a few per turn of
-the loop, in the order in which they came; so a flood of mail delays neither the run's own steps nor
-anybody else. A row of a kind that this version does not know stays where it is, for a later one.
+The store hands each inbox message once to the driver of the run. The dispatcher takes the messages
+in the order of their arrival, a few per turn of the loop, so a flood of them delays neither the
+run's own steps nor other runs. Each is taken by a transition of its own, which deletes its row in
+the same transaction. A message of a kind that this version does not know stays in the inbox, for a
+later version.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ __all__ = [
 
 _ROWS_PER_TURN: Final = 32
 _BYTES_PER_TURN: Final = 2**18
-"""Rows, and about so many bytes of them, that are taken between two checkpoints, in one commit."""
+"""Rows, and about this many bytes of them, that are taken between two checkpoints and committed
+together."""
 
 
 async def post_answer(  # noqa: ASYNC910  # the store suspends
@@ -78,15 +80,19 @@ async def post_answer(  # noqa: ASYNC910  # the store suspends
     key: str | None,
     connection: Any = None,
 ) -> bool | None:
-    """Post an answer. Return whether it was taken; `None`: there was one of this name before.
+    """Post an answer to a run's inbox.
 
     Args:
-        store: Where the run is.
-        run_id: The run.
+        store: The store of the run.
+        run_id: The run's id.
         data: The answer, packed.
-        name: See `answer_key`.
-        key: What its sender has named it besides; where that was used before, it is not taken.
+        name: The key that only one answer to a question can have (`answer_key`).
+        key: The sender's own idempotency key.
         connection: See `CheckpointStore.post`.
+
+    Returns:
+        `True` if the answer was posted; `False` if the sender's key was used before; `None` if
+        another answer has this name.
     """
     given = {} if connection is None else {"connection": connection}
     if key is None:
@@ -100,17 +106,21 @@ async def post_answer(  # noqa: ASYNC910  # the store suspends
 
 
 def answered_in(inbox: Iterable[Mail]) -> set[str]:
-    """Return the ids of the questions whose answers lie in this inbox."""
+    """Return the ids of the questions whose answers are in this inbox."""
     answers = (answered_by(mail.data) for mail in inbox if mail.kind == EVENT)
     return {answer for answer in answers if answer is not None}
 
 
 def take_up(core: RunCore, mail: Iterable[Mail], *, pauses: bool) -> None:
-    """Take what lies in the inbox of a run that is about to be driven; its entries are recorded, not yet on disk.
+    """Take the inbox messages of a run that is about to be driven.
+
+    Their entries are recorded and not yet on disk.
 
     Args:
-        mail: Its rows.
-        pauses: Whether the run is to heed a pause that nobody got to; otherwise whoever takes it up has overruled it.
+        core: The run.
+        mail: The rows of its inbox.
+        pauses: Whether to act on a pause that no driver has taken. If not, it is deleted: the
+            caller that resumes the run by its id overrules it.
     """
     assert core.journal is not None
     for each in mail:
@@ -125,7 +135,7 @@ def take_up(core: RunCore, mail: Iterable[Mail], *, pauses: bool) -> None:
 
 
 async def take_some(core: RunCore) -> None:
-    """Take rows that have come, as many as make one commit. They are on disk when this returns."""
+    """Take inbox messages, as many as fit one commit. Their entries are on disk on return."""
     assert core.inbox is not None
     assert core.journal is not None
     entries: list[Entry] = []
@@ -156,15 +166,21 @@ async def take_some(core: RunCore) -> None:
 
 
 def _take(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
-    """Return the transition that takes a row, and what it takes; `None`: a later one does, or none."""
+    """Return the entry that takes a row, and the rows that it takes.
+
+    `None` if a later entry takes the row, or none does.
+    """
     if mail.kind == EVENT:
         return _event(core, mail), (mail.id,)
     return _request(core, mail)
 
 
 def _event(core: RunCore, mail: Mail) -> Entry:
-    """Route an event. Its sender is gone, so what nothing accepts, and what can't be read, is noted as rejected, and the run goes
-    on. A question that it was to answer stays open.
+    """Route an event from the inbox.
+
+    Its sender can't be reached any more. An event that no step accepts, or that can't be decoded,
+    is therefore recorded as rejected and the run continues. A question that it should have answered
+    stays open.
     """
     moment = core.moment()
     event_type: str | None = None
@@ -190,7 +206,11 @@ def _event(core: RunCore, mail: Mail) -> Entry:
 
 
 def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
-    """Pause or cancel the run; the entry of that takes the row. Return one that takes it, where nothing is to be done."""
+    """Act on a pause, its withdrawal, or a cancellation.
+
+    The entry of the pause or of the end takes the row. If there is nothing to do, the entry that
+    is returned takes it.
+    """
     assert core.journal is not None
     if mail.kind == CANCEL:
         core.journal.requests.append(mail.id)
@@ -199,7 +219,8 @@ def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
         core.journal.requests.append(mail.id)
         core.mail_holds = {**(core.mail_holds or {}), mail.id: core.control.hold()}
         if core.host is not None and not core.host.holds(core):
-            # Whoever asked may want to go on with it elsewhere. One that somebody here holds is theirs to unpause.
+            # The sender may want to resume the run elsewhere, so release it. If its handle is held
+            # in this process, the holder can unpause it.
             core.control.leave_at(Leave.AT_REST)
         core.wake()
     elif mail.kind == RECALL:
@@ -207,7 +228,10 @@ def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
     elif mail.kind == PAUSE:
         return core.machine.rejected(core.moment()), (mail.id,)
     else:
-        what = "run %r: mail of kind %r is left to a later version of blazen_trio"
+        what = (
+            "run %r: an inbox message of unknown kind %r stays in the inbox, "
+            "for a later version of blazen_trio"
+        )
         logger.warning(
             what,
             core.state.run_id,
@@ -219,7 +243,7 @@ def _request(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]] | None:
 
 
 def _recalled(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]]:
-    """Nobody wants a pause any more that was asked for; its row is taken, too, if the pause has not done so."""
+    """Withdraw a pause, and take its row as well if the pause's own entry has not done so."""
     assert core.journal is not None
     pause = recalled_by(mail.data)
     rows: tuple[int, ...] = (mail.id,)
@@ -233,7 +257,7 @@ def _recalled(core: RunCore, mail: Mail) -> tuple[Entry, tuple[int, ...]]:
 
 
 def unanswered(core: RunCore) -> list[InputRequestEvent]:
-    """Return the open questions that nobody is at work on, oldest first."""
+    """Return the open questions that the input handler is not at work on, oldest first."""
     asking = core.asking or ()
     return [
         question.event  # type: ignore[misc]
@@ -243,7 +267,10 @@ def unanswered(core: RunCore) -> list[InputRequestEvent]:
 
 
 async def nobody_has_answered(core: RunCore) -> bool:
-    """Return whether a parked run waits for an answer, after a look for one that was posted a moment ago."""
+    """Return whether a parked run still waits for an answer.
+
+    Polls the store first, so an answer that another process posted a moment ago is found.
+    """
     if core.journal is not None:
         with suppress(StoreError):
             await core.journal.store.poll(())
@@ -254,15 +281,18 @@ async def nobody_has_answered(core: RunCore) -> bool:
 async def answer(
     core: RunCore, response: InputResponseEvent, *, key: str | None = None, within: bool = False
 ) -> bool:
-    """Route an answer; on disk as far as the durability asks when this returns. Return whether it
-    was taken: not so where its `key` was used before.
+    """Route an answer, which is as durable as the run's durability requires on return.
 
     Args:
         core: The run.
         response: The answer.
-        key: What its sender has named it.
-        within: Whether a task of the run itself gives it. Where the run can't go on, its dispatcher
-            takes no mail any more and waits for its tasks: such a one must not wait for it in turn.
+        key: The sender's idempotency key.
+        within: Whether the caller is a task of the run itself. If the run can't continue, its
+            dispatcher takes no more inbox messages and waits for its tasks to end. Such a task must
+            stay cancellable while it waits for the dispatcher, or both would wait for ever.
+
+    Returns:
+        `False` if `key` was used before, so the answer was not taken; else `True`.
 
     Raises:
         InputResponseError: No such question is open.
@@ -273,13 +303,14 @@ async def answer(
         if key is not None:
             if core.has_key(key):
                 return False
-            question_of(core.definition, core.state, response)  # one that is refused uses no key
+            question_of(core.definition, core.state, response)  # a refused answer uses no key
             core.use_key(key)
         entry = core.machine.answered(response, core.encode, core.moment())
         await settle(core, entry, "input_received", response.event_type)
         return True
-    # Through the inbox, as anybody else's answer: of two, whoever gives them, the store takes one.
-    # Decided here at once, this one could come between another that was taken and its arrival.
+    # Post it to the inbox, as any other process does: of two answers, the store accepts one. If it
+    # were decided in memory instead, it could overtake an answer that the store has accepted and
+    # not yet handed over, whose sender would then have been promised something that never happens.
     store, run_id = core.journal.store, core.state.run_id
     data = None
     number = 0
@@ -296,22 +327,21 @@ async def answer(
         data = pack_event(core.codec, response) if data is None else data
         heard = await post_answer(store, run_id, data, answer_key(question.id, number), key)
         with trio.CancelScope(shield=not within):
-            # What others have sent before comes before. The store has given us the row by now.
+            # Earlier messages are taken first. The store has handed over our own row by now.
             await core.wait_mail_taken()
         if heard is not None:
             return heard
-        # Somebody else has answered; unless that could not be taken, and the question is open.
+        # Another answer has the name. If it was rejected, the question is still open: try the next.
         number += 1
 
 
 def ask(core: RunCore, handlers: trio.Nursery | None, questions: Iterable[Question]) -> None:
-    """Hand out questions that are open from now on, on disk where the run has a store. Each that has
-    a handler has a task of its own.
+    """Show open questions to the observers, and start the handler for each in a task of its own.
 
     Args:
         core: The run.
-        handlers: Where the handler's calls run; `None`: there is no handler.
-        questions: The questions.
+        handlers: The nursery of the handler's calls; `None`: there is no handler.
+        questions: The questions, which are on disk if the run has a store.
     """
     for question in questions:
         core.recorder.record(
@@ -334,15 +364,14 @@ async def _ask_handler(core: RunCore, request: Any) -> None:
         ):
             if not isinstance(response, InputResponseEvent):
                 response = InputResponseEvent(request.request_id, response)
-            question_of(
-                core.definition, core.state, response
-            )  # one that fits none is the handler's failure
+            # An answer that fits no question is a failure of the handler.
+            question_of(core.definition, core.state, response)
             await _give(core, response)
-    except BaseException as error:  # noqa: ASYNC103  # raised again, unless the handler alone has failed
+    except BaseException as error:  # noqa: ASYNC103  # re-raised unless the handler failed
         cancelled = trio.current_effective_deadline() == float("-inf")
         if breaks_out(error) or (cancelled and isinstance(error, trio.Cancelled)):
             raise
-        # A Cancelled that no scope around it asked for has leaked out of another task: a failure like any other.
+        # A Cancelled without a cancelled scope around it leaked from another task: a failure.
         await _failed(core, error)  # noqa: ASYNC102, ASYNC120  # shields itself
     finally:
         if core.asking is not None:
@@ -355,13 +384,13 @@ async def _give(core: RunCore, response: InputResponseEvent) -> None:
     try:
         await answer(core, response, within=True)
     except (InputResponseError, RunFinishedError):
-        pass  # somebody else was faster
+        pass  # another answer came first, or the run has ended
     except StoreError as error:
         core.crash(error)
 
 
 async def _failed(core: RunCore, error: BaseException) -> None:
-    """A failing handler fails the run, as a failing step does."""
+    """Fail the run because its input handler failed, as a failing step does."""
     await core.standstill.opened()
     if not core.control.accepts:
         return
@@ -372,7 +401,8 @@ async def _failed(core: RunCore, error: BaseException) -> None:
         core,
         StoredError(
             "StepFailedError",
-            f"the input handler of run {core.state.run_id!r} failed: {type(error).__name__}: {text_of(error)}",
+            f"the input handler of run {core.state.run_id!r} failed: "
+            f"{type(error).__name__}: {text_of(error)}",
             step="input_handler",
             attempts=1,
             error_type=type(error).__name__,
@@ -384,5 +414,5 @@ async def _failed(core: RunCore, error: BaseException) -> None:
 
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(handler: Any, request: Any) -> Any:
-    """Call the input handler. Ctrl-C may interrupt it anywhere, as any code of the user's."""
+    """Call the input handler without Ctrl-C protection: it is user code."""
     return await handler(request)

@@ -1,10 +1,10 @@
-"""Takes a run's entries to its store, as late as its durability allows, and always in order.
+"""The journal of a run: it hands entries to the store, in order, when the durability requires it.
 
-    sync    an entry is on disk before anything that it leads to runs
-    async   entries are written behind by a task of the run, at most 256 entries or 4 MiB behind
-    exit    nothing is written until somebody has to be told that it is; then a snapshot of the whole
+    sync    an entry is on disk before any of its outputs runs
+    async   a task of the run writes entries, at most 256 entries or 4 MiB behind
+    exit    nothing is written until an acknowledgement is due; then one snapshot of the whole run
 
-`settle` is the acknowledgement in each of them: when it returns, everything recorded before is on disk.
+`settle` acknowledges in all three modes: on return, everything recorded before it is on disk.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Durability = Literal["sync", "async", "exit"]
 _ENTRIES_BEHIND: Final = 256
 _BYTES_BEHIND: Final = 4 * 2**20
 _FOLD_AT_LEAST: Final = 64 * 2**10
-"""Bytes of journal below which folding is not worth a snapshot."""
+"""Bytes of journal below which a snapshot is not worth its cost."""
 
 
 class JournalMark(NamedTuple):
-    """How far a run's journal is.
+    """The extent of a run's stored journal.
 
     Args:
         snapshot_size: Bytes of the stored snapshot (0: none).
         tail_size: Bytes of the stored journal after it.
-        blobs: The digests of the large values that are stored already.
+        blobs: The digests of the blobs (large values) that are stored already.
     """
 
     snapshot_size: int = 0
@@ -53,20 +53,20 @@ class JournalMark(NamedTuple):
 
 _NEW: Final = JournalMark()
 _STEPS: Final = frozenset({"committed", "handled", "completed"})
-"""The kinds of entries that get a run further: a step is behind it."""
+"""The kinds of entries that count as progress: a step has been dealt with for good."""
 
 
 class Journal:
-    """One run's way to its store.
+    """The path of one run's entries to its store.
 
     Args:
-        store: The store, in which this process drives the run.
-        driver: The token by which it does.
+        store: The store.
+        driver: The token with which this process drives the run.
         state: The run's state.
         durability: When entries are written.
-        recorder: Keeps the history, whose new records go with each commit.
+        recorder: Keeps the history; each commit contains its new records.
         standstill: Holds the run still while its journal is folded.
-        mark: How far it is.
+        mark: The extent of the stored journal.
     """
 
     __slots__ = (
@@ -109,36 +109,42 @@ class Journal:
         self._unwritten = recorder.unwritten
         self._standstill = standstill
         self._pending: Commit | None = None
-        """What is recorded and not handed over yet."""
+        """The entries that are recorded and not handed over yet."""
         self.requests: list[int] = []
-        """The rows of the inbox that asked for the pause or the cancellation that is under way: taken by its entry."""
+        """The inbox rows of pauses and cancellations that are under way, whose entry takes them."""
         self._snapshot_size, self._tail_size, self._stored_blobs = mark
         self._behind = 0
         self._recorded = self._on_disk = state.seq
         self._folding = False
         self._progress: trio.Event | None = None
-        """Set with the next commit that ends; made when somebody waits for one."""
+        """Set when the next commit ends; created by the first task that waits for one."""
         if durability == "async":
             self._wanted = trio.Event()
             self._room = trio.lowlevel.ParkingLot()
             self._writing_behind = trio.CancelScope(shield=True)
         self.failure: Exception | None = None
-        """Why a commit could not be stored: nothing follows it. The store tells the run, whoever waits for the commit."""
+        """The reason why a commit was not stored; no later one is accepted. The run learns of it
+        from the store, even if no task waits for the commit."""
 
     @property
     def keeps_entries(self) -> bool:
-        """Whether entries are written; with `exit` durability, only snapshots are."""
+        """True if entries are written; with `exit` durability, only snapshots are."""
         return self.durability != "exit"
 
     @property
     def mark(self) -> JournalMark:
-        """How far it is."""
+        """The extent of the stored journal."""
         return JournalMark(self._snapshot_size, self._tail_size, self._stored_blobs)
 
     # Recording
 
     def record(self, entry: Entry, taken: Sequence[int] = ()) -> None:
-        """Take note of an entry that has been applied; `taken` are the inbox rows that it took."""
+        """Add an applied entry to the next commit.
+
+        Args:
+            entry: The entry.
+            taken: The inbox rows that it takes.
+        """
         self._recorded = entry.seq
         pending = self._pending
         if pending is None:
@@ -167,19 +173,19 @@ class Journal:
             self._wanted.set()
 
     def _add_blobs(self, commit: Commit, blobs: Mapping[str, bytes]) -> None:
-        """A large value is written once, with the first entry that refers to it."""
+        """Add the blobs that are not stored yet: each is written once, with its first reference."""
         fresh = {digest: blobs[digest] for digest in blobs.keys() - self._stored_blobs}
         commit.blobs = {**commit.blobs, **fresh}
         self._behind += sum(map(len, fresh.values()))
         self._stored_blobs |= fresh.keys()
 
     async def write(self, entry: Entry, taken: Sequence[int] = ()) -> None:
-        """Take note of an entry, as `record` does, and wait for as much as the durability asks for."""
+        """Record an entry, and wait until it is as durable as required. See `record`."""
         self.record(entry, taken)
         if self.failure is not None:
             raise self.failure
         if self.durability == "sync":
-            # As `_hand_over`, which would be one frame more for each of all the steps that wait.
+            # `_hand_over` inlined, which saves a frame in each of the many steps that wait here.
             commit, target = self._take(), self._recorded
             try:
                 await self.store.commit(self.driver, commit)
@@ -192,27 +198,28 @@ class Journal:
 
     @property
     def settled(self) -> bool:
-        """Whether everything recorded so far is on disk."""
+        """True if everything recorded so far is on disk."""
         return self._on_disk >= self._recorded and self._pending is None
 
     @property
     def full(self) -> bool:
-        """Whether, with `async` durability, the run is as far ahead of the disk as it may be."""
+        """True if an `async` run is as far ahead of the disk as it may be."""
         return self.durability == "async" and (
             self._recorded - self._on_disk >= _ENTRIES_BEHIND or self._behind >= _BYTES_BEHIND
         )
 
     async def wait_room(self) -> None:
-        """Wait, before deciding anything, until the disk has caught up."""
+        """Wait, before a decision, until the disk has caught up far enough."""
         while self.full and self.failure is None:
             await self._room.park()
         self._check()
 
     async def settle(self) -> None:
-        """Everything recorded so far is on disk when this returns. Not cancellable.
+        """Wait until everything recorded so far is on disk. Not cancellable.
 
         Raises:
-            StoreError, StaleRunError: It could not be written.
+            StoreError: A commit could not be written.
+            StaleRunError: Another driver has taken the run.
         """
         self._check()
         target = self._recorded
@@ -226,9 +233,10 @@ class Journal:
             self._check()
 
     async def write_behind(self) -> None:
-        """With `async` durability, a task of the run: write what is recorded, until `stop_writing_behind`.
+        """Write recorded entries until `stop_writing_behind`: a task of an `async` run.
 
-        Shielded: steps that are too far ahead wait for it, also while the run is being cancelled.
+        Shielded: steps of a run that is too far ahead wait for this task, even while the run is
+        being cancelled. If the task were cancelled with it, they would wait for ever.
         """
         with self._writing_behind:
             while True:
@@ -238,15 +246,16 @@ class Journal:
                     await self._hand_over(self._take())
 
     def stop_writing_behind(self) -> None:
-        """No step runs any more: what is left is for `settle`."""
+        """End `write_behind`. No step runs any more, and `settle` writes the rest."""
         self._writing_behind.cancel()
 
     # Folding
 
     @property
     def fold_due(self) -> bool:
-        """Whether the journal has outgrown the last snapshot, so that folding it costs a constant per byte written; and
-        nobody is at it.
+        """True if the journal has outgrown the last snapshot, and is not being folded.
+
+        Folding then costs a constant per byte written.
         """
         return (
             self._tail_size >= _FOLD_AT_LEAST
@@ -255,13 +264,15 @@ class Journal:
         )
 
     async def fold(self) -> None:
-        """Write the whole state down as a snapshot, which replaces the journal so far."""
+        """Write the whole state as a snapshot, which replaces the journal so far."""
         self._folding = True
         large: dict[str, bytes] = {}
         try:
             data = b"".join(await self._standstill.image(inline=False, blobs=large))
         finally:
             self._folding = False
+        # No checkpoint since the image, so the snapshot and the entries of its commit belong
+        # together: the store deletes the entries up to the snapshot's number.
         commit = self._take()
         commit.snapshot = SnapshotRow(self._state.seq, data, frozenset(large))
         self._add_blobs(commit, large)
@@ -272,7 +283,7 @@ class Journal:
     # Handing over
 
     def _take(self) -> Commit:
-        """All that is recorded and not handed over yet."""
+        """Return the commit of everything that is recorded and not handed over yet."""
         commit, self._pending = self._pending, None
         if commit is None:
             commit = Commit(self._state.run_id)
@@ -284,7 +295,11 @@ class Journal:
         return commit
 
     async def _hand_over(self, commit: Commit) -> None:
-        """The store takes it in the order of these calls; nothing may be awaited between `_take` and this."""
+        """Hand a commit to the store, which keeps the order of these calls.
+
+        Nothing may be awaited between `_take` and this: a later commit could overtake this one, and
+        a crash would leave a gap in the journal.
+        """
         self._check()
         target = self._recorded
         try:
@@ -295,7 +310,10 @@ class Journal:
         self._stored(commit, target)
 
     def _failed(self, failure: BaseException) -> None:
-        """A commit may not be on disk: nothing follows it, whatever broke in. All who wait are let go, or they would wait for ever."""
+        """Note that a commit may not be on disk: the journal accepts no later one.
+
+        Every waiter is woken and gets the failure; otherwise it would wait for ever.
+        """
         if not isinstance(failure, Exception):
             what = (
                 "be cancelled"
@@ -303,7 +321,8 @@ class Journal:
                 else f"be ended by {type(failure).__name__}"
             )
             told = StoreError(
-                f"the store let a commit {what}, which it must not", run_id=self._state.run_id
+                f"the store let a commit of run {self._state.run_id!r} {what}, which it must not",
+                run_id=self._state.run_id,
             )
             told.__cause__ = failure
             failure = told
@@ -313,13 +332,13 @@ class Journal:
         self._wake()
 
     def _stored(self, commit: Commit, target: int) -> None:
-        """A commit with the entries up to `target` is on disk."""
+        """Note that a commit with the entries up to `target` is on disk."""
         self._on_disk = max(self._on_disk, target)
         if self.durability == "async":
             self._behind -= sum(len(data) for _, data in commit.entries) + sum(
                 map(len, commit.blobs.values())
             )
-            # As many as there is room for, in the order in which they came: each takes one place.
+            # Wake as many tasks as there is room for, in order: each adds one entry.
             self._room.unpark(count=max(0, _ENTRIES_BEHIND - (self._recorded - self._on_disk)))
         if self._progress is not None:
             self._wake()
@@ -327,7 +346,7 @@ class Journal:
     async def _wait_progress(self) -> None:
         if self._progress is None:
             self._progress = trio.Event()
-        # What is decided can't be undone by a cancellation any more; and every commit ends.
+        # A decided transition can't be taken back by a cancellation, and every commit ends.
         with trio.CancelScope(shield=True):
             await self._progress.wait()
 

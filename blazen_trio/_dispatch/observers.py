@@ -1,6 +1,6 @@
-"""Who hears of what happens in a run: its history, the log, telemetry, and whoever reads its stream.
+"""The observers of a run: its history, its event streams, the log and telemetry.
 
-Each stream has a bounded buffer of its own, and none ever slows the run.
+Each stream has its own bounded buffer, so a slow reader never slows the run.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ __all__ = [
 
 
 class EventStream:
-    """What a run publishes, from when this was made: an async iterator (`async for`), closed by itself at the run's end.
+    """An async iterator over the events that a run publishes, from its creation to the run's end.
 
-    One that falls behind its buffer loses the oldest events and gets a `Lagged(count)` in their place. Leave it with
-    `async with` or `close()` to stop being an observer before the run's end.
+    A reader that falls behind by more than the buffer loses the oldest events and gets a
+    `Lagged(count)` in their place. To stop observing before the run's end, use the stream as an
+    `async with` block, or call `close()`.
     """
 
     def __init__(self, broadcast: Broadcast, buffer: int) -> None:
@@ -53,7 +54,7 @@ class EventStream:
         self._send.close()
 
     def close(self) -> None:
-        """Stop observing; what is in the buffer is dropped."""
+        """Stop observing; the events in the buffer are dropped."""
         self._broadcast.forget(self)
         self._send.close()
         self._receive.close()
@@ -85,26 +86,30 @@ class EventStream:
 
 
 class Broadcast:
-    """Hands events to all streams of a run."""
+    """The distributor of events to all streams of a run."""
 
     __slots__ = ("_ended", "_last", "_prologue", "_streams")
 
     def __init__(self) -> None:
         self._streams: list[EventStream] = []
         self._prologue: list[Event] | None = []
-        """Published before the run is driven, when nobody can have a stream of it yet."""
+        """Events published before the run is driven, when no stream of it can exist yet."""
         self._last: StopEvent | None = None
         self._ended = False
 
     @property
     def observed(self) -> bool:
-        """Whether anybody has a stream of it that has not ended."""
+        """True if there is a stream that has not ended."""
         return bool(self._streams)
 
     def subscribe(self, buffer: int) -> EventStream:
-        """A new stream; of a run that has ended, one that holds its `StopEvent` at most."""
+        """Return a new stream. That of an ended run contains only its `StopEvent`, if any.
+
+        Raises:
+            ValueError: `buffer` is not a positive number of events.
+        """
         if type(buffer) is not int or buffer < 1:
-            msg = f"stream(buffer={buffer!r}): the buffer is a number of events, at least 1"
+            msg = f"stream(buffer={buffer!r}): buffer must be a number of events, at least 1"
             raise ValueError(msg)
         stream = EventStream(self, buffer)
         for event in self._prologue or ():
@@ -122,18 +127,18 @@ class Broadcast:
             self._streams.remove(stream)
 
     def publish(self, event: Event) -> None:
-        """Hand an event to every stream, at once."""
+        """Hand an event to every stream at once."""
         if self._prologue is not None:
             self._prologue.append(event)
         for stream in self._streams:
             stream._put(event)  # noqa: SLF001
 
     def begin(self) -> None:
-        """Note that the run is driven from here on: a stream made later starts later."""
+        """Stop keeping events for new streams: from now on, each starts with the next event."""
         self._prologue = None
 
     def end(self, last: StopEvent | None) -> None:
-        """No more events: `last`, if there is one, is the last."""
+        """End every stream, after the event `last` if there is one."""
         if self._ended:
             return
         self._ended, self._last = True, last
@@ -155,16 +160,18 @@ _ALWAYS = frozenset(
         "workflow_cancelled",
     }
 )
-"""What a history tells even when it is off: the start, the end and the failures."""
+"""The records that are kept even with the history off: the start, the end and the failures."""
 
 
 class Recorder:
-    """Keeps a run's history. `detailed` is false where nobody wants more than the start, the end and the failures.
+    """The recorder of a run's history, which also feeds the log, telemetry and the streams.
+
+    `detailed` is false if no observer wants more than the start, the end and the failures.
 
     Args:
         broadcast: The run's streams.
-        history: Whether the history has all that happens.
-        lifecycle: Whether the streams have it, too.
+        history: Whether to record everything that happens.
+        lifecycle: Whether to publish it to the streams as well.
         stored: Whether a store keeps the history.
     """
 
@@ -191,23 +198,23 @@ class Recorder:
         self.detailed = history or lifecycle
         self.records: list[HistoryRecord] = []
         self.unwritten = UnwrittenHistory() if stored else None
-        """Those that the store does not have yet, and no commit has taken; `None`: no store keeps any."""
+        """The records that no commit contains yet; `None`: no store keeps the history."""
         self.run = ("", "")
         """The run's id, and its workflow's name."""
         self.log_from = logging.WARNING
-        """The level from which on it is worth asking the log."""
+        """The lowest level at which a record is passed to the log."""
         self.listener: RunListener | None = None
-        """Who is told, too."""
+        """The telemetry listener of this run, if there is one."""
         self.context = contextvars.copy_context()
         """The run's own context variables."""
 
     def log_from_level(self, level: int) -> None:
-        """Log what is at least as important as this, from here on."""
+        """Log records of at least this level from now on."""
         self.log_from = level
         self.detailed = self.detailed or level <= logging.DEBUG
 
     def load(self, records: list[HistoryRecord]) -> None:
-        """Go on with the history of an earlier process, which the store has."""
+        """Continue the history of an earlier process, which the store has."""
         self.records = records
 
     def record(
@@ -222,17 +229,17 @@ class Recorder:
         cause: BaseException | None = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        """Note that something happened, at this UTC (seconds since the epoch).
+        """Record an occurrence in the history, and report it to the other observers.
 
         Args:
-            kind: One of the history's.
-            at: When.
-            step: Which step's it is.
-            event_type: Which event it is about.
-            duration: How long it took.
-            error: What went wrong, for people.
-            cause: What went wrong; the log has its traceback.
-            context: The context variables that the log sees; by default the run's.
+            kind: A kind of history record.
+            at: The time, in UTC (seconds since the epoch).
+            step: The step concerned.
+            event_type: The type of the event concerned.
+            duration: The duration in seconds.
+            error: A description of the error, for people.
+            cause: The exception; its traceback is logged.
+            context: The context variables to log in; by default the run's.
         """
         if self._history or kind in _ALWAYS:
             sequence = self.records[-1].sequence + 1 if self.records else 1
@@ -244,9 +251,9 @@ class Recorder:
         if self._lifecycle:
             self._broadcast.publish(LifecycleEvent(kind, step, event_type, duration, error))
         if self.log_from <= LEVELS[kind]:
-            # Not in those of the task, which is a step's: what that has set there ends with it, and
-            # who logs by them (error trackers do) would put it down to others.
-            # A copy, since one context can't be entered twice, and a log's handler may log itself.
+            # Not in the task's own context: a step task runs many steps, and an error tracker,
+            # which goes by context variables, would attribute the record to the wrong one.
+            # In a copy: a context can't be entered twice, and a log handler may itself log.
             (context or self.context).copy().run(
                 log_record,
                 self.run,

@@ -1,6 +1,4 @@
-"""When the deliveries of a run are done: those that are ready, within their bounds; those that wait
-for a time; and how long the run has been at work, which its timeout bounds.
-"""
+"""The schedule of a run: its ready deliveries, its timers, and the clock of its time at work."""
 
 from __future__ import annotations
 
@@ -23,9 +21,10 @@ __all__ = [
 
 
 class BoundedQueue:
-    """Ready deliveries, first in, first out, within the bounds on concurrency. Where nothing is bounded, a `deque` is used.
+    """A FIFO queue of ready deliveries that keeps to the bounds on concurrency.
 
-    A delivery over its step's bound waits aside, at no cost but its place there.
+    A delivery over its step's bound is set aside until an earlier one is done; it costs no task. A
+    workflow without bounds uses a plain `deque` instead.
 
     Args:
         bounds: How many deliveries of each bounded step may be in flight at once.
@@ -37,11 +36,12 @@ class BoundedQueue:
         self._total_room = float("inf") if max_concurrency is None else max_concurrency
         self._room = dict(bounds)
         self._queued = dict.fromkeys(bounds, 0)
-        """How many of each bounded step are in the queue: not more than there is room for, so that none is passed over."""
+        """The number of each bounded step's deliveries in the queue: at most as many as there is
+        room for, so `popleft` need not skip any."""
         self._aside: dict[str, deque[Delivery]] = {name: deque() for name in bounds}
 
     def __len__(self) -> int:
-        """How many could be taken now, at most."""
+        """Return an upper limit of the deliveries that could be taken now."""
         return len(self._queue) if self._total_room else 0
 
     def append(self, delivery: Delivery) -> None:
@@ -59,7 +59,7 @@ class BoundedQueue:
         self._queue.appendleft(delivery)
 
     def popleft(self) -> Delivery | None:
-        """Take the next that may run now, if there is one; `done` must be told when it has."""
+        """Take the next delivery that may run now, if any. Call `done` when it is not in flight."""
         queue = self._queue
         while queue and self._total_room:
             delivery = queue.popleft()
@@ -67,7 +67,7 @@ class BoundedQueue:
             if room is not None:
                 self._queued[delivery.step] -= 1
                 if room == 0:
-                    # One that was taken before and came back, while its successor is in flight.
+                    # It was taken and returned, and another of its step is in flight by now.
                     self._aside[delivery.step].appendleft(delivery)
                     continue
                 self._room[delivery.step] = room - 1
@@ -76,7 +76,7 @@ class BoundedQueue:
         return None
 
     def done(self, step: str) -> None:
-        """A delivery of this step that was taken is in flight no more."""
+        """Note that a delivery of this step, taken before, is no longer in flight."""
         self._total_room += 1
         if step in self._room:
             self._room[step] += 1
@@ -85,7 +85,7 @@ class BoundedQueue:
 
 
 class Timers:
-    """Items that wait for a time (UTC), soonest first: a heap, and no task per item."""
+    """A heap of the items that wait for a time (UTC, seconds). An item costs no task."""
 
     __slots__ = ("_heap",)
 
@@ -97,26 +97,27 @@ class Timers:
 
     @property
     def next(self) -> float:
-        """The soonest, UTC; infinity where there is none."""
+        """The earliest due time, in UTC; infinity if there is none."""
         return self._heap[0][0] if self._heap else float("inf")
 
     def add(self, due: float, id_: int) -> None:
-        """An item is due then (UTC)."""
+        """Add an item that is due at this time (UTC)."""
         heapq.heappush(self._heap, (due, id_))
 
     def pop(self) -> int:
-        """Take the item that is due soonest."""
+        """Remove the item that is due first, and return its id."""
         return heapq.heappop(self._heap)[1]
 
 
 class WorkClock:
-    """Counts while step tasks are at work, and stands still while the run waits or is paused.
+    """The clock of a run's time at work, which its timeout limits.
 
-    It is apart from the nursery in which they run: while it counts, the deadline of that nursery's
-    scope is when the run's timeout is used up; else there is none.
+    It runs while step tasks are at work, and stands still while the run waits or is paused. While
+    it runs, the deadline of the step tasks' cancel scope is the moment at which the timeout is used
+    up. While it stands still, that scope has no deadline.
 
     Args:
-        state: The run's.
+        state: The run's state.
     """
 
     __slots__ = ("_began", "_elapsed", "_state", "trio_time")
@@ -126,35 +127,37 @@ class WorkClock:
         self._elapsed = state.elapsed
         self._began: float | None = None
         self.trio_time = trio.lowlevel.current_clock().current_time
-        """Returns what `trio.current_time` does in this `trio.run`, without looking up which one
-        it is."""
+        """The function behind `trio.current_time` in this `trio.run`, without the look-up."""
 
     @property
     def elapsed(self) -> float:
-        """Seconds at work so far, in all processes that drove the run."""
+        """The seconds at work so far, in all processes that have driven the run."""
         if self._began is None:
             return self._elapsed
         return self._elapsed + self.trio_time() - self._began
 
     @property
     def used_up(self) -> bool:
-        """Whether the run has used its timeout up."""
+        """True if the run has used up its timeout."""
         return self._state.timeout is not None and self.elapsed >= self._state.timeout
 
     def restart(self, elapsed: float) -> None:
-        """Go on from there."""
+        """Continue from this number of seconds."""
         self._elapsed = elapsed
 
     def start(self, scope: trio.CancelScope) -> None:
-        """The first step task begins. Its scope is cancelled when the timeout is used up."""
+        """Start the clock with the first step task, and set the deadline of the tasks' scope."""
         began = self._began = self.trio_time()
         if self._state.timeout is not None:
             scope.deadline = began + max(0.0, self._state.timeout - self._elapsed)
 
     def stop(self, scope: trio.CancelScope | None) -> None:
-        """The last step task has ended; without a scope, the run has ended too.
+        """Stop the clock with the last step task, and remove the deadline.
 
-        A deadline that has passed stays: it has to cancel whatever waits in the scope.
+        A deadline that has passed stays, since it has to cancel all that waits in the scope.
+
+        Args:
+            scope: The scope of the step tasks; `None` if the run has ended.
         """
         self._elapsed, self._began = self.elapsed, None
         if scope is not None and self._state.timeout is not None and not self.used_up:

@@ -1,4 +1,4 @@
-"""The slots of one runtime: so many of its runs may be at work at once."""
+"""The slots of one runtime, which limit how many of its runs are at work at once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class Place:
 
 
 class Slots:
-    """So many runs may be at work at once. One that waits or is paused is not at work, and has none.
+    """The slots for runs at work. A run that waits or is paused holds none.
 
-    A run that goes on gets its slot before one that begins: it is in memory already, and somebody may wait for it.
+    A run that continues gets a slot before one that starts: it is in memory already, and a caller
+    may be waiting for it.
 
     Args:
-        count: How many there are.
-        changes: Told whenever one becomes free.
+        count: The number of slots.
+        changes: Notified when a slot becomes free.
     """
 
     def __init__(self, count: int, changes: Changes) -> None:
@@ -41,22 +42,26 @@ class Slots:
         self._going_on: deque[Place] = deque()
         self._beginning: deque[Place] = deque()
         self.free = count
-        """How many nobody has."""
+        """The number of free slots."""
 
     @property
     def taken(self) -> int:
-        """How many runs have one."""
+        """The number of slots in use."""
         return self._count - self.free
 
     def take_nowait(self) -> bool:
-        """Take one, if one is free. Return whether it was."""
+        """Take a free slot. Return `False` if there is none."""
         if self.free:
             self.free -= 1
             return True
         return False
 
     def queue_up(self, tell: Callable[[], None]) -> Place:
-        """Queue up as a run that goes on. `tell` is called when it has its slot, maybe at once."""
+        """Queue for a slot as a run that continues.
+
+        Args:
+            tell: Called when the run has its slot, which may be at once.
+        """
         return self._queue_up(Place(tell), self._going_on)
 
     def _queue_up(self, place: Place, queue: deque[Place]) -> Place:
@@ -68,7 +73,7 @@ class Slots:
         return place
 
     async def acquire(self) -> None:
-        """Wait for a slot as a run that begins; first come, first served."""
+        """Wait for a slot as a run that starts; first come, first served."""
         await trio.lowlevel.checkpoint_if_cancelled()
         given = trio.Event()
         place = self._queue_up(Place(given.set), self._beginning)
@@ -79,7 +84,11 @@ class Slots:
             raise
 
     def withdraw(self, place: Place) -> None:
-        """Give up a place in the queue, and the slot if it was given by now."""
+        """Give up a place in the queue, or the slot if the place has received one already.
+
+        A slot can be handed over just before its waiter is cancelled. If it were not released then,
+        the runtime would have one slot less for good.
+        """
         if place.given:
             self.release()
         elif place in self._going_on:
@@ -88,7 +97,7 @@ class Slots:
             self._beginning.remove(place)
 
     def release(self) -> None:
-        """Give a slot back: whoever is next in the queue has it."""
+        """Release a slot, which goes to the next run in the queue."""
         for queue in (self._going_on, self._beginning):
             if queue:
                 place = queue.popleft()

@@ -1,6 +1,7 @@
-"""Work on a run's whole state while the run stands still and the event loop goes on.
+"""The standstill of a run, during which its state is processed in slices.
 
-Apart from the journal, which runs in memory don't import.
+The event loop keeps running. This module is separate from the journal, which runs without a store
+do not import.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ T = TypeVar("T")
 
 
 class Standstill:
-    """While it is closed, no transition of the run may happen. Whoever is about to make one waits
-    for `opened` first.
+    """A gate: while it is closed, no transition of the run may be made.
+
+    A task that is about to make one waits for `opened` first.
     """
 
     __slots__ = ("_codec", "_recorder", "_state", "gate")
@@ -36,26 +38,28 @@ class Standstill:
         self._codec = codec
         self._recorder = recorder
         self.gate: trio.Event | None = None
-        """`None`: it is open."""
+        """Set when the gate opens; `None`: it is open."""
 
     async def opened(self) -> None:
-        """Wait until transitions may happen. The caller must make its own without another
-        checkpoint.
+        """Wait until transitions may be made.
+
+        The caller must make its own before its next checkpoint, at which the gate may close again.
         """
         while self.gate is not None:
-            # Short, and what waits has often been decided already: not for a cancellation to break.
+            # Shielded: the wait is short, and the cause of the transition has often happened
+            # already (a step returned, a row was taken). A cancellation must not lose it.
             with trio.CancelScope(shield=True):
                 await self.gate.wait()
 
     async def hold(self, pieces: Generator[None, None, T]) -> T:
-        """Keep it closed while a generator is drained; not cancellable. Return what that comes to.
+        """Close the gate while a generator is drained, and return the generator's result.
 
-        It must be open, and closes before the first piece. Whoever has just made a wide transition
-        drains its rest by this, without a checkpoint in between: nobody else may see the state
-        half applied. It opens with the last piece, so what was done still holds when this returns,
-        until the next checkpoint.
+        Not cancellable. The gate must be open, and closes before the first slice. A caller that has
+        just made a wide transition drains its rest with this, without a checkpoint in between.
+        Otherwise another task would see the state half applied. The gate opens with the last slice,
+        so the result still holds on return, until the next checkpoint.
         """
-        assert self.gate is None, "the caller waits for it to be open, and makes no checkpoint then"
+        assert self.gate is None, "the gate is closed: wait for opened() without a checkpoint after"
         gate = self.gate = trio.Event()
         try:
             return await in_slices(pieces)
@@ -64,12 +68,11 @@ class Standstill:
             gate.set()
 
     async def image(self, *, inline: bool, blobs: dict[str, bytes] | None = None) -> list[bytes]:
-        """Return the state as of now, encoded a piece at a time; it still holds until the next
-        checkpoint.
+        """Encode the present state in slices; the result holds until the next checkpoint.
 
         Args:
-            inline: Whether large values and the history are in it; otherwise it refers to them.
-            blobs: Gets the large values that it refers to, by digest.
+            inline: Whether to include large values and the history, rather than references.
+            blobs: Receives the large values that are referred to, by digest.
         """
         await self.opened()
         history = self._recorder.records if inline else None

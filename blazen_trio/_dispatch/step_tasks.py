@@ -1,9 +1,11 @@
-"""Step tasks: they run ready deliveries, one after the other.
+"""The step tasks of a run, which run its ready deliveries one after the other.
 
-Whichever of them leaves something ready sees to it that another begins in the next turn of the event loop. That one recruits,
-for the turn after, as many as there are tasks whose steps have long not come back: where steps wait, their number
-grows by about a half per turn; where they are short, by an eighth while they are few; and a chain never has more than one. While
-many wait for the disk, none begins. Each takes the next ready delivery itself, so a bound on concurrency costs no waiting task.
+A step task that takes a delivery and leaves others ready has one more step task started in the next
+turn of the event loop. The new one starts further ones for the turn after: as many as are away,
+that is, have not come back for a delivery for some time. If steps wait, the number of step tasks
+thus grows by about a half per turn. If steps are short, it grows by an eighth while there are few.
+A chain of steps never has more than one. While many wait for the disk, none is started. Each takes
+the next ready delivery itself, so a bound on concurrency costs no waiting task.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ __all__ = ["StepTasks"]
 
 _STEPS_PER_TURN: Final = 32
 _SECONDS_PER_TURN: Final = 0.005
-"""A step task gives way at least this often, also to steps that never do."""
+"""The steps, and the seconds, after which a step task checkpoints, even if its steps never do."""
 _PLENTY: Final = 128
-"""So many whose steps are short, or that wait for the disk, are as good as more."""
+"""The number of step tasks beyond which more are useless if steps are short or wait for the disk.
+"""
 _NONE: Final[frozenset[str]] = frozenset()
 
 
@@ -35,7 +38,7 @@ class StepTasks:
     """The step tasks of one run.
 
     Attributes:
-        attempt: What runs a delivery.
+        attempt: The class that runs a delivery.
     """
 
     __slots__ = ("_coming", "_core", "_seen", "_seen_before", "_stopped", "attempt")
@@ -44,27 +47,30 @@ class StepTasks:
         self._core = core
         self.attempt: type[Attempt] = Attempt
         self._coming = 0
-        """How many look for a delivery in the next turn: they have just been started, or have given way."""
+        """The number of step tasks that will look for a delivery in the next turn: they have just
+        been started, or have yielded."""
         self._seen = self._seen_before = 0
-        """How often one has begun, or come back for more after others had run: since one last recruited, and between the two before."""
+        """The number of times that a step task has started, or has come back for a delivery after
+        other tasks had run: since the last count, and between the two counts before it."""
         self._stopped = False
-        """Whether the nursery was cancelled, or is ended by a KeyboardInterrupt or the like."""
+        """True once the nursery was cancelled, or a KeyboardInterrupt or the like is ending it."""
 
     def new_nursery(self) -> None:
-        """All that ran before has ended, and the run goes on."""
+        """Reset the counts for a new nursery: all earlier step tasks have ended."""
         self._stopped = False
         self._seen = self._seen_before = 0
         self._core.waiting = 0
 
     def recruit(self) -> None:
-        """See to it that one begins with what is ready, and recruits others."""
+        """Start a step task, which may start others, unless one is about to look for a delivery."""
         if not self._coming and self._core.ready:
             self._start(1)
 
     def _start(self, number: int) -> None:
-        """Start so many, the first of which recruits."""
+        """Start this many step tasks, the first of which may start others."""
         core = self._core
-        # Those who wait for the disk come back for more all in one turn: a few of them keep it busy.
+        # Step tasks that wait for the disk all come back in one turn, which other tasks need too.
+        # `_PLENTY` of them keep the disk busy.
         if core.nursery is None or self._stopped or core.control.halted or core.waiting >= _PLENTY:
             return
         for index in range(number):
@@ -73,15 +79,16 @@ class StepTasks:
                 core.work.start(core.nursery.cancel_scope)
             self._coming += 1
             core.in_flight += 1
-            # In the run's own context: what one step sets in its context variables ends with its task.
+            # In a copy of the run's context, so that context variables set by a step don't leak.
             core.task_context.run(core.nursery.start_soon, self._run_steps, index == 0)
 
     def _recruit_others(self) -> None:
         core = self._core
-        # The order within a turn is random, so it takes two counts to see each task that comes back in every turn.
+        # Trio's order within a turn is random. Only over two counts has each task that comes back
+        # in every turn been seen for certain.
         away = core.in_flight - self._coming - self._seen - self._seen_before - core.waiting
         self._seen_before, self._seen = self._seen, 0
-        wanted = len(core.ready) - 1 - self._coming  # this one takes one itself
+        wanted = len(core.ready) - 1 - self._coming  # this task takes one itself
         short = core.in_flight // 8 if core.in_flight < _PLENTY else 0
         self._start(min(wanted, max(away, short, 1)))
 
@@ -96,13 +103,13 @@ class StepTasks:
             if recruits and len(core.ready) > 1:
                 self._recruit_others()
             await self._take_deliveries(me)
-        except BaseException as error:  # noqa: ASYNC103  # sorted below; a Cancelled is raised again
-            # What was in flight is ready again, and nobody else must begin with it, to be cancelled in turn.
+        except BaseException as error:  # noqa: ASYNC103  # sorted below; a Cancelled is re-raised
+            # The delivery is ready again. No other step task may take it, only to be cancelled.
             self._stopped = True
             if isinstance(error, trio.Cancelled) or breaks_out(error):
                 raise
-            # The store's, a bug, or what a step raised that is no `Exception`: it is this run that
-            # can't go on, and no other.
+            # An error of the store, a bug, or a step's exception that is not an `Exception`: only
+            # this run can't continue.
             core.crash(error)
         finally:
             core.in_flight -= 1
@@ -112,7 +119,7 @@ class StepTasks:
                 core.wake()
 
     async def _take_deliveries(self, me: object) -> None:
-        """Run deliveries, one after the other, while there are any."""
+        """Run deliveries one after the other while any are ready."""
         core = self._core
         ready, steps, control = core.ready, core.definition.steps, core.control
         attempt = self.attempt
@@ -140,16 +147,17 @@ class StepTasks:
             except Exception:  # noqa: BLE001  # out of the `__eq__` of what the step has set
                 changed = True
             if changed:
-                # What it set must not reach the next step.
+                # The step has changed context variables, which the next step must not see.
                 self.recruit()
                 break
             if core.last_task is not me:
-                # Others have run meanwhile, so this one gave way.
+                # Other tasks have run in between, so this one has yielded.
                 core.last_task = me
                 self._seen += 1
                 turn_began, taken = perf_counter(), 0
                 if core.journal is not None:
-                    # It may have given way for its commit alone, which can't be cancelled.
+                    # Maybe only for its commit, which can't be cancelled. Without this check, a
+                    # `sync` run whose steps never wait could not be cancelled or time out.
                     await trio.lowlevel.checkpoint_if_cancelled()
             taken += 1
             if taken >= _STEPS_PER_TURN or perf_counter() - turn_began > _SECONDS_PER_TURN:
@@ -157,7 +165,7 @@ class StepTasks:
                 turn_began, taken = perf_counter(), 0
 
     async def _give_way(self, me: object) -> None:
-        """Let others run. What is ready meanwhile needs no other task: this one comes back for it."""
+        """Checkpoint. Counts as coming: this task itself comes back for ready deliveries."""
         self._coming += 1
         try:
             await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""Attempts of a run that somebody listens to."""
+"""Attempts that report to a telemetry listener."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ __all__ = ["TracedAttempt"]
 
 
 class TracedAttempt(Attempt):
-    """An attempt that tells its listener of itself. That costs nothing where nobody listens: then these are other objects."""
+    """An attempt that reports its start and end to a listener.
+
+    A separate class, so that runs without a listener pay nothing for it.
+    """
 
     __slots__ = ("_decided", "_error", "_number", "_span", "log_context")
 
@@ -45,10 +48,11 @@ class TracedAttempt(Attempt):
         span = self._span
         try:
             with span:
-                self.log_context = contextvars.copy_context()  # with the span, before the step's
+                # With the span, and without the variables that the step will set.
+                self.log_context = contextvars.copy_context()
                 again = await super().run()
         except BaseException as error:
-            if isinstance(error, Exception):  # the store's: the attempt was not committed
+            if isinstance(error, Exception):  # from the store: the attempt was not committed
                 span.ended("failed", error)
             else:
                 span.ended("completed" if self._decided else "cancelled", None)

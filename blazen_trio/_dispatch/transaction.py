@@ -1,9 +1,10 @@
-"""An attempt's transaction over the run: what it read, what it will write if it commits, and whether that still holds.
+"""An attempt's transaction over the run (its reads, its writes, its conflicts), and re-runs' turns.
 
-A step whose commit finds that what it relied on has changed is run again. Were all such steps to run again at once, all
-but one would be too late again: n steps on one key would take n * n attempts. So re-runs take turns, in a queue; and while the one
-whose turn it is runs, a commit that would change what it has read waits behind it. Nobody waits for a turn holder that
-is not running, and a holder waits for nobody, so this can't deadlock.
+A step whose commit conflicts is re-run. If all such steps were re-run at once, all but one would
+conflict again: n steps on one key would take n * n attempts. Re-runs therefore take turns, in a
+queue. While the step whose turn it is runs, a commit that would change what it has read waits. No
+commit waits for a turn holder that is not running, and a holder never waits for a turn, so this
+can't deadlock.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _Collect(NamedTuple):
     own_type: str
     event: Event
     result: list[tuple[Event, Payload | None]] | None
-    """The set, each event with what it is stored as; its own has nothing."""
+    """The complete set, each event with its payload (`None` for the step's own event)."""
     taken: tuple[int, ...]
     keeps_own: bool
 
@@ -50,8 +51,10 @@ class _HandedOut(NamedTuple):
 
 
 def _place_of(event: Event, classes: tuple[type[Event], ...], wanted: set[str]) -> str:
-    """Return the type in whose place an event goes: of those that it fits, the most special one of
-    which one is missing yet; of which none is, the most special one.
+    """Return the expected type as which an event is collected.
+
+    Of the types that it is an instance of, that is the most specific one still missing from the
+    set, or the most specific one if none is missing.
     """
     fitting = [cls.event_type for cls in type(event).__mro__ if cls in classes]
     return next((name for name in fitting if name in wanted), fitting[0])
@@ -61,7 +64,7 @@ def make_cell(codec: Codec, key: str, value: Any) -> Cell:
     """Encode a state value.
 
     Raises:
-        SerializationError: It can't be stored.
+        SerializationError: The value can't be stored.
     """
     return Cell(
         codec.encode_value(value, f"state key {key!r}"),
@@ -70,7 +73,7 @@ def make_cell(codec: Codec, key: str, value: Any) -> Cell:
 
 
 class Transaction:
-    """What a step's `Context` works on. All of it is memory; nothing is seen by others before the commit."""
+    """The data behind a step's `Context`, in memory. No other step sees it before the commit."""
 
     __slots__ = (
         "_codec",
@@ -89,9 +92,9 @@ class Transaction:
     def __init__(self, delivery: Delivery, state: RunState, codec: Codec) -> None:
         self.delivery = delivery
         self.closed = False
-        """Whether the attempt is over, and what is done to this now would be lost."""
+        """True once the attempt is over: later changes would be lost."""
         self.fault: Exception | None = None
-        """What the step was refused, and may have swallowed: it must not commit."""
+        """An error that the step may have swallowed, but with which it must not commit."""
         self.sent: list[Any] = []
         self.writes: dict[str, Cell | None] = {}
         self._state = state
@@ -100,14 +103,20 @@ class Transaction:
         self._updates: dict[str, list[tuple[Callable[[Any], Any], Any]]] = {}
         self._collects: dict[tuple[str, ...], _Collect] = {}
         self._handed_out: dict[str, list[_HandedOut]] = {}
-        """What may have been changed in place, by key; nothing is that was got before the key was set."""
+        """Values that the step may have changed in place, by key. Setting a key clears its list."""
 
     # State
 
     def get(self, key: str, default: Any, types: tuple[Any, ...]) -> Any:
-        """The newest decided value, or this attempt's own; `types` is empty or holds the type to give it back as."""
+        """Return this attempt's own value of a key, or else the newest decided one.
+
+        Args:
+            key: The key.
+            default: Returned if the key has no value.
+            types: Empty, or the one type to decode the value as.
+        """
         if key in self._updates:
-            # Seen by the step, so from here on it is a read and a write like any other.
+            # The step sees the updated value, so the update becomes a read and a write.
             cell = self._state.cells.get(key)
             self._reads.setdefault(key, cell)
             self.writes[key] = self._updated(key, self._updates.pop(key), cell)
@@ -118,7 +127,7 @@ class Transaction:
             self._reads.setdefault(key, cell)
         if cell is None:
             if type(default) in _CONTAINERS and not default:
-                # Whoever fills it in place means the state.
+                # A step that fills an empty default in place probably means to change the state.
                 self._handed_out.setdefault(key, []).append(
                     _HandedOut(default, make_cell(self._codec, key, default).payload.data)
                 )
@@ -179,7 +188,11 @@ class Transaction:
     # Collecting
 
     def collect(self, event: Event, classes: Sequence[type[Event]]) -> list[Event] | None:
-        """The events of these classes in that order once all are there, else `None`."""
+        """Return the events of these classes, in that order, or `None` until all are there.
+
+        Raises:
+            ValueError: The attempt has collected another event in this buffer.
+        """
         types = tuple(cls.event_type for cls in classes)
         if not types:
             return []
@@ -189,14 +202,15 @@ class Transaction:
             self._collects[types] = self._look(types, tuple(classes), event)
         elif self._collects[types].event is not event and isinstance(event, tuple(classes)):
             msg = (
-                f"step {self.delivery.step!r} gave ctx.collect() a second event for [{', '.join(types)}]: one attempt puts "
-                "one event into a buffer. A step that gets its events in a list has collected them already"
+                f"step {self.delivery.step!r} called ctx.collect() with a second event for "
+                f"[{', '.join(types)}]: an attempt can put only one event into a buffer. "
+                "If the step gets a list of events, they are already collected"
             )
             raise ValueError(msg)
         found = self._collects[types].result
         if found is None:
             return None
-        # As they were stored: an attempt before may have changed what it was handed.
+        # Decoded anew: an earlier attempt may have mutated the objects that it got.
         return [self._codec.fresh_event(one, payload) for one, payload in found]
 
     def _look(
@@ -204,7 +218,8 @@ class Transaction:
     ) -> _Collect:
         by_type = self._state.buffers.get((self.delivery.step, types), {})
         need = Counter(types)
-        # Copied at once, and no more than is asked for: a step in a thread looks while the loop goes on.
+        # Copied in one go, and no more than needed. A synchronous step does this in its thread,
+        # while the event loop changes the buffers.
         waiting = {
             name: deque(islice(by_type.get(name, _NONE).values(), count))
             for name, count in need.items()
@@ -230,17 +245,21 @@ class Transaction:
     # At the commit
 
     def footprint(self) -> frozenset[object]:
-        """The keys and buffers that a commit of another step must not change under this attempt."""
+        """Return the keys and buffers that this attempt has read and no other commit may change."""
         return frozenset((*self._reads, *self._collects))
 
     def touches(self, footprint: frozenset[object]) -> bool:
-        """Whether this commit would change any of them."""
+        """Return whether this commit would change any key or buffer of a footprint."""
         return not footprint.isdisjoint(
             self.writes.keys() | self._updates.keys() | self._collects.keys()
         )
 
     def conflict(self) -> str | None:
-        """What this attempt relied on and has changed since, in words; `None`: its commit holds."""
+        """Return, in words, a key or buffer that conflicts; `None` if the attempt may commit.
+
+        A key conflicts if the attempt has read and set it and another step has changed it since. A
+        buffer conflicts if collecting from it would have another result by now.
+        """
         cells = self._state.cells
         for key in self.writes:
             if key in self._reads and cells.get(key) is not self._reads[key]:
@@ -253,11 +272,11 @@ class Transaction:
         return None
 
     def cells(self) -> dict[str, Cell | None] | None:
-        """The writes, updates applied to the newest values.
+        """Return the writes, with updates applied to the newest values.
 
         Raises:
-            StepOutputError: The step tried to send what it does not declare.
-            StateConflictError: A value that was handed out was changed in place and not set.
+            StepOutputError: The step tried to send an event that it does not declare.
+            StateConflictError: A value that the step got was changed in place and not set.
             SerializationError: An updated value can't be stored.
         """
         if self.fault is not None:
@@ -275,15 +294,20 @@ class Transaction:
     def _check_unchanged(self, key: str, value: Any, data: bytes) -> None:
         if self._codec.encode_value(value, f"state key {key!r}").data != data:
             raise StateConflictError(
-                f"step {self.delivery.step!r} changed the value of state key {key!r} in place: get() hands out a copy, "
-                f"so the change would be lost. Write it back with ctx.set({key!r}, value), or use ctx.update",
+                f"step {self.delivery.step!r} changed the value of state key {key!r} in place: "
+                "get() returns a copy, so the change would be lost. "
+                f"Write it back with ctx.set({key!r}, value), or use ctx.update",
                 step_name=self.delivery.step,
                 attempts=self.delivery.attempt,
                 error_type="StateConflictError",
             )
 
     def collected(self, payload: Callable[[Event], Payload | None]) -> list[Collected] | tuple[()]:
-        """What to do to the collect buffers; `payload` encodes an event."""
+        """Return the changes to the collect buffers.
+
+        Args:
+            payload: Encodes an event.
+        """
         return [
             Collected(
                 seen.types,
@@ -306,16 +330,18 @@ class Turns:
         self._reruns: dict[int, int] = {}
 
     def reruns(self, delivery: Delivery) -> int:
-        """How often it has been run again."""
+        """Return how often a delivery has been re-run."""
         return self._reruns.get(delivery.id, 0)
 
     def begins(self, transaction: Transaction) -> None:
-        """An attempt begins."""
+        """Note that an attempt starts."""
         if transaction.delivery is self._holder:
             self._running = transaction
 
     def ask(self, delivery: Delivery) -> bool:
-        """It has to run again. True: at once; else it gets its turn through `ended`."""
+        """Request a re-run. Return `True` if it may start now; else `ended` hands out its turn.
+        A holder that conflicts again keeps its turn, so it is not overtaken and the re-runs end.
+        """
         self._reruns[delivery.id] = self._reruns.get(delivery.id, 0) + 1
         if self._holder is None:
             self._holder = delivery
@@ -326,7 +352,7 @@ class Turns:
         return False
 
     def blocks(self, transaction: Transaction) -> bool:
-        """Whether this commit would change what the running turn holder has read."""
+        """Return whether this commit would change what the running turn holder has read."""
         holder = self._running
         return (
             holder is not None
@@ -341,13 +367,16 @@ class Turns:
         await self._moved.wait()
 
     def ended(self, delivery: Delivery, *, done: bool) -> Delivery | None:
-        """A delivery is in flight no more (its attempt has committed, failed or been cancelled).
+        """Note that a delivery is no longer in flight, and pass on its turn.
+
+        Its attempt has committed, failed or been cancelled.
 
         Args:
-            done: Whether it will never be run again; otherwise its next attempt goes on counting.
+            delivery: The delivery.
+            done: Whether it is no longer pending. If it is, the count of its re-runs is kept.
 
         Returns:
-            The delivery that has the next turn, to be run now.
+            The delivery that has the next turn, to be run now; `None` if there is none.
         """
         if done:
             self._reruns.pop(delivery.id, None)

@@ -1,6 +1,7 @@
-"""Transitions on their way: applied whole, to the disk as far as their durability asks, then acted on.
+"""Steps of a transition: apply it in full, write it as the durability requires, act on its effects.
 
-Steps do this by themselves, in `attempts`, which is the hot path. What is here is for all others, and for what is wide.
+Step tasks do this themselves, in `attempts`, which is the hot path. This module is for all other
+transitions, and for wide ones.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ WIDE: Final = 512
 
 
 async def complete(core: RunCore, entry: Entry) -> None:
-    """Apply the rest of a wide transition, and encode it, a slice at a time. Nothing else is decided meanwhile: the gate is
-    closed before anything else can run.
+    """Apply the rest of a wide transition, and encode it, in slices behind a closed gate.
+
+    The gate closes before the first checkpoint, so no other task decides anything on a state that
+    is half applied.
     """
     stored = core.journal is not None and core.journal.keeps_entries
     await core.standstill.hold(_completing(entry, stored=stored))
 
 
 async def settle(core: RunCore, entry: Entry, kind: str, event_type: str) -> None:
-    """See a transition that no step made to where its durability wants it, then act on it."""
+    """Make a transition that is not a step's as durable as required, then act on it.
+
+    A question that it opens is on disk before it is shown, whatever the durability.
+    """
     core.recorder.record(kind, entry.at, event_type=event_type)
     core.deciding += 1
     try:
@@ -55,7 +61,7 @@ async def settle(core: RunCore, entry: Entry, kind: str, event_type: str) -> Non
 
 
 async def absorb_all(core: RunCore, entry: Entry) -> None:
-    """Do what `absorb` does for a wide transition, a slice at a time."""
+    """Act on the effects of a wide transition in slices; see `RunCore.absorb`."""
     for start in range(0, len(entry.effects), WIDE):
         core.absorb(entry.effects[start : start + WIDE])
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -68,27 +74,29 @@ def _completing(entry: Entry, *, stored: bool) -> Generator[None, None, None]:
         entry.encoded = yield from encoding_entry(entry)
 
 
-# Ends: each is one transition, after which nothing of the run commits. The dispatcher sees it to the disk and tells of it.
+# Ends: each is one transition, after which nothing of the run commits. The dispatcher writes it and
+# notifies the waiters.
 
 
 def end(core: RunCore, entry: Entry, *, by_step: bool = False) -> None:
-    """A transition has ended the run."""
+    """End the run with this transition, and cancel the steps in flight."""
     core.control.enter(Phase.ENDED)
     if core.journal is not None:
         core.journal.record(entry)
     if core.in_flight > by_step:
         core.stop_steps(Stop.ENDED)
     else:
-        # Nobody is in flight but the step task itself, if one calls, which ends by itself: no scope has to be cancelled.
+        # No step task but the caller, if it is one, is in flight. It ends by itself, so its scope
+        # need not be cancelled.
         core.wake()
 
 
 def completed(core: RunCore, entry: Entry, *, by_step: bool = False) -> None:
-    """A `StopEvent` has been committed in memory."""
+    """End the run as completed: a `StopEvent` has been committed in memory."""
     assert entry.stop is not None
     for kind in core.foreign_mail:
-        # It goes with the run's inbox.
-        text = f"mail of kind {kind!r}, which this version of blazen_trio does not know"
+        # The message is deleted with the run's inbox, so the history records its loss.
+        text = f"an inbox message of kind {kind!r}, which this version of blazen_trio can't read"
         core.recorder.record("event_rejected", entry.at, error=text)
     core.recorder.record(
         "workflow_completed", entry.at, step=entry.step, event_type=entry.stop.event_type
@@ -97,7 +105,7 @@ def completed(core: RunCore, entry: Entry, *, by_step: bool = False) -> None:
 
 
 def fail(core: RunCore, error: StoredError, cause: BaseException | None) -> None:
-    """The run fails; what is undone stays so, for another try."""
+    """End the run as failed. Its pending work stays pending, for a resume."""
     core.cause = cause
     moment = core.moment()
     step = error.step or None

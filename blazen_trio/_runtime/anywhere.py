@@ -1,4 +1,4 @@
-"""What is asked of a run, whoever drives it: to end, to pause, and for its result."""
+"""Cancellation, pause and result of a run that this or any other process drives, or none."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ async def result_anywhere(
     while True:
         core = supervisor.at(run_id) or supervisor.driving.get(run_id)
         if core is not None:
-            run = supervisor.handle(core)  # keeps it here
+            run = supervisor.handle(core)  # keeps the run in this process
             try:
                 return await run.result()
             except (StaleRunError, RunFinishedError):
-                # It left, or was lost; whoever takes it up, it goes on from what is stored.
+                # The run was left or lost. Wait until this process is done with it, then look at
+                # the store again: any process may continue it, this one included.
                 await supervisor.changes.wait_until(partial(supervisor.is_gone, core))
                 continue
         info = await store.get_run(run_id)
@@ -64,7 +65,11 @@ async def result_anywhere(
 
 
 def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] | None:
-    """The result of a run as it is stored; `None`: it has none yet, and may come to one."""
+    """Return the stored result of a run in a tuple; `None` if it has none yet, and may get one.
+
+    Raises:
+        WorkflowError: The run has ended without a result, is paused, or waits for an answer.
+    """
     state = fold(stored, codec_of(workflow))
     run_id = state.run_id
     if state.status is RunStatus.COMPLETED:
@@ -72,11 +77,14 @@ def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] |
     if state.status.ended:
         raise ended_error(state)
     if stored.info.status.ended:
-        # Only its row says so: nobody could read what is stored, though we can.
-        msg = f"run {run_id!r} is set aside: {stored.info.error}. resume_from tries again"
+        # Only the row says so: the process that set the run aside could not read its state.
+        msg = (
+            f"run {run_id!r} is set aside: {stored.info.error}. "
+            "Once the cause is fixed, resume_from tries it again"
+        )
         raise RunCrashedError(msg, run_id=run_id, crashes=stored.crashes)
     if state.status is RunStatus.PAUSED:
-        msg = f"run {run_id!r} is paused: resume_from goes on with it"
+        msg = f"run {run_id!r} is paused: resume_from continues it"
         raise RunPausedError(msg, run_id=run_id, snapshot=Snapshot.from_state(state))
     questions = open_questions(state, stored)
     if state.status is RunStatus.WAITING and questions:
@@ -93,8 +101,9 @@ async def cancel_anywhere(
     """See `Runtime.cancel`."""
     while (core := supervisor.at(run_id) or supervisor.driving.get(run_id)) is not None:
         core.cancel(reason)
-        # It may go without it, where it was leaving. Not cancellable: it is to be cancelled now, whoever waits for that; and a step
-        # that is cancelled ends soon, unless it shields itself.
+        # A run that was leaving may go without having been cancelled; it is then cancelled below.
+        # Shielded: the request is made and can't be taken back, so `Cancelled` would be wrong. A
+        # cancelled step ends soon, unless it shields itself.
         with trio.CancelScope(shield=True):
             await core.changes.wait_until(partial(_has_gone, core))
         failure = core.control.failure
@@ -115,7 +124,7 @@ def _has_gone(core: RunCore) -> bool:
 async def pause_elsewhere(
     store: CheckpointStore, workflows: Mapping[str, Workflow], poller: Poller, run_id: str
 ) -> Snapshot:
-    """Pause a run that is not driven here; see `Runtime.pause`."""
+    """Pause a run that this process does not drive; see `Runtime.pause`."""
     asked: Mail | None = None
     try:
         while True:
@@ -127,15 +136,15 @@ async def pause_elsewhere(
                 continue
             asked = await remote.ask_or_change(store, run_id, RunStatus.PAUSED)
             if asked is None:
-                # Nobody drives it, and it is paused now. A cancellation between here and the
-                # return would say that it is not.
+                # No process drives the run, and it is paused now. `Cancelled` between this point
+                # and the return would say that it is not.
                 with trio.CancelScope(shield=True):
                     info = await store.get_run(run_id)
                     if info.status in _PAUSED_OR_ENDED:
                         return await _paused_snapshot(store, workflows, info)
     except trio.Cancelled:
         if asked is not None:
-            # `Cancelled` says that it did not happen: so it must not, or is undone.
+            # `Cancelled` promises that the call had no effect, so the pause is withdrawn.
             with trio.CancelScope(shield=True), contextlib.suppress(WorkflowError):
                 await remote.take_back_pause(store, run_id, asked)
         raise

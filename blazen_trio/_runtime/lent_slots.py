@@ -1,7 +1,7 @@
-"""Steps that wait for their own runtime lend it their run's slot meanwhile.
+"""The lending of slots: a step that waits for its own runtime gives up its run's slot meanwhile.
 
-Otherwise a step that waits for another run of its runtime would keep what it waits for from ever
-going on, once all slots are taken by such steps.
+Otherwise all slots could be held by steps that wait for other runs of the same runtime. Those runs
+would never get a slot, and the runtime would be deadlocked.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ _current: contextvars.ContextVar[str] = contextvars.ContextVar("blazen_trio run"
 
 
 def belongs_to(run_id: str) -> None:
-    """What is begun in this context belongs to this run."""
+    """Mark the present context: tasks started in it belong to this run."""
     _current.set(run_id)
 
 
 async def lending_slot(driving: Mapping[str, RunCore], wait: Callable[[], Awaitable[T]]) -> T:
-    """Wait for something of a runtime, without a slot of it.
+    """Wait for something of a runtime without holding one of its slots.
+
+    If the caller is a step of one of these runs, it continues only once its run has a slot again.
+    The run gets one before any run that starts.
 
     Args:
         driving: The runs that the runtime drives, by id.
-        wait: What is to be waited for. A step of one of these runs goes on only once its run has a
-            slot again, which it gets before any run that begins.
+        wait: Called and awaited without a slot.
     """
     core = driving.get(_current.get(""))
     if core is None or not core.control.accepts:
@@ -43,7 +45,7 @@ async def lending_slot(driving: Mapping[str, RunCore], wait: Callable[[], Awaita
         return await wait()
     finally:
         core.queue_for_slot()
-        # Whoever is cancelled does not wait.
+        # A cancelled caller does not wait for the slot; its run gets it when its turn comes.
         await core.changes.wait_until(  # noqa: ASYNC102
             lambda: core.has_slot or not core.control.accepts
         )

@@ -1,4 +1,4 @@
-"""The block in which many runs are driven."""
+"""`open_runtime`, the block in which a process drives many runs."""
 
 from __future__ import annotations
 
@@ -36,26 +36,32 @@ async def open_runtime(
     max_crashes: int = 5,
     drain_timeout: float | None = None,
 ) -> AsyncGenerator[Runtime]:
-    """Drive many runs of one store, for as long as the block lasts.
+    """Drive many runs of one store for as long as the block lasts.
 
-    The end of the block waits for the runs that were started, resumed and recovered here, until each has ended or waits for
-    something from outside. Runs that `serve` took are drained: their steps in flight may end, and then others go on with them.
-    An exception in the block, or a cancellation, cancels the steps in flight; every run stays as it is on disk, and nobody
-    drives it.
+    The end of the block waits for the runs that were started, resumed and recovered in it, until
+    each has ended or waits for something from outside. Runs that `serve` took are drained: their
+    steps in flight may end, and another process continues them. An exception in the block, or a
+    cancellation, cancels the steps in flight; every run stays as it is on disk, without a driver.
 
     Args:
-        store: Where the runs are.
-        workflows: Those whose runs are driven here; none, for a process that only submits, sends and waits.
-        max_concurrent_runs: So many runs are at work here at once; `start` and `serve` wait for a free slot. A run that waits for
-            an answer, an event or a time, or is paused, has none, and gets one again when it goes on.
-        idle_after: Seconds after which a run that waits, and whose `Run` nobody here holds, is left to whoever looks next, while this
-            runtime serves; a paused one in any case. Before that it stays this process's, without a task.
-        poll_interval: Seconds between two looks at the store, of which there is one for all runs.
-        max_crashes: A run whose drivers have died or failed so many times, with no step of it
-            committed in between, ends as failed (`RunCrashedError`) instead of taking down another.
-        drain_timeout: Seconds for which the steps in flight of drained runs may go on; `None`: as long as they take.
+        store: The store of the runs.
+        workflows: The workflows whose runs this process drives; none if it only submits, sends and
+            waits.
+        max_concurrent_runs: The number of runs that may be at work at once; `start` and `serve`
+            wait for a free slot. A run that is paused, or waits for an answer, an event or a time,
+            holds no slot, and gets one again when it continues.
+        idle_after: Seconds after which a serving runtime releases a waiting run whose `Run` is not
+            referenced in this process. A paused run is released even if it does not serve. Until
+            then, this process keeps the run, without a task.
+        poll_interval: Seconds between two polls of the store, each of which is for all runs.
+        max_crashes: The number of drivers that a run may crash, with no step of it committed in
+            between, before it ends as failed (`RunCrashedError`).
+        drain_timeout: Seconds for which the steps in flight of drained runs may continue; `None`:
+            as long as they take.
 
     Raises:
+        TypeError: An argument is not a store or a workflow.
+        ValueError: An option is out of range, or two workflows have the same name.
         StoreError: The store has not answered for a minute.
     """
     check_store(store)
@@ -80,7 +86,7 @@ async def open_runtime(
 
 
 async def _close(supervisor: Supervisor, drain_timeout: float | None) -> None:
-    """Let the runs go, and see those that are drained out of their steps in time."""
+    """Make the runs leave, and cancel the steps of drained runs after the drain timeout."""
     drained = supervisor.close()
     await supervisor.let_parked_go(supervisor.not_waited_for())
     await trio.lowlevel.checkpoint()
@@ -94,11 +100,12 @@ def _by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
     found: dict[str, Workflow] = {}
     for workflow in workflows:
         if not isinstance(workflow, Workflow):
-            msg = f"open_runtime takes workflows, found {workflow!r:.80}"  # type: ignore[unreachable]
+            msg = f"open_runtime takes workflows, got {workflow!r:.80}"  # type: ignore[unreachable]
             raise TypeError(msg)
         if found.setdefault(workflow.name, workflow) is not workflow:
             msg = (
-                f"two workflows are named {workflow.name!r}: a run's workflow is found by its name"
+                f"two workflows are named {workflow.name!r}: give each its own name, "
+                "since a run's workflow is found by it"
             )
             raise ValueError(msg)
     return found
@@ -109,12 +116,12 @@ def _check_options(
 ) -> None:
     for name, count in (("max_concurrent_runs", runs), ("max_crashes", crashes)):
         if type(count) is not int or count < 1:
-            msg = f"{name}={count!r:.80}: a whole number, at least 1"
+            msg = f"{name}={count!r:.80}: it must be a whole number, at least 1"
             raise ValueError(msg)
     if not is_positive_seconds(interval):
-        msg = f"poll_interval={interval!r:.80}: a number of seconds above 0 and up to 1e11"
+        msg = f"poll_interval={interval!r:.80}: it must be seconds, above 0 and up to 1e11"
         raise ValueError(msg)
     for name, seconds in (("idle_after", idle), ("drain_timeout", drain)):
         if seconds is not None and not is_seconds(seconds):
-            msg = f"{name}={seconds!r:.80}: a number of seconds from 0 to 1e11"
+            msg = f"{name}={seconds!r:.80}: it must be seconds, from 0 to 1e11"
             raise ValueError(msg)

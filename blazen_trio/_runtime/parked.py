@@ -1,4 +1,4 @@
-"""Runs that wait without a task: what is kept of each until what it waits for has come."""
+"""Runs that wait without a task, and the data kept of each until it can continue."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 __all__ = ["ParkedRun", "ParkedRuns", "Parking"]
 
 _STALE_TIMES: Final = 64
-"""So many outdated times are kept before they are thrown out."""
+"""The number of outdated times above which the heap of times is rebuilt."""
 
 
 class Parking(Protocol):
-    """Hears of runs that wait without a task."""
+    """The receiver of the store's calls about runs that wait without a task."""
 
     def mail_came(self, run_id: str, mail: Sequence[Mail]) -> None:
-        """Somebody has sent this to a run that waits here."""
+        """Take inbox messages that have arrived for a waiting run."""
 
     def lost(self, run_id: str, error: Exception) -> None:
-        """A run that waits here is somebody else's now."""
+        """Note that a waiting run was lost to another process."""
 
 
 @attrs.frozen(eq=False)
 class ParkedRun:
-    """A run that waits, on disk, and that this process goes on to drive when what it waits for has come.
+    """A run that waits, on disk, and that this process resumes when what it waits for arrives.
 
     Attributes:
-        options: How it is driven.
+        options: The options for driving it.
         state: Its state.
-        driver: The token by which this process drives it.
-        mark: How far its journal is.
+        driver: The token with which this process drives it.
+        mark: The extent of its stored journal.
         records: Its history.
         context: The context variables that it was started with.
-        since: When it began to wait, on Trio's clock.
-        timers: The times that it waits for; `None`: there are none.
-        parking: Hears of its mail, and of its loss.
+        since: The start of its wait, on Trio's clock.
+        timers: Its timers; `None`: there are none.
+        parking: Notified of its inbox messages and of its loss.
     """
 
     options: Options
@@ -67,7 +67,7 @@ class ParkedRun:
 
     @classmethod
     def of(cls, core: RunCore, options: Options, parking: Parking) -> ParkedRun:
-        """Keep what is needed of a run that has left its task at rest."""
+        """Return the data of a run that is about to wait without a task."""
         assert core.journal is not None
         return cls(
             options,
@@ -83,12 +83,12 @@ class ParkedRun:
 
     @property
     def due(self) -> float:
-        """The soonest time that it waits for, UTC; infinity: none."""
+        """The earliest time that the run waits for, in UTC; infinity if there is none."""
         return float("inf") if self.timers is None else self.timers.next
 
     @property
     def waits_for_a_time_only(self) -> bool:
-        """Return whether it goes on by itself, without anything from outside."""
+        """True if the run continues by itself, without anything from outside."""
         return self.due < float("inf") and not self.state.questions
 
     def mail_came(self, mail: Sequence[Mail]) -> None:
@@ -100,7 +100,11 @@ class ParkedRun:
         self.parking.lost(self.state.run_id, error)
 
     def left(self, failure: Exception | None = None) -> RunCore:
-        """Return what tells, to who holds its `Run`, that it is not driven here any more; and why, if that is a fault."""
+        """Return a core that has left the run, for the holder of its `Run`.
+
+        Args:
+            failure: The reason, if it is an error.
+        """
         core = self.brought_back()
         self.driver.listen(None)
         if failure is not None:
@@ -111,7 +115,7 @@ class ParkedRun:
         return core
 
     def brought_back(self) -> RunCore:
-        """Return what goes on with it."""
+        """Return a core that continues the run."""
         return open_rested(
             self.options,
             self.state,
@@ -124,13 +128,13 @@ class ParkedRun:
 
 
 class ParkedRuns:
-    """The runs of one process that wait without a task, by id, in the order in which they began to; and what is due when."""
+    """The runs of one process that wait without a task, longest wait first, and their timers."""
 
     def __init__(self) -> None:
         self._runs: dict[str, ParkedRun] = {}
         self._times: list[tuple[float, str]] = []
         self.changes = Changes()
-        """Told when another one is due soonest, or none is waited for any more."""
+        """Notified when the earliest time changes, and when runs leave."""
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -139,16 +143,16 @@ class ParkedRuns:
         return run_id in self._runs
 
     def __iter__(self) -> Iterator[ParkedRun]:
-        """Begin with the run that has waited for the longest."""
+        """Iterate over the runs, starting with the longest wait."""
         return iter(self._runs.values())
 
     @property
     def next(self) -> float:
-        """The soonest time that one waits for, UTC; infinity: none."""
+        """The earliest time that a run waits for, in UTC; infinity if there is none."""
         return self._times[0][0] if self._times else float("inf")
 
     def add(self, run: ParkedRun) -> None:
-        """It waits here from now on. Tells of what comes at once, if something came already."""
+        """Add a run. Inbox messages that have already arrived are passed on before this returns."""
         run_id = run.state.run_id
         self._runs[run_id] = run
         if run.due < float("inf"):
@@ -164,11 +168,11 @@ class ParkedRuns:
         run.driver.listen(run)
 
     def take(self, run_id: str) -> ParkedRun | None:
-        """Take it out; `None`: it does not wait here."""
+        """Remove and return a run; `None` if it is not one of these."""
         return self._runs.pop(run_id, None)
 
     def due(self, now: float) -> list[str]:
-        """Return the ids of those whose time has come; they still wait here."""
+        """Return the ids of the runs that are due, which stay among these."""
         due: list[str] = []
         while self._times and self._times[0][0] <= now:
             time, run_id = heapq.heappop(self._times)

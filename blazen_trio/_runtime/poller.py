@@ -1,4 +1,4 @@
-"""One look at the store per runtime and interval, for all of its runs and all that wait for others' runs."""
+"""The poller of a runtime: one poll of the store per interval, for all runs and all waiters."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ __all__ = ["Poller"]
 _PATIENCE: Final = 60.0
 """Seconds for which a store may fail to answer before the runtime gives up."""
 _LOOK_AGAIN: Final = 30.0
-"""Seconds after which who watches a run reads it again, whatever its line says."""
+"""Seconds after which a waiter reads its run again, even if the run's row has not changed."""
 
 
 class Poller:
-    """Polls while there is something to see: runs driven here, whose mail others post (the store hands it to them);
-    runs of others, that somebody here waits for; runs to be taken, while this process serves.
+    """The task that polls the store while there is anything to look for.
+
+    That is: inbox messages of the runs that this process drives (the store hands them over),
+    changes of other processes' runs that have waiters in this one and, while it serves, runs to
+    take.
 
     Args:
-        store: What is polled.
-        supervisor: The runs driven here.
-        workflows: The names of those whose runs are taken while serving.
-        interval: Seconds between two looks.
-        idle_after: Seconds after which a run at rest may leave memory.
+        store: The store.
+        supervisor: The runs that this process drives.
+        workflows: The names of the workflows whose runs are taken while serving.
+        interval: Seconds between two polls.
+        idle_after: Seconds after which a run that waits or is paused may be released.
     """
 
     def __init__(
@@ -54,25 +57,25 @@ class Poller:
         self._needed = trio.Event()
         self.serving = False
         self.ready = False
-        """Whether there may be something to take."""
+        """True if there may be a run to take."""
         self.polls = 0
 
     @property
     def watching(self) -> int:
-        """How many runs somebody here waits for."""
+        """The number of other processes' runs that have waiters in this one."""
         return len(self._watched)
 
     def need(self) -> None:
-        """There is something to look for."""
+        """Start polling: there is something to look for."""
         self._needed.set()
 
     def has_ready(self) -> None:
-        """There may be something to take."""
+        """Note that there may be a run to take, and wake the task that takes runs."""
         self.ready = True
         self._supervisor.changes.notify()
 
     async def wait_changed(self, info: RunInfo) -> None:
-        """Wait until a run's line is not this any more, or its time to be looked at closely has come."""
+        """Wait until a run's row differs from this one, or `_LOOK_AGAIN` seconds have passed."""
         with self._watch(info) as watch, trio.move_on_after(_LOOK_AGAIN):
             await watch.changed.wait()
 
@@ -90,7 +93,7 @@ class Poller:
                 del self._watched[info.run_id]
 
     async def run(self) -> None:
-        """Look until cancelled; the runs driven here are counted meanwhile.
+        """Poll until cancelled. The metrics count this process's runs for as long.
 
         Raises:
             StoreError: The store has not answered for a long time.
@@ -115,7 +118,7 @@ class Poller:
                 if trio.current_time() - failing_since >= _PATIENCE:
                     raise
                 logger.warning(
-                    "the store could not be polled, and will be again: %s", failure, extra=about()
+                    "the store could not be polled; trying again: %s", failure, extra=about()
                 )
             await trio.sleep(self._interval)
 
@@ -136,7 +139,7 @@ class Poller:
 
 
 class _Watch:
-    """Somebody waits for a run's line to be another."""
+    """A waiter for a change of a run's row."""
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info

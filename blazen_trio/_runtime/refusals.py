@@ -1,4 +1,4 @@
-"""Runs that were taken and can't be driven here: given back to others, tried again later, or set aside."""
+"""Refusals: taken runs that can't be driven are left to others, retried later, or set aside."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["Refusals", "give_back"]
 
 _KNOWN: Final = 10_000
-"""So many of them are remembered."""
+"""The number of refused runs that are remembered."""
 _FOR_LATER_VERSIONS: Final = (IncompatibleRunError, SchemaError, SnapshotVersionError)
-"""What is no fault of the run, but of who can't drive it."""
+"""Errors that are not the run's fault: a process with other code may be able to drive it."""
 
 
 class Refusals:
-    """Decides what becomes of runs that can't be driven here, and remembers how often each was refused.
+    """The handling of runs that this process can't drive, with the number of refusals of each.
 
     Args:
-        store: Where they are.
-        max_crashes: How often a run may fail whoever drives it before it is set aside.
+        store: The store of the runs.
+        max_crashes: The number of drivers that a run may crash before it is set aside.
 
     Attributes:
-        count: How often a run was refused.
+        count: The number of refusals.
     """
 
     def __init__(self, store: CheckpointStore, max_crashes: int) -> None:
@@ -45,33 +45,37 @@ class Refusals:
         self.count = 0
 
     def forget(self, run_id: str) -> None:
-        """It can be driven here after all."""
+        """Forget the refusals of a run that can be driven by now."""
         self._times.pop(run_id, None)
 
     async def refuse(self, stored: StoredRun, driver: Driver, failure: Exception) -> None:
-        """Give a run back: to others, who may know better; or set it aside where nobody can drive it."""
+        """Release a run with a hold, or set it aside if no process can drive it.
+
+        The hold grows with each refusal. Without it, this process would take the run again at once,
+        in a busy loop.
+        """
         run_id = stored.info.run_id
         self.count += 1
         again = run_id in self._times
         seconds = self._next_hold(run_id)
         what = (
-            "does not fit its workflow here"
+            "does not fit its workflow in this process"
             if isinstance(failure, IncompatibleRunError)
-            else "can't be driven here"
+            else "can't be driven by this process"
         )
         text = f"{type(failure).__name__}: {text_of(failure)}"
         extra = about(run_id, stored.info.workflow)
         if driver.lost is not None:
             logger.warning(
-                "run %r %s, and is left to others: %s", run_id, what, failure, extra=extra
+                "run %r %s and is left to others: %s", run_id, what, failure, extra=extra
             )
             await give_back(self._store, driver, hold=seconds)
         elif isinstance(failure, _FOR_LATER_VERSIONS) or getattr(failure, "newer", False):
-            # Once, and not each time that it is looked at: its row has the reason, too.
+            # A warning only once, and not at each poll: the run's row contains the reason as well.
             logger.log(
                 logging.DEBUG if again else logging.WARNING,
-                "run %r %s, and is left to others: %s. Start a worker whose workflow %r has what is "
-                "named, or cancel the run",
+                "run %r %s and is left to others: %s. Start a worker whose version of workflow %r "
+                "fits, or cancel the run",
                 run_id,
                 what,
                 failure,
@@ -82,11 +86,11 @@ class Refusals:
             await give_back(self._store, driver, hold=seconds, reason=text)
         elif stored.crashes + 1 < self._max_crashes:
             logger.warning(
-                "run %r %s, and is tried again later: %s", run_id, what, failure, extra=extra
+                "run %r %s and will be tried again later: %s", run_id, what, failure, extra=extra
             )
             await give_back(self._store, driver, hold=seconds, crash=text)
         else:
-            logger.error("run %r %s, and is set aside: %s", run_id, what, failure, extra=extra)
+            logger.error("run %r %s and is set aside: %s", run_id, what, failure, extra=extra)
             await self._set_aside(driver, text)
 
     def _next_hold(self, run_id: str) -> float:
@@ -96,7 +100,7 @@ class Refusals:
         self._times[run_id] = times + 1
         return hold_after(times)
 
-    async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # the store suspends
+    async def _set_aside(self, driver: Driver, text: str) -> None:  # noqa: ASYNC910  # suspends
         try:
             await self._store.set_aside(driver, text)
         except StoreError as failure:
@@ -113,15 +117,15 @@ async def give_back(  # noqa: ASYNC910  # the store suspends
     crash: str | None = None,
     reason: str | None = None,
 ) -> None:
-    """Give a run back. Neither cancelled nor without a bound; where it fails, the store goes on trying.
+    """Release a run. Not cancellable, and bounded; if it fails, the store keeps trying.
 
     Args:
-        store: Where it is.
-        driver: Drives it.
+        store: The store of the run.
+        driver: The token with which this process drives the run.
         wake: See `CheckpointStore.release`.
-        hold: Seconds for which nobody takes it.
+        hold: Seconds for which no worker takes the run.
         crash: See `CheckpointStore.release`.
-        reason: See there, too.
+        reason: See `CheckpointStore.release`.
     """
     until = None if hold is None else store.clock().now() + hold
     try:
@@ -129,4 +133,9 @@ async def give_back(  # noqa: ASYNC910  # the store suspends
         await store.release(driver, wake=wake, hold=until, crash=crash, **more)
     except StoreError as failure:
         extra = about(driver.run_id)
-        logger.warning("run %r is given back later: %s", driver.run_id, failure, extra=extra)
+        logger.warning(
+            "run %r could not be released yet; the store keeps trying: %s",
+            driver.run_id,
+            failure,
+            extra=extra,
+        )

@@ -1,4 +1,7 @@
-"""What is done to runs that this process does not drive: queued, read, paused, cancelled; or asked of who drives them."""
+"""Operations on runs that this process does not drive.
+
+A run without a driver is changed in the store. A run with one gets an inbox message.
+"""
 
 from __future__ import annotations
 
@@ -62,13 +65,16 @@ __all__ = [
 ]
 
 _LEAVES_WITHIN: Final = 5.0
-"""Seconds for which we wait for the driver of a paused run to take its mail, or to leave."""
+"""Seconds to wait for the driver of a paused run to take its inbox messages, or to leave."""
 _LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks at that."""
+"""Seconds between two looks at such a run."""
 
 
 def codec_of(workflow: Workflow | None) -> Codec:
-    """What reads and writes the events of its runs; without the workflow, those of its own classes are `DynamicEvent`s."""
+    """Return the codec for a workflow's runs.
+
+    Without the workflow, events of its own classes are decoded as `DynamicEvent`s.
+    """
     return ENGINE if workflow is None else workflow.codec
 
 
@@ -80,7 +86,7 @@ async def queue(  # noqa: ASYNC910  # the store suspends
     metadata: Mapping[str, Any],
     connection: Any,
 ) -> None:
-    """Store a run that whoever takes it begins."""
+    """Store a queued run, which the worker that takes it starts."""
     at = store.clock().now()
     if isinstance(workflow, str):
         name, version, timeout, codec = workflow, "", None, ENGINE
@@ -110,20 +116,22 @@ async def queue(  # noqa: ASYNC910  # the store suspends
 async def keep_snapshot(
     store: CheckpointStore, snapshot: Snapshot, run_id: str | None = None
 ) -> str:  # noqa: ASYNC910  # the store suspends
-    """Store the run of a snapshot, which nobody drives then: it needs no workflow. Whoever may take a run of its status does.
+    """Store the run of a snapshot as a run without a driver. No workflow is needed.
+
+    Workers take the run according to its status.
 
     Args:
-        store: Where to.
-        snapshot: The run.
-        run_id: Its id there; by default that of the snapshot. Another one makes it another run: the idempotency keys of its
-            deliveries are others too.
+        store: The store.
+        snapshot: The snapshot.
+        run_id: The id of the stored run; by default that of the snapshot. With another id it is
+            another run, whose deliveries have other idempotency keys.
 
     Returns:
-        Its id.
+        The id of the stored run.
 
     Raises:
         RunExistsError: The store has a run of this id.
-        ValueError: The snapshot's id, or the name or version of its workflow, is none that can be stored.
+        ValueError: The snapshot's id, or its workflow's name or version, can't be stored.
     """
     state = snapshot.to_state(PLAIN)
     if run_id is not None:
@@ -134,7 +142,8 @@ async def keep_snapshot(
         check_id("workflow_version", state.workflow_version)
     driver = await create_whole(store, state)
     if driver is not None:
-        # And not by what creates it: what it waits for is looked at, once, as soon as it can be.
+        # Not part of the creation: a release sets `wake` to now, so a worker looks once at what the
+        # run waits for.
         await store.release(driver)
     return state.run_id
 
@@ -142,10 +151,10 @@ async def keep_snapshot(
 async def ask_or_change(
     store: CheckpointStore, run_id: str, status: RunStatus, reason: str | None = None
 ) -> Mail | None:
-    """Pause or cancel a run: by whoever drives it, who is asked to; or here, where nobody does.
+    """Pause or cancel a run: ask its driver to, or change the stored run if it has none.
 
     Returns:
-        The row by which its driver is asked; `None`: it is done, or there is nothing to do.
+        The inbox row that asks the driver; `None` if it is done, or there is nothing to do.
     """
     kind = CANCEL if status is RunStatus.CANCELLED else PAUSE
     stored, asked = await _claim_or_ask(store, run_id, kind, pack_reason(reason))
@@ -158,18 +167,19 @@ async def ask_or_change(
 async def _claim_or_ask(
     store: CheckpointStore, run_id: str, kind: str, data: bytes
 ) -> tuple[StoredRun, None] | tuple[None, Mail | None]:
-    """Claim a run that nobody drives, or post this to who does.
+    """Claim a run that has no driver, or post this message to its driver.
 
-    A driver takes all that was posted before the run was paused, and may then leave it; nobody
-    takes a paused run up by himself. So what is posted to one that is paused by now could lie there
-    for ever: where its driver does not take it, the run is claimed once that one has left.
+    A driver takes all messages that were posted before the run was paused, and may then leave it.
+    No worker takes a paused run. A message that is posted to a run paused by now could therefore
+    stay in the inbox for ever. If the driver does not take it, the run is claimed once the driver
+    has left.
     """
     try:
         return await store.claim(run_id), None
     except RunLockedError:
         asked = await store.post(run_id, kind, data)
     if kind != PAUSE:
-        # It was asked for; Cancelled would say that it was not.
+        # Shielded: the message is posted, and `Cancelled` would say that it is not.
         with trio.move_on_after(_LEAVES_WITHIN, shield=True):
             while (await store.get_run(run_id)).status is RunStatus.PAUSED:
                 with contextlib.suppress(RunLockedError):
@@ -178,10 +188,10 @@ async def _claim_or_ask(
     return None, asked
 
 
-async def _change_claimed(  # noqa: ASYNC910  # there is nothing to wait for where it was not claimed
+async def _change_claimed(  # noqa: ASYNC910  # without a claim, there is nothing to wait for
     store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
 ) -> None:
-    """Pause, unpause or cancel a run that this process has claimed for that. Neither commit nor release can be cancelled."""
+    """Pause, unpause or cancel a run that was claimed for it. Neither call can be cancelled."""
     driver = stored.driver
     if driver is None:
         return  # noqa: ASYNC910
@@ -201,7 +211,7 @@ _KINDS = {
     RunStatus.RUNNING: "workflow_resumed",
     RunStatus.CANCELLED: "workflow_cancelled",
 }
-"""What the history calls a run's becoming so."""
+"""The kinds of history records for a change to each status."""
 _ENTRIES = {
     RunStatus.PAUSED: "paused",
     RunStatus.RUNNING: "unpaused",
@@ -233,7 +243,7 @@ def _change(
         history=recorder.unwritten.take(),
         status=status,
         error=None if error is None else error.message,
-        # What others had asked of its driver is done by this; left, it would be done at a resume.
+        # Requests that this change fulfils. If they stayed, a resume would act on them again.
         taken=[mail.id for mail in stored.inbox if mail.kind in _DONE_BY[status]],
         at=at,
         release=status.ended,
@@ -241,9 +251,10 @@ def _change(
 
 
 async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> None:
-    """Let a run go on whose pause was asked for, and is not wanted any more; whether or not it was paused by now.
+    """Withdraw a pause that was requested by an inbox row, whether or not the run is paused by now.
 
-    Its driver lets go of what this row asked for. Where nobody drives it any more, it was paused, and is unpaused here.
+    The run's driver gives up the hold of that row. If the run has no driver, it is unpaused in the
+    store.
     """
     stored, _ = await _claim_or_ask(store, run_id, RECALL, pack_recall(pause.id))
     if stored is None:
@@ -251,14 +262,14 @@ async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> N
     if stored.info.status is RunStatus.PAUSED:
         await _change_claimed(store, stored, RunStatus.RUNNING, None)
     elif stored.driver is not None:
-        # Its driver left without having taken it: whoever takes it up next is told.
+        # The driver has left without taking the pause. The next driver gets both messages.
         await store.release(stored.driver)
         if not stored.info.status.ended:
             await store.post(run_id, RECALL, pack_recall(pause.id))
 
 
 def open_questions(state: RunState, stored: StoredRun) -> list[InputRequestEvent]:
-    """The open questions of a stored run, oldest first, without those whose answers are on their way."""
+    """Return the open questions of a stored run, oldest first, without those already answered."""
     answered = answered_in(stored.inbox)
     return [
         _as_request(question)
@@ -268,7 +279,7 @@ def open_questions(state: RunState, stored: StoredRun) -> list[InputRequestEvent
 
 
 def _as_request(question: Question) -> InputRequestEvent:
-    """A question; one of a class that is not at hand as far as its base class tells of it."""
+    """Return a question's event; if its class is unknown, only the fields of the base class."""
     event = question.event
     if isinstance(event, InputRequestEvent):
         return event
@@ -284,24 +295,23 @@ async def answer_stored(
     key: str | None = None,
     connection: Any = None,
 ) -> bool:
-    """Answer a question of a run that somebody else drives, or nobody. Of two answers to one
-    question, from whatever processes, the store takes one.
+    """Answer a question of a run that this process does not drive. Of two answers, one is taken.
 
     Args:
-        store: Where the run is.
-        run_id: The run.
-        workflows: Those at hand, by name.
+        store: The store of the run.
+        run_id: The run's id.
+        workflows: The known workflows, by name.
         response: The answer.
-        key: What its sender has named it.
-        connection: In a transaction of the caller's, which it becomes a part of.
+        key: The sender's idempotency key.
+        connection: A connection of the caller's, whose transaction the answer becomes part of.
 
     Returns:
-        Whether it was taken: not so where its `key` was used before.
+        `False` if `key` was used before, so the answer was not taken; else `True`.
 
     Raises:
         RunFinishedError: The run has ended.
         InputResponseError: No such question is open.
-        NoHandlerError: No step of the workflow, where it is at hand, accepts the answer.
+        NoHandlerError: The workflow is known, and no step of it accepts the answer.
     """
     given = {} if connection is None else {"connection": connection}
     number = 0
@@ -322,16 +332,16 @@ async def answer_stored(
         data = pack_event(codec_of(workflow), answer)
         name = answer_key(state.questions[answer.request_id].id, number)
         if connection is not None and await store.has_key(run_id, name, **given):
-            number += 1  # it could not be taken, if the question is open still
+            number += 1  # an earlier answer, which was rejected if the question is still open
             continue
         heard = await post_answer(store, run_id, data, name, key, connection)
         if heard is not None:
             return heard
         if connection is not None:
-            # The transaction may never see it: it may read as of when it has begun.
+            # The transaction may never see that answer: it may read a snapshot from its start.
             raise _answered_elsewhere(run_id, answer.request_id)
-        # There was an answer before this one. Where it still lies in the inbox, or was taken, we
-        # are told so above; else it could not be taken, and the question waits for another one.
+        # Another answer has this name. If it is still in the inbox, or was taken, `_answer_to`
+        # raises in the next round. Otherwise it was rejected, and the question needs another one.
         response = answer
         number += 1
 

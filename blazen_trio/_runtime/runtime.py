@@ -1,4 +1,4 @@
-"""Many runs in one nursery, and those that other processes of the same database drive."""
+"""The user's view of many runs: those in this process, and all others in the same store."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ __all__ = ["Runtime"]
 
 @protected_methods
 class Runtime:
-    """Runs of one store. Made by `open_runtime`, usable while its block lasts.
+    """The runs of one store. `open_runtime` returns it for the duration of its block.
 
-    Every async method is a checkpoint. Those that act on a run have it on disk when they return, and `Cancelled` out of them means
-    that it did not happen.
+    Every async method is a checkpoint. When a method that acts on a run returns, its effect is on
+    disk. If it raises `Cancelled`, it had no effect.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Runtime:
         self._supervisor = supervisor
         self._poller = poller
 
-    # Beginning runs
+    # Starting runs
 
     async def start(
         self,
@@ -70,8 +70,9 @@ class Runtime:
         run_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Begin a run and drive it here, with a copy of this task's context variables. Waits for one of the
-        `max_concurrent_runs` slots.
+        """Start a run in this process, with a copy of the calling task's context variables.
+
+        Waits for one of the `max_concurrent_runs` slots.
 
         Args:
             workflow: The workflow, or the name of one that this runtime was opened with.
@@ -81,7 +82,7 @@ class Runtime:
 
         Raises:
             RunExistsError: The store has a run of this id.
-            NoHandlerError: No run of this workflow starts with this input.
+            NoHandlerError: The workflow does not start with this event.
             SerializationError: The input or the metadata can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -91,19 +92,23 @@ class Runtime:
         return await self._open(begin)
 
     async def resume_from(self, run_id: str) -> Run:
-        """Go on with a stored run here, as `Workflow.resume_from` does; its workflow is one of this runtime's.
+        """Resume a stored run in this process, as `Workflow.resume_from` does.
 
         Raises:
             RunNotFoundError: The store has no run of this id.
-            RunLockedError: Somebody alive drives it, this runtime included.
-            IncompatibleRunError: Its workflow is not at hand, or lacks what its undone deliveries need.
+            RunLockedError: A live process drives the run; it may be this runtime.
+            IncompatibleRunError: This runtime does not have the run's workflow, or the workflow
+                lacks what its pending deliveries need.
         """
         check_id("run_id", run_id)
         info = await self._store.get_run(run_id)
         workflow = self._known.get(info.workflow)
         if workflow is None:
-            problem = f"it is a run of workflow {info.workflow!r}, and this runtime has {sorted(self._known) or 'none'}"
-            msg = f"run {run_id!r} can't go on here: {problem}"
+            problem = (
+                f"it is a run of workflow {info.workflow!r}, and this runtime has "
+                f"{sorted(self._known) or 'none'}"
+            )
+            msg = f"run {run_id!r} can't be resumed by this runtime: {problem}"
             raise IncompatibleRunError(msg, run_id=run_id, problems=[problem])
         return await self._open(partial(open_stored, self._supervisor.options(workflow), run_id))
 
@@ -121,20 +126,22 @@ class Runtime:
         metadata: Mapping[str, Any] | None = None,
         connection: Any = None,
     ) -> str:
-        """Queue a run: whichever process serves its workflow takes it. Returns its id, once it is on disk.
+        """Queue a run for any process that serves its workflow, and return its id.
 
         Args:
-            workflow: The workflow; or the name of any, also of one that this process does not have: then its input is looked at
-                only by who takes it, and one that the workflow does not start with fails the run.
+            workflow: The workflow, or any name. If this process does not have the workflow, only
+                the worker that takes the run checks the input; an event that the workflow does not
+                start with then fails the run.
             input: As for `Workflow.run`.
-            run_id: By default a new UUID of version 7. Give your own to have a second submission refused.
+            run_id: By default a new UUID of version 7. With an id of your own, a second submission
+                is refused.
             metadata: As for `Workflow.run`.
-            connection: A `sqlalchemy.Connection` to the store's database, in a transaction of yours: the run comes to be with
-                your commit, or not at all.
+            connection: A `sqlalchemy.Connection` to the store's database, in a transaction of
+                yours: the run is created when it commits, or not at all.
 
         Raises:
             RunExistsError: The store has a run of this id.
-            NoHandlerError: No run of this workflow starts with this input.
+            NoHandlerError: The workflow does not start with this event.
             SerializationError: The input or the metadata can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -153,11 +160,13 @@ class Runtime:
         return run_id
 
     async def get(self, run_id: str) -> Run | None:
-        """The handle of a run that this runtime drives now, whether it was started here or taken by `serve` or `recover`, also while
-        it waits: for what only a handle has, its `stream` above all. While somebody holds it, the run stays here.
+        """Return the handle of a run that this runtime drives, working or waiting.
+
+        It is for operations that only a handle has, such as `stream`. While it is referenced, the
+        run stays in this process.
 
         Returns:
-            `None` for a run that is not driven here: by another process, by nobody, or because it has ended.
+            `None` if this runtime does not drive the run.
         """
         check_id("run_id", run_id)
         await trio.lowlevel.checkpoint()
@@ -175,24 +184,25 @@ class Runtime:
         key: str | None = None,
         connection: Any = None,
     ) -> bool:
-        """Send an event into a run, whoever drives it, and whether or not anybody does.
+        """Send an event to a run, whether or not any process drives it.
 
         Args:
-            run_id: The run.
+            run_id: The run's id.
             event: The event; `Delayed` to have it delivered later.
-            key: Names the event: another one with the same key, from whomever, is refused, for as long as the run is kept.
+            key: An idempotency key. A second event with the same key, from any sender, is refused
+                until the run is deleted.
             connection: As for `submit`.
 
         Returns:
-            Whether it was taken; `False` only for a key that was used before.
+            `False` if the key was used before, so the event was not taken; else `True`.
 
         Raises:
             RunNotFoundError: The store has no run of this id.
             RunFinishedError: The run has ended.
-            NoHandlerError: No step accepts it; told only where this runtime has the workflow. Otherwise the run's history notes it
-                as rejected.
-            InputResponseError: It answers a question that is not open.
-            SerializationError: It can't be stored.
+            NoHandlerError: No step accepts the event. Raised only if this runtime has the workflow;
+                otherwise the run's history records the event as rejected.
+            InputResponseError: The event answers a question that is not open.
+            SerializationError: The event can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         check_id("run_id", run_id)
@@ -207,7 +217,7 @@ class Runtime:
                 try:
                     return await run.send(event, key=key)
                 except (StaleRunError, RunFinishedError):
-                    # Nothing was written. Whoever drives it now gets it as mail, unless it has ended.
+                    # Nothing was written. The next driver gets the event through the inbox.
                     if run.status.ended:
                         raise
         workflow = None
@@ -221,11 +231,11 @@ class Runtime:
         )
 
     async def respond(self, run_id: str, response: Any) -> None:
-        """Answer an open question of a run, whoever drives it.
+        """Answer an open question of a run, whether or not any process drives it.
 
         Args:
-            run_id: The run.
-            response: An `InputResponseEvent` (or of a subclass); or, while exactly one question is open, any plain value.
+            run_id: The run's id.
+            response: As for `Run.respond`.
 
         Raises:
             RunNotFoundError: The store has no run of this id.
@@ -240,7 +250,7 @@ class Runtime:
     async def _answer(  # noqa: ASYNC910  # the store suspends
         self, run_id: str, response: Any, key: str | None, connection: Any
     ) -> bool:
-        """Answer a question. Return whether the answer was taken: not so where its key was used."""
+        """Answer a question. Return `False` if the key was used before."""
         run = await self._driven_here(run_id) if connection is None else None
         if run is not None:
             try:
@@ -257,11 +267,13 @@ class Runtime:
         )
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
-        """Cancel a run, whoever drives it. One that nobody drives, or this runtime, is cancelled when this returns; another
-        process has been asked to, and does it within its poll interval. Nothing happens to one that has ended.
+        """Cancel a run, whether or not any process drives it. Does nothing if it has ended.
+
+        On return, a run that this runtime or no process drives is cancelled. Another process has
+        been asked to, and does it within its poll interval.
 
         Args:
-            run_id: The run.
+            run_id: The run's id.
             reason: A text for people, stored with the run.
 
         Raises:
@@ -274,12 +286,13 @@ class Runtime:
         await cancel_anywhere(self._store, self._supervisor, run_id, text)
 
     async def pause(self, run_id: str, grace: float | None = None) -> Snapshot:
-        """Pause a run, whoever drives it, and wait until it is. It leaves memory unless somebody here holds its `Run`, and goes
-        on when it is taken up by `resume_from`.
+        """Pause a run, whether or not any process drives it, and wait until it is paused.
+
+        It leaves memory unless its `Run` is referenced, and continues with `resume_from`.
 
         Args:
-            run_id: The run.
-            grace: As for `Run.pause`; heeded where the run is driven here.
+            run_id: The run's id.
+            grace: As for `Run.pause`; it applies only if this runtime drives the run.
 
         Raises:
             RunNotFoundError: The store has no run of this id.
@@ -297,14 +310,14 @@ class Runtime:
         return await pause_elsewhere(self._store, self._known, self._poller, run_id)
 
     async def result(self, run_id: str) -> Any:
-        """Wait for the result of any run, whoever drives it.
+        """Wait for the result of any run, whether or not any process drives it.
 
         Raises:
             RunNotFoundError: The store has no run of this id.
-            StepFailedError, RunTimeoutError, RunStalledError, RunCancelledError, RunCrashedError, NoHandlerError: It ended
-                without one.
-            InputRequiredError: It waits for an answer, and nothing else in it can go on.
-            RunPausedError: It is paused.
+            StepFailedError, RunTimeoutError, RunStalledError, RunCancelledError, RunCrashedError,
+                NoHandlerError: The run ended without a result.
+            InputRequiredError: The run waits for an answer, and can't continue without it.
+            RunPausedError: The run is paused.
         """
         check_id("run_id", run_id)
         await trio.lowlevel.checkpoint()
@@ -317,8 +330,10 @@ class Runtime:
     # Taking runs
 
     async def recover(self) -> list[str]:
-        """Take over every run of these workflows that can go on and that nobody alive drives: queued, orphaned, woken. Waits for
-        slots; returns their ids once all are taken. Paused and ended runs are left alone.
+        """Take every run of these workflows that can continue and has no live driver.
+
+        That is, queued, orphaned and woken runs. Paused and ended runs are left alone. Waits for
+        slots, and returns the ids once all are taken.
         """
         await trio.lowlevel.checkpoint()
         await self._supervisor.check_open()
@@ -337,12 +352,13 @@ class Runtime:
         return recovered
 
     async def serve(self) -> None:  # noqa: ASYNC910  # it waits for its end
-        """Be a worker until cancelled: take queued, orphaned and woken runs of these workflows, and drive them. Cancelling this
-        lets go of nothing: the runs in flight are drained when the runtime's block ends.
+        """Take and drive queued, orphaned and woken runs of these workflows, until cancelled.
+
+        A cancellation releases no run: the runs are drained when the runtime's block ends.
 
         Raises:
-            RuntimeError: It serves already, or was opened with no workflows.
-            StoreError: The store has failed for long.
+            RuntimeError: The runtime serves already, or was opened without workflows.
+            StoreError: The store has not answered for a long time.
         """
         await self._supervisor.check_open()
         poller = self._poller
@@ -370,7 +386,7 @@ class Runtime:
             poller.serving = False
 
     def statistics(self) -> RuntimeStatistics:
-        """What this runtime has done so far."""
+        """Return the runtime's present load, and counts since it was opened."""
         supervisor, poller = self._supervisor, self._poller
         return RuntimeStatistics(
             driving=len(supervisor.driving) + len(supervisor.parked),
@@ -386,9 +402,11 @@ class Runtime:
             mail=supervisor.mail,
         )
 
-    async def _driven_here(self, run_id: str) -> Run | None:  # noqa: ASYNC910  # mostly there is nothing to wait for
-        """Return the run's handle, if it is driven here. One that is being made ready is waited for: what is sent to it meanwhile as
-        mail would come after what is sent to it then.
+    async def _driven_here(self, run_id: str) -> Run | None:  # noqa: ASYNC910  # if it is open
+        """Return the handle of a run that this runtime drives, waiting while it is being opened.
+
+        An event that went through the inbox while the run is being opened could arrive after a
+        later one that is sent through the handle.
         """
         await self._supervisor.wait_opened(run_id)
         core = self._supervisor.at(run_id)
@@ -398,7 +416,10 @@ class Runtime:
         if isinstance(workflow, Workflow):
             known = self._known.setdefault(workflow.name, workflow)
             if known is not workflow:
-                msg = f"this runtime has another workflow named {workflow.name!r}: a run's workflow is found by its name"
+                msg = (
+                    f"this runtime has another workflow named {workflow.name!r}: "
+                    "a run's workflow is found by its name, so give each its own"
+                )
                 raise ValueError(msg)
             return workflow
         found = self._known.get(workflow)

@@ -1,4 +1,4 @@
-"""What a runtime has done so far."""
+"""The statistics of a runtime."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ __all__ = ["RuntimeStatistics"]
 
 @attrs.frozen
 class RuntimeStatistics:
-    """What a runtime has done so far, and what it does now.
+    """The present load of a runtime, and counts since it was opened.
 
     Attributes:
-        driving: How many runs it drives now.
-        resting: How many of these wait, and have no task.
-        free_slots: How many more could be at work.
-        watching: How many runs of others somebody here waits for.
-        started: How many runs `start` and `resume_from` began to drive.
-        taken: How many were taken by `serve` and `recover`.
-        ended: How many of all these have ended here.
-        left: How many have left otherwise: at rest, drained, or lost.
-        refused: How often a run could not be driven here and was left to others.
-        polls: How many looks at the store there were.
-        mail: How many rows of inboxes these brought.
+        driving: The number of runs that it drives now.
+        resting: The number of these that wait without a task.
+        free_slots: The number of further runs that could be at work.
+        watching: The number of other processes' runs that have waiters in this one.
+        started: The runs that `start` and `resume_from` have opened.
+        taken: The runs that `serve` and `recover` have taken.
+        ended: The runs of all these that have ended in this process.
+        left: The runs that have left otherwise: waiting, paused, drained, or lost.
+        refused: The times that a run could not be driven and was left to others.
+        polls: The polls of the store.
+        mail: The inbox messages that have arrived.
     """
 
     driving: int

@@ -1,4 +1,4 @@
-"""The runs that a runtime drives: one at work has a task and a slot, one that waits has neither."""
+"""The runs that a runtime drives. A run at work has a task and a slot; a waiting one has none."""
 
 from __future__ import annotations
 
@@ -37,25 +37,24 @@ T = TypeVar("T")
 
 _TAKEN_AT_ONCE: Final = 64
 _WORTH_A_REST: Final = 1.0
-"""Seconds: a run that goes on sooner keeps its task."""
+"""Seconds: a run that continues sooner keeps its task."""
 _LOOK_AGAIN: Final = 0.5
-"""Seconds after which UTC is looked at again, while runs wait for a time: it may have been set."""
+"""Seconds after which the clock is read again while runs wait for a time: it may have been set."""
 
 
 class Supervisor:
-    """Drives runs in a nursery.
+    """The owner of a runtime's runs, and of the nursery in which they are driven.
 
     Args:
-        store: Where the runs are.
-        workflows: Those that may be taken, by name; others come in by `start`.
-        slots: How many runs are driven at once.
-        max_crashes: How many drivers a run may take down before it is set aside.
+        store: The store of the runs.
+        workflows: The workflows whose runs may be taken, by name; `start` accepts others too.
+        slots: The number of runs that may be at work at once.
+        max_crashes: The number of drivers that a run may crash before it is set aside.
 
     Attributes:
-        driving: The runs that have a task here, by id.
-        parked: Those that wait without one.
-        slots: For the runs at work.
-        changes: Told when a slot is free, a run has left, one that was taken is ready, another may be taken, and when this closes.
+        driving: The runs that have a task in this process, by id.
+        parked: The runs that wait without a task.
+        changes: Notified of free slots, runs that left, opened or can be taken, and the closing.
     """
 
     def __init__(
@@ -77,53 +76,53 @@ class Supervisor:
         self._suspects: set[str] = set()
         self._opening: set[str] = set()
         self._options: dict[Workflow, Options] = {}
-        """Of the runs that wait without a task."""
+        """The options of the runs that wait without a task."""
 
     @property
     def idle(self) -> bool:
-        """Whether it drives nothing, and is not about to."""
+        """True if it drives no run and is not about to."""
         return not (self.driving or self.parked or self._opening)
 
     @property
     def working(self) -> int:
-        """How many runs are at work."""
+        """The number of runs at work."""
         return self.slots.taken
 
     @property
     def waiting(self) -> int:
-        """How many are driven here, and wait or are paused."""
+        """The number of this process's runs that wait or are paused."""
         return max(0, len(self.driving) + len(self.parked) - self.slots.taken)
 
     @property
     def refused(self) -> int:
-        """How often a run that was taken could not be driven here."""
+        """The number of times that a taken run could not be driven."""
         return self._refusals.count
 
     @property
     def mail(self) -> int:
-        """How many rows of their inboxes its runs were given."""
+        """The number of inbox messages that its runs have received."""
         return self._mail + sum(core.mail_seen for core in self.driving.values())
 
     def options(self, workflow: Workflow) -> Options:
-        """Return how its runs are driven."""
+        """Return the options for driving a workflow's runs."""
         return workflow.options(self._store, None, Options.KEEP, workflow.input_handler)
 
     def at(self, run_id: str) -> RunCore | None:
-        """Return the run, if it is driven here and will be for now; one that waits without a task is brought back."""
+        """Return a run that this process keeps driving for now, giving it a task if it has none."""
         core = self.driving.get(run_id) or self.bring_back(run_id)
         return core if core is not None and core.control.stays else None
 
     def is_gone(self, core: RunCore) -> bool:
-        """Return whether this core drives its run here no more."""
+        """Return whether this core no longer drives its run."""
         return self.driving.get(core.state.run_id) is not core
 
-    async def wait_opened(self, run_id: str) -> None:  # noqa: ASYNC910  # mostly it is made already
-        """Wait while a run that was taken is being made ready."""
+    async def wait_opened(self, run_id: str) -> None:  # noqa: ASYNC910  # if it is open
+        """Wait while a run that was taken is being opened."""
         if run_id in self._opening:
             await self.changes.wait_until(lambda: run_id not in self._opening)
 
     def handle(self, core: RunCore) -> Run:
-        """Return a `Run`, which holds this run in memory while somebody has it."""
+        """Return the `Run` of a core; while it is referenced, the run stays in this process."""
         run_id = core.state.run_id
         handle = self._handles.get(run_id)
         if handle is None:
@@ -134,10 +133,10 @@ class Supervisor:
         """See `Host.holds`."""
         return core.state.run_id in self._handles
 
-    # Runs that somebody here asked for
+    # Runs that a caller in this process asked for
 
     async def open(self, begin: Callable[[], Awaitable[RunCore]]) -> Run:
-        """Drive what `begin` makes ready, once there is a slot."""
+        """Wait for a slot, then open a run with `begin` and drive it."""
         await self.check_open()
         await self.lending_slot(self.slots.acquire)
         core = None
@@ -146,13 +145,13 @@ class Supervisor:
             core = await begin()
             run_id = core.state.run_id
             if run_id in self.driving:
-                # We lost the run, and have it again before what drove it here has ended.
+                # The run was lost and claimed again; never drive it beside its old task.
                 await self.changes.wait_until(lambda: run_id not in self.driving)
             await self.check_open(stored=run_id)
         except BaseException:
             self.slots.release()
             if core is not None and core.journal is not None:
-                await self._give_back(core.journal.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
+                await self._give_back(core.journal.driver)  # noqa: ASYNC102, ASYNC120  # bounded
             raise
         self.started += 1
         run = self.handle(core)
@@ -164,20 +163,20 @@ class Supervisor:
         return run
 
     async def check_open(self, *, stored: str | None = None) -> None:  # noqa: ASYNC910
-        """Refuse to begin anything in a block that has ended; `stored` is a run that is on disk.
+        """Check that the block has not ended; `stored` is the id of a run that is on disk by now.
 
         Raises:
-            RuntimeError: It has.
+            RuntimeError: It has ended.
         """
         if self.closed:
-            # A cancelled block closes the runtime before its own task has heard of it.
+            # A cancelled block closes the runtime before its own task is cancelled.
             await trio.lowlevel.checkpoint_if_cancelled()
-            msg = "this runtime is closed: open_runtime opens it for as long as its block lasts"
-            also = f"; run {stored!r} is stored, and goes on by resume_from or a worker"
+            msg = "this runtime is closed: it can be used only inside its open_runtime block"
+            also = f"; run {stored!r} is stored: resume_from or a worker continues it"
             raise RuntimeError(msg + (also if stored is not None else ""))
 
     async def lending_slot(self, wait: Callable[[], Awaitable[T]]) -> T:
-        """Wait for something of this runtime; see `lending_slot`."""
+        """Wait for something of this runtime without a slot; see `lent_slots.lending_slot`."""
         return await lending_slot(self.driving, wait)
 
     def _launch(self, core: RunCore) -> None:
@@ -210,11 +209,11 @@ class Supervisor:
         if failure is not None and not isinstance(failure, StaleRunError):
             extra = about(run_id, core.state.workflow)
             logger.warning(
-                "run %r is driven no more by this process: %s", run_id, failure, extra=extra
+                "run %r is no longer driven by this process: %s", run_id, failure, extra=extra
             )
 
     def _forget(self, run_id: str) -> Handle | None:
-        """It is not this process's any more. Return its handle, if somebody has it."""
+        """Stop tracking a run that has left. Return its handle if it is still referenced."""
         self._served.discard(run_id)
         self._suspects.discard(run_id)
         return self._handles.pop(run_id, None)
@@ -222,7 +221,7 @@ class Supervisor:
     # Runs that wait without a task
 
     def lets_rest(self, core: RunCore) -> bool:
-        """See `Host.lets_rest`. What is due in a moment is not worth the while."""
+        """See `Host.lets_rest`. A run that is due in a moment keeps its task."""
         return (
             not self.closed
             and core.timers.next - core.clock.now() > _WORTH_A_REST
@@ -245,11 +244,11 @@ class Supervisor:
 
     def _needed_back(self, run_id: str) -> RunCore:
         core = self.bring_back(run_id)
-        assert core is not None, "a handle is told when its run does not wait here any more"
+        assert core is not None, "a handle is detached from a run that is no longer parked"
         return core
 
     def bring_back(self, run_id: str) -> RunCore | None:
-        """Go on with a run that waits without a task; `None`: it does not."""
+        """Give a run that waits without a task a task again; `None` if it is not such a run."""
         parked = self.parked.take(run_id)
         if parked is None:
             return None
@@ -260,13 +259,13 @@ class Supervisor:
         return core
 
     def mail_came(self, run_id: str, mail: Sequence[Mail]) -> None:
-        """Somebody has sent this to a run that waits without a task."""
+        """Resume a run that waits without a task, and pass these inbox messages to it."""
         core = self.bring_back(run_id)
         if core is not None:
             core.mail_came(mail)
 
     def lost(self, run_id: str, error: Exception) -> None:
-        """A run that waits without a task is somebody else's now: whoever waits for it here is told."""
+        """Drop a parked run that was lost to another process; its waiters get the error."""
         parked = self.parked.take(run_id)
         if parked is not None:
             if (handle := self._forget(run_id)) is not None:
@@ -275,8 +274,8 @@ class Supervisor:
             self.parked.changes.notify()
             self.changes.notify()
 
-    async def keep(self) -> None:  # noqa: ASYNC910  # it waits while there is anything to keep
-        """Bring runs back when a time has come that they wait for, until this is closed and none waits any more."""
+    async def keep(self) -> None:  # noqa: ASYNC910  # it waits while runs wait
+        """Resume parked runs when they are due, until this is closed and none is left."""
         clock = self._store.clock()
         parked = self.parked
         try:
@@ -291,15 +290,15 @@ class Supervisor:
                     self.bring_back(run_id)
         finally:
             self.closed = True
-            # Neither cancelled nor without a bound.
+            # Not cancellable, and bounded.
             await self.let_parked_go(list(parked))  # noqa: ASYNC102
 
     def _has_to_look(self, soonest: float) -> bool:
-        """Return whether another run is due soonest by now, or none is waited for any more."""
+        """Return whether the earliest due time has changed, or no run is left to wait for."""
         return self.parked.next != soonest or (self.closed and not self.parked)
 
-    async def let_parked_go(self, going: Sequence[ParkedRun]) -> None:  # noqa: ASYNC910  # mostly there are none
-        """Give some of them back; others go on with them when what they wait for has come."""
+    async def let_parked_go(self, going: Sequence[ParkedRun]) -> None:  # noqa: ASYNC910  # if any
+        """Release parked runs, which any process may continue once they can."""
         if not going:
             return  # noqa: ASYNC910
         for run in going:
@@ -315,10 +314,10 @@ class Supervisor:
                     nursery.start_soon(partial(self._give_back, run.driver, wake=run.due))
         self.parked.changes.notify()
 
-    # Runs that anybody may drive
+    # Runs that any worker may drive
 
     async def take(self, *, serving: bool, patient: bool = False) -> tuple[list[str], bool]:
-        """Take what can go on, as far as there are slots. Return their ids, and whether there may be more."""
+        """Take runs that can continue, one per free slot. Return their ids, and if more may be."""
         reserved = 0
         try:
             while reserved < _TAKEN_AT_ONCE and self.slots.take_nowait():
@@ -339,11 +338,13 @@ class Supervisor:
         await self._open_all(taken, serving=serving)
         return [stored.info.run_id for stored in taken], more
 
-    async def _open_all(self, taken: Sequence[StoredRun], *, serving: bool) -> None:  # noqa: ASYNC910  # mostly all are opened
+    async def _open_all(  # noqa: ASYNC910  # mostly there is nothing to wait for
+        self, taken: Sequence[StoredRun], *, serving: bool
+    ) -> None:
         assert self.nursery is not None
         for stored in taken:
             if self.closed:
-                # Nobody would drive it: the nursery may have ended while the store was at it.
+                # The nursery may have ended while the store took the run: no task would drive it.
                 self.slots.release()
                 if stored.driver is not None:
                     await self._give_back(stored.driver)
@@ -359,7 +360,7 @@ class Supervisor:
             self._suspects.add(stored.info.run_id)
 
     async def _open_and_drive(self, stored: StoredRun, serving: bool) -> None:  # for start_soon
-        """Drive a run that was taken. Whatever is wrong with it, the others go on."""
+        """Open and drive a run that was taken. Its faults do not affect the other runs."""
         run_id = stored.info.run_id
         assert stored.driver is not None
         try:
@@ -374,14 +375,14 @@ class Supervisor:
             finally:
                 self._opening.discard(run_id)
                 self.changes.notify()
-        except Exception as failure:  # noqa: BLE001  # a run that can't be read must not take the others down
+        except Exception as failure:  # noqa: BLE001  # one unreadable run must not end the others
             self._forget(run_id)
             self.slots.release()
             await self._refusals.refuse(stored, stored.driver, failure)
             return
         except BaseException:
             self.slots.release()
-            await self._give_back(stored.driver)  # noqa: ASYNC102, ASYNC120  # not cancellable, and bounded
+            await self._give_back(stored.driver)  # noqa: ASYNC102, ASYNC120  # bounded
             raise
         self._refusals.forget(run_id)
         core.host, core.has_slot = self, True
@@ -390,21 +391,24 @@ class Supervisor:
         await self._drive(core)
 
     def _lose_parked(self, run_id: str) -> None:
-        """We were taken for dead, and are the first to take up what we lost: what waited here for it is told."""
+        """Detach a parked run that this process has lost and taken again; waiters get an error."""
         parked = self.parked.take(run_id)
         if parked is not None and (handle := self._forget(run_id)) is not None:
-            lost = f"run {run_id!r} was lost to another process, and is driven here anew"
+            lost = f"run {run_id!r} was lost and taken again by this process: get a new handle"
             handle.attach(parked.left(StaleRunError(lost, run_id=run_id)))
 
-    async def _give_back(self, driver: Driver, *, wake: float | None = None) -> None:  # noqa: ASYNC910  # the store suspends
+    async def _give_back(  # noqa: ASYNC910  # the store suspends
+        self, driver: Driver, *, wake: float | None = None
+    ) -> None:
         driver.listen(None)
         await give_back(self._store, driver, wake=wake)
 
     # Leaving
 
-    async def dismiss_idle(self, idle_after: float, *, serving: bool) -> None:  # noqa: ASYNC910  # mostly there are none
-        """Let runs leave that have waited for so many seconds, and that nobody here holds: those that wait, if somebody
-        here takes them up again; and those that are paused. Let others that wait rest as soon as nobody watches them any more.
+    async def dismiss_idle(self, idle_after: float, *, serving: bool) -> None:  # noqa: ASYNC910
+        """Release runs that have been idle for this many seconds and whose `Run` is unreferenced.
+
+        That is, paused runs, and waiting ones if this serves. Wake others that may rest by now.
         """
         since = trio.current_time() - idle_after
         for run_id, core in self.driving.items():
@@ -424,18 +428,14 @@ class Supervisor:
             )
 
     def close(self) -> list[RunCore]:
-        """Nobody starts anything here any more. Runs that were started here go on until they end or wait for what comes from
-        outside; those that were served are drained. Return these.
-        """
+        """Accept no more runs, and return the drained ones; others continue until end or wait."""
         self.closed = True
         self.parked.changes.notify()
         self.changes.notify()
         return [core for core in self.driving.values() if self._let_go(core)]
 
     def not_waited_for(self) -> list[ParkedRun]:
-        """Return, of the runs without a task, those that the end of the block does not wait for: others go on with them, or have to
-        send them something.
-        """
+        """Return the parked runs that continue elsewhere or wait for something from outside."""
         return [
             run
             for run in self.parked
@@ -443,7 +443,7 @@ class Supervisor:
         ]
 
     def _let_go(self, core: RunCore) -> bool:
-        """The runtime's block has ended. Return whether the run is drained."""
+        """Make a run leave at the end of the runtime's block. Return whether it is drained."""
         served = core.state.run_id in self._served
         core.leave_at(Leave.AFTER_STEPS if served else Leave.ONCE_WAITING)
         return served

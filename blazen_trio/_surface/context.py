@@ -1,4 +1,4 @@
-"""What a step is handed to work with: its transaction over the run."""
+"""The context of a step, its interface to the run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ T = TypeVar("T")
 
 
 class Context:
-    """One attempt of one step: what it reads, writes and sends is one transaction, committed when the step returns.
+    """The transaction of one attempt of a step: its reads, its writes and the events that it sends.
 
-    All methods are plain calls that touch memory only, and work in the thread of a synchronous step too. A failed,
-    cancelled or killed attempt leaves nothing behind (but what it published).
+    It commits when the step returns. All methods are plain calls that access only memory, and work
+    in the thread of a synchronous step too. A failed, cancelled or killed attempt leaves nothing in
+    the run; observers have seen what it published.
     """
 
     __step_context__: ClassVar[bool] = True
@@ -37,7 +38,7 @@ class Context:
         self._core = core
         self._transaction = transaction
 
-    # Who and what
+    # Identity
 
     @property
     def run_id(self) -> str:
@@ -56,14 +57,19 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """Counts this delivery's attempts from 1; retries and re-runs after a conflict each raise it."""
+        """The number of this attempt at the delivery, from 1.
+
+        Each retry, and each re-run after a conflict, increases it.
+        """
         delivery = self._transaction.delivery
         return delivery.attempt + self._core.turns.reruns(delivery)
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this delivery, in whatever process, and for no other, also not of another run
-        that gets this one's id when it is deleted. Give it to services that are to act once.
+        """The key of this delivery, equal for all its attempts in any process.
+
+        No other delivery has it, not even in a later run that reuses the id of a deleted one. Pass
+        it to services that must act only once.
         """
         state = self._core.state
         run = f"{state.run_id}:{state.nonce}" if state.nonce else state.run_id
@@ -71,7 +77,7 @@ class Context:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What was given as `metadata` when the run was started; read-only."""
+        """The `metadata` that the run was started with; read-only."""
         state = self._core.state
         return MappingProxyType(self._core.codec.decode_value(state.metadata.data, "metadata"))
 
@@ -84,55 +90,60 @@ class Context:
     def get(self, key: str, default: Any = None, *, type: type[T]) -> T: ...
 
     def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:  # noqa: A002
-        """The value of a key of the run's state: this attempt's own if it has set one, else the newest decided.
+        """Return the value of a key: this attempt's own if it has set one, else the newest decided.
 
         A value that can be changed in place is a copy. Changing it without `set` fails the step
         (`StateConflictError`), since the change would be lost.
 
         Args:
-            key: The key.
-            default: What to return where the key has no value.
-            type: The type to give it back as; left out: as it was set, classes only where the workflow knows them
-                (`Workflow(types=[...])`).
+            key: A key of the run's state.
+            default: Returned if the key has no value.
+            type: The type to decode the value as. By default, that with which it was set; its
+                class must then be known to the workflow (`Workflow(types=[...])`).
 
         Raises:
-            SerializationError: The stored value does not fit `type`, or is of a class that the workflow does not know.
+            SerializationError: The stored value does not fit `type`, or its class is not known to
+                the workflow.
         """
         self._check_key(key)
         return self._transaction.get(key, default, () if type is None else (type,))
 
     def set(self, key: str, value: Any) -> None:
-        """Set a key of the run's state. What is stored is the value as of now.
+        """Set a key of the run's state. Later changes to the object are not stored.
 
         Raises:
-            SerializationError: It can't be stored.
+            SerializationError: The value can't be stored.
         """
         self._check_key(key)
         self._open.set(key, value)
 
     def delete(self, key: str) -> None:
-        """Delete a key of the run's state; nothing happens where it has no value."""
+        """Delete a key of the run's state. Does nothing if it has no value."""
         self._check_key(key)
         self._open.delete(key)
 
     def update(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> None:
-        """Apply a pure function to the newest committed value when this step commits: concurrent steps lose none.
+        """Apply a pure function to the newest value of a key when this step commits.
+
+        No update of a concurrent step is lost.
 
         Args:
-            key: The key.
-            fn: Takes the value, returns the new one. May be called more than once.
-            default: What `fn` gets where the key has no value.
+            key: A key of the run's state.
+            fn: Takes the value and returns the new one. It may be called more than once.
+            default: The value that `fn` gets if the key has none.
         """
         self._check_key(key)
         if not callable(fn):
-            msg = f"ctx.update({key!r}, ...) takes a function of the value, found {fn!r}"  # type: ignore[unreachable]
+            msg = (  # type: ignore[unreachable]
+                f"ctx.update({key!r}, fn): fn must be a function of the value, got {fn!r}"
+            )
             raise TypeError(msg)
         self._open.update(key, fn, default)
 
     # Events
 
     def send(self, event: Any) -> None:
-        """Send an event (or a `Delayed` one) as one more output of this step, routed when it commits.
+        """Send an event, or a `Delayed` one, as an output of this step; it is routed at the commit.
 
         Raises:
             StepOutputError: The step does not declare that it emits such an event.
@@ -147,11 +158,12 @@ class Context:
         transaction.sent.append(event)
 
     def publish(self, event: Event) -> None:
-        """Show an event to the run's observers, at once. Not part of the transaction: if the step is redone, it is
-        published again.
+        """Publish an event to the run's observers at once.
+
+        Publishing is not part of the transaction: if the step is run again, so is this.
         """
         if not isinstance(event, Event):
-            msg = f"ctx.publish() takes an event, found {event!r:.80}"  # type: ignore[unreachable]
+            msg = f"ctx.publish() takes an event, got {event!r:.80}"  # type: ignore[unreachable]
             raise TypeError(msg)
         publish = self._core.broadcast.publish
         if trio.lowlevel.in_trio_task():
@@ -160,20 +172,24 @@ class Context:
             trio.from_thread.run_sync(publish, event)
 
     def collect(self, event: Event, expected: Sequence[type[Event]]) -> list[Event] | None:
-        """Put an event into a buffer; the events of these classes, in this order, once all are there, else `None`.
+        """Put an event into a buffer, and return a complete set of events once there is one.
 
-        The buffer belongs to the run, this step and this list of classes; first in, first out; a surplus stays. What a
-        completed set used is consumed when the step commits, and only then.
+        Each run has one buffer per step and list of classes, first in, first out. Surplus events
+        stay. The events of a complete set are consumed when the step commits, and only then.
 
         Args:
-            event: The event, most often the one that the step was given.
-            expected: The classes, one as often as that many are needed. Nothing expected is complete at once: `[]`.
+            event: The event, usually the one that the step was called with.
+            expected: The classes of a complete set; repeat a class to require several of it.
+
+        Returns:
+            The events, in the order of `expected`; `None` until the set is complete; `[]` if
+            `expected` is empty.
 
         Raises:
-            ValueError: This attempt has put another event into that buffer before.
+            ValueError: This attempt has put another event into that buffer.
         """
         if not isinstance(event, Event):
-            msg = f"ctx.collect() takes an event, found {event!r:.80}"  # type: ignore[unreachable]
+            msg = f"ctx.collect() takes an event, got {event!r:.80}"  # type: ignore[unreachable]
             raise TypeError(msg)
         return self._open.collect(event, expected)
 
@@ -181,7 +197,8 @@ class Context:
     def _open(self) -> Transaction:
         if self._transaction.closed:
             msg = (
-                f"the context of step {self.step_name!r} was used after the step had ended: what it did would be lost. "
+                f"the context of step {self.step_name!r} was used after the step had ended, "
+                "so the change would be lost. "
                 "Wait in the step for every task that uses its context"
             )
             raise RuntimeError(msg)
@@ -189,9 +206,9 @@ class Context:
 
     def _check_key(self, key: str) -> None:
         if type(key) is not str:
-            msg = f"a key of the run's state is a str, found {key!r:.80}"
+            msg = f"a key of the run's state must be a str, got {key!r:.80}"
             raise TypeError(msg)
         if not is_unicode(key):
             subject = f"state key {key!r:.80}"
-            msg = f"the {subject} has lone surrogates in it, so it can't be stored: leave them out"
+            msg = f"the {subject} contains lone surrogates, which can't be stored: remove them"
             raise SerializationError(msg, subject=subject)

@@ -1,4 +1,4 @@
-"""Write a run that a store does not have yet: a new one, or one whole, as a snapshot has it."""
+"""The creation of runs in a store, from a first entry or from a snapshot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def create_new(
     entry: Entry,
     recorder: Recorder,
 ) -> Driver | None:
-    """Store a new run by its first entry, and what is recorded of it. Return its driver.
+    """Store a new run by its first entry and history, and return its driver.
 
     Raises:
         RunExistsError: The store has a run of this id.
@@ -49,7 +49,7 @@ async def create_new(
 
 
 async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
-    """Store a run as a snapshot has it. Return its driver; `None` where it has completed.
+    """Store the run of a snapshot, and return its driver; `None` if the run has completed.
 
     Raises:
         RunExistsError: The store has a run of this id.
@@ -73,7 +73,7 @@ async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None
 
 
 async def written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
-    """Return a run's state as it is stored, and the large values that it refers to."""
+    """Return a run's encoded state, and the large values that it refers to, by digest."""
     large: dict[str, bytes] = {}
     return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
 

@@ -1,4 +1,4 @@
-"""Tell whether a run fits the workflow that is to drive it, and a snapshot the run in the store."""
+"""Compatibility checks: of a run with its workflow, and of a snapshot with the stored run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["check_branch", "check_fit"]
 
 
-async def check_fit(  # noqa: ASYNC910  # only what is wide takes time
+async def check_fit(  # noqa: ASYNC910  # if wide
     definition: WorkflowDefinition, state: RunState
 ) -> None:
-    """Refuse a run of another workflow, or one that this version of it can't go on with.
+    """Check that a run is one of this workflow, and that this version of it can continue the run.
 
     Raises:
-        IncompatibleRunError: It doesn't fit; the error has all the reasons.
+        IncompatibleRunError: It doesn't fit; the error lists all the reasons.
     """
     problems = []
     if state.workflow != definition.name:
-        problems.append(
-            f"it is a run of workflow {state.workflow!r}, and this is workflow {definition.name!r}"
-        )
+        problems.append(f"it is a run of workflow {state.workflow!r}, not of {definition.name!r}")
     elif state.status is not RunStatus.COMPLETED:
         problems = await in_slices(finding_misfits(definition, state))
     if problems:
@@ -40,7 +38,7 @@ def _misfit(
 ) -> IncompatibleRunError:
     faults = "".join(f"\n  - {problem}" for problem in problems)
     return IncompatibleRunError(
-        f"run {state.run_id!r} can't go on with workflow {definition.name!r}:{faults}",
+        f"run {state.run_id!r} can't continue with workflow {definition.name!r}:{faults}",
         run_id=state.run_id,
         problems=problems,
     )
@@ -49,20 +47,23 @@ def _misfit(
 async def check_branch(  # noqa: ASYNC910  # likewise
     stored: RunState, given: RunState
 ) -> None:
-    """Refuse a snapshot of anything but what the store has: of an earlier moment, or of another branch of the run.
+    """Check that a snapshot is of the run's present state in the store.
 
-    Two that have come as far by different ways have the same number of entries, so all that they hold is compared.
+    Two branches of a run can have the same number of entries, so the whole states are compared.
+
+    Raises:
+        StaleRunError: It is of an earlier moment, or of another branch of the run.
     """
     from blazen_trio._surface.creating import written
 
     if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
         return  # noqa: ASYNC910
     if stored.seq == given.seq:
-        found = f"of another branch of the run, which has gone another way to entry {given.seq}"
+        found = f"of another branch of the run, which also has {given.seq} entries"
     else:
-        found = f"of entry {given.seq}, and the store knows the run up to entry {stored.seq}"
+        found = f"of entry {given.seq}, but the store has the run up to entry {stored.seq}"
     raise StaleRunError(
-        f"the snapshot of run {given.run_id!r} is {found}: go on with what the store has (resume_from), or resume the "
-        "snapshot without the store",
+        f"the snapshot of run {given.run_id!r} is {found}: "
+        "resume the stored run (resume_from), or resume the snapshot without the store",
         run_id=given.run_id,
     )

@@ -1,4 +1,4 @@
-"""What a `Run` knows of the run behind it: where it is driven now, and how its end is told."""
+"""The link between a `Run` and the core that drives it, and the errors with which runs end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ __all__ = [
 
 
 def result_of(stop: Any) -> Any:
-    """A run's result: a plain `StopEvent`'s, or the event of a subclass itself."""
+    """Return a run's result: that of a plain `StopEvent`, or the event itself if a subclass."""
     return stop.result if type(stop) is StopEvent else stop
 
 
 def ended_error(state: RunState, cause: BaseException | None = None) -> errors.WorkflowError:
-    """Why a run that has failed, timed out or been cancelled did: a new exception, with the step's own as its cause."""
+    """Return a new exception for a run that has failed, timed out or been cancelled.
+
+    Its cause is the step's own exception, if this process has it.
+    """
     stored = state.error
     assert stored is not None, "a run that has no result has an error"
     run_id = state.run_id
@@ -70,7 +73,7 @@ _STEP_ERRORS = {
 
 
 def engine_error(failure: BaseException, run_id: str) -> BaseException:
-    """The engine's own failure, as a new exception where it is one of ours."""
+    """Return a failure of the engine; if it is an error of this package, as a new exception."""
     if isinstance(failure, errors.StoreError | errors.StaleRunError):
         error = type(failure)(failure.message, run_id=failure.run_id or run_id)
         error.__cause__ = failure.__cause__ or failure
@@ -79,7 +82,7 @@ def engine_error(failure: BaseException, run_id: str) -> BaseException:
 
 
 class Handle:
-    """What a `Run` is a handle of: the run's core; or, while it rests, what brings it back.
+    """The link from a `Run` to the run's core or, while the run rests, to the way of resuming it.
 
     Args:
         core: The run.
@@ -100,26 +103,26 @@ class Handle:
         self._core: RunCore | None = core
         self._bring_back: Callable[[], RunCore] | None = None
         self.held: weakref.ref[Any] | None = None
-        """The one `Run` of this, if somebody has it; it keeps this in memory."""
+        """The one `Run` of this handle, if it is still referenced; the `Run` keeps this alive."""
         self.state = core.state
         self.records = core.recorder.records
         self.told = False
-        """Whether somebody has been told how the run ended, or why it does not go on."""
+        """True once a caller has got the run's outcome, or the reason why it does not continue."""
         self.cancelled_here = False
-        """Whether the run was cancelled through this."""
+        """True if the run was cancelled through this handle."""
 
     @property
     def core(self) -> RunCore:
-        """The run; one that rests is brought back."""
+        """The core of the run. Using it resumes a resting run."""
         if self._core is None:
             assert self._bring_back is not None
             self._core = self._bring_back()
         return self._core
 
     def attach(self, core: RunCore) -> None:
-        """This drives it from now on."""
+        """Link to the core that drives the run from now on."""
         self._core, self._bring_back = core, None
 
     def rest(self, bring_back: Callable[[], RunCore]) -> None:
-        """It rests; this is to be called when it is used."""
+        """Unlink the core of a resting run; `bring_back` is called on the next use."""
         self._core, self._bring_back = None, bring_back

@@ -1,4 +1,4 @@
-"""Make a run ready to be driven: new, from a snapshot, from a store by its id, or one that has rested here."""
+"""The opening of runs: prepare a new, stored, resting or snapshotted run to be driven."""
 
 from __future__ import annotations
 
@@ -68,15 +68,16 @@ _NO_METADATA: Final = Payload(b"{}")
 
 @attrs.frozen
 class Options:
-    """How a run is to be driven.
+    """The options for driving a run.
 
     Attributes:
-        routing: The workflow's.
-        codec: Its codec.
-        store: Where the run is kept; `None`: nowhere.
-        durability: When its entries are written.
-        timeout: Seconds, `None` for no limit; `Options.KEEP` for what the run has left.
-        input_handler: Answers its questions; `None`: nobody does.
+        routing: The workflow's routing.
+        codec: The workflow's codec.
+        store: The store of the run; `None`: it is in memory only.
+        durability: When entries are written.
+        timeout: The timeout in seconds, `None` for no limit; `Options.KEEP` for the time that the
+            run has left.
+        input_handler: Answers the run's questions; `None`: they wait for `respond`.
     """
 
     KEEP = _FROM_RUN
@@ -100,7 +101,7 @@ async def open_new(
     run_id: str | None,
     metadata: Mapping[str, Any],
 ) -> RunCore:
-    """Make a new run ready; with a store, it, its input and its lease are on disk when this returns."""
+    """Create a run. With a store, the run, its input and its lease are on disk on return."""
     definition, codec, store = options.definition, options.codec, options.store
     event = definition.start_event(input)
     payload = codec.encode_value(dict(metadata), "metadata") if metadata else _NO_METADATA
@@ -128,9 +129,8 @@ async def open_new(
         raise
     core = _core(options, machine, broadcast, recorder, driver)
     if recorder.log_from <= logging.INFO:
-        log_record(
-            recorder.run, "workflow_started", event_type=event.event_type
-        )  # now that it is on disk
+        # Not earlier: a run that could not be stored has not started.
+        log_record(recorder.run, "workflow_started", event_type=event.event_type)
     if listener is not None:
         listen_to(core, listener)
     await in_slices(_taking_up(core))
@@ -138,7 +138,7 @@ async def open_new(
 
 
 async def open_stored(options: Options, run_id: str) -> RunCore:
-    """Make a stored run ready, to go on from its last committed step."""
+    """Claim a stored run, and prepare it to continue from its last committed step."""
     store = options.store
     assert store is not None
     stored = await store.claim(run_id)
@@ -148,12 +148,14 @@ async def open_stored(options: Options, run_id: str) -> RunCore:
 async def _or_give_back(
     store: CheckpointStore, driver: Driver | None, make_ready: Callable[[], Awaitable[RunCore]]
 ) -> RunCore:
-    """Make a run ready that this process drives already; or give it back, whatever went wrong."""
+    """Prepare a run that this process has already claimed, or release it on any error."""
     try:
         return await make_ready()
     except BaseException:
         if driver is not None:
-            # Neither cancelled nor without a bound; where it fails, the store owes it.
+            # A release can't be cancelled, is bounded, and if it fails, the store keeps trying.
+            # Without it, the run would stay claimed, with no task driving it, for as long as this
+            # process renews its lease.
             with contextlib.suppress(StoreError):
                 await store.release(driver)  # noqa: ASYNC102
         raise
@@ -162,13 +164,14 @@ async def _or_give_back(
 async def open_claimed(
     options: Options, stored: StoredRun, *, max_crashes: int | None = None
 ) -> RunCore:
-    """Make a stored run ready that is driven here already. If this raises, the run is still to be given back.
+    """Prepare a stored run that this process has claimed. On an error, the caller must release it.
 
     Args:
-        options: How to drive it.
-        stored: All of it.
-        max_crashes: Given where nobody asked for this very run: it heeds a pause in its inbox, and ends as failed if its drivers
-            have crashed so often.
+        options: The options for driving it.
+        stored: The stored run.
+        max_crashes: Given if a worker took the run, rather than a caller that asked for it by its
+            id. A pause in its inbox is then acted on, and the run ends as failed if this many of
+            its drivers have crashed.
     """
     state = await in_slices(folding(stored, options.codec))
     await check_fit(options.definition, state)
@@ -176,7 +179,7 @@ async def open_claimed(
 
 
 async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = None) -> RunCore:
-    """Make a run ready as a snapshot has it, its question answered if there is a response."""
+    """Prepare the run of a snapshot, and answer its question if a response is given."""
     state = await in_slices(snapshot.to_state_in_pieces(options.codec))
     await check_fit(options.definition, state)
     answer = None if response is None else answer_to(state, response)
@@ -209,7 +212,7 @@ async def _go_on(
     *,
     max_crashes: int | None = None,
 ) -> RunCore:
-    """Make a run that exists ready: a new epoch, its mail taken, all that on disk."""
+    """Prepare a run that exists: start a new epoch and take its inbox, both on disk on return."""
     broadcast, recorder = _observers(options.definition, options.store)
     if stored is not None:
         recorder.load(await in_slices(reading_history(stored)))
@@ -221,7 +224,7 @@ async def _go_on(
         core.enter(Phase.ENDED)
         core.enter(Phase.LEFT)
         broadcast.end(state.stop)  # type: ignore[arg-type]
-        return core  # noqa: ASYNC910  # nothing is to be done
+        return core  # noqa: ASYNC910  # there is nothing to do
     if hooks.listener is not None:
         listen_to(core, hooks.listener.run(state.run_id, state.workflow, state))
     try:
@@ -235,7 +238,11 @@ async def _go_on(
 
 
 def _taking_up(core: RunCore) -> Generator[None, None, None]:
-    """Take up what is undone, in pieces. Before anybody has the run: what comes in later brings itself in."""
+    """Queue the pending work of a run in slices, before any other task can act on the run.
+
+    Work that arrives later is queued by the transition that brings it. If this ran after such a
+    transition, it would queue that work twice.
+    """
     undone: Iterable[Delivery | Delayed] = itertools.chain(
         core.state.deliveries.values(), core.state.delayed.values()
     )
@@ -248,14 +255,17 @@ def _taking_up(core: RunCore) -> Generator[None, None, None]:
             yield
 
 
-async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be waited for
+async def _take_over(  # noqa: ASYNC910  # without a store, there is nothing to wait for
     core: RunCore,
     options: Options,
     stored: StoredRun | None,
     answer: InputResponseEvent | None,
     max_crashes: int | None,
 ) -> None:
-    """Begin a new epoch, and take what came in meanwhile."""
+    """Start a new epoch of ids, and take the inbox. All of it is on disk before any step runs.
+
+    Otherwise a crash could assign an id a second time, and two deliveries would share one key.
+    """
     machine, recorder, state = core.machine, core.recorder, core.state
     elapsed, timeout = state.elapsed, state.timeout
     if options.timeout is not Options.KEEP:
@@ -263,7 +273,7 @@ async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be wai
     elif state.status is RunStatus.TIMED_OUT:
         elapsed = 0.0
     elif not state.workflow_version:
-        timeout = options.definition.timeout  # queued by somebody who did not have the workflow
+        timeout = options.definition.timeout  # queued by a process without the workflow
     moment = Moment(core.clock.now(), elapsed)
     unrouted = unrouted_input(state)
     recorder.record("workflow_resumed" if unrouted is None else "workflow_started", moment.at)
@@ -288,7 +298,10 @@ async def _take_over(  # noqa: ASYNC910  # without a store, nothing is to be wai
 
 
 def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
-    """Route the start event of a run that was queued; its sender may not have known what the workflow starts with."""
+    """Route the start event of a queued run, or fail the run if the workflow does not accept it.
+
+    The submitting process may not have had the workflow, so the event may be of any type.
+    """
     try:
         core.definition.start_event(start.event)
     except NoHandlerError as refusal:
@@ -302,14 +315,14 @@ def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
 
 
 def _set_aside(core: RunCore, stored: StoredRun) -> None:
-    """End a run that has taken its drivers down, or could not be driven by them, again and again."""
+    """Quarantine a run that its drivers have repeatedly crashed on: end it as failed."""
     undone = sorted({delivery.step for delivery in core.state.deliveries.values()})
     message = (
-        f"run {core.state.run_id!r} is set aside: its driver has died or failed {stored.crashes} times since a step of it was "
-        f"last committed; undone are {', '.join(undone) or 'no steps'}"
+        f"run {core.state.run_id!r} is set aside: its driver has died or failed {stored.crashes} "
+        f"times without committing a step (pending: {', '.join(undone) or 'no steps'})"
     )
-    message += f"; the last one failed with {stored.info.error}" if stored.info.error else ""
-    message += ". Look for what kills the process, or fails it; resume_from tries again"
+    message += f"; the last driver failed with {stored.info.error}" if stored.info.error else ""
+    message += ". Find and fix the cause; resume_from then tries the run again"
     fail(core, StoredError("RunCrashedError", message, attempts=stored.crashes), None)
 
 
@@ -322,15 +335,15 @@ def open_rested(
     timers: Timers | None,
     context: contextvars.Context,
 ) -> RunCore:
-    """Make a run ready that this process has driven until it had to wait, and goes on to drive.
+    """Prepare a resting run, which this process has driven before and still holds.
 
     Args:
-        options: How to drive it.
+        options: The options for driving it.
         state: Its state, all of which is on disk.
-        driver: The token by which this process drives it.
-        records: Its history, likewise.
-        mark: How far its journal is.
-        timers: What it waits for; also what is due by now.
+        driver: The token with which this process drives it.
+        records: Its history, all of which is on disk.
+        mark: The extent of its stored journal.
+        timers: Its timers, including those that are due by now.
         context: The context variables that its steps see.
     """
     broadcast, recorder = _observers(options.definition, options.store)

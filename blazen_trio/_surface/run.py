@@ -42,10 +42,11 @@ T = TypeVar("T")
 
 @protected_methods
 class Run:
-    """A run, as long as this process drives it. Made by entering what `Workflow.run` and the resume verbs return.
+    """The handle of a run that this process drives.
 
-    Every async method is a checkpoint. When one that acts on the run returns, what it did is on disk, if the run has a store;
-    `Cancelled` out of it means that it did not happen.
+    `async with` gives it for the object that `Workflow.run` or a resume method returns. Every async
+    method is a checkpoint. When a method that acts on the run returns, its effect is on disk (if
+    the run has a store). If it raises `Cancelled`, it had no effect.
     """
 
     def __init__(self, handle: Handle) -> None:
@@ -55,7 +56,7 @@ class Run:
 
     @classmethod
     def of(cls, handle: Handle) -> Run:
-        """Return the one `Run` that somebody has, or a new one. For the engine's own use."""
+        """Return the `Run` of this handle if it is still referenced, or a new one. Internal."""
         held: Run | None = None if handle.held is None else handle.held()
         return held or cls(handle)
 
@@ -79,12 +80,12 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """Where the run stands."""
+        """The run's status."""
         return self._state.status
 
     @property
     def due(self) -> dt.datetime | None:
-        """The soonest time that the run waits for, UTC; `None`: it does not wait for a time."""
+        """The earliest time that the run waits for, in UTC; `None` if it waits for none."""
         times = [item.due for item in self._state.deliveries.values() if item.due is not None]
         times += [item.due for item in self._state.delayed.values()]
         soonest = min(times, default=None)
@@ -93,19 +94,27 @@ class Run:
     @property
     def input_requests(self) -> tuple[InputRequestEvent, ...]:
         """The open questions, oldest first."""
-        return tuple(question.event for question in self._state.questions.values())  # type: ignore[misc]
+        return tuple(
+            question.event  # type: ignore[misc]
+            for question in self._state.questions.values()
+        )
 
     def history(self) -> list[HistoryRecord]:
-        """What has happened to the run so far, in all processes that drove it: all of it with `history=True`,
-        otherwise the start, the end and the failures.
+        """Return the run's history so far, across all processes that have driven it.
+
+        Without `history=True`, it contains only the start, the end and the failures.
         """
         return list(self._handle.records)
 
     def stream(self, buffer: int = 256) -> EventStream:
-        """What the run publishes from now on; ends when the run does, with its `StopEvent` last.
+        """Return a stream of the events published from now on, which ends with the `StopEvent`.
 
         Args:
-            buffer: How many events it may fall behind before it loses the oldest (and gets a `Lagged` for them).
+            buffer: The number of events by which the reader may fall behind. Beyond it, the oldest
+                are lost and replaced by a `Lagged`.
+
+        Raises:
+            ValueError: `buffer` is not a number of at least 1.
         """
         return self._core.broadcast.subscribe(buffer)
 
@@ -113,14 +122,14 @@ class Run:
         """Wait for the run's result.
 
         Raises:
-            StepFailedError, RunTimeoutError, RunStalledError, RunCancelledError: It ended without one; a new exception on
-                each call, with the same cause.
-            InputRequiredError: It waits for an answer, and nothing else in it can go on.
-            RunPausedError: It is paused.
-            StoreError, StaleRunError: It could not be driven on.
+            StepFailedError, RunTimeoutError, RunStalledError, RunCancelledError: The run ended
+                without a result; a new exception on each call, with the same cause.
+            InputRequiredError: The run waits for an answer, and can't continue without it.
+            RunPausedError: The run is paused.
+            StoreError, StaleRunError: This process could not continue the run.
         """
         core = self._core
-        core.pins += 1  # as `pinned`, which would be three more objects for each of all who wait
+        core.pins += 1  # `pinned` inlined, which saves three objects per waiting task
         try:
             await core.changes.wait_until(lambda: _is_told(core))
             while core.control.phase is Phase.PARKED and not await nobody_has_answered(core):
@@ -136,7 +145,7 @@ class Run:
         return result_of(self._state.stop)
 
     async def _outcome(self) -> BaseException | None:
-        """Return, of a run that is driven no more, why it has no result."""
+        """Return why a run that was left has no result; `None` if it has completed."""
         core, status = self._core, self.status
         self._handle.told = True
         if core.control.failure is not None:
@@ -149,7 +158,7 @@ class Run:
             return await self._paused_error()
         if questions := unanswered(core):
             return await self._input_required(questions)
-        msg = f"run {self.run_id!r} is not driven here any more: resume it"
+        msg = f"run {self.run_id!r} is no longer driven by this process: resume it"
         return RunFinishedError(msg, run_id=self.run_id, status=status)
 
     async def _paused_error(self) -> RunPausedError:
@@ -168,7 +177,8 @@ class Run:
         from blazen_trio._codec.snapshot import Snapshot
 
         core = self._core
-        # In this order: the run goes on meanwhile, and what is returned must not be ahead of the disk.
+        # In this order: the run continues while the image is written, so `settle` afterwards covers
+        # all that is in it. The other way round, the snapshot could be ahead of the disk.
         snapshot = Snapshot.from_pieces(core.state, await core.standstill.image(inline=True))
         self._check_failure()
         if core.journal is not None and core.control.phase is not Phase.LEFT:
@@ -178,22 +188,25 @@ class Run:
     # Acting on it
 
     async def snapshot(self) -> Snapshot:
-        """All there is to know of the run, without stopping it; everything in it is on disk, if the run has a store.
+        """Return a snapshot of the whole run without stopping it.
+
+        If the run has a store, everything in the snapshot is on disk.
 
         Raises:
-            StoreError, StaleRunError: What the store has of the run ends before that.
+            StoreError, StaleRunError: The state could not be written to the store.
         """
         await trio.lowlevel.checkpoint()
         with self._pinned():
             return await self._image()
 
     async def pause(self, grace: float | None = None) -> Snapshot:
-        """Let no new step start, let those in flight finish, and stay so until `unpause`.
+        """Pause the run until `unpause`: no new step starts, and steps in flight finish.
 
-        Cancelling this call unpauses, unless somebody else has paused the run, too.
+        Cancelling this call unpauses the run, unless another caller has paused it too.
 
         Args:
-            grace: Seconds after which steps in flight are cancelled, to be run again; `None`: as long as they take.
+            grace: Seconds after which steps in flight are cancelled, to be run again later; `None`:
+                wait as long as they take.
 
         Raises:
             RunFinishedError: The run has ended.
@@ -206,7 +219,8 @@ class Run:
             core.wake()
 
             def paused() -> bool:
-                # Also where somebody has let it go on already: only what is paused is unpaused.
+                # True also if another task has unpaused the run by now, which dropped our hold.
+                # This call would otherwise wait for a pause that no one requests any more.
                 phase, holds = core.control.phase, core.control.holds
                 return phase in (Phase.PAUSED, Phase.LEFT) or hold not in holds
 
@@ -220,11 +234,11 @@ class Run:
                 return await self._image()
             except BaseException:
                 core.control.let_go((hold,))
-                await _wait_unpaused(core)  # noqa: ASYNC102  # shields itself, for as long as a commit takes
+                await _wait_unpaused(core)  # noqa: ASYNC102  # shielded, for one commit or two
                 raise
 
     async def unpause(self) -> None:
-        """Let a paused run go on; nothing happens to one that is not paused.
+        """Continue a paused run. Does nothing if the run is not paused.
 
         Raises:
             RunFinishedError: The run has ended.
@@ -242,16 +256,17 @@ class Run:
 
         Args:
             event: The event; `Delayed` to have it delivered later.
-            key: Names the event: another one with the same key, from whomever, is refused, for as long as the run is kept.
+            key: An idempotency key. A second event with the same key, from any sender, is refused
+                until the run is deleted.
 
         Returns:
-            Whether it was taken; `False` only for a key that was used before.
+            `False` if the key was used before, so the event was not taken; else `True`.
 
         Raises:
-            NoHandlerError: No step accepts it.
-            InputResponseError: It answers a question that is not open.
+            NoHandlerError: No step accepts the event.
+            InputResponseError: The event answers a question that is not open.
             RunFinishedError: The run has ended.
-            SerializationError: It can't be stored.
+            SerializationError: The event can't be stored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if key is not None:
@@ -271,7 +286,7 @@ class Run:
         self, core: RunCore, event: Event | Delayed[Any], inner: Event, key: str | None
     ) -> bool:
         if key is not None and core.journal is not None:
-            # Through the inbox, which knows all keys. The store has given us the row when this returns.
+            # Through the inbox, which has all keys. On return, the store has handed over our row.
             data = pack_event(core.codec, event)
             if await core.journal.store.post(self.run_id, EVENT, data, key=key) is None:
                 return False
@@ -280,7 +295,8 @@ class Run:
                 return False
             core.use_key(key)
         with trio.CancelScope(shield=True):
-            # What others have sent before comes before. Mail is taken in short commits, each of which ends.
+            # Messages that others have sent before are taken first. Shielded: the event is posted,
+            # and the wait is short, since inbox messages are taken in short commits.
             await core.wait_mail_taken()
         if key is None or core.journal is None:
             await core.standstill.opened()
@@ -295,7 +311,8 @@ class Run:
         """Answer an open question.
 
         Args:
-            response: An `InputResponseEvent` (or of a subclass); or, while exactly one question is open, any plain value.
+            response: An `InputResponseEvent` or one of a subclass. While exactly one question is
+                open, any plain value.
 
         Raises:
             InputResponseError: No such question is open.
@@ -309,7 +326,7 @@ class Run:
         with self._pinned() as core:
             self._check_alive("answered")
             if not isinstance(response, InputResponseEvent):
-                # Another one may have a key that was used before, and is looked at by that first.
+                # An InputResponseEvent is checked later: its key, if used before, decides first.
                 response = answer_to(core.state, response)
             with trio.CancelScope(shield=True):
                 await core.wait_mail_taken()  # as in `_send`
@@ -320,8 +337,9 @@ class Run:
         return heard is not False
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the run: its steps are cancelled and awaited, and what is undone stays so. Nothing happens to one that
-        has ended.
+        """Cancel the run: its steps are cancelled and awaited, and pending work stays pending.
+
+        Does nothing if the run has ended.
 
         Args:
             reason: A text for people, stored with the run.
@@ -333,7 +351,7 @@ class Run:
             core.cancel(None if reason is None else text_of(reason))
 
     async def _acknowledged(self, transition: Awaitable[T] | None = None) -> T | None:
-        """Make a transition, and wait until it and all before it is on disk. Return what it does."""
+        """Await a transition, wait until it and all before it are on disk; return its result."""
         journal = self._core.journal
         made = None
         try:
@@ -360,7 +378,10 @@ class Run:
         if core.control.accepts:
             return
         if not status.ended:
-            msg = f"run {self.run_id!r} is not driven here any more: it can't be {what} through this handle"
+            msg = (
+                f"run {self.run_id!r} is no longer driven by this process: "
+                f"it can't be {what} through this handle. Resume it, or use its id"
+            )
             raise RunFinishedError(msg, run_id=self.run_id, status=status)
         error = RunFinishedError(
             f"run {self.run_id!r} has ended ({status.value}): it can't be {what}",
@@ -375,7 +396,10 @@ class Run:
     # The end of the block
 
     async def block_error(self) -> BaseException | None:
-        """Return what the end of the block owes its caller: what nobody has been told yet. Called once the run is left."""
+        """Return the error that the end of the block raises: one that no caller has got yet.
+
+        Called once the run is left.
+        """
         failure, status = self._core.control.failure, self.status
         if self._handle.told or (
             status in (RunStatus.COMPLETED, RunStatus.PAUSED) and failure is None
@@ -384,33 +408,33 @@ class Run:
         if status is RunStatus.CANCELLED and self._handle.cancelled_here and failure is None:
             return None
         if not status.ended and failure is None and not self._state.questions:
-            return None  # It waits for an event from outside, which others may send.
+            return None  # It waits for an event from outside, which another process may send.
         return await self._outcome()
 
     @property
     def undelivered_failure(self) -> BaseException | None:
-        """The engine's own failure, if nobody has been told of it."""
+        """The engine's own failure, if no caller has got it yet."""
         failure = self._core.control.failure
         return None if failure is None or self._handle.told else engine_error(failure, self.run_id)
 
 
 def _is_told(core: RunCore) -> bool:
-    """Return whether the run has come to where its result, or why there is none, can be told."""
+    """Return whether `result` can return or raise: the run is left, paused, or asks a question."""
     control = core.control
     phase = control.phase
     if phase is Phase.LEFT:
         return True
     if control.cancel_reason is not None or control.failure is not None:
-        return False  # it is about to be left
+        return False  # the run is about to be left
     return phase is Phase.PAUSED or (phase is Phase.PARKED and bool(unanswered(core)))
 
 
 async def _wait_unpaused(core: RunCore) -> None:
-    """Wait until a run that nobody wants paused any more goes on, on disk: it takes one commit or two, and is not to be taken back."""
+    """Wait until a run without holds has continued, on disk. Shielded, for one commit or two."""
     core.wake()
 
     def goes_on() -> bool:
-        # The status is the one in memory; the phase follows when that is on disk.
+        # The status is that in memory. The phase changes once the status is on disk.
         paused = core.control.phase is Phase.PAUSED or core.state.status is RunStatus.PAUSED
         return not paused or bool(core.control.holds) or not core.control.accepts
 

@@ -1,4 +1,4 @@
-"""The workflow that users hold: its definition, the four verbs that run it, and what these return."""
+"""The workflow as users see it: its definition, the methods that run it, and their result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ __all__ = [
 
 @protected_methods
 class RunStart(Coroutine[Any, Any, Any]):
-    """A run that has not begun: await it for the result, or enter it with `async with` for the `Run`. Once only."""
+    """A run that has not started.
+
+    Await it for the result, or enter it with `async with` for the `Run`; either, and once only.
+    """
 
     __slots__ = ("__weakref__", "_begin", "_coroutine", "_label", "_manager", "_used")
 
@@ -69,7 +72,10 @@ class RunStart(Coroutine[Any, Any, Any]):
 
     def _use(self) -> None:
         if self._used:
-            msg = f"{self._name} was awaited or entered before: call the workflow's method again for another run"
+            msg = (
+                f"{self._name} was awaited or entered before: "
+                "call the workflow's method again for another run"
+            )
             raise RuntimeError(msg)
         self._used = True
 
@@ -80,15 +86,15 @@ class RunStart(Coroutine[Any, Any, Any]):
         return _to_result(self._begin).__await__()
 
     def send(self, value: Any) -> Any:
-        """For `trio.run` and `start_soon`: go on with the coroutine."""
+        """Resume the coroutine; for `trio.run` and `start_soon`."""
         return self._started().send(value)
 
     def throw(self, *error: Any) -> Any:
-        """For `trio.run` and `start_soon`: raise in the coroutine."""
+        """Raise in the coroutine; for `trio.run` and `start_soon`."""
         return self._started().throw(*error)
 
     def close(self) -> None:
-        """Give the coroutine up, begun or not."""
+        """Close the coroutine, started or not."""
         self._used = True
         if self._coroutine is not None:
             self._coroutine.close()
@@ -113,7 +119,8 @@ class RunStart(Coroutine[Any, Any, Any]):
         traceback: TracebackType | None,
     ) -> bool | None:
         assert self._manager is not None
-        return await self._manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102  # the block is not left before
+        # The block is not left before the run has ended or is released.
+        return await self._manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
 
     def __del__(self) -> None:
         if not self._used:
@@ -128,7 +135,7 @@ class RunStart(Coroutine[Any, Any, Any]):
 @trio.lowlevel.enable_ki_protection
 async def _to_result(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Any:
     core = await begin()
-    # Nobody holds the run, so nobody can answer or unpause it.
+    # No one holds the run's handle, so no one can answer or unpause it.
     core.leave_at(Leave.ONCE_ASKED)
     if core.control.phase is not Phase.LEFT:
         with bare_errors():
@@ -139,8 +146,10 @@ async def _to_result(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Any:
 @protected
 @asynccontextmanager
 async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGenerator[Run]:
-    """The block owns the nursery that the run lives in. The run never cancels the block; an error in the block goes through
-    that nursery, which cancels the run, and comes out as it is.
+    """Drive a run in a nursery of the block, and yield its handle.
+
+    The run never cancels the block. An error in the block passes through the nursery, which cancels
+    the run's tasks, and is raised unchanged.
     """
     core = await begin()
     run = Run(Handle(core))
@@ -161,7 +170,8 @@ async def _entered(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> AsyncGe
         failed = error is body_error and not isinstance(error, trio.Cancelled)
         if failed and failure is not None and failure is not error:
             msg = "both the block and the engine failed"
-            raise BaseExceptionGroup(msg, [error, failure]) from None  # noqa: ASYNC104  # no Cancelled
+            # Not a Cancelled, so replacing it is safe.
+            raise BaseExceptionGroup(msg, [error, failure]) from None  # noqa: ASYNC104
         raise
     owed = await run.block_error()
     if owed is not None:
@@ -176,7 +186,7 @@ class Workflow(WorkflowDefinition):
     __doc__ = WorkflowDefinition.__doc__
 
     codec: Codec
-    """What reads and writes the events and values of its runs. This and what follows are for the engine's own use."""
+    """Encodes and decodes the events and values of its runs. This and the rest are internal."""
     routing: Routing
 
     def __init__(
@@ -224,20 +234,22 @@ class Workflow(WorkflowDefinition):
         timeout: float | None = _KEEP,  # noqa: ASYNC109
         input_handler: InputHandler | None = _OWN,
     ) -> RunStart:
-        """Start a run. Await what this returns for the result; or enter it, `async with`, for the `Run`.
+        """Start a run: await the returned object for the result, or enter it for the `Run`.
 
         Args:
-            input: Wrapped in a `StartEvent`; or an event that the workflow starts with.
-            run_id: By default a new UUID of version 7.
+            input: An event that the workflow starts with. Anything else is wrapped in a
+                `StartEvent`.
+            run_id: The run's id; by default a new UUID of version 7.
             metadata: Stored with the run; steps read it as `ctx.metadata`.
-            store: Where the run is kept; left out: in memory only.
+            store: The store of the run; by default it is in memory only.
             durability: `"sync"`, `"async"` or `"exit"`; by default the workflow's.
-            timeout: Seconds that the run may be at work, `None` for no limit; by default the workflow's.
+            timeout: Seconds that the run may be at work, `None` for no limit; by default the
+                workflow's.
             input_handler: Answers questions; by default the workflow's.
 
         Raises:
             RunExistsError: The store has a run of this id.
-            NoHandlerError: No run of this workflow starts with this input.
+            NoHandlerError: The workflow does not start with this event.
             SerializationError: The input or the metadata can't be stored.
         """
         if run_id is not None:
@@ -257,19 +269,21 @@ class Workflow(WorkflowDefinition):
         timeout: float | None = _KEEP,  # noqa: ASYNC109
         input_handler: InputHandler | None = _OWN,
     ) -> RunStart:
-        """Go on with a run as a snapshot has it. Await or enter what this returns.
+        """Resume the run of a snapshot: await or enter the returned object.
 
         Args:
             snapshot: From `pause`, `snapshot`, an error, or `Snapshot.from_json`.
-            store: Where the run is kept from now on.
+            store: The store of the run from now on.
             durability: By default the workflow's.
-            timeout: Seconds from now on; left out: what the run has left (all of it again if it timed out).
+            timeout: Seconds from now on; by default the time that the run has left (its full time
+                if it timed out).
             input_handler: By default the workflow's.
 
         Raises:
-            IncompatibleRunError: The workflow lacks what the run's undone deliveries need, or is another one.
-            SerializationError: What is in the snapshot does not fit.
-            StaleRunError: The store knows the run further on.
+            IncompatibleRunError: The run is one of another workflow, or this workflow lacks what
+                its pending deliveries need.
+            SerializationError: The snapshot's contents don't fit the workflow's classes.
+            StaleRunError: The store has another state of the run, such as a later one.
         """
         check_snapshot(snapshot)
         if store is not None:
@@ -289,11 +303,12 @@ class Workflow(WorkflowDefinition):
         timeout: float | None = _KEEP,  # noqa: ASYNC109
         input_handler: InputHandler | None = _OWN,
     ) -> RunStart:
-        """Answer the question that a snapshot's run waits for, and go on with it as `resume` does.
+        """Answer the question that a snapshot's run waits for, and resume it as `resume` does.
 
         Args:
             snapshot: As for `resume`.
-            response: An `InputResponseEvent`; or, where exactly one question is open, a plain value (not `None`).
+            response: An `InputResponseEvent`. If exactly one question is open, a plain value (not
+                `None`).
             store: As for `resume`.
             durability: As for `resume`.
             timeout: As for `resume`.
@@ -318,20 +333,23 @@ class Workflow(WorkflowDefinition):
         timeout: float | None = _KEEP,  # noqa: ASYNC109
         input_handler: InputHandler | None = _OWN,
     ) -> RunStart:
-        """Go on with a stored run from its last committed step, whatever became of the process that drove it. Of a
-        completed run, this gives the recorded result. Await or enter what this returns.
+        """Resume a stored run from its last committed step: await or enter the returned object.
+
+        It does not matter how the process that drove the run ended. A completed run returns its
+        recorded result.
 
         Args:
             run_id: The run's id.
-            store: Where it is kept.
+            store: The store of the run.
             durability: By default the workflow's.
             timeout: As for `resume`.
             input_handler: As for `resume`.
 
         Raises:
             RunNotFoundError: The store has no run of this id.
-            RunLockedError: Somebody alive drives it.
-            IncompatibleRunError: The workflow lacks what its undone deliveries need, or is another one.
+            RunLockedError: A live process drives the run.
+            IncompatibleRunError: The run is one of another workflow, or this workflow lacks what
+                its pending deliveries need.
         """
         check_id("run_id", run_id)
         check_store(store)
@@ -345,7 +363,7 @@ class Workflow(WorkflowDefinition):
         timeout: float | None,
         handler: InputHandler | None,
     ) -> Options:
-        """How a run of it is driven."""
+        """Check and return the options for driving a run."""
         check_driving(
             durability, None if timeout is _KEEP else timeout, None if handler is _OWN else handler
         )
@@ -360,15 +378,16 @@ class Workflow(WorkflowDefinition):
             self.input_handler if handler is _OWN else handler,
         )
 
-    # Pictures. What draws them is imported when one is asked for: most programs ask for none.
+    # Pictures. The drawing code is imported on use: most programs never draw one.
 
     def to_mermaid(self, run: Snapshot | None = None) -> str:
-        """The workflow's graph as a Mermaid flowchart, which GitHub, GitLab and many editors draw.
+        """Return the workflow's graph as a Mermaid flowchart, which GitHub, GitLab and others draw.
 
         Args:
-            run: A run of it, as `await run.snapshot()` or `await store.load_snapshot(run_id)` gives it: the graph is coloured by
-                what happened in it. How often each step was done is known of runs with `history=True`; what is undone,
-                waited for or failed, of all.
+            run: A snapshot of a run, from `await run.snapshot()` or
+                `await store.load_snapshot(run_id)`, by which to colour the graph. It always shows
+                the steps that are pending, waiting or failed, and, with `history=True`, how often
+                each step was done.
 
         Raises:
             ValueError: The run is another workflow's.
@@ -379,7 +398,7 @@ class Workflow(WorkflowDefinition):
         return to_mermaid(graph_of(self, run))
 
     def to_dot(self, run: Snapshot | None = None) -> str:
-        """The workflow's graph for Graphviz.
+        """Return the workflow's graph in the DOT language of Graphviz.
 
         Args:
             run: As for `to_mermaid`.
@@ -393,9 +412,10 @@ class Workflow(WorkflowDefinition):
         return to_dot(graph_of(self, run))
 
     def to_svg(self, run: Snapshot | None = None) -> str:
-        """The workflow's graph as a whole SVG document, for light and dark screens; no other program is needed.
+        """Return the workflow's graph as an SVG document, for light and dark screens.
 
-        Boxes are steps, pills are events; thick lines carry lists of events. Notebooks show it for a workflow.
+        Needs no other program. Boxes are steps, pills are events, and thick lines carry lists of
+        events. Notebooks display a workflow in this way.
 
         Args:
             run: As for `to_mermaid`.

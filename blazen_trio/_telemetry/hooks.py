@@ -1,7 +1,8 @@
-"""What the engine tells to whoever listens, and how it finds out that nobody does: `listener` is `None`.
+"""The interface between the engine and a telemetry listener.
 
-It is looked at once per run that begins to be driven, and once per batch that is written. A step asks nobody: runs that are listened to
-have other `Attempts`. What is told here must be taken at once: nothing may wait, and nothing may be raised.
+Without a listener, `listener` is `None`. It is read once per run that a process starts to drive,
+and once per batch that is written. Steps don't read it: runs with a listener have another class of
+`Attempt`. Listeners are called synchronously: they must not wait and must not raise.
 """
 
 from __future__ import annotations
@@ -26,87 +27,102 @@ __all__ = [
 
 
 class AttemptListener(Protocol):
-    """Hears of one attempt. Entered around all of it, so that the step's own work is told from that of others."""
+    """The listener to one attempt.
+
+    It is entered around the whole attempt, so that the step's own work can be attributed to it.
+    """
 
     def __enter__(self) -> object: ...
 
     def __exit__(self, *exception: object) -> None: ...
 
     def ended(self, outcome: str, error: BaseException | None) -> None:
-        """It is over.
+        """Report the end of the attempt.
 
         Args:
-            outcome: `completed`; `retried` or `failed`, for an error; `rerun`, its commit came too late; `cancelled`; `discarded`, its run
-                had ended before it.
-            error: What it failed with.
+            outcome: `completed`; `retried` or `failed`, after an error; `rerun`, if its commit
+                conflicted; `cancelled`; `discarded`, if its run had ended before it.
+            error: The error of a failed attempt.
         """
 
 
 class RunListener(Protocol):
-    """Hears of one driving of a run, from its beginning to where this process leaves it."""
+    """The listener to a run, from when this process starts to drive it until it leaves it."""
 
     @property
     def trace(self) -> Mapping[str, str] | None:
-        """What is to be stored with the run for those who drive it later, as W3C headers; `None`: nothing."""
+        """The trace context to store for later drivers, as W3C headers; `None` if there is none."""
 
     def driven_in(self, context: contextvars.Context) -> None:
-        """What the run does goes on in copies of these context variables."""
+        """Set up the context variables in whose copies the run's tasks will run."""
 
     def attempt(self, step: str, event_type: str, number: int) -> AttemptListener:
-        """A step is about to run; attempts count from 1."""
+        """Return a listener to an attempt that is about to start; attempts count from 1."""
 
     def recorded(self, kind: str, at: float, detail: str | None) -> None:
-        """Something of the history's kinds happened at this UTC; `detail` is its error, or why it pauses."""
+        """Report a history record.
+
+        Args:
+            kind: The kind of the record.
+            at: The time, in UTC (seconds since the epoch).
+            detail: The error, or the reason of a pause.
+        """
 
     def ended(self, state: RunState) -> None:
-        """This process drives it no more: it has ended, or is left as it stands."""
+        """Report that this process no longer drives the run: it has ended, or was left."""
 
     def lost(self, failure: BaseException) -> None:
-        """This process drives it no more, since the engine could not go on with it."""
+        """Report that this process no longer drives the run, since it could not continue it."""
 
 
 class Listener(Protocol):
-    """Hears of all that this process does."""
+    """The listener to all stores and runs of this process."""
 
     def run(self, run_id: str, workflow: str, state: RunState | None = None) -> RunListener:
-        """A run is about to be driven here; `state`: as it was left, of one that is not new."""
+        """Return a listener to a run that is about to be driven.
+
+        Args:
+            run_id: The run's id.
+            workflow: Its workflow's name.
+            state: The stored state of the run; `None`: the run is new.
+        """
 
     def submitted(self) -> Mapping[str, str] | None:
-        """A run is about to be queued: what is to be stored with it for whoever drives it."""
+        """Return the trace context to store with a run that is about to be queued."""
 
     def run_ended(self, state: RunState) -> None:
-        """A run has ended, driven by nobody."""
+        """Report the end of a run that had no driver."""
 
     def batch_written(self, commits: int) -> None:
-        """So many commits are on disk, in one transaction. Called in the writer's thread."""
+        """Report commits that one transaction has put on disk. Called in the writer's thread."""
 
     def lease_lost(self) -> None:
-        """What this opening of a store drove is driven by others now. Called in the writer's thread."""
+        """Report the loss of a lease and of all runs under it. Called in the writer's thread."""
 
 
 class Backlog(Protocol):
-    """What has a queue; asked from any thread."""
+    """The owner of a queue. Its length is read from any thread."""
 
     @property
     def waiting(self) -> int:
-        """How many wait in it."""
+        """The length of the queue."""
 
 
 class Population(Protocol):
-    """What drives many runs; asked from any thread."""
+    """The owner of many runs. Their numbers are read from any thread."""
 
     @property
     def working(self) -> int:
-        """How many are at work."""
+        """The number of runs at work."""
 
     @property
     def waiting(self) -> int:
-        """How many wait or are paused."""
+        """The number of runs that wait or are paused."""
 
 
 listener: Listener | None = None
-"""Whoever listens."""
+"""The listener of this process; `None`: there is none."""
 writers: Final[list[Backlog]] = []
-"""Of the stores that are open."""
+"""The writers of the open stores."""
 populations: Final[list[Population]] = []
-"""Of the runtimes that are open."""
+"""The supervisors of the open runtimes."""

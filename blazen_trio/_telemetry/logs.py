@@ -1,4 +1,4 @@
-"""The engine's log: what the history tells of a run, as records of the standard library's logger `blazen_trio`."""
+"""The engine's log: the history of runs as records of the standard logger `blazen_trio`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ LEVELS: Final[Mapping[str, int]] = {
     "input_requested": logging.INFO,
     "input_received": logging.INFO,
 }
-"""By the history's kinds. What is expected now and then, such as an attempt that fails and is tried again, is no warning."""
+"""The log levels of the kinds of history records.
+
+Expected occurrences, such as an attempt that fails and is retried, are not warnings.
+"""
 
 
 class _OneLine(logging.Filter):
-    """Keeps each message on one line, and from acting on a terminal.
+    """A filter that escapes unprintable characters, so that each message stays on one line.
 
-    Names of events, errors' texts and ids are whatever somebody sent in. With a line end in it, the
-    next line of the log would be theirs.
+    Event names, error texts and ids can come from any sender. With a line break in one, its sender
+    could forge the next line of the log; with control characters, act on a terminal.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -47,7 +50,7 @@ class _OneLine(logging.Filter):
         if not text.isprintable():
             record.msg, record.args = escaped(text), ()
         fields = vars(record)
-        for name in about():  # which a format may put anywhere in its line
+        for name in about():  # a log format may contain these fields
             if isinstance(value := fields.get(name), str) and not value.isprintable():
                 fields[name] = escaped(value)
         return True
@@ -59,7 +62,7 @@ logger.addFilter(_OneLine())
 def about(
     run_id: str | None = None, workflow: str | None = None, step: str | None = None
 ) -> dict[str, str | None]:
-    """The attributes that every record of this logger has; `None` where they don't apply."""
+    """Return the attributes that every record of this logger has; `None` if one does not apply."""
     return {"run_id": run_id, "workflow": workflow, "step": step}
 
 
@@ -73,7 +76,17 @@ def log_record(
     error: str | None = None,
     cause: BaseException | None = None,
 ) -> None:
-    """Log what a history record tells of a run (its id, its workflow's name); with the traceback of `cause`."""
+    """Log a history record, with the traceback of `cause`.
+
+    Args:
+        run: The run's id, and its workflow's name.
+        kind: The kind of the record.
+        step: The step concerned.
+        event_type: The type of the event concerned.
+        duration: The duration in seconds.
+        error: A description of the error.
+        cause: The exception.
+    """
     run_id, workflow = run
     subject, _, verb = kind.partition("_")
     text = f"run {run_id!r}: {subject}"
@@ -92,12 +105,14 @@ def log_record(
 
 
 def _writable(cause: BaseException | None) -> BaseException | None:
-    """Return an exception if its traceback can be written; a handler that fails at one of a user's
-    would raise, or print that, in the middle of the run.
+    """Return an exception if its traceback can be formatted, else `None`.
+
+    A log handler that fails on a user's exception would raise, or print its own failure, in the
+    middle of the run.
     """
     if cause is not None:
         try:
             traceback.format_exception(cause)
-        except Exception:  # noqa: BLE001  # any of its methods may be called, and do anything
+        except Exception:  # noqa: BLE001  # formatting may call any method of the exception
             return None
     return cause

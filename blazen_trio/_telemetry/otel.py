@@ -1,4 +1,4 @@
-"""What the engine tells, as OpenTelemetry's spans and metrics. The one module that imports OpenTelemetry."""
+"""The telemetry listener for OpenTelemetry, in the one module that imports OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["OpenTelemetry"]
 
 _W3C: Final = TraceContextTextMapPropagator()
-"""For what is stored; whatever the program uses between its services, what is written by one process is read by another."""
+"""The format of stored trace contexts.
+
+It is fixed, whatever the program uses between its services, so that every process can read them.
+"""
 _SECONDS: Final = (
     0.001,
     0.005,
@@ -60,18 +63,18 @@ _PAUSE_OVER: Final = frozenset(
 
 
 def _headers(context: Context) -> dict[str, str] | None:
-    """The span of a context, for others to go on with; `None`: there is none."""
+    """Return the span of a context as W3C headers, for later drivers; `None` if there is none."""
     headers: dict[str, str] = {}
     _W3C.inject(headers, context)
     return headers or None
 
 
 class OpenTelemetry:
-    """A listener.
+    """The listener that makes spans and metrics.
 
     Args:
-        tracer_provider: Makes the spans; `None`: the global one.
-        meter_provider: Takes the metrics; `None`: the global one.
+        tracer_provider: The provider for spans; `None`: the global one.
+        meter_provider: The provider for metrics; `None`: the global one.
     """
 
     def __init__(
@@ -87,16 +90,16 @@ class OpenTelemetry:
         self._run_seconds = meter.create_histogram(
             "blazen_workflow_duration_seconds",
             "s",
-            "From a run's creation to its end, its rests included.",
+            "Time from a run's creation to its end, including waits.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self.steps = meter.create_counter(
-            "blazen_step_total", description="Attempts at steps that are over."
+            "blazen_step_total", description="Attempts at steps that have ended."
         )
         self.step_seconds = meter.create_histogram(
             "blazen_step_duration_seconds",
             "s",
-            "An attempt at a step, with its commit.",
+            "Duration of an attempt at a step, including its commit.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._commits = meter.create_counter(
@@ -105,12 +108,12 @@ class OpenTelemetry:
         self._batch_sizes = meter.create_histogram(
             "blazen_batch_size",
             "{commit}",
-            "Commits that were stored in one transaction.",
+            "Commits that one transaction stored.",
             explicit_bucket_boundaries_advisory=_SIZES,
         )
         self._lease_losses = meter.create_counter(
             "blazen_lease_losses_total",
-            description="Leases that were lost, with all that was driven under them.",
+            description="Leases that were lost, with all the runs driven under them.",
         )
         meter.create_observable_gauge(
             "blazen_writer_queue",
@@ -122,7 +125,8 @@ class OpenTelemetry:
             "blazen_runs", [self._driven], "{run}", "Runs that the runtimes of this process drive."
         )
 
-    # What is asked for, in a thread of the reader. What is registered with a meter stays so, also once this listens no more.
+    # Gauges, read in a thread of the metric reader. A callback can't be unregistered from a meter,
+    # so each checks that this is still the listener.
 
     def _waiting(self, _options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
         if hooks.listener is self:
@@ -138,7 +142,7 @@ class OpenTelemetry:
                 sum(runtime.waiting for runtime in runtimes), {"state": "resting"}
             )
 
-    # What is told
+    # Calls of the engine
 
     def run(self, run_id: str, workflow: str, state: RunState | None = None) -> _Run:
         """See `Listener.run`."""
@@ -165,7 +169,7 @@ class OpenTelemetry:
 
 
 class _Run:
-    """One driving of a run: a span."""
+    """The span of a run, from when this process starts to drive it until it leaves it."""
 
     def __init__(
         self, listener: OpenTelemetry, run_id: str, workflow: str, state: RunState | None
@@ -174,7 +178,7 @@ class _Run:
         self.about = {"workflow_name": workflow, "run_id": run_id}
         self._stored: Context | None = None
         self._paused: tuple[str, float] | None = None
-        """Why, and since when (UTC)."""
+        """The kind of the present pause, and its start (UTC); `None`: there is none."""
         current = otel.get_current()
         links = []
         if state is not None:
@@ -214,7 +218,8 @@ class _Run:
             self._paused = self._paused or (detail or "manual", at)
         elif self._paused is not None and kind in _PAUSE_OVER:
             (pause_type, since), self._paused = self._paused, None
-            # One that began in an earlier driving began before this one's span: both have the same parent.
+            # A pause that started under an earlier driver started before this span, so it gets the
+            # same parent as this span.
             parent = self.context if self._stored is None else self._stored
             span = self.listener.tracer.start_span(
                 "workflow.pause",
@@ -242,7 +247,7 @@ class _Run:
 
 
 class _Attempt:
-    """An attempt at a step: a span, which is the current one of what the step does."""
+    """The span of an attempt at a step, which is the current span while the step runs."""
 
     __slots__ = ("_attributes", "_began", "_context", "_run", "_span", "_token")
 
@@ -255,7 +260,7 @@ class _Attempt:
         self._began = perf_counter()
 
     def __enter__(self) -> None:
-        # Put back in the end: a worker whose context variables have changed is not used for another step.
+        # Detached at the end: a step task whose context variables have changed would have to end.
         self._context = trace.set_span_in_context(self._span)
         self._token = otel.attach(self._context)
 
@@ -277,14 +282,18 @@ class _Attempt:
 
 
 def _note(span: trace.Span, error: BaseException) -> None:
-    if isinstance(error, Exception):  # whoever cancels has no fault to tell of
+    if isinstance(error, Exception):  # a cancellation is not an error
         kind, text = type(error), text_of(error)
         _tell(span, f"{kind.__module__}.{kind.__qualname__}", text, traceback_of(error))
         span.set_status(trace.StatusCode.ERROR, f"{kind.__name__}: {text}")
 
 
 def _tell(span: trace.Span, kind: str, message: str, stacktrace: str) -> None:
-    """As `Span.record_exception`, which fails where `str` of the exception does, and takes what no exporter can encode."""
+    """Record an exception on a span.
+
+    `Span.record_exception` fails if `str` of the exception does, and accepts text that no exporter
+    can encode.
+    """
     told = {
         "exception.type": kind,
         "exception.message": message,

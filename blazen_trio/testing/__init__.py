@@ -1,5 +1,7 @@
-"""What tests of workflows and of stores need: a step tried alone, time that jumps, a store that fails on demand, a proof that a
-store is right.
+"""Tools for tests of workflows and stores.
+
+They run a step alone, let time jump, make a store fail on demand, and check that a store keeps its
+promises.
 """
 
 from __future__ import annotations

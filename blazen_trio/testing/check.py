@@ -1,4 +1,4 @@
-"""Proving a checkpoint store right: every promise of `CheckpointStore`, tried out."""
+"""`check_store`, which tests every promise of the `CheckpointStore` protocol."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ async def check_store(  # noqa: ASYNC910  # the store it checks suspends
     *,
     reopen: Callable[[CheckpointStore], AbstractAsyncContextManager[CheckpointStore]] | None = None,
 ) -> None:
-    """Try out every promise of the `CheckpointStore` protocol::
+    """Test every promise of the `CheckpointStore` protocol::
 
         async def test_my_store() -> None:
             await check_store(lambda: open_my_store(fresh_folder()))
 
     Args:
         factory: Opens a new, empty store, which shares nothing with any other that it opened.
-        reopen: Opens the storage of an open store a second time, as another process would. Where it
-            is left out, what two openings promise each other is not tried.
+        reopen: Opens the storage of an open store a second time, as another process would. Without
+            it, the promises between two openings are not tested.
 
     Raises:
         AssertionError: A promise is broken; the message says which one.
@@ -71,17 +71,15 @@ async def check_store(  # noqa: ASYNC910  # the store it checks suspends
 
 async def _check_create(store: CheckpointStore) -> None:
     await start(store, blobs={"d1": b"large"}, history=(1, b"began"))
-    await expect_error("an id is given to one run only", RunExistsError, start(store))
+    await expect_error("an id belongs to one run only", RunExistsError, start(store))
     stored = await store.load("run")
-    expect("what a run is created with is stored", journal(stored), [(1, b"first")])
-    expect("its blobs are stored with it", dict(stored.blobs), {"d1": b"large"})
-    expect("its history is stored with it", list(stored.history), [b"began"])
+    expect("the entries that a run is created with are stored", journal(stored), [(1, b"first")])
+    expect("the blobs that a run is created with are stored", dict(stored.blobs), {"d1": b"large"})
+    expect("the history that a run is created with is stored", list(stored.history), [b"began"])
     expect("a new run has no snapshot", stored.snapshot, None)
     info = await store.get_run("run")
-    expect(
-        "a run's line names it", (info.run_id, info.workflow, info.version), ("run", "shop", "1")
-    )
-    expect("a run's line has its status", (info.status, info.error), (RunStatus.RUNNING, None))
+    expect("a row names its run", (info.run_id, info.workflow, info.version), ("run", "shop", "1"))
+    expect("a run's row has its status", (info.status, info.error), (RunStatus.RUNNING, None))
     moment = dt.datetime.fromtimestamp(NOW, dt.UTC)
     expect(
         "a run's times are UTC, with their time zone",
@@ -90,11 +88,15 @@ async def _check_create(store: CheckpointStore) -> None:
     )
     queued = await start(store, "queued", status=RunStatus.QUEUED, release=True)
     await expect_error(
-        "a run created with `release` is not driven",
+        "a run created with `release` has no driver",
         StaleRunError,
         store.commit(queued, Commit("queued")),
     )
-    expect("it can be claimed then", (await store.claim("queued")).info.status, RunStatus.QUEUED)
+    expect(
+        "a run created with `release` can be claimed",
+        (await store.claim("queued")).info.status,
+        RunStatus.QUEUED,
+    )
 
 
 async def _check_commit(store: CheckpointStore) -> None:
@@ -104,9 +106,9 @@ async def _check_commit(store: CheckpointStore) -> None:
     await store.commit(driver, Commit("run", entries=[(4, b"")], blobs={"d1": big, "d2": b"x"}))
     stored = await store.load("run")
     expected = [(1, b"first"), (2, b"second"), (3, big), (4, b"")]
-    expect("entries come back in order and unchanged", journal(stored) == expected, True)
+    expect("entries are returned in order and unchanged", journal(stored) == expected, True)
     expect(
-        "a blob may be given again, and is stored once",
+        "a blob may be written again, and is stored once",
         dict(stored.blobs) == {"d1": big, "d2": b"x"},
         True,
     )
@@ -123,25 +125,25 @@ async def _check_commit(store: CheckpointStore) -> None:
         store.commit(gap, Commit("gap", entries=[(3, b"third")])),
     )
     await expect_error(
-        "nothing follows a commit that was refused",
+        "no commit is accepted after a refused one",
         StoreError,
         store.commit(gap, Commit("gap", entries=[(2, b"second")])),
     )
     expect("a refused commit writes nothing", journal(await store.load("gap")), [(1, b"first")])
     await expect_error(
-        "nobody commits to an unknown run",
+        "a commit to an unknown run is refused",
         StaleRunError,
         store.commit(Driver("unknown"), Commit("unknown")),
     )
 
 
 async def _check_order(store: CheckpointStore) -> None:
-    """Calls made one after the other, before any of them has returned, are stored in that order."""
+    """Check that calls made before an earlier one has returned are stored in their order."""
     driver = await start(store)
     numbers = iter(range(2, 102))
 
     async def commit_next() -> None:
-        # Whichever task runs first takes the first number, and hands its commit over before it
+        # The task that runs first takes the first number, and hands over its commit before it
         # suspends.
         seq = next(numbers)
         await store.commit(driver, Commit("run", entries=[(seq, b"%d" % seq)]))
@@ -170,9 +172,9 @@ async def _check_row(store: CheckpointStore) -> None:
     expect("`updated` is the commit's `at`", info.updated.timestamp(), NOW + 5)
     await store.commit(driver, Commit("run", entries=[(2, b"x")], at=NOW + 9))
     unchanged = await store.get_run("run")
-    expect("a commit without a status leaves the line alone", unchanged, info)
+    expect("a commit without a status does not change the row", unchanged, info)
     await store.commit(driver, Commit("run", status=RunStatus.RUNNING, at=NOW + 10))
-    expect("an error goes with its status", (await store.get_run("run")).error, None)
+    expect("a new status clears the error of the old one", (await store.get_run("run")).error, None)
 
 
 async def _check_snapshot(store: CheckpointStore) -> None:
@@ -183,14 +185,14 @@ async def _check_snapshot(store: CheckpointStore) -> None:
         driver, Commit("run", entries=[(4, b"d")], blobs={"new": b"3"}, snapshot=folded)
     )
     stored = await store.load("run")
-    expect("a snapshot comes back", stored.snapshot, (2, b"folded"))
+    expect("a snapshot is returned unchanged", stored.snapshot, (2, b"folded"))
     expect(
         "a snapshot replaces the entries up to it, and no others",
         journal(stored),
         [(3, b"c"), (4, b"d")],
     )
     expect(
-        "a snapshot drops the blobs that nothing needs",
+        "a snapshot drops the blobs that nothing refers to",
         dict(stored.blobs),
         {"kept": b"2", "new": b"3"},
     )
@@ -198,13 +200,13 @@ async def _check_snapshot(store: CheckpointStore) -> None:
     await store.commit(driver, Commit("run", entries=[(5, b"e")]))
     stored = await store.load("run")
     expect("a later snapshot replaces an earlier one", stored.snapshot, (4, b"later"))
-    expect("the journal goes on after a snapshot", journal(stored), [(5, b"e")])
-    expect("blobs are dropped again", dict(stored.blobs), {"new": b"3"})
+    expect("the journal continues after a snapshot", journal(stored), [(5, b"e")])
+    expect("a later snapshot drops blobs too", dict(stored.blobs), {"new": b"3"})
     copy = await start(store, "copy", entries=[], snapshot=SnapshotRow(7, b"moved", frozenset()))
     await store.commit(copy, Commit("copy", entries=[(8, b"on")]))
     moved = await store.load("copy")
     expect(
-        "a run may begin with a snapshot",
+        "a run may be created with a snapshot",
         (moved.snapshot, journal(moved)),
         ((7, b"moved"), [(8, b"on")]),
     )
@@ -224,7 +226,7 @@ async def _check_history(store: CheckpointStore) -> None:
     )
     stored = await store.load("run")
     expect(
-        "the history comes back in order; snapshots leave it",
+        "the history is returned in order, and snapshots keep it",
         list(stored.history),
         [b"one", b"two to four", b"five"],
     )
@@ -237,19 +239,19 @@ async def _check_inbox(store: CheckpointStore) -> None:
         for kind, data in (("event", b"1"), ("pause", b""), ("event", b"3"))
     ]
     waiting = list((await store.load("run")).inbox)
-    expect("what was posted waits in order, with its id, kind and data", waiting, mails)
+    expect("posted messages wait in order, with their ids, kinds and data", waiting, mails)
     second = waiting[1]
     await store.commit(driver, Commit("run", entries=[(2, b"took one")], taken=[second.id]))
     left = list((await store.load("run")).inbox)
-    expect("a row is taken by its id, and no other is", left, [waiting[0], waiting[2]])
+    expect("a row is taken by its id, and no other row is", left, [waiting[0], waiting[2]])
     later = await store.post("run", "event", b"4")
     expect(
-        "an id is not used again",
+        "a row's id is never used again",
         later is not None and later.id not in {mail.id for mail in waiting},
         True,
     )
     await expect_error(
-        "nothing is posted to an unknown run", RunNotFoundError, store.post("unknown", "event", b"")
+        "a post to an unknown run is refused", RunNotFoundError, store.post("unknown", "event", b"")
     )
 
 
@@ -277,34 +279,32 @@ async def _check_keys(store: CheckpointStore) -> None:
 
 async def _check_claim(store: CheckpointStore) -> None:
     driver = await start(store)
-    await expect_error("a run that is driven can't be claimed", RunLockedError, store.claim("run"))
-    await expect_error(
-        "a run that is driven can't be deleted", RunLockedError, store.delete_run("run")
-    )
+    await expect_error("a driven run can't be claimed", RunLockedError, store.claim("run"))
+    await expect_error("a driven run can't be deleted", RunLockedError, store.delete_run("run"))
     await store.release(driver)
     await store.release(driver)
     late = Commit("run", entries=[(2, b"x")])
-    await expect_error("a run given back is not ours", StaleRunError, store.commit(driver, late))
+    await expect_error("a released run can't be written", StaleRunError, store.commit(driver, late))
     await store.post("run", "event", b"mail")
     claimed = await store.claim("run")
-    expect("a claim reads all of the run", claimed, await store.load("run"))
+    expect("a claim returns the whole run", claimed, await store.load("run"))
     driver = driver_of(claimed)
     end = Commit("run", entries=[(2, b"y")], status=RunStatus.CANCELLED, at=NOW, release=True)
     await store.commit(driver, end)
     late = Commit("run", entries=[(3, b"z")])
-    await expect_error("a commit may give the run back", StaleRunError, store.commit(driver, late))
+    await expect_error("a commit may release the run", StaleRunError, store.commit(driver, late))
     again = await store.claim("run")
     expect("a run that has ended can be claimed", journal(again), [(1, b"first"), (2, b"y")])
     done = Commit("run", entries=[(3, b"z")], status=RunStatus.COMPLETED, at=NOW, release=True)
     await store.commit(driver_of(again), done)
     for _ in range(2):
         read = await store.claim("run")
-        expect("a completed run is read by claim", read.info.status, RunStatus.COMPLETED)
-        expect("a completed run is not driven", read.driver, None)
+        expect("claiming a completed run returns it", read.info.status, RunStatus.COMPLETED)
+        expect("claiming a completed run returns no driver", read.driver, None)
     queries = (store.load, store.load_snapshot, store.history, store.get_run)
     for call in (store.claim, store.delete_run, *queries):
         await expect_error(
-            f"{call.__name__} knows no unknown run", RunNotFoundError, call("unknown")
+            f"{call.__name__} refuses an unknown run", RunNotFoundError, call("unknown")
         )
     await store.release(Driver("unknown"))
 
@@ -315,16 +315,16 @@ async def _check_list(store: CheckpointStore) -> None:
     await store.create(NewRun("other", "1", NOW), Commit("r5", status=RunStatus.PAUSED, at=NOW))
     order = ["r3", "r0", "r1", "r2", "r4", "r5"]
     expect(
-        "runs are listed by when they were created",
+        "runs are listed in the order of their creation",
         [run.run_id for run in await store.list_runs()],
         order,
     )
     pages: list[str] = []
     while page := await store.list_runs(limit=2, after=pages[-1] if pages else None):
         pages += [run.run_id for run in page]
-    expect("pages have each run once, in order", pages, order)
+    expect("pages contain each run once, in order", pages, order)
     paused = [run.run_id for run in await store.list_runs(status="paused")]
-    expect("runs are found by their status, also by its name", paused, ["r5"])
+    expect("runs are found by their status, or its name", paused, ["r5"])
     await store.create(
         NewRun("shop", "1", NOW), Commit("r6", status=RunStatus.FAILED, at=NOW, release=True)
     )
@@ -332,10 +332,10 @@ async def _check_list(store: CheckpointStore) -> None:
     several = [run.run_id for run in await store.list_runs(status=wanted, limit=1)]
     several += [run.run_id for run in await store.list_runs(status=wanted, after=several[0])]
     expect("runs are found by several statuses, in pages and in order", several, ["r5", "r6"])
-    expect("no run has one of no statuses", await store.list_runs(status=[]), [])
+    expect("no run matches an empty list of statuses", await store.list_runs(status=[]), [])
     expect("runs are found by their workflow", len(await store.list_runs(workflow="shop")), 6)
     both = await store.list_runs(workflow="shop", status=RunStatus.PAUSED)
-    expect("what is asked for is asked for together", both, [])
+    expect("all given conditions apply together", both, [])
 
 
 async def _check_delete(store: CheckpointStore) -> None:
@@ -343,7 +343,7 @@ async def _check_delete(store: CheckpointStore) -> None:
     await store.post("run", "event", b"1", key="k")
     await store.release(driver)
     await store.delete_run("run")
-    await expect_error("a deleted run is gone", RunNotFoundError, store.load("run"))
+    await expect_error("a deleted run is not found", RunNotFoundError, store.load("run"))
     await start(store)
     again = await store.load("run")
     expect(
@@ -372,25 +372,23 @@ async def _check_purge(store: CheckpointStore) -> None:
     await start(store, "driven", created=NOW - 200, status=RunStatus.FAILED)
     moment = dt.datetime.fromtimestamp(NOW - 50, dt.UTC)
     counted = await store.purge(older_than=moment, status=[RunStatus.FAILED])
-    expect("purge deletes those of the given statuses that nobody drives", counted, 1)
+    expect("purge deletes runs of the given statuses that have no driver", counted, 1)
     expect(
-        "purge deletes all that ended before then by default",
+        "purge deletes all runs that ended before the time by default",
         await store.purge(older_than=moment),
         1,
     )
     left = {run.run_id for run in await store.list_runs()}
-    expect(
-        "purge leaves what is new, has not ended, or is driven", left, {"waits", "new", "driven"}
-    )
+    expect("purge keeps runs that are new, not ended or driven", left, {"waits", "new", "driven"})
     aged = await store.purge(older_than=dt.timedelta(seconds=1), status=["waiting", "completed"])
-    expect("purge takes an age too, and statuses by name", aged, 2)
+    expect("purge accepts an age too, and names of statuses", aged, 2)
 
 
 async def _check_two_openings(store: CheckpointStore, other: CheckpointStore) -> None:
     driver = await start(store)
-    await expect_error("one opening drives a run at a time", RunLockedError, other.claim("run"))
+    await expect_error("only one opening drives a run", RunLockedError, other.claim("run"))
     await expect_error(
-        "a run driven by another can't be deleted", RunLockedError, other.delete_run("run")
+        "a run driven elsewhere can't be deleted", RunLockedError, other.delete_run("run")
     )
     await expect_error(
         "only the driver commits",
@@ -400,18 +398,18 @@ async def _check_two_openings(store: CheckpointStore, other: CheckpointStore) ->
     await other.release(driver)
     await store.commit(driver, Commit("run", entries=[(2, b"y")]))
     mail = await other.post("run", "event", b"from afar", key="k")
-    expect("everybody sees what was posted", list((await store.load("run")).inbox), [mail])
-    expect("everybody's keys are one space", await store.post("run", "event", b"", key="k"), None)
-    expect("everybody may read", journal(await other.load("run")), [(1, b"first"), (2, b"y")])
+    expect("every opening sees a posted message", list((await store.load("run")).inbox), [mail])
+    expect("all openings share the keys", await store.post("run", "event", b"", key="k"), None)
+    expect("every opening may read", journal(await other.load("run")), [(1, b"first"), (2, b"y")])
     await store.release(driver)
     theirs = await drive(other)
     await expect_error(
-        "who gave a run back can't write",
+        "a driver that has released its run can't write",
         StaleRunError,
         store.commit(driver, Commit("run", entries=[(3, b"z")])),
     )
     await other.commit(theirs, Commit("run", entries=[(3, b"ours")]))
-    expect("the new driver goes on", len((await store.load("run")).entries), 3)
+    expect("the next driver continues the run", len((await store.load("run")).entries), 3)
 
 
 async def _check_closing(
@@ -421,7 +419,7 @@ async def _check_closing(
     async with factory() as store:
         async with reopen(store) as other:
             await start(other)
-        expect("closing gives all runs back", journal(await store.claim("run")), [(1, b"first")])
+        expect("closing releases all runs", journal(await store.claim("run")), [(1, b"first")])
 
 
 _CHECKS = (

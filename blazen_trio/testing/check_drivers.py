@@ -1,6 +1,4 @@
-"""What a store promises to those who drive runs: one token for each driving, told of its loss, and
-failures that count.
-"""
+"""Checks of a store's promises to drivers: tokens, losses, crashes and quarantine."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ async def _check_token(store: CheckpointStore) -> None:
     first = await start(store)
     await store.release(first)
     second = await drive(store)
-    expect("each driving of a run has a driver of its own", first is second, False)
+    expect("each claim of a run returns a new driver", first is second, False)
     late = Commit("run", entries=[(2, b"late")])
     await expect_error(
         "an earlier driver does not commit", StaleRunError, store.commit(first, late)
@@ -40,7 +38,7 @@ async def _check_token(store: CheckpointStore) -> None:
     expect("an earlier driver does not set a run aside", (await store.get_run("run")).error, None)
     await store.commit(second, Commit("run", entries=[(2, b"ours")]))
     written = journal(await store.load("run"))
-    expect("what an earlier driver releases stays driven", written, [(1, b"first"), (2, b"ours")])
+    expect("a release by an earlier driver has no effect", written, [(1, b"first"), (2, b"ours")])
     another = Commit("another", entries=[(2, b"x")])
     await start(store, "another")
     await expect_error(
@@ -53,13 +51,17 @@ async def _check_failed_commit(store: CheckpointStore) -> None:
     heard = Heard(driver)
     gap = Commit("run", entries=[(5, b"gap")])
     await expect_error("a gap in the entries is refused", StoreError, store.commit(driver, gap))
-    expect("a driver whose commit failed hears why", [*map(type, heard.lost)], [StoreError])
-    expect("and is told so for ever", driver.lost is heard.lost[0], True)
+    expect(
+        "a driver whose commit failed is notified of the reason",
+        [*map(type, heard.lost)],
+        [StoreError],
+    )
+    expect("a driver whose commit failed keeps the reason", driver.lost is heard.lost[0], True)
     again = await drive(store)  # the run can be claimed again, by this opening too
     await store.release(driver)
     await store.commit(again, Commit("run", entries=[(2, b"second")]))
     await expect_error(
-        "one whose commit failed does not write beside its successor",
+        "a driver whose commit failed does not write beside its successor",
         WorkflowError,
         store.commit(driver, Commit("run", entries=[(3, b"third")])),
     )
@@ -67,7 +69,7 @@ async def _check_failed_commit(store: CheckpointStore) -> None:
     await expect_error("a gap in the entries is refused", StoreError, store.commit(again, gap))
     await store.release(again)
     taken = [driver_of(run) for run in await store.take(["shop"], 5)]
-    expect("one whose commit failed can give the run back", len(taken), 1)
+    expect("a driver whose commit failed can release the run", len(taken), 1)
 
 
 async def _check_reasons(store: CheckpointStore) -> None:
@@ -75,10 +77,18 @@ async def _check_reasons(store: CheckpointStore) -> None:
     await store.release(driver, reason="of a later version \0")
     (run,) = await store.take(["shop"], 5)
     told = run.info.error or ""
-    expect("why a run can't be driven is its error", told.startswith("of a later version"), True)
-    expect("its status stays, and no crash is counted", run.crashes, 0)
+    expect(
+        "the reason of a release becomes the run's error",
+        told.startswith("of a later version"),
+        True,
+    )
+    expect("a release with a reason keeps the status and counts no crash", run.crashes, 0)
     await store.commit(driver_of(run), Commit("run", status=RunStatus.RUNNING, at=NOW + 1))
-    expect("until a status is committed", (await store.get_run("run")).error, None)
+    expect(
+        "the reason of a release is kept until a status is committed",
+        (await store.get_run("run")).error,
+        None,
+    )
 
 
 async def _check_crashes(store: CheckpointStore) -> None:
@@ -86,28 +96,38 @@ async def _check_crashes(store: CheckpointStore) -> None:
     await store.commit(driver, Commit("run", status=RunStatus.RUNNING, at=NOW + 1))
     await store.release(driver, crash="it broke \0 down")
     (run,) = await store.take(["shop"], 5)
-    expect("a failure that is told counts as a crash", run.crashes, 1)
+    expect("a release with a crash counts as a crash", run.crashes, 1)
     told = run.info.error or ""
-    expect("it is the run's error", told.startswith("it broke") and told.endswith("down"), True)
-    expect("its status stays", run.info.status, RunStatus.RUNNING)
+    expect(
+        "the text of a crash becomes the run's error",
+        told.startswith("it broke") and told.endswith("down"),
+        True,
+    )
+    expect("a crash keeps the run's status", run.info.status, RunStatus.RUNNING)
     await store.commit(driver_of(run), Commit("run", entries=[(2, b"x")]))
     await store.commit(driver_of(run), Commit("run", status=RunStatus.WAITING, at=NOW + 2))
-    expect("it stays until there is a step", (await store.get_run("run")).error, run.info.error)
+    expect(
+        "the error of a crash is kept until a step commits",
+        (await store.get_run("run")).error,
+        run.info.error,
+    )
     await store.release(driver_of(run), crash="again")
     (run,) = await store.take(["shop"], 5, suspects=1)
-    expect("failures add up", (run.crashes, run.info.error), (2, "again"))
+    expect("crashes add up", (run.crashes, run.info.error), (2, "again"))
     await store.commit(driver_of(run), Commit("run", entries=[(3, b"step")], progress=True))
-    expect("a step that is committed clears it", (await store.get_run("run")).error, None)
+    expect(
+        "a step that commits clears the error of a crash", (await store.get_run("run")).error, None
+    )
     await store.release(driver_of(run))
     (run,) = await store.take(["shop"], 5, suspects=0)
-    expect("a step that is committed clears the count", run.crashes, 0)
+    expect("a step that commits resets the count of crashes", run.crashes, 0)
     await store.release(driver_of(run), crash="third")
     stored = await store.claim("run")
-    expect("who claims a run forgets its crashes", (await store.load("run")).crashes, 0)
+    expect("a claim resets the count of crashes", (await store.load("run")).crashes, 0)
     end = Commit("run", status=RunStatus.FAILED, error="its \0 own", at=NOW, release=True)
     await store.commit(driver_of(stored), end)
     told = (await store.get_run("run")).error or ""
-    expect("any error's text is stored", told.startswith("its") and told.endswith("own"), True)
+    expect("an error of any text is stored", told.startswith("its") and told.endswith("own"), True)
 
 
 async def _check_set_aside(store: CheckpointStore) -> None:
@@ -121,13 +141,17 @@ async def _check_set_aside(store: CheckpointStore) -> None:
         (info.status, info.error),
         (RunStatus.FAILED, "can't be read"),
     )
-    expect("nobody takes it then", list(await store.take(["shop"], 5)), [])
+    expect("a run that is set aside is not taken", list(await store.take(["shop"], 5)), [])
     claimed = await store.claim("run")
     found = (journal(claimed), len(claimed.inbox))
-    expect("its journal stays, and its mail", found, ([(1, b"first"), (2, b"unreadable")], 1))
+    expect(
+        "a run that is set aside keeps its journal and its inbox",
+        found,
+        ([(1, b"first"), (2, b"unreadable")], 1),
+    )
     again = Commit("run", entries=[(3, b"on")], status=RunStatus.RUNNING, at=NOW)
     await store.commit(driver_of(claimed), again)
-    expect("it can be tried again", (await store.get_run("run")).error, None)
+    expect("a run that is set aside can be tried again", (await store.get_run("run")).error, None)
 
 
 async def _check_stale(store: CheckpointStore, other: CheckpointStore) -> None:
@@ -141,13 +165,21 @@ async def _check_stale(store: CheckpointStore, other: CheckpointStore) -> None:
         await store.set_aside(driver if error == "late" else theirs, error)
     crossed = Commit("run", entries=[(2, b"x")])
     for crossing in (store.commit(theirs, crossed), other.commit(driver, crossed)):
-        await expect_error("a driver is one of its opening's", StaleRunError, crossing)
+        await expect_error("a driver is valid only in its own opening", StaleRunError, crossing)
     await other.commit(theirs, Commit("run", entries=[(2, b"theirs")]))
     stored: StoredRun = await store.load("run")
-    expect("what comes late has no effect", journal(stored), [(1, b"first"), (2, b"theirs")])
-    expect("nor does it change the row", (stored.info.error, stored.crashes), (None, 0))
-    expect("who gives a run back has not lost it", heard.lost, [])
-    expect("who drives it has not lost it", theirs.lost, None)
+    expect(
+        "a late call of an earlier driver has no effect on the journal",
+        journal(stored),
+        [(1, b"first"), (2, b"theirs")],
+    )
+    expect(
+        "a late call of an earlier driver does not change the row",
+        (stored.info.error, stored.crashes),
+        (None, 0),
+    )
+    expect("a release is not reported as a loss", heard.lost, [])
+    expect("the next driver is not affected by late calls", theirs.lost, None)
 
 
 CHECKS = (

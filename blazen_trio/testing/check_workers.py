@@ -1,4 +1,4 @@
-"""What a store promises to workers: which runs it gives them, and what a look at it tells."""
+"""Checks of a store's promises to workers: the runs that `take` returns, and polls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _taken(
 
 
 async def _rest(store: CheckpointStore, run_id: str, status: RunStatus, **more: Any) -> None:
-    """A run that came to rest and was given back."""
+    """Create a run, commit a status, and release it."""
     driver = await start(store, run_id)
     await store.commit(driver, Commit(run_id, status=status, at=NOW))
     await store.release(driver, **more)
@@ -43,15 +43,15 @@ async def _check_take(store: CheckpointStore) -> None:
     await start(store, "driven")
     first, second = await store.take(["shop"], 2)
     oldest = [first.info.run_id, second.info.run_id]
-    expect("take gives no more than its limit, oldest first", oldest, ["q0", "q1"])
-    expect("take gives each run once", await _taken(store), ["q2"])
-    expect("take gives nothing where nothing is", await _taken(store), [])
-    await expect_error("who takes a run drives it", RunLockedError, store.claim("q0"))
+    expect("take returns at most its limit, oldest first", oldest, ["q0", "q1"])
+    expect("take returns each run once", await _taken(store), ["q2"])
+    expect("take returns nothing if no run is ready", await _taken(store), [])
+    await expect_error("a run that was taken has a driver", RunLockedError, store.claim("q0"))
     await store.commit(driver_of(first), Commit("q0", entries=[(2, b"x")]))
     await store.release(driver_of(first))
-    expect("take gives only runs of the workflows asked for", await _taken(store, "other"), [])
+    expect("take returns only runs of the given workflows", await _taken(store, "other"), [])
     (again,) = await store.take(["other", "shop"], 10)
-    expect("take reads all of a run", again, await store.load("q0"))
+    expect("take returns the whole run", again, await store.load("q0"))
 
 
 async def _check_rests(store: CheckpointStore) -> None:
@@ -66,16 +66,20 @@ async def _check_rests(store: CheckpointStore) -> None:
         driver = await start(store, status.value)
         await store.commit(driver, Commit(status.value, status=status, at=NOW, release=True))
     going_on = ["is due", "running", "who knows"]
-    expect("take gives what can go on by itself, or may", sorted(await _taken(store)), going_on)
+    expect(
+        "take returns runs that can, or may, continue by themselves",
+        sorted(await _taken(store)),
+        going_on,
+    )
     for run_id in ("waits", "sleeps", "paused"):
         await store.post(run_id, "event", b"")
-    expect("there is something to take", (await store.poll(["shop"])).ready, True)
+    expect("a poll reports that there are runs to take", (await store.poll(["shop"])).ready, True)
     expect(
-        "mail wakes what waits, and not what is paused",
+        "messages wake waiting runs, and not paused ones",
         sorted(await _taken(store)),
         ["sleeps", "waits"],
     )
-    expect("there is nothing to take any more", (await store.poll(["shop"])).ready, False)
+    expect("a poll reports that no run is left to take", (await store.poll(["shop"])).ready, False)
 
 
 async def _check_hold(store: CheckpointStore) -> None:
@@ -84,11 +88,11 @@ async def _check_hold(store: CheckpointStore) -> None:
     await _rest(store, "later", RunStatus.WAITING, wake=NOW, hold=soon)
     await store.post("held", "event", b"")
     await store.post("later", "event", b"")
-    expect("nobody takes a run that is held, whatever comes in", await _taken(store), [])
-    expect("there is nothing to take then", (await store.poll(["shop"])).ready, False)
+    expect("a run on hold is not taken, whatever is in its inbox", await _taken(store), [])
+    expect("a poll does not report a run on hold", (await store.poll(["shop"])).ready, False)
     driver = await drive(store, "held")  # it can be claimed
     await store.release(driver)
-    expect("giving it back ends that", await _taken(store), ["held"])
+    expect("a release without a hold ends the hold", await _taken(store), ["held"])
 
 
 async def _check_poll(store: CheckpointStore) -> None:
@@ -98,12 +102,12 @@ async def _check_poll(store: CheckpointStore) -> None:
     found = await store.poll([], ["run", "other", "unknown"])
     watched = {run_id: await store.get_run(run_id) for run_id in ("run", "other")}
     expect(
-        "a poll tells the line of what is watched, if there is such a run",
+        "a poll returns the rows of watched runs that exist",
         {**found.watched},
         watched,
     )
-    expect("nothing is ready for who asks for no workflow", found.ready, False)
-    expect("looking changes nothing", await _taken(store), ["other"])
+    expect("a poll without workflows reports no run to take", found.ready, False)
+    expect("a poll changes nothing", await _taken(store), ["other"])
 
 
 async def _check_finished(store: CheckpointStore) -> None:
@@ -111,32 +115,38 @@ async def _check_finished(store: CheckpointStore) -> None:
     await store.post("run", "event", b"too late", key="k")
     await store.commit(driver, Commit("run", status=RunStatus.FAILED, at=NOW, release=True))
     await expect_error(
-        "nothing is posted to a run that has ended",
+        "a post to a run that has ended is refused",
         RunFinishedError,
         store.post("run", "event", b""),
     )
-    expect("a key is refused for ever", await store.post("run", "event", b"", key="k"), None)
+    expect(
+        "a used key is refused even after the run has ended",
+        await store.post("run", "event", b"", key="k"),
+        None,
+    )
     claimed = await store.claim("run")
-    expect("a run that failed keeps its mail", len(claimed.inbox), 1)
+    expect("a failed run keeps its inbox", len(claimed.inbox), 1)
     driver = driver_of(claimed)
     await store.commit(driver, Commit("run", status=RunStatus.RUNNING, at=NOW))
     posted = await store.post("run", "event", b"")
-    expect("a run that is tried again takes mail", posted is not None, True)
+    expect("a resumed run accepts messages", posted is not None, True)
     await store.commit(driver, Commit("run", status=RunStatus.COMPLETED, at=NOW, release=True))
-    expect("a run that has completed keeps none", list((await store.load("run")).inbox), [])
+    expect("a completed run has an empty inbox", list((await store.load("run")).inbox), [])
 
 
 async def _check_given_back(store: CheckpointStore, other: CheckpointStore) -> None:
     driver = await start(store)
     second = await start(store, "second")
-    expect("take leaves alone what somebody alive drives", await _taken(other), [])
+    expect("take does not return runs that have a live driver", await _taken(other), [])
     await store.release(driver)
     await store.release(second, hold=time.time() + _HOUR)
     (taken,) = await other.take(["shop"], 10, patient=True)
     given = (taken.info.run_id, taken.crashes)
-    expect("what one gives back another takes", given, ("run", 0))
+    expect("a run that one opening releases can be taken by another", given, ("run", 0))
     late = Commit("run", entries=[(2, b"x")])
-    await expect_error("who gave it back can't write", StaleRunError, store.commit(driver, late))
+    await expect_error(
+        "an opening that has released a run can't write", StaleRunError, store.commit(driver, late)
+    )
 
 
 CHECKS = (_check_take, _check_rests, _check_hold, _check_poll, _check_finished)

@@ -1,4 +1,4 @@
-"""Tests of workflows that wait, without waiting."""
+"""A clock that jumps, for tests of workflows that wait."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ T = TypeVar("T")
 
 
 def run_without_waiting(async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """`trio.run`, with a clock that jumps to the next deadline whenever every task waits: retries, delayed events and timeouts
-    of hours take no time, and UTC as the runs see it jumps along.
+    """Run an async function like `trio.run`, with a clock that jumps while every task waits.
 
-    Use it with runs in memory or on a `MemoryStore`. To Trio a thread is no task, so the clock would also jump while a
-    database writes, or a synchronous step runs.
+    The clock jumps to the next deadline, so retries, delayed events and timeouts of hours take no
+    time. The runs' UTC jumps with it. Use it with runs in memory or on a `MemoryStore`. To Trio a
+    thread is not a task, so the clock would also jump while a database writes or a synchronous step
+    runs.
 
     Args:
-        async_fn: What to run.
+        async_fn: The function to run.
         args: Its arguments.
 
     Returns:
-        What it returns.
+        The function's result.
     """
     return trio.run(async_fn, *args, clock=trio.testing.MockClock(autojump_threshold=0))

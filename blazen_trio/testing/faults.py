@@ -1,4 +1,4 @@
-"""A store that fails when it is told to, for tests of what a run does then."""
+"""A store that fails on demand, for tests of what runs do then."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ __all__ = ["FaultyStore"]
 
 
 class FaultyStore(StoreQueries):
-    """A store over another one, that is severed at a commit of your choice.
+    """A wrapper of a store that is severed at a commit of your choice.
 
-    Once severed, all of its methods raise `StoreError`, as a process that is killed there would do
-    nothing more. The runs that it drove are given back in the store beneath, as those of a dead
-    process are: go on with that one::
+    Once severed, all of its methods raise `StoreError`: a process that is killed at that point does
+    nothing more either. The runs that it drove are released in the wrapped store, as those of a
+    dead process are. Resume them there::
 
-        faulty = FaultyStore(store, fail_after=3)     # stored, but its caller never hears of it
+        faulty = FaultyStore(store, fail_after=3)     # stored, but the caller gets an error
 
     Args:
-        store: The store beneath.
-        fail_before: The number of the commit, from 1, before which it is severed: that one is not
-            stored.
-        fail_after: The number of the commit after which it is severed: that one is stored.
-        on_commit: Called with each commit's number before it is stored; what it raises comes out of
-            the commit.
+        store: The wrapped store.
+        fail_before: The number of a commit, from 1. The store is severed before it, so the commit
+            is not stored.
+        fail_after: The number of a commit. The store is severed after it, so the commit is stored.
+        on_commit: Called with each commit's number before it is stored. The commit raises any
+            exception that it raises.
 
     Attributes:
-        commits: How many commits were begun; `create` counts as one.
-        severed: Whether it was severed.
+        commits: The number of commits so far; `create` counts as one.
+        severed: Whether the store is severed.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class FaultyStore(StoreQueries):
         self._driven: set[Driver] = set()
 
     def fail_next(self) -> None:
-        """Be severed before the next commit, which is not stored."""
+        """Sever the store before the next commit, which is not stored."""
         self._fail_before = self.commits + 1
 
     async def sever(self) -> None:
-        """Be severed now."""
+        """Sever the store now."""
         self.severed = True
         with trio.CancelScope(shield=True):
             while self._driven:
@@ -217,12 +217,15 @@ class FaultyStore(StoreQueries):
     def _check(self) -> None:
         if self.severed:
             raise StoreError(
-                "severed: this FaultyStore failed at a commit, as it was told to, and does "
-                "nothing more"
+                "severed: this FaultyStore was severed by its test, so every call fails; "
+                "continue with the wrapped store"
             )
 
     async def _begin(self) -> int:
-        """Count a commit, before it is handed over and before anything suspends."""
+        """Count a commit before it is handed over.
+
+        Suspends only where it severs the store, so commits keep the order of their calls.
+        """
         self._check()
         self.commits += 1
         number = self.commits
@@ -231,10 +234,11 @@ class FaultyStore(StoreQueries):
         if number == self._fail_before:
             await self.sever()
         self._check()
-        return number  # noqa: ASYNC910  # what follows comes before anything suspends
+        return number  # noqa: ASYNC910  # suspending could reorder the commits
 
-    async def _end(self, number: int) -> None:  # noqa: ASYNC910  # the store beneath has suspended
+    async def _end(self, number: int) -> None:  # noqa: ASYNC910  # the wrapped store has suspended
         if self.severed or number == self._fail_after:
             await self.sever()
-        # Also what was stored meanwhile: a killed process hears of nothing any more.
+        # Also if another commit has severed the store by now: a killed process gets no answer, even
+        # to what was stored.
         self._check()

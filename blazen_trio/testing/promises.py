@@ -1,6 +1,4 @@
-"""How a store's promises are tried: what was found is what was expected, or an `AssertionError`
-names the promise.
-"""
+"""Assertions about a store's promises. If one fails, the `AssertionError` names the promise."""
 
 from __future__ import annotations
 
@@ -23,14 +21,22 @@ _BROKEN = "the store breaks a promise"
 
 
 def expect(promise: str, found: object, expected: object) -> None:
-    """The store keeps this promise."""
+    """Assert that the store keeps a promise.
+
+    Raises:
+        AssertionError: `found` is not equal to `expected`.
+    """
     if found != expected:
         msg = f"{_BROKEN}: {promise}; expected {expected!r}, found {found!r}"
         raise AssertionError(msg)
 
 
 async def expect_error(promise: str, kind: type[Exception], call: Awaitable[Any]) -> None:
-    """The store keeps this promise by refusing."""
+    """Assert that the store keeps a promise by raising an error of this kind.
+
+    Raises:
+        AssertionError: The call returns, or raises another error.
+    """
     try:
         found = await call
     except kind:
@@ -45,11 +51,11 @@ async def expect_error(promise: str, kind: type[Exception], call: Awaitable[Any]
 async def start(  # noqa: ASYNC910  # the store suspends
     store: CheckpointStore, run_id: str = "run", created: float = NOW, **more: Any
 ) -> Driver:
-    """A new run. Returns its driver, or one that drives nothing where the run is left to others."""
+    """Create a run, and return its driver; one that drives nothing if the run is released."""
     given = {"status": RunStatus.RUNNING, "at": created, "entries": [(1, b"first")], **more}
     driver = await store.create(NewRun("shop", "1", created), Commit(run_id, **given))
     expect(
-        "create gives a driver unless it leaves the run to others",
+        "create returns a driver unless the first commit releases the run",
         driver is None,
         "release" in more,
     )
@@ -57,24 +63,24 @@ async def start(  # noqa: ASYNC910  # the store suspends
 
 
 async def drive(store: CheckpointStore, run_id: str = "run") -> Driver:  # noqa: ASYNC910
-    """Claim a run."""
+    """Claim a run, and return its driver."""
     return driver_of(await store.claim(run_id))
 
 
 def driver_of(stored: StoredRun) -> Driver:
-    """Who drives what was claimed or taken."""
-    expect("who claims or takes a run is given its driver", stored.driver is not None, True)
+    """Return the driver of a run that was claimed or taken."""
+    expect("claiming or taking a run returns its driver", stored.driver is not None, True)
     assert stored.driver is not None
     expect("a driver names its run", stored.driver.run_id, stored.info.run_id)
     return stored.driver
 
 
 class Heard:
-    """A listener that notes what it hears.
+    """A listener of a driver that records its calls.
 
     Attributes:
-        mail: All rows, in the order in which they came.
-        lost: Why the run was lost, each time that it was told.
+        mail: All inbox messages, in the order of their arrival.
+        lost: The reasons of all reported losses of the run.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -92,5 +98,5 @@ class Heard:
 
 
 def journal(stored: StoredRun) -> list[tuple[int, bytes]]:
-    """Its entries."""
+    """Return the entries of a run, by number."""
     return [(seq, bytes(data)) for seq, data in stored.entries]

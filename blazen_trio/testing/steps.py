@@ -1,8 +1,8 @@
-"""One step of a workflow tried alone, as a run would run and commit it."""
+"""The trial of one step alone, which runs and commits it as a run would."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence  # noqa: TC003  # part of the public signature
+from collections.abc import Callable, Mapping, Sequence  # noqa: TC003  # in the public signature
 from typing import Any
 
 import attrs
@@ -30,13 +30,14 @@ __all__ = ["StepTrial", "try_step"]
 
 @attrs.frozen
 class StepTrial:
-    """What came of one step, tried alone.
+    """The outcome of a step that was tried alone.
 
     Attributes:
-        outputs: The events that it sent, then those that it returned alone or in a tuple; a `Delayed` one as such.
-        members: The events in the list that it returned, in order; `None`: it returned no list.
+        outputs: The events that the step sent, then those that it returned alone or in a tuple. A
+            delayed event is a `Delayed`.
+        members: The events in the list that the step returned, in order; `None`: it returned none.
         state: The run's key/value state after the commit.
-        published: What it published, in order.
+        published: The events that the step published, in order.
     """
 
     outputs: tuple[Event | Delayed[Any], ...]
@@ -53,30 +54,32 @@ async def try_step(
     state: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> StepTrial:
-    """Run one step of a workflow once, alone, and commit it as a run with a store would, in memory::
+    """Run one step of a workflow once, alone, and commit it in memory.
 
+    The commit is checked as that of a run with a store::
         trial = await try_step(shop, charge, Order(7), state={"balance": 10})
         assert trial.outputs == (Charged(7),)
         assert trial.state == {"balance": 3}
 
-    What it hands over is checked, encoded and routed by the engine, so a mistake raises what would fail the run. No other
-    step runs, nothing is retried, and no failure is handled. The step's timeout holds.
+    The engine checks, encodes and routes the step's outputs, so a mistake raises the error that
+    would fail the run. No other step runs, nothing is retried, and no failure is handled. The
+    step's timeout applies.
 
     Args:
         workflow: The workflow.
         step: The step, or its name in the workflow.
-        event: What it is given; for a join, the events that it collected.
+        event: The event for the step; for a join, the events that it has collected.
         state: The run's key/value state before the step.
-        metadata: What the step reads as `ctx.metadata`.
+        metadata: The metadata of the run, `ctx.metadata`.
 
     Raises:
         ValueError: The workflow has no such step.
         TypeError: The step does not accept this event.
-        StepOutputError: It returned or sent what it does not declare.
-        StepTimeoutError: It took longer than its timeout.
-        StateConflictError: It changed a value of the state in place, and did not set it.
-        SerializationError: The state, the metadata or what it handed over can't be stored.
-        Exception: Whatever the step itself raises.
+        StepOutputError: The step returned or sent an event that it does not declare.
+        StepTimeoutError: The step took longer than its timeout.
+        StateConflictError: The step changed a state value in place, and did not set it.
+        SerializationError: The state, the metadata or an output can't be stored.
+        Exception: Any exception that the step itself raises.
     """
     await trio.lowlevel.checkpoint()
     definition = _find(workflow, step)
@@ -103,7 +106,7 @@ async def try_step(
 
 
 class _Published(Broadcast):
-    """Keeps all that is published: a stream would drop what exceeds its buffer."""
+    """A broadcast that keeps all events; a stream would drop those that exceed its buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class _Published(Broadcast):
 
 def _find(workflow: Workflow, step: str | Callable[..., Any]) -> StepDefinition:
     if not isinstance(step, str) and not is_step(step):
-        msg = f"try_step() takes a step of the workflow or its name, found {step!r:.80}"
+        msg = f"try_step() takes a step of the workflow or its name, got {step!r:.80}"
         raise TypeError(msg)
     name = step_name(step)
     if name not in workflow.steps:
@@ -131,14 +134,14 @@ def _check_accepted(step: StepDefinition, event: Any) -> Event | tuple[Event, ..
     accepted = ", ".join(cls.__name__ for cls in step.accepts)
     if step.is_join:
         if not isinstance(event, list | tuple):
-            msg = f"step {step.name!r} is a join: give it a list of {accepted}, found {event!r:.80}"
+            msg = f"step {step.name!r} is a join: pass a list of {accepted}, got {event!r:.80}"
             raise TypeError(msg)
         found: tuple[Any, ...] = tuple(event)
     else:
         found = (event,)
     for one in found:
         if not isinstance(one, step.accepts):
-            msg = f"step {step.name!r} accepts {accepted}, found {one!r:.80}"
+            msg = f"step {step.name!r} accepts {accepted}, got {one!r:.80}"
             raise TypeError(msg)
     return found if step.is_join else found[0]
 
@@ -146,7 +149,7 @@ def _check_accepted(step: StepDefinition, event: Any) -> Event | tuple[Event, ..
 def _begin(
     workflow: Workflow, codec: Codec, state: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> Machine:
-    """A run that has begun, with this state."""
+    """Return the machine of a run that has started, with this state."""
     machine, _ = begin(
         workflow.routing,
         "trial",
@@ -158,14 +161,14 @@ def _begin(
     )
     for key, value in state.items():
         if type(key) is not str:
-            msg = f"a key of the run's state is a str, found {key!r:.80}"
+            msg = f"a key of the run's state must be a str, got {key!r:.80}"
             raise TypeError(msg)
         machine.state.cells[key] = make_cell(codec, key, value)
     return machine
 
 
 def _deliver(machine: Machine, step: StepDefinition, event: Event | tuple[Event, ...]) -> Delivery:
-    """A delivery to this step, at the root's end, whatever would have led to it in a run."""
+    """Add a delivery to this step at the end of the run's root, and return it."""
     state = machine.state
     delivery = Delivery(state.next_id, step.name, event, None)
     state.next_id += 1
@@ -194,7 +197,7 @@ def _core(machine: Machine, codec: Codec, broadcast: Broadcast) -> RunCore:
 def _commit(
     core: RunCore, step: StepDefinition, transaction: Transaction, result: Any
 ) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
-    """Commit the attempt. Returns what it handed over: plain outputs, and members of a fan-out."""
+    """Commit the attempt, and return its plain outputs and the members of its fan-out."""
     machine, encode, now = core.machine, core.codec.encode_event, core.clock.now
     returned, listed = check_returned(step, result)
     handed_over = (*transaction.sent, *returned)
@@ -210,5 +213,5 @@ def _value(codec: Codec, key: str, cell: Cell) -> Any:
     try:
         return codec.decode_value(cell.payload.data, subject)
     except SerializationError:
-        # Of a class that only `ctx.get(key, type=...)` knows.
+        # Its class is known only to a `ctx.get(key, type=...)`.
         return PLAIN.decode_value(cell.payload.data, subject)

@@ -101,9 +101,9 @@ def test_an_input_handler(value: Any) -> None:
 
 @named([0, "sqlite:///runs.db", [], MemoryStore, open_store, WORKFLOW])
 def test_a_store(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"store=.* is no store: .*MemoryStore\(\)"):
+    with pytest.raises(TypeError, match=r"store=.* is not a store: .*MemoryStore\(\)"):
         WORKFLOW.run(store=value)
-    with pytest.raises(TypeError, match=r"store=.* is no store"):
+    with pytest.raises(TypeError, match=r"store=.* is not a store"):
         WORKFLOW.resume_from("run", store=value)
 
 
@@ -113,7 +113,7 @@ async def test_a_store_that_was_not_entered() -> None:
 
 
 def test_resuming_from_no_store() -> None:
-    with pytest.raises(TypeError, match="is no store"):
+    with pytest.raises(TypeError, match="is not a store"):
         WORKFLOW.resume_from("run", store=None)  # type: ignore[arg-type]
 
 
@@ -143,9 +143,9 @@ async def test_what_contains_itself_can_not_be_stored() -> None:
 
 @named([None, "{}", b"", {}, 1, Snapshot])
 def test_a_snapshot(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"no Snapshot: .*from_json"):
+    with pytest.raises(TypeError, match=r"not a Snapshot: .*from_json"):
         WORKFLOW.resume(value)
-    with pytest.raises(TypeError, match="no Snapshot"):
+    with pytest.raises(TypeError, match="not a Snapshot"):
         WORKFLOW.resume_with_input(value, "yes")
 
 

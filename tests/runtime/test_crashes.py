@@ -72,7 +72,7 @@ async def test_a_run_that_kills_its_drivers_is_set_aside(autojump_clock: Any) ->
             await driven_to_death(storage, [poison])
             assert (await storage.load(run_id)).crashes == deaths
         async with serving(storage.beside(), [poison], max_crashes=3):
-            with pytest.raises(RunCrashedError, match=r"3 times.*undone are never_ends") as told:
+            with pytest.raises(RunCrashedError, match=r"3 times.*pending: never_ends") as told:
                 await front.result(run_id)
             assert told.value.crashes == 3
         assert (await storage.get_run(run_id)).status is RunStatus.FAILED

@@ -309,7 +309,7 @@ async def test_options_that_make_no_sense(opened_in_memory: Any, options: Any, t
 
 
 async def test_arguments_that_make_no_sense(opened_in_memory: Any) -> None:
-    with pytest.raises(TypeError, match="is no store"):
+    with pytest.raises(TypeError, match="is not a store"):
         async with open_runtime(None, ALL):  # type: ignore[arg-type]
             pass
     async with opened_in_memory() as store:

@@ -102,7 +102,7 @@ async def test_an_input_that_does_not_fit_its_class_is_set_aside(
     assert info.status is RunStatus.FAILED
     assert info.error is not None
     assert "number" in info.error
-    assert f"run {run_id!r} can't be driven here, and is set aside" in told(caplog)[-1]
+    assert f"run {run_id!r} can't be driven by this process and is set aside" in told(caplog)[-1]
 
 
 async def test_an_input_that_the_workflow_does_not_start_with_fails_the_run(

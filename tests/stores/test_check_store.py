@@ -167,18 +167,18 @@ class _Whole(MemoryStore):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (_AnyDriver, "a run given back is not ours|an earlier driver does not commit"),
+        (_AnyDriver, "a released run can't be written|an earlier driver does not commit"),
         (_Repeating, "each row is delivered once"),
         (_Blind, "a row is taken once"),
-        (_Forgetting, "one whose commit failed can give the run back"),
+        (_Forgetting, "a driver whose commit failed can release the run"),
         (_Ruthless, "can't be deleted"),
-        (_Silent, "hears why"),
+        (_Silent, "is notified of the reason"),
         (_Uncounting, "counts as a crash"),
-        (_Whole, "its driver is given the rest"),
+        (_Whole, "the driver gets the other messages"),
         (_Narrow, "several statuses"),
         (_Forgetful, "a key stays used"),
         (_Lax, "can't be claimed"),
-        (_Sloppy, "blobs are stored"),
+        (_Sloppy, "the blobs that a run is created with are stored"),
         (_Doubling, "by its id"),
     ],
 )

@@ -255,5 +255,5 @@ async def test_a_run_that_fits_no_workflow_is_told_with_its_name(log) -> None:
     async with open_runtime(store, [Workflow("changed", [begin, go])]) as runtime:
         await runtime.recover()
     assert lines(log)[-1].startswith(
-        "WARNING r changed None run 'r' does not fit its workflow here"
+        "WARNING r changed None run 'r' does not fit its workflow in this process"
     )

@@ -271,10 +271,10 @@ async def test_a_step_of_another_workflow_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "event", "message"),
     [
-        ("work", Order(), "accepts Part, found Order"),
-        ("work", [Part()], "accepts Part, found \\["),
-        ("total", Done(), "is a join: give it a list of Done"),
-        ("total", [Done(), Part()], "accepts Done, found Part"),
+        ("work", Order(), "accepts Part, got Order"),
+        ("work", [Part()], "accepts Part, got \\["),
+        ("total", Done(), "is a join: pass a list of Done"),
+        ("total", [Done(), Part()], "accepts Done, got Part"),
     ],
 )
 async def test_an_event_that_the_step_does_not_accept_is_refused(
@@ -285,7 +285,7 @@ async def test_an_event_that_the_step_does_not_accept_is_refused(
 
 
 async def test_a_key_that_is_no_str_is_refused() -> None:
-    with pytest.raises(TypeError, match="a key of the run's state is a str"):
+    with pytest.raises(TypeError, match="a key of the run's state must be a str"):
         await try_step(SHOP, "work", Part(), state={1: 1})  # type: ignore[dict-item]
 
 
