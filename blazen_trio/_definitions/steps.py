@@ -157,20 +157,17 @@ def step(
 ) -> Any:
     """Declare a function or method as a step. It remains callable as before.
 
-    The workflow reads the function's annotations when it is built. A synchronous function runs in a
-    thread.
+    A workflow reads its annotations when it is built. A synchronous function runs in a thread.
 
     Args:
         function: The function, when `@step` is used without arguments.
         name: The step's name in its workflow; by default the function's name.
-        accepts: Replaces the event parameter's annotation: an event class, a sequence of classes,
-            or `list[E]`.
+        accepts: Replaces the event parameter's annotation: an event class, several, or `list[E]`.
         emits: Replaces the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]`
             or `None`, or a sequence of them; `()` for a step that returns no events.
         timeout: Seconds that one attempt may take; `None` for no limit.
         retry: The policy for retrying a failed attempt; `None` for no retries.
-        max_concurrency: The maximum number of its tasks that a run executes at once; `None` for no
-            bound.
+        max_concurrency: The maximum number of its tasks in a run; `None` for no bound.
         handles: For a step that accepts `StepFailedEvent`: the steps whose failures it takes, or
             their names. `None`: all steps but itself.
         max_recoveries: For such a step: how often it may lead back to a step that it handles, for
