@@ -164,22 +164,21 @@ def step(
         name: The step's name in its workflow; by default the function's name.
         accepts: Replaces the event parameter's annotation: an event class, several, or `list[E]`.
         emits: Replaces the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]`
-            or `None`, or a sequence of them; `()` for a step that returns no events.
+            or `None`, or several; `()` for a step that returns no events.
         timeout: Seconds that one attempt may take; `None` for no limit.
         retry: The policy for retrying a failed attempt; `None` for no retries.
         max_concurrency: The maximum number of its tasks in a run; `None` for no bound.
         handles: For a step that accepts `StepFailedEvent`: the steps whose failures it takes, or
             their names. `None`: all steps but itself.
-        max_recoveries: For such a step: how often it may lead back to a step that it handles, for
-            what descends from one failure of that step. The next failure counts as unhandled.
+        max_recoveries: How often such a step may lead back to one that it handles, for what
+            descends from one failure. The next failure counts as unhandled.
 
     Raises:
         WorkflowValidationError: An option is invalid, or this can't be a step (a class, say).
     """
 
     def mark(function: Any) -> Any:
-        # Mark the function inside a static or class method: attribute access on the class or an
-        # instance returns that function, not the descriptor.
+        # A static or class method is marked by its function: attribute access returns that.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         faults = _function_faults(target) or _option_faults(
             name, timeout, retry, max_concurrency, handles, max_recoveries
