@@ -344,7 +344,7 @@ class StoredError:
         self.attempts = attempts
         self.error_type = text_of(error_type)
         self.details = tuple(map(text_of, details))
-        """The active steps of a timeout, the incomplete joins of a stall, or the cancel's reason."""
+        """The active steps of a timeout, incomplete joins of a stall, or reason of a cancel."""
         self.traceback = text_of(traceback)
         """The traceback of the exception that the user's code raised, as text."""
 
