@@ -33,7 +33,7 @@ class RunStatus(enum.StrEnum):
 
     @property
     def ended(self) -> bool:
-        """The run has ended: nothing more happens to it unless it is resumed."""
+        """True once the run has ended. Nothing more happens to it unless it is resumed."""
         return self in _ENDED
 
 
