@@ -84,7 +84,7 @@ class Output:
         self.payload = payload
         self.targets = targets
         self.due = due
-        """When a delayed event is routed: UTC, in seconds since the epoch. It isn't routed now."""
+        """Time at which a delayed event is routed: UTC, in seconds since the epoch."""
         self.request_id = request_id
         """The id of the question that an input request opens."""
 
