@@ -1,4 +1,7 @@
-"""A durable, event-driven, pausable workflow engine for Trio: a step is a transaction over its run."""
+"""A durable, event-driven, pausable workflow engine for Trio.
+
+A step is a transaction over its run.
+"""
 
 from __future__ import annotations
 
@@ -128,9 +131,9 @@ _WHEN_ASKED_FOR = {
     "Snapshot": "blazen_trio._codec.snapshot",
     "open_runtime": "blazen_trio._runtime.open_runtime",
 }
-"""Names that many programs do without, and their modules: they are imported when first used."""
+"""Names that many programs don't need, and their modules, which are imported on first use."""
 
-if not TYPE_CHECKING:  # a type checker that saw it would take every misspelt name for one of these
+if not TYPE_CHECKING:  # with a module `__getattr__`, type checkers accept every misspelt name
 
     def __getattr__(name: str) -> object:
         if name not in _WHEN_ASKED_FOR:

@@ -1,7 +1,7 @@
-"""Every error that blazen_trio raises, and when.
+"""The errors that blazen_trio raises.
 
-All derive from `WorkflowError` and carry the run's id (`run_id`, `None` where no run is concerned) and
-their parts as attributes, so that a program never has to parse a message.
+All derive from `WorkflowError`. They carry the run's id (`run_id`, `None` if the error is not about
+a run) and their parts as attributes, so that a program never has to parse a message.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ __all__ = [
 
 
 class WorkflowError(Exception):
-    """Base of every error of this package.
+    """Base class of every error of this package.
 
     Attributes:
-        run_id: The run concerned, or `None`.
+        run_id: The run that the error is about, or `None`.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None) -> None:
@@ -54,7 +54,7 @@ class WorkflowError(Exception):
 
 
 class WorkflowValidationError(WorkflowError):
-    """A workflow or a step is declared wrongly. Raised when it is built, with every fault at once.
+    """A workflow or a step is declared incorrectly. Raised when it is built, with every fault.
 
     Attributes:
         errors: One sentence per fault.
@@ -75,7 +75,7 @@ class UnstorableFieldWarning(UserWarning):
 
 
 class NoHandlerError(WorkflowError):
-    """An event was sent to a run of whose steps none accepts it; raised to its sender.
+    """An event was sent to a run that has no step to accept it. Raised in the sender.
 
     Attributes:
         event_type: The event's type.
@@ -87,15 +87,16 @@ class NoHandlerError(WorkflowError):
 
 
 class StepFailedError(WorkflowError):
-    """A step failed for good, and with it the run. `__cause__` is the exception that the step raised.
+    """A step failed for good, and its run with it. `__cause__` is the exception that it raised.
 
-    In another process the cause is gone, and `error_type`, the message and `traceback` tell of it.
+    Another process doesn't have the cause; `error_type`, the message and `traceback` describe it.
 
     Attributes:
         step_name: The step's name (`"input_handler"` for the run's input handler).
-        attempts: How many attempts were made, the first included.
+        attempts: The number of attempts made, including the first.
         error_type: The class name of the exception that the step raised.
-        traceback: Its traceback with those of its causes, as text, of a long one the last 16 KiB; empty where no step raised.
+        traceback: Its traceback and those of its causes, as text. A long one is cut to its last
+            16 KiB. Empty if no step raised an exception.
     """
 
     def __init__(
@@ -120,18 +121,24 @@ class StepTimeoutError(StepFailedError):
 
 
 class StepOutputError(StepFailedError):
-    """A step returned or sent what it does not declare. Never retried: the code has to change."""
+    """A step returned or sent something that it does not declare.
+
+    It is never retried, because only a change of the code can fix it.
+    """
 
 
 class StateConflictError(StepFailedError):
-    """A value that `ctx.get` handed out was changed in place and never set: a write that would be lost. Never retried."""
+    """A step changed a value from `ctx.get` in place and never set it, so the change would be lost.
+
+    It is never retried.
+    """
 
 
 class RunTimeoutError(WorkflowError):
     """The run used up its `timeout`.
 
     Attributes:
-        timeout: The run's time, in seconds.
+        timeout: The run's timeout, in seconds.
         active_steps: The names of the steps that were in flight.
     """
 
@@ -152,7 +159,7 @@ class RunPausedError(WorkflowError):
     """The run is paused, so it has no result yet.
 
     Attributes:
-        snapshot: The `Snapshot` taken when it was paused.
+        snapshot: The `Snapshot` that was taken when the run was paused.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None, snapshot: Any) -> None:
@@ -161,11 +168,13 @@ class RunPausedError(WorkflowError):
 
 
 class InputRequiredError(WorkflowError):
-    """The run waits for an answer, and nothing else in it can go on. Answer it with `respond` or `resume_with_input`.
+    """The run waits for an answer, and no other part of it can continue.
+
+    Answer it with `respond` or `resume_with_input`.
 
     Attributes:
         request: The oldest open `InputRequestEvent`.
-        requests: All open ones, oldest first.
+        requests: All open requests, oldest first.
         snapshot: The run's `Snapshot`.
     """
 
@@ -179,7 +188,7 @@ class InputRequiredError(WorkflowError):
 
 
 class InputResponseError(WorkflowError):
-    """A response names a request that is not open: unknown, or answered already.
+    """A response names a request that is not open: it is unknown or already answered.
 
     Attributes:
         request_id: The id that the response names.
@@ -194,7 +203,7 @@ class RunCancelledError(WorkflowError):
     """The run was cancelled with `cancel()`.
 
     Attributes:
-        reason: What was given to `cancel`, or `None`.
+        reason: The reason given to `cancel`, or `None`.
     """
 
     def __init__(
@@ -205,11 +214,10 @@ class RunCancelledError(WorkflowError):
 
 
 class RunCrashedError(WorkflowError):
-    """The run was set aside: one after the other who drove it died or failed, and no step of it was
-    committed in between.
+    """The run was quarantined: its drivers kept dying or failing before a step could commit.
 
     Attributes:
-        crashes: How many did.
+        crashes: The number of drivers that died or failed since a step of the run last committed.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None, crashes: int) -> None:
@@ -218,10 +226,10 @@ class RunCrashedError(WorkflowError):
 
 
 class RunStalledError(WorkflowError):
-    """Nothing is left to do, nothing can come, and no `StopEvent` was returned.
+    """The run has no pending work, nothing can arrive, and no step returned a `StopEvent`.
 
     Attributes:
-        half_collected: What waits in joins and `ctx.collect` for more: one sentence each.
+        half_collected: The incomplete joins and `ctx.collect` buffers, one sentence each.
     """
 
     def __init__(
@@ -232,10 +240,10 @@ class RunStalledError(WorkflowError):
 
 
 class RunFinishedError(WorkflowError):
-    """What was asked of a run needs one that has not ended.
+    """The operation is impossible because the run has ended.
 
     Attributes:
-        status: How the run ended.
+        status: The status in which the run ended.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None, status: Any) -> None:
@@ -244,12 +252,13 @@ class RunFinishedError(WorkflowError):
 
 
 class SerializationError(WorkflowError):
-    """A value can't be stored, or stored data does not fit its type.
+    """A value can't be stored, or stored data does not match its type.
 
     Attributes:
         subject: The event type or the state key concerned.
-        path: Where in it: field names, keys and indices, joined; empty for the whole.
-        newer: Whether it was stored by a newer version of the program: its `schema_version` is greater than that of the class.
+        path: The place in it: field names, keys and indices, joined; empty for the whole value.
+        newer: Whether a newer version of the program stored it: its `schema_version` is greater
+            than that of the class.
     """
 
     def __init__(
@@ -284,18 +293,18 @@ class SnapshotVersionError(SerializationError):
 
 
 class RunNotFoundError(WorkflowError):
-    """The store knows no run of this id."""
+    """The store has no run with this id."""
 
 
 class RunExistsError(WorkflowError):
-    """The store has a run of this id already; `resume_from` goes on with it."""
+    """The store already has a run with this id. `resume_from` continues it."""
 
 
 class RunLockedError(WorkflowError):
-    """Somebody alive drives this run.
+    """The run has a live driver.
 
     Attributes:
-        owner: Who: host and process id, as far as known.
+        owner: The driver's host and process id, as far as known.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None, owner: str = "") -> None:
@@ -304,14 +313,17 @@ class RunLockedError(WorkflowError):
 
 
 class StaleRunError(WorkflowError):
-    """The run was taken over by another process, or the store knows it further on: nothing was written."""
+    """Another process took the run over, or the store has a later state of it.
+
+    Nothing was written.
+    """
 
 
 class IncompatibleRunError(WorkflowError):
-    """A stored run does not fit the workflow that is to go on with it.
+    """A stored run does not fit the workflow that should continue it.
 
     Attributes:
-        problems: One sentence per misfit.
+        problems: One sentence per mismatch.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None, problems: Sequence[str]) -> None:
@@ -320,8 +332,8 @@ class IncompatibleRunError(WorkflowError):
 
 
 class StoreError(WorkflowError):
-    """The store failed: what was to be written is not known to be on disk. `__cause__` tells why."""
+    """The store failed: a write is not known to be on disk. `__cause__` is the reason."""
 
 
 class SchemaError(StoreError):
-    """The database's schema is not the one that this version needs, or the file is no such database."""
+    """The database does not have the schema that this version needs, or is another program's."""

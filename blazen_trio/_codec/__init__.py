@@ -1,1 +1,1 @@
-"""The codec: events, state values, journal entries and snapshots to and from bytes."""
+"""The codec, which encodes events, values, journal entries and snapshots as bytes, and back."""

@@ -1,4 +1,4 @@
-"""Attrs classes, dataclasses and events, field by field, strict in both directions."""
+"""Encoding of attrs classes, dataclasses and events by field, strict in both directions."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _INLINE: dict[Any, str] = {
 def fields_writer(cls: Any, hook_of: HookOf) -> Hook:
     """Return a function from an instance to the dict of its fields' wire forms.
 
-    It is generated, as attrs and cattrs do it: events are encoded on the engine's hot path, and a
-    field of the commonest types then costs no call.
+    The function is generated as source code, as in attrs and cattrs, because events are encoded on
+    the engine's hot path. A field of one of the most common types then needs no call.
     """
     origin = typing.get_origin(cls) or cls
     types = field_types(cls)
@@ -67,13 +67,13 @@ def fields_writer(cls: Any, hook_of: HookOf) -> Hook:
         f"def write(o):\n    {first}\n    try:\n        return {fields}\n"
         "    except AttributeError:\n        check(o)\n        raise\n"
     )
-    exec(source, namespace)  # noqa: S102  # of field names of the user's own class: identifiers
+    exec(source, namespace)  # noqa: S102  # only field names of a class vary, all identifiers
     write = typing.cast("Hook", namespace["write"])
     return _with_unset(write, frozenset(types)) if is_pydantic(origin) else write
 
 
 def _with_unset(write: Hook, fields: frozenset[str]) -> Hook:
-    """Write a pydantic model with the names of the fields that have but their defaults."""
+    """Extend `write` for a pydantic model by the names of the fields left at their defaults."""
 
     def write_model(model: Any) -> Any:
         wire = write(model)
@@ -92,13 +92,13 @@ def fields_reader(cls: Any, hook_of: HookOf) -> Hook:
 
     def read(data: Any) -> Any:
         if type(data) is not dict:
-            msg = f"the fields of {origin.__name__} are expected, not {short(data)}"
+            msg = f"expected the fields of {origin.__name__}, not {short(data)}"
             raise Misfit(msg)
         if model and UNSET_KEY in data:
             unset = data[UNSET_KEY]
             data = {name: item for name, item in data.items() if name != UNSET_KEY}
             if type(unset) is not list or not all(type(name) is str for name in unset):
-                msg = f"names of fields are expected, not {short(unset)}"
+                msg = f"expected names of fields, not {short(unset)}"
                 raise Misfit(msg, UNSET_KEY)
         else:
             unset = None
@@ -119,7 +119,7 @@ def _wrong_fields(cls: type, data: dict[str, Any], hooks: dict[str, Hook]) -> Mi
     if unknown := [short(name) for name in data if name not in hooks]:
         faults.append(f"unknown: {', '.join(unknown)}")
     hint = (
-        "; where the class has changed, raise schema_version and write upcast"
+        "; if the class has changed, raise schema_version and define upcast"
         if issubclass(cls, Event)
         else ""
     )
@@ -129,7 +129,10 @@ def _wrong_fields(cls: type, data: dict[str, Any], hooks: dict[str, Hook]) -> Mi
 def value_class_hooks(
     cls: Any, writer: Callable[[], Hook], reader: Callable[[], Hook]
 ) -> tuple[Hook, Hook]:
-    """The hooks of a field declared with an attrs class or dataclass: an instance of a subclass is tagged, never sliced."""
+    """Return the hooks of a field declared with an attrs class or dataclass.
+
+    An instance of a subclass is stored with its class's name, so its extra fields are not lost.
+    """
     origin = typing.get_origin(cls) or cls
 
     def unstructure(value: Any) -> Any:
@@ -148,7 +151,10 @@ def value_class_hooks(
             return reader()(data)
         known = current.names.types.get(name)
         if known is None or not issubclass(known, origin):
-            msg = f"expected {origin.__name__} or a subclass that the workflow knows, not {short(name)}"
+            msg = (
+                f"expected {origin.__name__} or a subclass that the workflow knows, not"
+                f" {short(name)}"
+            )
             raise Misfit(msg)
         return values.classes.read_fields(known, data)
 
@@ -156,7 +162,7 @@ def value_class_hooks(
 
 
 def event_wire(event: Event) -> list[Any]:
-    """`[event_type, fields]`, with the `schema_version` as a third where it is not 1."""
+    """Return `[event_type, fields]`, with the `schema_version` as third item if it is not 1."""
     cls = type(event)
     if cls is DynamicEvent:
         check_dynamic(event)  # type: ignore[arg-type]
@@ -170,42 +176,46 @@ def event_wire(event: Event) -> list[Any]:
 
 
 def _check_event_class(cls: type[Event]) -> None:
-    """Refuse an event of a class that decoding would not find again, or take for another."""
+    """Raise `Misfit` for a class that decoding would not find or would confuse with another."""
     known = current.names.events.get(cls.event_type)
     if known is cls:
         return
     if known is None:
         msg = (
-            f"the workflow does not know the event class {cls.__qualname__}, which was defined "
-            "after it, or shares its event_type with another, and could not load it again: add it "
-            "to Workflow(types=[...])"
+            f"the workflow does not know the event class {cls.__qualname__} and could not load it "
+            "again: it was defined after the workflow, or shares its event_type with another "
+            "class; add it to Workflow(types=[...])"
         )
     else:
         msg = (
             f"the workflow knows another class, {known.__qualname__} of {known.__module__}, under "
-            f"the event_type {cls.event_type!r}: set an event_type of its own, or, if it is the "
-            "same one defined again, build the workflow again"
+            f"the event_type {cls.event_type!r}: give one of them another event_type or, if the "
+            "class was defined again, build the workflow again"
         )
     raise Misfit(msg)
 
 
 def check_dynamic(event: DynamicEvent) -> None:
-    """Refuse a handmade `DynamicEvent` that is not made of JSON."""
+    """Raise `Misfit` for a `DynamicEvent` that a user made of something other than JSON values."""
     if (
         type(event.event_type) is not str
         or type(event.data) is not dict
         or type(event.schema_version) is not int
     ):
-        msg = "a DynamicEvent has a string as event_type, a dict of JSON values as data and an integer as schema_version"
+        msg = (
+            "a DynamicEvent has a string as event_type, a dict of JSON values as data and an"
+            " integer as schema_version"
+        )
         raise Misfit(msg)
     values.check_plain(event.data)
 
 
 def load_event(wire: Any, expected: type[Event] | None = None) -> Event:
-    """The event of a wire form; a `DynamicEvent` where the class is not known.
+    """Return the event of a wire form, or a `DynamicEvent` if its class is not known.
 
     Raises:
-        Misfit: It is rubbish, of a newer `schema_version`, or its fields are not those of its class.
+        Misfit: The wire form is invalid or of a newer `schema_version`, or the fields are not those
+            of the class.
     """
     if (
         type(wire) is not list
@@ -213,12 +223,12 @@ def load_event(wire: Any, expected: type[Event] | None = None) -> Event:
         or type(wire[0]) is not str
         or type(wire[1]) is not dict
     ):
-        msg = f"[event type, fields] is expected, not {short(wire)}"
+        msg = f"expected [event type, fields], not {short(wire)}"
         raise Misfit(msg)
     event_type, data = wire[0], wire[1]
     version = wire[2] if len(wire) == 3 else 1
     if type(version) is not int:
-        msg = f"a schema_version is a number, not {short(version)}"
+        msg = f"expected an integer as schema_version, not {short(version)}"
         raise Misfit(msg)
     declared = expected is not None and expected is not Event and expected.event_type == event_type
     cls = expected if declared else current.names.events.get(event_type)
@@ -226,7 +236,7 @@ def load_event(wire: Any, expected: type[Event] | None = None) -> Event:
         return DynamicEvent(event_type, data, version)
     if version > cls.schema_version:
         msg = (
-            f"{event_type} was stored with schema_version {version}, and this program's class has "
+            f"{event_type} was stored with schema_version {version}, but this program's class has "
             f"{cls.schema_version}: it was written by a newer program"
         )
         raise Misfit(msg, newer=True)
@@ -240,14 +250,20 @@ def _upcast(cls: type[Event], data: dict[str, Any], version: int) -> dict[str, A
     try:
         return cls.upcast(dict(data), version)
     except Exception as error:  # a user's code
-        msg = f"{cls.__name__}.upcast failed on data of schema_version {version}: {type(error).__name__}: {error}"
+        msg = (
+            f"{cls.__name__}.upcast failed on data of schema_version {version}:"
+            f" {type(error).__name__}: {error}"
+        )
         raise Misfit(msg) from error
     finally:
         current.names = names
 
 
 def event_hooks(cls: type[Event]) -> tuple[Hook, Hook]:
-    """The hooks of a field declared with an event class: always tagged, for events have schema versions."""
+    """Return the hooks of a field declared with an event class.
+
+    The event is always tagged, because it has a schema version.
+    """
 
     def unstructure(value: Any) -> Any:
         if not isinstance(value, cls):

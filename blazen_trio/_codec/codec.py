@@ -1,4 +1,4 @@
-"""A workflow's codec: events and values to and from payloads."""
+"""A workflow's codec, which encodes events and values as payloads and decodes them."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE", "LARGE", "PLAIN", "Codec", "payload_of"]
 
 LARGE: Final = 32 * 1024
-"""From so many bytes on a payload is stored once, apart from what refers to it."""
+"""Size in bytes from which a payload is stored once, apart from the data that refers to it."""
 
 _ANY: Final = object()
 _BUILT_IN: Final = (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent, StepFailedEvent)
 
 
 def payload_of(data: bytes) -> Payload:
-    """A payload of these bytes, with a digest if they are many."""
+    """Return a payload of these bytes, with a digest if it is large."""
     if len(data) >= LARGE:
         return Payload(data, hashlib.sha256(data).hexdigest())
-    # A copy: orjson's own bytes hold on to the 4 KiB that it wrote them in, and payloads live as long as their events.
+    # Copy the bytes: those of orjson keep the 4 KiB buffer that it wrote them into, and a payload
+    # lives as long as its event.
     return Payload(memoryview(data).tobytes())
 
 
 class Codec:
-    """Encodes and decodes with the names that one workflow knows. Cheap to make; safe to use from several threads.
+    """A codec with the names that one workflow knows. It is cheap to create, and thread-safe.
 
     Args:
         event_types: The workflow's event classes by `event_type`.
-        value_types: The attrs classes, dataclasses and enums that it knows besides, by class name.
-        closed: Whether what it does not know is refused where it can't be told from something else.
+        value_types: The attrs classes, dataclasses and enums that it also knows, by class name.
+        closed: Whether an unknown class is refused where it could be confused with something else.
     """
 
     def __init__(
@@ -70,15 +71,19 @@ class Codec:
         self._heads: dict[type[Event], tuple[Callable[[Any], Any], bytes, bytes]] = {}
 
     def encode_event(self, event: Event) -> Payload:
-        """The payload of an event: JSON of `[event_type, fields]`, with a `schema_version` other than 1 as a third.
+        """Encode an event as the JSON of `[event_type, fields]`.
+
+        A `schema_version` other than 1 is the third item.
 
         Raises:
-            SerializationError: A field's value does not fit its declared type, or could not be decoded again.
+            SerializationError: A field's value does not match its declared type, or could not be
+                decoded again.
         """
         head = self._heads.get(type(event))
         if head is None:
             return self._encode_new(event)
-        # The hot path: the same as `_encode(event_wire, ...)`, without what is the same for all events of a class.
+        # The hot path. It does the same as `_encode(event_wire, ...)`, except for the parts that
+        # are identical for all events of a class.
         previous = current.names
         current.names = self._events
         try:
@@ -89,7 +94,7 @@ class Codec:
             return _encode(event_wire, event, self._events, event.event_type, "event")
         finally:
             current.names = previous
-        # Put together, they are bytes of just their size already.
+        # The concatenated bytes have exactly their size, so no copy is needed.
         return Payload(data) if len(data) < LARGE else payload_of(data)
 
     def _encode_new(self, event: Event) -> Payload:
@@ -106,10 +111,13 @@ class Codec:
         return payload
 
     def decode_event(self, data: bytes | list[Any]) -> Event:
-        """The event of a payload (its bytes, or the JSON value they hold); a `DynamicEvent` where its type is not known.
+        """Decode an event from a payload's bytes, or from the JSON value in them.
+
+        If its type is not known, it is decoded as a `DynamicEvent`.
 
         Raises:
-            SerializationError: It is rubbish, newer than its class, or its fields are not those of its class.
+            SerializationError: The data is invalid or newer than the event's class, or the fields
+                are not those of the class.
         """
         subject = ""
 
@@ -123,7 +131,7 @@ class Codec:
         return event
 
     def is_shared(self, event: Event) -> bool:
-        """Tell whether nothing in it can be changed, so that all who get it may get the same."""
+        """Return whether an event is deeply immutable, so that all its receivers can share it."""
         cls = type(event)
         test = self._sharing.get(cls)
         if test is None:
@@ -131,20 +139,22 @@ class Codec:
         return test(event)
 
     def fresh_event(self, event: Event, payload: Payload | None) -> Event:
-        """Return an event as it was stored, whatever was done to its object since; itself where
-        nothing can have been, or where it is not stored.
+        """Return an event as it was stored, whatever was done to its object since then.
+
+        An event that is deeply immutable or was not stored is returned itself.
         """
         if payload is None or self.is_shared(event):
             return event
         return self.decode_event(payload.data)
 
     def check_event(self, event: Event) -> None:
-        """Run the validators of an event that was made of data from outside.
+        """Run the validators of an event that was made from outside data.
 
-        Restoring runs none: what could be stored can be read again.
+        Restoring an event runs no validators, because everything that could be stored must be
+        readable again.
 
         Raises:
-            SerializationError: One refuses a field.
+            SerializationError: A validator refused a field.
         """
         cls = type(event)
         for attribute in attrs.fields(cls) if attrs.has(cls) else ():
@@ -158,27 +168,28 @@ class Codec:
                     raise error from refusal
 
     def encode_value(self, value: Any, subject: str) -> Payload:
-        """The payload of a plain value: self-describing JSON.
+        """Encode a plain value as self-describing JSON.
 
         Args:
             value: The value.
-            subject: What an error is to name: a state key, `input`, `result`.
+            subject: The name of the value in errors: a state key, `input`, `result`.
 
         Raises:
-            SerializationError: It, or something in it, can't be stored faithfully.
+            SerializationError: The value, or something in it, can't be stored faithfully.
         """
         return _encode(values.to_wire, value, self._values, subject, "value")
 
     def decode_value(self, data: bytes, subject: str, type: Any = _ANY) -> Any:  # noqa: A002
-        """The value of a payload.
+        """Decode the value of a payload.
 
         Args:
             data: The payload's bytes.
-            subject: What an error is to name.
-            type: What it is to be; left out: what it was.
+            subject: The name of the value in errors.
+            type: The expected type; by default the stored one.
 
         Raises:
-            SerializationError: It is rubbish, does not fit `type`, or names a class that the workflow does not know.
+            SerializationError: The data is invalid, does not match `type`, or names a class that
+                the workflow does not know.
         """
 
         def load(wire: Any) -> Any:
@@ -199,7 +210,7 @@ def _encode(
     except Misfit as misfit:
         raise _error("encode", what, subject, misfit.message, misfit.path) from misfit.__cause__
     except RecursionError:
-        # Not chained: it would print a thousand frames.
+        # Not chained, because its traceback has about a thousand frames.
         raise _error("encode", what, subject, _TOO_DEEP, "") from None
     except orjson.JSONEncodeError as error:
         reason = _TOO_DEEP if "ecursion" in str(error) else str(error)
@@ -232,21 +243,21 @@ def _decode(
 
 
 _RESERVED: Final = 54
-"""How many levels of nesting, of those that orjson writes (254), are not for events and values: the
-documents that hold them have levels of their own, and so has the event that tells a handler of a
-failure. Otherwise what can be written could not be read again."""
+"""Levels of nesting, out of the 254 that orjson writes, that events and values can't use. The
+documents that contain them have levels of their own, and so has the `StepFailedEvent` that contains
+an event. Without this reserve, data that can be written could not be read again."""
 _SHALLOW: Final = 150
-"""What has no more brackets is not nested too deeply."""
-_TOO_DEEP: Final = "it is nested too deeply (200 levels of JSON are stored), or contains itself"
+"""Number of opening brackets up to which data can't be nested too deeply."""
+_TOO_DEEP: Final = "it is nested too deeply (at most 200 levels of JSON), or contains itself"
 
 
 def _check_depth(wire: Any, data: bytes) -> None:
-    """Refuse what could be written by itself, but not within what holds it.
+    """Refuse data that could be written by itself, but not inside the document that contains it.
 
     Raises:
-        orjson.JSONEncodeError: It is so.
+        orjson.JSONEncodeError: The data is nested too deeply.
     """
-    # Most have few brackets, and counting them takes next to nothing.
+    # Most data has few brackets, and counting them is very fast.
     if len(data) > 2 * _SHALLOW and data.count(b"[") + data.count(b"{") > _SHALLOW:
         for _ in range(_RESERVED):
             wire = [wire]
@@ -262,11 +273,12 @@ def _error(verb: str, what: str, subject: str, reason: str, path: str) -> Serial
 
 
 PLAIN: Final = Codec({}, {})
-"""Knows no class: events come back as `DynamicEvent`, attrs objects and enum members as `DynamicValue`."""
+"""A codec that knows no class. It decodes events as `DynamicEvent`, and attrs objects and enum
+members as `DynamicValue`."""
 
 ENGINE: Final = Codec(
     {cls.event_type: cls for cls in _BUILT_IN},
     {},
     closed=False,
 )
-"""Knows the engine's own events, and otherwise no class either."""
+"""A codec that knows the engine's own events, but no other class."""

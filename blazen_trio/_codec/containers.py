@@ -1,4 +1,4 @@
-"""Lists, tuples, sets and dicts of declared element types."""
+"""Encoding of lists, tuples, sets and dicts of declared element types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ ARRAYS: dict[Any, tuple[type, ...]] = {
     abc.Collection: (list, tuple, set, frozenset),
     abc.Iterable: (list, tuple, set, frozenset),
 }
-"""Declared type -> the types of the values that it takes; the first is stored as a plain list, the others tagged."""
+"""The types of the values that each declared type accepts. The first is stored as a plain list, the
+others with a tag."""
 
 DICTS: frozenset[Any] = frozenset({dict, abc.Mapping, abc.MutableMapping})
 
@@ -41,30 +42,33 @@ _TAGS: dict[type, str] = {list: "$list", tuple: "$tuple", set: "$set", frozenset
 
 
 def each(hook: Hook, items: Any) -> list[Any]:
-    """The hook on each item; what does not fit is told with its index."""
+    """Apply the hook to each item. A `Misfit` gets the index of its item."""
     out: list[Any] = []
     try:
         for item in items:
-            out.append(hook(item))  # noqa: PERF401  # the length tells the index of what fails
+            out.append(hook(item))  # noqa: PERF401  # on failure the length is the item's index
     except Misfit as misfit:
         raise misfit.under(len(out)) from misfit.__cause__
     return out
 
 
 def expected(what: str, value: Any) -> Misfit:
-    """The refusal of a value of another type."""
+    """Return the `Misfit` for a value of another type than expected."""
     return Misfit(f"expected {what}, not {short(value)} (a {type(value).__name__})")
 
 
 def untagged(wire: Any, tag: str) -> Any:
-    """What is under the tag of a self-describing value, or the wire form itself."""
+    """Return the content under the tag of a self-describing value, or the wire form itself."""
     return wire[tag] if type(wire) is dict and len(wire) == 1 and tag in wire else wire
 
 
 def array_hooks(
     kinds: tuple[type, ...], write: Hook, read: Hook, atom: type | None
 ) -> tuple[Hook, Hook]:
-    """Hooks of a list, set or the like. `atom`: the element type where a list of nothing else needs no look at each."""
+    """Return the hooks of a list, set or similar.
+
+    `atom` is the element type if a list of only that type needs no conversion of its items.
+    """
     what = " or ".join(kind.__name__ for kind in kinds)
 
     def unstructure(value: Any) -> Any:
@@ -94,20 +98,20 @@ def array_hooks(
             if kind is set or kind is frozenset:
                 values.check_hashes(items)
             return items if kind is list else kind(items)
-        except TypeError as error:  # what can't be hashed
+        except TypeError as error:  # an item is not hashable
             raise Misfit(str(error)) from error
 
     return unstructure, structure
 
 
 def tuple_hooks(writes: list[Hook], reads: list[Hook]) -> tuple[Hook, Hook]:
-    """Hooks of a tuple of declared length, each place with its own type."""
+    """Return the hooks of a tuple of declared length, in which each place has its own type."""
 
     def place(hooks: list[Hook], items: Any) -> list[Any]:
         if len(items) != len(hooks):
             raise expected(f"a tuple of {len(hooks)}", items)
         turn = iter(hooks)
-        return each(lambda item: next(turn)(item), items)  # noqa: PLW0108  # a different one for each item
+        return each(lambda item: next(turn)(item), items)  # noqa: PLW0108  # one hook per item
 
     def unstructure(value: Any) -> Any:
         if type(value) is not tuple:
@@ -124,7 +128,11 @@ def tuple_hooks(writes: list[Hook], reads: list[Hook]) -> tuple[Hook, Hook]:
 
 
 def dict_hooks(key_hooks: tuple[Hook, Hook], value_hooks: tuple[Hook, Hook]) -> tuple[Hook, Hook]:
-    """Hooks of a dict: an object where all keys are strings that don't begin with "$", else a tagged list of pairs."""
+    """Return the hooks of a dict.
+
+    It is stored as an object if all keys are strings that don't start with "$", else as a tagged
+    list of pairs.
+    """
     write_key, read_key = key_hooks
     write, read = value_hooks
 
@@ -164,14 +172,14 @@ def dict_hooks(key_hooks: tuple[Hook, Hook], value_hooks: tuple[Hook, Hook]) -> 
 def typed_dict_hooks(
     name: str, writes: Mapping[str, Hook], reads: Mapping[str, Hook], required: Set[str]
 ) -> tuple[Hook, Hook]:
-    """Hooks of a `TypedDict`, which is stored as the dict that it is; its keys are checked."""
+    """Return the hooks of a `TypedDict`, which is stored as a dict after its keys are checked."""
 
     def check(value: dict[Any, Any]) -> None:
         if missing := [key for key in required if key not in value]:
             msg = f"the key {short(missing[0])} of {name} is missing"
             raise Misfit(msg)
         if unknown := [key for key in value if key not in writes]:
-            msg = f"{short(unknown[0])} is no key of {name}"
+            msg = f"{short(unknown[0])} is not a key of {name}"
             raise Misfit(msg)
 
     def each_of(hooks: Mapping[str, Hook], value: Any) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The one cattrs converter: the hooks of every type that a field may be declared with.
+"""The cattrs converter, with the hooks of every type that a field may be declared with.
 
-Built once, at import; all workflows share it, so the hooks of a class are made once. What differs between workflows,
-the names that they know, is looked up in `names.current`.
+It is built once, at import, and shared by all workflows, so the hooks of a class are made once. The
+names that a workflow knows differ between workflows; hooks look them up in `names.current`.
 
-Hooks are strict both ways: encoding checks that a value fits its declared type, so that a wrong value is an error
-where it is made and not at resume.
+Hooks are strict both ways: encoding checks that a value matches its declared type, so that a wrong
+value is an error where it is created, and not when the run is resumed.
 """
 
 from __future__ import annotations
@@ -62,22 +62,25 @@ _NEVER_STORED = frozenset(
         *(abc.MappingView, abc.KeysView, abc.ItemsView, abc.ValuesView),
     }
 )
-"""Abstract, and no builtin that can be stored is one."""
+"""Abstract classes that no storable builtin value is an instance of."""
 _EXACT = frozenset({*SCALARS, str, bool, _NONE})
 
 
 def unstructure_hook(type_: Any) -> Hook:
-    """The function from a value of a declared type to its wire form; it raises `Misfit` for any other value."""
+    """Return the function that converts values of a declared type to wire forms.
+
+    It raises `Misfit` for a value of another type.
+    """
     return _hooks_of(type_)[0]
 
 
 def structure_hook(type_: Any) -> Hook:
-    """The function from a wire form, plain or self-describing, to a value of a declared type."""
+    """Return the function that converts plain or self-describing wire forms to a declared type."""
     return _hooks_of(type_)[1]
 
 
 class _Making(threading.local):
-    """The types whose hooks are being made in this thread: one that is met again names itself."""
+    """The types whose hooks this thread is making. One that is met again is recursive."""
 
     def __init__(self) -> None:
         self.types: set[Any] = set()
@@ -85,14 +88,14 @@ class _Making(threading.local):
 
 _making = _Making()
 _own: dict[type, Hooks] = {}
-"""The hooks of classes that are no scalars of ours, whatever cattrs would do with them: it takes a
-StrEnum for a str, and anything that has a path in it for a Path."""
+"""The hooks of all classes except our scalars. They bypass those of cattrs, which treats a StrEnum
+as a str, and anything with a path in it as a Path."""
 
 
 def _hooks_of(type_: Any) -> Hooks:
     type_ = bare(type_)
     if type_ in _making.types:
-        # Looked up when they are used, and made by then.
+        # The hooks of a recursive type are looked up on use. They have been made by then.
         return _later(type_, 0), _later(type_, 1)
     plain = isinstance(type_, type) and not typing.get_args(type_)
     if plain and type_ in _own:
@@ -119,7 +122,7 @@ _WRAPPERS = (typing.Annotated, typing.Final, typing.Required, typing.NotRequired
 
 
 def bare(type_: Any) -> Any:
-    """A declared type without what says nothing of its values: Annotated, NewType, Final, aliases."""
+    """Strip wrappers that don't affect a type's values: Annotated, NewType, Final, aliases."""
     while True:
         origin = typing.get_origin(type_)
         if origin in _WRAPPERS or getattr(origin, "_name", None) == "ReadOnly":
@@ -139,8 +142,9 @@ def bare(type_: Any) -> Any:
 
 
 def is_open(kind: Any) -> bool:
-    """Tell whether instances of a class may be of others, which are stored under their own names:
-    of a protocol, or an abstract class. What they do says nothing of what they are.
+    """Return whether this is a protocol or abstract class, whose instances have other classes.
+
+    Such instances are stored under the names of their own classes.
     """
     if not isinstance(kind, type) or kind in _NEVER_STORED:
         return False
@@ -148,7 +152,7 @@ def is_open(kind: Any) -> bool:
 
 
 def _make_hooks(type_: Any) -> Hooks:
-    """The hooks of anything that is no scalar."""
+    """Make the hooks of any type that is not a scalar."""
     origin = typing.get_origin(type_)
     arguments = typing.get_args(type_)
     kind = origin or type_
@@ -175,7 +179,7 @@ def _make_hooks(type_: Any) -> Hooks:
     if isinstance(kind, type) and issubclass(kind, Event):
         return classes.event_hooks(kind)
     if is_value_class(kind):
-        # Looked up on use, not here: a class may contain itself.
+        # The field hooks are looked up on use, because a class may contain itself.
         return classes.value_class_hooks(
             type_, lambda: fields_writer(type_), lambda: fields_reader(type_)
         )
@@ -185,8 +189,8 @@ def _make_hooks(type_: Any) -> Hooks:
 
 
 def _open_hooks(kind: type) -> Hooks:
-    """The hooks of a class whose instances are of others: stored as they are."""
-    if getattr(kind, "_is_protocol", False):  # few of which can be asked about instances
+    """Return the hooks of a class whose instances have other classes, with their own names."""
+    if getattr(kind, "_is_protocol", False):  # few protocols support isinstance()
         return values.to_wire, values.from_wire
 
     def instance(value: Any) -> Any:
@@ -204,9 +208,9 @@ def _refusing(type_: Any) -> Hooks:
     def refuse(value: Any) -> Any:
         del value
         msg = (
-            f"fields of type {getattr(type_, '__name__', type_)} can't be stored: use JSON types, attrs classes, "
-            "dataclasses, named tuples, pydantic models, msgspec structs, enums, datetime, UUID, "
-            "Decimal, bytes, list, tuple, set, dict, TypedDict, or Any"
+            f"fields of type {getattr(type_, '__name__', type_)} can't be stored: use JSON types, "
+            "attrs classes, dataclasses, named tuples, pydantic models, msgspec structs, enums, "
+            "datetime, UUID, Decimal, bytes, list, tuple, set, dict, TypedDict, or Any"
         )
         raise Misfit(msg)
 
@@ -217,7 +221,7 @@ def _typed_dict_hooks(type_: Any) -> Hooks:
     kind = typing.get_origin(type_) or type_
     types = field_types(type_)
     hooks = {key: _hooks_of(item) for key, item in types.items()}
-    # Where annotations are postponed, the class itself does not know which keys may be missing.
+    # With postponed annotations, `__required_keys__` does not reflect Required and NotRequired.
     said = {key: typing.get_origin(item) for key, item in types.items()}
     required = {key for key in kind.__required_keys__ if said[key] is not typing.NotRequired}
     required |= {key for key in types if said[key] is typing.Required}
@@ -321,7 +325,7 @@ _readers: dict[Any, Hook] = {}
 
 
 def fields_writer(cls: Any) -> Hook:
-    """From an instance to the dict of its fields, made on first use: a class may contain itself."""
+    """Return the writer of a class's fields, made on first use: a class may contain itself."""
     writer = _writers.get(cls)
     if writer is None:
         writer = _writers[cls] = classes.fields_writer(cls, unstructure_hook)
@@ -329,7 +333,7 @@ def fields_writer(cls: Any) -> Hook:
 
 
 def fields_reader(cls: Any) -> Hook:
-    """From the dict of all fields to an instance, made on first use."""
+    """Return the reader of a class's fields, made on first use."""
     reader = _readers.get(cls)
     if reader is None:
         reader = _readers[cls] = classes.fields_reader(cls, structure_hook)

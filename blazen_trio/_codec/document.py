@@ -1,12 +1,12 @@
 """A run's whole state as one JSON document, written in small pieces.
 
-Items come in the order of their fan-outs' lists, each with its `group` (0: the root); those that
-belong to none come after them. The first key of an item tells what it is and holds its id.
+Items are in the order of their fan-outs' lists, each with its `group` (0: the root). Items without
+a group come after them. The first key of an item is its kind, and its value is the item's id.
 
-What people get, and what is small, is plain (version 1). What is stored of large runs is in lines
-(version 2, see `lines.py`), each a part of one of the sections `state`, `fan_outs`, `items` and
-`collected`, in this order; a join's delivery with many events goes on in items `{"more": its id,
-"events": [...]}`.
+Documents for users, and small ones, are plain (version 1). The stored state of a large run is in
+lines (version 2, see `lines.py`). Each line is a part of one of the sections `state`, `fan_outs`,
+`items` and `collected`, in this order. A join's delivery with many events continues in items
+`{"more": its id, "events": [...]}`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = ["VERSION", "iter_state", "large_values"]
 
 VERSION: Final = 1
 _SMALL: Final = 256
-"""Items of a state that is written plainly."""
+"""Largest number of items of a stored state that is written as a plain document."""
 _SMALL_BYTES: Final = 256 * 1024
 _EVENTS: Final = 256
-"""Events of a join's delivery that are written at a time."""
+"""Events of a join's delivery that are written at once."""
 
 
 def iter_state(
@@ -53,15 +53,18 @@ def iter_state(
     history: Sequence[HistoryRecord] | None = None,
     blobs: dict[str, bytes] | None = None,
 ) -> Iterator[bytes]:
-    """The document, in pieces to be joined; none of them takes long. The state must not change
-    meanwhile.
+    """Yield the document, in pieces that the caller joins and of which none takes long.
+
+    The state must not change until the last piece. A transition in between would leave a document
+    that mixes two states of the run.
 
     Args:
         state: The run's state.
-        inline: Whether large values (and the history) are in it; else they are referred to by digest (and left out).
-        codec: Encodes the events of a run without a store, which have no payloads yet.
-        history: The history's records, where the state does not hold them.
-        blobs: Gets the large values that it refers to, by digest.
+        inline: Whether the document contains large values and the history. Otherwise it refers to
+            large values by digest, and the history is left out.
+        codec: The codec for events of a run without a store, which have no payloads yet.
+        history: The history's records, if the state does not contain them.
+        blobs: The dict to which the large values that it refers to are added, by digest.
 
     Raises:
         SerializationError: An event of a run without a store can't be stored.
@@ -87,7 +90,7 @@ def iter_state(
 
 
 def _count(state: RunState) -> int:
-    """How many items there are, about; of very many fan-outs, how many these are."""
+    """Return the approximate number of items. Very many fan-outs only count as one item each."""
     count = len(state.cells) + len(state.deliveries) + len(state.delayed) + len(state.questions)
     count += sum(len(events) for by_type in state.buffers.values() for events in by_type.values())
     if state.root is not None:
@@ -179,7 +182,7 @@ def _pair(key: str, wire: Any) -> bytes:
 
 
 def _item_texts(state: RunState, writer: _Writer) -> Texts:
-    """The items, each a text or more, cut at commas. `None`: one was left out."""
+    """Yield the items, each as one or more texts, split at commas; `None` for one left out."""
     for pair in _items(state):
         if pair is None:
             yield None
@@ -207,7 +210,7 @@ def _with_events(text: bytes, item: Delivery, writer: _Writer) -> Iterator[bytes
 
 
 def _items(state: RunState) -> Iterator[tuple[Item, int | None] | None]:
-    """All items with their groups; `None` for one that was there already."""
+    """Yield all items with their groups, and `None` for each that was already yielded."""
     if state.root is not None:
         yield from ((item, 0) for item in state.root)
     for fan_out in state.fan_outs.values():
@@ -237,7 +240,7 @@ def _buffers(state: RunState, writer: _Writer) -> Iterator[bytes]:
 
 
 class _Writer:
-    """Makes JSON of items and payloads."""
+    """Converter of items and payloads to JSON."""
 
     def __init__(
         self,
@@ -260,7 +263,7 @@ class _Writer:
         return self.reference(self._codec.encode_event(event) if payload is None else payload)
 
     def counted(self, wire: dict[str, Any], id_: int) -> dict[str, Any]:
-        """Add the recoveries that something descends from, which most does not."""
+        """Add the recoveries that an item descends from, if any. Most items have none."""
         if id_ in self._recovered:
             wire["recovered"] = self._recovered[id_]
         return wire
@@ -302,7 +305,7 @@ class _Writer:
 
     def _delivery(self, item: Delivery) -> dict[str, Any]:
         wire: dict[str, Any] = {"delivery": item.id, "step": item.step}
-        # A join's events are put in one by one.
+        # A join's events are added separately, by `_with_events`.
         if not isinstance(item.event, tuple):
             wire["event"] = self.event(item.event, item.payload)
         if item.attempt != 1:
@@ -315,7 +318,7 @@ class _Writer:
 
 
 def large_values(state: RunState) -> dict[str, bytes]:
-    """The large values that the state refers to, by digest."""
+    """Return the large values that the state refers to, by digest."""
     found: dict[str, bytes] = {}
     for _ in iter_state(state, inline=False, blobs=found):
         pass

@@ -1,12 +1,13 @@
-"""Journal entries as bytes: a compact JSON object with only what is not the default.
+"""Encoding of journal entries as compact JSON objects, without fields that have their defaults.
 
-Keys: `f` format, `q` seq, `k` kind (left out: `committed`), `t` at and elapsed, `s` step, `d` done,
+Keys: `f` format, `q` seq, `k` kind (default `committed`), `t` at and elapsed, `s` step, `d` done,
 `o` outputs, `n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected,
-`y` retry, `v` recovers, `z` stop event, `a` status, `w` error, `p` epoch, `b` created. A wide entry
-is in lines (format 2, see `lines.py`): `o`, `c`, `x` and `l` are there, and the members of the
-fan-out under `m`; a later line of a kind goes on with the one before. An output is `[event, steps,
-joins, due, request_id]`, cut after the last that it has; one step stands for itself. History
-records are not in it: they are stored apart (`histories.py`).
+`y` retry, `v` recovers, `z` stop event, `a` status, `w` error, `p` epoch, `b` created.
+
+A wide entry is in lines (format 2, see `lines.py`). They contain `o`, `c`, `x` and `l`, and the
+members of the fan-out under `m`; a later line of a kind continues the earlier one. An output is
+`[event, steps, joins, due, request_id]` without trailing empty fields; a single step is not in a
+list. History records are stored separately (`histories.py`).
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ __all__ = [
 
 FORMAT: Final = 1
 _WIDE: Final = 512
-"""More items than that are put in lines."""
+"""Largest number of items that is not written in lines."""
 _BULKY: Final = 256 * 1024
-"""More bytes than that are, too."""
+"""Largest number of bytes that is not written in lines."""
 _WHAT: Final = "journal entry"
 
 
@@ -58,12 +59,12 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
     """Return an entry's bytes, and the large payloads that they refer to, by digest.
 
     Raises:
-        SerializationError: It was not sealed before, and can't be.
+        SerializationError: The entry was not sealed before, and can't be.
     """
     if entry.sealed is None:
         seal_entry(entry)
     assert entry.sealed is not None
-    assert entry.rest is None, "what it fires is known only once all of it is applied"
+    assert entry.rest is None, "the joins that it fires are known only once all of it is applied"
     data, blobs, whole = entry.sealed
     if not whole:
         return drained(encoding_entry(entry))
@@ -71,11 +72,11 @@ def encode_entry(entry: Entry) -> tuple[bytes, dict[str, bytes]]:
 
 
 def encoding_entry(entry: Entry) -> Generator[None, None, tuple[bytes, dict[str, bytes]]]:
-    """Return what `encode_entry` does, in pieces that are short for a wide entry, too."""
+    """Return the result of `encode_entry`, in slices, which are short even for a wide entry."""
     if entry.sealed is None:
         seal_entry(entry)
     assert entry.sealed is not None
-    assert entry.rest is None, "what it fires is known only once all of it is applied"
+    assert entry.rest is None, "the joins that it fires are known only once all of it is applied"
     head, blobs, whole = entry.sealed
     if whole:
         return encode_entry(entry)
@@ -92,19 +93,20 @@ def _with_fired(data: bytes, entry: Entry) -> bytes:
 
 
 def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
-    """Encode all of an entry that may fail to be encoded, and keep it in `entry.sealed`.
+    """Encode everything in an entry whose encoding can fail, and keep it in `entry.sealed`.
 
-    What is known only once the entry is applied, the joins that it fires, are names that were
-    checked when the workflow was built. Of a wide entry this encodes the head and checks the names:
-    its lines are put together later, of bytes that there are already. Events and values are never
-    encoded here: each has its payload.
+    It runs before the entry is applied. If encoding failed after that, memory would be ahead of
+    what can be written. Only the joins that the entry fires are known later, and their names were
+    checked when the workflow was built. For a wide entry, this encodes the head and checks the
+    names; the lines are assembled later from bytes that already exist. Events and values are never
+    encoded here, because each already has its payload.
 
     Args:
         entry: The entry.
-        in_lines: Whether it is one for lines however narrow it is.
+        in_lines: Whether to write it in lines even if it is narrow.
 
     Raises:
-        SerializationError: A name or message in it is no text that can be stored.
+        SerializationError: A name or message in it is a text that can't be stored.
     """
     items = len(entry.outputs) + len(entry.cells or ())
     if entry.fan_out is not None:
@@ -144,7 +146,7 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
         if in_lines:
             _check_names(entry)
     except (orjson.JSONEncodeError, UnicodeEncodeError) as error:
-        msg = f"can't encode the journal entry {entry.seq} ({entry.kind}): {error}"
+        msg = f"can't encode journal entry {entry.seq} ({entry.kind}): {error}"
         raise SerializationError(msg, subject="journal entry") from error
     if len(data) > _BULKY and not in_lines:
         seal_entry(entry, in_lines=True)
@@ -153,14 +155,14 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
 
 
 def _check_names(entry: Entry) -> None:
-    """Check the names in lines that come from users; none of the other things in them can fail."""
+    """Check the names from users in the lines. Encoding the rest of the lines can't fail."""
     "".join(entry.cells or ()).encode()
     for collected in entry.collected:
         "".join((collected.step, *collected.types)).encode()
 
 
 def _lines(entry: Entry, blobs: dict[str, bytes]) -> Iterator[bytes]:
-    """Return what a head leaves out, many items to a line, but none that takes long."""
+    """Yield the lines of a wide entry, with many items each, but none that takes long."""
     for batch in batches(collected_wires(entry.collected, blobs)):
         yield orjson.dumps({"l": batch})
     cells = entry.cells or {}
@@ -206,11 +208,11 @@ def _write_rare(
 
 
 def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry:
-    """Return the entry of these bytes; its payloads have the bytes that they were written with.
+    """Decode an entry. Its payloads have exactly the bytes with which they were written.
 
     Raises:
         SnapshotVersionError: It was written by a newer version of this package.
-        SerializationError: It is rubbish, or an event in it does not fit its class.
+        SerializationError: It is invalid, or an event in it does not match its class.
     """
     return drained(decoding_entry(data, blobs, codec))
 
@@ -218,9 +220,9 @@ def decode_entry(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> Entry
 def decoding_entry(
     data: bytes, blobs: Mapping[str, bytes], codec: Codec
 ) -> Generator[None, None, Entry]:
-    """Return what `decode_entry` does, in pieces: one line, or so much of it as takes as long.
+    """Return the result of `decode_entry`, in slices of at most one line.
 
-    One that was written before there were lines, and a single large event, are parsed in one piece.
+    An entry from before there were lines, and a single large event, are parsed in one piece.
     """
     head, parts = parse_parts(data, _WHAT, "f")
     whole = Whole(_WHAT, blobs, codec)
@@ -293,7 +295,7 @@ def _read_rare(entry: Entry, reader: Reader) -> None:
 
 
 def _created_of(reader: Reader) -> dict[str, Any]:
-    """Of a `started` entry all, of a `resumed` one what it may change."""
+    """Read the run's properties: all for a `started` entry, some for a `resumed` one."""
     created: dict[str, Any] = {
         "workflow_version": reader.take("workflow_version", str),
         "root": reader.take("root", bool),
@@ -311,12 +313,12 @@ def _created_of(reader: Reader) -> dict[str, Any]:
 
 
 def status_of(reader: Reader, key: str) -> RunStatus:
-    """The status that is named under `key`."""
+    """Return the status whose name is under `key`."""
     name = reader.take(key, str)
     try:
         return RunStatus(name)
     except ValueError:
-        raise reader.fail(key, f"{short(name)} is no status of a run") from None
+        raise reader.fail(key, f"{short(name)} is not a status of a run") from None
 
 
 def _output_of(reader: Reader) -> Output:
@@ -344,7 +346,7 @@ def _cells_of(
 
 
 def cell_of(payload: Payload) -> Cell:
-    """A cell of this payload, with its value at hand where that is a plain immutable one."""
+    """Return a cell with this payload, including the value if it is a short JSON scalar."""
     if len(payload.data) < 64:
         value = orjson.loads(payload.data)
         if value is None or type(value) in (str, int, float, bool):
@@ -364,5 +366,5 @@ def _collected_of(reader: Reader) -> Collected:
 
 def _is_id(reader: Reader) -> bool:
     if type(reader.data) is not int or reader.data < 1:
-        raise rubbish(reader.what, reader.path, f"an id is expected, not {short(reader.data)}")
+        raise rubbish(reader.what, reader.path, f"expected an id, not {short(reader.data)}")
     return True

@@ -1,4 +1,4 @@
-"""History records as bytes."""
+"""Encoding and decoding of history records."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = [
 
 _FORMAT: Final = 1
 _WIDE: Final = 512
-"""More records than that are put in lines."""
+"""Largest number of records that is not written in lines."""
 
 
 def encode_history(records: Sequence[HistoryRecord]) -> bytes:
-    """Return history records as bytes: a JSON object with its format."""
+    """Encode history records as a JSON object that contains its format number."""
     return drained(encoding_history(records))
 
 
 def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, bytes]:
-    """Return what `encode_history` does, in pieces; many records are in lines."""
+    """Return the result of `encode_history`, in slices. Many records are written in lines."""
     if len(records) <= _WIDE:
         return orjson.dumps({"f": _FORMAT, "r": [record_wire(record) for record in records]})
     pieces: list[bytes] = []
@@ -57,10 +57,10 @@ def _lines(records: Iterable[HistoryRecord]) -> Iterator[bytes]:
 
 
 class UnwrittenHistory:
-    """Records that are to go to the disk with the next commit.
+    """History records that the next commit will write.
 
-    Of many, all but the last few are encoded as they come, so that nothing is left that takes long
-    when the commit is made.
+    If there are many, all but the last few are encoded as they are added, so that little is left to
+    encode when the commit is made.
     """
 
     __slots__ = ("_encoded", "_first", "_records")
@@ -71,7 +71,7 @@ class UnwrittenHistory:
         self._records: list[HistoryRecord] = []
 
     def add(self, record: HistoryRecord) -> None:
-        """Have this record written after those before."""
+        """Add a record, to be written after the earlier ones."""
         if not self._first:
             self._first = record.sequence
         self._records.append(record)
@@ -83,8 +83,10 @@ class UnwrittenHistory:
         self._records.clear()
 
     def take(self) -> tuple[int, bytes] | None:
-        """Return the first one's sequence and all of them as `encode_history` has them; they are
-        gone from here. `None`: there are none.
+        """Remove all records, and return them as encoded by `encode_history`.
+
+        Returns:
+            The sequence of the first record, and the bytes; `None` if there are no records.
         """
         if not self._first:
             return None
@@ -99,7 +101,7 @@ class UnwrittenHistory:
 
 
 def record_wire(record: HistoryRecord) -> list[Any]:
-    """A record as a list, cut after the last field that it has."""
+    """Return a record as a list, without trailing fields that are `None`."""
     wire = [
         record.sequence,
         record.timestamp.astimezone(dt.UTC),
@@ -115,17 +117,17 @@ def record_wire(record: HistoryRecord) -> list[Any]:
 
 
 def decode_history(data: bytes) -> list[HistoryRecord]:
-    """Return the records of `encode_history`.
+    """Decode the result of `encode_history`.
 
     Raises:
         SnapshotVersionError: They were written by a newer version of this package.
-        SerializationError: They are rubbish.
+        SerializationError: They are invalid.
     """
     return drained(decoding_history(data))
 
 
 def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
-    """Return what `decode_history` does, in pieces."""
+    """Return the result of `decode_history`, in slices."""
     records: list[HistoryRecord] = []
     pace = Pace()
     whole = Whole("history", {}, PLAIN)
@@ -138,12 +140,12 @@ def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
 
 
 def record_of(reader: Reader) -> HistoryRecord:
-    """The record of a list."""
+    """Read a record from a list."""
     text = reader.take(1, str)
     try:
         timestamp = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
     except (ValueError, OverflowError) as error:
-        raise reader.fail(1, f"{short(text)} is no instant: {error}") from error
+        raise reader.fail(1, f"{short(text)} is not an instant: {error}") from error
     return HistoryRecord(
         reader.count(0, least=1),
         timestamp,

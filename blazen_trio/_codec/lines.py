@@ -1,14 +1,14 @@
-"""One JSON document that is written and read a line at a time, so that no piece of it takes long.
+"""JSON documents that are written and read one line at a time, so that no line takes long.
 
     {"f":2,"q":17,"lines":[
     {"o":[...]},
     {"o":[...]}
     ]}
 
-Its head is the first line, without `"lines"`; each line between the first and the last is a
-document of its own, the comma at its end left out. All of it together is one JSON document too:
-code that knows lines not yet finds its number. No JSON here has line breaks of its own. A single
-large value is in one line, and takes what it takes.
+The first line is the head, without `"lines"`. Each line between the first and the last is a
+document of its own, without the comma at its end. The whole is also one JSON document, so code from
+before this format finds its format number and rejects it. The JSON in a line contains no line
+breaks. A single large value is in one line, and is parsed in one piece.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["IN_LINES", "Pace", "batches", "document", "parse_parts"]
 
 PLAIN: Final = 1
-"""The format of what is one plain JSON document."""
+"""Format number of a plain JSON document."""
 IN_LINES: Final = 2
-"""The format of what is in lines."""
+"""Format number of a document in lines."""
 
 _OPENED: Final = b',"lines":['
 _MOST: Final = 128
@@ -35,7 +35,7 @@ _BYTES: Final = 512
 
 
 class Pace:
-    """Tells when a piece is large enough: after 128 items, or 64 KiB."""
+    """A counter that reports when a slice is full: after 128 items or 64 KiB."""
 
     __slots__ = ("_left",)
 
@@ -43,7 +43,7 @@ class Pace:
         self._left = _MOST
 
     def full(self, size: int) -> bool:
-        """Note one item more, of so many bytes; tell whether the piece is full by it."""
+        """Count one item of `size` bytes, and return whether it fills the slice."""
         self._left -= 1 + size // _BYTES
         if self._left > 0:
             return False
@@ -52,9 +52,9 @@ class Pace:
 
 
 def batches(items: Iterable[tuple[Any, int] | None]) -> Iterator[list[Any]]:
-    """Put items, each given with its number of bytes, into lists that are a piece each.
+    """Group items, each given with its number of bytes, into lists of one slice each.
 
-    `None` is one that took time and is left out, so a list may be empty.
+    `None` stands for an item that took time but is left out, so a list may be empty.
     """
     pace = Pace()
     batch: list[Any] = []
@@ -70,11 +70,11 @@ def batches(items: Iterable[tuple[Any, int] | None]) -> Iterator[list[Any]]:
 
 
 def document(head: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Return the pieces of a document in lines.
+    """Yield the pieces of a document in lines.
 
     Args:
-        head: A JSON object, not empty; its number is `IN_LINES`.
-        lines: JSON objects; an empty one is a piece that is left out.
+        head: A non-empty JSON object, with `IN_LINES` as its format number.
+        lines: JSON objects. An empty one only yields: it adds no line.
     """
     yield head[:-1] + _OPENED + b"\n"
     before = b""
@@ -90,18 +90,18 @@ def document(head: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:
 def parse_parts(
     data: bytes, what: str, version_key: str
 ) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
-    """Parse a document: one in lines, or a plain one.
+    """Parse a document, in lines or plain.
 
     Returns:
-        The head; and its parts, each with its place in the document, parsed as they are asked for. The only part of a
-        plain document is itself, and has been parsed already.
+        The head; and an iterator over the parts, each with its path in the document, which parses
+        them one by one. The only part of a plain document is the document itself, already parsed.
 
     Raises:
         SnapshotVersionError: It was written by a newer version of this package.
-        SerializationError: It is rubbish. So may be each of its parts.
+        SerializationError: It is invalid. The iterator may raise this, too.
     """
     if not isinstance(data, bytes):
-        # SQLite gives back text where somebody has changed a row by hand.
+        # SQLite returns text if a row was edited by hand.
         data = str(data).encode("utf-8", "replace")  # type: ignore[unreachable]
     end = data.find(b"\n")
     if end < 0 or not data.startswith(_OPENED, max(end - len(_OPENED), 0)):
@@ -119,16 +119,16 @@ def _parts(data: bytes, start: int, what: str) -> Generator[tuple[str, dict[str,
         path = f"lines[{number}]"
         end = data.find(b"\n", start)
         if end < 0:
-            raise rubbish(what, path, "it ends in the middle")
+            raise rubbish(what, path, "the end is missing")
         last = data[end - 1 : end] != b","
         try:
             part = orjson.loads(view[start : end if last else end - 1])
         except orjson.JSONDecodeError as error:
             raise rubbish(what, path, f"it is not JSON ({error})") from error
         if type(part) is not dict:
-            raise rubbish(what, path, "a JSON object is expected")
+            raise rubbish(what, path, "expected a JSON object")
         yield path, part
         number += 1
         start = end + 1
     if data[start:] != b"]}":
-        raise rubbish(what, "lines", "it does not end as it should")
+        raise rubbish(what, "lines", "the last line is wrong")

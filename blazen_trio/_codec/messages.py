@@ -1,4 +1,4 @@
-"""The messages in a run's inbox as bytes: events, and requests to pause and to cancel it."""
+"""Encoding of inbox messages: events, and requests to pause and to cancel a run."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ EVENT: Final = "event"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RECALL: Final = "recall"
-"""Takes a pause back that was asked for, whether or not the run is paused by now."""
+"""Kind of a message that withdraws a requested pause, whether or not the run is paused by now."""
 
 _FORMAT: Final = 1
-LETTER: Final = "letter"
+LETTER: Final = "inbox message"
 
 
 def pack_event(codec: Codec, event: Event | Delayed[Any]) -> bytes:
-    """Return an event as it lies in an inbox."""
+    """Encode an event as an inbox message."""
     seconds = event.seconds if isinstance(event, Delayed) else None
     inner = event.event if isinstance(event, Delayed) else event
     answers = inner.request_id if isinstance(inner, InputResponseEvent) else None
@@ -51,13 +51,14 @@ def pack_event(codec: Codec, event: Event | Delayed[Any]) -> bytes:
 
 
 def unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
-    """Return the event of a row.
+    """Decode the event of an inbox message.
 
     Raises:
-        SerializationError: It can't be read, or the event does not fit its class; whose `subject` is the event's type then.
+        SerializationError: The message is invalid; or the event does not match its class, in which
+            case `subject` is the event's type.
     """
     letter = parse(data, LETTER, "f", _FORMAT)
-    event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # what is no event is refused there
+    event = codec.decode_event(letter.get("event"))  # type: ignore[arg-type]  # checked there
     codec.check_event(event)
     seconds = letter.get("seconds")
     try:
@@ -67,17 +68,17 @@ def unpack_event(codec: Codec, data: bytes) -> Event | Delayed[Event]:
 
 
 def answered_by(data: bytes) -> str | None:
-    """Return the `request_id` that an event answers; `None`: it is no answer, or can't be read."""
+    """Return the `request_id` that an event answers; `None` for no answer or an invalid message."""
     return _text(data, "answers")
 
 
 def reason_in(data: bytes) -> str | None:
-    """Return the reason of a cancellation; `None`: there is none, or it can't be read."""
+    """Return the reason of a cancellation; `None` if there is none or the message is invalid."""
     return _text(data, "reason")
 
 
 def recalled_by(data: bytes) -> int | None:
-    """Return the id of the row whose pause is taken back; `None`: it can't be read."""
+    """Return the id of the row whose pause is withdrawn; `None` if the message is invalid."""
     number = _part(data, "mail")
     return number if type(number) is int else None
 
@@ -95,25 +96,27 @@ def _part(data: bytes, part: str) -> object:
 
 
 RESERVED_KEY: Final = "blazen:"
-"""How the engine's own keys begin; nobody else's may."""
+"""Prefix of the engine's own keys, which no key of a user may have."""
 
 
 def answer_key(question_id: int, number: int) -> str:
-    """Return the key of an answer: whoever answers a question, in whatever process, posts a row of
-    this key, so that the store refuses all but the first.
+    """Return the key under which an answer is posted.
+
+    Each sender, in any process, posts its answer to the question under the same key. The store
+    therefore refuses all answers but the first, even if two are posted at the same time.
 
     Args:
         question_id: The question's own id, which no other question of the run ever has.
-        number: How many answers to it were posted before and could not be taken.
+        number: The number of earlier answers to it that could not be taken.
     """
     return f"{RESERVED_KEY}answer:{question_id}:{number}"
 
 
 def pack_reason(reason: str | None) -> bytes:
-    """Return the reason of a cancellation as it lies in an inbox."""
+    """Encode a cancellation, with its reason, as an inbox message."""
     return orjson.dumps({"f": _FORMAT, "reason": reason})
 
 
 def pack_recall(mail_id: int) -> bytes:
-    """Return what takes back the pause of this row, as it lies in an inbox."""
+    """Encode the withdrawal of the pause in this row as an inbox message."""
     return orjson.dumps({"f": _FORMAT, "mail": mail_id})

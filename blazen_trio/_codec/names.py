@@ -1,4 +1,4 @@
-"""What the codec's parts share: refusals that know their path, and the names under which a workflow knows its classes."""
+"""Shared parts of the codec: errors that collect their path, and a workflow's names of classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ __all__ = ["DynamicValue", "Misfit", "Names", "current", "short"]
 
 
 class Misfit(Exception):  # noqa: N818  # never seen by users
-    """A value that does not fit; on its way out it gathers where it was. The codec makes a `SerializationError` of it."""
+    """A value that can't be encoded or decoded.
+
+    As it propagates, it collects the path to the value. The codec turns it into a
+    `SerializationError`.
+    """
 
     def __init__(self, message: str, path: str = "", *, newer: bool = False) -> None:
         super().__init__(message)
@@ -27,13 +31,13 @@ class Misfit(Exception):  # noqa: N818  # never seen by users
         self.newer = newer
 
     def under(self, place: str | int) -> Misfit:
-        """The same, seen from one level up: `place` is a field's name, or an index."""
+        """Extend the path by one level: `place` is the name of a field, or an index."""
         step = f"[{place}]" if isinstance(place, int) else place
         self.path = step + ("." if self.path and self.path[0] != "[" else "") + self.path
         return self
 
     def at_key(self, key: object) -> Misfit:
-        """The same, seen from the dict that has it under `key`."""
+        """Extend the path by one level: the value is under `key` in a dict."""
         self.path = (
             f"[{short(key)}]" + ("." if self.path and self.path[0] != "[" else "") + self.path
         )
@@ -41,39 +45,43 @@ class Misfit(Exception):  # noqa: N818  # never seen by users
 
 
 def short(value: object) -> str:
-    """A value in an error message, never longer than a line; never an exception of a user's `__repr__`."""
+    """Format a value for an error message, in at most 60 characters.
+
+    An exception in a user's `__repr__` is suppressed.
+    """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # a broken __repr__ must not hide the error that is being told
+    except Exception:  # noqa: BLE001  # a broken __repr__ must not hide the reported error
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 @attrs.frozen
 class DynamicValue:
-    """A stored attrs object, dataclass or enum member whose class is not at hand.
+    """A stored attrs object, dataclass or enum member whose class is not available.
 
     Attributes:
         type_name: The name of its class.
-        data: Its fields as JSON values (of an enum, the member's name).
+        data: Its fields as JSON values; for an enum, the member's name.
     """
 
     type_name: str
     data: Any
 
     def __hash__(self) -> int:
-        # The class that it stands for may have been in a set or a dict's key, with many others.
+        # The original object may be one of many in a set, or part of a dict's key.
         return hash((self.type_name, frozen(self.data)))
 
 
 class Names:
-    """The names under which classes are found again: never by import, only here.
+    """The names under which classes are found again. A class is never imported by its stored name.
 
     Attributes:
         events: Event classes by `event_type`.
         types: Attrs classes, dataclasses and enums by class name.
-        closed: Whether what is not among them is refused; else it becomes a `DynamicEvent` or `DynamicValue`.
-        strict: Whether encoding, too, refuses what could not be decoded again.
+        closed: Whether an unknown class is refused. Otherwise it becomes a `DynamicEvent` or
+            `DynamicValue`.
+        strict: Whether encoding also refuses what could not be decoded again.
     """
 
     __slots__ = ("closed", "events", "strict", "types")
@@ -93,7 +101,7 @@ class Names:
 
 
 class _Current(threading.local):
-    """The names that the encoding or decoding going on in this thread looks things up in."""
+    """The names that this thread's current encoding or decoding uses."""
 
     names = Names({}, {}, closed=False)
 

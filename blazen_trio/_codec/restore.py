@@ -1,4 +1,4 @@
-"""A run's state from its document: checked throughout, for anybody may have written it."""
+"""Restoring of a run's state from its document. Everything is checked: it is untrusted input."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ T = TypeVar("T")
 
 
 def decode_state(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> RunState:
-    """Return the state that `iter_state` wrote, with the payloads' bytes as they were.
+    """Decode the state that `iter_state` wrote. Payloads have exactly the bytes they had.
 
     Args:
         data: The document.
         blobs: The large values that it refers to, by digest.
-        codec: Decodes its events.
+        codec: The codec for its events.
 
     Raises:
         SnapshotVersionError: It was written by a newer version of this package.
-        SerializationError: It is rubbish, or an event in it does not fit its class.
+        SerializationError: It is invalid, or an event in it does not match its class.
     """
     return drained(restoring(data, blobs, codec))
 
@@ -62,7 +62,7 @@ def decode_state(data: bytes, blobs: Mapping[str, bytes], codec: Codec) -> RunSt
 def restoring(
     data: bytes, blobs: Mapping[str, bytes], codec: Codec
 ) -> Generator[None, None, RunState]:
-    """Return what `decode_state` does, in pieces: one line, or so much of it as takes as long.
+    """Return the result of `decode_state`, in slices of at most one line.
 
     A plain document, and a single large event, are parsed in one piece.
     """
@@ -71,7 +71,7 @@ def restoring(
     restoring = _Restoring(Reader(head, "", whole))
     for path, part in parts:
         if part is head and type(part.get("state")) is not dict:
-            raise rubbish("snapshot", "state", "an object of the run's state is expected")
+            raise rubbish("snapshot", "state", "expected an object with the run's state")
         yield from restoring.part(Reader(part, path, whole))
         yield
     yield from restoring.finish()
@@ -79,19 +79,19 @@ def restoring(
 
 
 class _Restoring:
-    """Builds the state part by part."""
+    """Builder of a state, part by part."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._ids: set[int] = set()
         self._pace = Pace()
         self._joined: dict[int, tuple[list[Event], list[Payload]]] = {}
-        """The events of joins' deliveries, as far as they have come up."""
+        """The events of joins' deliveries, as far as they have been read."""
         self._history: list[HistoryRecord] = []
         self.state = self._head()
 
     def part(self, reader: Reader) -> Generator[None, None, None]:
-        """Read a part: the whole, or a line."""
+        """Read a part: the whole document, or one line."""
         yield from self._cells(reader)
         for each in reader.each("fan_outs"):
             self._fan_out(each)
@@ -108,10 +108,13 @@ class _Restoring:
                 yield
 
     def finish(self) -> Generator[None, None, None]:
-        """Put in order what came in the order of its places."""
+        """Finish the state once all parts are read, and sort its tables by id.
+
+        Items are stored in the order of their places, not of their ids.
+        """
         state = self.state
         if state.stop is not None and self._ids:
-            raise self._reader.fail("items", "in a completed run nothing is undone")
+            raise self._reader.fail("items", "a completed run has no pending items")
         for fan_out in state.fan_outs.values():
             for join, pending in fan_out.pending.items():
                 if pending is None:
@@ -124,7 +127,7 @@ class _Restoring:
             delivery = state.deliveries[id_]
             delivery.event, delivery.payload = tuple(events), tuple(payloads)
         state.history = self._history
-        # The tables are in the order in which ids were given.
+        # A live run's tables are in the order in which ids were assigned, and so are these.
         state.deliveries = yield from self._sorted(state.deliveries)
         state.delayed = yield from self._sorted(state.delayed)
         questions = yield from self._sorted({one.id: one for one in state.questions.values()})
@@ -176,17 +179,17 @@ class _Restoring:
         return state
 
     def _check_end(self, state: RunState) -> None:
-        """Refuse what contradicts itself about how the run ended."""
+        """Refuse a document whose status contradicts its stop event or error."""
         status, reader = state.status, self._reader
         completed = status is RunStatus.COMPLETED
         if completed and state.stop is None:
-            raise reader.fail("stop", "a completed run has the event that ended it")
+            raise reader.fail("stop", "a completed run must have a stop event")
         if state.stop is not None and not completed:
-            raise reader.fail("stop", f"a run that is {status.value} has no event that ended it")
+            raise reader.fail("stop", f"a run that is {status.value} can't have a stop event")
         if state.error is None and status.ended and not completed:
-            raise reader.fail("error", f"a run that is {status.value} has the error that ended it")
+            raise reader.fail("error", f"a run that is {status.value} must have an error")
         if state.error is not None and (completed or not status.ended):
-            raise reader.fail("error", f"a run that is {status.value} has no error that ended it")
+            raise reader.fail("error", f"a run that is {status.value} can't have an error")
 
     def _cells(self, reader: Reader) -> Generator[None, None, None]:
         if (within := reader.inner("state")) is None:
@@ -200,7 +203,7 @@ class _Restoring:
     def _id(self, reader: Reader, key: str) -> int:
         id_ = reader.count(key, least=1)
         if id_ in self._ids or id_ >= self.state.next_id:
-            raise reader.fail(key, f"the id {id_} is there twice, or was not given yet")
+            raise reader.fail(key, f"the id {id_} occurs twice, or was never assigned")
         self._ids.add(id_)
         if (recovered := reader.inner("recovered")) is not None:
             steps = reader.take("recovered", dict)
@@ -209,7 +212,7 @@ class _Restoring:
 
     def _fan_out(self, reader: Reader) -> None:
         fan_out = FanOut(self._id(reader, "fan_out"), reader.names("if_any"))
-        # In their order; each gets its place when that comes up among the items.
+        # In their order. Each gets its place when that is read among the items.
         fan_out.pending = dict.fromkeys(reader.names("joins"))  # type: ignore[assignment]
         self.state.fan_outs[fan_out.id] = fan_out
 
@@ -237,16 +240,16 @@ class _Restoring:
             return
         if kind not in make:
             kinds = ", ".join(make)
-            raise reader.fail(0, f"an item begins with one of {kinds}, not with {short(kind)}")
+            raise reader.fail(0, f"an item's first key must be one of {kinds}, not {short(kind)}")
         group = self._group(reader)
         item = make[kind](reader)
         if isinstance(item, Pending) and group is not None and group.id >= item.fan_out.id:
-            # A fan-out is opened within one that was there before: no circle, and none of itself.
-            raise reader.fail("group", f"fan-out {item.fan_out.id} is not within {group.id}")
+            # A fan-out is opened inside an older one, with a smaller id, so there are no cycles.
+            raise reader.fail("group", f"fan-out {item.fan_out.id} can't be inside {group.id}")
         if group is not None:
             group.insert(item, group)
         elif kind == "member":
-            raise reader.fail("group", "what a join has collected belongs to a fan-out")
+            raise reader.fail("group", "an event collected by a join must belong to a fan-out")
         if isinstance(item, Delivery) and type(item.event) is tuple:
             self._joined[item.id] = [], []
             yield from self._events(reader, item.id)
@@ -254,10 +257,10 @@ class _Restoring:
             yield
 
     def _events(self, reader: Reader, id_: int) -> Generator[None, None, None]:
-        """Read events of a join's delivery, all of them or some more."""
+        """Read the events of a join's delivery: all, or the next ones."""
         if id_ not in self._joined:
             raise reader.fail(
-                "more", f"there is no delivery {id_} of a join that it could go on with"
+                "more", f"there is no delivery {id_} of a join that it could continue"
             )
         events, payloads = self._joined[id_]
         listed = reader.inner("events")
@@ -297,16 +300,14 @@ class _Restoring:
         event, payload = reader.event("event")
         question = Question(id_, event, payload, question_id(reader, "request_id", event))
         if self.state.questions.setdefault(question.request_id, question) is not question:
-            raise reader.fail("request_id", f"{short(question.request_id)} is there twice")
+            raise reader.fail("request_id", f"{short(question.request_id)} occurs twice")
         return question
 
     def _pending(self, reader: Reader) -> Item:
         id_, join = self._id(reader, "pending"), reader.take("join", str)
         fan_out = self.state.fan_outs.get(reader.count("fan_out", least=1))
         if fan_out is None or fan_out.pending.get(join, id_) is not None:
-            raise reader.fail(
-                "fan_out", f"no fan-out is there that waits for {short(join)}, or it is there twice"
-            )
+            raise reader.fail("fan_out", f"no fan-out waits for {short(join)}, or it occurs twice")
         pending = fan_out.pending[join] = Pending(id_, fan_out, join)
         return pending
 

@@ -1,4 +1,4 @@
-"""The wire form of single values that JSON lacks: dates, times, UUID, Decimal, bytes, big integers, NaN."""
+"""Wire forms of scalars that JSON lacks: dates, times, UUID, Decimal, bytes, big integers, NaN."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ __all__ = ["INT_MAX", "INT_MIN", "SCALARS", "decode_scalar", "float_wire", "int_
 
 INT_MIN = -(2**63)
 INT_MAX = 2**64 - 1
-"""The integers that orjson writes as they are."""
+"""Largest integer that orjson writes; `INT_MIN` is the smallest."""
 
 
 def int_wire(value: int) -> Any:
-    """An integer of any size; beyond 64 bits as `{"$int": hex}` (decimal text has a length limit in Python)."""
+    """Encode an integer of any size; beyond 64 bits as `{"$int": hex}`.
+
+    It is hexadecimal because Python limits the length of decimal texts.
+    """
     return value if INT_MIN <= value <= INT_MAX else {"$int": hex(value)}
 
 
 def float_wire(value: float) -> Any:
-    """A float; NaN and the infinities as `{"$float": ...}`, which plain JSON has no form for."""
+    """Encode a float; NaN and infinities, which JSON lacks, as `{"$float": ...}`."""
     return value if math.isfinite(value) else {"$float": repr(value)}
 
 
@@ -41,17 +44,19 @@ def _decode_bytes(wire: str) -> bytes:
 
 
 def _zone(value: dt.datetime | dt.time) -> str | None:
-    """The zone's key where the offset alone would not keep it. Zones of other libraries are
-    refused, and those that were read from a file: nobody else could find them.
+    """Return the key of a time zone, or `None` if the offset alone describes it.
+
+    Zones of other libraries are refused, and so are those that were read from a file, because other
+    processes could not find them.
     """
     if value.tzinfo is None or type(value.tzinfo) is dt.timezone:
         return None
-    import zoneinfo  # here and below: few need it, and it takes long to import
+    import zoneinfo  # not at module level: it is slow to import, and few programs need it
 
     zone = value.tzinfo
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
-        with contextlib.suppress(Exception):  # of pickle, which has no other use here
-            zone.__reduce__()  # refuses a zone of a file
+        with contextlib.suppress(Exception):  # pickle's errors
+            zone.__reduce__()  # raises for a zone that was read from a file
             return zone.key
     msg = f"its time zone {short(zone)} can't be stored: use datetime.timezone or zoneinfo.ZoneInfo"
     raise Misfit(msg)
@@ -109,7 +114,7 @@ def _decode_float(wire: str) -> float:
 def _of_text(decode: Callable[[str], Any]) -> Callable[[Any], Any]:
     def checked(wire: Any) -> Any:
         if type(wire) is not str:
-            msg = f"a string is expected, not {short(wire)}"
+            msg = f"expected a string, not {short(wire)}"
             raise ValueError(msg)
         return decode(wire)
 
@@ -127,11 +132,15 @@ SCALARS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     int: ("$int", int_wire, _of_text(_decode_int)),
     float: ("$float", float_wire, _of_text(_decode_float)),
 }
-"""class -> (tag, to wire, from wire)."""
+"""The tag, encoder and decoder of each scalar class."""
 
 
 def decode_scalar(cls: type, wire: Any) -> Any:
-    """Bring one back from its wire form, which may be rubbish."""
+    """Decode a scalar from its wire form.
+
+    Raises:
+        Misfit: The wire form is invalid.
+    """
     try:
         return SCALARS[cls][2](wire)
     except (
@@ -143,6 +152,7 @@ def decode_scalar(cls: type, wire: Any) -> Any:
         InvalidOperation,
         binascii.Error,
     ) as error:
-        # zoneinfo's ZoneInfoNotFoundError is a KeyError; a name that is a path outside its data is a ValueError.
-        msg = f"{short(wire)} is no stored {cls.__name__}: {error}"
+        # zoneinfo raises ZoneInfoNotFoundError, a KeyError; and ValueError for a name that is a
+        # path outside its data.
+        msg = f"{short(wire)} is not a stored {cls.__name__}: {error}"
         raise Misfit(msg) from error

@@ -1,11 +1,10 @@
-"""The fields of the classes whose values are stored field by field, and how an instance is made
-of them again.
+"""Fields of the classes whose values are stored field by field, and restoring of instances.
 
-An instance is made without its class's `__init__`: what was stored is what all that code, the
-converters and `__post_init__` had made of what they were given, and doing it again would change
-it, or fail. So no code of the class runs where a value is restored, no validators either: what
-could be stored can be restored, at whatever time. The price is that an instance must be all in
-its fields; one that holds more is refused where it is stored.
+An instance is restored without its class's `__init__`. The stored values are the results of
+`__init__`, converters and `__post_init__`; running these again would change the values, or fail. No
+code of the class runs, not even validators, so everything that could be stored can be restored at
+any time. The price is that an instance must consist of its fields. One that holds more is refused
+when it is stored.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ __all__ = [
 
 
 UNSET_KEY = "$unset"
-"""Of a pydantic model: the fields that were not given but have their defaults."""
+"""Key under which a pydantic model lists its unset fields, which have their defaults."""
 
 _HASH_CACHE = "_attrs_cached_hash"
 
 
 def field_types(cls: Any) -> dict[str, Any]:
-    """Return the types of a class's fields by name; of a generic one with its arguments."""
+    """Return the types of a class's fields by name, with the arguments of a generic class."""
     origin = typing.get_origin(cls) or cls
     parameters = getattr(origin, "__parameters__", ())
     arguments = dict(zip(parameters, typing.get_args(cls), strict=False))
@@ -76,13 +75,13 @@ def _names(origin: Any) -> list[str]:
         return list(origin.__struct_fields__)
     if is_typed_dict(origin):
         return list(origin.__annotations__)
-    # An event class that is declared without fields needs no decorator.
+    # An event class without fields needs no decorator.
     return [f.name for f in dataclasses.fields(origin)] if dataclasses.is_dataclass(origin) else []
 
 
 def _hints(cls: Any) -> dict[str, Any]:
     if is_typed_dict(cls) and any(map(_is_quoted, cls.__annotations__.values())):
-        # Bases leave no trace in it but their annotations, which know their modules.
+        # A TypedDict keeps only the annotations of its bases, and those know their modules.
         refs = {name: anchored(one, cls.__module__) for name, one in cls.__annotations__.items()}
         return {
             name: resolved(one) if isinstance(one, typing.ForwardRef) else one
@@ -93,22 +92,23 @@ def _hints(cls: Any) -> dict[str, Any]:
     except NameError as error:
         types = [attribute.type for attribute in attrs.fields(cls)] if attrs.has(cls) else [""]
         if not any(map(_is_quoted, types)):
-            return {}  # Whoever could see their names (`attrs.resolve_types`) has resolved them.
+            return {}  # they were resolved where their names are visible (`attrs.resolve_types`)
         msg = (
-            f"the annotations of {cls.__qualname__} can't be resolved ({error}): import and define "
-            "what they name at module level, not in a function or under TYPE_CHECKING"
+            f"the annotations of {cls.__qualname__} can't be resolved ({error}): define or import "
+            "their names at module level, not in a function or under TYPE_CHECKING"
         )
         raise Misfit(msg) from error
     for name, hint in hints.items():
         if _is_quoted(hint):
-            # It names itself, and was unrolled once: as it stands in the source it has one name.
+            # The type is recursive, and `get_type_hints` unrolled it once. The annotation in the
+            # source has a single name.
             owner = next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
             hints[name] = anchored(inspect.get_annotations(owner)[name], owner.__module__)
     return hints
 
 
 def _is_quoted(type_: Any) -> bool:
-    """Tell whether a part of a type is the source text of one still."""
+    """Return whether a type, or a part of it, is still quoted source text."""
     if isinstance(type_, str | typing.ForwardRef):
         return True
     origin, arguments = typing.get_origin(type_), typing.get_args(type_)
@@ -118,7 +118,7 @@ def _is_quoted(type_: Any) -> bool:
 
 
 def anchored(type_: Any, module: str) -> Any:
-    """Return a type whose quoted parts know the module that they are to be looked up in."""
+    """Return a type whose quoted parts know the module in which they are looked up."""
     if isinstance(type_, str):
         return typing.ForwardRef(type_, module=module)
     if isinstance(type_, typing.ForwardRef):
@@ -132,16 +132,20 @@ def anchored(type_: Any, module: str) -> Any:
     if hasattr(type_, "copy_with"):
         return type_.copy_with(arguments)
     if origin is types.UnionType:
-        return typing.Union[arguments]  # noqa: UP007  # of a tuple
+        return typing.Union[arguments]  # noqa: UP007  # `arguments` is a tuple
     return origin[arguments]
 
 
 def resolved(reference: typing.ForwardRef) -> Any:
-    """Return what an anchored reference means."""
+    """Evaluate an anchored reference.
+
+    Raises:
+        Misfit: It uses a name that is not defined.
+    """
     module = sys.modules.get(str(reference.__forward_module__))
     text = reference.__forward_arg__
     try:
-        # Source code of the program, as `typing.get_type_hints` evaluates it; never data.
+        # The text is source code of the program, as in typing.get_type_hints. It is never data.
         found = eval(text, vars(module) if module else {})  # noqa: S307
     except NameError as error:
         msg = f"{text!r} in an annotation can't be resolved ({error}): define it at module level"
@@ -170,7 +174,7 @@ def maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
     if is_named_tuple(cls):
         return lambda found: tuple.__new__(cls, found.values())
     if is_struct(cls):
-        # C code that sets the fields and no more: one with a `__post_init__` is not stored.
+        # This is C code that only sets the fields. A struct with a `__post_init__` is not stored.
         return lambda found: cls(**found)
     if is_pydantic(cls):
         return partial(_make_model, cls)
@@ -178,7 +182,7 @@ def maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
         return partial(_make_exception, cls)
     put = object.__setattr__
     new: Callable[[type], Any] = cls.__new__
-    # attrs keeps a hash that it has made once beside the fields.
+    # A class with `cache_hash=True` has its cached hash in an attribute that has to exist.
     code = getattr(cls.__hash__, "__code__", None)
     caches_hash = _HASH_CACHE in getattr(code, "co_names", ())
 
@@ -194,7 +198,7 @@ def maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 def _make_exception(cls: Any, found: dict[str, Any]) -> Any:
-    instance = cls.__new__(cls, *found.values())  # which are its `args`, too
+    instance = cls.__new__(cls, *found.values())  # also sets `args`
     for name, value in found.items():
         object.__setattr__(instance, name, value)
     return instance
@@ -214,7 +218,7 @@ def _make_model(cls: Any, found: dict[str, Any]) -> Any:
 
 
 def may_hold_more(cls: Any) -> bool:
-    """Tell whether instances may have attributes that are no fields: most have no room for any."""
+    """Return whether instances can have attributes that are not fields. Most classes can't."""
     if is_struct(cls) and hasattr(cls, "__post_init__"):
         return True
     return bool(cls.__dictoffset__) or not set(_slots(cls)) <= field_types(cls).keys()
@@ -229,10 +233,10 @@ def _slots(cls: Any) -> Iterator[str]:
 
 
 def check_whole(instance: Any, fields: Mapping[str, Any]) -> None:
-    """Refuse an instance that is not all in its fields, or lacks one of them.
+    """Refuse an instance that has more attributes than its fields, or lacks a field.
 
     Raises:
-        Misfit: It has attributes besides, which would be gone when it is read again.
+        Misfit: A field has no value, or other attributes would be lost when it is restored.
     """
     cls: Any = type(instance)
     for name in fields:
@@ -254,20 +258,20 @@ def check_whole(instance: Any, fields: Mapping[str, Any]) -> None:
             more.append(str(name))  # noqa: PERF401  # a comprehension is a call, for each event
     if more:
         msg = (
-            f"this {cls.__name__} has attributes that are no fields ({', '.join(more)}) and would "
+            f"this {cls.__name__} has attributes that are not fields ({', '.join(more)}) and would "
             "be lost: make them fields (init=False, say), or a functools.cached_property"
         )
         raise Misfit(msg)
 
 
 class _Look(NamedTuple):
-    """Where the objects of a class have their attributes.
+    """The places in which the instances of a class keep their attributes.
 
     Args:
-        fault: Why none of them can be stored; `None`: they can.
-        is_pydantic: Whether it is pydantic's, which keeps attributes at places of its own.
-        computed: The attributes that are made again when they are asked for.
-        slots: All others that have a slot.
+        fault: The reason why no instance can be stored; `None` if they can.
+        is_pydantic: Whether it is a pydantic class, which keeps attributes in places of its own.
+        computed: The attributes that are computed again on access.
+        slots: All other attributes that have a slot.
     """
 
     fault: str | None
@@ -289,11 +293,12 @@ def _look_of(cls: Any) -> _Look:
 
 
 def _computed(cls: Any) -> set[str]:
-    """Return the names of attributes that are made again when they are asked for."""
+    """Return the names of attributes that are computed again on access."""
     found = {"__weakref__", "__dict__", "__orig_class__", _HASH_CACHE}
     for base in cls.__mro__:
         found |= {name for name, one in vars(base).items() if isinstance(one, cached_property)}
-        # A slotted attrs class has slots for them, and their functions as a default of this.
+        # A slotted attrs class has slots for cached properties. Their functions are in a default
+        # argument of its `__getattr__`.
         for default in getattr(vars(base).get("__getattr__"), "__defaults__", None) or ():
             found |= set(default) if isinstance(default, dict) else set()
     return found
@@ -303,10 +308,9 @@ _FIXED: Final = frozenset({*SCALARS, str, bool, type(None)})
 
 
 def sharing(cls: type[Event]) -> Callable[[Event], bool]:
-    """Return a function that tells whether nothing in an event of this class can be changed.
+    """Return a function that checks whether an event of this class is deeply immutable.
 
-    Most classes have only fields of types of which that is known; of others, the values are
-    looked at, as far as they are single ones.
+    For most classes the types of the fields show it. For other fields, the value must be a scalar.
     """
     if issubclass(cls, DynamicEvent):
         return lambda _event: False

@@ -1,4 +1,4 @@
-"""`Snapshot`: a run as of one moment, for people and for resuming."""
+"""Snapshots of a run at one moment, for people and for resuming."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ __all__ = [
 
 @attrs.frozen
 class SnapshotDelivery:
-    """An undone delivery.
+    """A pending delivery.
 
     Attributes:
         id: Its id.
         step: The step that it is for.
-        event: The event; for a join, a tuple of them.
-        attempt: The attempt that comes next, or was under way; from 1.
-        due: When it may start, UTC; `None`: at once.
-        fan_out: The id of its fan-out; 0: the run's root; `None`: none whose order is kept.
+        event: The event; for a join, a tuple of events.
+        attempt: The attempt that is next or was in flight, from 1.
+        due: The time at which it may start, UTC; `None` for at once.
+        fan_out: The id of its fan-out; 0 for the run's root; `None` for none whose order is kept.
     """
 
     id: int
@@ -66,8 +66,8 @@ class SnapshotCollected:
     Attributes:
         step: The join, or the step that collects.
         event: The event.
-        types: The event types that `ctx.collect` asked for; empty for a join.
-        fan_out: The id of the fan-out of a join's event; 0: the run's root.
+        types: The event types requested by `ctx.collect`; empty for a join.
+        fan_out: For a join, the id of the event's fan-out; 0 for the run's root.
     """
 
     step: str
@@ -82,8 +82,9 @@ class SnapshotFanOut:
 
     Attributes:
         id: Its id.
-        joins: The joins that it still has to fire.
-        live: How many things live in it hold them back, by step (or `event:` and `question:` with the event's type).
+        joins: The joins that it has not fired yet.
+        live: The number of live items in it that hold them back, by step (or by `event:` or
+            `question:` with the event's type).
     """
 
     id: int
@@ -97,8 +98,8 @@ class SnapshotDelayed:
 
     Attributes:
         event: The event.
-        due: When, UTC.
-        fan_out: As of a delivery.
+        due: The time at which it is routed, UTC.
+        fan_out: The id of its fan-out; 0 for the run's root; `None` for none whose order is kept.
     """
 
     event: Event
@@ -116,21 +117,21 @@ def _group_of(item: Item) -> int | None:
 
 @attrs.frozen(eq=False)
 class Snapshot:
-    """A run as of one moment: all that a resume needs. Equal to another that holds the same.
+    """A run at one moment, with everything that resuming needs. Equal contents compare equal.
 
-    What it holds is looked up in it on first use, with events as `DynamicEvent` and classes that
-    are not builtins as `DynamicValue`: a snapshot needs no workflow.
+    A snapshot needs no workflow. Its contents are decoded on first use, with events as
+    `DynamicEvent` and objects of classes that are not builtins as `DynamicValue`.
 
     Attributes:
         version: The format's version.
-        workflow_name: The workflow.
+        workflow_name: The workflow's name.
         workflow_version: The version of the workflow that ran it last.
-        run_id: The run.
-        timestamp: When the run last changed, UTC.
-        status: Where it stood.
+        run_id: The run's id.
+        timestamp: The time of the run's last change, UTC.
+        status: The run's status.
         elapsed: Seconds that count against the run's timeout.
         seq: The number of its last transition.
-        error: Why it failed, or `None`.
+        error: The reason why it failed, or `None`.
     """
 
     version: int
@@ -158,7 +159,7 @@ class Snapshot:
         codec: Codec = PLAIN,
         history: Sequence[HistoryRecord] | None = None,
     ) -> Snapshot:
-        """A snapshot of a run's state; `codec` encodes the events of a run without a store."""
+        """Take a snapshot of a run's state. `codec` encodes the events of a run without a store."""
         return drained(cls.making(state, codec=codec, history=history))
 
     @classmethod
@@ -169,7 +170,7 @@ class Snapshot:
         codec: Codec = PLAIN,
         history: Sequence[HistoryRecord] | None = None,
     ) -> Generator[None, None, Snapshot]:
-        """Return what `from_state` does, in pieces; the state must not change meanwhile."""
+        """Return the result of `from_state`, in slices. The state must not change in between."""
         pieces = []
         for piece in iter_state(state, inline=True, codec=codec, history=history):
             pieces.append(piece)
@@ -178,7 +179,7 @@ class Snapshot:
 
     @classmethod
     def from_pieces(cls, state: RunState, pieces: Sequence[bytes]) -> Snapshot:
-        """The same, of what `iter_state(state, inline=True)` gave."""
+        """Build a snapshot from the pieces produced by `iter_state(state, inline=True)`."""
         return cls(
             version=1,
             workflow_name=state.workflow,
@@ -193,28 +194,28 @@ class Snapshot:
         )
 
     def to_state(self, codec: Codec) -> RunState:
-        """The run's state, with events decoded by a workflow's codec.
+        """Decode the run's state, with the events decoded by a workflow's codec.
 
         Raises:
-            SerializationError: An event does not fit its class.
+            SerializationError: An event does not match its class.
         """
         return drained(self.to_state_in_pieces(codec))
 
     def to_state_in_pieces(self, codec: Codec) -> Generator[None, None, RunState]:
-        """Return what `to_state` does, in pieces; the first of them parses the whole snapshot."""
+        """Return the result of `to_state`, in slices. The first one parses the whole snapshot."""
         return restoring(self._document, {}, codec)
 
     def to_json(self) -> str:
-        """The snapshot as JSON."""
+        """Return the snapshot as JSON."""
         return self._document.decode()
 
     @classmethod
     def from_json(cls, data: str | bytes) -> Snapshot:
-        """The snapshot of `to_json`.
+        """Load a snapshot from the output of `to_json`.
 
         Raises:
             SnapshotVersionError: It was written by a newer version of this package.
-            SerializationError: It is rubbish.
+            SerializationError: It is invalid.
         """
         try:
             return cls._from_document(orjson.loads(data))
@@ -222,18 +223,18 @@ class Snapshot:
             raise rubbish("snapshot", "", f"it is not JSON ({error})") from error
 
     def to_msgpack(self) -> bytes:
-        """The snapshot as msgpack."""
+        """Return the snapshot as msgpack."""
         import ormsgpack
 
         return ormsgpack.packb(orjson.loads(self._document))
 
     @classmethod
     def from_msgpack(cls, data: bytes) -> Snapshot:
-        """The snapshot of `to_msgpack`.
+        """Load a snapshot from the output of `to_msgpack`.
 
         Raises:
             SnapshotVersionError: It was written by a newer version of this package.
-            SerializationError: It is rubbish.
+            SerializationError: It is invalid.
         """
         import ormsgpack
 
@@ -248,12 +249,13 @@ class Snapshot:
             document = orjson.dumps(content)
         except orjson.JSONEncodeError as error:
             raise rubbish("snapshot", "", str(error)) from error
-        # Reading all of it checks it; written again, two that hold the same are the same bytes.
+        # Decoding checks all of it. Encoding it again makes snapshots of equal contents identical,
+        # byte for byte, which `__eq__` relies on.
         return cls.from_state(decode_state(document, {}, PLAIN))
 
     @functools.cached_property
     def run_state(self) -> RunState:
-        """All of it, as the engine has it. For the engine's own use."""
+        """The whole state in the engine's own form. For internal use."""
         return decode_state(self._document, {}, PLAIN)
 
     @property
@@ -266,13 +268,13 @@ class Snapshot:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What was given with the run at its start."""
+        """The metadata given when the run was started."""
         metadata: dict[str, Any] = PLAIN.decode_value(self.run_state.metadata.data, "metadata")
         return metadata
 
     @property
     def deliveries(self) -> tuple[SnapshotDelivery, ...]:
-        """The undone deliveries, oldest first."""
+        """The pending deliveries, oldest first."""
         return tuple(
             SnapshotDelivery(
                 item.id,
@@ -287,9 +289,7 @@ class Snapshot:
 
     @property
     def collected(self) -> tuple[SnapshotCollected, ...]:
-        """What waits in joins, in the order in which they will get it, then what waits in
-        `ctx.collect` buffers.
-        """
+        """The events that wait in joins, in join order, then those in `ctx.collect` buffers."""
         state = self.run_state
         groups = ([] if state.root is None else [state.root]) + list(state.fan_outs.values())
         members = [
@@ -324,12 +324,12 @@ class Snapshot:
 
     @property
     def input_requests(self) -> tuple[InputRequestEvent, ...]:
-        """The open questions, oldest first; of a subclass, what `InputRequestEvent` has."""
+        """The open questions, oldest first. Subclasses are reduced to `InputRequestEvent`."""
         return tuple(_as_request(question) for question in self.run_state.questions.values())
 
     @property
     def result(self) -> Any:
-        """The result of a completed run (of a typed `StopEvent`, the event); else `None`."""
+        """The result of a completed run (the event if its `StopEvent` is typed), else `None`."""
         stop = self.run_state.stop
         if (
             isinstance(stop, DynamicEvent)
@@ -341,8 +341,9 @@ class Snapshot:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback, as text, of what a step or the input handler raised that made the run
-        fail; else `None`.
+        """The traceback of the exception that failed the run, as text, else `None`.
+
+        A step or the input handler raised it.
         """
         error = self.run_state.error
         return None if error is None else error.traceback or None
@@ -354,7 +355,10 @@ class Snapshot:
 
 
 def _as_request(question: Question) -> InputRequestEvent:
-    """A question, whose class is not at hand, as far as its base class tells of it."""
+    """Return the `InputRequestEvent` of a question whose class may be unknown.
+
+    It has only the fields of the base class.
+    """
     event = question.event
     if isinstance(event, InputRequestEvent):
         return event
@@ -371,5 +375,5 @@ def _as_request(question: Question) -> InputRequestEvent:
 
 
 def blob_digests(state: RunState) -> frozenset[str]:
-    """The digests of the large values that a state refers to."""
+    """Return the digests of the large values that a state refers to."""
     return frozenset(large_values(state))

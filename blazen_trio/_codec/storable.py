@@ -1,4 +1,4 @@
-"""Which types of fields have no values that can be stored, as their annotations tell."""
+"""Detection of fields whose annotations rule out every storable value."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _STORED: Final = frozenset({*SCALARS, str, bool, type(None), Any, object})
 
 
 def field_faults(events: Iterable[type[Event]]) -> Iterator[str]:
-    """Return a sentence for each field of these event classes that no value could be stored of.
+    """Yield a sentence for each field of these event classes that can't have a storable value.
 
-    What may turn out right is not among them: a union of which one arm can be stored, a protocol,
-    an abstract class, and names that can't be resolved yet.
+    Types that may have storable values are not reported: a union with one storable member, a
+    protocol, an abstract class, and names that can't be resolved yet.
     """
     for cls in events:
         for name, type_ in _fields(cls).items():
@@ -47,10 +47,10 @@ class _Fault(typing.NamedTuple):
 
 
 class _Search:
-    """Looks for the first part of a type that can't be stored.
+    """A search for the first part of a type that can't be stored.
 
     Attributes:
-        path: The fields that lead there, the last first.
+        path: The fields that lead to that part, innermost first.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class _Search:
         self._unknown = False
 
     def fault(self, type_: Any) -> _Fault | None:
-        """Return it, and why; `None`: there is none."""
+        """Return the first part of the type that can't be stored, or `None` if there is none."""
         try:
             type_ = bare(type_)
         except Misfit:  # a name that does not exist yet
@@ -69,9 +69,9 @@ class _Search:
             self._unknown = True
             return None
         if typing.get_origin(type_) is typing.Literal:
-            return None  # its choices are looked at one by one, when there is a value
+            return None  # its choices are checked when there is a value
         if type_ not in self._seen:
-            self._seen[type_] = (None, ())  # as far as it contains itself
+            self._seen[type_] = (None, ())  # ends the recursion of a type that contains itself
             found = self._fault(type_)
             self._seen[type_] = (found, tuple(self.path))
         found, path = self._seen[type_]
@@ -120,16 +120,17 @@ class _Search:
 
 
 _ADVICE: Final = (
-    "no value of it can be stored. Use JSON types, attrs classes, dataclasses, named tuples, pydantic "
-    "models, msgspec structs, enums, datetime, UUID, Decimal, bytes, list, tuple, set, dict or "
-    "TypedDict; or Any, where a value is known to be right, or the run has no store"
+    "no value of that type can be stored. Use JSON types, attrs classes, dataclasses, named "
+    "tuples, pydantic models, msgspec structs, enums, datetime, UUID, Decimal, bytes, list, tuple, "
+    "set, dict or TypedDict; or Any, if you know that its values can be stored or that the run has "
+    "no store"
 )
 
 
 def _fields(cls: Any) -> dict[str, Any]:
     try:
         return field_types(cls)
-    except Misfit:  # its annotations name what does not exist yet, or not at run time
+    except Misfit:  # an annotation uses a name that does not exist yet, or not at run time
         return {}
 
 

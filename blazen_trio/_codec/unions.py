@@ -1,7 +1,7 @@
-"""Unions and literals.
+"""Encoding of unions and literals.
 
-JSON's own scalars in a union stand for themselves, for they tell themselves apart. Every other arm is tagged with the
-arm's name: `{"$union": ["Card", {...}]}`.
+A member of a union that is a JSON scalar is stored as it is, because JSON distinguishes scalars.
+Every other member is tagged with its name: `{"$union": ["Card", {...}]}`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Hook = Callable[[Any], Any]
 _SCALAR = frozenset({str, int, float, bool, type(None)})
 _LISTS = frozenset({list, tuple, set, frozenset})
 _MOST_GUESSES = 3
-"""How deep in each other a value without tags may leave several arms open: each doubles the work,
-so that a few bytes of nested lists could take for ever."""
+"""Nesting depth up to which an untagged value may match several members. Each level doubles the
+work, so without this limit a few bytes of nested lists could take for ever."""
 
 
 class _Guessing(threading.local):
@@ -40,8 +40,9 @@ _guessing = _Guessing()
 
 
 def _label(arm: Any) -> str:
-    """The arm's name as it is stored: free of module paths, so that classes may move; and the same
-    in every version of Python.
+    """Return the name under which a member is stored.
+
+    It contains no module paths, so classes can be moved. It is the same in every Python version.
     """
     origin = typing.get_origin(arm)
     if origin is typing.Literal:
@@ -76,14 +77,14 @@ def _arm(arm: Any, hooks: tuple[Hook, Hook]) -> _Arm:
 def union_hooks(
     arms: tuple[Any, ...], hooks_of: Callable[[Any], tuple[Hook, Hook]]
 ) -> tuple[Hook, Hook]:
-    """Hooks of `A | B | ...` (without `Any`, and not `X | None`, which needs no tag)."""
+    """Return the hooks of `A | B | ...` without `Any`, except `X | None`, which needs no tag."""
     known = [_arm(arm, hooks_of(arm)) for arm in arms]
     by_label = {arm.label: arm for arm in known if not arm.plain}
     plain = [arm for arm in known if arm.plain]
     tagged = [arm for arm in known if not arm.plain]
     what = " | ".join(arm.label for arm in known)
     if len(by_label) != len(tagged):
-        msg = f"the union {what} has two arms of one name"
+        msg = f"the union {what} has two members of the same name: rename one of the classes"
         raise Misfit(msg)
 
     def unstructure(value: Any) -> Any:
@@ -94,8 +95,8 @@ def union_hooks(
                 wire = arm.write(value)
             except Misfit as misfit:
                 if own == [arm] and not arm.plain and misfit.path:
-                    # Of the only arm of its class: what is wrong in it says more than that none
-                    # takes it. Several arms (`list[int] | list[str]`) are all tried.
+                    # This is the only member of the value's class, so its own error says more than
+                    # that no member fits. Several members (`list[int] | list[str]`) are all tried.
                     raise
             else:
                 return wire if arm.plain else {"$union": [arm.label, wire]}
@@ -114,11 +115,12 @@ def union_hooks(
 
 
 def _may_take(arm: _Arm, wire: Any) -> bool:
-    """Tell whether an arm may take what was written without tags, by a person or by an earlier
-    version of the class, as far as the outermost form tells.
+    """Return whether a member may fit an untagged value, judging by its outermost form.
+
+    A person, or an earlier version of the class, wrote it without tags.
     """
     if type(wire) is list:
-        # Instants with a name or a fold, and spans of time, are lists of one form.
+        # Instants with a zone or a fold, and timedeltas, are also stored as lists.
         return arm.cls in ARRAYS or arm.cls is tuple or arm.cls in SCALARS
     if type(wire) is dict:
         return True
@@ -126,11 +128,11 @@ def _may_take(arm: _Arm, wire: Any) -> bool:
 
 
 def _guess(arms: list[_Arm], what: str, wire: Any) -> Any:
-    """Return what the first arm makes of it that can."""
+    """Decode an untagged value with the first member that fits."""
     if len(arms) == 1:
         return arms[0].read(wire)
     if _guessing.depth >= _MOST_GUESSES:
-        msg = f"expected {what}, and this may be several of them: write {{'$union': [name, value]}}"
+        msg = f"expected {what}, but this may be several of them: write {{'$union': [name, value]}}"
         raise Misfit(msg)
     _guessing.depth += 1
     try:
@@ -147,7 +149,7 @@ def _none_fits(what: str, value: Any) -> Misfit:
 
 
 def literal_hooks(choices: tuple[Any, ...]) -> tuple[Hook, Hook]:
-    """Hooks of `Literal[...]`: strings, integers, booleans, bytes, enum members, None."""
+    """Return the hooks of `Literal[...]`, of str, int, bool, bytes, enum members and None."""
     wires = [_choice_wire(choice) for choice in choices]
     by_value = {(type(choice), choice): wire for choice, wire in zip(choices, wires, strict=True)}
     by_wire = {orjson.dumps(wire): choice for choice, wire in zip(choices, wires, strict=True)}
@@ -172,6 +174,6 @@ def literal_hooks(choices: tuple[Any, ...]) -> tuple[Hook, Hook]:
 
 def _choice_wire(choice: Any) -> Any:
     if isinstance(choice, enum.Enum):
-        # Known by the annotation itself, whatever names the workflow knows.
+        # The annotation names the class, so the workflow's registry need not know it.
         return {"$enum": [type(choice).__name__, values.enum_wire(choice)]}
     return values.to_wire(choice)

@@ -1,9 +1,10 @@
-"""Plain values as self-describing JSON: what comes back is what went in, or it is refused.
+"""Plain values as self-describing JSON. A value is restored exactly as it was, or it is refused.
 
-JSON's own types stand for themselves. What JSON would bend is an object of one key that begins with "$": the tag
-names what it is. A dict with such a key, or with keys that are not strings, is itself tagged, so there is no clash.
-Classes are named by class name and found again only in the workflow's registry. Subclasses of builtins are refused:
-storing them as the builtin would change them in silence.
+JSON's own types are stored as they are. Anything that JSON would change is an object with one key,
+a tag that starts with "$" and names the type. A dict with such a key, or with keys that are not
+strings, is itself tagged, so there is no clash. Classes are stored by class name, and found again
+only in the workflow's registry. Subclasses of builtins are refused: storing them as the builtin
+would change them silently.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ __all__ = ["check_hashes", "check_plain", "classes", "encoded_order", "from_wire
 
 
 class _Classes:
-    """What this module needs of the converter, which is built on it and puts its functions here."""
+    """Functions of the converter that this module needs.
+
+    The converter imports this module, and sets them.
+    """
 
     write_fields: Callable[[Any], Any]
     read_fields: Callable[[type, Any], Any]
@@ -49,10 +53,10 @@ _ATOMS = frozenset({str, bool, type(None)})
 
 
 def to_wire(value: Any) -> Any:
-    """The JSON form of a value; containers that are plain already come back as they are.
+    """Return the JSON form of a value. A container that is already plain is returned itself.
 
     Raises:
-        Misfit: It, or something in it, can't be stored faithfully.
+        Misfit: The value, or something in it, can't be stored faithfully.
     """
     encode = _ENCODERS.get(value.__class__)
     return encode(value) if encode is not None else _object_wire(value)
@@ -73,7 +77,7 @@ def _items_wire(value: Any) -> list[Any]:
     out: list[Any] = []
     try:
         for item in value:
-            out.append(to_wire(item))  # noqa: PERF401  # the length tells the index of what fails
+            out.append(to_wire(item))  # noqa: PERF401  # on failure the length is the item's index
     except Misfit as misfit:
         raise misfit.under(len(out)) from misfit.__cause__
     return out
@@ -102,28 +106,31 @@ def _dict_wire(value: dict[Any, Any]) -> Any:
 
 
 def encoded_order(wires: list[Any]) -> list[Any]:
-    """A set's elements in an order that depends on nothing but themselves: that of their bytes."""
+    """Sort a set's encoded elements by their bytes, so that equal sets are stored identically."""
     return wires if len(wires) < 2 else sorted(wires, key=orjson.dumps)
 
 
 _MOST_OF_ONE_HASH = 100
-"""What is kept by its hash takes time by the square of how many share one. Values that collide are
-easily made (integers, tuples of them, decimals, UUIDs), so that a small snapshot could hold whoever
-looks at it for minutes."""
+"""Largest number of members of a set, or keys of a dict, with the same hash. The time to build one
+grows with the square of this number. Values that collide are easily made (integers, tuples of them,
+decimals, UUIDs), so a small snapshot could otherwise block its reader for minutes."""
 
 
 def check_hashes(items: Collection[Any]) -> None:
-    """Refuse members of a set, or keys of a dict, of which very many have one hash.
+    """Refuse members of a set, or keys of a dict, if too many have the same hash.
 
     Raises:
-        Misfit: They have.
-        TypeError: One can't be hashed.
+        Misfit: More than 100 have the same hash.
+        TypeError: One is not hashable.
     """
     if len(items) <= _MOST_OF_ONE_HASH:
         return
     [(_, most)] = Counter(map(hash, items)).most_common(1)
     if most > _MOST_OF_ONE_HASH:
-        msg = f"{most:,} of its {len(items):,} members have one hash: at most {_MOST_OF_ONE_HASH} are taken"
+        msg = (
+            f"{most:,} of its {len(items):,} members have the same hash: at most"
+            f" {_MOST_OF_ONE_HASH} may"
+        )
         raise Misfit(msg)
 
 
@@ -183,34 +190,40 @@ def _refusal(value: Any) -> str:
         )
     if base is not None:
         return (
-            f"{short(value)} is a {cls.__qualname__}, a subclass of {base.__name__}, which would come back as a plain "
-            f"{base.__name__}; convert it with {base.__name__}(...) first"
+            f"{short(value)} is a {cls.__qualname__}, a subclass of {base.__name__}, which would "
+            f"come back as a plain {base.__name__}; convert it with {base.__name__}(...) first"
         )
     return (
-        f"a value of type {cls.__qualname__} can't be stored: use JSON types, attrs classes, dataclasses, enums, "
-        "datetime, UUID, Decimal, bytes, tuples or sets"
+        f"a value of type {cls.__qualname__} can't be stored: use JSON types, attrs classes, "
+        "dataclasses, enums, datetime, UUID, Decimal, bytes, tuples or sets"
     )
 
 
 def check_known(cls: type) -> None:
-    """Refuse a class that decoding would not find again, or take for another of that name."""
+    """Raise `Misfit` for a class that decoding would not find or would confuse with another."""
     names = current.names
     known = names.types.get(cls.__name__)
     if known is cls or (known is None and not names.strict):
         return
     if known is None:
-        msg = f"the workflow does not know the class {cls.__name__}, and could not load it again: add it to Workflow(types=[...])"
+        msg = (
+            f"the workflow does not know the class {cls.__name__}, and could not load it again: "
+            "add it to Workflow(types=[...])"
+        )
     else:
-        msg = f"the workflow knows another class of the name {cls.__name__} ({known.__module__}): rename one of them"
+        msg = (
+            f"the workflow knows another class with the name {cls.__name__} "
+            f"({known.__module__}): rename one of them"
+        )
     raise Misfit(msg)
 
 
 def enum_wire(member: enum.Enum) -> Any:
-    """A member's name; of a combination of flags, which need not have one, the value.
+    """Return a member's name, or the value of a combination of flags, which may have no name.
 
     Raises:
-        Misfit: It is none of the members that its class declares (`_missing_` made it), so that
-            nothing would find it again.
+        Misfit: The class does not declare the member (`_missing_` created it), so it could not be
+            found again.
     """
     cls = type(member)
     name = member.name
@@ -220,12 +233,12 @@ def enum_wire(member: enum.Enum) -> Any:
         wire = int_wire(member.value)
         if cls(member.value) == member:
             return wire
-    msg = f"{short(member)} is none of the members that {cls.__name__} declares: store its value"
+    msg = f"{short(member)} is not a member that {cls.__name__} declares: store its value instead"
     raise Misfit(msg)
 
 
 def enum_member(cls: type[enum.Enum], wire: Any) -> enum.Enum:
-    """The member of that name (for flags, or of that value)."""
+    """Return the member with that name or, for flags, that value."""
     if type(wire) is str and wire in cls.__members__:
         return cls.__members__[wire]
     if issubclass(cls, enum.Flag) and type(wire) in (int, dict):
@@ -238,12 +251,12 @@ def enum_member(cls: type[enum.Enum], wire: Any) -> enum.Enum:
 
 
 def check_plain(data: Any) -> None:
-    """Refuse what is not JSON already: the data of a `DynamicEvent` or `DynamicValue` is stored as it is."""
+    """Refuse data that is not JSON: a `DynamicEvent` or `DynamicValue` is stored unchanged."""
     kind = type(data)
     if kind is dict:
         for key, item in data.items():
             if type(key) is not str:
-                msg = f"{short(key)} is no JSON key"
+                msg = f"{short(key)} is not a JSON key"
                 raise Misfit(msg)
             check_plain(item)
     elif kind is list:
@@ -254,15 +267,15 @@ def check_plain(data: Any) -> None:
         or (kind is int and INT_MIN <= data <= INT_MAX)
         or (kind is float and isfinite(data))
     ):
-        msg = f"{short(data)} is no JSON value"
+        msg = f"{short(data)} is not a JSON value"
         raise Misfit(msg)
 
 
 def from_wire(wire: Any) -> Any:
-    """The value that `to_wire` was given.
+    """Return the value that `to_wire` encoded.
 
     Raises:
-        Misfit: It is rubbish, or names a class that the registry lacks (where that is closed).
+        Misfit: The wire form is invalid, or names a class that is not in a closed registry.
     """
     kind = wire.__class__
     if kind is list:
@@ -285,14 +298,14 @@ _LEAVES = frozenset({str, bool, int, float, type(None)})
 def _untag(tag: str, content: Any) -> Any:
     decode = _DECODERS.get(tag)
     if decode is None:
-        msg = f"an unknown kind of value, {short(tag)}"
+        msg = f"unknown kind of value: {short(tag)}"
         raise Misfit(msg)
     return decode(content)
 
 
 def _items(content: Any) -> list[Any]:
     if type(content) is not list:
-        msg = f"a list is expected, not {short(content)}"
+        msg = f"expected a list, not {short(content)}"
         raise Misfit(msg)
     return [from_wire(item) for item in content]
 
@@ -310,11 +323,11 @@ def _hashed(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
 
 
 def pairs_of(content: Any) -> list[tuple[Any, Any]]:
-    """The pairs of a dict that is stored as a list of them."""
+    """Return the pairs of a dict that is stored as a list of pairs."""
     if type(content) is not list or any(
         type(pair) is not list or len(pair) != 2 for pair in content
     ):
-        msg = f"a list of pairs is expected, not {short(content)}"
+        msg = f"expected a list of pairs, not {short(content)}"
         raise Misfit(msg)
     return [(key, item) for key, item in content]
 
@@ -329,9 +342,9 @@ def _decode_dict(content: Any) -> dict[Any, Any]:
 
 
 def named(content: Any) -> tuple[str, Any]:
-    """The [name, data] under `$object` or `$enum`."""
+    """Return the name and the data under `$object` or `$enum`."""
     if type(content) is not list or len(content) != 2 or type(content[0]) is not str:
-        msg = f"[name, data] is expected, not {short(content)}"
+        msg = f"expected [name, data], not {short(content)}"
         raise Misfit(msg)
     return content[0], content[1]
 
@@ -341,7 +354,10 @@ def _decode_object(content: Any) -> Any:
     cls = current.names.types.get(name)
     if cls is None:
         if current.names.closed:
-            msg = f"the workflow does not know the class {name}: pass type={name} to get, or add it to Workflow(types=[...])"
+            msg = (
+                f"the workflow does not know the class {name}: pass type={name} to get, or add it "
+                "to Workflow(types=[...])"
+            )
             raise Misfit(msg)
         return DynamicValue(name, data)
     if issubclass(cls, enum.Enum):

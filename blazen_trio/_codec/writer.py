@@ -1,4 +1,4 @@
-"""What journal entries and snapshots have in common when they are written."""
+"""Wire forms shared by journal entries and snapshots."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 _TAKEN: Final = 2048
-"""How many ids are told of at once."""
+"""Ids of taken events per wire form. More are split into several forms."""
 
 
 def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
-    """A payload in place, or a large one by its digest; its bytes then go to `blobs`."""
+    """Return a payload in place, or the digest of a large one, whose bytes are added to `blobs`."""
     if payload.digest is None:
         return orjson.Fragment(payload.data)
     blobs[payload.digest] = payload.data
@@ -39,7 +39,7 @@ def reference(payload: Payload, blobs: dict[str, bytes]) -> Any:
 
 
 def names_wire(names: tuple[str, ...]) -> list[Any]:
-    """Names in order; what is there several times in a row is so once, with its number."""
+    """Return names in order. A name repeated in a row is given once, with its count."""
     if len(names) < 3:
         return list(names)
     counted = ((name, sum(1 for _ in same)) for name, same in groupby(names))
@@ -47,7 +47,7 @@ def names_wire(names: tuple[str, ...]) -> list[Any]:
 
 
 def error_wire(error: StoredError) -> dict[str, Any]:
-    """A stored error, without what it does not have."""
+    """Return a stored error, without its empty fields."""
     wire: dict[str, Any] = {"kind": error.kind, "message": error.message}
     if error.step:
         wire["step"] = error.step
@@ -63,7 +63,7 @@ def error_wire(error: StoredError) -> dict[str, Any]:
 
 
 def output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True) -> list[Any]:
-    """Return an event and where it goes; `routed`: whether it goes anywhere at all."""
+    """Return an event and its destinations, or only the event if it is not `routed`."""
     payload = output.payload
     assert payload is not None, "a run with a store encodes its events before it records them"
     if not routed:
@@ -80,7 +80,7 @@ def output_wire(output: Output, blobs: dict[str, bytes], *, routed: bool = True)
 def write_cells(
     cells: Mapping[str, Cell | None], wire: dict[str, Any], blobs: dict[str, bytes]
 ) -> None:
-    """Put state writes under the keys that an entry has for them."""
+    """Add state writes to an entry's wire form."""
     if kept := {
         key: reference(cell.payload, blobs) for key, cell in cells.items() if cell is not None
     }:
@@ -90,7 +90,7 @@ def write_cells(
 
 
 def collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
-    """Return what a step did to a buffer."""
+    """Return a step's change to a collect buffer."""
     added = None
     if collected.added is not None:
         event_type, _, payload = collected.added
@@ -102,9 +102,9 @@ def collected_wire(collected: Collected, blobs: dict[str, bytes]) -> list[Any]:
 def collected_wires(
     done: Iterable[Collected], blobs: dict[str, bytes]
 ) -> Iterator[tuple[list[Any], int]]:
-    """Return all that a step did to buffers, each with its size.
+    """Yield a step's changes to collect buffers, each with its size in bytes.
 
-    One that takes many events is told as several, the first of which puts in what it adds.
+    A change that takes many events is split into several, of which the first adds the event.
     """
     for collected in done:
         first, taken = collected, collected.taken
@@ -116,6 +116,6 @@ def collected_wires(
 
 
 def size_of(holder: Output | Cell | None) -> int:
-    """Return how many bytes this puts in a line."""
+    """Return the number of bytes that this adds to a line."""
     payload = None if holder is None else holder.payload
     return 0 if payload is None or payload.digest is not None else len(payload.data)

@@ -1,4 +1,4 @@
-"""What a step accepts and returns, read from the annotations of its function."""
+"""The events that a step accepts and returns, read from its function's annotations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNRESOLVED: Final = object()
 
 @attrs.define
 class Accepts:
-    """What a step's event parameter takes."""
+    """The event classes that a step's event parameter accepts."""
 
     classes: list[type[Event]] = attrs.field(factory=list)
     is_join: bool = False
@@ -39,10 +39,10 @@ class Accepts:
 
 @attrs.define
 class Emits:
-    """What a step may return."""
+    """The event classes that a step may return or send."""
 
     plain: list[type[Event]] = attrs.field(factory=list)
-    """Returned or sent on their own, or in a tuple; delayed ones too."""
+    """Classes returned or sent one by one: alone, in a tuple, or delayed."""
     listed: list[type[Event]] = attrs.field(factory=list)
     returns_list: bool = False
     returns_tuple: bool = False
@@ -51,7 +51,7 @@ class Emits:
 
 @attrs.frozen
 class Shape:
-    """How a step's function is called, and what it declares."""
+    """The parameters of a step's function, and the events that it declares."""
 
     event: inspect.Parameter
     context: inspect.Parameter | None
@@ -61,7 +61,7 @@ class Shape:
 
 
 def function_scope(function: Callable[..., Any]) -> Scope:
-    """The scope of a function's annotations, with the names captured that they use and that exist so far."""
+    """Return the scope of a function's annotations. Names that exist by now are captured."""
     target = _target(function)
     cells = dict(zip(target.__code__.co_freevars, target.__closure__ or (), strict=True))
     scope = Scope(target.__qualname__, target.__globals__, cells)
@@ -72,17 +72,17 @@ def function_scope(function: Callable[..., Any]) -> Scope:
 
 
 def _target(function: Callable[..., Any]) -> Any:
-    """The function that has the annotations: below wrappers made with `functools.wraps`, below a bound method."""
+    """Return the function that has the annotations, without `wraps` wrappers and binding."""
     target = inspect.unwrap(function)
     target = getattr(target, "__func__", target)
-    # What functools.wraps went around may be no function.
+    # `functools.wraps` may have wrapped something that is not a function.
     return target if inspect.isfunction(target) else getattr(function, "__func__", function)
 
 
 def _annotations(target: Any) -> dict[str, Any]:
     try:
         return dict(target.__annotations__)
-    except NameError:  # Python 3.14 evaluates them now, and a class may be defined later
+    except NameError:  # Python 3.14 evaluates annotations here; a class may be defined later
         return {}
 
 
@@ -110,7 +110,7 @@ def _add(classes: list[type[Event]], event_class: type[Event]) -> None:
 
 
 class _Reader:
-    """Reads the annotations of one step, noting each fault as a sentence."""
+    """Reader of one step's annotations. It adds one sentence to `faults` per fault."""
 
     def __init__(self, step: str, scope: Scope, faults: list[str]) -> None:
         self.step = step
@@ -118,7 +118,10 @@ class _Reader:
         self.faults = faults
 
     def resolved(self, annotation: Any, where: str) -> Any:
-        """The annotation without quotes, aliases and `Annotated`; `_UNRESOLVED`, with a fault noted, if it has no meaning."""
+        """Strip quotes, aliases and `Annotated` from an annotation.
+
+        If it can't be resolved, add a fault and return `_UNRESOLVED`.
+        """
         while True:
             if isinstance(annotation, str | typing.ForwardRef):
                 text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
@@ -126,12 +129,13 @@ class _Reader:
                     annotation = self.scope.resolve(text)
                 except UnknownNameError as exc:
                     self.faults.append(
-                        f"step {self.step!r}: {where} is annotated {text!r}, and no {exc.name!r} is to be found: define or"
-                        " import it where the step is defined (an import under `if TYPE_CHECKING:` does not exist at run"
-                        " time), or say it by hand with @step(accepts=..., emits=...)"
+                        f"step {self.step!r}: {where} is annotated {text!r}, but {exc.name!r} is"
+                        " not defined: define or import it where the step is defined (an import"
+                        " under `if TYPE_CHECKING:` does not exist at run time), or declare the"
+                        " events with @step(accepts=..., emits=...)"
                     )
                     return _UNRESOLVED
-                except Exception as exc:  # noqa: BLE001  # whatever the expression does; told as a fault
+                except Exception as exc:  # noqa: BLE001  # any error of the expression is a fault
                     self.faults.append(
                         f"step {self.step!r}: {where} is annotated {text!r}, which fails: {exc!r}"
                     )
@@ -141,12 +145,12 @@ class _Reader:
             elif hasattr(annotation, "__value__") and type(annotation).__name__ == "TypeAliasType":
                 annotation = annotation.__value__
             elif _is_event_class(origin := typing.get_origin(annotation)):
-                annotation = origin  # of a generic event: what it is generic over is not routed by
+                annotation = origin  # routing ignores the parameters of a generic event
             else:
                 return annotation
 
     def members(self, annotation: Any, where: str) -> Iterator[Any]:
-        """The members of a union, flat and resolved; a single type is a union of one."""
+        """Yield the members of a union, flat and resolved. A single type is its only member."""
         annotation = self.resolved(annotation, where)
         if annotation is _UNRESOLVED:
             return
@@ -170,8 +174,8 @@ class _Reader:
                     self.accept(found, member, member, where)
         if plain and found.is_join:
             self.faults.append(
-                f"step {self.step!r}: {where} takes both single events and a list of them: a step either takes events"
-                " one by one or, as a join, the list[...] of them; make it two steps"
+                f"step {self.step!r}: {where} takes both single events and a list of them: a step"
+                " takes events either one by one or, as a join, as list[...]; make it two steps"
             )
         return found
 
@@ -180,8 +184,9 @@ class _Reader:
             _add(found.classes, member)
         else:
             self.faults.append(
-                f"step {self.step!r}: {where} is annotated {_show(shown)}, but a step takes an Event subclass, a union"
-                f" of them, or list[...] of them to join a fan-out{self.hint(member)}"
+                f"step {self.step!r}: {where} is annotated {_show(shown)}, but a step takes an"
+                " Event subclass, a union of them, or list[...] of them to join a"
+                f" fan-out{self.hint(member)}"
             )
 
     def emits(self, annotations: Sequence[Any], where: str) -> Emits:
@@ -213,27 +218,28 @@ class _Reader:
                     _add(classes, member)
                 else:
                     self.faults.append(
-                        f"step {self.step!r}: {where} is {_show(shown)}, but a step returns Event subclasses, Delayed[...]"
-                        f" of them, a list[...] or tuple[...] of those, unions of all these, or None{self.hint(member)}"
+                        f"step {self.step!r}: {where} is {_show(shown)}, but a step returns Event"
+                        " subclasses, Delayed[...] of them, a list[...] or tuple[...] of those,"
+                        f" unions of all these, or None{self.hint(member)}"
                     )
 
     def hint(self, member: Any) -> str:
         if member in (list, tuple, Delayed):
-            return f"; say of what: {_show(member)}[SomeEvent]"
+            return f"; add the element type: {_show(member)}[SomeEvent]"
         if typing.get_origin(member) is list:
-            return "; a list inside another is not possible: return one list, each of whose members may fan out again"
+            return "; lists can't be nested: return one list, whose members may fan out again"
         if isinstance(member, type) and member is not Any and not typing.get_args(member):
             return f"; make {member.__name__} an @attrs.frozen subclass of Event, or wrap it in one"
         return ""
 
 
 def read_accepts(step: str, scope: Scope, annotations: Sequence[Any], faults: list[str]) -> Accepts:
-    """What `@step(accepts=...)` says."""
+    """Read the classes given as `@step(accepts=...)`."""
     return _Reader(step, scope, faults).accepts(annotations, "accepts=")
 
 
 def read_emits(step: str, scope: Scope, annotations: Sequence[Any], faults: list[str]) -> Emits:
-    """What `@step(emits=...)` says."""
+    """Read the classes given as `@step(emits=...)`."""
     return _Reader(step, scope, faults).emits(annotations, "emits=")
 
 
@@ -250,15 +256,17 @@ def read_shape(
     emits: Emits | None,
     faults: list[str],
 ) -> Shape | None:
-    """The shape of a step's function, bound or not; `None`, with faults noted, if it has none.
+    """Read the shape of a step's function, bound or not.
+
+    Returns `None`, with faults added, if the function can't be a step.
 
     Args:
         step: The step's name.
-        function: As it will be called.
-        scope: Of the function's annotations.
-        accepts: What `@step(accepts=...)` says, instead of the annotation.
-        emits: What `@step(emits=...)` says, instead of the annotation.
-        faults: Gets a sentence for each fault.
+        function: The function, as it will be called.
+        scope: The scope of the function's annotations.
+        accepts: The classes of `@step(accepts=...)`, which replace the parameter's annotation.
+        emits: The classes of `@step(emits=...)`, which replace the return annotation.
+        faults: The list to which one sentence per fault is added.
     """
     reader = _Reader(step, scope, faults)
     before = len(faults)
@@ -267,7 +275,10 @@ def read_shape(
         annotations = dict(target.__annotations__)
         parameters = tuple(inspect.signature(function).parameters.values())
     except NameError as exc:
-        faults.append(f"step {step!r}: an annotation uses {exc.name!r}, which is defined nowhere")
+        faults.append(
+            f"step {step!r}: an annotation uses {exc.name!r}, which is not defined: define it or"
+            " import it before the workflow is built"
+        )
         return None
     context, events = _sort(reader, parameters, annotations, by_hand=accepts is not None)
     if len(faults) > before:
@@ -285,8 +296,8 @@ def read_shape(
             emits = reader.emits((annotations["return"],), "its return annotation")
         else:
             faults.append(
-                f"step {step!r}: it has no return annotation: say which events it returns (-> None for none),"
-                " or @step(emits=...)"
+                f"step {step!r}: it has no return annotation: declare the events that it returns"
+                " (-> None for none), or use @step(emits=...)"
             )
             emits = Emits(returns_none=True)
     return Shape(event, context, parameters, accepts, emits)
@@ -299,7 +310,10 @@ def _sort(
     *,
     by_hand: bool,
 ) -> tuple[inspect.Parameter | None, list[inspect.Parameter]]:
-    """Which parameter takes the context and which the event; others must have a default, and keep it."""
+    """Find the parameter for the context and those for an event.
+
+    Any other parameter must have a default, which the engine leaves alone.
+    """
     context: inspect.Parameter | None = None
     events = []
     for parameter in parameters:
@@ -309,7 +323,8 @@ def _sort(
         if _takes_context(reader, parameter, annotations):
             if context is not None:
                 reader.faults.append(
-                    f"step {reader.step!r}: both {context.name!r} and {parameter.name!r} take the context: keep one"
+                    f"step {reader.step!r}: both {context.name!r} and {parameter.name!r} take the"
+                    " context: keep one"
                 )
             context = parameter
         elif by_hand:
@@ -317,8 +332,8 @@ def _sort(
                 events.append(parameter)
         elif required and parameter.name not in annotations:
             reader.faults.append(
-                f"step {reader.step!r}: parameter {parameter.name!r} has no annotation: annotate it with the event"
-                " that the step takes, or call it `ctx` if it is the context"
+                f"step {reader.step!r}: parameter {parameter.name!r} has no annotation: annotate it"
+                " with the event that the step takes, or call it `ctx` if it is the context"
                 + _self_hint(parameter)
             )
         elif required or _names_event(reader, parameter, annotations):
@@ -342,7 +357,7 @@ def _takes_context(
     quiet = _Reader(reader.step, reader.scope, [])
     found = list(quiet.members(annotations[parameter.name], parameter.name))
     if quiet.faults:
-        # `ctx: Context`, imported under `if TYPE_CHECKING:` as linters ask for.
+        # `ctx: Context`, with an import under `if TYPE_CHECKING:`, as linters demand.
         return parameter.name == "ctx"
     return any(_is_context(member) for member in found)
 
@@ -350,7 +365,7 @@ def _takes_context(
 def _names_event(
     reader: _Reader, parameter: inspect.Parameter, annotations: dict[str, Any]
 ) -> bool:
-    """Whether a parameter with a default is the event's all the same."""
+    """Check whether a parameter that has a default takes the event nevertheless."""
     if parameter.name not in annotations:
         return False
     quiet = _Reader(reader.step, reader.scope, [])
@@ -363,8 +378,12 @@ def _count_fault(
     if events:
         names = ", ".join(repr(parameter.name) for parameter in events)
         return (
-            f"step {step!r}: {names} would each have to take an event, but a step takes exactly one: use a union"
-            " (A | B) for several types, list[...] for a join, a default for what the engine need not give"
+            f"step {step!r}: {names} would each have to take an event, but a step takes exactly"
+            " one: use a union (A | B) for several types, list[...] for a join, and a default for"
+            " any other parameter"
         )
     names = ", ".join(parameter.name for parameter in parameters)
-    return f"step {step!r}: no parameter takes an event (found: {names or 'none'}); a step takes exactly one, as in (ev: Tick)"
+    return (
+        f"step {step!r}: no parameter takes an event (found: {names or 'none'}); a step takes"
+        " exactly one, as in (ev: Tick)"
+    )

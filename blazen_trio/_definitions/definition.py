@@ -1,4 +1,4 @@
-"""A workflow as declared: validated when built, immutable, shared freely."""
+"""Workflow definitions: validated when built, then immutable and safe to share."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = ["Route", "WorkflowDefinition", "no_handler"]
 
 
 class Route:
-    """Where an event goes: names of steps, in the order of declaration.
+    """The steps that an event goes to, by name, in the order of declaration.
 
     Attributes:
-        steps: The steps that each get it.
+        steps: The steps of which each gets the event.
         joins: The joins that collect it.
     """
 
@@ -49,30 +49,35 @@ class WorkflowDefinition:
     """A named, validated, immutable set of steps.
 
     Args:
-        name: Stored with each run; a run is resumed by the workflow of its name.
+        name: The workflow's name, stored with each run. A workflow resumes the runs of its name.
         steps: Functions and bound methods declared with `@step`.
-        version: Stored with each run, for people to read.
-        timeout: Seconds that a run may be at work; `None`: no limit.
-        input_handler: An async function that answers an `InputRequestEvent`; `None`: a run waits for `respond`.
-        publish_lifecycle: Whether a run's stream has each `LifecycleEvent`, too.
-        history: Whether a run records all that happens to it; otherwise start, end and failures.
-        max_concurrency: How many tasks of all steps a run has at most; `None`: no bound.
+        version: A version for people to read, stored with each run.
+        timeout: Seconds that a run may be at work; `None` for no limit.
+        input_handler: An async function that answers an `InputRequestEvent`. `None`: the run waits
+            for `respond`.
+        publish_lifecycle: Whether a run's stream also includes each `LifecycleEvent`.
+        history: Whether a run records everything that happens to it. Otherwise it records its
+            start, its end and failures.
+        max_concurrency: The maximum number of tasks that a run has for all its steps; `None` for no
+            bound.
         durability: `"sync"`, `"async"` or `"exit"`.
         external: Event classes that may be sent in from outside.
-        types: Classes of values in untyped fields and state (attrs classes, dataclasses, enums), and event classes
-            that no step names but that are to be found again.
+        types: Classes of values in untyped fields and state (attrs classes, dataclasses, enums),
+            and event classes that no step names but that stored data may contain.
 
     Raises:
-        WorkflowValidationError: With every fault at once in `.errors`.
+        WorkflowValidationError: A declaration is wrong. `errors` lists every fault.
 
     Attributes:
         steps: The steps by name, in the order of declaration.
-        starts: What a run may start with.
-        graph: What can come of what.
+        starts: The event classes that a run may start with.
+        graph: The static graph of the steps.
         has_joins: Whether any step is a join.
-        event_types: Every event class known here, by `event_type`: what steps accept and emit, `external`, `types`, the
-            built-in ones, and the subclasses of all these that existed when the workflow was built.
-        value_types: Every value class known here, by class name: of `types`, and of the events' annotations.
+        event_types: Every event class that the workflow knows, by `event_type`: what steps accept
+            and emit, `external`, `types`, the built-in classes, and the subclasses of all of these
+            that existed when the workflow was built.
+        value_types: Every value class that the workflow knows, by class name: those in `types` and
+            those in the events' annotations.
     """
 
     name: str
@@ -140,7 +145,7 @@ class WorkflowDefinition:
         events: list[type[Event]] = [one for one in self.types if issubclass(one, Event)]
         values = [one for one in self.types if not issubclass(one, Event)]
         declared = dict.fromkeys((*mentioned, *self.external, *events))
-        # One whose names are none can't be put into a table by them.
+        # A class with an invalid `event_type` can't be put into a table by that name.
         wrong = {one: told for one in declared if (told := check_classes([one]))}
         faults += itertools.chain.from_iterable(wrong.values())
         right = [one for one in declared if one not in wrong]
@@ -155,7 +160,10 @@ class WorkflowDefinition:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed:
-            msg = f"workflow {self.name!r} is immutable: build another one instead of setting {name!r}"
+            msg = (
+                f"workflow {self.name!r} is immutable: build another one instead of setting"
+                f" {name!r}"
+            )
             raise AttributeError(msg)
         object.__setattr__(self, name, value)
 
@@ -164,10 +172,16 @@ class WorkflowDefinition:
         raise AttributeError(msg)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} version {self.version!r}, {len(self.steps)} steps>"
+        return (
+            f"<{type(self).__name__} {self.name!r} version {self.version!r},"
+            f" {len(self.steps)} steps>"
+        )
 
     def routes(self, event_class: type[Event]) -> Route:
-        """Where an event of this very class goes: to each step that accepts it or a base of it. Cached."""
+        """Return the route of an event of exactly this class. Cached.
+
+        It leads to each step that accepts this class or a base of it.
+        """
         route = self._routes.get(event_class)
         if route is None:
             taking = [step for step in self.steps.values() if issubclass(event_class, step.accepts)]
@@ -175,15 +189,15 @@ class WorkflowDefinition:
         return route
 
     def accepts(self, event_class: type[Event]) -> bool:
-        """Return whether any step takes events of this class, by itself or in a list."""
+        """Return whether any step takes events of this class, one by one or in a list."""
         route = self.routes(event_class)
         return bool(route.steps or route.joins)
 
     def failure_handlers(self, step_name: str) -> Route:
-        """Where the `StepFailedEvent` of that step goes. Cached.
+        """Return the route of the `StepFailedEvent` of that step. Cached.
 
-        It goes to each other step that names this class in what it accepts (`Event` is not enough), and whose
-        `handles`, if given, names the step.
+        It leads to each other step that accepts this class by name (`Event` is not enough) and
+        whose `handles`, if given, names the failed step.
         """
         route = self._failure_routes.get(step_name)
         if route is None:
@@ -192,10 +206,10 @@ class WorkflowDefinition:
         return route
 
     def most_recoveries(self, step_name: str) -> int | None:
-        """How often what descends from one failure of that step may come back to it and fail again.
-        Cached.
+        """Return how often a failed step may be recovered for what descends from one failure.
 
-        It is the least `max_recoveries` of the handlers that lead back to it; `None`: none does.
+        That is the smallest `max_recoveries` of the handlers that lead back to the step; `None` if
+        none of them does. Cached.
         """
         if step_name not in self._most_recoveries:
             back = self.graph.recovering(step_name)
@@ -204,17 +218,20 @@ class WorkflowDefinition:
         return self._most_recoveries[step_name]
 
     def can_emit_start(self, input: object) -> bool:  # noqa: A002
-        """Whether `start_event(input)` makes an event rather than an error."""
+        """Return whether `start_event(input)` returns an event rather than raising."""
         if isinstance(input, Event):
             return isinstance(input, self.starts)
         return issubclass(StartEvent, self.starts)
 
     def start_event(self, input: object) -> Event:  # noqa: A002
-        """The event that starts a run on this input: an event of one of `starts` is itself, plain input is wrapped in a
+        """Return the event that starts a run on this input.
+
+        An event of one of the classes in `starts` is returned as it is. Plain input is wrapped in a
         `StartEvent`.
 
         Raises:
-            NoHandlerError: The input is an event that no run starts with, or plain and no step accepts `StartEvent`.
+            NoHandlerError: The input is an event that no run starts with, or it is plain input and
+                no step accepts `StartEvent`.
         """
         if self.can_emit_start(input):
             return input if isinstance(input, Event) else StartEvent(input)
@@ -223,17 +240,18 @@ class WorkflowDefinition:
             msg = f"workflow {self.name!r} can't start with {_name(input)}: it starts with {starts}"
             raise NoHandlerError(msg, event_type=input.event_type)
         msg = (
-            f"workflow {self.name!r} can't start with {input!r:.200}: plain input is wrapped in a StartEvent, which no step"
-            f" accepts; it starts with {starts}, so give it such an event"
+            f"workflow {self.name!r} can't start with {input!r:.200}: plain input is wrapped in a"
+            f" StartEvent, which no step accepts; it starts with {starts}, so pass such an event"
         )
         raise NoHandlerError(msg, event_type=StartEvent.event_type)
 
 
 def no_handler(definition: WorkflowDefinition, event: Event, run_id: str) -> NoHandlerError:
-    """What to raise where no step accepts an event."""
+    """Return the error for an event that no step accepts."""
     accepted = sorted({cls.__name__ for step in definition.steps.values() for cls in step.accepts})
     return NoHandlerError(
-        f"no step of workflow {definition.name!r} accepts {_name(event)}; accepted are {', '.join(accepted)}",
+        f"no step of workflow {definition.name!r} accepts {_name(event)}; accepted are"
+        f" {', '.join(accepted)}",
         run_id=run_id,
         event_type=event.event_type,
     )

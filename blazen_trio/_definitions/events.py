@@ -13,15 +13,16 @@ E = TypeVar("E", bound="Event")
 
 
 class Event:
-    """Base of all events. Subclass it as a frozen attrs class::
+    """Base class of all events. Subclass it as a frozen attrs class::
 
         @attrs.frozen
         class Tick(Event):
             n: int
 
     Class attributes:
-        event_type: The stable name under which it is stored; by default the class's name. Set it on the class
-            to be free to rename or move the class: `event_type: ClassVar[str] = "orders.Tick"`.
+        event_type: The stable name under which events of the class are stored; by default the
+            class's name. If you set it, as in `event_type: ClassVar[str] = "orders.Tick"`, you can
+            rename or move the class.
         schema_version: The version of the class's fields, stored with each event.
     """
 
@@ -37,7 +38,9 @@ class Event:
 
     @classmethod
     def upcast(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
-        """Bring stored fields of an older `schema_version` up to this one; by default they stay as they are.
+        """Convert stored fields of an older `schema_version` to this one.
+
+        By default they stay as they are.
 
         Args:
             data: The stored fields, as JSON values.
@@ -49,7 +52,7 @@ class Event:
 
 @attrs.frozen
 class StartEvent(Event):
-    """Starts a run, wrapping any plain input. Subclass it for a typed start.
+    """The event that starts a run, with any plain input. Subclass it for a typed start.
 
     Attributes:
         data: The input given to `Workflow.run`.
@@ -60,10 +63,12 @@ class StartEvent(Event):
 
 @attrs.frozen
 class StopEvent(Event):
-    """Ends the run. Its `result` is the run's; an event of a subclass is itself the run's result.
+    """The event that ends the run.
+
+    Its `result` is the run's result. An event of a subclass is itself the run's result.
 
     Attributes:
-        result: What `run` returns.
+        result: The value that `run` returns.
     """
 
     result: Any = None
@@ -75,12 +80,14 @@ def new_request_id() -> str:
 
 @attrs.frozen
 class InputRequestEvent(Event):
-    """Asks a person, or anything outside: the run goes on with what else it has, then waits for the answer.
+    """A question to a person, or to anything outside the run.
+
+    The run continues with its other work, then waits for the answer.
 
     Attributes:
         prompt: The question.
         metadata: Whatever the answering side needs.
-        request_id: Names the question; the answer carries the same.
+        request_id: The question's id. The answer carries the same id.
     """
 
     prompt: str
@@ -90,7 +97,7 @@ class InputRequestEvent(Event):
 
 @attrs.frozen
 class InputResponseEvent(Event):
-    """Answers an `InputRequestEvent`.
+    """The answer to an `InputRequestEvent`.
 
     Attributes:
         request_id: The request's id.
@@ -103,14 +110,16 @@ class InputResponseEvent(Event):
 
 @attrs.frozen
 class StepFailedEvent(Event):
-    """A step failed and has used up its attempts; goes to the steps that accept it, instead of failing the run.
+    """The failure of a step that has used up its attempts.
+
+    It goes to the steps that accept it, and the run does not fail.
 
     Attributes:
-        step_name: The step.
+        step_name: The step's name.
         event: The event that it failed on (a list of them for a join).
         error_type: The exception's class name.
         message: The exception's text.
-        attempts: How many attempts were made.
+        attempts: The number of attempts made.
     """
 
     step_name: str
@@ -121,7 +130,7 @@ class StepFailedEvent(Event):
 
 
 def frozen(data: Any) -> Any:
-    """Return JSON values as something that can be hashed, equal where they are equal."""
+    """Convert JSON values to hashable ones. Equal values stay equal."""
     if isinstance(data, dict):
         return frozenset((key, frozen(item)) for key, item in data.items())
     return tuple(map(frozen, data)) if isinstance(data, list) else data
@@ -129,30 +138,30 @@ def frozen(data: Any) -> Any:
 
 @attrs.frozen
 class DynamicEvent(Event):
-    """Stored data of an event whose class is not at hand.
+    """The stored data of an event whose class is not available.
 
     Attributes:
         event_type: The stored type's name.
-        data: Its fields, as JSON values.
+        data: The event's fields, as JSON values.
         schema_version: The version that they were stored with.
     """
 
-    # An instance's own here, the class's everywhere else.
+    # Instance attributes in this class, class attributes in every other event class.
     event_type: str = attrs.field()  # type: ignore[misc]
     data: dict[str, Any] = attrs.field()
     schema_version: int = attrs.field(default=1)  # type: ignore[misc]
 
     def __hash__(self) -> int:
-        # The event that it stands for may have been in a set or a dict's key, with many others.
+        # The original event may be one of many in a set, or part of a dict's key.
         return hash((self.event_type, self.schema_version, frozen(self.data)))
 
 
 @attrs.frozen
 class Lagged(Event):
-    """In a stream: the subscriber fell behind, and this many of the oldest events were dropped at this place.
+    """A gap in a stream: the subscriber fell behind, and the oldest events were dropped here.
 
     Attributes:
-        count: How many.
+        count: The number of events dropped.
     """
 
     count: int
@@ -160,19 +169,21 @@ class Lagged(Event):
 
 @attrs.frozen
 class LifecycleEvent(Event):
-    """In a stream, with `publish_lifecycle=True`: something happened to the run or one of its steps.
+    """A report in a stream that something happened to the run or one of its steps.
+
+    Streams include these with `publish_lifecycle=True`.
 
     Attributes:
         kind: One of the kinds of `HistoryRecord`.
-        step: The step's name, where one is concerned.
-        event_type: The event's type, where one is concerned.
-        duration: In seconds, of an attempt that ended.
-        error: What went wrong, where something did.
+        step: The step's name, if a step is concerned.
+        event_type: The event's type, if an event is concerned.
+        duration: The duration in seconds of an attempt that ended.
+        error: The error, if something went wrong.
     """
 
     kind: str
     step: str | None = None
-    # The concerned event's, not this one's own.
+    # The type of the event concerned, not of this one.
     event_type: str | None = attrs.field(default=None)  # type: ignore[assignment, misc]
     duration: float | None = None
     error: str | None = None
@@ -180,11 +191,13 @@ class LifecycleEvent(Event):
 
 @attrs.frozen
 class Delayed(Generic[E]):
-    """Wraps an event that a step returns or sends: it is delivered after that time, however often the process dies meanwhile.
+    """A wrapper for an event that a step returns or sends, which is then delivered later.
+
+    It is delivered after that time even if the process dies while it waits.
 
     Attributes:
         event: The event.
-        seconds: From the step's commit on, 0 to 1e11.
+        seconds: The delay from the step's commit on, 0 to 1e11.
     """
 
     event: E

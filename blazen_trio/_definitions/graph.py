@@ -1,12 +1,17 @@
-"""What can come of what: which joins a fan-out fires, and which joins a live item holds back.
+"""Reachability: the joins that a fan-out may fire, and the joins that a live item holds back.
 
-Levels. A returned list opens a fan-out one level down. A join collects what is at the level of its fan-out, and what
-it returns belongs one level up. So walking at one level: a step leads to what it returns plainly, and to whoever takes
-its failures; a list that it returns leads to what the joins of that fan-out return, for that comes back up to here; what
-is collected here leaves the level. Only the run's root has no level above it: what a root join returns stays there.
+Levels. A returned list opens a fan-out one level down. A join collects items at the level of its
+fan-out, and its outputs belong one level up. A walk at one level therefore follows three rules:
 
-All answers are conservative: an event declared as `T` may be an instance of a subclass, so it may go to a step
-that accepts a base of `T` or a subclass of it.
+- A step leads to the steps that accept its plain outputs, and to the handlers of its failures.
+- A list that it returns leads to the outputs of that fan-out's joins, which come back up to this
+  level.
+- An item that a join of this level collects leaves the level.
+
+Only the run's root has no level above it: the outputs of a root join stay at the root.
+
+All answers are conservative: an event declared as `T` may be an instance of a subclass, so it may
+go to a step that accepts a base of `T` or a subclass of it.
 """
 
 from __future__ import annotations
@@ -30,16 +35,20 @@ __all__ = ["Graph", "handles_failure", "may_be_routed"]
 
 
 def may_be_routed(emitted: type[Event], accepted: type[Event]) -> bool:
-    """Whether an event declared as `emitted` may go to a step that accepts `accepted`. A `StopEvent` goes nowhere."""
+    """Return whether an event declared as `emitted` may go to a step that accepts `accepted`.
+
+    A `StopEvent` goes to no step.
+    """
     if issubclass(emitted, StopEvent):
         return False
     return issubclass(emitted, accepted) or issubclass(accepted, emitted)
 
 
 def handles_failure(handler: StepDefinition, step: str) -> bool:
-    """Whether `handler` takes failures of the step of that name.
+    """Return whether `handler` takes failures of the step of that name.
 
-    Only a step that names `StepFailedEvent` does: one that accepts every `Event` is not meant to swallow failures.
+    Only a step that names `StepFailedEvent` does. One that accepts every `Event` is not meant to
+    swallow failures.
     """
     if StepFailedEvent not in handler.accepts or handler.name == step:
         return False
@@ -54,17 +63,17 @@ class _Walk:
     ) -> None:
         self.graph = graph
         self.failures = failures
-        """Whether it goes where failures lead, too."""
+        """If true, the walk also follows failures to their handlers."""
         self.root = root
         self.target = target
-        """At the root, the join that is asked about: paths through it don't count."""
+        """The join in question, for a walk at the root. Paths through it don't count."""
         self.joins: set[str] = set()
         self.steps: set[str] = set()
         self.classes: set[type[Event]] = set()
         self.todo: list[StepDefinition] = []
 
     def emitted(self, event_class: type[Event], *, exact: bool = False) -> None:
-        """An event of this class comes up; `exact`: of this very class, not of a subclass."""
+        """Add an event of this class. With `exact`, it is not an instance of a subclass."""
         if event_class in self.classes or issubclass(event_class, StopEvent):
             return
         if not exact:
@@ -80,7 +89,7 @@ class _Walk:
             self.emitted(InputResponseEvent)
 
     def delivered(self, step: StepDefinition) -> None:
-        """An event goes to this step."""
+        """Add a delivery to this step."""
         if not step.is_join:
             self.run(step)
             return
@@ -89,13 +98,13 @@ class _Walk:
             self.run(step)
 
     def run(self, step: StepDefinition) -> None:
-        """This step runs at this level."""
+        """Add this step to those that run at this level."""
         if step.name not in self.steps:
             self.steps.add(step.name)
             self.todo.append(step)
 
     def finish(self) -> _Walk:
-        """Follow what the steps that run return, and who gets their failures."""
+        """Follow the outputs and failures of all steps that run, until nothing is new."""
         while self.todo:
             step = self.todo.pop()
             for event_class in step.emits:
@@ -109,7 +118,7 @@ class _Walk:
 
 
 class Graph:
-    """The static graph of a workflow's steps. All answers are cached; names are step names."""
+    """The static graph of a workflow's steps. Answers are cached; names are step names."""
 
     def __init__(self, steps: Mapping[str, StepDefinition]) -> None:
         self.steps = steps
@@ -118,7 +127,7 @@ class Graph:
             for name in steps
         }
         self.opens: dict[bool, dict[str, tuple[str, ...]]] = {}
-        """Of each step: the joins that a list which it returns leads to, with or without the ways that failures take."""
+        """The joins that a list returned by each step leads to; the outer key includes failures."""
         self._fired: dict[tuple[tuple[type[Event], ...], bool], tuple[str, ...]] = {}
         self._step_holds: dict[tuple[str, bool], frozenset[str]] = {}
         self._event_holds: dict[tuple[type[Event], bool], frozenset[str]] = {}
@@ -126,10 +135,13 @@ class Graph:
         for failures in (False, True):
             self._close(failures)
         self._at_home = frozenset().union(*self.opens[False].values())
-        """The joins that a list fires in which nothing fails."""
+        """The joins that some list fires even if nothing in it fails."""
 
     def _close(self, failures: bool) -> None:
-        """Fill `opens`: what a list fires depends on what nested lists fire, and only ever grows."""
+        """Fill `opens`, by iterating to a fixed point.
+
+        The joins of a list depend on those of nested lists. A set of joins only grows, so it ends.
+        """
         opens = self.opens[failures] = dict.fromkeys(self.steps, ())
         changed = True
         while changed:
@@ -150,12 +162,14 @@ class Graph:
         return tuple(name for name in self.steps if name in walk.joins)
 
     def fired_joins(self, classes: tuple[type[Event], ...]) -> tuple[str, ...]:
-        """The joins that a fan-out with these declared element classes may fire, in the order of declaration."""
+        """Return the joins that a fan-out of these element classes may fire, in declared order."""
         return self._joins(classes, failures=True)
 
     def joins_if_any(self, classes: tuple[type[Event], ...]) -> tuple[str, ...]:
-        """Those of them that it fires only if something came: only failures lead to them from here, and they are at home in other lists. Fired
-        with nothing, they would go on where nobody waits for them.
+        """Return those of `fired_joins` that fire only if they collected something.
+
+        From this fan-out only failures lead to them, and other lists fire them anyway. Fired here
+        with `[]`, such a join would run, and emit its outputs, in a fan-out that is not its own.
         """
         away = self._at_home.difference(self._joins(classes, failures=False))
         return tuple(join for join in self.fired_joins(classes) if join in away)
@@ -167,11 +181,11 @@ class Graph:
         return known
 
     def recovering(self, name: str) -> list[StepDefinition]:
-        """The handlers of a step that lead back to it, through whatever steps and joins."""
+        """Return the handlers of a step that lead back to it, through any steps and joins."""
         return [handler for handler in self.handlers[name] if name in self._ahead(handler)]
 
     def _ahead(self, start: StepDefinition) -> set[str]:
-        """All steps that what a step returns may lead to, at whatever level."""
+        """Return all steps that the outputs of a step may lead to, at any level."""
         ahead: set[str] = set()
         todo = [start]
         while todo:
@@ -196,7 +210,10 @@ class Graph:
         return ahead
 
     def step_holds(self, name: str, root: bool) -> frozenset[str]:
-        """The joins of its level that a delivery to this step, or the pending outcome of this join, holds back."""
+        """Return the joins of its level that a delivery to this step holds back.
+
+        If the step is a join, those that its pending outcome holds back.
+        """
         known = self._step_holds.get((name, root))
         if known is None:
             step = self.steps.get(name)
@@ -206,7 +223,7 @@ class Graph:
         return known
 
     def event_holds(self, event_class: type[Event], root: bool) -> frozenset[str]:
-        """The joins of its level that an event of this very class, still to be routed, holds back."""
+        """Return the joins of its level that an unrouted event of exactly this class holds back."""
         known = self._event_holds.get((event_class, root))
         if known is None:
             known = self._holds(None, (event_class,), root=root, exact=True)
@@ -214,9 +231,10 @@ class Graph:
         return known
 
     def question_holds(self, request_class: type[Event], root: bool) -> frozenset[str]:
-        """The joins of its level that an open question holds back: through every answer that a step accepts.
+        """Return the joins of its level that an open question holds back.
 
-        Which class of answer a question gets is not declared, so `request_class` makes no difference (yet).
+        It does so through every answer that a step accepts. A question does not declare the class
+        of its answer, so `request_class` makes no difference (yet).
         """
         del request_class
         known = self._question_holds.get(root)

@@ -1,4 +1,4 @@
-"""The texts that may name something in a run, and the numbers that may be a time in seconds."""
+"""Checks of names in a run, and of times in seconds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = [
 
 
 LONGEST_NAME: Final = 200
-"""Of what names a run, a workflow, or an event that was sent: fewer than any column takes."""
+"""Longest id of a run, name of a workflow, or key of a sent event. Every column takes more."""
 
 
 def name_fault(name: object) -> str | None:
-    """Tell what keeps this from naming something in every database; `None`: nothing does."""
+    """Return why this is not a valid name in every database, or `None` if it is."""
     if type(name) is not str or not 0 < len(name) <= LONGEST_NAME or not is_storable(name):
-        return f"it is a str of 1 to {LONGEST_NAME} characters, without NUL or lone surrogates"
+        return f"it must be a str of 1 to {LONGEST_NAME} characters without NUL or lone surrogates"
     if name[-1] == " ":
-        return "it ends with a space, and some databases don't tell it from one that does not"
+        return "it ends with a space, which some databases ignore when they compare names"
     return None
 
 
 def is_unicode(text: str) -> bool:
-    """Tell whether a text can be encoded: lone surrogates can't."""
+    """Return whether a text can be encoded. Lone surrogates can't be."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -38,21 +38,22 @@ def is_unicode(text: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether every database takes this text: without lone surrogates, and without NUL, which
-    PostgreSQL refuses.
+    """Return whether every database can store this text.
+
+    It must have no lone surrogates, and no NUL, which PostgreSQL refuses.
     """
     return "\0" not in text and is_unicode(text)
 
 
 LONGEST: Final = 1e11
-"""3,000 years: no longer, so that whatever becomes due is a date, and what is stored can be read again."""
+"""The longest time, about 3,000 years. A later due time could not be a date or be read again."""
 
 
 def is_seconds(value: object, longest: float = LONGEST) -> bool:
-    """Whether it is a usable time, no longer than that."""
+    """Return whether this is a time in seconds, from 0 to `longest`."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= longest
 
 
 def is_positive_seconds(value: object, longest: float = LONGEST) -> bool:
-    """Whether it is a usable time limit, no longer than that."""
+    """Return whether this is a time limit in seconds, above 0 and up to `longest`."""
     return is_seconds(value, longest) and value != 0

@@ -1,6 +1,6 @@
-"""The types that a workflow knows by name: events by `event_type`, values by class name.
+"""Registries of the types that a workflow knows: events by `event_type`, values by class name.
 
-Stored data is read back through these tables only; no name from data is ever imported.
+Stored data is read back through these tables only. A name in data is never imported.
 """
 
 from __future__ import annotations
@@ -31,29 +31,30 @@ BUILT_IN: Final = (StartEvent, StopEvent, InputRequestEvent, InputResponseEvent,
 
 
 def event_registry(declared: Iterable[type[Event]], faults: list[str]) -> dict[str, type[Event]]:
-    """The declared event classes and their present subclasses, by `event_type`.
+    """Return the declared event classes and their present subclasses, by `event_type`.
 
-    A step that emits a class may return its subclasses, so those have to be found again when stored. A subclass that
-    nobody declared gives way to a declared class of the same `event_type`; where two undeclared ones share one, neither
-    is known: declare one with `types=`.
+    A step that emits a class may return its subclasses, so stored ones have to be found again. A
+    declared class takes precedence over an undeclared subclass with the same `event_type`. If two
+    undeclared classes share an `event_type`, neither is known: declare one with `types=`.
 
     Args:
         declared: The classes that the workflow mentions.
-        faults: Gets a sentence for each clash of two of them.
+        faults: The list to which one sentence per clash is added.
     """
     found: dict[str, type[Event]] = {}
     classes: tuple[type[Event], ...] = (*BUILT_IN, *declared)
     for event_class in classes:
         if not is_storable(event_class.event_type):
             faults.append(
-                f"event_type {event_class.event_type!r} of {_full_name(event_class)} has NUL or lone"
-                " surrogates in it, which not every database takes: give it another name"
+                f"event_type {event_class.event_type!r} of {_full_name(event_class)} contains NUL"
+                " or lone surrogates, which not every database can store: use another name"
             )
         other = found.setdefault(event_class.event_type, event_class)
         if other is not event_class:
             faults.append(
-                f"event_type {event_class.event_type!r} is that of two classes, {_full_name(other)} and"
-                f" {_full_name(event_class)}: set `event_type: ClassVar[str] = ...` on one of them"
+                f"event_type {event_class.event_type!r} is that of two classes,"
+                f" {_full_name(other)} and {_full_name(event_class)}: set"
+                " `event_type: ClassVar[str] = ...` on one of them"
             )
     undeclared: dict[str, list[type[Event]]] = {}
     for event_class in _subclasses(tuple(found.values())):
@@ -61,7 +62,8 @@ def event_registry(declared: Iterable[type[Event]], faults: list[str]) -> dict[s
         if isinstance(name, str) and name not in found:
             undeclared.setdefault(event_class.event_type, []).append(event_class)
     for event_type, rivals in undeclared.items():
-        # A slotted attrs class is made anew; the one it was made from lingers among the subclasses until it is collected.
+        # attrs replaces a slotted class by a new one. The original stays among the subclasses until
+        # it is garbage-collected; it lacks `__attrs_attrs__`.
         candidates = [one for one in rivals if "__attrs_attrs__" in vars(one)] or rivals
         if len(candidates) == 1:
             found[event_type] = candidates[0]
@@ -73,7 +75,7 @@ def _full_name(some_class: type) -> str:
 
 
 def _subclasses(classes: tuple[type[Event], ...]) -> Iterator[type[Event]]:
-    # The subclasses of `Event` itself are all the events of the program, of other workflows too.
+    # The subclasses of `Event` are all events of the program, including those of other workflows.
     todo = [one for one in classes if one is not Event]
     seen = set(todo)
     while todo:
@@ -87,23 +89,25 @@ def _subclasses(classes: tuple[type[Event], ...]) -> Iterator[type[Event]]:
 def value_registry(
     given: Iterable[type], events: Iterable[type[Event]], faults: list[str]
 ) -> dict[str, type]:
-    """The attrs classes, dataclasses and enums that values may be of, by class name.
+    """Return the attrs classes, dataclasses and enums that values may have, by class name.
 
-    They are those of `types=`, and those that the fields of the events are annotated with, and so on within. Where
-    two found in annotations share a name, neither is known by it (a field annotated with one still reads it back).
+    These are the classes in `types=`, those in the annotations of the events' fields, and those in
+    the annotations of their fields in turn. If two classes found in annotations share a name,
+    neither is known by it (a field annotated with one of them can still be read back).
 
     Args:
-        given: The value types of `types=`.
+        given: The value types in `types=`.
         events: All known events.
-        faults: Gets a sentence for each clash among the given.
+        faults: The list to which one sentence per clash among `given` is added.
     """
     found: dict[str, type] = {}
     for value_type in given:
         other = found.setdefault(value_type.__name__, value_type)
         if other is not value_type:
             faults.append(
-                f"types= names two classes {value_type.__name__!r}, {_full_name(other)} and {_full_name(value_type)}:"
-                " values are stored under the class's name, so rename one"
+                f"types= contains two classes {value_type.__name__!r}, {_full_name(other)} and"
+                f" {_full_name(value_type)}: values are stored under the class's name, so rename"
+                " one"
             )
     fixed = set(found)
     ambiguous: set[str] = set()
@@ -123,7 +127,7 @@ def value_registry(
 
 
 def _field_types(owner: type) -> Iterator[type]:
-    """The value types that the fields of a class are annotated with."""
+    """Yield the value types that the fields of a class are annotated with."""
     module: Mapping[str, Any] = vars(sys.modules.get(owner.__module__, typing))
     scope = Scope(owner.__qualname__, module)
     names: set[str] = set()
@@ -132,8 +136,9 @@ def _field_types(owner: type) -> Iterator[type]:
 
 
 def _value_types_in(annotation: Any, scope: Scope, names: set[Any]) -> Iterator[type]:
-    """The value types in an annotation; `names`: the quoted names and aliases in it that were
-    looked into already, for they may name themselves.
+    """Yield the value types in an annotation.
+
+    `names` holds the quoted names and aliases already visited, because they may be recursive.
     """
     if isinstance(annotation, str | typing.ForwardRef):
         text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
@@ -142,7 +147,7 @@ def _value_types_in(annotation: Any, scope: Scope, names: set[Any]) -> Iterator[
         names.add(text)
         try:
             annotation = scope.resolve(text)
-        except Exception:  # noqa: BLE001  # not to be read here; the codec tells when it needs it
+        except Exception:  # noqa: BLE001  # unreadable for now; the codec raises if it needs it
             return
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:

@@ -1,4 +1,7 @@
-"""Retry policies: when a failed step is tried again. Pure arithmetic; clock and randomness are the caller's."""
+"""Retry policies: when a failed step is retried.
+
+This is pure arithmetic. Callers pass in the time and the randomness.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def _is_async(function: Any) -> bool:
 
 def _check_attempts(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"RetryPolicy(max_attempts={value!r}): expected an integer, at least 1 (the first attempt counts)"
+        msg = (
+            f"RetryPolicy(max_attempts={value!r}): expected an integer, at least 1 (the first"
+            " attempt counts)"
+        )
         raise ValueError(msg)
 
 
@@ -46,7 +52,10 @@ def _check_seconds(_policy: object, field: attrs.Attribute[Any], value: object) 
 
 def _check_multiplier(_policy: object, _field: attrs.Attribute[Any], value: object) -> None:
     if not _is_number(value) or value < 1:  # type: ignore[operator]
-        msg = f"RetryPolicy(multiplier={value!r}): expected a finite number, at least 1 (1: the delay stays the same)"
+        msg = (
+            f"RetryPolicy(multiplier={value!r}): expected a finite number, at least 1 (1: the delay"
+            " stays the same)"
+        )
         raise ValueError(msg)
 
 
@@ -65,31 +74,33 @@ def _check_retry_on(_policy: object, _field: attrs.Attribute[Any], value: object
         )
     if not good:
         msg = (
-            f"RetryPolicy(retry_on={value!r}): expected an exception class, a tuple of exception classes,"
-            " or a function, not async, that takes the exception and tells whether to try again"
+            f"RetryPolicy(retry_on={value!r}): expected an exception class, a tuple of exception"
+            " classes, or a function, not async, that takes the exception and returns whether to"
+            " try again"
         )
         raise ValueError(msg)
 
 
 @attrs.frozen
 class RetryPolicy:
-    """Tries a failed step again, with exponential backoff. All times are in seconds.
+    """A policy for retrying a failed step, with exponential backoff. All times are in seconds.
 
     Attributes:
-        max_attempts: How often the step is tried at most, the first attempt included.
+        max_attempts: The maximum number of attempts, including the first.
         initial_delay: The delay after the first failure.
-        max_delay: No delay is ever longer, jitter included.
-        multiplier: Each delay is this many times the one before.
-        jitter: A fraction, 0 to 1: a delay is drawn evenly from `delay * (1 - jitter)` to `delay * (1 + jitter)`,
-            so that steps that failed together are not tried again together.
-        max_elapsed: Give up rather than start an attempt later than this after the first attempt began;
-            `None`: no limit.
-        retry_on: The exceptions that are worth another attempt: a class, a tuple of classes, or a function
-            from the exception to a bool. All others fail at once. Of an exception group that is not one of the
-            classes itself, each exception in it must be; a function gets the group.
+        max_delay: The longest delay, including jitter.
+        multiplier: The factor by which each delay is longer than the previous one.
+        jitter: A fraction, 0 to 1. A delay is drawn evenly from `delay * (1 - jitter)` to
+            `delay * (1 + jitter)`, so that steps that failed together are not retried together.
+        max_elapsed: The latest start of an attempt, counted from the start of the first one. If
+            the next attempt would start later, the step fails. `None` for no limit.
+        retry_on: The exceptions that are worth another attempt: a class, a tuple of classes, or a
+            function from the exception to a bool. Any other exception fails the step at once. An
+            exception group that is not itself of one of the classes is retried if each exception
+            in it would be. A function gets the group.
 
     Raises:
-        ValueError: A value makes no sense; the message names it and tells what was expected.
+        ValueError: A value is out of range. The message names it and what was expected.
     """
 
     max_attempts: int = attrs.field(default=3, validator=_check_attempts)
@@ -101,7 +112,7 @@ class RetryPolicy:
     retry_on: RetryOn = attrs.field(default=Exception, validator=_check_retry_on)
 
     def wants(self, exc: BaseException) -> bool:
-        """Whether an exception of this kind is worth another attempt at all.
+        """Return whether an exception of this kind is worth another attempt at all.
 
         Raises:
             Exception: Whatever a `retry_on` function raises.
@@ -110,22 +121,22 @@ class RetryPolicy:
         if isinstance(rule, type | tuple):
             if isinstance(exc, rule):
                 return True
-            # A step's own nursery wraps what was raised in it.
+            # A nursery in a step wraps the exceptions of its tasks in a group.
             within = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
             return bool(within) and all(map(self.wants, within))
         told = rule(exc)
         if inspect.iscoroutine(told):
             told.close()
-            msg = f"retry_on={rule!r} returned a coroutine: it is a function that is not async"
+            msg = f"retry_on={rule!r} returned a coroutine: pass a function that is not async"
             raise TypeError(msg)
         return bool(told)
 
     def delay(self, attempt: int, random: float) -> float:
-        """The seconds to wait before the next attempt.
+        """Return the seconds to wait before the next attempt.
 
         Args:
             attempt: The attempt that failed, from 1.
-            random: Evenly drawn from [0, 1); 0.5 gives the delay without jitter.
+            random: A number drawn evenly from [0, 1); 0.5 gives the delay without jitter.
         """
         try:
             base = self.initial_delay * self.multiplier ** (attempt - 1)
@@ -137,13 +148,13 @@ class RetryPolicy:
     def next_delay(
         self, exc: BaseException, *, attempt: int, elapsed: float, random: float
     ) -> float | None:
-        """The seconds to wait before the next attempt, or `None`: give up.
+        """Return the seconds to wait before the next attempt, or `None` to give up.
 
         Args:
-            exc: What the attempt raised.
+            exc: The exception that the attempt raised.
             attempt: The attempt that failed, from 1.
-            elapsed: Seconds since the first attempt began.
-            random: Evenly drawn from [0, 1).
+            elapsed: The seconds since the first attempt started.
+            random: A number drawn evenly from [0, 1).
         """
         if attempt >= self.max_attempts or not self.wants(exc):
             return None

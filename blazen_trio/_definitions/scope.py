@@ -1,4 +1,7 @@
-"""Finding what a postponed annotation means: names of the defining scopes, copied, never their frames."""
+"""Resolution of postponed annotations, with names copied from the scopes that define them.
+
+The names are copied because a stored frame would keep all of its variables alive.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ __all__ = ["Scope", "UnknownNameError", "strings_in"]
 
 
 class UnknownNameError(Exception):
-    """A name in an annotation means nothing (yet).
+    """A name in an annotation is not defined (yet).
 
     Attributes:
         name: The name.
@@ -28,7 +31,10 @@ class UnknownNameError(Exception):
 
 
 class _Unquote(ast.NodeTransformer):
-    """Turns quoted parts of an annotation (`A | "B"`) into what they quote; leaves `Literal` and metadata alone."""
+    """A transformer that unquotes the quoted parts of an annotation (`A | "B"`).
+
+    It leaves `Literal` and metadata alone.
+    """
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return (
@@ -62,7 +68,7 @@ def _expression(text: str) -> ast.Expression:
 def _names_in(text: str) -> Iterator[str]:
     try:
         tree = _expression(text)
-    except SyntaxError:  # told when the annotation is read
+    except SyntaxError:  # becomes a fault when the annotation is read
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -70,7 +76,7 @@ def _names_in(text: str) -> Iterator[str]:
 
 
 def strings_in(annotation: Any) -> Iterator[str]:
-    """The postponed parts of an annotation, as source text."""
+    """Yield the postponed parts of an annotation, as source text."""
     if isinstance(annotation, str):
         yield annotation
     elif isinstance(annotation, typing.ForwardRef):
@@ -81,8 +87,8 @@ def strings_in(annotation: Any) -> Iterator[str]:
 
 
 def _enclosing_frames(qualname: str, module_globals: Mapping[str, Any]) -> Iterator[FrameType]:
-    """The running frames, innermost first, whose code lexically encloses the definition of that qualified name."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to a caller's names
+    """Yield the running frames whose code encloses the definition of a name, innermost first."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # no public way to callers' names
     while frame is not None:
         if frame.f_globals is module_globals and qualname.startswith(
             frame.f_code.co_qualname + "."
@@ -94,9 +100,10 @@ def _enclosing_frames(qualname: str, module_globals: Mapping[str, Any]) -> Itera
 class Scope:
     """The names that the annotations of one definition may use.
 
-    Looked up in this order, as Python does: enclosing functions and classes as they were when a name was captured,
-    closure, module, builtins; what is missing then is looked for in enclosing frames that are still running,
-    so that a class defined after the step that names it is found when the workflow is built.
+    Names are looked up in Python's order: enclosing functions and classes as they were when the
+    name was captured, closure, module, builtins. A name that is still missing is looked up in the
+    enclosing frames that are still running. A class defined after the step that names it is thus
+    found when the workflow is built.
     """
 
     __slots__ = ("cells", "module", "names", "qualname")
@@ -110,7 +117,7 @@ class Scope:
         self.names: dict[str, Any] = {}
 
     def capture(self, texts: Iterable[str]) -> None:
-        """Copy from the enclosing frames the names that these annotations use, as far as they exist."""
+        """Copy the names that these annotations use from the enclosing frames, if they exist."""
         self._capture({name for text in texts for name in _names_in(text)})
 
     def _capture(self, wanted: set[str]) -> None:
@@ -123,7 +130,7 @@ class Scope:
                 wanted -= found.keys()
 
     def _find(self, name: str) -> tuple[Any, ...]:
-        """The name's value, in a tuple; an empty one if it has none."""
+        """Return the name's value in a tuple, which is empty if the name is not defined."""
         if name in self.names:
             return (self.names[name],)
         if name in self.cells:
@@ -142,13 +149,13 @@ class Scope:
         raise UnknownNameError(name)
 
     def resolve(self, text: str) -> Any:
-        """What the annotation `text` means.
+        """Evaluate the annotation `text`.
 
         Raises:
-            UnknownNameError: It uses a name that is defined nowhere.
-            Exception: It is no expression, or evaluating it fails.
+            UnknownNameError: It uses a name that is not defined.
+            Exception: It is not an expression, or evaluating it fails.
         """
         self._capture({name for name in _names_in(text) if not self._find(name)})
-        # This is source code of the program, just as typing.get_type_hints evaluates it; never data.
+        # The text is source code of the program, as in typing.get_type_hints. It is never data.
         code = compile(_expression(text), "<annotation>", "eval")
         return eval(code, {"__builtins__": vars(builtins)}, cast("Any", self))  # noqa: S307

@@ -1,4 +1,4 @@
-"""`@step`, and what a workflow knows of each of its steps."""
+"""The `@step` decorator, and the definition of a step in a workflow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MARK: Final = "__blazen_step__"
 
 @attrs.frozen(eq=False)
 class _Options:
-    """What `@step` was told, and the names that the function's annotations use."""
+    """The arguments of `@step`, and the names that the function's annotations use."""
 
     function: Callable[..., Any]
     scope: Scope
@@ -50,7 +50,7 @@ class _Options:
 
 
 class _SubclassOf(dict[type, bool]):
-    """Whether a class is one of these or a subclass: looked up, each found out once."""
+    """Cache of `issubclass(cls, classes)`, by class. Each class is checked once."""
 
     def __init__(self, classes: tuple[type, ...]) -> None:
         super().__init__()
@@ -68,26 +68,30 @@ class StepDefinition:
     Attributes:
         name: Its name in the workflow.
         index: Its place in the order of declaration, from 0.
-        call: The function, as `call(event, ctx)` if `passes_context`, else as `call(event)`. The event of a join is
-            a list of events.
-        passes_context: Whether it asks for the context.
-        is_async: Whether `call` has to be awaited; otherwise it is synchronous, and runs in a worker thread.
-        wraps_async: Whether it is, or is a wrapper of, an async function; a synchronous wrapper may return what has
-            to be awaited.
+        call: The function, called as `call(event, ctx)` if `passes_context`, else as `call(event)`.
+            The event of a join is a list of events.
+        passes_context: Whether it takes the context.
+        is_async: Whether `call` has to be awaited. Otherwise it is synchronous and runs in a worker
+            thread.
+        wraps_async: Whether it is an async function or wraps one. A synchronous wrapper may return
+            an awaitable.
         accepts: The event classes that it takes, with their subclasses.
         is_join: Whether it takes a list of them (fan-in).
-        emits: The event classes that it may return or send one by one: alone, in a tuple, or delayed.
+        emits: The event classes that it may return or send one by one: alone, in a tuple, or
+            delayed.
         list_emits: The event classes that may be in a list that it returns (fan-out).
         returns_list: Whether it may return a list.
         returns_tuple: Whether it may return a tuple.
         returns_none: Whether it declares that it may return `None`.
-        timeout: Seconds for one attempt; `None`: no limit.
-        retry: When a failed attempt is tried again; `None`: never.
-        max_concurrency: How many tasks a run gives it at most; `None`: no bound.
-        handles: The steps whose failures it takes, if it accepts `StepFailedEvent`; `None`: all but its own.
-        max_recoveries: How often it leads back to a step that it handles, for what descends from one failure.
-        plain: By class, whether it may return or send an event of it on its own.
-        listed: By class, whether it may return one in a list.
+        timeout: Seconds for one attempt; `None` for no limit.
+        retry: The policy for retrying a failed attempt; `None` for no retries.
+        max_concurrency: The maximum number of its tasks in a run; `None` for no bound.
+        handles: The steps whose failures it takes, if it accepts `StepFailedEvent`. `None`: all
+            steps but itself.
+        max_recoveries: How often it may lead back to a step that it handles, for what descends from
+            one failure.
+        plain: By class: whether it may return or send an event of the class on its own.
+        listed: By class: whether it may return an event of the class in a list.
     """
 
     name: str
@@ -151,30 +155,30 @@ def step(
     handles: Sequence[str | Callable[..., Any]] | None = None,
     max_recoveries: int = 1,
 ) -> Any:
-    """Declare a function or method a step. It stays callable exactly as it was.
+    """Declare a function or method as a step. It remains callable as before.
 
     A workflow reads its annotations when it is built. A synchronous function runs in a thread.
 
     Args:
-        function: The function; given by the bare `@step`.
-        name: The step's name in its workflow; by default the function's.
-        accepts: Instead of the event parameter's annotation: an event class, several, or `list[E]`.
-        emits: Instead of the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]` or `None`,
-            or a sequence of them; `()` for a step that returns none.
-        timeout: Seconds that one attempt may take; `None`: no limit.
-        retry: Try a failed attempt again; `None`: never.
-        max_concurrency: How many of its tasks may run at a time in a run; `None`: no bound.
-        handles: For a step that accepts `StepFailedEvent`: the steps, or their names, whose failures it takes;
-            `None`: all but its own.
-        max_recoveries: How often such a step may lead back to one that it handles, for what descends
-            from one failure of that. Then it counts as a failure that nothing handles.
+        function: The function, when `@step` is used without arguments.
+        name: The step's name in its workflow; by default the function's name.
+        accepts: Replaces the event parameter's annotation: an event class, several, or `list[E]`.
+        emits: Replaces the return annotation: an event class, `list[E]`, `tuple[...]`, `Delayed[E]`
+            or `None`, or several; `()` for a step that returns no events.
+        timeout: Seconds that one attempt may take; `None` for no limit.
+        retry: The policy for retrying a failed attempt; `None` for no retries.
+        max_concurrency: The maximum number of its tasks in a run; `None` for no bound.
+        handles: For a step that accepts `StepFailedEvent`: the steps whose failures it takes, or
+            their names. `None`: all steps but itself.
+        max_recoveries: How often such a step may lead back to one that it handles, for what
+            descends from one failure. The next failure counts as unhandled.
 
     Raises:
-        WorkflowValidationError: An option makes no sense, or this can't be a step (a class, say).
+        WorkflowValidationError: An option is invalid, or this can't be a step (a class, say).
     """
 
     def mark(function: Any) -> Any:
-        # A static or class method passes for its function, which an instance or the class gives out.
+        # A static or class method is marked by its function: attribute access returns that.
         target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         faults = _function_faults(target) or _option_faults(
             name, timeout, retry, max_concurrency, handles, max_recoveries
@@ -209,25 +213,40 @@ def _as_tuple(given: Any) -> tuple[Any, ...] | None:
 def _function_faults(function: Any) -> list[str]:
     if isinstance(function, functools.partial):
         return [
-            "a functools.partial can't be a step: it has no name and no annotations; write a function, or a method"
+            (
+                "a functools.partial can't be a step: it has no name and no annotations; write a"
+                " function or a method"
+            )
         ]
     if inspect.ismethod(function):
         return [
-            "it is bound already: put @step on the method in its class, then give Workflow the bound method"
+            (
+                "it is already bound: put @step on the method in its class, then give Workflow the"
+                " bound method"
+            )
         ]
     if not inspect.isfunction(function):
         return [
-            f"@step is for functions and methods, async or not; found {type(function).__name__} {function!r}"
+            (
+                "@step is for functions and methods, async or not; found"
+                f" {type(function).__name__} {function!r}"
+            )
         ]
     target = inspect.unwrap(function)
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         return [
-            "a generator function can't be a step (yet): return the events instead of yielding them, as -> list[...]"
+            (
+                "a generator function can't be a step: return the events instead of yielding them,"
+                " as -> list[...]"
+            )
         ]
     marked: _Options | None = getattr(function, _MARK, None)
     if marked is not None and marked.function is function:
         return [
-            f"it is a step already, named {marked.name!r}: a function can be only one step; write a second function"
+            (
+                f"it is already a step, named {marked.name!r}: a function can be only one"
+                " step; write a second function"
+            )
         ]
     return []
 
@@ -236,14 +255,15 @@ def _option_faults(
     name: Any, timeout: Any, retry: Any, max_concurrency: Any, handles: Any, max_recoveries: Any
 ) -> list[str]:
     faults = []
-    # A colon marks what is no step where a run's live items are told apart by name.
+    # A colon marks names of live items of a run that are not steps.
     named = isinstance(name, str) and name and ":" not in name and is_storable(name)
     if name is not None and not named:
         expected = "a non-empty string, without a colon, NUL or lone surrogates"
         faults.append(f"name={name!r}: expected {expected}")
     if timeout is not None and not is_positive_seconds(timeout):
         faults.append(
-            f"timeout={timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"
+            f"timeout={timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for"
+            " no limit"
         )
     if retry is not None and not isinstance(retry, RetryPolicy):
         faults.append(
@@ -251,7 +271,8 @@ def _option_faults(
         )
     if max_concurrency is not None and not is_positive_int(max_concurrency):
         faults.append(
-            f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no bound"
+            f"max_concurrency={max_concurrency!r}: expected an integer, at least 1, or None for no"
+            " bound"
         )
     if not is_positive_int(max_recoveries):
         faults.append(f"max_recoveries={max_recoveries!r}: expected an integer, at least 1")
@@ -262,7 +283,7 @@ def _option_faults(
             )
         else:
             faults += [
-                f"handles= has {one!r} in it: expected a step or a step's name"
+                f"handles= contains {one!r}: expected a step or a step's name"
                 for one in handles
                 if not isinstance(one, str) and not is_step(one)
             ]
@@ -270,17 +291,17 @@ def _option_faults(
 
 
 def is_positive_int(value: object) -> bool:
-    """Whether it is a usable bound."""
+    """Return whether this is an integer of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def is_step(candidate: object) -> bool:
-    """Whether this was declared with `@step`."""
+    """Return whether this was declared with `@step`."""
     return callable(candidate) and isinstance(getattr(candidate, _MARK, None), _Options)
 
 
 def step_name(function: Any) -> str:
-    """The name of what was declared with `@step`; a string is a name already."""
+    """Return the name of a step that was declared with `@step`. A string is already a name."""
     if isinstance(function, str):
         return function
     options: _Options = getattr(function, _MARK)
@@ -288,14 +309,15 @@ def step_name(function: Any) -> str:
 
 
 def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition | None:
-    """The definition of a step, its annotations read now; `None` if they tell nothing.
+    """Read a step's annotations and return its definition, or `None` if they are unusable.
 
-    With faults noted it is what could be read, so that the other steps can be checked all the same.
+    If faults were added, the definition contains what could be read, so that the other steps can
+    still be checked.
 
     Args:
-        function: What was declared with `@step`; a method is bound.
+        function: A function declared with `@step`, or a bound method.
         index: Its place in its workflow.
-        faults: Gets a sentence for each fault.
+        faults: The list to which one sentence per fault is added.
     """
     options: _Options = getattr(function, _MARK)
     accepts: Accepts | None = None
@@ -314,7 +336,7 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
         passes_context=shape.context is not None,
         is_async=inspect.iscoroutinefunction(function),
         # A plain wrapper may run the async function itself (in an asyncio loop of its own, say), or
-        # hand on what has to be awaited: that is told by what it returns.
+        # return an awaitable. Only its return value shows which.
         wraps_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
         accepts=tuple(shape.accepts.classes),
         is_join=shape.accepts.is_join,
@@ -332,7 +354,7 @@ def define_step(function: Any, index: int, faults: list[str]) -> StepDefinition 
 
 
 def _adapter(function: Callable[..., Any], shape: Shape) -> Callable[..., Any]:
-    """The function as the dispatcher calls it: itself wherever that is possible."""
+    """Return a callable for the dispatcher: the function itself if its parameters allow it."""
     event, context = shape.event, shape.context
     positional = [
         one.name

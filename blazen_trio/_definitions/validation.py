@@ -1,4 +1,4 @@
-"""What can be wrong with a workflow, told all at once."""
+"""Validation of a workflow, which reports all faults at once."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ __all__ = [
 
 DURABILITIES: Final = ("sync", "async", "exit")
 _SELF_MADE: Final = (InputResponseEvent, StepFailedEvent)
-"""Events that the engine or somebody outside makes: they need no emitter."""
+"""Events that the engine or an outside caller creates, so no step has to emit them."""
 
 
 def check_options(options: Any) -> list[str]:
-    """The faults of a workflow's plain options, found as its attributes."""
+    """Return the faults in a workflow's plain options, which are attributes of `options`."""
     faults = [
         f"{option}={getattr(options, option)!r:.80}: expected a name that can be stored: {fault}"
         for option in ("name", "version")
@@ -52,25 +52,29 @@ def check_options(options: Any) -> list[str]:
     ]
     if options.timeout is not None and not is_positive_seconds(options.timeout):
         faults.append(
-            f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or None for no limit"
+            f"timeout={options.timeout!r}: expected a number of seconds above 0 and up to 1e11, or"
+            " None for no limit"
         )
     if options.input_handler is not None and not callable(options.input_handler):
         faults.append(
-            f"input_handler={options.input_handler!r}: expected an async function of the InputRequestEvent"
+            f"input_handler={options.input_handler!r}: expected an async function that takes the"
+            " InputRequestEvent"
         )
     if options.max_concurrency is not None and not is_positive_int(options.max_concurrency):
         faults.append(
-            f"max_concurrency={options.max_concurrency!r}: expected an integer, at least 1, or None for no bound"
+            f"max_concurrency={options.max_concurrency!r}: expected an integer, at least 1, or None"
+            " for no bound"
         )
     if options.durability not in DURABILITIES:
         faults.append(
-            f"durability={options.durability!r}: expected one of {', '.join(map(repr, DURABILITIES))}"
+            f"durability={options.durability!r}: expected one of"
+            f" {', '.join(map(repr, DURABILITIES))}"
         )
     return faults
 
 
 def as_classes(option: str, given: object, faults: list[str]) -> tuple[Any, ...]:
-    """The classes given for `external` or `types`, in order, each once."""
+    """Return the classes given for `external` or `types`, in order and without duplicates."""
     if isinstance(given, str | type) or not isinstance(given, Iterable):
         faults.append(
             f"{option}={given!r}: expected a sequence of classes, as in {option}=[Approved]"
@@ -80,11 +84,13 @@ def as_classes(option: str, given: object, faults: list[str]) -> tuple[Any, ...]
     for one in classes:
         if option == "external" and not _is_event_class(one):
             faults.append(
-                f"external= has {one!r} in it: expected Event subclasses, which others send in"
+                f"external= contains {one!r}: expected Event subclasses, for events sent in from"
+                " outside"
             )
         elif not _is_event_class(one) and not is_stored_by_name(one):
             faults.append(
-                f"types= has {one!r} in it: expected attrs classes, dataclasses, enums or Event subclasses"
+                f"types= contains {one!r}: expected attrs classes, dataclasses, enums or Event"
+                " subclasses"
             )
     good = (
         one
@@ -99,7 +105,10 @@ def _is_event_class(candidate: object) -> bool:
 
 
 def collect_steps(given: object, faults: list[str]) -> dict[str, StepDefinition]:
-    """The definitions of a workflow's steps by name, in order of declaration; with faults, as far as they could be read."""
+    """Return the definitions of a workflow's steps by name, in order of declaration.
+
+    If faults were added, the definitions contain what could be read.
+    """
     if isinstance(given, str) or not isinstance(given, Iterable):
         faults.append(f"steps={given!r}: expected a sequence of steps, as in [begin, tick]")
         return {}
@@ -131,20 +140,20 @@ def _describe(candidate: object) -> str:
 
 
 def event_class_fault(event_class: type[Event]) -> str | None:
-    """What is wrong with an event class, as the end of a sentence; `None` if it is fine."""
+    """Return the fault of an event class as the end of a sentence, or `None` if it has none."""
     if reserved := _reserved_fields(event_class):
         return (
-            f"has a field {reserved[0]!r}, which is the name of something that every event class "
-            f"has: give the field another name, as in `{reserved[0]}_`"
+            f"has a field {reserved[0]!r}, a name that every event class uses for something else: "
+            f"give the field another name, as in `{reserved[0]}_`"
         )
     if type(event_class.event_type) is not str or not event_class.event_type:
-        return f"has the event_type {event_class.event_type!r}: it is a text that is not empty"
+        return f"has the event_type {event_class.event_type!r}: it must be a non-empty str"
     version = event_class.schema_version
     if type(version) is not int or not 1 <= version < 2**31:
-        return f"has the schema_version {version!r}: it is a whole number from 1 on"
+        return f"has the schema_version {version!r}: it must be an integer from 1 to 2**31 - 1"
     if "__attrs_attrs__" in vars(event_class):
         if event_class.__setattr__ is not StartEvent.__setattr__:
-            return "can be changed after it was made: declare it with @attrs.frozen instead"
+            return "is mutable: declare it with @attrs.frozen instead"
         return None
     try:
         own = inspect.get_annotations(event_class)
@@ -154,11 +163,11 @@ def event_class_fault(event_class: type[Event]) -> str | None:
         _is_class_variable(annotation) for annotation in own.values()
     ) and "__init__" not in vars(event_class):
         return None
-    return "has fields but is no attrs class: declare it with @attrs.frozen"
+    return "has fields but is not an attrs class: declare it with @attrs.frozen"
 
 
 def _reserved_fields(event_class: type[Event]) -> list[str]:
-    """Return the fields that hide what the engine asks of a class: attrs puts them in its place."""
+    """Return the fields that would replace attributes of the class that the engine uses."""
     if issubclass(event_class, DynamicEvent) or not attrs.has(event_class):
         return []
     reserved = ("event_type", "schema_version", "upcast")
@@ -172,7 +181,7 @@ def _is_class_variable(annotation: Any) -> bool:
 
 
 def emitted_classes(step: StepDefinition) -> tuple[type[Event], ...]:
-    """All classes that a step may return or send, on their own or in lists."""
+    """Return all classes that a step may return or send, one by one or in lists."""
     return (*step.emits, *step.list_emits)
 
 
@@ -189,10 +198,11 @@ def _is_emitted(accepted: type[Event], steps: Mapping[str, StepDefinition]) -> b
 def find_starts(
     steps: Mapping[str, StepDefinition], external: Sequence[type[Event]]
 ) -> tuple[type[Event], ...]:
-    """The events that a run may start with.
+    """Return the event classes that a run may start with.
 
-    They are the accepted `StartEvent` classes; if there are none, what nothing emits and nobody sends in from outside;
-    if none, whatever is accepted.
+    These are the accepted `StartEvent` classes. If there are none, they are the accepted classes
+    that no step emits and that are not sent in from outside. If there are none of those either,
+    they are all accepted classes.
     """
     accepted = [
         one
@@ -215,7 +225,7 @@ def check_steps(
     starts: Sequence[type[Event]],
     external: Sequence[type[Event]],
 ) -> list[str]:
-    """The faults of the steps together."""
+    """Return the faults of the steps as a whole."""
     return [
         *_check_handles(steps),
         *_check_routes(steps, starts, external),
@@ -225,7 +235,7 @@ def check_steps(
 
 
 def check_classes(classes: Iterable[type[Event]]) -> list[str]:
-    """The faults of event classes, each by itself."""
+    """Return the faults of event classes, each checked by itself."""
     return [
         f"event class {one.__name__} {fault}"
         for one in classes
@@ -238,20 +248,21 @@ def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
     for step in steps.values():
         if step.max_recoveries != 1 and StepFailedEvent not in step.accepts:
             faults.append(
-                f"step {step.name!r} says max_recoveries=, but does not accept StepFailedEvent: say it on the step that"
-                " handles the failures"
+                f"step {step.name!r} has max_recoveries=, but does not accept StepFailedEvent: set"
+                " it on the step that handles the failures"
             )
         if step.handles is None:
             continue
         if StepFailedEvent not in step.accepts:
             faults.append(
-                f"step {step.name!r} says handles=, but does not accept StepFailedEvent: accept it, or drop handles="
+                f"step {step.name!r} has handles=, but does not accept StepFailedEvent: accept it,"
+                " or drop handles="
             )
         for name in step.handles:
             if name not in steps:
                 faults.append(
-                    f"step {step.name!r} handles failures of {name!r}, which is no step here; the steps are"
-                    f" {', '.join(map(repr, steps))}"
+                    f"step {step.name!r} handles failures of {name!r}, which is not a step of this"
+                    f" workflow; the steps are {', '.join(map(repr, steps))}"
                 )
             elif name == step.name:
                 faults.append(
@@ -259,8 +270,8 @@ def _check_handles(steps: Mapping[str, StepDefinition]) -> list[str]:
                 )
             elif set(steps[name].accepts) == {StepFailedEvent}:
                 faults.append(
-                    f"step {step.name!r} handles failures of {name!r}, which has none to give: it handles failures itself, and"
-                    " when it fails, so does the run"
+                    f"step {step.name!r} handles failures of {name!r}, which itself handles"
+                    " failures: when it fails, so does the run; drop it from handles="
                 )
     return faults
 
@@ -270,12 +281,13 @@ def _check_routes(
     starts: Sequence[type[Event]],
     external: Sequence[type[Event]],
 ) -> list[str]:
-    """Events that go nowhere, and events that come from nowhere."""
+    """Find events that no step accepts, and accepted events that have no source."""
     faults = []
     accepted = _accepted(steps)
     for step in steps.values():
         faults += [
-            f"step {step.name!r} returns {one.__name__}, which no step accepts: add a step that takes it"
+            f"step {step.name!r} returns {one.__name__}, which no step accepts: add a step that"
+            " takes it"
             for one in dict.fromkeys(emitted_classes(step))
             if not issubclass(one, StopEvent | InputRequestEvent)
             and not any(may_be_routed(one, to) for to in accepted)
@@ -283,7 +295,8 @@ def _check_routes(
         for one in step.accepts:
             if issubclass(one, StopEvent):
                 faults.append(
-                    f"step {step.name!r} accepts {one.__name__}, but a StopEvent ends the run and reaches no step"
+                    f"step {step.name!r} accepts {one.__name__}, but a StopEvent ends the run and"
+                    " reaches no step"
                 )
             elif not _has_source(one, steps, starts, external):
                 faults.append(_no_source(step, one))
@@ -305,14 +318,17 @@ def _no_source(step: StepDefinition, accepted: type[Event]) -> str:
     name = accepted.__name__
     cure = f"return it from a step, or name it in external=[{name}] if it is sent in from outside"
     if step.is_join:
-        return f"step {step.name!r} joins list[{name}], but no fan-out can feed it, for no step returns {name}: {cure}"
+        return (
+            f"step {step.name!r} joins list[{name}], but no fan-out can feed it, because no step"
+            f" returns {name}: {cure}"
+        )
     return (
         f"step {step.name!r} accepts {name}, which no step returns and no run starts with: {cure}"
     )
 
 
 def _followers(steps: Mapping[str, StepDefinition]) -> dict[str, list[str]]:
-    """Of each step, those that what it emits may go to."""
+    """Return, for each step, the steps that its outputs may go to."""
     return {
         step.name: [
             to.name
@@ -343,7 +359,10 @@ def _check_reachable(
     starts: Sequence[type[Event]],
     external: Sequence[type[Event]],
 ) -> list[str]:
-    """Steps that feed only each other. What comes from nowhere is a fault of its own; it is not told again for what follows."""
+    """Find steps that feed only each other.
+
+    An event without a source is reported separately, not once more for every step behind it.
+    """
     begin = [
         step.name
         for step in steps.values()
@@ -356,15 +375,19 @@ def _check_reachable(
     ]
     reached = _reach(begin, _followers(steps))
     return [
-        f"step {name!r} can't be reached from what a run starts with ({', '.join(one.__name__ for one in starts)}):"
-        " let a step that can be reached return what it accepts"
+        f"step {name!r} can't be reached from the events that a run starts with"
+        f" ({', '.join(one.__name__ for one in starts)}): let a reachable step return an event that"
+        " it accepts"
         for name in steps
         if name not in reached
     ]
 
 
 def _may_end(step: StepDefinition) -> bool:
-    """Whether a run can leave a cycle here: it may stop, wait for somebody outside, or have nothing more to do."""
+    """Return whether a run can leave a cycle at this step.
+
+    The run may stop, wait for an answer from outside, or have no more work.
+    """
     if step.returns_none or step.returns_list:
         return True
     return any(
@@ -374,7 +397,7 @@ def _may_end(step: StepDefinition) -> bool:
 
 
 def _check_cycles(steps: Mapping[str, StepDefinition]) -> list[str]:
-    """Cycles that a run can't leave: from none of their steps can one that may end be reached."""
+    """Find cycles that a run can't leave: no step that may end is reachable from them."""
     followers = _followers(steps)
     ahead = {name: _reach(to, followers) for name, to in followers.items()}
     faults = []
@@ -386,7 +409,7 @@ def _check_cycles(steps: Mapping[str, StepDefinition]) -> list[str]:
         told.update(cycle)
         if not any(_may_end(steps[other]) for other in ahead[name]):
             faults.append(
-                f"the cycle of {', '.join(map(repr, cycle))} has no exit: let one of them, or a step after them, return a"
-                " StopEvent"
+                f"the cycle of {', '.join(map(repr, cycle))} has no exit: let one of them, or a"
+                " step after them, return a StopEvent"
             )
     return faults

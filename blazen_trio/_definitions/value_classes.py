@@ -1,4 +1,4 @@
-"""The kinds of classes whose values are stored field by field, under the class's name."""
+"""Recognition of the classes whose values are stored field by field, under the class's name."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _BUILTINS = (str, int, float, complex, bytes, bytearray, list, tuple, dict, set,
 
 
 def is_value_class(cls: Any) -> bool:
-    """Tell whether it is a class that can be stored field by field: attrs, dataclass, named tuple,
-    a pydantic model or a msgspec struct. The last two are known by their marks: neither library
-    is imported here.
+    """Return whether values of this class can be stored field by field.
+
+    It is an attrs class, dataclass, named tuple, pydantic model or msgspec struct. The last two are
+    recognized by their attributes, so that neither library has to be imported.
     """
     if not isinstance(cls, type):
         return False
@@ -35,29 +36,29 @@ def is_value_class(cls: Any) -> bool:
 
 
 def is_named_tuple(cls: Any) -> bool:
-    """Tell whether it is a class made by `NamedTuple` or `namedtuple`."""
+    """Return whether this class was made by `NamedTuple` or `namedtuple`."""
     return issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_make")
 
 
 def is_pydantic(cls: Any) -> bool:
-    """Tell whether it is a model of pydantic 2."""
+    """Return whether this is a pydantic 2 model."""
     return hasattr(cls, "__pydantic_fields_set__") and hasattr(cls, "model_fields")
 
 
 def is_struct(cls: Any) -> bool:
-    """Tell whether it is a struct of msgspec."""
+    """Return whether this is a msgspec struct."""
     return hasattr(cls, "__struct_fields__") and hasattr(cls, "__struct_config__")
 
 
 def is_typed_dict(cls: Any) -> bool:
-    """Tell whether it is a `TypedDict`, of `typing` or `typing_extensions`."""
+    """Return whether this is a `TypedDict` of `typing` or `typing_extensions`."""
     return isinstance(cls, type) and hasattr(cls, "__required_keys__")
 
 
 def annotations_of(cls: Any) -> list[Any]:
-    """Return what a class's fields are annotated with, as it stands there: quoted parts stay so.
+    """Return the annotations of a class's fields as written: quoted parts stay quoted.
 
-    A `TypedDict` is a dict when it is stored, but what is in it has classes, too.
+    A `TypedDict` is included: it is stored as a dict, but its values may be of value classes.
     """
     if attrs.has(cls):
         return [field.type for field in attrs.fields(cls)]
@@ -75,7 +76,7 @@ def annotations_of(cls: Any) -> list[Any]:
 
 
 def is_stored_by_name(candidate: object) -> bool:
-    """Tell whether values of this class are stored under its name: enums, too."""
+    """Return whether values of this class are stored under its name. Enums are, too."""
     if isinstance(candidate, type) and issubclass(candidate, enum.Enum):
         return True
     return is_value_class(candidate)

@@ -1,13 +1,13 @@
-"""Applying a journal entry to a run's state: the one place where it changes.
+"""Application of journal entries to a run's state. Nothing else changes that state.
 
-A live run and the fold of a journal go through the same functions, so what is on disk and what is
-in memory can't drift apart. It needs no workflow: an entry says where its events went and which
-joins it fired.
+A live run and the fold of a journal go through the same functions, so disk and memory can't drift
+apart. No workflow is needed: an entry records where its events were routed and which joins it
+fired.
 
-Wide entries. One that brings in, collects or drops many items would hold the event loop for long.
-So all that may be wide is done by generators, which yield after each slice of it; the head of an
-entry (the status, the cells, which item is done) is applied at once. Whoever is in a hurry drains
-them (`drain`).
+Wide entries. An entry that inserts, collects or drops many items would block the event loop. All
+work that may be wide is therefore done by generators, which yield after each slice. The head of an
+entry (the status, the cells, which item is done) is applied at once. A caller that can afford to
+block drains the generators (`drain`).
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ __all__ = [
 ]
 
 SLICE: Final = 512
-"""How many items are dealt with in one piece, about: a fraction of a millisecond each."""
+"""Items per slice, approximately. One slice takes a fraction of a millisecond."""
 
 
 class _Place(NamedTuple):
-    """Where new items go.
+    """The place at which new items are inserted.
 
     Args:
-        group: The fan-out, or the root; `None`: nobody asks for their order.
-        before: The item of it in front of which they are put.
+        group: The fan-out, or the root; `None` if their order is not kept.
+        before: The item of the group in front of which they are inserted.
         recovered: The recoveries that they descend from.
     """
 
@@ -69,12 +69,12 @@ class _Place(NamedTuple):
 
 
 def drain(slices: Iterable[None]) -> None:
-    """Go through all slices at once."""
+    """Run all slices at once, without yielding in between."""
     deque(slices, maxlen=0)
 
 
 def state_from_first(entry: Entry) -> RunState:
-    """Return the state of a run before its first entry, which names it."""
+    """Return the state of a run before its first entry, which contains the run's id."""
     assert entry.created is not None, "the first entry of a journal creates the run"
     created = entry.created
     state = RunState(created["run_id"], created["workflow"], created["workflow_version"])
@@ -84,12 +84,12 @@ def state_from_first(entry: Entry) -> RunState:
 
 
 def apply_entry(state: RunState, entry: Entry) -> None:
-    """Apply a whole entry, the joins that it fired included."""
+    """Apply a whole entry, including the joins that it fired."""
     drain(applying(state, entry))
 
 
 def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None, None, None]:
-    """Apply a whole entry, the joins that it fired included, a slice per `next()`."""
+    """Apply a whole entry, including the joins that it fired, one slice per `next()`."""
     _, rest = apply_head(state, entry, most)
     if rest is not None:
         yield from rest
@@ -102,17 +102,18 @@ def applying(state: RunState, entry: Entry, most: int = SLICE) -> Generator[None
 def apply_head(
     state: RunState, entry: Entry, most: int
 ) -> tuple[Item | None, Iterator[None] | None]:
-    """Apply an entry but for what may be wide in it, and for the joins that it fires (which can be
-    told only from the state that it makes).
+    """Apply an entry, except for its wide parts and the joins that it fires.
+
+    Those joins are known only from the state after the entry.
 
     Args:
         state: The state.
         entry: The entry.
-        most: How many items are dealt with in one piece.
+        most: The maximum number of items per slice.
 
     Returns:
-        The item that the entry consumed; its `group` is still the one that it was in. And what applies the rest, a
-        slice per `next()`; `None` where nothing is left.
+        The item that the entry consumed, whose `group` is still the one that it was in; and a
+        generator that applies the rest, one slice per `next()`, or `None` if nothing is left.
     """
     resuming = None
     if entry.created is not None or entry.epoch is not None:
@@ -142,7 +143,7 @@ def apply_head(
     if len(outputs) > most or entry.fan_out is not None or entry.collected or resuming is not None:
         return done, _growing(state, entry, resuming, _Place(group, before, recovered), most)
     if outputs:
-        # Nearly all entries come here, and need no generator.
+        # This is the path of nearly all entries. It needs no generator.
         first = state.next_id
         _insert(state, entry, outputs, group, before)
         if recovered is not None:
@@ -151,7 +152,7 @@ def apply_head(
 
 
 def _apply_run(state: RunState, entry: Entry) -> None:
-    """Apply what concerns the run itself: its place in the journal, its status and its cells."""
+    """Apply an entry's changes to the run itself: its place in the journal, status and cells."""
     state.seq = entry.seq
     state.updated = entry.at
     state.elapsed = entry.elapsed
@@ -170,7 +171,11 @@ def _apply_run(state: RunState, entry: Entry) -> None:
 def _growing(
     state: RunState, entry: Entry, resuming: Iterator[None] | None, place: _Place, most: int
 ) -> Generator[None, None, None]:
-    """Bring in what an entry brings in. Stored journals rely on ids being given in this order."""
+    """Insert the items of an entry.
+
+    Don't change the order. Journals don't store most ids: folding assigns them again, and they must
+    come out the same, because later entries refer to them.
+    """
     if resuming is not None:
         yield from resuming
     for collected in entry.collected:
@@ -207,17 +212,17 @@ def _inserting(
 def firing(
     state: RunState, fan_out_id: int, join: str, most: int
 ) -> Generator[None, None, Delivery | None]:
-    """Hand a join's members over to one delivery, which takes the fan-out's place in the enclosing
-    one.
+    """Move a join's members into one delivery, at the fan-out's place in the enclosing fan-out.
 
     Args:
         state: The state.
-        fan_out_id: 0 for the root, whose joins' deliveries stay in it, in their first member's place.
+        fan_out_id: The fan-out's id; 0 for the root. Deliveries of the root's joins stay in the
+            root, at the place of their first member.
         join: The join.
-        most: How many items are dealt with in one piece.
+        most: The maximum number of items per slice.
 
     Returns:
-        The delivery. `None`: it was to fire only if it had any members, and has none.
+        The delivery; `None` for a join that fires only if it collected something, and didn't.
     """
     fan_out = state.fan_outs[fan_out_id] if fan_out_id else state.root
     assert fan_out is not None, "only a tracked root fires joins"
@@ -242,7 +247,7 @@ def firing(
         if group is not None:
             group.remove(place)
         if not fan_out.pending:
-            # What is left in it reaches no join any more, so its place in the order is of no use.
+            # The remaining items can reach no join, so their places in the order are not needed.
             del state.fan_outs[fan_out_id]
             state.recovered.pop(fan_out_id, None)
             yield from fan_out.dissolving(most)
@@ -256,11 +261,11 @@ def _next_id(state: RunState) -> int:
 
 
 def _take_other(state: RunState, id_: int) -> Delayed | Question:
-    """Take the delayed event or open question of this id out."""
+    """Remove and return the delayed event or open question with this id."""
     delayed = state.delayed.pop(id_, None)
     if delayed is not None:
         return delayed
-    # Questions are few, and kept by the name that their answers use.
+    # Questions are few, and indexed by the `request_id` that their answers use.
     question = next((question for question in state.questions.values() if question.id == id_), None)
     assert question is not None, f"nothing has the id {id_}"
     return state.questions.pop(question.request_id)
@@ -306,7 +311,7 @@ def _insert(
 
 
 def noted(entry: Entry, delivery: Delivery) -> None:
-    """Note the delivery of a join that fired among the entry's effects."""
+    """Add the delivery of a join that fired to the entry's effects."""
     if entry.effects:
         entry.effects.append(delivery)
     else:
@@ -333,9 +338,10 @@ def _collecting(state: RunState, collected: Collected, most: int) -> Generator[N
 
 
 def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
-    """End the run: all that is undone is dropped by the commit that stops it.
+    """End the run: the commit that stops it drops all pending work.
 
-    It is gone at once for all who look; the slices only free it, which takes its time, too.
+    Readers of the state see it gone at once. The slices only free its memory, which is also slow
+    for many items.
     """
     state.stop, state.stop_payload = entry.stop, entry.stop_payload
     tables: list[dict[Any, Any]] = [state.deliveries, state.delayed, state.questions]
@@ -362,16 +368,17 @@ def _freeing(
 
 
 def _apply_driver(state: RunState, entry: Entry, most: int) -> Iterator[None] | None:
-    """Note that a process begins to drive the run, for the first time or again.
+    """Record that a process starts to drive the run, for the first time or again.
 
     Returns:
-        What does the same to the items that the run has; `None` where it has none.
+        A generator that updates the run's existing items; `None` if none needs an update.
     """
     fresh = False
     if entry.epoch is not None:
         state.epoch = entry.epoch
         state.next_id = max(state.next_id, entry.epoch * ID_EPOCH + 1)
-        # Tried again from its undone deliveries: what has failed before counts no more.
+        # An ended run is tried again from its pending deliveries, with fresh attempts: earlier
+        # failures don't count any more.
         fresh = state.status.ended
         if fresh:
             state.recovered = {}
@@ -393,7 +400,7 @@ def _apply_driver(state: RunState, entry: Entry, most: int) -> Iterator[None] | 
 
 
 def _resuming(state: RunState, fresh: bool, rooted: bool, most: int) -> Generator[None, None, None]:
-    # Each table is in the order in which ids were given.
+    # Each table is in the order in which its ids were assigned, as `merge` requires.
     tables = (state.deliveries, state.delayed, state.questions)
     items: Iterator[Item] = heapq.merge(*(table.values() for table in tables), key=attrgetter("id"))
     root = state.root

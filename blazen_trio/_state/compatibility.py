@@ -1,4 +1,4 @@
-"""The reasons why a workflow, perhaps a newer version of it, can't go on with a stored run."""
+"""The reasons why a workflow, perhaps in a newer version, can't continue a stored run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["finding_misfits", "misfits"]
 
 
 def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
-    """Return why this workflow can't go on with a stored run.
+    """Return why this workflow can't continue a stored run; nothing if it can.
 
-    It is a sentence for each step and event that the workflow lacks, and for each event on its way
-    to a step that does not accept it.
+    There is one sentence for each step and event type that the workflow lacks, and for each event
+    on its way to a step that does not accept it.
     """
     return drained(finding_misfits(definition, state))
 
@@ -33,7 +33,7 @@ def misfits(definition: WorkflowDefinition, state: RunState) -> list[str]:
 def finding_misfits(
     definition: WorkflowDefinition, state: RunState, most: int = SLICE
 ) -> Generator[None, None, list[str]]:
-    """Return what `misfits` does, in pieces of so many items."""
+    """Return the result of `misfits`, in slices of at most `most` items."""
     found: dict[str, None] = {}
     for index, misfit in enumerate(_misfits(definition, state), 1):
         if misfit is not None:
@@ -44,7 +44,7 @@ def finding_misfits(
 
 
 def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str | None]:
-    """What misfits; and `None` for each thing looked at."""
+    """Yield each mismatch, and `None` per item examined, so that the caller can slice the work."""
     steps = definition.steps
     for delivery in state.deliveries.values():
         yield from _delivery(delivery, steps)
@@ -73,18 +73,18 @@ def _misfits(definition: WorkflowDefinition, state: RunState) -> Iterator[str | 
 def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterator[str | None]:
     event, where, step = (
         delivery.event,
-        f"an undone delivery to step {delivery.step!r}",
+        f"a pending delivery to step {delivery.step!r}",
         steps.get(delivery.step),
     )
     if step is None:
-        yield f"an undone delivery is for step {delivery.step!r}, which the workflow does not have"
+        yield f"a pending delivery is for step {delivery.step!r}, which the workflow does not have"
     elif isinstance(event, tuple) != step.is_join:
         held = (
             "a list of events"
             if isinstance(event, tuple)
             else f"one event, of type {event.event_type!r}"
         )
-        yield f"{where} holds {held}, and the step accepts {_accepted(step)} now"
+        yield f"{where} holds {held}, but the step now accepts {_accepted(step)}"
         step = None
     for one in event if isinstance(event, tuple) else (event,):
         yield None
@@ -92,9 +92,9 @@ def _delivery(delivery: Delivery, steps: Mapping[str, StepDefinition]) -> Iterat
 
 
 def _loose(item: Item, state: RunState, definition: WorkflowDefinition) -> Iterator[str]:
-    """An item that a join could ask for, and that has no place in any order.
+    """Report an item that may lead to a join although it has no place in any fan-out's order.
 
-    Where the root's order is kept, only what is left of a fan-out whose joins have fired has none.
+    If the root's order is kept, only the rest of a fan-out whose joins have fired has no place.
     """
     if state.root is None or item.group is not None:
         return
@@ -120,20 +120,28 @@ def _fan_out(fan_out: FanOut, definition: WorkflowDefinition) -> Iterator[str | 
         if step is None:
             yield f"an open fan-out waits for the join {join!r}, which the workflow does not have"
         elif not step.is_join:
-            yield f"an open fan-out waits for the join {join!r}, and this step accepts {_accepted(step)} now, no list"
+            yield (
+                f"an open fan-out waits for the join {join!r}, but this step now accepts"
+                f" {_accepted(step)}, not a list"
+            )
     for item in fan_out:
         yield None
         if type(item) is Member:
-            where = f"what the join {item.join!r} has collected"
+            where = f"the collection of the join {item.join!r}"
             yield from _event(item.event, where, definition.steps.get(item.join))
 
 
 def _event(event: Event, where: str, step: StepDefinition | None = None) -> Iterator[str]:
-    """What is wrong with a stored event, and with its way to this step."""
+    """Report a stored event of an unknown type, or of one that the step does not accept."""
     if isinstance(event, DynamicEvent):
-        yield f"{where} holds an event of type {event.event_type!r}, which the workflow does not know"
+        yield (
+            f"{where} holds an event of type {event.event_type!r}, which the workflow does not know"
+        )
     elif step is not None and not isinstance(event, step.accepts):
-        yield f"{where} holds an event of type {event.event_type!r}, and the step accepts {_accepted(step)} now"
+        yield (
+            f"{where} holds an event of type {event.event_type!r}, but the step now accepts"
+            f" {_accepted(step)}"
+        )
 
 
 def _accepted(step: StepDefinition) -> str:

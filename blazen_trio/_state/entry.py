@@ -1,9 +1,9 @@
-"""A journal entry: one transition of a run, with all that applying it again needs, and no more than
-what changed; and the records of a run's history.
+"""Journal entries and history records.
 
-An entry says where each event was routed and which joins fired, so that folding a journal needs no
-workflow. A wide one is applied in pieces: its `rest` is a generator that does a bounded piece of
-work per `next()`.
+An entry is one transition of a run. It contains everything that applying it again needs, and only
+what changed. It records where each event was routed and which joins fired, so folding a journal
+needs no workflow. A wide entry is applied in slices: its `rest` is a generator that does a bounded
+amount of work per `next()`.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = [
 
 
 class Targets:
-    """Where an event goes. Made once per event class and shared by all outputs of it.
+    """The destinations of an event. Created once per event class and shared by all its outputs.
 
     Args:
-        steps: The steps that it goes to, in declaration order: each gets a delivery of its own.
-            Empty: recorded, not routed (now).
-        joins: Those of the steps that are joins: they collect it instead.
-        plain: Whether it is routed and nothing else: it neither asks a question nor stops the run,
-            and it is not delayed.
-        stops: Whether it stops the run.
-        collects: The joins that collect it, now or when it is due.
+        steps: The steps that the event goes to, in declaration order; each gets a delivery of its
+            own. Empty: the event is recorded, but not routed (yet).
+        joins: The joins among the steps, which collect the event instead.
+        plain: Whether the event is only routed: it neither asks a question nor stops the run, and
+            it is not delayed.
+        stops: Whether the event stops the run.
+        collects: The joins that collect the event, now or when it is due.
     """
 
     __slots__ = ("collects", "joins", "plain", "steps", "stops")
@@ -68,7 +68,7 @@ NOWHERE: Final = Targets()
 
 
 class Output:
-    """An event that a transition brings into the run, and where it goes."""
+    """An event that a transition adds to the run, and its destinations."""
 
     __slots__ = ("due", "event", "payload", "request_id", "targets")
 
@@ -84,15 +84,16 @@ class Output:
         self.payload = payload
         self.targets = targets
         self.due = due
-        """UTC, of an event that is to be routed only then (now it goes nowhere)."""
+        """Time at which a delayed event is routed: UTC, in seconds since the epoch."""
         self.request_id = request_id
-        """Of an input request: it opens a question."""
+        """The id of the question that an input request opens."""
 
 
 @attrs.define(eq=False)
 class FanOutOpened:
-    """A returned list: its joins (never empty), its members, and which of the joins fire only if
-    they have collected anything.
+    """A returned list, as a fan-out.
+
+    It has at least one join. Those in `if_any` fire only if they have collected something.
     """
 
     joins: tuple[str, ...]
@@ -102,12 +103,12 @@ class FanOutOpened:
 
 @attrs.define(eq=False)
 class Collected:
-    """What one step did to one of its `ctx.collect` buffers."""
+    """One step's change to one of its `ctx.collect` buffers."""
 
     types: tuple[str, ...]
     added: tuple[str, Event, Payload | None] | None
-    """The event put in, behind the name of the asked-for type that it fills; `None` where the set
-    was completed with the step's own event, which so never enters."""
+    """The event added, after the name of the requested type that it fills. `None` if the step's own
+    event completed the set, because it then never enters the buffer."""
     taken: tuple[int, ...] = ()
     """The ids of the buffered events that the completed set used up."""
     step: str = ""
@@ -115,7 +116,7 @@ class Collected:
 
 @attrs.define(eq=False)
 class Retry:
-    """A delivery that failed and is tried again."""
+    """A retry of a delivery that failed; `due` and `since` are UTC, in seconds since the epoch."""
 
     id: int
     attempt: int
@@ -124,58 +125,58 @@ class Retry:
 
 
 class Entry:
-    """One transition. `kind` is for people and for the history; what is applied are the other
-    fields.
+    """One transition of a run. `kind` is for people and the history; the other fields are applied.
 
-    What an entry does not say stays a default of the class: most say little, and a step makes one.
+    Fields that an entry does not set stay defaults of the class. Each step makes an entry, and most
+    entries set few fields, so this keeps them cheap.
     """
 
     step: str | None = None
-    """The step that this is about, for people."""
+    """The step that the entry is about, for people."""
     done: int = 0
-    """The id of the item that this consumes; the outputs take its place. 0: none; they go to the
-    end of the root."""
+    """The id of the item that the entry consumes; the outputs take its place. With 0 no item is
+    consumed, and the outputs go to the end of the root."""
     outputs: Sequence[Output] = ()
-    """Of an entry that stops the run they are recorded, and go nowhere."""
+    """The events added. In an entry that stops the run they are recorded, but not routed."""
     fan_out: FanOutOpened | None = None
     fired: list[tuple[int, str]] | tuple[()] = ()
-    """(fan-out id, 0 for the root; join): the joins that fire once all above is applied, in this
-    order."""
+    """The joins that fire once everything above is applied, in this order, each as (fan-out id or 0
+    for the root, join)."""
     cells: dict[str, Cell | None] | None = None
-    """State writes; `None` deletes."""
+    """State writes by key; `None` deletes the key."""
     collected: list[Collected] | tuple[()] = ()
     retry: Retry | None = None
     recovers: str | None = None
-    """The step whose failure this hands to its handlers: what descends from it is counted."""
+    """The step whose failure the entry passes to handlers. What descends from it is counted."""
     stop: Event | None = None
     stop_payload: Payload | None = None
     status: RunStatus | None = None
     error: StoredError | None = None
     epoch: int | None = None
     created: dict[str, Any] | None = None
-    """Of a `started` or `queued` entry: run_id, workflow, workflow_version, metadata (a `Payload`),
-    root (whether the root's order is kept), timeout (seconds or `None`); of a `resumed` one:
-    workflow_version, root, timeout. Of either, where somebody traces it and the run has none
-    yet: trace (the context of its trace, as W3C headers)."""
+    """The run's properties. A `started` or `queued` entry has run_id, workflow, workflow_version,
+    metadata (a `Payload`), root (whether the root's order is kept) and timeout (seconds or `None`).
+    A `resumed` entry has workflow_version, root and timeout. Either also has trace (the context of
+    the run's trace, as W3C headers) if the run is traced and has no trace yet."""
     effects: list[Item] | tuple[()] = ()
-    """The live items that applying this made and that whoever drives the run acts on, in order:
-    each a `Delivery`, a `Question` or a `Delayed`. Deliveries of the joins that it fired are among
-    them. Never stored."""
+    """The live items that applying the entry created and that the driver acts on, in order: each a
+    `Delivery`, a `Question` or a `Delayed`. They include the deliveries of the joins that it fired.
+    Never stored."""
     rest: Generator[None, None, None] | None = None
-    """Applies what is left of a wide entry, a slice per `next()`; only a machine with `slices`
-    leaves any, and it is `None` again at its end. Until then `effects` and `fired` are not
-    complete, and the entry can't be encoded. Never stored."""
+    """The generator that applies the rest of a wide entry, one slice per `next()`; `None` once it
+    has ended. Only a machine with `slices` sets it. Until it has ended, `effects` and `fired` are
+    incomplete, so the entry must not be encoded. Never stored."""
     encoded: tuple[bytes, dict[str, bytes]] | None = None
-    """What `encode_entry` returns, of a wide one that was encoded in slices."""
+    """The result of `encode_entry` for a wide entry that was encoded in slices."""
     sealed: tuple[bytes, dict[str, bytes], bool] | None = None
-    """Its bytes, as far as they are known before it is applied; the large payloads that they refer
-    to; and whether that is all of it but `fired`. Kept by the codec."""
+    """The entry's bytes, as far as they are known before it is applied; the large payloads that
+    they refer to; and whether only `fired` is missing. Kept by the codec."""
 
     def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
         self.seq = seq
         self.kind = kind
-        """`started`, `queued` (a run that somebody else is to begin), `committed`, `completed`,
-        `retried`, `handled` (a failure given to a StepFailedEvent step), `received`, `answered`,
+        """`started`, `queued` (a run that another process will start), `committed`, `completed`,
+        `retried`, `handled` (a failure passed to a StepFailedEvent step), `received`, `answered`,
         `due`, `rejected`, `failed`, `timed_out`, `cancelled`, `paused`, `unpaused`, `waiting`,
         `woken`, `resumed`."""
         self.at = at
@@ -186,7 +187,7 @@ T = TypeVar("T")
 
 
 def drained(pieces: Generator[Any, None, T]) -> T:
-    """Return what a generator comes to, all of it done at once."""
+    """Run a generator to its end, without yielding in between, and return its result."""
     while True:
         try:
             next(pieces)
@@ -197,18 +198,19 @@ def drained(pieces: Generator[Any, None, T]) -> T:
 
 @attrs.frozen
 class HistoryRecord:
-    """One thing that happened to a run.
+    """A record of something that happened to a run.
 
     Attributes:
-        sequence: Counts the run's records from 1, over all processes that drove it.
-        timestamp: When, UTC.
-        kind: `workflow_started`, `event_received`, `step_dispatched`, `step_completed`, `step_failed`, `step_retried`,
-            `workflow_paused`, `workflow_resumed`, `input_requested`, `input_received`, `event_rejected`,
-            `workflow_completed`, `workflow_failed`, `workflow_timed_out` or `workflow_cancelled`.
-        step: The step's name, where one is concerned.
-        event_type: The event's type, where one is concerned.
-        duration: In seconds, of an attempt that ended.
-        error: What went wrong; of a pause, whether it was `manual` or for `input`.
+        sequence: The record's number in the run, from 1, across all processes that drove it.
+        timestamp: The time of the record, UTC.
+        kind: `workflow_started`, `event_received`, `step_dispatched`, `step_completed`,
+            `step_failed`, `step_retried`, `workflow_paused`, `workflow_resumed`, `input_requested`,
+            `input_received`, `event_rejected`, `workflow_completed`, `workflow_failed`,
+            `workflow_timed_out` or `workflow_cancelled`.
+        step: The step's name, if a step is concerned.
+        event_type: The event's type, if an event is concerned.
+        duration: The duration in seconds of an attempt that ended.
+        error: The error, if something went wrong; for a pause, `manual` or `input`.
     """
 
     sequence: int

@@ -1,4 +1,7 @@
-"""What joins can collect, and when they are due: once nothing can bring them anything more."""
+"""Joins: the events that they can collect, and when they fire.
+
+A join is due once no live item can still lead to a member of it.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,23 @@ def check_collectable(
     pending: Container[str],
     outputs: Iterable[Output],
 ) -> None:
-    """Refuse what no join can collect. Delayed ones too: when they are due it would be too late to
-    tell their step.
+    """Raise an error for outputs that their join can't collect.
+
+    Delayed outputs are checked now, too: by the time they are due, the step that returned them has
+    committed, and there is no attempt left to fail.
+
+    Raises:
+        StepOutputError: A join of an output is not in `pending`.
     """
     for kind in kinds:
         for join in kind.collects:
             if join not in pending:
                 event = next(output.event for output in outputs if output.targets is kind)
                 raise StepOutputError(
-                    f"step {step.name!r} made a {event.event_type} that the join {join!r} can't collect any "
-                    "more: no declared path leads from the elements of the fan-out to it. Declare in the return "
-                    "annotations on the way what the steps really emit",
+                    f"step {step.name!r} returned or sent {event.event_type}, but join {join!r} is "
+                    "no longer waiting for it: no declared path leads from the elements of this "
+                    "fan-out to that join. Check that the return annotations of the steps in "
+                    "between declare every event that they emit",
                     step_name=step.name,
                     error_type="StepOutputError",
                 )
@@ -48,18 +57,19 @@ def firing_due(
     fired: list[tuple[int, str]],
     most: int,
 ) -> Generator[None, None, None]:
-    """Fire the joins of a group that are due, and those around it that are due by that.
+    """Fire the joins of a group that are due, and any in enclosing groups that become due.
 
     Args:
-        routing: The workflow's.
+        routing: The workflow's routing.
         state: The run's state.
         group: A fan-out, or the root.
-        entry: The entry by which they are due: the deliveries made are among its effects.
-        fired: Gets a (fan-out id, join) of each.
-        most: How many items are dealt with in one slice.
+        entry: The entry that makes them due. The new deliveries are added to its effects.
+        fired: The list to which (fan-out id, join) is added for each.
+        most: The maximum number of items per slice.
     """
-    # A join that has nothing to fire with lets go of its place in the fan-out around it, whose joins
-    # may be due by that, before the others of its own; and so on, through however many levels.
+    # A join that has no members and does not fire gives up its place in the enclosing fan-out. That
+    # may make joins there due. They go first, before the other joins of this group, and the same
+    # may happen to them, through any number of levels.
     levels = [_joins_of(routing, group)]
     while levels:
         group, joins, left = levels[-1]
@@ -84,7 +94,7 @@ def firing_due(
 
 
 def _joins_of(routing: Routing, group: FanOut) -> tuple[FanOut, list[str], Iterator[str]]:
-    """Return a group, its joins that may be due, and those of them that are still to be looked at."""
+    """Return a group, its joins that may be due, and an iterator over those not yet examined."""
     if group.id == 0:
         joins = [join for join in routing.root_joins if "member:" + join in group.live]
     else:
@@ -93,11 +103,10 @@ def _joins_of(routing: Routing, group: FanOut) -> tuple[FanOut, list[str], Itera
 
 
 def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
-    """Tell whether another root join that is due with this one leads to it, so that what that one
-    returns is collected first.
+    """Return whether another root join leads to this one, and must therefore fire first.
 
-    Which of the two became due first would be a matter of time. Two that lead to each other go in
-    order of declaration.
+    Both are due, and this one has to collect the output of the other. Without this rule, timing
+    would decide which of them fires first. Two that lead to each other fire in declaration order.
     """
     holds = routing.holds
     return any(
@@ -108,7 +117,7 @@ def _comes_later(routing: Routing, join: str, due: Sequence[str]) -> bool:
 
 
 def half_collected(state: RunState) -> tuple[str, ...]:
-    """Return what waits in joins and collect buffers for more, a sentence each."""
+    """Describe the incomplete joins and `ctx.collect` buffers, in one sentence each."""
     lines = []
     for (step, types), by_type in state.buffers.items():
         have = ", ".join(f"{len(events)} {name}" for name, events in by_type.items() if events)

@@ -1,6 +1,6 @@
-"""How a run begins, and its transitions while nobody drives it.
+"""The start of a run, and its transitions while no process drives it.
 
-It needs no machine, and no workflow, to be queued, paused or cancelled.
+Queueing, pausing and cancelling a run need no machine and no workflow.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["begin", "changed", "queued", "unrouted_input"]
 
 _FIRST_ITEM: Final = 1
-"""The id of a run's very first item. A run that a process began has a delivery there, one that was
-queued its input."""
+"""The id of a run's very first item: a delivery if the run was started by a process that drives it,
+its input if it was queued."""
 
 
 def queued(
@@ -38,19 +38,21 @@ def queued(
     trace: Mapping[str, str] | None = None,
     nonce: str = "",
 ) -> Entry:
-    """The first entry of a run that whoever takes it begins: its start event is due at once, and
-    not routed yet, since that takes the workflow's steps.
+    """Return the first entry of a queued run, which the process that takes it will start.
+
+    Its start event is due at once, but not yet routed: routing needs the workflow's steps.
 
     Args:
-        run_id: Its id.
+        run_id: The run's id.
         workflow: The workflow's name.
-        workflow_version: Its version; empty where the workflow is not at hand, then `timeout` is not known either.
+        workflow_version: The workflow's version; empty if the workflow is not available, in which
+            case `timeout` is not known either.
         event: The start event.
-        payload: The same, encoded.
-        metadata: The run's.
-        timeout: In seconds.
-        at: Now: UTC, seconds since the epoch.
-        trace: Where it belongs in a trace.
+        payload: The start event, encoded.
+        metadata: The run's metadata.
+        timeout: The run's timeout in seconds.
+        at: The current time, UTC, in seconds since the epoch.
+        trace: The context of the run's trace.
         nonce: See `RunState`.
     """
     entry = Entry(1, "queued", at, 0.0)
@@ -71,8 +73,9 @@ def queued(
 
 
 def unrouted_input(state: RunState) -> Delayed | None:
-    """The start event of a run that was queued and that nobody has begun yet, whatever was done to
-    it meanwhile.
+    """Return the start event of a queued run that no process has started yet, else `None`.
+
+    The run may have been paused or cancelled while it was queued.
     """
     return state.delayed.get(_FIRST_ITEM)
 
@@ -80,7 +83,7 @@ def unrouted_input(state: RunState) -> Delayed | None:
 def changed(
     state: RunState, kind: str, status: RunStatus, at: float, error: StoredError | None = None
 ) -> Entry:
-    """Pause or cancel a run that nobody drives; what is undone in it stays so."""
+    """Pause or cancel a run that no process drives. Its pending work stays pending."""
     entry = Entry(state.seq + 1, kind, at, state.elapsed)
     entry.status = status
     entry.error = error
@@ -99,8 +102,9 @@ def begin(
     trace: Mapping[str, str] | None = None,
     nonce: str = "",
 ) -> tuple[Machine, Entry]:
-    """Begin a run with its start event; `timeout` in seconds; `trace`: where it belongs in a trace;
-    `nonce`: see `RunState`.
+    """Start a run with its start event.
+
+    `timeout` is in seconds. `trace` is the context of the run's trace. For `nonce` see `RunState`.
     """
     definition = routing.definition
     entry = Entry(1, "started", moment.at, moment.elapsed)

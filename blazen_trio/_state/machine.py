@@ -1,21 +1,23 @@
-"""The run's state machine: what happens next is decided here, without I/O, clock or randomness.
+"""The run's state machine, which decides the next transition without I/O, clock or randomness.
 
-Each method is one transition. It decides, encodes what it brings in (which may fail, and then nothing has happened),
-applies it through `apply`, sees which joins are due by that, and returns the journal entry of all of it:
+Each method is one transition. It decides, and encodes the events that it adds; if that fails,
+nothing has happened. It then applies the transition through `apply`, finds the joins that become
+due, and returns the journal entry of all of it:
 
-    what happens                         entry        item consumed     what takes its place
-    -----------------------------------  -----------  ----------------  --------------------------------
-    a run begins                         started      -                 the start event's deliveries
-    a step has run                       committed    its delivery      its outputs; or the run stops
-    a step failed, and is tried again    retried      -                 the same delivery, due later
-    a step failed, a handler takes it    handled      its delivery      the StepFailedEvent's deliveries
-    a step failed for good               failed       -                 - (the delivery stays undone)
-    an event comes in from outside       received     -                 its deliveries, at the root's end
-    a question is answered               answered     the question      the answer's deliveries
-    a delayed event is due               due          the delayed one   its deliveries
-    the run's status changes             the status   -                 -
+    what happens                       entry       item consumed     what takes its place
+    ---------------------------------  ----------  ----------------  -------------------------------
+    a run starts                       started     -                 the start event's deliveries
+    a step has run                     committed   its delivery      its outputs; or the run stops
+    a step failed and will be retried  retried     -                 the same delivery, due later
+    a step failed, a handler takes it  handled     its delivery      deliveries of a StepFailedEvent
+    a step failed for good             failed      -                 - (the delivery stays pending)
+    an event arrives from outside      received    -                 its deliveries, at root's end
+    a question is answered             answered    the question      the answer's deliveries
+    a delayed event is due             due         the event         its deliveries
+    the run's status changes           the status  -                 -
 
-Every path into the run's memory is one of these entries, so a crash between any two of them leaves a run that goes on.
+Only these entries change a run's memory, so a crash between any two of them leaves a run that can
+continue.
 """
 
 from __future__ import annotations
@@ -67,23 +69,23 @@ if TYPE_CHECKING:
 __all__ = ["Machine", "Moment"]
 
 _ENCODED: Final = 16
-"""How many events are encoded in one piece: each takes many times what it takes to apply it."""
+"""Events encoded per slice. Encoding an event takes many times as long as applying it."""
 
 
 class Moment(NamedTuple):
-    """When a transition happens: UTC (seconds since the epoch), and the run's time so far (seconds)."""
+    """The time of a transition: UTC in seconds since the epoch, and the run's elapsed seconds."""
 
     at: float
     elapsed: float
 
 
 class Machine:
-    """Decides the transitions of one run of one workflow.
+    """The state machine of one run of one workflow.
 
     Args:
-        routing: The workflow's.
+        routing: The workflow's routing.
         state: The run's state.
-        most: How many items are dealt with in one slice of a wide transition.
+        most: The maximum number of items per slice of a wide transition.
     """
 
     __slots__ = ("_most", "definition", "routing", "seal", "slices", "state")
@@ -94,12 +96,12 @@ class Machine:
         self.state = state
         self._most = most
         self.slices = False
-        """Whether a wide transition applies its first slice only at once, leaving `entry.rest` to
-        its caller. Until that has come to its end, nothing else may be asked of the machine; what
-        can be read in the state meanwhile are its cells and its status."""
+        """If true, a wide transition applies only its first slice at once, and leaves the rest to
+        its caller as `entry.rest`. Until that has ended, the state is half applied: no other
+        transition may be made, and only the state's cells and status may be read."""
         self.seal: Callable[[Entry], None] | None = None
-        """Encodes all of an entry that may fail to be encoded (`seal_entry`), before the entry is
-        applied; set by whoever stores the entries."""
+        """Encodes, before an entry is applied, everything in it whose encoding can fail
+        (`seal_entry`). Set by the code that stores the entries."""
 
     # Outputs
 
@@ -110,17 +112,17 @@ class Machine:
         now: Callable[[], float],
         asked: set[str] | None = None,
     ) -> list[Output]:
-        """Return events (some `Delayed`) on their way into the run, encoded.
+        """Return events as outputs: encoded, and with their destinations.
 
         Args:
-            events: The events.
-            encode: Encodes one; `None`: they are not stored.
-            now: Tells UTC; asked only for delayed ones.
-            asked: The `request_id`s of the questions before them; those of these are added.
+            events: The events; some may be `Delayed`.
+            encode: The function that encodes an event; `None` if they are not stored.
+            now: The clock, UTC in seconds since the epoch. Called only for delayed events.
+            asked: The `request_id`s of earlier questions, to which those of these events are added.
 
         Raises:
-            SerializationError: One of them can't be stored.
-            ValueError: One asks a question under the `request_id` of another.
+            SerializationError: An event can't be stored.
+            ValueError: A question has the `request_id` of another question.
         """
         outputs: list[Output] = []
         known = self.routing.known
@@ -137,9 +139,10 @@ class Machine:
     def making(
         self, events: Sequence[Any], encode: Encode, now: Callable[[], float]
     ) -> Generator[None, None, list[Output]]:
-        """Return what `outputs` does, in slices: for the members of a wide fan-out.
+        """Return the result of `outputs`, in slices, for the members of a wide fan-out.
 
-        No other transition may happen between the first slice and the one that brings them in.
+        No other transition may happen from the first slice until these members are added: it could
+        open a question with a `request_id` that was checked and found free here.
         """
         outputs: list[Output] = []
         asked: set[str] = set()
@@ -151,7 +154,7 @@ class Machine:
     def _unusual(
         self, event: Any, encode: Encode, now: Callable[[], float], asked: set[str]
     ) -> Output:
-        """One that is delayed, asks a question or stops the run, or the first of its class."""
+        """Make the output of a delayed event, question or `StopEvent`, or the first of a class."""
         inner = event.event if isinstance(event, Delayed) else event
         payload = None if encode is None else encode(inner)
         if isinstance(inner, InputRequestEvent):
@@ -166,8 +169,9 @@ class Machine:
     def _check_request(self, event: InputRequestEvent, asked: set[str]) -> None:
         if event.request_id in self.state.questions or event.request_id in asked:
             msg = (
-                f"the request_id {event.request_id!r} of a {type(event).__name__} is that of another open question: give each "
-                "an id of its own, or leave request_id out to get a new one"
+                f"the request_id {event.request_id!r} of a {type(event).__name__} is that of "
+                "another open question: give each question an id of its own, or leave request_id "
+                "out to get a new one"
             )
             raise ValueError(msg)
         asked.add(event.request_id)
@@ -184,13 +188,17 @@ class Machine:
         cells: dict[str, Cell | None] | None = None,
         collected: list[Collected] | tuple[()] = (),
     ) -> Entry:
-        """A step has run: its delivery is done, its outputs are routed, its writes apply; or it stops the run.
+        """Commit a step: its delivery is done, its outputs and writes apply, or the run stops.
 
         Args:
-            outputs: What it sent and returned plainly, in that order.
-            members: The members of the fan-out that it returned; `None`: no list.
-            cells: Its state writes; `None` deletes.
-            collected: What it did to its collect buffers.
+            outputs: The events that it sent, then those that it returned outside a list.
+            members: The members of the list that it returned; `None` if it returned no list.
+            cells: Its state writes by key; `None` deletes the key.
+            collected: Its changes to its collect buffers.
+
+        Raises:
+            StepOutputError: No join can collect one of the outputs.
+            ValueError: Two of its questions have the same `request_id`.
         """
         entry = Entry(self.state.seq + 1, "committed", moment.at, moment.elapsed)
         entry.step = step.name
@@ -201,13 +209,14 @@ class Machine:
             if output.targets.stops:
                 return self._stopped(entry, output, outputs, members)
         if members is not None:
-            # There may be very many: what is looked at one by one are the kinds of them.
+            # There may be very many members, so their distinct kinds are checked, not each one.
             kinds: Collection[Targets] = {output.targets for output in members}
             if any(kind.stops for kind in kinds):
                 stop = next(output for output in members if output.targets.stops)
                 return self._stopped(entry, stop, outputs, members)
             if outputs and not all(kind.plain for kind in kinds):
-                # Each was looked at by itself; between the two an id may be there twice, too.
+                # Outputs and members were each checked for duplicate ids by themselves. The same
+                # id may still be in both.
                 asked: set[str] = set()
                 for output in (*outputs, *members):
                     if isinstance(output.event, InputRequestEvent):
@@ -218,7 +227,7 @@ class Machine:
                 check_collectable(step, kinds, joins, members)
                 entry.fan_out = FanOutOpened(joins, members, graph.joins_if_any(step.list_emits))
             else:
-                # Nothing ever asks for these members' order or end: no fan-out has to be kept.
+                # No join needs the order or the end of these members, so no fan-out is opened.
                 outputs = [*outputs, *members]
         group = delivery.group
         if outputs and group is not self.state.root:
@@ -241,7 +250,7 @@ class Machine:
         return self.finish(entry)
 
     def retried(self, delivery: Delivery, due: float, since: float, moment: Moment) -> Entry:
-        """A failed delivery is to be tried again when it is due (UTC)."""
+        """Retry a failed delivery at `due`. Its first attempt started at `since` (both UTC)."""
         entry = Entry(self.state.seq + 1, "retried", moment.at, moment.elapsed)
         entry.step = delivery.step
         entry.retry = Retry(delivery.id, delivery.attempt + 1, due, since)
@@ -250,13 +259,16 @@ class Machine:
     def handled(
         self, delivery: Delivery, failure: StepFailedEvent, encode: Encode, moment: Moment
     ) -> Entry | None:
-        """A failure goes to the steps that accept it. `None`: there are none, or they have
-        recovered it as often as they may (`given_up` tells).
+        """Pass a failure to the steps that accept it.
+
+        Returns `None` if there are none, or if they have recovered the step as often as they may
+        (see `given_up`).
         """
         route = self.definition.failure_handlers(delivery.step)
         events = delivery.event if isinstance(delivery.event, tuple) else (delivery.event,)
         if not route or any(isinstance(event, StepFailedEvent) for event in events):
-            # A handler's own failure goes to nobody, or two handlers could go on for ever.
+            # A handler's own failure is passed to no other handler, or two handlers could keep
+            # passing failures to each other for ever.
             return None
         if self.given_up(delivery):
             return None
@@ -275,8 +287,9 @@ class Machine:
         return self.finish(entry)
 
     def given_up(self, delivery: Delivery) -> str:
-        """Tell why this delivery's failure is not handed to handlers once more, as the end of an
-        error's message; empty where that is not the reason.
+        """Return why this failure is not handed to handlers again, as the end of an error message.
+
+        Returns an empty string if the failure may still be handled as far as recoveries go.
         """
         most = self.definition.most_recoveries(delivery.step)
         recovered = self.state.recovered.get(delivery.id)
@@ -285,22 +298,22 @@ class Machine:
             return ""
         times = "once" if count == 1 else f"{count} times"
         return (
-            f"; a handler has led back to it {times} already, which is as often as it may: mend the "
-            "step, or let the handler's @step say a greater max_recoveries"
+            f"; a handler has already led back to it {times}, which is its limit: fix the step, or "
+            "set a greater max_recoveries in the handler's @step"
         )
 
     def received(self, event: Any, encode: Encode, moment: Moment) -> Entry:
-        """An event comes in from outside, to the end of the root.
+        """Take an event from outside. Its deliveries go to the end of the root.
 
         Raises:
-            NoHandlerError: No step accepts it, or it is one that only the engine makes.
+            NoHandlerError: No step accepts it, or only the engine may create such an event.
         """
         inner = event.event if isinstance(event, Delayed) else event
         if isinstance(inner, StepFailedEvent):
             # It would start a handler for a failure that never happened, and is not counted.
             raise NoHandlerError(
-                f"run {self.state.run_id!r} takes no {inner.event_type} from outside: the engine makes "
-                "one when a step has failed. Send an event of your own that says what happened",
+                f"run {self.state.run_id!r} takes no {inner.event_type} from outside: the engine "
+                "creates one when a step has failed. Send an event class of your own instead",
                 run_id=self.state.run_id,
                 event_type=inner.event_type,
             )
@@ -311,14 +324,14 @@ class Machine:
         return self._woken(entry)
 
     def rejected(self, moment: Moment) -> Entry:
-        """An event came in from a sender who could not know that nothing accepts it: only the history tells."""
+        """Drop an inbox event that can't be routed or decoded. Only the history records it."""
         return self.finish(Entry(self.state.seq + 1, "rejected", moment.at, moment.elapsed))
 
     def answered(self, response: InputResponseEvent, encode: Encode, moment: Moment) -> Entry:
-        """A question is answered; the answer takes its place.
+        """Answer a question. The answer takes its place.
 
         Raises:
-            InputResponseError: No question of this `request_id` is open.
+            InputResponseError: No question with this `request_id` is open.
             NoHandlerError: No step accepts the answer.
         """
         question = question_of(self.definition, self.state, response)
@@ -328,7 +341,7 @@ class Machine:
         return self._woken(entry)
 
     def due(self, delayed: DelayedItem, moment: Moment) -> Entry:
-        """A delayed event's time has come. A question whose id another open one has by now is not opened a second time."""
+        """Route a delayed event. A question whose id is open by now is not opened a second time."""
         entry = Entry(self.state.seq + 1, "due", moment.at, moment.elapsed)
         entry.done = delayed.id
         event = delayed.event
@@ -351,7 +364,10 @@ class Machine:
         moment: Moment,
         error: StoredError | None = None,
     ) -> Entry:
-        """The run's status changes: paused, unpaused, waiting, woken, cancelled, failed, timed_out, stalled."""
+        """Change only the run's status.
+
+        `kind` is paused, unpaused, waiting, woken, cancelled, timed_out, or failed (or stalled).
+        """
         entry = Entry(self.state.seq + 1, kind, moment.at, moment.elapsed)
         entry.status = status
         entry.error = error
@@ -360,7 +376,10 @@ class Machine:
     def resumed(
         self, timeout: float | None, moment: Moment, trace: Mapping[str, str] | None = None
     ) -> Entry:
-        """A process goes on with the run: a new epoch, so that no id is ever given twice."""
+        """Resume the run with a new epoch, so that ids lost in a crash are never assigned again.
+
+        Otherwise another delivery could get an idempotency key that a service has already seen.
+        """
         state = self.state
         entry = Entry(state.seq + 1, "resumed", moment.at, moment.elapsed)
         entry.epoch = state.epoch + 1
@@ -385,17 +404,21 @@ class Machine:
     # Joins
 
     def finish(self, entry: Entry) -> Entry:
-        """Apply an entry, and fire the joins due by it; of a wide one perhaps its first slice only.
+        """Apply an entry and fire the joins that become due.
+
+        With `slices`, only the first slice of a wide entry is applied; `entry.rest` has the rest.
 
         Raises:
-            SerializationError: It can't be encoded; nothing of it is applied then.
+            SerializationError: The entry can't be encoded. Nothing of it is applied.
         """
         if self.seal is not None:
-            # Once it is applied it must be stored, so nothing that may fail is left for later.
+            # An applied entry must be stored. If encoding it failed later, memory would be ahead of
+            # the disk, and later entries would refer to items that no journal contains.
             self.seal(entry)
         done, rest = apply_head(self.state, entry, self._most)
         group = self.state.root if done is None else done.group
-        # While there is another item of its node, nothing that an item held back can be due.
+        # As long as another item of the same node is live, it holds back the same joins, so none of
+        # them can be due.
         if rest is None and (group is None or (done is not None and done.node in group.live)):
             return entry
         slices = self._finishing(entry, rest, group, done)

@@ -1,11 +1,10 @@
-"""What a run consists of: live items in the order of their fan-outs, key/value cells, collect
-buffers.
+"""The state of a run: live items in the order of their fan-outs, key/value cells, collect buffers.
 
-Order without paths. The members that a join collects are ordered by where they come from in the
-tree of steps (member index, then output index and step declaration order at each hop), never by
-time. Such a tree's leaves, kept in a linked list per fan-out in which the outputs of a step take
-that step's place, *are* in that order; so no item has to carry its path, and a step costs the same
-in the first minute and after a year.
+Order without paths. A join's members are ordered by their place in the tree of steps that they come
+from (member index, then output index and step declaration order at each hop), never by time. A
+linked list per fan-out holds the leaves of that tree, and the outputs of a step take the step's
+place, so the list *is* in that order. No item has to carry a path, and a step costs the same in the
+first minute and after a year.
 """
 
 from __future__ import annotations
@@ -40,17 +39,18 @@ __all__ = [
 ]
 
 ID_EPOCH: Final = 1 << 32
-"""Ids of items count up from `epoch * ID_EPOCH`. Each resume raises the epoch on disk before any
-step runs, so an id (and with it an idempotency key) that was lost with an unwritten suffix of
-the journal is never given to another delivery."""
+"""Number of ids per epoch: ids count up from `epoch * ID_EPOCH`. Each resume raises the epoch, on
+disk, before any step runs. An id (and with it an idempotency key) that was lost with an unwritten
+suffix of the journal is therefore never assigned to another delivery."""
 
 MOST_EPOCHS: Final = 1 << 30
-"""Epochs that are read are less, so that ids have 64 bits however often a run is resumed."""
+"""Upper limit of epochs in stored data (exclusive), so that ids always fit into 64 bits."""
 
 
 class Payload:
-    """An event or a value as JSON bytes; a large one has a digest and is stored once, apart from
-    what refers to it.
+    """An event or a value as JSON bytes.
+
+    A large one has a digest, and is stored once, apart from the data that refers to it.
     """
 
     __slots__ = ("data", "digest")
@@ -61,8 +61,9 @@ class Payload:
 
 
 class Cell:
-    """One committed value of the run's key/value state; never changed, only replaced (so identity
-    tells of a change).
+    """One committed value of the run's key/value state.
+
+    A cell is never changed, only replaced, so comparing identities detects a change.
     """
 
     __slots__ = ("payload", "scalar")
@@ -70,13 +71,13 @@ class Cell:
     def __init__(self, payload: Payload, scalar: Any = None) -> None:
         self.payload = payload
         self.scalar = scalar
-        """A 1-tuple with the value itself where it is an immutable scalar, so that reading it needs
-        no decoding."""
+        """A 1-tuple of the value if it is an immutable scalar, so that reads don't decode it."""
 
 
 class Item:
-    """Something live in a run; `group` is the fan-out it belongs to, `None` where no join can ever
-    ask for its place.
+    """A live item of a run.
+
+    `group` is the fan-out that it belongs to, or `None` if no join can need its place.
     """
 
     __slots__ = ("group", "id", "next", "node", "prev")
@@ -88,29 +89,36 @@ class Item:
     def __init__(self, id: int, node: str) -> None:  # noqa: A002
         self.id = id
         self.node = node
-        """What this item is to the workflow's graph: the name under which it holds joins back."""
+        """The item's node in the workflow's graph: the name under which it holds joins back."""
         self.group = None
 
 
 class Delivery(Item):
-    """An event on its way to one step (a tuple of events, to a join): undone until that step has
-    committed.
+    """An event on its way to one step, or a tuple of events on its way to a join.
+
+    It is pending until that step has committed.
     """
 
     __slots__ = ("attempt", "due", "event", "payload", "since", "step")
 
-    def __init__(self, id: int, step: str, event: Event | tuple[Event, ...], payload: Any) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        step: str,
+        event: Event | tuple[Event, ...],
+        payload: Any,
+    ) -> None:
         self.id = id
         self.node = self.step = step
         self.group = None
         self.event = event
         self.payload = payload
-        """The event's `Payload` (a tuple of them for a join), `None` in a run without a store."""
+        """The event's `Payload` (a tuple of them for a join); `None` in a run without a store."""
         self.attempt = 1
         self.due: float | None = None
-        """UTC, seconds since the epoch, of a delivery that waits for its next attempt."""
+        """Time of the next attempt, if the delivery waits for it: UTC, in epoch seconds."""
         self.since: float | None = None
-        """UTC, when the first attempt of one that has failed began."""
+        """Start of the first attempt, if the delivery has failed: UTC, in epoch seconds."""
 
 
 class Delayed(Item):
@@ -118,22 +126,32 @@ class Delayed(Item):
 
     __slots__ = ("due", "event", "payload")
 
-    def __init__(self, id: int, event: Event, payload: Payload | None, due: float) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        event: Event,
+        payload: Payload | None,
+        due: float,
+    ) -> None:
         super().__init__(id, "event:" + event.event_type)
         self.event = event
         self.payload = payload
         self.due = due
-        """UTC, seconds since the epoch."""
+        """Time at which the event is due: UTC, seconds since the epoch."""
 
 
 class Question(Item):
-    """An open `InputRequestEvent` (of any subclass; a `DynamicEvent` where the class is not at
-    hand).
-    """
+    """An open `InputRequestEvent` of any subclass, or a `DynamicEvent` if its class is unknown."""
 
     __slots__ = ("event", "payload", "request_id")
 
-    def __init__(self, id: int, event: Event, payload: Payload | None, request_id: str) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        event: Event,
+        payload: Payload | None,
+        request_id: str,
+    ) -> None:
         super().__init__(id, "question:" + event.event_type)
         self.event = event
         self.payload = payload
@@ -141,7 +159,7 @@ class Question(Item):
 
 
 class _MemberNodes(dict[str, str]):
-    """The node of the members of a join, by the join's name: one string for all of them."""
+    """The node names of joins' members, by join. All members of a join share one string."""
 
     def __missing__(self, join: str) -> str:
         self[join] = node = "member:" + join
@@ -152,11 +170,17 @@ _MEMBER_NODES: Final = _MemberNodes()
 
 
 class Member(Item):
-    """An event that a join has collected. It holds no join back; its node only counts."""
+    """An event that a join has collected. It holds no join back; its node is only counted."""
 
     __slots__ = ("event", "join", "payload")
 
-    def __init__(self, id: int, join: str, event: Event, payload: Payload | None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        join: str,
+        event: Event,
+        payload: Payload | None,
+    ) -> None:
         self.id = id
         self.node = _MEMBER_NODES[join]
         self.group = None
@@ -166,8 +190,9 @@ class Member(Item):
 
 
 class Pending(Item):
-    """The place, in the enclosing fan-out, of what a join of a fan-out will return. To the graph it
-    is that join's delivery already.
+    """The place, in the enclosing fan-out, of a join's future output.
+
+    The graph treats it as that join's delivery.
     """
 
     __slots__ = ("fan_out", "join")
@@ -179,8 +204,7 @@ class Pending(Item):
 
 
 class FanOut(Item):
-    """An open fan-out, or the run's root: its live items in order, and how many of them hold which
-    joins back.
+    """An open fan-out, or the run's root: its live items in order, and their number per node.
 
     It is itself the sentinel of the circular list of its items.
     """
@@ -191,12 +215,12 @@ class FanOut(Item):
         super().__init__(id, "")
         self.prev = self.next = self
         self.live: dict[str, int] = {}
-        """How many live items there are of each graph node; absent when there are none."""
+        """The number of live items per graph node; a node without any is absent."""
         self.pending: dict[str, Pending] = {}
-        """The joins that it has still to fire, each with its place in the enclosing fan-out. Empty
+        """The joins that it has not fired yet, each with its place in the enclosing fan-out. Empty
         for the root."""
         self.if_any = if_any
-        """Those of its joins that fire only if they have collected anything."""
+        """Its joins that fire only if they have collected something."""
 
     def __iter__(self) -> Iterator[Item]:
         item = self.next
@@ -205,7 +229,7 @@ class FanOut(Item):
             item = item.next
 
     def insert(self, item: Item, before: Item) -> None:
-        """Put `item` in front of `before` (of this fan-out; itself for the end)."""
+        """Insert `item` in front of `before`, an item of this fan-out, or itself for the end."""
         item.group = self
         item.next = before
         item.prev = before.prev
@@ -215,7 +239,7 @@ class FanOut(Item):
         self.live[node] = self.live.get(node, 0) + 1
 
     def remove(self, item: Item) -> None:
-        """Take `item` out; it goes on naming this as its group, for whoever has just done so."""
+        """Remove `item`. Its `group` remains set, because the caller still needs it."""
         item.prev.next = item.next
         item.next.prev = item.prev
         node = item.node
@@ -228,16 +252,16 @@ class FanOut(Item):
     def taking(
         self, join: str, most: int, table: dict[int, Recovered]
     ) -> Generator[None, None, tuple[list[Any], list[Any], Recovered | None, Item]]:
-        """Take out all that a join has collected, looking at `most` items per slice.
+        """Remove and return everything that a join has collected.
 
         Args:
             join: The join.
-            most: The most items of a slice.
-            table: The run's recoveries; those of the members are taken out, too.
+            most: The maximum number of items examined per slice.
+            table: The run's recoveries. Those of the members are removed, too.
 
         Returns:
-            The events and their payloads, in order; their recoveries; and the item in front of
-            which the first of them was.
+            The events and their payloads, in order; their merged recoveries; and the item in front
+            of which the first of them was.
         """
         events: list[Any] = []
         payloads: list[Any] = []
@@ -245,7 +269,7 @@ class FanOut(Item):
         left = self.live.pop(_MEMBER_NODES[join], 0)
         looked = 0
         item = self.next
-        # What was in front of the first one taken stays where it is, so it tells the place.
+        # The item in front of the first member removed stays, so it marks the place.
         front: Item = self.prev
         while left:
             looked += 1
@@ -266,7 +290,7 @@ class FanOut(Item):
         return events, payloads, recovered, front.next
 
     def dissolving(self, most: int) -> Generator[None, None, None]:
-        """Let go of all items, `most` per slice: their places are of no use any more."""
+        """Drop the places of all items, `most` per slice. They are not needed any more."""
         item = self.next
         self.prev = self.next = self
         self.live.clear()
@@ -277,7 +301,8 @@ class FanOut(Item):
                 yield
             following = item.next
             item.group = None
-            # Without these they are freed one by one; else all at once, by the garbage collector.
+            # Breaks the cycle of links, so that each item is freed here. Otherwise the garbage
+            # collector frees all of them at once, which blocks the event loop.
             del item.prev, item.next
             item = following
 
@@ -294,8 +319,9 @@ class Buffered:
 
 
 class StoredError:
-    """Why a run ended without a result, as far as it can be stored: `kind` is the class name of one
-    of `blazen_trio.errors`.
+    """The reason why a run ended without a result, in storable form.
+
+    `kind` is the name of a class in `blazen_trio.errors`.
     """
 
     __slots__ = ("attempts", "details", "error_type", "kind", "message", "step", "traceback")
@@ -311,20 +337,20 @@ class StoredError:
         details: tuple[str, ...] = (),
         traceback: str = "",
     ) -> None:
-        # Users' code has a say in these texts, so this is where they become storable.
+        # These texts may come from users' code, so they are made storable here.
         self.kind = kind
         self.message = text_of(message)
         self.step = step
         self.attempts = attempts
         self.error_type = text_of(error_type)
         self.details = tuple(map(text_of, details))
-        """Active steps of a timeout, half collected events of a stall, the reason of a cancel."""
+        """The active steps of a timeout, incomplete joins of a stall, or reason of a cancel."""
         self.traceback = text_of(traceback)
-        """Of the exception that the user's code raised, as text."""
+        """The traceback of the exception that the user's code raised, as text."""
 
 
 class RunState:
-    """All that there is to know of a run; changed only by applying journal entries."""
+    """The complete state of a run. It changes only when journal entries are applied."""
 
     __slots__ = (
         "buffers",
@@ -358,22 +384,23 @@ class RunState:
     def __init__(self, run_id: str, workflow: str, workflow_version: str) -> None:
         self.run_id = run_id
         self.nonce = ""
-        """Tells this run from an earlier one of its id, which was deleted, or is in another
-        database: idempotency keys are made of both. Empty for runs from before there was one."""
+        """A random string that distinguishes the run from another one with the same id, which was
+        deleted or is in another database. Idempotency keys contain both. Empty for old runs that
+        were created without one."""
         self.workflow = workflow
         self.workflow_version = workflow_version
         self.metadata: Payload = Payload(b"{}")
         self.trace: Mapping[str, str] | None = None
-        """Where the run belongs in a distributed trace, as W3C headers; given once."""
+        """The context of the run's distributed trace, as W3C headers. Set at most once."""
         self.created = 0.0
         self.updated = 0.0
         self.seq = 0
-        """The number of the last entry applied; the first is 1."""
+        """The number of the last entry applied. The first entry is number 1."""
         self.epoch = 0
         self.next_id = 1
         self.status = RunStatus.QUEUED
         self.timeout: float | None = None
-        """Seconds that the run may take; `None`: no limit."""
+        """Seconds that the run may be at work; `None` for no limit."""
         self.elapsed = 0.0
         """Seconds that count against the run's timeout."""
         self.deliveries: dict[int, Delivery] = {}
@@ -381,12 +408,12 @@ class RunState:
         self.questions: dict[str, Question] = {}
         self.fan_outs: dict[int, FanOut] = {}
         self.root: FanOut | None = None
-        """The root's list, kept only where the workflow has a join."""
+        """The root's list, kept only if the workflow has a join."""
         self.cells: dict[str, Cell] = {}
         self.buffers: dict[tuple[str, tuple[str, ...]], dict[str, dict[int, Buffered]]] = {}
-        """(step, event types asked for) -> type -> events in order of arrival, by id."""
+        """(step, requested event types) -> type -> events by id, in order of arrival."""
         self.recovered: dict[int, Recovered] = {}
-        """By the id of an item, of a buffered event or of a fan-out: see `recoveries.py`."""
+        """Recoveries by the id of an item, buffered event or fan-out. See `recoveries.py`."""
         self.stop: Event | None = None
         self.stop_payload: Payload | None = None
         self.error: StoredError | None = None

@@ -1,9 +1,10 @@
-"""How often handlers have led back to steps that failed, so that none does so for ever.
+"""Counts of recoveries, which keep a handler from leading back to a failed step for ever.
 
-`RunState.recovered` has an item's id only if it descends from a failure that a handler took: with
-the steps that have failed so, and how often each. What an entry brings in has it from the item that
-it consumes, and from the events that it takes out of collect buffers; what a join returns, from its
-fan-out and from all that it has collected.
+`RunState.recovered` contains the id of an item only if the item descends from a failure that a
+handler took. Its value counts, by step, how often the step has failed in this way. The items that
+an entry adds inherit the counts of the item that it consumes, and of the events that it takes out
+of collect buffers. The output of a join inherits those of its fan-out and of everything that it has
+collected.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["inherit", "inherited", "merged"]
 
 
 def merged(one: Recovered | None, other: Recovered | None) -> Recovered | None:
-    """Return what descends from both has: of each step the greater number."""
+    """Return the counts of what descends from both: the larger one of each step."""
     if not one or not other or one is other:
         return one or other
     return {step: max(one.get(step, 0), other.get(step, 0)) for step in {**one, **other}}
@@ -28,12 +29,12 @@ def merged(one: Recovered | None, other: Recovered | None) -> Recovered | None:
 def inherited(
     table: dict[int, Recovered], consumed: Iterable[int], recovers: str | None
 ) -> Recovered | None:
-    """Return what an entry brings in has; it is taken from what the entry consumes.
+    """Return the counts of the items that an entry adds, and remove those of what it consumes.
 
     Args:
         table: The run's `RunState.recovered`.
-        consumed: Ids of the items and of the buffered events that the entry consumes.
-        recovers: The step whose failure it hands to a handler.
+        consumed: The ids of the items and of the buffered events that the entry consumes.
+        recovers: The step whose failure the entry passes to a handler.
     """
     found: Recovered | None = None
     for id_ in consumed:
@@ -45,6 +46,6 @@ def inherited(
 
 
 def inherit(table: dict[int, Recovered], ids: Iterable[int], found: Recovered | None) -> None:
-    """Note it for all that was given these ids."""
+    """Store these counts for all items with these ids."""
     if found:
         table.update(dict.fromkeys(ids, found))

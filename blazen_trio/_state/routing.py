@@ -1,5 +1,7 @@
-"""Where the events of a run go: what a step handed over, checked against what it declares; the steps
-and joins that take an event; and the question that an answer is for.
+"""Routing of a run's events.
+
+A step's outputs are checked against its declarations. Events are matched with the steps and joins
+that accept them, and answers with their questions.
 """
 
 from __future__ import annotations
@@ -37,20 +39,20 @@ __all__ = [
 
 
 def unwrap(output: Any) -> Any:
-    """The event itself of a `Delayed` one."""
+    """Return the event inside a `Delayed`, or any other output as it is."""
     return output.event if isinstance(output, Delayed) else output
 
 
 def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], list[Any] | None]:
-    """Tell what a step returned apart.
+    """Split a step's result into plain outputs and members of a fan-out.
 
     Returns:
-        The plain outputs, and the members of the fan-out that a returned list opens (`None`: no list). Both may hold
-        `Delayed` events.
+        The plain outputs, and the members of the fan-out that a returned list opens (`None` if the
+        result is not a list). Both may contain `Delayed` events.
 
     Raises:
-        StepOutputError: It is not an event, a list or tuple of events, or None, or of a type that
-            the step does not declare.
+        StepOutputError: The result is not an event, a list or tuple of events, or None; or it has a
+            type that the step does not declare.
     """
     if result is None:
         return (), None
@@ -70,16 +72,16 @@ def check_returned(step: StepDefinition, result: Any) -> tuple[Iterable[Any], li
             raise _wrong(step, f"returned a list of {_names(result)}")
         for event in map(unwrap, _samples(result)):
             if not isinstance(event, Event) or not step.listed[type(event)]:
-                raise _wrong(step, f"returned a list with {_describe(event)} in it", event)
+                raise _wrong(step, f"returned a list that contains {_describe(event)}", event)
         return (), list(result)
     if inspect.iscoroutine(result):
-        result.close()  # nobody will await it, which would be warned of somewhere else
-        raise _wrong(step, "returned a coroutine, which was not awaited (a forgotten `await`?)")
+        result.close()  # otherwise Python warns later, elsewhere, that it was never awaited
+        raise _wrong(step, "returned a coroutine that was not awaited (a forgotten `await`?)")
     raise _wrong(step, f"returned {_describe(result)}")
 
 
 def _samples(outputs: Sequence[Any]) -> Collection[Any]:
-    """One of each class: there may be very many outputs, and what is checked is their class."""
+    """Return one output per class. Only classes are checked, and there may be very many outputs."""
     samples = dict(zip(map(type, outputs), outputs, strict=True))
     for cls in samples:
         if issubclass(cls, Delayed):
@@ -91,7 +93,7 @@ def check_sent(step: StepDefinition, output: Any) -> None:
     """Check an event given to `ctx.send`.
 
     Raises:
-        StepOutputError: It is no event, or of a type that the step does not declare.
+        StepOutputError: It is not an event, or it has a type that the step does not declare.
     """
     check_plain(step, output, "sent")
 
@@ -105,14 +107,15 @@ def check_plain(step: StepDefinition, output: Any, verb: str) -> None:
 
 
 def _twins(step: StepDefinition, value: Any) -> str:
-    """Say so where the event is of another class of a declared name: a cell of a notebook that was
-    run again defines its classes anew.
+    """Return a hint if the event's class has the name of a declared class, but is another class.
+
+    Running a notebook cell again defines its classes again, for instance.
     """
     cls = type(value)
     if any(one.__name__ == cls.__name__ for one in (*step.emits, *step.list_emits)):
         return (
-            f". There are two classes {cls.__name__}: if it was defined again, define the step and "
-            "build the workflow again, too"
+            f". There are two classes {cls.__name__}: if it was defined again, also define the "
+            "step and build the workflow again"
         )
     return ""
 
@@ -122,10 +125,10 @@ def _wrong(step: StepDefinition, what: str, value: Any = None) -> StepOutputErro
         f"list[{cls.__name__}]" for cls in step.list_emits
     ]
     return StepOutputError(
-        f"step {step.name!r} {what}, but it declares {' | '.join(declared) or 'no event at all'}: change what it "
-        "returns or sends, or its return annotation (or `@step(emits=...)`). A list of events opens a fan-out and is "
-        "declared as list[...], a tuple as tuple[...]; what `ctx.send` sends is declared outside of any list"
-        + _twins(step, value),
+        f"step {step.name!r} {what}, but it declares {' | '.join(declared) or 'no event at all'}: "
+        "change what it returns or sends, or its return annotation (or `@step(emits=...)`). A list "
+        "of events opens a fan-out and is declared as list[...], a tuple as tuple[...]; what "
+        "`ctx.send` sends is declared outside of any list" + _twins(step, value),
         step_name=step.name,
         error_type="StepOutputError",
     )
@@ -144,7 +147,7 @@ def _names(values: Iterable[Any]) -> str:
 
 
 class Routing:
-    """A workflow's routing table and graph, as its runs use them; shared by all of them."""
+    """The routing table and graph of a workflow, shared by all its runs."""
 
     def __init__(self, definition: WorkflowDefinition) -> None:
         self.definition = definition
@@ -155,12 +158,12 @@ class Routing:
             for name, step in definition.steps.items()
             if step.max_concurrency is not None
         }
-        """The steps with a `max_concurrency`."""
+        """The `max_concurrency` of each step that has one."""
         self._later: dict[type[Event], Targets] = {}
         self._holds: dict[tuple[str, bool], frozenset[str]] = {}
 
     def targets(self, cls: type[Event]) -> Targets:
-        """Where events of this class go."""
+        """Return the destinations of events of this class."""
         targets = self.known.get(cls)
         if targets is None:
             route = self.definition.routes(cls)
@@ -173,14 +176,17 @@ class Routing:
         return targets
 
     def later(self, cls: type[Event]) -> Targets:
-        """Return where delayed events of this class go now: nowhere, but joins wait for them."""
+        """Return the destinations of delayed events of this class before they are due.
+
+        They go to no step yet, but the joins that will collect them wait for them.
+        """
         targets = self._later.get(cls)
         if targets is None:
             targets = self._later[cls] = Targets(collects=self.targets(cls).joins)
         return targets
 
     def holds(self, node: str, *, root: bool) -> frozenset[str]:
-        """The joins that a live item of this node holds back, in the root or in a fan-out."""
+        """Return the joins that a live item of this node holds back, in the root or a fan-out."""
         key = (node, root)
         held = self._holds.get(key)
         if held is None:
@@ -196,7 +202,8 @@ class Routing:
             return frozenset()
         cls = definition.event_types.get(name)
         if cls is None:
-            # A class made after the workflow was built: until it is routed it may lead anywhere.
+            # The class was created after the workflow was built, so its event may lead to any join
+            # until it is routed.
             return frozenset(self.root_joins)
         return (
             definition.graph.event_holds(cls, root)
@@ -206,16 +213,18 @@ class Routing:
 
 
 def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) -> InputResponseEvent:
-    """Return the answer to an open question: the response; a plain one answers the only question.
+    """Return a response as the answer to an open question.
+
+    A plain value answers the only open question.
 
     Args:
-        state: The run.
+        state: The run's state.
         response: An `InputResponseEvent`, or any value.
-        answered: The `request_id`s of the questions whose answers are on their way.
+        answered: The `request_id`s of questions whose answers are on their way.
 
     Raises:
-        InputResponseError: No question of its `request_id` is open; or it has none, and not exactly
-            one question is open.
+        InputResponseError: No question with its `request_id` is open; or it is a plain value, and
+            the number of open questions is not one.
     """
     if isinstance(response, InputResponseEvent):
         request_id: object = response.request_id
@@ -226,15 +235,15 @@ def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) ->
     if isinstance(response, InputResponseEvent):
         raise InputResponseError(
             f"no question with request_id {response.request_id!r:.200} is open in run "
-            f"{state.run_id!r}: it is unknown or answered already; open are "
+            f"{state.run_id!r}: it is unknown or already answered; open are "
             f"{sorted(open_ids) or 'none'}",
             run_id=state.run_id,
             request_id=str(response.request_id),
         )
     if len(open_ids) != 1:
         raise InputResponseError(
-            f"run {state.run_id!r} has {len(open_ids)} open questions: say which one is answered, "
-            "with an InputResponseEvent that carries its request_id",
+            f"run {state.run_id!r} has {len(open_ids)} open questions: name the one that is "
+            "answered, with an InputResponseEvent that carries its request_id",
             run_id=state.run_id,
             request_id="",
         )
@@ -247,7 +256,7 @@ def question_of(
     """Return the open question that an answer is for.
 
     Raises:
-        InputResponseError: No question of its `request_id` is open.
+        InputResponseError: No question with its `request_id` is open.
         NoHandlerError: No step accepts the answer.
     """
     question = state.questions[answer_to(state, response).request_id]

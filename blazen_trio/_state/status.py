@@ -1,5 +1,6 @@
-"""The statuses of a run, and which journal entries change them from what to what: data that the code
-checks and the diagram is made of.
+"""The statuses of a run, and the transitions between them that each kind of entry may make.
+
+The code checks transitions against this table, and the diagram in the docs is made from it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ __all__ = [
 
 
 class RunStatus(enum.StrEnum):
-    """Where a run stands, equal to its text: `run.status == "waiting"`. *Ended* are the last four."""
+    """The status of a run. It equals its text: `run.status == "waiting"`.
+
+    The last four mean that the run has *ended*.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -29,7 +33,7 @@ class RunStatus(enum.StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to the run unless it is resumed."""
+        """True once the run has ended. Nothing more happens to it unless it is resumed."""
         return self in _ENDED
 
 
@@ -56,24 +60,24 @@ TRANSITIONS: Final[dict[str, tuple[tuple[RunStatus, ...], RunStatus]]] = {
     "woken": ((RunStatus.WAITING,), RunStatus.RUNNING),
     "resumed": ((RunStatus.QUEUED, *_DRIVEN, *_TRIED_AGAIN), RunStatus.RUNNING),
 }
-"""Kind of entry -> (the statuses that it may change, what to). All other kinds leave the status alone; `received`, `answered`
-and `due` do so too in a run that is not waiting."""
+"""The statuses that each kind of entry may change, and the resulting status. Other kinds leave the
+status unchanged. So do `received`, `answered` and `due` in a run that is not waiting."""
 
 
 def check(kind: str, before: RunStatus, after: RunStatus) -> None:
-    """An entry of this kind is about to change the status.
+    """Check that an entry of this kind may change the status in this way.
 
     Raises:
-        AssertionError: It may not: a bug, or a journal that somebody has changed.
+        AssertionError: It may not. This is a bug, or the journal was tampered with.
     """
     sources, target = TRANSITIONS.get(kind, ((), None))
     if before not in sources or after is not target:
-        msg = f"an entry {kind!r} can't make a run that is {before.value} {after.value}"
+        msg = f"a {kind!r} entry can't change a run's status from {before.value} to {after.value}"
         raise AssertionError(msg)
 
 
 def mermaid() -> str:
-    """The transitions as a Mermaid state diagram."""
+    """Return the transitions as a Mermaid state diagram."""
     arrows: dict[tuple[RunStatus, RunStatus], list[str]] = {}
     for kind, (sources, target) in TRANSITIONS.items():
         for source in sources:

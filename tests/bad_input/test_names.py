@@ -70,7 +70,7 @@ def test_names_that_not_every_database_takes_are_validation_errors(name: str) ->
     async def odd(ev: Odd) -> StopEvent:
         raise NotImplementedError
 
-    with pytest.raises(WorkflowValidationError, match=r"of .*Odd has NUL or lone surrogates"):
+    with pytest.raises(WorkflowValidationError, match=r"of .*Odd contains NUL or lone surrogates"):
         Workflow("flow", [work, odd], external=[Odd])
 
 

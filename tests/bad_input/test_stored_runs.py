@@ -279,7 +279,7 @@ async def test_a_snapshot_that_lies_about_its_status(status: str) -> None:
     """It goes on from what is undone; but that it has ended must be borne out by an end."""
     document = json.dumps({**json.loads(SNAPSHOT.to_json()), "status": status})
     if RunStatus(status).ended:
-        missing = "stop" if status == "completed" else "the error that ended it"
+        missing = "stop" if status == "completed" else "must have an error"
         with pytest.raises(SerializationError, match=missing):
             await WORKFLOW.resume(Snapshot.from_json(document))
     else:

@@ -81,12 +81,12 @@ async def test_a_step_that_accepts_another_event_now() -> None:
     assert await problems(
         store, BEGIN, made("two", New, StopEvent, returns=STOP), made("three", Old)
     ) == [
-        "an undone delivery to step 'two' holds an event of type 'Old', and the step accepts New now"
+        "a pending delivery to step 'two' holds an event of type 'Old', but the step now accepts New"
     ]
     assert await problems(
         store, BEGIN, made("two", list[Old], StopEvent, returns=STOP), made("three", Old)
     ) == [
-        "an undone delivery to step 'two' holds one event, of type 'Old', and the step accepts list[Old] now"
+        "a pending delivery to step 'two' holds one event, of type 'Old', but the step now accepts list[Old]"
     ]
     assert (
         await workflow(BEGIN, made("two", Asked, StopEvent, returns=STOP)).resume_from(
@@ -109,10 +109,10 @@ async def test_a_join_that_has_collected_something_else() -> None:
     store = await left_by(FAN_OUT, made("join", list[Old], StopEvent, returns=DOWN))
     new = made("join", list[New], StopEvent, returns=STOP)
     assert await problems(store, BEGIN, made("two", Old, list[New], returns=[]), new) == [
-        "an undone delivery to step 'join' holds an event of type 'Old', and the step accepts list[New] now"
+        "a pending delivery to step 'join' holds an event of type 'Old', but the step now accepts list[New]"
     ]
     assert await problems(store, BEGIN, made("join", Old, StopEvent, returns=STOP)) == [
-        "an undone delivery to step 'join' holds a list of events, and the step accepts Old now"
+        "a pending delivery to step 'join' holds a list of events, but the step now accepts Old"
     ]
     join = made("join", list[Asked], StopEvent, returns=STOP)
     assert await workflow(FAN_OUT, join).resume_from("run", store=store) == "done"
@@ -126,10 +126,10 @@ async def test_what_an_open_fan_out_has_collected() -> None:
     assert await problems(
         store, begin, work, other, made("join", list[New], StopEvent, returns=STOP)
     ) == [
-        "what the join 'join' has collected holds an event of type 'Old', and the step accepts list[New] now"
+        "the collection of the join 'join' holds an event of type 'Old', but the step now accepts list[New]"
     ]
     assert await problems(store, begin, work, made("join", Old, StopEvent, returns=STOP)) == [
-        "an open fan-out waits for the join 'join', and this step accepts Old now, no list"
+        "an open fan-out waits for the join 'join', but this step now accepts Old, not a list"
     ]
     work = made("work", Odd, Old, returns=Old(3))
     join = made("join", list[Asked], StopEvent, returns=STOP)
@@ -140,7 +140,7 @@ async def test_a_failure_on_its_way_to_a_step_that_takes_none_now() -> None:
     two = made("two", Old, StopEvent, returns=RuntimeError("first"))
     store = await left_by(BEGIN, two, made("handler", StepFailedEvent, StopEvent, returns=DOWN))
     assert await problems(store, BEGIN, two, made("handler", New, StopEvent, returns=STOP)) == [
-        "an undone delivery to step 'handler' holds an event of type 'StepFailedEvent', and the step accepts New now"
+        "a pending delivery to step 'handler' holds an event of type 'StepFailedEvent', but the step now accepts New"
     ]
     handler = made("handler", StepFailedEvent, StopEvent, returns=STOP)
     assert await workflow(BEGIN, two, handler).resume_from("run", store=store) == "done"

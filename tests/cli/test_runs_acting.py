@@ -330,7 +330,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["submit", "asking", "[" * 100_000], USAGE, "is no JSON"),
         (["submit", "asking", '"\\ud800"'], DATAERR, "surrogate"),
         (["submit", "asking", '{"$nothing": 1}'], DATAERR, "unknown kind of value"),
-        (["submit", "asking", '{"$date": "tea"}'], DATAERR, "no stored date"),
+        (["submit", "asking", '{"$date": "tea"}'], DATAERR, "is not a stored date"),
         (["submit", "asking", "--metadata", "[1]"], USAGE, "is no JSON object"),
         (["submit", "asking", "1", "--event-type", "Order"], USAGE, "a JSON object"),
         (["submit", "asking", "--run-id", ""], USAGE, "1 to 200 characters"),

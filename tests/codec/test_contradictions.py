@@ -167,7 +167,7 @@ async def test_a_question_of_a_class_that_is_none() -> None:
     fake = Workflow("questions", [ask, answered], types=[Fake])
     first_item(event=["Fake", fields])(document)
     snapshot = Snapshot.from_json(orjson.dumps(document))
-    with pytest.raises(SerializationError, match="no question"):
+    with pytest.raises(SerializationError, match="not a question"):
         await fake.resume(snapshot)
 
 
@@ -185,7 +185,7 @@ async def test_a_fan_out_within_itself() -> None:
     document = await running()
     pending = next(item for item in document["items"] if "pending" in item)
     pending["group"] = pending["fan_out"]
-    with pytest.raises(SerializationError, match="not within"):
+    with pytest.raises(SerializationError, match="can't be inside"):
         Snapshot.from_json(orjson.dumps(document))
 
 
@@ -196,7 +196,7 @@ async def test_names_that_are_counted_stay_few() -> None:
         document = orjson.loads((await run.snapshot()).to_json())
         run.cancel()
     document["collected"][0]["types"] = [["a", 1_000_000], ["b", 1_000_000]] * 150
-    with pytest.raises(SerializationError, match="names are expected in all"):
+    with pytest.raises(SerializationError, match="expected at most 4,000,000 names in total"):
         Snapshot.from_json(orjson.dumps(document))
     # In all buffers together.
     one = document["collected"][0]
@@ -204,7 +204,7 @@ async def test_names_that_are_counted_stay_few() -> None:
         {**one, "buffered": n, "types": [["a", 1_000_000 - n]]} for n in range(100, 200)
     ]
     document["next_id"] = 1000
-    with pytest.raises(SerializationError, match="names are expected in all"):
+    with pytest.raises(SerializationError, match="expected at most 4,000,000 names in total"):
         Snapshot.from_json(orjson.dumps(document))
 
 

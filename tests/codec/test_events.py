@@ -259,7 +259,9 @@ def test_a_subclass_that_the_workflow_does_not_know_is_refused() -> None:
     class Tock(Tick):
         pass
 
-    with pytest.raises(SerializationError, match=r"Tock, which was defined.*Workflow\(types="):
+    with pytest.raises(
+        SerializationError, match=r"Tock and could not load it again: .*Workflow\(types="
+    ):
         CODEC.encode_event(Tock(1))
     with pytest.raises(SerializationError, match="Tock"):
         CODEC.encode_event(StopEvent([Tock(1)]))

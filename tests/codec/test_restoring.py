@@ -169,7 +169,7 @@ def test_an_object_that_is_more_than_its_fields_is_refused() -> None:
         def __post_init__(self) -> None:
             self.memo = {1: 2}
 
-    with pytest.raises(SerializationError, match=r"no fields.*memo") as caught:
+    with pytest.raises(SerializationError, match=r"not fields.*memo") as caught:
         round_trip(Cached, Cached(1))
     assert caught.value.path == "v"
 
@@ -209,7 +209,7 @@ class OpenText(enum.StrEnum):
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_member_that_its_enum_does_not_declare_is_refused(member: Any, declared: bool) -> None:
     cls = type(member)
-    with pytest.raises(SerializationError, match="none of the members") as caught:
+    with pytest.raises(SerializationError, match="is not a member that") as caught:
         round_trip(cls if declared else Any, member, {cls.__name__: cls})
     assert caught.value.path == "v"
 
@@ -383,9 +383,9 @@ def test_members_of_one_hash_are_refused_both_ways(members: list[Any]) -> None:
 
     codec = Codec({"StopEvent": StopEvent}, {"Same": Same})
     for wire in ({"$set": members}, {"$dict": [[one, 1] for one in members]}):
-        with pytest.raises(SerializationError, match="one hash"):
+        with pytest.raises(SerializationError, match="the same hash"):
             codec.decode_value(orjson.dumps(wire), "k")
-    with pytest.raises(SerializationError, match="one hash"):
+    with pytest.raises(SerializationError, match="the same hash"):
         codec.encode_value({Same(n) for n in range(150)}, "k")
 
 
@@ -415,7 +415,7 @@ def test_models_of_pydantic() -> None:
     assert caught.value.path == "v.a"
     extra = pydantic.create_model("Extra", __config__={"extra": "allow"}, a=(int, ...))
     assert round_trip(extra, extra(a=1)) == extra(a=1)
-    with pytest.raises(SerializationError, match="no fields"):
+    with pytest.raises(SerializationError, match="not fields"):
         round_trip(extra, extra(a=1, b=2))
 
 

@@ -186,7 +186,7 @@ def test_what_can_never_be_stored_is_told_when_the_workflow_is_built(
     assert f"'carrying': event 'Carries': the field Carries.{where} is annotated " in fault
     assert told[0].filename == __file__
     assert named in fault.partition(": no value")[0]
-    assert "or Any, where" in fault
+    assert "or Any, if" in fault
 
 
 def test_all_faults_are_told_at_once() -> None:

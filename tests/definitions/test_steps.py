@@ -138,7 +138,7 @@ def test_a_function_is_one_step_only() -> None:
     async def once(ev: A) -> None:
         del ev
 
-    with pytest.raises(WorkflowValidationError, match="step already, named 'once'"):
+    with pytest.raises(WorkflowValidationError, match="already a step, named 'once'"):
         step(name="twice")(once)
 
 

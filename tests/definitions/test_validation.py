@@ -219,7 +219,7 @@ def test_handles_has_to_make_sense() -> None:
     assert "does not accept StepFailedEvent" in fault(
         made("begin", StartEvent, StopEvent, handles=["ok"]), OK
     )
-    assert "'nobody', which is no step here; the steps are 'ok', 'care'" in fault(
+    assert "'nobody', which is not a step of this workflow; the steps are 'ok', 'care'" in fault(
         OK, made("care", StepFailedEvent, StopEvent, handles=["nobody"])
     )
     handler = made("mend", StepFailedEvent, StopEvent)
@@ -252,9 +252,9 @@ class Marker(Event):
 @pytest.mark.parametrize(
     ("event_class", "expected"),
     [
-        (Changeable, "Changeable can be changed after it was made: declare it with @attrs.frozen"),
-        (Bare, "Bare has fields but is no attrs class"),
-        (Data, "Data has fields but is no attrs class"),
+        (Changeable, "Changeable is mutable: declare it with @attrs.frozen"),
+        (Bare, "Bare has fields but is not an attrs class"),
+        (Data, "Data has fields but is not an attrs class"),
     ],
 )
 def test_events_are_frozen_attrs_classes(event_class: Any, expected: str) -> None:

@@ -375,6 +375,6 @@ def test_it_is_said_on_the_handler() -> None:
         raise NotImplementedError
 
     with pytest.raises(
-        WorkflowValidationError, match=r"'wrong' says max_recoveries=.*on the step that handles"
+        WorkflowValidationError, match=r"'wrong' has max_recoveries=.*on the step that handles"
     ):
         flow(1, wrong)
