@@ -253,7 +253,7 @@ async def test_what_a_worker_drives(tmp_path, sqlite_url, start_worker, runs, co
     for arguments in (["delete", "g", "-y"], ["resume", "g", "tests.cli.flows:gated"]):
         locked = await invoke(*arguments)
         assert locked.exit_code == REFUSED
-        assert "is being driven by" in locked.stderr
+        assert "is already driven by" in locked.stderr
     if command == "cancel":
         done = await invoke("cancel", "g", "--json")
         assert json.loads(done.stdout)["asked"]

@@ -182,8 +182,8 @@ def test_told_to_end_it_drains(tmp_path):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "told"),
     [
-        ("GET", "/claims/none", None, 404, "the store has no run 'none'"),
-        ("GET", "/claims/none/events", None, 404, "the store has no run 'none'"),
+        ("GET", "/claims/none", None, 404, "run 'none' not found"),
+        ("GET", "/claims/none/events", None, 404, "run 'none' not found"),
         (
             "POST",
             "/claims/none/answers",
