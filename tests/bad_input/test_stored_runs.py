@@ -355,7 +355,7 @@ async def test_a_disk_that_is_full(url: str, durability: str) -> None:
         with contextlib.closing(engine.raw_connection()) as connection:
             pages = connection.cursor().execute("PRAGMA page_count").fetchone()[0] + 8
     async with open_store(engine) as store:
-        with pytest.raises(StoreError, match="no room left") as caught:
+        with pytest.raises(StoreError, match="no space left") as caught:
             await workflow.run(store=store, run_id="run")
         assert caught.value.run_id == "run"
         assert (await store.get_run("run")).status is RunStatus.RUNNING

@@ -123,7 +123,7 @@ def with_password(url: str, password: str) -> str:
         (
             ["db", "upgrade", "--db", "sqlite:////nowhere/x.db"],
             TEMPFAIL,
-            "its directory has to exist",
+            "its directory must exist",
         ),
         (["db", "current", "--db", "oracle://ann:sesame@h/d"], CONFIG, "and not in oracle"),
     ],
@@ -146,7 +146,7 @@ def test_a_file_that_is_no_database(tmp_path, invoke):
     for arguments in (["worker", FLOW], ["db", "check"], ["db", "upgrade"]):
         done = invoke(*arguments, "--db", f"sqlite:///{tmp_path}/x.db")
         assert (done.exit_code, done.stdout) == (CONFIG, "")
-        assert "no SQLite database" in done.stderr
+        assert "not an SQLite database" in done.stderr
 
 
 @pytest.mark.parametrize("url", SERVERS, indirect=True)

@@ -153,7 +153,7 @@ async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
     ("changes", "told"),
     [
         ({"port": 1}, "no server answers"),
-        ({"host": "nowhere.invalid"}, "host is not known"),
+        ({"host": "nowhere.invalid"}, "host is unknown"),
         ({"database": "blazen_nothing"}, "no such database"),
         ({"username": "blazen_nobody", "password": "a-secret"}, "refuses this user"),
     ],
