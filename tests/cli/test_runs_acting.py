@@ -361,7 +361,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["list", "--workflow", "caf\udcff"], USAGE, "lone surrogates"),
         (["list", "--status", "done"], USAGE, "'done' is not one of"),
         (["list", "--db", "postgresql://ann:sesame@127.0.0.1:9/d"], 75, "no server answers there"),
-        (["list", "--db", "oracle://ann:sesame@h/d"], CONFIG, "and not in oracle"),
+        (["list", "--db", "oracle://ann:sesame@h/d"], CONFIG, "oracle is not supported"),
         (["watch", "a", "--interval", "0"], USAGE, "not in the range"),
         (["resume", "a", f"{FLOWS}:MANY"], CONFIG, "has several workflows"),
         (["resume", "a", f"{FLOWS}:twice"], REFUSED, "it is a run of workflow 'asking'"),

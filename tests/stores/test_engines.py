@@ -173,7 +173,7 @@ async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], 
         (
             "mariadb+mysqldb://a/b",
             "MySQLdb",
-            r'"blazen-trio\[mysql\]", and let the URL begin with mariadb\+pymysql://',
+            r'"blazen-trio\[mysql\]", and start the URL with mariadb\+pymysql://',
         ),
     ],
 )
