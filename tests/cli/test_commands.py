@@ -51,7 +51,7 @@ def with_password(url: str, password: str) -> str:
         (
             ["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "nan"],
             USAGE,
-            "'nan' is no number of seconds up to 1e11",
+            "'nan' is not a number of seconds up to 1e11",
         ),
         (
             ["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "x"],
@@ -78,7 +78,7 @@ def with_password(url: str, password: str) -> str:
         (
             ["db", "check", "--db", "postgresql://ann:***@h/d"],
             USAGE,
-            "put the real one in the place of",
+            "by the real one",
         ),
         (["db", "check", "--db", ""], USAGE, "'--db'.*: it is empty: give the URL of a database"),
         (["runs", "list", "--db", " "], USAGE, "it is empty: give the URL of a database"),

@@ -53,7 +53,7 @@ def test_submit(runs):
     assert shown(runs, new)["status"] == "queued"
     again = runs("submit", "asking", "--run-id", "a")
     assert (again.exit_code, again.stdout) == (REFUSED, "")
-    assert "there is a run 'a' already" in again.stderr
+    assert "run 'a' already exists" in again.stderr
 
 
 def test_submit_a_typed_start(runs):
@@ -322,23 +322,23 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["submit", "asking", "{tea}"], USAGE, "is no JSON"),
-        (["submit", "asking", "tea"], USAGE, "in double quotes"),
+        (["submit", "asking", "{tea}"], USAGE, "is not valid JSON"),
+        (["submit", "asking", "tea"], USAGE, "needs double quotes"),
         (["submit", "asking", "NaN"], USAGE, "JSON has no NaN"),
-        (["submit", "asking", "1e999"], USAGE, "beyond what a number may be"),
+        (["submit", "asking", "1e999"], USAGE, "too large for a number"),
         (["submit", "asking", str(2**64)], USAGE, '"$int": "0x10000000000000000"'),
-        (["submit", "asking", "[" * 100_000], USAGE, "is no JSON"),
+        (["submit", "asking", "[" * 100_000], USAGE, "is not valid JSON"),
         (["submit", "asking", '"\\ud800"'], DATAERR, "surrogate"),
         (["submit", "asking", '{"$nothing": 1}'], DATAERR, "unknown kind of value"),
         (["submit", "asking", '{"$date": "tea"}'], DATAERR, "no stored date"),
-        (["submit", "asking", "--metadata", "[1]"], USAGE, "is no JSON object"),
+        (["submit", "asking", "--metadata", "[1]"], USAGE, "is not a JSON object"),
         (["submit", "asking", "1", "--event-type", "Order"], USAGE, "a JSON object"),
         (["submit", "asking", "--run-id", ""], USAGE, "1 to 200 characters"),
         (["submit", "x" * 201], USAGE, "1 to 200 characters"),
-        (["send", "a", "Paid", "[1]"], USAGE, "is no JSON object"),
+        (["send", "a", "Paid", "[1]"], USAGE, "is not a JSON object"),
         (["send", "a", "Paid", '{"amount": NaN}'], USAGE, "JSON has no NaN"),
         (["send", "a", "Paid", "--delay", "-1"], USAGE, "not in the range"),
-        (["send", "a", "Paid", "--delay", "2e11"], USAGE, "no number of seconds up to 1e11"),
+        (["send", "a", "Paid", "--delay", "2e11"], USAGE, "not a number of seconds up to 1e11"),
         (["send", "a", "Paid", "--workflow", "orders"], USAGE, "package.module:workflow"),
         (
             ["send", "a", "Paid", "--workflow", f"{FLOWS}:MANY"],
@@ -346,15 +346,15 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
             "has several workflows ('asking', 'twice')",
         ),
         (["send", "a", "Paid", "--workflow", "nowhere:x"], CONFIG, "no module 'nowhere'"),
-        (["respond", "a", "tea"], USAGE, "is no JSON"),
+        (["respond", "a", "tea"], USAGE, "is not valid JSON"),
         (["respond", "a\udcff", "1"], USAGE, "without NUL or lone surrogates"),
         (["respond", "a ", "1"], USAGE, "it ends with a space"),
         (["respond", "a", "caf\udcff", "--text", "--request-id", "ok"], DATAERR, "surrogate"),
         (["cancel", "a", "--reason"], USAGE, "requires an argument"),
         (["purge", "-y"], USAGE, "--older-than"),
-        (["purge", "-y", "--older-than", "30"], USAGE, "is no age"),
-        (["purge", "-y", "--older-than", "-1d"], USAGE, "is no age"),
-        (["purge", "-y", "--older-than", "٣d"], USAGE, "is no age"),
+        (["purge", "-y", "--older-than", "30"], USAGE, "is not an age"),
+        (["purge", "-y", "--older-than", "-1d"], USAGE, "is not an age"),
+        (["purge", "-y", "--older-than", "٣d"], USAGE, "is not an age"),
         (["purge", "-y", "--older-than", "9" * 400 + "w"], USAGE, "more than a hundred years"),
         (["purge", "-y", "--older-than", "1d", "--status", "done"], USAGE, "'done' is not one of"),
         (["list", "--limit", "0"], USAGE, "not in the range"),

@@ -65,7 +65,7 @@ def test_a_run_goes_on_elsewhere(tmp_path, runs, half_way, elsewhere, name):
     )
     again = elsewhere("import", file)
     assert (again.exit_code, again.stdout) == (REFUSED, "")
-    assert "there is a run 'half-1' already" in again.stderr
+    assert "run 'half-1' already exists" in again.stderr
     results = []
     for each in (runs, elsewhere):
         assert each("respond", half_way, "4").exit_code == 0

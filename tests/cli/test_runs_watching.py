@@ -115,7 +115,7 @@ def test_a_disk_that_is_full_is_no_bug(sqlite_url, runs):
         assert show.wait(PATIENCE) == 75
     assert (
         show.stderr.read()
-        == "blazen-trio: what is printed can't be written: No space left on device\n"
+        == "blazen-trio: the output can't be written: No space left on device\n"
     )
     show.stderr.close()
 
@@ -259,7 +259,7 @@ def test_questions_are_asked_at_a_terminal(sqlite_url, runs):
     with Terminal(sqlite_url, "runs", "resume", "a", f"{FLOWS}:twice") as terminal:
         terminal.shows("? (JSON): ")  # the one or the other
         terminal.types("tea\n")
-        terminal.shows("is no JSON")
+        terminal.shows("is not valid JSON")
         terminal.shows("? (JSON): ", times=2)
         terminal.types("[1]\n")
         terminal.shows("? (JSON): ", times=3)
