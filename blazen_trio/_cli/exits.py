@@ -63,7 +63,7 @@ EXIT_CODES = f"""\b
 Exit codes:
   0      done; a worker: drained after the first signal
   {USAGE}      the command line is wrong
-  {SOFTWARE}     an error that nobody expected, with its traceback: a bug
+  {SOFTWARE}     an unexpected error, with its traceback: a bug
   {TEMPFAIL}     the database failed or can't be reached: start it again
   {CONFIG}     a workflow, the URL or the schema is wrong: starting it again won't help
   128+N  ended by a second signal of number N (130 SIGINT, 143 SIGTERM)
@@ -88,8 +88,9 @@ Exit codes:
   5, 6   resume: the run waits, is paused
   {DATAERR}     a value, an event or a snapshot can't be read or stored
   {NOINPUT}     there is no such run, or no such file
-  {REFUSED}     the run refuses it: it exists, is driven, has ended, asks no such question, or fits no such workflow
-  {SOFTWARE}     an error that nobody expected, with its traceback: a bug
+  {REFUSED}     the run does not allow it: it already exists, is driven, has ended,
+         has no such open question, or does not fit the workflow
+  {SOFTWARE}     an unexpected error, with its traceback: a bug
   {TEMPFAIL}     the database failed or can't be reached: try it again
   {CONFIG}     a workflow, the URL or the schema is wrong
   130    interrupted

@@ -60,7 +60,7 @@ def test_a_name_that_tells_no_format_is_refused(invoke, tmp_path, name, more):
     done = invoke("graph", BOOK, "-o", str(tmp_path / name), *more)
     assert done.exit_code == USAGE
     assert (
-        f"{name}' tells no format: let it end with .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
+        f"{name}' has no known format: use one of .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
     )
     assert list(tmp_path.iterdir()) == []
     assert invoke("graph", BOOK, "--format", "mermaid", "-o", str(tmp_path / name)).exit_code == 0

@@ -180,7 +180,7 @@ def test_respond_to_one_of_two(runs):
     ask(runs, "twice")
     unclear = runs("respond", "a", "1")
     assert unclear.exit_code == REFUSED
-    assert "has the open questions one, two: say which one with --request-id" in unclear.stderr
+    assert "has the open questions one, two: choose one with --request-id" in unclear.stderr
     unknown = runs("respond", "a", "1", "--request-id", "three")
     assert unknown.exit_code == REFUSED
     assert "'three' is open" in unknown.stderr
