@@ -59,9 +59,7 @@ def test_the_format_that_is_asked_for_wins(invoke, tmp_path):
 def test_a_name_that_tells_no_format_is_refused(invoke, tmp_path, name, more):
     done = invoke("graph", BOOK, "-o", str(tmp_path / name), *more)
     assert done.exit_code == USAGE
-    assert (
-        f"{name}' has no known format: use one of .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
-    )
+    assert f"{name}' has no known format: use one of .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert invoke("graph", BOOK, "--format", "mermaid", "-o", str(tmp_path / name)).exit_code == 0
     assert (tmp_path / name).read_text(encoding="utf-8") == book.to_mermaid()

@@ -195,7 +195,7 @@ def test_answers_of_several_types(runs):
     unclear = runs("respond", "a", "true", *check)
     assert unclear.exit_code == CONFIG
     assert (
-        "takes answers of the types Approval, Refusal: say which with --event-type"
+        "accepts answers of the types Approval, Refusal: choose one with --event-type"
         in unclear.stderr
     )
     wrong = runs("respond", "a", "true", *check, "--event-type", "Paid")
@@ -303,7 +303,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
     runs("submit", "asking", "--run-id", "a")
     alone = runs(*command, input="y\n")
     assert alone.exit_code == USAGE
-    assert "needs --yes" in alone.stderr
+    assert "pass --yes" in alone.stderr
     with Terminal(sqlite_url, "runs", *command) as terminal:
         terminal.shows("[y/N]")
         terminal.types("n\n")

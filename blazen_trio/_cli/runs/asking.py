@@ -82,10 +82,10 @@ def submit(
     target: Target | None,
     as_json: bool,
 ) -> None:
-    """Queue a run, for whichever worker serves it.
+    """Queue a run for any worker that serves its workflow.
 
-    WORKFLOW is the workflow's name, and JSON the run's input. Without --workflow, whoever takes the
-    run finds out whether it starts with this input. Prints the run's id.
+    WORKFLOW is the workflow's name, and JSON the run's input. Without --workflow, the worker that
+    takes the run checks whether it starts with this input. Prints the run's id.
     """
     if event_type is not None and not isinstance(value, dict):
         raise click.UsageError("--event-type needs the event's fields, a JSON object")
