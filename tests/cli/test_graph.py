@@ -153,7 +153,7 @@ def test_runs_that_are_not_the_workflows(invoke, waiting):
     assert done.exit_code == NOINPUT
     done = invoke("graph", "tests.pictures.drawn:agent", "--run", "book-1", "--db", url)
     assert done.exit_code == REFUSED
-    assert f"is of workflow 'book', and tests.pictures.drawn:agent is {agent.name!r}" in done.stderr
+    assert f"is of workflow 'book', but tests.pictures.drawn:agent is {agent.name!r}" in done.stderr
 
 
 def test_a_target_of_several_workflows(invoke):

@@ -172,7 +172,9 @@ def _event(event: Event) -> dict[str, Any]:
 
 def _events(event: Event | Iterable[Event]) -> list[dict[str, Any]]:
     """Return the events of a delivery: one, or a list of them for a join."""
-    return [_event(one) for one in event] if isinstance(event, tuple) else [_event(event)]  # type: ignore[arg-type]
+    if isinstance(event, tuple):
+        return [_event(one) for one in event]
+    return [_event(event)]  # type: ignore[arg-type]
 
 
 def _value(payload: Payload) -> Any:

@@ -58,7 +58,7 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
     data = snapshot.to_msgpack() if form == "msgpack" else snapshot.to_json().encode() + b"\n"
     if stored.inbox:
         click.echo(
-            f"left out: {len(stored.inbox)} inbox messages that no driver has taken yet", err=True
+            f"left out: inbox messages that no driver has taken yet ({len(stored.inbox)})", err=True
         )
     if output == _STDOUT:
         click.echo(data, nl=False)
