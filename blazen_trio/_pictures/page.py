@@ -23,7 +23,8 @@ _ENDS_SHOWN: Final = 500
 _COLUMNS: Final = ("number", "time (UTC)", "after", "what", "step", "event", "took", "error")
 _STYLE: Final = """
 :root{color-scheme:light dark}
-body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:70rem;padding:0 1rem;overflow-wrap:anywhere}
+body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:70rem;padding:0 1rem;\
+overflow-wrap:anywhere}
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0}
 dt,th{font-weight:600;text-align:left}
@@ -32,7 +33,8 @@ figure{margin:0;overflow:auto;max-height:90vh}
 figure svg{display:block;height:auto}
 #wide:checked~figure svg{width:250%;max-width:none}
 table{border-collapse:collapse;width:100%;font-size:13px}
-th,td{padding:.15rem .5rem;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent);vertical-align:top}
+th,td{padding:.15rem .5rem;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent);\
+vertical-align:top}
 td{font-variant-numeric:tabular-nums}
 tr.bad td{font-weight:600}
 .scroll{overflow-x:auto}

@@ -16,9 +16,12 @@ LINE: Final = 16.0
 _FONT = (
     "12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 )
+_LAST_OF_PLANES = "".join(
+    chr(plane * 0x10000 + last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF)
+)
 _UNFIT = re.compile(
     r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]"
-    f"|[{''.join(chr(plane * 0x10000 + last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF))}]"
+    f"|[{_LAST_OF_PLANES}]"
 )
 """Characters invalid in XML or altered by HTML: controls, surrogates and noncharacters."""
 _BREAKS: Final = {ord(char): " " for char in "\t\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"}

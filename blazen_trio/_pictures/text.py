@@ -63,8 +63,10 @@ def to_dot(graph: WorkflowGraph) -> str:
     lines = [
         "digraph {",
         f"  graph [label={_quoted(graph.title)}, labelloc=t, rankdir=TB, bgcolor=white]",
-        '  node [fontname="monospace", fontsize=11, style="rounded,filled", '
-        'fillcolor="#f6f8fa", shape=box]',
+        (
+            '  node [fontname="monospace", fontsize=11, style="rounded,filled", '
+            'fillcolor="#f6f8fa", shape=box]'
+        ),
         '  edge [color="#6e7781", arrowsize=0.7]',
     ]
     for id_, node in graph.nodes.items():
