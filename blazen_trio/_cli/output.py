@@ -195,15 +195,15 @@ _CONTINUED = "\n  "
 def make_handler(
     *, as_json: bool, url: str | None, stream: IO[Any] | None = None, plain: str = "blazen-trio: "
 ) -> logging.Handler:
-    """What writes log records, and what `say` is told, to stderr.
+    """Make a handler that writes log records, and the lines of `say`, to stderr.
 
     Args:
-        as_json: One JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `message`;
-            `run_id`, `workflow` and `step` where it is about them; `event` and its fields where it
-            is a line of the command's own; `exception` where there is one.
-        url: The database's URL, whose passwords are hidden wherever they stand.
-        stream: Somewhere else than stderr.
-        plain: How a line for people begins, with the record's `{time}`, `{level}` and `{name}`.
+        as_json: Write one JSON object per line: `time` (UTC, ISO 8601), `level`, `logger`,
+            `message`; `run_id`, `workflow` and `step` if the record is about them; `event` and its
+            fields for a line of the command's own; `exception` if there is one.
+        url: The database's URL, whose passwords are hidden wherever they occur.
+        stream: A stream to write to instead of stderr.
+        plain: The start of a line for people, with the record's `{time}`, `{level}` and `{name}`.
     """
     stream = stream or sys.stderr
     encoding = getattr(stream, "encoding", None) or "utf-8"  # one in memory has none

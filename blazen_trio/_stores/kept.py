@@ -124,7 +124,7 @@ class KeptRun:
         self.wake = None if never else looked_at
 
     def orphan(self, *, crashed: bool) -> None:
-        """Take the run from its driver, which is told that it lost the run."""
+        """Take the run from its driver, and report the loss to it."""
         driver = self.driver
         if crashed and self.info.status in _RUNNABLE:
             self.crashes += 1

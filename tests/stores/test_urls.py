@@ -89,4 +89,6 @@ def database(uri, folder, name):
 def test_a_failed_look_does_not_say_that_nothing_was_written():
     strange = sa.exc.OperationalError("SELECT 1", {}, Exception("a strange thing"))
     assert "written" not in str(translate(strange, "opening x", writing=False))
-    assert "not known whether anything was written" in str(translate(strange, "a commit was not stored"))
+    assert "not known whether anything was written" in str(
+        translate(strange, "a commit was not stored")
+    )

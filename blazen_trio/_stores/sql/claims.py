@@ -50,7 +50,7 @@ _PURGED_AT_ONCE = 100  # runs per transaction
 _DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
 """Columns of a run that is driven: no worker should look at it."""
 _LOOKS = 10
-"""How often to read a run again that others change between our statements."""
+"""At most this many reads of a run that others change between our statements."""
 _COMPLETED = STATUS_CODES[RunStatus.COMPLETED]
 
 

@@ -41,7 +41,7 @@ _STOPPED_STATES: Final = ("T", "t")
 _LONGEST_BLINK: Final = 1.0
 """Seconds."""
 _PATIENCE_WITH_THE_LIVING: Final = 20
-"""How many times the lease time a process that is seen alive on this host may be silent."""
+"""Multiple of the lease time for which a process that is seen alive on this host may be silent."""
 
 
 @attrs.frozen

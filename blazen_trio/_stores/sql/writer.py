@@ -96,7 +96,7 @@ class Writer:
         self._gathered: list[Job] = []
         """The jobs submitted in this turn, which are handed over at its end."""
         self._several = False
-        """Whether the last hand-over was of several jobs, or came while another was under way."""
+        """Set if the last hand-over had several jobs, or came while another was under way."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
         self._turns, self._paces = _Bench(), _Bench()
         self._written = threading.Lock()
