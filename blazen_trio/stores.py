@@ -1,5 +1,7 @@
-"""What a store of your own is made of: what goes in and out of one, besides `CheckpointStore` and
-`RunInfo`; and which tables of a database are the engine's.
+"""Building blocks for custom stores, and a filter for the engine's own tables.
+
+`CheckpointStore` and `RunInfo` are in `blazen_trio` itself; this module has the other types that a
+store accepts and returns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Alembic's environment, for the `alembic` command in a checkout. `open_store` does without it.
+"""Alembic's environment, for the `alembic` command in a checkout; `open_store` does not use it.
 
 alembic -x url=sqlite:///runs.db upgrade head
 """
@@ -14,7 +14,7 @@ from blazen_trio._stores.sql.schema import OUR_TABLES, VERSION_TABLE, metadata
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Whether a table belongs to this store: it may share the database with others."""
+    """Return whether a table belongs to this store, which may share the database with others."""
     return kind != "table" or name in OUR_TABLES
 
 

@@ -9,14 +9,14 @@ from blazen_trio._cli.streams import settle
 
 __all__ = ["main"]
 
-_CONFIG = 78  # as in `exits`, which needs click
+_CONFIG = 78  # the same as in `exits`, which needs click
 _INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
     prefer_installed()
-    settle()  # before any file is opened, which would get the number of a stream that is closed
+    settle()  # first: a file opened earlier would get the descriptor of a closed stream
     try:
         from blazen_trio._cli.app import app
     except ModuleNotFoundError as missing:
@@ -26,4 +26,4 @@ def main() -> None:
         sys.exit(_CONFIG)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
-    app(prog_name="blazen-trio")  # the name that the shell's completion goes by
+    app(prog_name="blazen-trio")  # the name that shell completion uses

@@ -1,4 +1,4 @@
-"""The command `blazen-trio` and what holds for all of its commands."""
+"""The command `blazen-trio`, with behaviour that all of its commands share."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ __all__ = ["app"]
 
 @contextmanager
 def _hiding_passwords() -> Iterator[None]:
-    """Hide passwords in click's own errors: they repeat what they were given, which may be a URL in
-    the wrong place, and what acts on a terminal.
+    """Hide passwords and control characters in click's own errors.
+
+    They quote arguments, which may be a URL in the wrong place, or contain control sequences.
     """
     try:
         yield
@@ -47,7 +48,7 @@ class _App(click.Group):
 @click.group(cls=_App, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(blazen_trio.__version__, package_name="blazen-trio")
 def app() -> None:
-    """Durable workflows for Trio: their runs, the workers that drive them, and the database that keeps them."""
+    """Durable workflows for Trio: manage runs, the workers that drive them, and their database."""
 
 
 for command in (worker, runs, graph, database, completion):

@@ -1,4 +1,4 @@
-"""What several commands take: runs' ids, JSON, lengths of time."""
+"""Argument types that several commands share: ids, JSON and lengths of time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blazen_trio._surface.run_arguments import check_id
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
 else:
-    _ParamType = click.ParamType  # which not every click has with a type
+    _ParamType = click.ParamType  # generic only in some versions of click
 
 __all__ = ["Age", "Id", "Json", "value_of"]
 
@@ -26,12 +26,12 @@ _OLDEST: Final = dt.timedelta(days=36500)
 
 
 class Id(_ParamType):
-    """What can name a run, or an event sent into one."""
+    """An id of a run, or the key of an event sent into one."""
 
     name = "id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The id; what none can be is refused."""
+        """Return the id; refuse an invalid one."""
         try:
             check_id(self.name, value)
         except ValueError as error:
@@ -43,7 +43,7 @@ class Json(_ParamType):
     """A JSON document.
 
     Args:
-        kind: What it has to be, `dict` for an object; left out: anything.
+        kind: The type that it must have, `dict` for an object; by default any.
     """
 
     name = "JSON"
@@ -52,7 +52,7 @@ class Json(_ParamType):
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """What the text says."""
+        """Return the parsed document."""
         if not isinstance(value, str):
             return value  # a default
         try:
@@ -61,12 +61,15 @@ class Json(_ParamType):
             )
         except (ValueError, RecursionError) as error:
             self.fail(
-                f"{value!r:.80} is no JSON ({error}); a text is JSON in double quotes, '\"like this\"'",
+                f"{value!r:.80} is not valid JSON ({error}); a JSON string needs double quotes, "
+                "'\"like this\"'",
                 param,
                 ctx,
             )
         if not isinstance(found, self._kind):
-            self.fail(f'{value!r:.80} is no JSON object, such as \'{{"by": "ann"}}\'', param, ctx)
+            self.fail(
+                f'{value!r:.80} is not a JSON object, such as \'{{"by": "ann"}}\'', param, ctx
+            )
         return found
 
 
@@ -86,17 +89,18 @@ def _integer(text: str) -> int:
 def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        msg = f"{text:.30} is beyond what a number may be"
+        msg = f"{text:.30} is too large for a number"
         raise ValueError(msg)
     return number
 
 
 def value_of(document: Any) -> Any:
-    """The value that a JSON document stands for, in the notation that values are stored in and shown in: what JSON lacks is tagged,
-    as in `{"$datetime": "2026-01-01T12:00:00+00:00"}`.
+    """Return the value that a JSON document represents, in the notation of stored values.
+
+    Types that JSON lacks are tagged, as in `{"$datetime": "2026-01-01T12:00:00+00:00"}`.
 
     Raises:
-        SerializationError: It has a tag that there is not, or does not fit its tag.
+        SerializationError: It has an unknown tag, or a value that does not fit its tag.
     """
     try:
         [value] = PLAIN.decode_value(json.dumps([document]).encode(), "VALUE")
@@ -114,13 +118,15 @@ class Age(_ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> dt.timedelta:
-        """The length."""
+        """Return the length of time."""
         if isinstance(value, dt.timedelta):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value), re.ASCII)
         if match is None:
             self.fail(
-                f"{value!r:.80} is no age: a number and s, m, h, d or w, as in 30d", param, ctx
+                f"{value!r:.80} is not an age: use a number and s, m, h, d or w, as in 30d",
+                param,
+                ctx,
             )
         unit = dt.timedelta(**{_UNITS[match[2]]: 1})
         number = float(match[1])

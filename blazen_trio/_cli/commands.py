@@ -1,4 +1,4 @@
-"""What the commands have in common: some options, how their help is laid out, and how errors end them."""
+"""The base of all commands: shared options, the layout of their help, and their exit on errors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _GroupedOption(click.Option):
 
 
 class Command(click.Command):
-    """A command that ends as its exit codes say, and whose help shows its options in groups.
+    """A command with exit codes for its errors, and with its options grouped in its help.
 
-    What is logged while it runs goes to a handler, `ctx.obj`, by which it may `say` something itself: warnings, or from its option
-    `--log-level` on.
+    Log records go to a handler, `ctx.obj`: warnings, or from the level of its option `--log-level`
+    on. The command can write lines of its own with `say` to the same handler.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Every error ends it with one message and an exit code."""
+        """Run the command; report an error by one message and an exit code."""
         level = ctx.params.get("log_level")
         plain = "blazen-trio: " if level is None else "{time} {level:<8} {name}: "
         ctx.obj = make_handler(
@@ -50,14 +50,14 @@ class Command(click.Command):
             with logging_to(ctx.obj, level or "warning"):
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # who reads what a pipe is given has read enough: click ends it quietly
+            raise  # on a closed pipe, click ends the command quietly
         except KeyboardInterrupt:
             raise click.exceptions.Exit(after_signal(signal.SIGINT)) from None
         except Exception as error:
             raise trouble(error) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, by groups in the order in which these are named first."""
+        """Write the options by group, in the order in which the groups first appear."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
@@ -69,7 +69,7 @@ class Command(click.Command):
 
 
 def option(*names: str, group: str = _OTHER, **settings: Any) -> Callable[[Any], Any]:
-    """`click.option`, in a group, with its environment variable and its default shown."""
+    """Make a `click.option` in a group, which shows its environment variable and its default."""
     settings.setdefault("show_default", True)
     if isinstance(settings.get("type"), Seconds):
         settings.setdefault("metavar", "SECONDS")
@@ -82,10 +82,10 @@ class Seconds(click.FloatRange):
     name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; infinity and what is none are refused, which ranges let through."""
+        """Return the number; refuse infinity and NaN, which ranges accept."""
         seconds = super().convert(value, param, ctx)
         if not seconds <= LONGEST:
-            self.fail(f"{value!r} is no number of seconds up to 1e11", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds up to 1e11", param, ctx)
         return seconds
 
 
@@ -94,13 +94,16 @@ def _check_url(_ctx: click.Context, _param: click.Parameter, url: str | None) ->
         msg = "it is empty: give the URL of a database, such as sqlite:///runs.db"
         raise click.BadParameter(msg)
     if url is not None and f":{HIDDEN}@" in url:
-        msg = f"the URL's password is hidden: put the real one in the place of {HIDDEN}, best in BLAZEN_TRIO_DB"
+        msg = (
+            f"the URL's password is hidden: replace {HIDDEN} by the real one, preferably in "
+            "BLAZEN_TRIO_DB"
+        )
         raise click.BadParameter(msg)
     return url
 
 
 def db_option(command: Any, *, required: bool = True) -> Any:
-    """`--db`."""
+    """Add the option `--db`."""
     return option(
         "--db",
         group=DATABASE,
@@ -108,13 +111,14 @@ def db_option(command: Any, *, required: bool = True) -> Any:
         metavar="URL",
         envvar="BLAZEN_TRIO_DB",
         callback=_check_url,
-        help="The database: sqlite:///runs.db, postgresql+psycopg://user:password@host/name or mysql+pymysql://... "
-        "A password is best given by the environment variable, which other users of the machine can't see.",
+        help="The database: sqlite:///runs.db, postgresql+psycopg://user:password@host/name or "
+        "mysql+pymysql://... Pass a password by the environment variable, which other users of the "
+        "machine can't see.",
     )(command)
 
 
 def json_option(help_text: str, group: str) -> Callable[[Any], Any]:
-    """`--json`."""
+    """Add the option `--json`."""
     return option(
         "--json", "as_json", group=group, is_flag=True, show_default=False, help=help_text
     )

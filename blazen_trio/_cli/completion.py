@@ -1,4 +1,4 @@
-"""`blazen-trio completion`: what a shell needs to complete commands and options."""
+"""`blazen-trio completion`: scripts for the completion of commands and options in a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`blazen-trio db`: which schema a database has, and bringing it to the one that this version needs."""
+"""`blazen-trio db`: the version of a database's schema, and its upgrade."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _json = json_option("Print one JSON object.", group="Output")
 
 @click.group("db", epilog=EXIT_CODES)
 def database() -> None:
-    """The database's schema: look at it, and upgrade it."""
+    """Show, check or upgrade the database's schema."""
 
 
 @database.command("upgrade", cls=Command, epilog=EXIT_CODES)
 @db_option
 @_json
 def upgrade(db: str, as_json: bool) -> None:
-    """Bring the schema to what this version needs.
+    """Create the schema, or upgrade it to the version that this program needs.
 
-    Creates the tables in a database that has none; the database itself has to exist, but for an SQLite file. Any number of
-    processes may do it at once: one does, and the others wait for it. Stop workers of an older version first.
+    The database itself must exist, unless it is an SQLite file. Several processes may run this at
+    once: one does the work, and the others wait for it. Stop workers of an older version first.
     """
     from blazen_trio._stores.sql.migrate import (
         upgrade_schema,  # a database library, which --help does not need
@@ -41,7 +41,7 @@ def upgrade(db: str, as_json: bool) -> None:
 
     before, after = _checked(upgrade_schema, db)
     if before == after.revision:
-        text = f"{after.where}: the schema is at {after.head!r}, nothing to do"
+        text = f"{after.where}: the schema is at {after.head!r}; nothing to do"
     else:
         origin = "nothing" if before is None else repr(before)
         text = f"{after.where}: upgraded the schema from {origin} to {after.revision!r}"
@@ -54,7 +54,7 @@ def upgrade(db: str, as_json: bool) -> None:
 def current(db: str, as_json: bool) -> None:
     """Print the schema's revision, and its head.
 
-    The head is the revision that this version needs.
+    The head is the revision that this program needs.
     """
     from blazen_trio._stores.sql.migrate import (
         read_schema,  # a database library, which --help does not need
@@ -69,9 +69,9 @@ def current(db: str, as_json: bool) -> None:
 @_json
 @click.pass_context
 def check(context: click.Context, db: str, as_json: bool) -> None:
-    """Tell whether the schema is the one needed.
+    """Check whether the schema is the one needed.
 
-    If not, this exits with 78, and says what to do.
+    If it is not, this says what to do, and exits with 78.
     """
     from blazen_trio._stores.sql.migrate import (
         read_schema,  # a database library, which --help does not need

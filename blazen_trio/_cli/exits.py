@@ -1,4 +1,4 @@
-"""What the exit codes mean, and which error has which."""
+"""The exit codes, and their mapping from errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ EXIT_CODES = f"""\b
 Exit codes:
   0      done; a worker: drained after the first signal
   {USAGE}      the command line is wrong
-  {SOFTWARE}     an error that nobody expected, with its traceback: a bug
+  {SOFTWARE}     an unexpected error, with its traceback: a bug
   {TEMPFAIL}     the database failed or can't be reached: start it again
   {CONFIG}     a workflow, the URL or the schema is wrong: starting it again won't help
   128+N  ended by a second signal of number N (130 SIGINT, 143 SIGTERM)
@@ -77,7 +77,7 @@ STATUS_CODES: Final = {
     RunStatus.WAITING: 5,
     RunStatus.PAUSED: 6,
 }
-"""How `runs watch` and `runs resume` tell where the run stands."""
+"""The exit codes by which `runs watch` and `runs resume` report a run's status."""
 
 RUN_EXIT_CODES = f"""\b
 Exit codes:
@@ -88,8 +88,9 @@ Exit codes:
   5, 6   resume: the run waits, is paused
   {DATAERR}     a value, an event or a snapshot can't be read or stored
   {NOINPUT}     there is no such run, or no such file
-  {REFUSED}     the run refuses it: it exists, is driven, has ended, asks no such question, or fits no such workflow
-  {SOFTWARE}     an error that nobody expected, with its traceback: a bug
+  {REFUSED}     the run does not allow it: it already exists, is driven, has ended,
+         has no such open question, or does not fit the workflow
+  {SOFTWARE}     an unexpected error, with its traceback: a bug
   {TEMPFAIL}     the database failed or can't be reached: try it again
   {CONFIG}     a workflow, the URL or the schema is wrong
   130    interrupted
@@ -97,17 +98,19 @@ Exit codes:
 
 
 class Trouble(click.ClickException):
-    """The end of a command that failed: one message on stderr, as JSON where the command was asked for it, and an exit code.
+    """An error that ends a command with one message on stderr and an exit code.
+
+    The message is JSON if the command was run with `--json`.
 
     Args:
-        message: What is wrong, and what to do.
-        details: A traceback, for errors that nobody expected.
+        message: The problem, and what to do.
+        details: A traceback, for unexpected errors.
     """
 
     def __init__(self, message: str, details: str | None = None) -> None:
         super().__init__(message)
         self._details = details
-        # It is shown when the command's context has gone.
+        # It is shown after the command's context has been left.
         context = click.get_current_context(silent=True)
         self._params: dict[str, Any] = {} if context is None else context.params
 
@@ -127,31 +130,34 @@ class Trouble(click.ClickException):
 
 
 class ConfigError(Trouble):
-    """What the command was told can't work, however often it is started. The message says what to change."""
+    """A wrong workflow, URL or schema: starting the command again won't help.
+
+    The message says what to change.
+    """
 
     exit_code = CONFIG
 
 
 class DatabaseFailedError(Trouble):
-    """The database (or the disk under the output) failed or can't be reached, which may pass."""
+    """A failed or unreachable database, or a full disk for the output, which may pass."""
 
     exit_code = TEMPFAIL
 
 
 class DataError(Trouble):
-    """What was given can't be read, or can't be stored."""
+    """Input that can't be read or stored."""
 
     exit_code = DATAERR
 
 
 class NotThereError(Trouble):
-    """There is no such run, or no such file."""
+    """A run or a file that does not exist."""
 
     exit_code = NOINPUT
 
 
 class RefusedError(Trouble):
-    """What was asked of the run can't be done to it as it stands."""
+    """An action that the run's current state does not allow."""
 
     exit_code = REFUSED
 
@@ -163,25 +169,25 @@ class UnexpectedError(Trouble):
 
 
 def after_signal(number: int) -> int:
-    """The exit code of a process that a signal has ended, as shells tell it."""
+    """Return the exit code that shells report for a process ended by a signal."""
     return 128 + number
 
 
 def trouble(error: BaseException) -> Trouble:
-    """How a command ends by this error."""
+    """Return the error that ends a command, for an exception."""
     leaves = list(_leaves(error))
     if all(isinstance(leaf, StoreError) for leaf in leaves):
         error = leaves[0]
     if isinstance(error, SchemaError):
         return ConfigError(str(error))
     if isinstance(error, StoreError):
-        # A driver that is not installed is not there the next time either.
+        # A driver that is not installed will not be there the next time either.
         kind = ConfigError if isinstance(error.__cause__, ImportError) else DatabaseFailedError
         return kind(str(error))
     if isinstance(error, WorkflowError) and (expected := _kind_of(error)) is not None:
         return expected(_told(error))
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DatabaseFailedError(f"what is printed can't be written: {error.strerror}")
+        return DatabaseFailedError(f"the output can't be written: {error.strerror}")
     details = "".join(traceback.format_exception(error))
     return UnexpectedError(
         f"unexpected {type(error).__name__}: {error} (this is a bug; please report it)", details
@@ -200,7 +206,7 @@ _REFUSALS = (
 
 
 def _kind_of(error: WorkflowError) -> type[Trouble] | None:
-    """How an error that may be expected of an action on a run ends a command."""
+    """Return the class for an expected error of an action on a run; `None`: it is unexpected."""
     if isinstance(error, RunNotFoundError):
         return NotThereError
     if isinstance(error, SerializationError):
@@ -209,11 +215,11 @@ def _kind_of(error: WorkflowError) -> type[Trouble] | None:
 
 
 def _told(error: WorkflowError) -> str:
-    """The message, in words of the command line where the error's own are of the library."""
+    """Return the message, in terms of the command line instead of the library."""
     if isinstance(error, RunNotFoundError):
-        return f"there is no run {error.run_id!r}; `blazen-trio runs list` tells which there are"
+        return f"run {error.run_id!r} not found; `blazen-trio runs list` shows the stored runs"
     if isinstance(error, RunExistsError):
-        return f"there is a run {error.run_id!r} already; name another with --run-id"
+        return f"run {error.run_id!r} already exists; choose another id with --run-id"
     return str(error)
 
 

@@ -1,4 +1,4 @@
-"""Writing what a command makes to where `--output` says."""
+"""Output files of commands with the option `--output`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["write_file"]
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write to a file. A plain one is put there whole, or left as it is; a link, a pipe or a device
-    is written to, as by any program.
+    """Write to a file.
+
+    A regular file is replaced atomically; a link, a pipe or a device is written to directly.
 
     Raises:
-        NotThereError: It can't be written.
+        NotThereError: The file can't be written.
     """
     try:
         there = path.lstat() if os.path.lexists(path) else None
@@ -33,8 +34,8 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def _put(path: Path, data: bytes, mode: int | None) -> None:
-    # A name that nobody can foresee, and a file that was not there: in a folder that others may
-    # write to, they could have put a link there, to a file of ours.
+    # An unpredictable name, and O_EXCL: in a folder that others may write to, they could otherwise
+    # put a link there that leads to a file of ours.
     beside = path.with_name(f".{secrets.token_hex(8)}.part")
     number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

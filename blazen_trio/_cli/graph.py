@@ -1,4 +1,4 @@
-"""`blazen-trio graph`: a workflow as a picture, and what happened in a run of it."""
+"""`blazen-trio graph`: a workflow, or one of its runs, as a picture."""
 
 from __future__ import annotations
 
@@ -43,16 +43,18 @@ _SUFFIXES: Final = {
 
 @click.command("graph", cls=Command, epilog=RUN_EXIT_CODES)
 @click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
-@option("--format", "form", group="Picture", type=click.Choice(["mermaid", "dot", "svg", "html"]), show_default=False,
-        help="By default what the file's name says; on stdout mermaid, or svg with --timeline. html is a page about one run: its timeline, its graph and "
-        "its history.")  # fmt: skip
+@option("--format", "form", group="Picture",
+        type=click.Choice(["mermaid", "dot", "svg", "html"]), show_default=False,
+        help="By default the one of the file's name; on stdout mermaid, or svg with --timeline. "
+        "html is a page about one run: its timeline, its graph and its history.")  # fmt: skip
 @option("--timeline", group="Picture", is_flag=True, show_default=False,
-        help="When it happened instead of where: a bar for each attempt of the run, svg or html.")  # fmt: skip
+        help="Draw a bar for each attempt of the run over time, as svg or html.")  # fmt: skip
 @option("--run", "run_id", group="Picture", type=Id(), metavar="ID", show_default=False,
-        help="Colour the graph by what happened in this run; with --db.")  # fmt: skip
+        help="Colour the graph by what happened in this run; needs --db.")  # fmt: skip
 @functools.partial(db_option, required=False)
 @option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
-        type=click.Path(dir_okay=False, allow_dash=True), help="Where to; by default to stdout.")  # fmt: skip
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="The output file; by default stdout.")  # fmt: skip
 @json_option(
     "Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output"
 )
@@ -65,9 +67,9 @@ def graph(
     output: str,
     as_json: bool,
 ) -> None:
-    """Draw a workflow, and what happened in a run of it.
+    """Draw a workflow, or one of its runs.
 
-    Without options, this prints its steps and events as a Mermaid flowchart.
+    Without options, this prints the workflow's steps and events as a Mermaid flowchart.
     """
     form = form or _form_of(_STDOUT if as_json else output, timeline=timeline)
     if run_id is None and (timeline or form == "html"):
@@ -83,7 +85,8 @@ def graph(
     snapshot = None if run_id is None or db is None else _load(db, run_id)
     if snapshot is not None and snapshot.workflow_name != workflow.name:
         raise RefusedError(
-            f"run {run_id!r} is of workflow {snapshot.workflow_name!r}, and {target} is {workflow.name!r}"
+            f"run {run_id!r} is of workflow {snapshot.workflow_name!r}, but {target} is "
+            f"{workflow.name!r}"
         )
     if as_json:
         drawn = json_line(graph_of(workflow, snapshot).to_data(), stdout_encoding()) + "\n"
@@ -97,20 +100,18 @@ def graph(
 
 
 def _form_of(output: str, *, timeline: bool) -> str:
-    """The format, by the file's name."""
+    """Return the format for a file's name."""
     if output == _STDOUT:
         return "svg" if timeline else "mermaid"
     suffix = Path(output).suffix.lower()
     if suffix not in _SUFFIXES:
-        msg = (
-            f"{output!r} tells no format: let it end with {', '.join(_SUFFIXES)}, or give --format"
-        )
+        msg = f"{output!r} has no known format: use one of {', '.join(_SUFFIXES)}, or give --format"
         raise click.UsageError(msg)
     return _SUFFIXES[suffix]
 
 
 def _load(url: str, run_id: str) -> Snapshot:
-    """A run to be drawn, with the passwords of URLs hidden in its errors."""
+    """Load a run to draw, with the passwords of URLs in its errors hidden."""
     state = fold(look(url, lambda store: store.load(run_id)), PLAIN)
     if state.error is not None:
         state.error.message = hide_passwords(state.error.message, url)

@@ -1,8 +1,8 @@
-"""What the package needs is imported from where it is installed, and not from the current folder.
+"""An import hook that finds the package's dependencies outside the current folder.
 
-A project may have a folder `alembic` (as `alembic init` makes one) or a module of any other such
-name. The current folder comes first on the path, for the project's own modules; so what is imported
-late, as a database's driver is, would be the project's.
+A project may have a folder `alembic` (made by `alembic init`) or a module with the name of another
+dependency. The current folder comes first on the path, for the project's own modules, so a
+dependency that is imported late, such as a database driver, would be taken from the project.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEEDED: Final = frozenset(
         "opentelemetry",
     }
 )
-"""What the package and its extras import, and what these import in turn."""
+"""The packages that this package and its extras import, and the dependencies of those."""
 
 
 class _InstalledFirst(MetaPathFinder):
@@ -43,9 +43,9 @@ class _InstalledFirst(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Find what is needed in all of the path but the current folder; leave the rest to others.
+        """Find a needed package on the path without the current folder.
 
-        What is in that folder alone is found there by those who come next.
+        Other names are left to the next finders, and so are packages that only that folder has.
         """
         if path is not None or fullname not in NEEDED:
             return None
@@ -54,5 +54,5 @@ class _InstalledFirst(MetaPathFinder):
 
 
 def prefer_installed() -> None:
-    """Begin to find what the package needs where it is installed, for the process's life."""
+    """Install the import hook, for the life of the process."""
     sys.meta_path.insert(0, _InstalledFirst(Path.cwd()))

@@ -1,8 +1,8 @@
-"""What a command says while it works, on stderr: lines for people, of which those that go on are
-indented, or one JSON object a line; without passwords, and without what acts on a terminal.
+"""Output of commands: log lines on stderr, and the cleaning of everything that is printed.
 
-Whatever is printed passes through here: the passwords of database URLs are hidden in it, and what
-others wrote is kept from acting on a terminal, and from what a stream can't show.
+Lines for people have continuation lines indented; with `--json`, each line is a JSON object. In all
+output, the passwords of database URLs are hidden, control characters are replaced, and characters
+that the stream can't encode are escaped.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ __all__ = [
 HIDDEN = "***"
 
 _USERS = re.compile(r"://(?!\[[0-9a-fA-F:.%]*\])[^:/\s]*:")
-"""What is before a password, and before a port; no address of IPv6, which has colons itself."""
+"""The text before a password or a port; not an IPv6 address, which has colons of its own."""
 _PORTS = re.compile(r"\d{1,5}(?![^\s/?#,;.)\]}>'\"])")
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-# In queries of URLs, and in what libpq and Python's calls are given.
+# In queries of URLs, in libpq's connection strings, and in arguments of Python calls.
 _NAMED = re.compile(rf"(?i)(passw(?:or)?d=)({_QUOTED}|[^&\s]*?(?=['\"),;]{{0,3}}(?:[&\s]|$)))")
 _IN_QUERIES = re.compile(r"(?i)[?&][a-z_]*passw(?:or)?d=([^&]*)")
-_SHORTEST = 2  # what is shorter is in every other word, and protects nothing
+_SHORTEST = 2  # a shorter password occurs in every other word, and protects nothing
 
 
 def hide_passwords(text: str, url: str | None = None) -> str:
-    """The text without the passwords of URLs in it, and without those of this URL, wherever they
-    stand. It takes a time in proportion to the text's length, whatever that holds.
+    """Return the text with the passwords of URLs hidden, and those of this URL everywhere.
+
+    It takes time in proportion to the text's length, whatever the text contains.
     """
     for secret in _secrets(url or ""):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
@@ -56,7 +57,7 @@ def hide_passwords(text: str, url: str | None = None) -> str:
 
 
 def _without_users_passwords(text: str) -> str:
-    """The text without what is between `://user:` and `@`."""
+    """Return the text with everything between `://user:` and `@` hidden."""
     ends = _Ends(text)
     parts: list[str] = []
     done = 0
@@ -69,14 +70,14 @@ def _without_users_passwords(text: str) -> str:
 
 
 class _Ends:
-    """Where passwords end. Asked from the left to the right.
+    """Finds the ends of passwords. Must be asked from left to right.
 
-    A password may hold whatever ought to have been written as %40 and the like: quotes, slashes,
-    spaces, an "@". So it ends at the last "@" of its word; or, if that has none, at the first one
-    of the line, up to the next URL. What begins like a port is one, if no "@" follows before the
-    next space or quote.
+    A password may contain characters that should have been written as %40 and the like: quotes,
+    slashes, spaces, an "@". It therefore ends at the last "@" of its word; or, if there is none, at
+    the first one of the line, up to the next URL. Text that starts like a port is one, unless an
+    "@" follows before the next space or quote.
 
-    What is looked for is kept for those who ask next: there may be many in one word or one line.
+    Positions that were found are cached: there may be many passwords in one word or line.
     """
 
     def __init__(self, text: str) -> None:
@@ -85,7 +86,7 @@ class _Ends:
         self._last: tuple[int, int] = (-1, -1)
 
     def of(self, begin: int) -> int:
-        """Return where the password that begins there ends; its beginning, if there is none."""
+        """Return the end of the password that starts at `begin`; `begin` if there is none."""
         text = self._text
         if begin == len(text) or text[begin].isspace():
             return begin
@@ -101,7 +102,7 @@ class _Ends:
         return at if at < min(self._next(_LINE_ENDS, begin), self._next(_URLS, begin)) else begin
 
     def _next(self, what: re.Pattern[str], begin: int) -> int:
-        """Return where this is next; the text's length, if nowhere."""
+        """Return the position of the next match; the text's length if there is none."""
         known = self._found.get(what, -1)
         if known < begin:
             match = what.search(self._text, begin)
@@ -115,13 +116,15 @@ _QUOTES_AND_SPACES = re.compile(r"[\s'\"]")
 
 @lru_cache(maxsize=4)
 def _secrets(url: str) -> tuple[str, ...]:
-    """A URL's passwords, the longest first: as they are written there, as they are meant, and the
-    pieces that a driver takes for parts of the URL where they were written wrongly.
+    """Return a URL's passwords, longest first.
+
+    They are included as written, decoded, and in the pieces that a driver takes for parts of the
+    URL if the password was not escaped.
     """
     found: set[str] = set()
     before, at, _ = url.rpartition("@")
     if at:
-        # The user's name ends at the first colon; there may be no "//" in a URL that is none.
+        # The user's name ends at the first colon; an invalid URL may have no "//".
         begin, separator, rest = before.partition("://")
         password = rest.partition(":")[2] if separator else begin.rpartition(":")[2]
         found |= {password, *re.split(r"[@:/]", password)}
@@ -131,15 +134,15 @@ def _secrets(url: str) -> tuple[str, ...]:
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """Text that does nothing to a terminal, whoever wrote it: on one line, or with its line ends.
+    """Return text without control characters, on one line or with its line ends.
 
     Args:
-        text: From a database, or an error.
+        text: Text from a database or an error, which may contain terminal control sequences.
         lines: Whether to keep its line ends.
     """
     if text.isprintable():
         return text
-    # By the characters that there are, of which a long text has few.
+    # By distinct characters, of which a long text has few.
     acting = {one for one in set(text) if not one.isprintable()} - ({"\n"} if lines else set())
     return text.translate({ord(one): " " if one.isspace() else _escaped(one) for one in acting})
 
@@ -149,20 +152,20 @@ def _escaped(character: str) -> str:
 
 
 def json_line(document: Any, encoding: str | None, **settings: Any) -> str:
-    """JSON on one line that does nothing to a terminal, and that this encoding has the letters of.
+    """Return JSON on one line without control characters, in characters of this encoding.
 
-    JSON itself escapes only what ASCII has of control characters. There are more: U+009B begins a
-    command as ESC [ does, U+202E turns the line around, U+2028 ends it.
+    JSON itself escapes only ASCII's control characters. There are more: U+009B starts a command as
+    ESC [ does, U+202E reverses the line, U+2028 ends it.
 
     Args:
-        document: What is told.
-        encoding: The stream's.
-        settings: More for `json.dumps`.
+        document: The document.
+        encoding: The stream's encoding.
+        settings: Further arguments for `json.dumps`.
     """
     text = json.dumps(document, ensure_ascii=False, **settings)
     acting = [one for one in set(text) if not one.isprintable()]
     if acting:
-        # All that acts is in strings: what JSON has outside of them is printable.
+        # They can only be in strings: outside of those, JSON is printable.
         text = text.translate({ord(one): json.dumps(one)[1:-1] for one in acting})
     try:
         text.encode(encoding or "ascii")
@@ -172,7 +175,7 @@ def json_line(document: Any, encoding: str | None, **settings: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as a word of a command that may be pasted into a shell; it stays the same text."""
+    """Quote a text as a word of a command that can be pasted into a shell."""
     if text.isprintable():
         return shlex.quote(text)
     return f"$'{''.join(map(_in_quotes, text))}'"
@@ -192,14 +195,15 @@ _CONTINUED = "\n  "
 def make_handler(
     *, as_json: bool, url: str | None, stream: IO[Any] | None = None, plain: str = "blazen-trio: "
 ) -> logging.Handler:
-    """What writes log records, and what `say` is told, to stderr.
+    """Make a handler that writes log records, and the lines of `say`, to stderr.
 
     Args:
-        as_json: One JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `message`; `run_id`, `workflow` and `step` where
-            it is about them; `event` and its fields where it is a line of the command's own; `exception` where there is one.
-        url: The database's URL, whose passwords are hidden wherever they stand.
-        stream: Somewhere else than stderr.
-        plain: How a line for people begins, with the record's `{time}`, `{level}` and `{name}`.
+        as_json: Write one JSON object per line: `time` (UTC, ISO 8601), `level`, `logger`,
+            `message`; `run_id`, `workflow` and `step` if the record is about them; `event` and its
+            fields for a line of the command's own; `exception` if there is one.
+        url: The database's URL, whose passwords are hidden wherever they occur.
+        stream: A stream to write to instead of stderr.
+        plain: The start of a line for people, with the record's `{time}`, `{level}` and `{name}`.
     """
     stream = stream or sys.stderr
     encoding = getattr(stream, "encoding", None) or "utf-8"  # one in memory has none
@@ -224,7 +228,7 @@ def say(
         event: What it is, for machines.
         text: What it is, for people.
         level: As for a log record.
-        fields: More for machines; the text has it too.
+        fields: Further fields for machines; the text contains their values too.
         details: A traceback.
     """
     record = logging.LogRecord(_NAME, level, "", 0, text, None, None)
@@ -234,15 +238,14 @@ def say(
 
 @contextmanager
 def logging_to(handler: logging.Handler, level: str) -> Iterator[None]:
-    """Give this handler what the process logs, from this level on, for as long as the block lasts."""
+    """Send the process's log records from this level on to this handler while the block runs."""
     root, migrations = logging.getLogger(), logging.getLogger("alembic")
     before = root.level, migrations.level
-    handler.setLevel(
-        level.upper()
-    )  # also for what a logger of a lower level of its own lets through
+    # Also on the handler: a logger may have a lower level of its own.
+    handler.setLevel(level.upper())
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # What it tells at "info" are its inner affairs.
+    # Alembic's records at "info" are internal details.
     migrations.setLevel(
         max(root.level, logging.WARNING) if root.level > logging.DEBUG else logging.DEBUG
     )
@@ -263,7 +266,7 @@ class _Formatter(logging.Formatter):
         return hide_passwords(value, self._url) if isinstance(value, str) else value
 
     def exception(self, record: logging.LogRecord) -> str | None:
-        """A record's traceback."""
+        """Return a record's traceback."""
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         return record.exc_text
@@ -287,7 +290,7 @@ class _Plain(_Formatter):
         begin = self._begin(record)
         told = f"{begin}{record.getMessage()}" + (f"\n{details.rstrip()}" if details else "")
         told = clean(hide_passwords(told, self._url), lines=True)
-        # What begins at the margin is a record, whoever wrote the text of another.
+        # Continuation lines are indented, so that no text can imitate another record.
         return told.replace("\n", _CONTINUED)
 
     def _begin(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first one asks to end, the second one to end at once."""
+"""SIGTERM and SIGINT: the first asks the process to end, the second to end at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ _HEEDED = (signal.SIGTERM, signal.SIGINT)
 
 
 class StoppedLoadingError(BaseException):
-    """A signal came while nothing was begun. No `Exception`, so that a module that is being imported does not catch it."""
+    """A signal arrived before any work was started.
+
+    This is not an `Exception`, so that a module that is being imported does not catch it.
+    """
 
 
 class Signals:
-    """Keeps the signals that arrive from its entry on, until `listen` tells of them. For the main thread."""
+    """Collects signals from its entry on, until `received` delivers them. For the main thread."""
 
     def __init__(self) -> None:
         self._early: list[int] = []
@@ -45,7 +48,9 @@ class Signals:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """In this block a signal raises `StoppedLoadingError`: for code of others, which does not look for signals."""
+        """Let a signal raise `StoppedLoadingError` in this block, for code that can't check for
+        one.
+        """
         self._interrupts = not self._early
         try:
             yield
@@ -54,7 +59,10 @@ class Signals:
 
     @contextmanager
     def received(self) -> Iterator[Callable[[Callable[[int], None]], Any]]:
-        """In this block signals go to Trio; gives an async function that calls its argument with each, the early ones first."""
+        """Deliver signals by Trio in this block.
+
+        Yields an async function that calls its argument with each signal, the early ones first.
+        """
         with trio.open_signal_receiver(*_HEEDED) as arriving:
 
             async def listen(heed: Callable[[int], None]) -> None:
@@ -68,6 +76,6 @@ class Signals:
 
     @staticmethod
     def give_up() -> None:
-        """Let the next signal end the process, as if nobody heeded it; in a `received` block."""
+        """Let the next signal end the process by default. For use in a `received` block."""
         for number in _HEEDED:
             signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""`package.module:workflow`: from what the command line names to the workflows."""
+"""`package.module:workflow`: arguments that name workflows, and their import."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ logger = logging.getLogger("blazen_trio.cli")
 
 @attrs.frozen
 class Target:
-    """Names a workflow, or a list or tuple of some, in a module.
+    """The name of a workflow, or of a list or tuple of workflows, in a module.
 
     Attributes:
-        module: As for `import`.
-        attribute: A name in it; with dots, an attribute of what that is.
+        module: The module, as for `import`.
+        attribute: A name in it; with dots, an attribute of that object.
     """
 
     module: str
@@ -44,7 +44,7 @@ class Target:
 def parse_targets(
     _ctx: click.Context, _param: click.Parameter, texts: Sequence[str]
 ) -> list[Target]:
-    """An argument's texts as targets: a callback for click."""
+    """Parse an argument's texts as targets: a callback for click."""
     return [_parse(text) for text in texts]
 
 
@@ -65,10 +65,13 @@ def _parse(text: str) -> Target:
 
 
 def load_workflows(targets: Iterable[Target]) -> list[Workflow]:
-    """Import the modules and take the workflows. The current directory can be imported from, as with `python -m`.
+    """Import the modules, and return the workflows.
+
+    Modules in the current directory can be imported, as with `python -m`.
 
     Raises:
-        ConfigError: A module can't be imported, or has no such attribute; what is there is no workflow; two have one name.
+        ConfigError: A module can't be imported, or has no such attribute; the attribute is not a
+            workflow; or two workflows have the same name.
     """
     here = str(Path.cwd())
     if here not in sys.path:
@@ -79,14 +82,15 @@ def load_workflows(targets: Iterable[Target]) -> list[Workflow]:
             first, known = found.setdefault(workflow.name, (name, workflow))
             if known is not workflow:
                 raise ConfigError(
-                    f"{first} and {name} are two workflows of one name, {workflow.name!r}: a run's workflow is found by its name, "
-                    "so rename one, or run a worker for each database"
+                    f"{first} and {name} are two workflows of one name, {workflow.name!r}: a run's "
+                    "workflow is found by its name, so rename one, or run a worker for each "
+                    "database"
                 )
     return [workflow for _, workflow in found.values()]
 
 
 def _workflows(target: Target) -> Iterator[tuple[str, Workflow]]:
-    """What a target names, each with how to name it alone."""
+    """Yield the workflows of a target, each with the target that names it alone."""
     module = _module(target.module)
     value: Any = module
     for name in target.attribute.split("."):
@@ -104,7 +108,8 @@ def _workflows(target: Target) -> Iterator[tuple[str, Workflow]]:
         return
     if not isinstance(value, list | tuple):
         raise ConfigError(
-            f"{target} is {_named(value)}, not a Workflow nor a list of Workflows; {_what_there_is(module)}"
+            f"{target} is {_named(value)}, not a Workflow nor a list of Workflows; "
+            f"{_what_there_is(module)}"
         )
     if not value:
         raise ConfigError(
@@ -113,7 +118,8 @@ def _workflows(target: Target) -> Iterator[tuple[str, Workflow]]:
     for index, member in enumerate(value):
         if not isinstance(member, Workflow):
             raise ConfigError(
-                f"{target}[{index}] is {_named(member)}, not a Workflow: a list has to hold workflows and nothing else"
+                f"{target}[{index}] is {_named(member)}, not a Workflow: a list must contain only "
+                "workflows"
             )
         yield f"{target}[{index}]", member
 
@@ -145,17 +151,20 @@ def _module(name: str) -> ModuleType:
 
 
 def _not_there(name: str, missing: str) -> str:
-    where = f"the current directory ({Path.cwd()}) and the installed packages were looked through"
+    where = f"neither the current directory ({Path.cwd()}) nor the installed packages have it"
     parent = name.rpartition(".")[0]
     inside = f", and so no {name!r}" if missing != name else ""
     package = sys.modules.get(parent)
     if package is not None and not hasattr(package, "__path__"):
-        return f"there is no module {name!r}: {parent!r} is a module, not a package; is it {parent}:{name.rpartition('.')[2]}?"
+        return (
+            f"there is no module {name!r}: {parent!r} is a module, not a package; did you mean "
+            f"{parent}:{name.rpartition('.')[2]}?"
+        )
     return f"there is no module {missing!r}{inside}: {where}"
 
 
 def _failed(name: str, error: BaseException) -> str:
-    """What went wrong in a module, and where in the code that is neither Python's nor ours."""
+    """Describe an error of a module, with its place in code that is neither Python's nor ours."""
     logger.debug("importing %s", name, exc_info=error)
     ours = str(Path(blazen_trio.__file__).parent)
     frames = [

@@ -1,4 +1,4 @@
-"""`blazen-trio worker`: a process that drives the runs of some workflows, until a signal ends it."""
+"""`blazen-trio worker`: a process that drives the runs of workflows until a signal ends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RUNS, _ENDING, _OUTPUT = "Run", "Ending", "Output"
 
 @attrs.frozen
 class _Settings:
-    """What the options say; their help says what each is."""
+    """The values of the options, whose help describes them."""
 
     max_concurrent_runs: int
     poll_interval: float
@@ -47,34 +47,45 @@ class _Settings:
 )
 @db_option
 @option("--migrate/--no-migrate", group=DATABASE, default=False, envvar="BLAZEN_TRIO_MIGRATE",
-        help="Create or upgrade a server's schema at the start. An SQLite file's always is.")  # fmt: skip
-@option("--lease-ttl", group=DATABASE, type=Seconds(min=0, min_open=True), default=15.0, envvar="BLAZEN_TRIO_LEASE_TTL",
-        help="After so many seconds without a sign of life from this machine others take over its runs.")  # fmt: skip
+        help="Create or upgrade a server's schema at the start. "
+        "For an SQLite file, this is always done.")  # fmt: skip
+@option("--lease-ttl", group=DATABASE, type=Seconds(min=0, min_open=True), default=15.0,
+        envvar="BLAZEN_TRIO_LEASE_TTL",
+        help="Seconds without a sign of life from this machine after which other workers take over "
+        "its runs.")  # fmt: skip
 @option("--max-concurrent-runs", group=_RUNS, type=click.IntRange(min=1), default=1000,
-        envvar="BLAZEN_TRIO_MAX_CONCURRENT_RUNS", help="So many runs are driven here at once.")  # fmt: skip
+        envvar="BLAZEN_TRIO_MAX_CONCURRENT_RUNS",
+        help="The most runs that this worker executes at once.")  # fmt: skip
 @option("--poll-interval", group=_RUNS, type=Seconds(min=0, min_open=True), default=0.5,
-        envvar="BLAZEN_TRIO_POLL_INTERVAL", help="Seconds between two looks for runs and mail.")  # fmt: skip
-@option("--idle-after", group=_RUNS, type=Seconds(min=0), default=10.0, envvar="BLAZEN_TRIO_IDLE_AFTER",
-        help="Seconds after which a run that waits leaves memory.")  # fmt: skip
-@option("--max-crashes", group=_RUNS, type=click.IntRange(min=1), default=5, envvar="BLAZEN_TRIO_MAX_CRASHES",
-        help="A run whose workers have died so many times, with no step of it committed in between, ends as failed.")  # fmt: skip
+        envvar="BLAZEN_TRIO_POLL_INTERVAL",
+        help="Seconds between two polls for runs and inbox messages.")  # fmt: skip
+@option("--idle-after", group=_RUNS, type=Seconds(min=0), default=10.0,
+        envvar="BLAZEN_TRIO_IDLE_AFTER",
+        help="Seconds after which a waiting run leaves memory.")  # fmt: skip
+@option("--max-crashes", group=_RUNS, type=click.IntRange(min=1), default=5,
+        envvar="BLAZEN_TRIO_MAX_CRASHES",
+        help="A run ends as failed after its workers have died this many times with no step "
+        "committed in between.")  # fmt: skip
 @option("--grace", group=_ENDING, type=Seconds(min=0), default=30.0, envvar="BLAZEN_TRIO_GRACE",
-        help="Seconds that the steps in flight have after the first signal. Then they are cancelled; others run them again.")  # fmt: skip
-@option("--log-level", group=_OUTPUT, type=click.Choice(LEVELS, case_sensitive=False), default="info",
-        envvar="BLAZEN_TRIO_LOG_LEVEL", help="The least important log records to show.")  # fmt: skip
-@json_option("Write one JSON object a line, instead of lines for people.", group=_OUTPUT)
+        help="Seconds that the steps in flight get after the first signal. Then they are "
+        "cancelled, and other workers run them again.")  # fmt: skip
+@option("--log-level", group=_OUTPUT, type=click.Choice(LEVELS, case_sensitive=False),
+        default="info", envvar="BLAZEN_TRIO_LOG_LEVEL",
+        help="The lowest level of log records to show.")  # fmt: skip
+@json_option("Write one JSON object per line, instead of lines for people.", group=_OUTPUT)
 @click.pass_context
 def worker(context: click.Context, /, targets: Sequence[Target], db: str, **settings: Any) -> None:
-    """Drive the runs of these workflows, until a signal ends it.
+    """Drive the runs of workflows until a signal ends the process.
 
-    A target names a workflow, or a list of workflows, in a module: shop.flows:countdown. The current directory can be imported
-    from.
+    A target names a workflow, or a list of workflows, in a module: shop.flows:countdown. Modules in
+    the current directory can be imported.
 
-    The first SIGTERM or SIGINT drains: nothing new is taken, the steps in flight may end, and the runs are given back for others
-    to go on with. The second one cancels the steps in flight at once.
+    The first SIGTERM or SIGINT drains: no more runs are taken, the steps in flight may end, and the
+    runs are released, so that other workers resume them. The second one cancels the steps in flight
+    at once.
     """
     handler = context.obj
-    for heeded in ("log_level", "as_json"):  # by that handler
+    for heeded in ("log_level", "as_json"):  # used by that handler
         del settings[heeded]
     with Signals() as signals:
         try:
@@ -84,7 +95,7 @@ def worker(context: click.Context, /, targets: Sequence[Target], db: str, **sett
             say(
                 handler,
                 "ended",
-                "ended by a signal before anything was begun",
+                "ended by a signal before any work was started",
                 fields={"exit_code": 0},
             )
             context.exit(0)
@@ -93,14 +104,14 @@ def worker(context: click.Context, /, targets: Sequence[Target], db: str, **sett
 
 
 class _Worker:
-    """Serves from a store, and heeds signals.
+    """Serves workflows from a store until signals end it.
 
     Args:
         url: The database.
-        workflows: What is served.
-        settings: How.
-        signals: What ends it.
-        handler: Where its lines go.
+        workflows: The workflows.
+        settings: The values of the options.
+        signals: The signals.
+        handler: Writes its lines.
     """
 
     def __init__(
@@ -124,7 +135,7 @@ class _Worker:
         """Serve until drained or cancelled. Returns the exit code.
 
         Raises:
-            ConfigError: The URL names no database that can be used.
+            ConfigError: The URL names a database that can't be used.
             StoreError: The database failed, or its schema is not the one needed.
         """
         failure: Exception | None = None
@@ -134,10 +145,10 @@ class _Worker:
                 try:
                     with self._everything:
                         await self._serve()
-                except Exception as error:  # noqa: BLE001  # raised again below, outside of the nursery, bare
+                except Exception as error:  # noqa: BLE001  # raised below, outside the nursery
                     failure = error
                 nursery.cancel_scope.cancel(reason="the worker has ended")
-        # Whoever ended it before it was ready need not hear what else was in the way.
+        # If a signal ended it before it was ready, a failure while opening does not matter.
         if failure is not None and not (self._heeded and self._runtime is None):
             raise failure
         return self._ended()
@@ -167,7 +178,7 @@ class _Worker:
                 await runtime.serve()
 
     def _heed(self, number: int) -> None:
-        """The first signal ends the serving, the second one everything, and the third is heeded by nobody."""
+        """React to a signal: the first one drains, the second cancels, the third kills."""
         self._heeded.append(number)
         name = signal.Signals(number).name
         if len(self._heeded) > 1:
@@ -179,7 +190,10 @@ class _Worker:
         else:
             self._serving.cancel(reason=f"{name}")
             runs, grace = self._runtime.statistics().driving, self._settings.grace
-            text = f"{name}: draining; nothing new is taken, and steps in flight have {grace:g} s (runs driven here: {runs})"
+            text = (
+                f"{name}: draining; no more runs are taken, and steps in flight have {grace:g} s "
+                f"(runs driven by this worker: {runs})"
+            )
             self._say("draining", text, signal=name, driving=runs, grace=grace)
 
     def _say_started(self) -> None:
@@ -201,11 +215,11 @@ class _Worker:
             else 0
         )
         if self._runtime is None:
-            self._say("ended", "ended by a signal before anything was begun", exit_code=code)
+            self._say("ended", "ended by a signal before any work was started", exit_code=code)
             return code
         counts = self._runtime.statistics()
         how = "ended at once" if code else "drained"
-        text = f"{how} (runs taken: {counts.taken}, ended here: {counts.ended}, given back: {counts.left})"
+        text = f"{how} (runs taken: {counts.taken}, ended: {counts.ended}, released: {counts.left})"
         self._say(
             "ended", text, taken=counts.taken, ended=counts.ended, left=counts.left, exit_code=code
         )

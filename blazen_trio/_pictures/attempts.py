@@ -1,7 +1,8 @@
-"""What a run's history tells of its attempts: when each began and ended, and when none was under way, and why.
+"""The attempts in a run's history: when each started and ended, and why there were gaps.
 
-A history has no ids of deliveries. The end of an attempt tells its duration, and so its beginning; what began and never
-ended was interrupted (by a pause, a crash, the end of the run), was run again on newer state, or is under way still.
+A history has no ids of deliveries. The end of an attempt has its duration, and thereby its start.
+An attempt that started but has no end was interrupted (by a pause, a crash or the end of the run),
+was run again on newer state, or is still under way.
 """
 
 from __future__ import annotations
@@ -30,23 +31,25 @@ IDLE: Final = {
     "dead": "nobody drove it",
     "ended": "ended, until it was resumed",
 }
-"""Why no attempt was under way. Nobody drives a run whose process has died, or has left it where it waits."""
+"""Why no attempt was under way. A run has no driver if its process died, or released it while
+waiting.
+"""
 
 _ENDS: Final = {"workflow_completed", "workflow_failed", "workflow_timed_out", "workflow_cancelled"}
-_SHORTEST_WAIT: Final = 0.05  # what is shorter may be the commit
+_SHORTEST_WAIT: Final = 0.05  # seconds; a shorter gap may be the commit
 
 
 @attrs.define
 class Attempt:
-    """One attempt at a delivery; times are seconds from the run's first record on.
+    """An attempt at a delivery. Times are seconds since the run's first record.
 
     Attributes:
         step: The step.
         event_type: The type of its event.
-        start: When it began.
-        end: When it ended; of one without an end, as far as is known.
+        start: When it started.
+        end: When it ended; an estimate if its end was not recorded.
         outcome: `completed`, `failed`, `retried` (failed, and to be tried again) or `unfinished`.
-        error: What it failed with.
+        error: The error that it failed with.
     """
 
     step: str
@@ -68,14 +71,15 @@ class Idle:
 
 @attrs.frozen
 class History:
-    """A run's history, as times.
+    """The times in a run's history, in seconds since its first record.
 
     Attributes:
-        length: Seconds from the first record to the last.
-        attempts: By step, in the order in which the steps began.
-        questions: (event type, when asked, when answered) of each; one that is open ends with the picture.
-        idle: In order, apart from each other.
-        detailed: Whether attempts are in it at all.
+        length: The time of the last record.
+        attempts: The attempts by step, in the order in which the steps started.
+        questions: (event type, when asked, when answered) of each question; an open one ends with
+            the picture.
+        idle: The idle times, in order and disjoint.
+        detailed: Whether the history records attempts at all.
     """
 
     length: float
@@ -94,11 +98,11 @@ class _Period:
     ended_by: str = "dead"
     begun: defaultdict[tuple[str, str], list[float]] = attrs.Factory(lambda: defaultdict(list))
     left: defaultdict[tuple[str, str], list[float]] = attrs.Factory(lambda: defaultdict(list))
-    """Of what began: what has not ended."""
+    """The starts in `begun` of attempts that have not ended."""
 
 
 def read_history(snapshot: Snapshot) -> History:
-    """A run's history, as times."""
+    """Return the times in a run's history."""
     records = snapshot.history
     if not records:
         return History(0.0, {}, [], [], detailed=False)
@@ -124,7 +128,7 @@ class _Reader:
         self._answered: list[tuple[str, float, float]] = []
         self._spans: list[tuple[float, float]] = []
         for record in records:
-            # The clock may have been set back: time in the picture never goes back.
+            # The clock may have been set back, but time in the picture must never go back.
             before, self.now = (
                 self.now,
                 max(self.now, (record.timestamp - self._origin).total_seconds()),
@@ -169,7 +173,7 @@ class _Reader:
         self.attempts[key[0]].append(Attempt(*key, start, self.now, outcome, record.error))
 
     def _asked(self, event_type: str) -> None:
-        """Whoever resumes a run asks its open questions again."""
+        """Add a question, unless it is an open one that was asked again after a resume."""
         latest = len(self._periods)
         for index, (known, start, period) in enumerate(self._open):
             if known == event_type and period < latest:
@@ -178,8 +182,10 @@ class _Reader:
         self._open.append((event_type, self.now, latest))
 
     def finish(self, undone: Counter[str]) -> None:
-        """Draw what never ended: as many as were begun again in the next period, or are undone now, were under way to the
-        end of theirs. The others were run again at once.
+        """Add the attempts whose end was not recorded.
+
+        As many of them as were started again in the next period, or are pending now, lasted to the
+        end of their period. The others were re-run at once.
         """
         last = self._periods[-1]
         if last.ended_by == "dead":
@@ -217,7 +223,7 @@ class _Reader:
         return found
 
     def _waits(self, period: _Period) -> list[Idle]:
-        """The gaps between a period's attempts."""
+        """Return the gaps between a period's attempts."""
         first, last = (
             bisect_left(self._spans, (period.start,)),
             bisect_right(self._spans, (period.end, math.inf)),

@@ -1,4 +1,4 @@
-"""The axis of a timeline: from seconds to pixels, with long idle times drawn short; and durations in words."""
+"""The time axis of a timeline, which shortens long idle times; and durations in words."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["MARGIN", "Axis", "exactly", "in_words"]
 
 _IDLE_SHARE: Final = 0.6
-"""How wide all idle times together may be, of the width of what is not idle."""
+"""The most width of all idle times together, as a share of the width of the other times."""
 _APART: Final = 80.0
-"""Pixels between two ticks, at least."""
+"""The least distance of two ticks, in pixels."""
 _GAP: Final = 12.0
-"""Pixels between two labels, at least."""
+"""The least gap between two labels, in pixels."""
 MARGIN: Final = 40.0
-"""Pixels behind the axis, which a label may use."""
+"""Pixels to the right of the axis, which a label may use."""
 _STEPS: Final = (
     *(number * 10.0**power for power in range(-6, 1) for number in (1, 2, 5)),
     *(
@@ -49,7 +49,7 @@ _SMALL: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "\N{MICRO SIGN}s"))
 
 
 def in_words(seconds: float) -> str:
-    """A duration for people: `250 ms`, `1.5 s`, `2 min 30 s`, `3 d 2 h`."""
+    """Format a duration for people: `250 ms`, `1.5 s`, `2 min 30 s`, `3 d 2 h`."""
     if seconds < 0.0009995:
         return f"{seconds * 1e6:.3g} \N{MICRO SIGN}s" if seconds else "0 s"
     if seconds < 0.9995:
@@ -66,16 +66,17 @@ def in_words(seconds: float) -> str:
 
 
 def exactly(seconds: float, fine: float) -> str:
-    """A time for people, as fine as that many seconds, however late it is: `9 d 3 h 10 min 5.2 s`.
+    """Format a time for people to a resolution of `fine` seconds: `9 d 3 h 10 min 5.2 s`.
 
-    Where `in_words` rounds to two units or three digits, two times that are `fine` apart differ here.
+    `in_words` rounds to two units or three digits; here, two times that are `fine` apart differ,
+    however late they are.
     """
     if seconds < 59.95:
         unit, name = next((one for one in _SMALL if seconds >= one[0]), _SMALL[-1])
         return f"{_decimal(seconds / unit, fine / unit)} {name}" if seconds else "0 s"
     smallest = next((unit for unit, _ in _UNITS if unit <= fine), 1.0)
     places = _places(fine)
-    # In whole numbers, which have no 59.99999 s.
+    # Use whole numbers, since floats could give 59.99999 s.
     scale = 10**places
     left = (
         round(seconds / smallest) * int(smallest) * scale if fine >= 1 else round(seconds * scale)
@@ -89,7 +90,7 @@ def exactly(seconds: float, fine: float) -> str:
 
 
 def _places(fine: float) -> int:
-    """So many digits after the point tell apart what is so far apart."""
+    """Return the number of decimals that distinguish values this far apart."""
     return max(0, math.ceil(-math.log10(fine) - 1e-9))
 
 
@@ -102,10 +103,10 @@ class Axis:
     """Maps a run's seconds to pixels.
 
     Args:
-        length: Seconds in all.
-        left: Where it begins, in pixels.
-        width: How wide it is.
-        idle: In order; those that would take too much room are drawn shorter than they were.
+        length: The length of the run, in seconds.
+        left: The left end of the axis, in pixels.
+        width: The width of the axis, in pixels.
+        idle: The idle times, in order. Those that would take too much room are drawn shorter.
 
     Attributes:
         cut: The idle times that are drawn shorter.
@@ -128,7 +129,7 @@ class Axis:
         self._places = [left + one * self._scale for one in widths]
 
     def x(self, seconds: float) -> float:
-        """Where that time is."""
+        """Return the pixel of a time."""
         index = min(max(bisect_right(self._times, seconds) - 1, 0), len(self._times) - 2)
         start, end = self._times[index], self._times[index + 1]
         low, high = self._places[index], self._places[index + 1]
@@ -139,11 +140,11 @@ class Axis:
         )
 
     def moment(self, seconds: float) -> str:
-        """That time in words, as fine as a pixel is."""
+        """Format a time to the resolution of a pixel."""
         return exactly(seconds, 1 / self._scale) if self._scale else in_words(seconds)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """(pixel, label) of round times, where the axis is not cut."""
+        """Return (pixel, label) of round times where the axis is not cut."""
         if not self._scale:
             return [(self.left, "0 s")]
         step = next((one for one in _STEPS if one * self._scale >= _APART), _STEPS[-1] * 10)

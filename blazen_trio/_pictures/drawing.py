@@ -55,7 +55,7 @@ _MARKS: Final = {
     "waiting": "\N{HORIZONTAL ELLIPSIS}",
     "retrying": "\N{CLOCKWISE OPEN CIRCLE ARROW}",
 }
-"""What tells the statuses apart where colours don't."""
+"""Symbols that distinguish the statuses without colours."""
 
 
 @attrs.frozen
@@ -67,7 +67,7 @@ class _Label:
 
 
 def draw_graph(graph: WorkflowGraph) -> str:
-    """The graph as a whole SVG document."""
+    """Return the graph as a complete SVG document."""
     labels = {node.id: _label(node) for node in graph.nodes.values()}
     sizes = {id_: (label.width, label.height) for id_, label in labels.items()}
     layout = lay_out(sizes, [(edge.source, edge.target) for edge in graph.edges])
@@ -135,15 +135,21 @@ def _edge(edge: Edge, graph: WorkflowGraph, layout: Layout) -> str:
     x, y = route.points[-1]
     tip = element("path", d=f"M{x:.1f} {y:.1f}l-4.5 -9h9z", class_="tip")
     what = {"fan_out": "list of ", "fan_in": "all of "}.get(edge.kind, "")
-    title = f"{graph.nodes[edge.source].name} \N{RIGHTWARDS ARROW} {what}{graph.nodes[edge.target].name}"
+    title = (
+        f"{graph.nodes[edge.source].name} \N{RIGHTWARDS ARROW} "
+        f"{what}{graph.nodes[edge.target].name}"
+    )
     if edge.kind == "fan_in":
-        title = f"{what}{graph.nodes[edge.source].name} \N{RIGHTWARDS ARROW} {graph.nodes[edge.target].name}"
+        title = (
+            f"{what}{graph.nodes[edge.source].name} \N{RIGHTWARDS ARROW} "
+            f"{graph.nodes[edge.target].name}"
+        )
     told = element("title", escape(clean(title)))
     return element("g", told + line + tip, class_="untaken" if edge.taken is False else None)
 
 
 def _path(route: Route) -> str:
-    """Curves that are vertical at each point; they end where the arrow's tip begins."""
+    """Return curves that are vertical at each point, and end where the arrow's tip starts."""
     points = [*route.points[:-1], (route.points[-1][0], route.points[-1][1] - 8)]
     path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     turn = RISE * 0.55
@@ -151,7 +157,7 @@ def _path(route: Route) -> str:
         if abs(x - to_x) < 0.05:
             path += f"V{to_y:.1f}"
         elif route.back:
-            # A turn: below the box that it leaves, above the one that it comes to.
+            # A turn: below the box that it leaves, or above the one that it enters.
             bend = max(y, to_y) + turn if index < len(points) / 2 - 1 else min(y, to_y) - turn
             path += f"C{x:.1f} {bend:.1f} {to_x:.1f} {bend:.1f} {to_x:.1f} {to_y:.1f}"
         else:
@@ -161,7 +167,7 @@ def _path(route: Route) -> str:
 
 
 def _key(graph: WorkflowGraph) -> tuple[str, float, float]:
-    """What the marks mean: its markup, its width and its height."""
+    """Return the legend of the marks: its markup, its width and its height."""
     lines = []
     if any(edge.kind in ("fan_out", "fan_in") for edge in graph.edges):
         lines.append("thick: a list of events")

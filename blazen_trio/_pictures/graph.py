@@ -1,7 +1,7 @@
-"""A workflow as nodes and edges: what every format draws.
+"""A workflow as nodes and edges, which every format draws.
 
-Events are nodes, not labels on edges: so an event with several steps before and after it is one thing to look at, and no
-label can lie across another.
+Events are nodes, not labels on edges. An event with several steps before and after it is therefore
+drawn once, and labels can't overlap.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class Node:
     """A step or an event.
 
     Attributes:
-        id: Its own in this graph; the same whenever the workflow is the same.
+        id: Unique in this graph; always the same for the same workflow.
         kind: `step`, `start`, `stop`, `event`, `external`, `question`, `answer` or `failure`.
         name: The step's name, or the event's type.
-        notes: What there is to say of it beside its name.
-        status: In a run's picture: `done`, `failed`, `retrying`, `undone`, `waiting` or `untouched`; `None` where it is not known.
-        happened: In a run's picture: what happened to it, and what is left to do, in words.
+        notes: Notes shown beside its name.
+        status: In a run's picture: `done`, `failed`, `retrying`, `undone`, `waiting` or
+            `untouched`; `None` if it is unknown.
+        happened: In a run's picture: its past attempts and pending work, in words.
     """
 
     id: str
@@ -51,14 +52,14 @@ class Node:
 
 @attrs.frozen
 class Edge:
-    """From a step to what it emits, or from an event to who takes it.
+    """An edge from a step to an event that it emits, or from an event to a step that accepts it.
 
     Attributes:
-        source: A node's id.
-        target: Another's.
-        kind: `emit`, `fan_out` (in a list), `deliver`, `fan_in` (collected), `ask` (from a question to its answer) or `fail`
-            (from a step to the handler of its failures).
-        taken: In a run's picture: whether anything went along it; `None` where it is not known.
+        source: The id of the node that it leaves.
+        target: The id of the node that it enters.
+        kind: `emit`, `fan_out` (in a list), `deliver`, `fan_in` (collected), `ask` (from a question
+            to its answer) or `fail` (from a step to the handler of its failures).
+        taken: In a run's picture: whether anything went along it; `None` if that is unknown.
     """
 
     source: str
@@ -72,10 +73,10 @@ class WorkflowGraph:
     """The picture's content.
 
     Attributes:
-        title: One line: which workflow; which run.
-        summary: What there is to see, in words.
-        nodes: In the order of declaration, by id.
-        edges: Each pair of nodes has at most one.
+        title: One line that names the workflow or the run.
+        summary: A text alternative for the picture.
+        nodes: The nodes by id, in the order of declaration.
+        edges: The edges, at most one for each pair of nodes.
         classes: The event class of each event node, by id.
     """
 
@@ -86,7 +87,7 @@ class WorkflowGraph:
     classes: dict[str, type[Event]]
 
     def to_data(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the graph as JSON values."""
         return {
             "title": self.title,
             "nodes": [attrs.asdict(node) for node in self.nodes.values()],
@@ -95,7 +96,7 @@ class WorkflowGraph:
 
 
 def workflow_graph(workflow: WorkflowDefinition) -> WorkflowGraph:
-    """What may come of what in a workflow, as declared."""
+    """Return the graph of a workflow, as declared."""
     classes = _event_classes(workflow)
     nodes = {_step_id(step): _step_node(step) for step in workflow.steps.values()}
     for id_, event_class in classes.items():
@@ -108,13 +109,17 @@ def workflow_graph(workflow: WorkflowDefinition) -> WorkflowGraph:
             nodes[handler.id] = handler
             classes[handler.id] = StepFailedEvent
             edges[handler.id, _step_id(step)] = Edge(handler.id, _step_id(step), "deliver")
-            # A handler of every step's failures says so: an edge from each step would hide the others.
+            # A handler of every step's failures has a note instead: an edge from each step would
+            # clutter the picture.
             for name in step.handles or ():
                 if name in workflow.steps and handles_failure(step, name):
                     edges[f"step:{name}", handler.id] = Edge(f"step:{name}", handler.id, "fail")
     _connect_questions(edges, nodes)
     steps = len(workflow.steps)
-    summary = f"{steps} {'step' if steps == 1 else 'steps'}, from {_named(nodes, 'start')} to {_named(nodes, 'stop') or 'no end'}"
+    summary = (
+        f"{steps} {'step' if steps == 1 else 'steps'}, from {_named(nodes, 'start')} to "
+        f"{_named(nodes, 'stop') or 'no end'}"
+    )
     return WorkflowGraph(
         f"workflow {workflow.name}", summary, nodes, tuple(edges.values()), classes
     )
@@ -125,7 +130,7 @@ def _step_id(step: StepDefinition) -> str:
 
 
 def _event_classes(workflow: WorkflowDefinition) -> dict[str, type[Event]]:
-    """What is emitted or comes from outside, and the answers that steps take."""
+    """Return the events that steps emit, external events, and the answers that steps accept."""
     found: dict[type[Event], None] = dict.fromkeys(workflow.starts)
     for step in workflow.steps.values():
         found |= dict.fromkeys((*step.emits, *step.list_emits))
@@ -187,7 +192,7 @@ def _connect(
 
 
 def _connect_questions(edges: dict[tuple[str, str], Edge], nodes: dict[str, Node]) -> None:
-    """Which class of answer a question gets is not declared: it may be any."""
+    """Connect each question to all answers: which of them it gets is not declared."""
     answers = [node.id for node in nodes.values() if node.kind == "answer"]
     for question in nodes.values():
         if question.kind == "question":

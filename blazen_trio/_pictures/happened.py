@@ -1,4 +1,4 @@
-"""What happened in a run, laid over the graph of its workflow."""
+"""The graph of a workflow, coloured by what happened in a run."""
 
 from __future__ import annotations
 
@@ -26,37 +26,43 @@ STATUSES = {
     "waiting": "waits for more",
     "untouched": "nothing happened here",
 }
-"""What a node's status means."""
+"""The meaning of each status of a node."""
 
 _DETAILS = frozenset({"step_dispatched", "step_completed"})
 
 
 def is_detailed(history: tuple[HistoryRecord, ...]) -> bool:
-    """Whether it tells of every attempt: the run's workflow had `history=True`."""
+    """Return whether it records every attempt: the run's workflow had `history=True`."""
     return any(record.kind in _DETAILS for record in history)
 
 
 def run_line(snapshot: Snapshot) -> str:
-    """A run in one line."""
+    """Return one line about a run."""
     return f"run {snapshot.run_id} of workflow {snapshot.workflow_name}: {snapshot.status.value}"
 
 
 def graph_of(workflow: WorkflowDefinition, run: Snapshot | None) -> WorkflowGraph:
-    """A workflow's graph; with a run, coloured by what happened in it.
+    """Return a workflow's graph; with a run, coloured by what happened in it.
 
     Raises:
-        ValueError: The run is another workflow's.
-        TypeError: It is no snapshot.
+        ValueError: The run belongs to another workflow.
+        TypeError: `run` is not a snapshot.
     """
     graph = workflow_graph(workflow)
     if run is None:
         return graph
     name = getattr(run, "workflow_name", None)
     if name is None:
-        msg = f"run={run!r:.80} is not a Snapshot: give what `await run.snapshot()` or `await store.load_snapshot(run_id)` returns"
+        msg = (
+            f"run={run!r:.80} is not a Snapshot: pass the result of `await run.snapshot()` or "
+            "`await store.load_snapshot(run_id)`"
+        )
         raise TypeError(msg)
     if name != workflow.name:
-        msg = f"run {run.run_id!r} is of workflow {name!r}: it can't be drawn on the graph of workflow {workflow.name!r}"
+        msg = (
+            f"run {run.run_id!r} is of workflow {name!r}: it can't be drawn on the graph of "
+            f"workflow {workflow.name!r}"
+        )
         raise ValueError(msg)
     return _Overlay(workflow, run).over(graph)
 
@@ -96,7 +102,7 @@ class _Overlay:
         self._delayed = Counter(one.event.event_type for one in run.delayed)
 
     def over(self, graph: WorkflowGraph) -> WorkflowGraph:
-        """The graph, with what happened."""
+        """Return the graph, coloured by what happened."""
         nodes = {
             node.id: self._step(node)
             if node.kind == "step"
@@ -154,7 +160,7 @@ class _Overlay:
         return attrs.evolve(node, status="untouched" if self._detailed else None)
 
     def _is(self, event_type: str | None, event_class: type[Event]) -> bool:
-        """Whether an event of this type may have been declared as this class."""
+        """Return whether an event of this type may have been declared as this class."""
         if event_type == event_class.event_type:
             return True
         known = self._types.get(event_type or "")
@@ -182,7 +188,7 @@ class _Overlay:
 
 
 def _element(event_type: str | None) -> str | None:
-    """The type of a join's events, which the history tells as `list[...]`."""
+    """Return the type of a join's events, which the history records as `list[...]`."""
     if event_type is not None and event_type.startswith("list[") and event_type.endswith("]"):
         return event_type[5:-1]
     return event_type

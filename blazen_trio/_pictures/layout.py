@@ -1,12 +1,13 @@
-"""Where the boxes of a directed graph go: layers from top to bottom (Sugiyama's method, in its simplest form).
+"""Layout of a directed graph in layers from top to bottom (a simple form of Sugiyama's method).
 
-1. Edges that close a cycle are set aside. 2. The longest path to a box is its layer. 3. An edge over several layers gets a
-point in each between. 4. Sweeps put each layer in the order of its neighbours' means; the order with the fewest crossings is
-kept. 5. Each layer's boxes come as near to their neighbours as their order allows. 6. What closes a cycle goes back up
-through the nearest corridor that is free.
+1. Edges that close a cycle are set aside. 2. A box's layer is the length of the longest path to it.
+3. An edge over several layers gets a point in each layer between. 4. Sweeps order each layer by the
+means of its neighbours' places; the order with the fewest crossings is kept. 5. Each layer's boxes
+move as close to their neighbours as their order allows. 6. Edges that close a cycle lead back up
+through the nearest free corridor.
 
-Boxes and points of a layer have places of their own, and between two layers there is nothing but edges: so no two boxes
-overlap, and no edge runs through a box.
+Boxes and points of a layer have places of their own, and between two layers there are only edges.
+So no two boxes overlap, and no edge runs through a box.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ __all__ = ["Box", "Layout", "Route", "lay_out"]
 
 MARGIN: Final = 24.0
 GAP: Final = 28.0
-"""Between two boxes of a layer."""
+"""The gap between two boxes of a layer."""
 LANE: Final = 14.0
-"""Between an edge and whatever is beside it."""
+"""The gap between an edge and anything beside it."""
 RISE: Final = 40.0
-"""Between two layers, at least."""
+"""The least gap between two layers."""
 _SWEEPS: Final = 12
 
 
@@ -46,10 +47,11 @@ class Box:
 
 @attrs.frozen
 class Route:
-    """An edge's way.
+    """The route of an edge.
 
     Attributes:
-        points: From the source's box to the target's: (x, y), at each of which the edge is vertical.
+        points: From the source's box to the target's: (x, y), at each of which the edge is
+            vertical.
         back: Whether it closes a cycle, and so leads up.
     """
 
@@ -68,8 +70,9 @@ class Layout:
 
 
 def lay_out(sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str]]) -> Layout:
-    """Place boxes of these sizes (width, height; by id, at least one) with these edges between them. The same input
-    gives the same drawing.
+    """Place boxes of these sizes (width, height; by id, at least one) and route these edges.
+
+    The same input always gives the same layout.
     """
     return _Drawing(sizes, edges).result()
 
@@ -90,7 +93,7 @@ class _Place:
         return self.width == 0
 
     def desired(self, *, down: bool) -> float:
-        """The mean of where its neighbours are; where it has none, its own place."""
+        """Return the mean of its neighbours' places; its own place if it has none."""
         near = self.above if down else self.below
         return sum(one.x for one in near) / len(near) if near else self.x
 
@@ -120,7 +123,7 @@ class _Drawing:
     # The order in each layer
 
     def _chain(self, source: str, target: str) -> list[_Place]:
-        """The places that an edge passes, its ends among them."""
+        """Return the places that an edge passes, including its ends."""
         chain = [self.places[source]]
         for layer in range(chain[0].layer + 1, self.places[target].layer):
             point = _Place(layer, 0.0)
@@ -155,7 +158,7 @@ class _Drawing:
                 place.x = place.order = index
 
     def _crossings(self) -> int:
-        """How many pairs of edges cross: the inversions, counted by insertion into a sorted list."""
+        """Count the pairs of edges that cross: inversions, by insertion into a sorted list."""
         total = 0
         for layer in self.layers:
             seen: list[int] = []
@@ -210,14 +213,17 @@ class _Drawing:
         tops: list[float],
         ends: list[float],
     ) -> Route:
-        """Straight down beside higher boxes of the layer, and aside only between the layers."""
+        """Route an edge straight down beside boxes, and aside only between the layers."""
         (x, y), (into_x, into_y) = ports.leaving(edge), ports.entering(edge)
         end, top = ends[self.places[edge[0]].layer], tops[self.places[edge[1]].layer]
         points = dict.fromkeys([(x, y), (x, end), *inner, (into_x, top), (into_x, into_y)])
         return Route(tuple(points), back=edge in self.back)
 
     def _levels(self) -> tuple[list[float], float]:
-        """The top of each layer, and the end of all. Where edges have far to go aside, layers are further apart."""
+        """Return the top of each layer, and the bottom of the last.
+
+        Layers are further apart if edges between them lead far aside.
+        """
         tops: list[float] = []
         y = RISE / 2 if self.back else 0.0
         for layer, height in zip(self.layers, self.heights, strict=True):
@@ -231,7 +237,7 @@ class _Drawing:
         return tops, tops[-1] + self.heights[-1] + (RISE / 2 if turns else 0.0)
 
     def _lanes(self, boxes: Mapping[str, Box]) -> dict[tuple[str, str], float]:
-        """Where each closing edge goes up: in the free corridor nearest to its ends."""
+        """Return the lane of each closing edge: the free corridor nearest to its ends."""
         lanes: dict[tuple[str, str], float] = {}
         taken: list[tuple[int, int, float]] = []
         spans = [
@@ -260,7 +266,7 @@ class _Drawing:
 
 
 class _Ports:
-    """Where edges touch boxes: side by side, in the order of where they lead."""
+    """The points where edges touch boxes: side by side, in the order of their other ends."""
 
     def __init__(
         self,
@@ -277,7 +283,7 @@ class _Ports:
             source, target = edge
             if edge in chains:
                 after, before = chains[edge][1].x, chains[edge][-2].x
-            else:  # what turns does so on the outside of what goes straight on
+            else:  # edges that turn do so on the outside of those that don't
                 after, before = (
                     math.copysign(math.inf, lanes[edge] - boxes[end].x) for end in (source, target)
                 )
@@ -301,7 +307,10 @@ class _Ports:
 
 
 def _closing(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[tuple[str, str], None]:
-    """The edges, in order, that lead back to where a depth-first walk came from; without them there is no cycle."""
+    """Return the edges, in order, that lead back along a depth-first walk.
+
+    Without them there is no cycle.
+    """
     following: dict[str, list[str]] = {id_: [] for id_ in ids}
     entered = set()
     for source, target in edges:
@@ -331,7 +340,10 @@ def _closing(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[tuple
 
 
 def _layers(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """The length of the longest path to each; what nothing leads to stands right above the first that it leads to."""
+    """Return each box's layer: the length of the longest path to it.
+
+    A box that no edge enters is placed right above the first box that it leads to.
+    """
     into: dict[str, int] = dict.fromkeys(ids, 0)
     following: dict[str, list[str]] = {id_: [] for id_ in ids}
     for source, target in edges:
@@ -352,8 +364,10 @@ def _layers(ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, i
 
 
 def _settle(layer: list[_Place], desired: list[float]) -> None:
-    """Put a layer's places where the sum of squared distances from what is desired is least, in order and apart: neighbours
-    that would be too near are put together, at the mean of what they desire.
+    """Minimise the sum of squared distances of a layer's places from the desired ones.
+
+    The places keep their order and their gaps: neighbours that would be too close are grouped, at
+    the mean of their desired places.
     """
     offset = 0.0
     offsets: list[float] = []
@@ -375,7 +389,7 @@ def _settle(layer: list[_Place], desired: list[float]) -> None:
 
 
 def _nearest_free(wish: float, blocked: list[tuple[float, float]]) -> float:
-    """The place nearest to what is wished that is in none of these intervals."""
+    """Return the place nearest to the wish that is in none of these intervals."""
     left, right = wish, wish
     for low, high in sorted(blocked):  # the nearest free place to the right
         if low < right < high:
@@ -387,7 +401,7 @@ def _nearest_free(wish: float, blocked: list[tuple[float, float]]) -> float:
 
 
 def _moved(boxes: dict[str, Box], routes: dict[tuple[str, str], Route], bottom: float) -> Layout:
-    """The same with its corner at (0, 0), and a margin around it."""
+    """Return the layout moved to (0, 0), with a margin around it."""
     xs = [x for box in boxes.values() for x in (box.x - box.width / 2, box.x + box.width / 2)]
     xs += [x for route in routes.values() for x, _ in route.points]
     left = min(xs) - MARGIN

@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing but itself."""
+"""A run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["draw_page"]
 
 _ENDS_SHOWN: Final = 500
-"""How many of the first, and how many of the last records the table has."""
+"""The table has at most this many of the first and of the last records."""
 _COLUMNS: Final = ("number", "time (UTC)", "after", "what", "step", "event", "took", "error")
 _STYLE: Final = """
 :root{color-scheme:light dark}
-body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:70rem;padding:0 1rem;overflow-wrap:anywhere}
+body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:70rem;padding:0 1rem;\
+overflow-wrap:anywhere}
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0}
 dt,th{font-weight:600;text-align:left}
@@ -32,7 +33,8 @@ figure{margin:0;overflow:auto;max-height:90vh}
 figure svg{display:block;height:auto}
 #wide:checked~figure svg{width:250%;max-width:none}
 table{border-collapse:collapse;width:100%;font-size:13px}
-th,td{padding:.15rem .5rem;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent);vertical-align:top}
+th,td{padding:.15rem .5rem;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent);\
+vertical-align:top}
 td{font-variant-numeric:tabular-nums}
 tr.bad td{font-weight:600}
 .scroll{overflow-x:auto}
@@ -40,19 +42,23 @@ tr.bad td{font-weight:600}
 
 
 def draw_page(snapshot: Snapshot, workflow: WorkflowDefinition | None) -> str:
-    """The page, of which the graph is a part where the workflow is given."""
+    """Return the page; it includes the graph if the workflow is given."""
     title = escape(clean(run_line(snapshot)))
     graph = ""
     if workflow is not None:
-        graph = f"<h2>What happened where</h2>\n<figure>{draw_graph(graph_of(workflow, snapshot))}</figure>\n"
+        drawn = draw_graph(graph_of(workflow, snapshot))
+        graph = f"<h2>What happened where</h2>\n<figure>{drawn}</figure>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # Nothing on it may be loaded from anywhere or run, whatever names and errors hold.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        # Nothing may be loaded or executed, whatever names and errors contain.
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{_facts(snapshot)}\n"
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n{_facts(snapshot)}\n"
         f'<h2>When</h2>\n<input type="checkbox" id="wide"><label for="wide"> larger</label>\n'
-        f"<figure>{draw_timeline(snapshot)}</figure>\n{graph}{_table(snapshot.history)}</body>\n</html>\n"
+        f"<figure>{draw_timeline(snapshot)}</figure>\n"
+        f"{graph}{_table(snapshot.history)}</body>\n</html>\n"
     )
 
 
@@ -87,7 +93,7 @@ def _facts(snapshot: Snapshot) -> str:
 
 
 def _text(value: str) -> str:
-    """Of several lines, unlike in a drawing."""
+    """Escape a text and keep its lines, unlike in a drawing."""
     return "\n".join(escape(clean(line)) for line in value.splitlines())
 
 
@@ -105,7 +111,8 @@ def _table(history: tuple[HistoryRecord, ...]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
     body = "\n".join(rows)
     return (
-        f'<h2>History</h2>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n'
+        f'<h2>History</h2>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n"
         "</table></div>\n"
     )
 

@@ -1,4 +1,4 @@
-"""What the drawings have in common: text that fits, colours for light and dark backgrounds, the frame."""
+"""Shared parts of the drawings: fitting text, colours for light and dark screens, the frame."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Final
 __all__ = ["CHAR", "LINE", "clean", "document", "element", "shorten", "style", "text", "text_width"]
 
 CHAR: Final = 7.3
-"""The width of a character in pixels: the font is monospaced, so that boxes fit without measuring on a screen."""
+"""The width of a character in pixels: the font is monospaced, so text need not be measured."""
 LINE: Final = 16.0
 
 _FONT = (
     "12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 )
+_LAST_OF_PLANES = "".join(
+    chr(plane * 0x10000 + last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF)
+)
 _UNFIT = re.compile(
     r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]"
-    f"|[{''.join(chr(plane * 0x10000 + last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF))}]"
+    f"|[{_LAST_OF_PLANES}]"
 )
-"""What XML can't hold, or HTML reads as something else: control characters, surrogates, and what will never be characters."""
+"""Characters invalid in XML or altered by HTML: controls, surrogates and noncharacters."""
 _BREAKS: Final = {ord(char): " " for char in "\t\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"}
 _LIGHT: Final = {
     "paper": "#ffffff",
@@ -67,12 +70,12 @@ _DARK: Final = {
 
 
 def clean(value: str) -> str:
-    """A text on one line, with nothing in it that a document can't hold."""
+    """Return a text on one line, without characters that a document can't contain."""
     return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", value.translate(_BREAKS))
 
 
 def text_width(value: str) -> float:
-    """How wide a text is, in pixels, at most."""
+    """Return an upper bound of a text's width, in pixels."""
     cells = 0
     for char in value:
         if char.isascii():
@@ -83,7 +86,7 @@ def text_width(value: str) -> float:
 
 
 def shorten(value: str, width: float) -> str:
-    """A text on one line that is at most so wide."""
+    """Return a text on one line, cut to a width in pixels."""
     value = clean(value)
     if text_width(value) <= width:
         return value
@@ -96,7 +99,10 @@ def shorten(value: str, width: float) -> str:
 
 
 def element(name: str, content: str = "", **attributes: str | float | None) -> str:
-    """An element. Its content is markup; what is `None` is left out; a trailing `_` of a name too, any other is a `-`."""
+    """Return an element. Its content is markup, and attributes that are `None` are left out.
+
+    In attribute names, a trailing `_` is left out, and any other becomes a `-`.
+    """
     shown = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
         for key, value in attributes.items()
@@ -112,12 +118,15 @@ def _number(value: str | float) -> str:
 def text(
     x: float, y: float, value: str, class_: str | None = None, *, anchor: str | None = None
 ) -> str:
-    """A line of text whose baseline is at `y`."""
+    """Return a line of text whose baseline is at `y`."""
     return element("text", escape(clean(value)), x=x, y=y, class_=class_, text_anchor=anchor)
 
 
 def style(root: str, rules: dict[str, str]) -> str:
-    """CSS for the elements below the class `root`, for light backgrounds and for dark ones. `$name` in a rule is a colour."""
+    """Return CSS for the elements below the class `root`, for light and dark screens.
+
+    `$name` in a rule is a colour.
+    """
     light = _rules(root, rules, _LIGHT, every=True)
     dark = _rules(root, rules, _DARK, every=False)
     return element(
@@ -144,8 +153,9 @@ def document(
     rules: dict[str, str],
     body: str,
 ) -> str:
-    """A whole drawing: its own background, a title and a description for those who don't see it, and no ids, so that any
-    number of them can be in one page.
+    """Return a complete drawing with a background, a title and a description for screen readers.
+
+    It has no ids, so one page can contain any number of drawings.
     """
     frame = element("rect", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=8, class_="paper")
     rules = {

@@ -23,7 +23,7 @@ _COLOURS: Final = {
     "retrying": ("#ffe6cc", "#bc4c00"),
     "untouched": ("#f6f8fa", "#8c959f"),
 }
-"""Fill and border; the text on it is black, on any background."""
+"""Fill and border by status; the text on them is black, on any background."""
 _STYLES: Final = {
     "undone": "stroke-width:3px",
     "failed": "stroke-width:3px",
@@ -32,7 +32,7 @@ _STYLES: Final = {
 
 
 def to_mermaid(graph: WorkflowGraph) -> str:
-    """A Mermaid flowchart."""
+    """Return the graph as a Mermaid flowchart."""
     ids = {id_: f"n{index}" for index, id_ in enumerate(graph.nodes)}
     lines = [
         "flowchart TD",
@@ -59,11 +59,14 @@ def to_mermaid(graph: WorkflowGraph) -> str:
 
 
 def to_dot(graph: WorkflowGraph) -> str:
-    """A Graphviz digraph."""
+    """Return the graph as a Graphviz digraph."""
     lines = [
         "digraph {",
         f"  graph [label={_quoted(graph.title)}, labelloc=t, rankdir=TB, bgcolor=white]",
-        '  node [fontname="monospace", fontsize=11, style="rounded,filled", fillcolor="#f6f8fa", shape=box]',
+        (
+            '  node [fontname="monospace", fontsize=11, style="rounded,filled", '
+            'fillcolor="#f6f8fa", shape=box]'
+        ),
         '  edge [color="#6e7781", arrowsize=0.7]',
     ]
     for id_, node in graph.nodes.items():
@@ -104,7 +107,7 @@ def _told(node: Node) -> list[str]:
 
 
 def _mermaid_text(text: str) -> str:
-    """Whatever is not plain is an entity, so that no text is taken for markup or for Markdown, and none ends the label."""
+    """Escape special characters as entities, so that no text is markup or ends the label."""
     return re.sub(r"[^\w .,:()/+-]|^[\d+-]", lambda found: f"#{ord(found[0])};", text)
 
 
@@ -117,5 +120,5 @@ def _quoted(text: str) -> str:
 
 
 def _dot_text(text: str) -> str:
-    """Backslashes are doubled: Graphviz reads escapes of its own in labels. Entities it reads in any string."""
+    """Escape a text: Graphviz has escapes of its own in labels, and entities in any string."""
     return text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,4 @@
-"""A run's timeline as SVG: a bar for each attempt, rows by step, and what the run was doing above them."""
+"""A run's timeline as SVG: a bar for each attempt, in rows by step, below the run's phases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_HISTORY", "draw_timeline"]
 
-NO_HISTORY: Final = "This run has no record of its attempts: give its workflow history=True, Workflow(..., history=True), before the run starts."
+NO_HISTORY: Final = (
+    "This run has no record of its attempts: give its workflow history=True, "
+    "Workflow(..., history=True), before the run starts."
+)
 
 _ROOT: Final = "blazen-timeline"
 _PLOT: Final = 780.0
@@ -39,11 +42,11 @@ _QUESTION: Final = 6.0
 _LANE: Final = 13.0
 _LEAST_LANE: Final = 4.0
 _LANES: Final = 200.0
-"""Pixels of a step's lanes, which become thin, until they can't be thinner."""
+"""The most height of a step's lanes in pixels, up to which they get thinner instead."""
 _MOST_LANES: Final = 100
-"""At a time; of a step that has more, a curve tells how many were in flight."""
+"""The most attempts at a time; for a step with more, a curve shows how many were in flight."""
 _MOST_BARS: Final = 2000
-"""In all: more, and browsers become slow. The steps with the fewest attempts have them."""
+"""The most bars in all, as more slow browsers down. Steps with the fewest attempts get them."""
 _CURVE: Final = 46.0
 _COLUMN: Final = 3.0
 _RULES: Final = {
@@ -74,7 +77,7 @@ _OUTCOMES: Final = {
 
 @attrs.frozen
 class _Row:
-    """A step's row: its two lines of text, and what is drawn, from its own top on."""
+    """A step's row: its two lines of text, and its drawing, relative to its top."""
 
     name: str
     note: str
@@ -83,7 +86,10 @@ class _Row:
 
 
 def draw_timeline(snapshot: Snapshot) -> str:
-    """The timeline as a whole SVG document; of a run without a history of its attempts, a sentence that says what to do."""
+    """Return the timeline as a complete SVG document.
+
+    For a run whose history has no attempts, it is a sentence that says what to do.
+    """
     history = read_history(snapshot)
     title = run_line(snapshot)
     if not history.detailed:
@@ -160,7 +166,7 @@ def _run_row(history: History, axis: Axis, top: float) -> str:
 
 
 def _runs(history: History) -> bool:
-    """Whether the run was ever drawn as running."""
+    """Return whether the run is drawn as running at any time."""
     edges = [Idle("", 0.0, 0.0), *history.idle, Idle("", history.length, history.length)]
     return not history.length or any(one.end < other.start for one, other in pairwise(edges))
 
@@ -177,7 +183,7 @@ def _block(kind: str, start: float, end: float, top: float, seconds: float, *, c
         class_=kind,
     )
     block = element("g", element("title", escape(told)) + block)
-    if cut:  # two strokes across: this is longer than it looks
+    if cut:  # two strokes across mark a time that is longer than drawn
         middle = (start + end) / 2
         strokes = "".join(f"M{middle + x:.1f} {top + 15:.1f}l5 -18" for x in (-5, -1))
         block += element("path", d=strokes, class_="cut")
@@ -219,14 +225,14 @@ def _note(attempts: Sequence[Attempt]) -> str:
 
 
 def _heights(lanes: Sequence[int]) -> tuple[float, float]:
-    """How high a lane is, and all of them."""
+    """Return the height of a lane, and of all lanes together."""
     count = max(lanes, default=0) + 1
     lane = max(_LEAST_LANE, min(_LANE, _LANES / count))
     return lane, lane * count
 
 
 def _all_lanes(history: History) -> dict[str, list[int] | None]:
-    """By step, the lane of each attempt. `None`: there are too many, at a time or in all, and it is a curve."""
+    """Return the lane of each attempt, by step; `None`: too many attempts, so draw a curve."""
     found, left = {}, _MOST_BARS
     for name, attempts in sorted(history.attempts.items(), key=lambda item: len(item[1])):
         found[name] = _lanes(attempts, left)
@@ -235,7 +241,7 @@ def _all_lanes(history: History) -> dict[str, list[int] | None]:
 
 
 def _lanes(attempts: Sequence[Attempt], most: int) -> list[int] | None:
-    """The lane of each attempt: the first that is free. `None`: there are too many."""
+    """Return the lane of each attempt, the first that is free; `None`: too many attempts."""
     if len(attempts) > most:
         return None
     free: list[float] = []
@@ -253,8 +259,8 @@ def _bar(attempt: Attempt, top: float, height: float, axis: Axis) -> str:
     start, y = axis.x(attempt.start), top + height / _BAR
     width = max(axis.x(attempt.end) - start, 2.0)
     told = (
-        f"{attempt.step} ({attempt.event_type}): {_OUTCOMES[attempt.outcome]}, {in_words(attempt.end - attempt.start)},"
-        f" from {axis.moment(attempt.start)} on"
+        f"{attempt.step} ({attempt.event_type}): {_OUTCOMES[attempt.outcome]}, "
+        f"{in_words(attempt.end - attempt.start)}, from {axis.moment(attempt.start)} on"
     )
     if attempt.error:
         told += f": {attempt.error[:300]}"
@@ -274,13 +280,13 @@ def _bar(attempt: Attempt, top: float, height: float, axis: Axis) -> str:
 
 
 def _mark(outcome: str, end: float, y: float, height: float) -> str:
-    """At the end of a bar that failed: a cross, or one stroke if it was tried again."""
+    """Return the mark at the end of a failed bar: a cross, or one stroke if it was retried."""
     stroke = f"M{end - 3:.1f} {y + height:.1f}l6 -{height:.3g}"
     return stroke + f"M{end - 3:.1f} {y:.1f}l6 {height:.3g}" if outcome == "failed" else stroke
 
 
 def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
-    """How many attempts were in flight, at most, in each column; below it, where some failed."""
+    """Return a curve of the most attempts in flight per column, with marks where some failed."""
     columns = int(axis.width / _COLUMN)
     change, failed = [0] * (columns + 2), set()
     for one in attempts:
@@ -300,7 +306,10 @@ def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
     line = "".join(
         f"V{y:.1f}H{axis.left + (index + 1) * _COLUMN:.1f}" for index, y in enumerate(tops)
     )
-    told = f"{attempts[0].step}: {_count(len(attempts))}, drawn as how many were in flight, up to {most:,} in a column"
+    told = (
+        f"{attempts[0].step}: {_count(len(attempts))}, drawn as how many were in flight, up to "
+        f"{most:,} in a column"
+    )
     curve = element("path", d=f"M{axis.left:.1f} {base:.1f}{line}V{base:.1f}Z", class_="curve")
     marks = "".join(
         f"M{axis.left + (column + 0.5) * _COLUMN:.1f} {base + 1:.1f}l3 6h-6z"
@@ -331,7 +340,10 @@ def _question_row(questions: Sequence[tuple[str, float, float]], axis: Axis) -> 
             height=lane_height * _QUESTION / _LANE,
             class_="waiting",
         )
-        told = f"{one.step}: asked at {axis.moment(one.start)}, open for {in_words(one.end - one.start)}"
+        told = (
+            f"{one.step}: asked at {axis.moment(one.start)}, open for "
+            f"{in_words(one.end - one.start)}"
+        )
         drawn += element("g", element("title", escape(clean(told))) + bar)
     return _Row("questions", count, max(height, 2 * LINE), drawn)
 

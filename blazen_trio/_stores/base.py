@@ -1,4 +1,4 @@
-"""A run from what is stored of it; and the queries that every store answers alike."""
+"""Rebuild a run's state from its stored data, and answer queries the same way for every store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def fold(stored: StoredRun, codec: Codec) -> RunState:
 
 
 def folding(stored: StoredRun, codec: Codec) -> Generator[None, None, RunState]:
-    """Return what `fold` does, in pieces: an entry each, and of what is large a part each."""
+    """Do the work of `fold` in slices.
+
+    Yields after each entry, and within a wide entry or a large snapshot after each part.
+    """
     run_id = stored.info.run_id
     state = None
     if stored.snapshot is not None:
@@ -51,23 +54,35 @@ def folding(stored: StoredRun, codec: Codec) -> Generator[None, None, RunState]:
         entry = yield from decoding_entry(data, stored.blobs, codec)
         if state is None:
             if entry.created is None or "run_id" not in entry.created:
-                msg = f"the journal of run {run_id!r} begins with entry {seq}, and no snapshot holds what came before"
+                msg = (
+                    f"the journal of run {run_id!r} starts with entry {seq}, and no snapshot "
+                    "holds the entries before it"
+                )
                 raise StoreError(msg, run_id=run_id)
             state = state_from_first(entry)
         if entry.seq != seq or seq != state.seq + 1:
-            msg = f"the journal of run {run_id!r} has entry {entry.seq} at {seq} after entry {state.seq}: it has a gap"
+            msg = (
+                f"the journal of run {run_id!r} has a gap: entry {entry.seq} is stored at {seq}, "
+                f"after entry {state.seq}"
+            )
             raise StoreError(msg, run_id=run_id)
         try:
             yield from applying(state, entry)
         except (KeyError, IndexError, StopIteration, AssertionError, AttributeError) as error:
-            msg = f"entry {seq} of run {run_id!r} ({entry.kind}) does not fit what came before it: {error!r}"
+            msg = (
+                f"entry {seq} of run {run_id!r} ({entry.kind}) does not fit the entries before "
+                f"it: {error!r}"
+            )
             raise StoreError(msg, run_id=run_id) from error
         yield
     if state is None:
-        msg = f"nothing is stored of run {run_id!r} but its row"
+        msg = f"run {run_id!r} has a row, but neither a snapshot nor a journal"
         raise StoreError(msg, run_id=run_id)
     if state.run_id != run_id:
-        msg = f"what is stored as run {run_id!r} says that it is run {state.run_id!r}: it is damaged, or another run's"
+        msg = (
+            f"the data stored for run {run_id!r} belongs to run {state.run_id!r}: it is damaged, "
+            "or was copied from another run"
+        )
         raise StoreError(msg, run_id=run_id)
     state.history = yield from reading_history(stored)
     return state
@@ -79,7 +94,7 @@ def history_of(stored: StoredRun) -> list[HistoryRecord]:
 
 
 def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryRecord]]:
-    """Return what `history_of` does, in pieces."""
+    """Do the work of `history_of` in slices."""
     records: list[HistoryRecord] = []
     for data in stored.history:
         records += yield from decoding_history(data)
@@ -88,9 +103,7 @@ def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryReco
 
 
 class StoreQueries:
-    """The base of a store of your own: `CheckpointStore`'s `load_snapshot` and `history`, answered
-    from `load`.
-    """
+    """Base class for custom stores: implements `load_snapshot` and `history` on top of `load`."""
 
     async def load(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.load`."""

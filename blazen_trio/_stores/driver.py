@@ -1,4 +1,4 @@
-"""The token by which a process drives a run, and what its store brings to it: mail, and its loss."""
+"""The token by which a process drives a run, and how its store reports inbox messages and loss."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ __all__ = ["Driver", "DriverListener", "KeyUsedError", "Mail"]
 
 
 class KeyUsedError(WorkflowError):
-    """The `second_key` of what was to be posted was used before, and its `key` was not."""
+    """The `second_key` of a message to be posted was used before, and its `key` was not."""
 
 
 @attrs.frozen
 class Mail:
-    """A row of a run's inbox.
+    """A message in a run's inbox.
 
     Attributes:
-        id: Its id, given by the store; taken by it, never by a watermark.
-        kind: `event`, `pause` or `cancel`; others may come with later versions.
-        data: What is in it.
-        key: What its sender named it, to be accepted once only.
+        id: The id that the store assigned. Rows are taken by id, never by watermark: ids of
+            concurrent transactions do not become visible in order.
+        kind: `event`, `pause` or `cancel`; later versions may add others.
+        data: The payload.
+        key: The sender's key: a second message with it is not accepted. `None`: it has no key.
     """
 
     id: int
@@ -37,25 +38,33 @@ class Mail:
 
 
 class DriverListener(Protocol):
-    """Hears from the store, in the event loop's thread. Both methods return at once, and neither raises."""
+    """Receives a store's reports about a run, in the event loop's thread.
+
+    Both methods must return at once and must not raise.
+    """
 
     def mail_came(self, mail: Sequence[Mail]) -> None:
-        """Rows of the run's inbox that this driver was not given before, in order; later ones may have lower ids."""
+        """Receive rows of the run's inbox that this driver was not given before, in order.
+
+        Rows of a later call may have lower ids.
+        """
 
     def driver_lost(self, error: Exception) -> None:
-        """This driver may write nothing more."""
+        """Learn that this driver may write nothing more."""
 
 
 class Driver:
-    """One driver of a run: the token by which alone the run is committed to, its mail is taken, and it is given back.
+    """One driver of a run: the token that a process needs to commit, take messages and release.
 
-    `create`, `claim` and `take` give one. A run that is driven again, also by the same opening of a store, has another one, so
-    what comes late from an earlier driver has no effect. A store may make its own of a subclass.
+    `create`, `claim` and `take` return one. A run that is driven again has a new driver, even if
+    the same opening of a store drives it, so late calls from an earlier driver have no effect. A
+    store may use a subclass.
 
     Attributes:
         run_id: The run.
-        lost: Why nothing more may be written by it: a `StaleRunError`, as the run is not its own any more, or the `StoreError`
-            of a commit that failed. `None` while it drives the run, and after it has given it back.
+        lost: Why this driver may write nothing more: a `StaleRunError` if it no longer drives the
+            run, or the `StoreError` of a commit that failed. `None` while it drives the run, and
+            after it has released it.
     """
 
     __slots__ = ("__weakref__", "_listener", "_unheard", "lost", "run_id")
@@ -68,11 +77,14 @@ class Driver:
 
     @property
     def listening(self) -> bool:
-        """Return whether somebody hears of mail; where nobody does, a store need not look for any."""
+        """Indicates whether a listener is set; without one, a store need not look for messages."""
         return self._listener is not None
 
     def listen(self, listener: DriverListener | None) -> None:
-        """Have somebody hear of mail, and of the loss of the run; also of what came before. `None`: nobody from here on."""
+        """Set the listener for inbox messages and the loss of the run; `None` removes it.
+
+        The listener also gets what arrived while none was set.
+        """
         self._listener = listener
         if listener is None:
             return
@@ -85,14 +97,14 @@ class Driver:
     # For stores, in the event loop's thread
 
     def deliver(self, mail: Sequence[Mail]) -> None:
-        """Hand rows of the inbox to whoever listens."""
+        """Hand rows of the inbox to the listener, or keep them until there is one."""
         if self._listener is None:
             self._unheard += mail
         else:
             self._listener.mail_came(mail)
 
     def lose(self, error: Exception) -> None:
-        """Tell whoever listens that this drives the run no more. Only the first reason counts."""
+        """Report the loss of the run to the listener. Only the first reason counts."""
         if self.lost is None:
             self.lost = error
             if self._listener is not None:

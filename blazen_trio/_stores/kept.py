@@ -1,4 +1,4 @@
-"""One run as `MemoryStore` keeps it, and who drives it."""
+"""A run as `MemoryStore` keeps it, and its driver."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _TAKEN_BY_WORKERS = (*_RUNNABLE, RunStatus.WAITING)
 
 
 _PAGE = 32
-"""Rows of its inbox that a run is claimed or taken with."""
+"""At most this many rows of its inbox come with a run that is claimed or taken."""
 
 
 @attrs.define(eq=False)
 class Lease:
-    """What an opening holds while it drives runs.
+    """The lease that an opening holds while it drives runs.
 
     Attributes:
-        expired: Whether its holder is known to be dead, so that somebody else may declare it so.
-        dead: Whether somebody has.
+        expired: Whether its holder is known to be dead, so that another opening may declare it so.
+        dead: Whether another opening has declared it dead.
     """
 
     expired: bool = False
@@ -43,7 +43,7 @@ class Lease:
 
 
 class MemoryDriver(Driver):
-    """One driving of a run, under a lease."""
+    """A driver of a run, under a lease."""
 
     __slots__ = ("lease",)
 
@@ -52,11 +52,11 @@ class MemoryDriver(Driver):
         self.lease = lease
 
     def check(self) -> None:
-        """Refuse to write where it may not.
+        """Refuse to write if this driver has lost the run.
 
         Raises:
-            StaleRunError: It does not drive the run any more.
-            StoreError: What came before could not be written.
+            StaleRunError: It no longer drives the run.
+            StoreError: An earlier commit could not be written.
         """
         if isinstance(self.lost, StoreError):
             raise StoreError(
@@ -70,7 +70,7 @@ class MemoryDriver(Driver):
 
 @attrs.define(eq=False)
 class KeptRun:
-    """All that is kept of one run. `wake` and `hold`: UTC, seconds since the epoch."""
+    """The data kept for one run. `wake` and `hold`: UTC, seconds since the epoch."""
 
     info: RunInfo
     created: float
@@ -93,7 +93,7 @@ class KeptRun:
         return None if self.driver is None else self.driver.lease
 
     def stored(self) -> StoredRun:
-        """A copy, as of now."""
+        """Return a copy, as of now."""
         return StoredRun(
             info=self.info,
             snapshot=self.snapshot,
@@ -105,8 +105,9 @@ class KeptRun:
         )
 
     def drive(self, lease: Lease) -> StoredRun:
-        """Somebody drives it from now on under this lease. Returns what they are given; the rest of
-        its inbox is delivered.
+        """Give the run a new driver under this lease.
+
+        Returns a copy with the first rows of the inbox; the rest is delivered to the driver.
         """
         self.driver, self.wake, self.hold = MemoryDriver(self.info.run_id, lease), None, 0.0
         stored = self.stored()
@@ -115,7 +116,7 @@ class KeptRun:
         return attrs.evolve(stored, inbox=stored.inbox[:_PAGE], driver=self.driver)
 
     def give_back(self, wake: float | None = None, hold: float = 0.0) -> None:
-        """Nobody drives it any more."""
+        """Release the run: leave it without a driver."""
         self.driver, self.hold = None, hold
         at_once = wake is None or (wake == float("inf") and self.info.status in _RUNNABLE)
         looked_at = wall_clock().now() if at_once else wake
@@ -123,7 +124,7 @@ class KeptRun:
         self.wake = None if never else looked_at
 
     def orphan(self, *, crashed: bool) -> None:
-        """Its driver is gone, and hears of it."""
+        """Take the run from its driver, and report the loss to it."""
         driver = self.driver
         if crashed and self.info.status in _RUNNABLE:
             self.crashes += 1
@@ -132,7 +133,7 @@ class KeptRun:
             driver.lose(store_rules.not_driven(self.info.run_id))
 
     def fail(self, error: str | None) -> None:
-        """It can't even be read."""
+        """Mark the run as failed because it can't even be read."""
         at = wall_clock().now()
         self.updated = at
         self.info = attrs.evolve(
@@ -143,20 +144,20 @@ class KeptRun:
         )
 
     def can_go_on(self, now: float) -> bool:
-        """Whether a worker may take it, if nobody alive drives it."""
+        """Return whether a worker may take the run, provided that it has no live driver."""
         mailed = bool(self.inbox) and self.hold <= now and self.info.status in _TAKEN_BY_WORKERS
         return mailed or (self.wake is not None and self.wake <= now)
 
     def append(self, commit: Commit) -> None:
         """Apply a commit that was checked."""
         self.last = store_rules.following(commit, self.last)
-        # Copies of just their size: a serialiser's own bytes may hold on to the buffer that they
-        # were written in.
+        # Copies of exactly their size: a serialiser's own bytes may keep the larger buffer alive
+        # that they were written in.
         self.entries.update((seq, memoryview(data).tobytes()) for seq, data in commit.entries)
         self.blobs.update((digest, bytes(data)) for digest, data in commit.blobs.items())
         if commit.snapshot is not None:
             self.snapshot = (commit.snapshot.seq, bytes(commit.snapshot.data))
-            # A journal is folded in order, so what the snapshot replaces are its first entries.
+            # A journal is folded in order, so the entries that the snapshot replaces come first.
             folded = commit.snapshot.seq
             for seq in list(itertools.takewhile(lambda seq: seq <= folded, self.entries)):
                 del self.entries[seq]
@@ -181,15 +182,17 @@ class KeptRun:
             if commit.status is None:
                 self.info = attrs.evolve(self.info, error=None)
         if commit.status is RunStatus.COMPLETED:
-            # Nobody will ever take what came too late; a run that failed may be tried again.
+            # No driver will ever take messages that came too late. Only a completed run drops them:
+            # one that failed may be tried again.
             self.inbox.clear()
         if commit.release:
             self.give_back()
 
 
 def _error_after(kept: KeptRun, commit: Commit) -> str | None:
-    """The `error` of a run's row. What its driver failed with stays until a step is committed, or
-    the run ends.
+    """Return the `error` for a run's row.
+
+    The error that its driver failed with stays until a step is committed, or the run ends.
     """
     assert commit.status is not None
     if kept.crashes and not (commit.progress or commit.status.ended or commit.error):

@@ -1,6 +1,4 @@
-"""A store that keeps everything in this process's memory: for tests, and for pausing within one
-process.
-"""
+"""An in-memory store: for tests, and for pausing runs within one process."""
 
 from __future__ import annotations
 
@@ -31,13 +29,13 @@ __all__ = ["MemoryStore"]
 
 @attrs.define(eq=False)
 class _Storage:
-    """What all openings of one store share."""
+    """The data that all openings of one store share."""
 
     runs: dict[str, KeptRun] = attrs.field(factory=dict)
     mail_ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def depose(self, by: Lease) -> None:
-        """Declare the others' expired leases dead, and orphan their runs."""
+        """Declare expired leases of other openings dead, and orphan their runs."""
         for kept in self.runs.values():
             if _is_dead(kept, by):
                 assert kept.owner is not None
@@ -46,16 +44,16 @@ class _Storage:
 
 
 def _is_dead(kept: KeptRun, seen_by: Lease) -> bool:
-    """Whether the run's driver may be declared dead by the holder of this lease."""
+    """Return whether the holder of this lease may declare the run's driver dead."""
     return kept.owner is not None and kept.owner is not seen_by and kept.owner.expired
 
 
 class MemoryStore(StoreQueries):
     """Runs kept in memory, as bytes, for as long as this object lives.
 
-    It uses no threads, so Trio's `MockClock` can jump beside it, and it may be used with or without
-    `async with`. Everything is stored when a method returns, and each of its methods is a
-    checkpoint.
+    The store uses no threads, so it works with Trio's `MockClock` and its jumps. It may be used
+    with or without `async with`. Everything is stored when a method returns, and each of its
+    methods is a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -67,22 +65,24 @@ class MemoryStore(StoreQueries):
         return self._storage.runs
 
     def beside(self) -> MemoryStore:
-        """Another opening of what this one keeps, as another process would have: it drives runs of
-        its own.
+        """Return another opening of the same data, like that of another process.
+
+        It drives runs of its own.
         """
         other = MemoryStore()
         other._storage = self._storage
         return other
 
     def expire(self) -> None:
-        """Let the others find this opening silent for longer than its lease, as after a crash:
-        whoever takes its runs over has them, and what this one writes to them raises
-        `StaleRunError` then. If it writes before anybody does, it lives.
+        """Let this opening's lease expire, as after a crash.
+
+        From now on, another opening may take its runs over. Once one has, writes by this opening
+        raise `StaleRunError`. If this opening writes first, that renews the lease.
         """
         self._lease.expired = True
 
     async def __aenter__(self) -> MemoryStore:
-        """Nothing to open: the store itself."""
+        """Return the store itself: there is nothing to open."""
         await trio.lowlevel.checkpoint()
         return self
 
@@ -92,7 +92,7 @@ class MemoryStore(StoreQueries):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the runs that this opening drives back; what is stored stays."""
+        """Release the runs that this opening drives; the stored data stays."""
         for kept in self._runs.values():
             if kept.owner is self._lease:
                 kept.orphan(crashed=False)
@@ -138,7 +138,7 @@ class MemoryStore(StoreQueries):
         limit: int,
         *,
         suspects: int | None = None,
-        patient: bool = False,  # noqa: ARG002  # of each opening it is known whether it lives
+        patient: bool = False,  # noqa: ARG002  # an opening is known to be dead or alive at once
     ) -> list[StoredRun]:
         """See `CheckpointStore.take`."""
         store_rules.check_limit(limit)
@@ -158,7 +158,7 @@ class MemoryStore(StoreQueries):
         return taken
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
-        """See `CheckpointStore.poll`. Mail is delivered by whoever posts it."""
+        """See `CheckpointStore.poll`. Messages are delivered by `post`, not here."""
         await trio.lowlevel.checkpoint()
         dead = any(_is_dead(kept, self._lease) for kept in self._runs.values())
         ready = bool(workflows) and (dead or next(iter(self._ready(workflows)), None) is not None)
@@ -224,9 +224,7 @@ class MemoryStore(StoreQueries):
         second_key: str | None = None,
         connection: Any = None,
     ) -> Mail | None:
-        """See `CheckpointStore.post`. Whoever drives the run, through whatever opening, has the row
-        at once.
-        """
+        """See `CheckpointStore.post`. The run's driver, of any opening, gets the row at once."""
         await trio.lowlevel.checkpoint_if_cancelled()
         _refuse(connection)
         kept = self._find(run_id)
@@ -269,8 +267,7 @@ class MemoryStore(StoreQueries):
         store_rules.check_limit(limit)
         wanted = store_rules.parse_statuses(status, store_rules.ALL)
         await trio.lowlevel.checkpoint()
-        # `sorted` is stable: runs created at the same moment come in the order in which they were
-        # stored.
+        # `sorted` is stable: runs created at the same moment stay in the order of storing.
         runs = sorted(self._runs.values(), key=lambda kept: kept.created)
         if after is not None:
             runs = runs[runs.index(self._find(after)) + 1 :]
@@ -324,7 +321,7 @@ class MemoryStore(StoreQueries):
         return kept
 
     def _driven_by(self, driver: Driver) -> KeptRun | None:
-        """The run, if this drives it, through this opening."""
+        """Return the run if this driver drives it through this opening, else `None`."""
         kept = self._runs.get(driver.run_id)
         if kept is None or kept.driver is not driver:
             return None
@@ -333,17 +330,17 @@ class MemoryStore(StoreQueries):
         return kept
 
     def _own_lease(self) -> Lease:
-        """Our lease, renewed; a new one where others have declared the last one dead."""
+        """Return our lease, renewed; a new one if another opening declared it dead."""
         if self._lease.dead:
             self._lease = Lease()
         self._lease.expired = False
         return self._lease
 
     def _make_free(self, kept: KeptRun) -> None:
-        """Take the run from a holder who is dead, or whose commit has failed.
+        """Take the run from a holder that is dead, or from our own driver if its commit failed.
 
         Raises:
-            RunLockedError: Somebody alive drives it, this opening included.
+            RunLockedError: A live driver has it, this opening included.
         """
         if _is_dead(kept, self._lease):
             self._storage.depose(self._lease)
@@ -352,7 +349,7 @@ class MemoryStore(StoreQueries):
             return
         ours = driver.lease is self._lease
         if not (ours and driver.lost is not None):
-            owner = "this process, through this very store" if ours else "this process"
+            owner = "this process, through this store" if ours else "this process"
             raise store_rules.in_use(kept.info.run_id, owner)
 
     def _ready(self, workflows: Sequence[str]) -> Iterable[KeptRun]:
@@ -366,5 +363,8 @@ class MemoryStore(StoreQueries):
 
 def _refuse(connection: object) -> None:
     if connection is not None:
-        msg = "connection= is for stores in a database: a MemoryStore has no transactions of yours to take part in"
+        msg = (
+            "connection= is for stores in a database: a MemoryStore can't take part in a "
+            "database transaction"
+        )
         raise TypeError(msg)

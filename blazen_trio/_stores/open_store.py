@@ -1,4 +1,4 @@
-"""Opening a store, without loading a database library before one is opened."""
+"""`open_store`, which imports no database library before a store is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["open_store"]
 
 _LONGEST: Final = 1e6
-"""Seconds, 11 days: what every database takes as a limit, in its own unit."""
+"""Seconds (11 days): the most that every database accepts as a limit, in its own unit."""
 
 
 @protected
@@ -32,35 +32,36 @@ async def open_store(
 ) -> AsyncIterator[SqlStore]:
     """Open a store in a database, for as long as the block lasts.
 
-    An SQLite file is created and its schema upgraded by itself; its directory has to exist. Leaving
-    the block writes what was handed over, and gives back the runs that this opening drives.
+    An SQLite file is created, and its schema upgraded, automatically; its directory must exist.
+    Leaving the block writes everything that was handed over, and releases the runs that this
+    opening drives.
 
     Args:
-        url_or_engine: `"sqlite:///runs.db"` or another of SQLAlchemy's URLs, or an engine of
-            yours, which stays yours. Set on that how long to wait for a connection, as the store
-            can't: `pool_timeout`, the driver's `connect_timeout`, and PyMySQL's `read_timeout`.
-            Its listeners are heard. Its pool has to have two connections or more.
-        lease_ttl: After how many seconds without a sign of life a vanished machine's runs may be
-            taken over. A process that died on the same machine is known to be dead at once; one
-            that is seen to run there is given twenty times as long.
-        busy_timeout: For how many seconds a commit waits for a lock that another program holds,
-            before it is tried again.
-        migrate: Whether to create or upgrade a server's schema too, and to add the tables to a file
-            that has others.
+        url_or_engine: A SQLAlchemy URL such as `"sqlite:///runs.db"`, or an engine of yours, which
+            stays yours. Set the time to wait for a connection on the engine, since the store can't:
+            `pool_timeout`, the driver's `connect_timeout`, and PyMySQL's `read_timeout`. Its event
+            listeners are called. Its pool needs at least two connections.
+        lease_ttl: Seconds without a sign of life after which the runs of a vanished machine may be
+            taken over. The death of a process on the same machine is known at once; a silent
+            process that is seen running there gets twenty times as long.
+        busy_timeout: Seconds that a commit waits for a lock that another program holds, before it
+            is tried again.
+        migrate: Whether to create or upgrade a server's schema too, and to add the tables to an
+            SQLite file that has other tables.
 
     Raises:
         ValueError: The URL names a database that can't be used.
-        SchemaError: The schema is not the one needed, or this is no database of ours.
-        StoreError: The database can't be opened; or the engine, or what is set there, would spoil
-            what is stored.
+        SchemaError: The schema is not the one needed, or the database belongs to another program.
+        StoreError: The database can't be opened; or the engine or the database has settings with
+            which data could not be stored faithfully.
     """
     if not is_positive_seconds(lease_ttl, _LONGEST):
-        msg = f"lease_ttl={lease_ttl!r:.80}: a lease lasts some seconds, more than 0 and up to 1e6"
+        msg = f"lease_ttl={lease_ttl!r:.80}: expected seconds, more than 0 and up to 1e6"
         raise ValueError(msg)
     if not is_seconds(busy_timeout, _LONGEST):
-        msg = f"busy_timeout={busy_timeout!r:.80}: a number of seconds from 0 to 1e6"
+        msg = f"busy_timeout={busy_timeout!r:.80}: expected a number of seconds from 0 to 1e6"
         raise ValueError(msg)
-    # Here and not above: `import blazen_trio` needs no database library.
+    # Imported late: `import blazen_trio` must not need a database library.
     from blazen_trio._stores.sql.opening import open_sql_store
 
     limits = {"lease_ttl": lease_ttl, "busy_timeout": busy_timeout}

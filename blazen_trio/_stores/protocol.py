@@ -1,10 +1,12 @@
-"""What a checkpoint store is to the engine: an append-only journal per run, with snapshots, leases and an inbox.
+"""The interface of a checkpoint store: a journal per run, snapshots, leases and inboxes.
 
-Stores deal in bytes and know nothing of what they mean; `blazen_trio.testing.check_store` proves one right.
+Stores deal in bytes and know nothing of their meaning. `blazen_trio.testing.check_store` checks
+that a store keeps the promises below.
 
-Who may drive a run that nobody drives is told by its row and its inbox alone, so it can't be forgotten: workers `take` a
-run that is queued or running, one that waits and whose time has come, and one that waits and has mail. A paused run, and
-one that has ended, is driven only by who claims it by its id.
+A run's row and its inbox alone determine who may drive a run that has no driver, so no run can be
+forgotten. Workers `take` a run that is queued or running, one that waits and whose time has come,
+and one that waits and has inbox messages. A paused run, and one that has ended, is driven only by a
+caller that claims it by its id.
 """
 
 from __future__ import annotations
@@ -40,20 +42,23 @@ __all__ = [
 ]
 
 SUSPECT = 2
-"""Crashes of its drivers, without a step committed in between, from which on a run is suspected of causing them."""
+"""From this many crashes on, with no step committed in between, a run is a suspect.
+
+A crash is the death or failure of a driver. A suspect may be the cause of its drivers' crashes.
+"""
 
 
 @attrs.frozen
 class RunInfo:
-    """A stored run, in a line.
+    """One line about a stored run.
 
     Attributes:
         run_id: Its id.
         workflow: The workflow's name.
-        version: The workflow's version that started or last resumed it.
-        status: Where it stands.
-        created: When it was stored first, UTC.
-        updated: When its status was written last, UTC.
+        version: The version of the workflow that started or last resumed it.
+        status: Its status.
+        created: When it was first stored, UTC.
+        updated: When its status was last written, UTC.
         error: Why it failed, or `None`.
     """
 
@@ -68,7 +73,7 @@ class RunInfo:
 
 @attrs.frozen
 class NewRun:
-    """What a run's row is made of. Times are UTC, seconds since the epoch."""
+    """The fields of a new run's row. Times are UTC, seconds since the epoch."""
 
     workflow: str
     version: str
@@ -77,12 +82,12 @@ class NewRun:
 
 @attrs.frozen
 class SnapshotRow:
-    """A folded journal: replaces all entries up to and with `seq`, and all earlier snapshots.
+    """A folded journal, which replaces all entries up to and including `seq` and older snapshots.
 
     Attributes:
-        seq: The last entry that it holds.
+        seq: The last entry that it includes.
         data: The snapshot.
-        keep: The digests of the blobs still referred to; all others of the run are dropped.
+        keep: The digests of the blobs that are still referred to; the run's others are deleted.
     """
 
     seq: int
@@ -92,21 +97,24 @@ class SnapshotRow:
 
 @attrs.define(eq=False)
 class Commit:
-    """One append to one run, stored whole or not at all. Not changed any more once it was given to a store.
+    """One append to one run, stored completely or not at all.
+
+    It must not be changed once it was handed to a store.
 
     Attributes:
         run_id: The run.
-        entries: (seq, bytes) of the journal entries, in order, without a gap to what is stored.
-        blobs: Large values that the entries or the snapshot refer to, by digest; some may be stored already.
-        snapshot: A snapshot to be stored with the entries, or `None`.
-        history: (sequence of its first record, bytes) to be added to the run's history, or `None`.
+        entries: (seq, bytes) of the journal entries, in order, without a gap after the stored ones.
+        blobs: Large values that the entries or the snapshot refer to, by digest; some may already
+            be stored.
+        snapshot: A snapshot to store with the entries, or `None`.
+        history: (sequence of its first record, bytes) to add to the run's history, or `None`.
         taken: Ids of the inbox rows that the entries took.
-        status: The run's new status, or `None` where it stays.
-        error: Why it failed, with the status.
-        version: The workflow's version, where it changed.
+        status: The run's new status; `None`: unchanged.
+        error: Why the run failed; written together with the status.
+        version: The workflow's version; `None`: unchanged.
         at: UTC, seconds since the epoch.
-        release: Whether the run is given back: nobody drives it then.
-        progress: Whether a step is committed: the run does not crash its drivers without getting any further.
+        release: Whether the run is released, so that it has no driver.
+        progress: Whether a step is committed, which resets the count of crashes.
     """
 
     run_id: str
@@ -125,19 +133,21 @@ class Commit:
 
 @attrs.frozen
 class StoredRun:
-    """All that is stored of a run.
+    """All stored data of a run.
 
     Attributes:
         info: Its row.
         snapshot: The newest snapshot's (seq, bytes), or `None`.
         entries: (seq, bytes) of the journal after it, without a gap.
         blobs: The large values that they refer to, by digest.
-        history: The bytes given as `Commit.history`, in order.
-        inbox: What nobody has taken yet, in order of its ids. Of what was claimed or taken, a first part that is bounded; its driver
-            is given the rest.
-        crashes: How often its driver has died, or failed, since a step of it was last committed.
-        driver: Drives it from now on; `None` where it was only read, or has completed.
-        fault: Why what is stored of it, besides its row, could not be read; all of that is empty then. Only of runs that were taken.
+        history: The bytes of each `Commit.history`, in order.
+        inbox: The messages that no driver has taken yet, by ascending id. For a run that was
+            claimed or taken, a bounded first part; its driver is given the rest.
+        crashes: How often a driver of the run has died or failed since one of its steps was last
+            committed.
+        driver: The driver from now on; `None` if the run was only read, or has completed.
+        fault: Why the run's data, apart from its row, could not be read; all of it is empty then.
+            Only for runs that were taken.
     """
 
     info: RunInfo
@@ -152,7 +162,7 @@ class StoredRun:
 
     @property
     def last(self) -> int | None:
-        """The sequence number of its last entry; `None`: there is none."""
+        """The number of its last entry; `None` if it has no entry."""
         if self.entries:
             return self.entries[-1][0]
         return None if self.snapshot is None else self.snapshot[0]
@@ -160,11 +170,11 @@ class StoredRun:
 
 @attrs.frozen
 class Poll:
-    """What a look at the store has found.
+    """The result of polling a store.
 
     Attributes:
-        ready: Whether `take` would have something to take.
-        watched: The line of each watched run that there is.
+        ready: Whether `take` would find a run.
+        watched: The line of each watched run that exists.
     """
 
     ready: bool
@@ -172,46 +182,55 @@ class Poll:
 
 
 class CheckpointStore(Protocol):
-    """Where runs are kept. One opening of a store holds one lease, and every run that it drives names that lease.
+    """The interface of a checkpoint store.
 
-    Mail and loss: while a driver listens (`Driver.listen`), the store gives it the rows of its run's inbox, each once, within a
-    second of their post; whether or not anybody calls `poll`. A driver that loses its run is told at once (`Driver.lose`): when its
-    lease is declared dead, when the store notices that, and when a commit by it fails.
+    One opening of a store holds one lease, and every run that it drives names that lease.
 
-    Cancellation: `Cancelled` raised out of `create`, `claim`, `take` or `post` means that nothing was written; once such a call
-    has begun to write it can't be cancelled any more. `commit` and `release` can't be cancelled at all (not even by a
-    cancellation that is pending when they are called): what they are given has been decided already. Faults that are likely to pass are
-    retried within bounds; what remains is a `StoreError`, and then nothing is known of what was to be written.
+    Messages and loss: while a driver listens (`Driver.listen`), the store gives it the rows of its
+    run's inbox, each row once, within a second of its post, whether or not anything calls `poll`. A
+    driver that loses its run learns it at once (`Driver.lose`): when the store notices that its
+    lease was declared dead, and when a commit by it fails.
+
+    Cancellation: if `create`, `claim`, `take` or `post` raises `Cancelled`, nothing was written.
+    Once such a call has started to write, it can't be cancelled any more. `commit` and `release`
+    can't be cancelled at all, not even by a cancellation that is pending when they are called: what
+    they write has already been decided. Faults that are likely to pass are retried within bounds. A
+    fault that remains is raised as `StoreError`; whether the data was written is then unknown.
     """
 
     def clock(self) -> Utc:
-        """Return the clock that this store compares instants with, as closely as it knows it."""
+        """Return the clock that this store compares instants with, as precisely as it knows it."""
         ...
 
     async def create(self, run: NewRun, first: Commit, *, connection: Any = None) -> Driver | None:
-        """Commit a new run with its first entry. Return its driver; `None` where `first.release` leaves it to others.
+        """Commit a new run with its first entry, and return its driver.
+
+        Returns `None` if `first.release` leaves the run to others.
 
         Args:
-            run: What is known of it for good.
+            run: The fields of its row that don't change.
             first: Its first commit.
-            connection: A `sqlalchemy.Connection` to the same database, in a transaction of its owner's, with which the run
-                comes to be, or not; only for a run that is not driven. Stores without SQL refuse it (`TypeError`).
+            connection: A `sqlalchemy.Connection` to the same database, in a transaction of the
+                caller. The run is created when that transaction commits, or not at all. Only for a
+                run that is not driven. Stores without SQL refuse it (`TypeError`).
 
         Raises:
-            RunExistsError: There is a run of this id.
+            RunExistsError: A run with this id exists.
         """
         ...
 
     async def claim(self, run_id: str) -> StoredRun:
-        """Drive a run from now on, and read all of it. A completed run is read and not claimed.
+        """Drive a run from now on, and read all of it. A completed run is only read.
 
-        Takes over from an opening that is known to be dead: that declares the whole of its lease dead. Where a lease has expired
-        and this opening has not seen it unchanged for a lease's time yet, this waits for that, cancellable; so after an outage of
-        the database nobody alive is deposed. The run's crashes are forgotten: somebody wants this very run to go on.
+        If the opening that drives the run is known to be dead, its whole lease is declared dead. If
+        the lease has expired but this opening has not yet seen it unchanged for `lease_ttl`, this
+        waits until it has; the wait can be cancelled. So no live process is deposed after an outage
+        of the database. The run's count of crashes is reset, because a caller asks for this run by
+        its id.
 
         Raises:
-            RunNotFoundError: There is none.
-            RunLockedError: Somebody alive drives it, this opening included.
+            RunNotFoundError: No such run exists.
+            RunLockedError: A live driver has it, this opening included.
         """
         ...
 
@@ -223,36 +242,43 @@ class CheckpointStore(Protocol):
         suspects: int | None = None,
         patient: bool = False,
     ) -> list[StoredRun]:
-        """Drive up to `limit` runs that nobody alive drives and that can go on, and read them.
+        """Drive up to `limit` runs that have no live driver and can resume, and read them.
 
-        Those whose drivers are dead are among them: the dead are found first, and each run that was running there has one
-        crash more. The runs come in the order in which they became ready, no workflow before all others.
+        Dead leases are declared dead first. Their runs are among those that can be taken, and each
+        of them that was queued or running counts one more crash. The runs come in the order in
+        which they became ready, and no workflow takes precedence over the others.
 
         Args:
-            workflows: Only runs of these.
-            limit: At most so many.
-            suspects: At most so many that have crashed their drivers twice or more; `None`: no bound.
-            patient: Whether to wait first, cancellable, until it is known of each expired lease whether its holder lives.
+            workflows: Only runs of these workflows.
+            limit: At most this many runs.
+            suspects: At most this many runs that have crashed their drivers twice or more; `None`:
+                no bound.
+            patient: Whether to wait first until it is known for each expired lease whether its
+                holder is alive. The wait can be cancelled.
         """
         ...
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
-        """Look, without writing anything, at all that a process needs to know of the runs that others act on.
+        """Report everything that a process needs to know about runs that others act on.
 
-        What was posted before this began, to drivers that listen, has been delivered when it returns:
-        of a long inbox its beginning; the rest follows.
+        Nothing is written.
+
+        Messages that were posted before this call, to drivers that listen, are delivered when it
+        returns. Of a long inbox only the first part is; the rest follows.
         """
         ...
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
-        """Append to the run of this driver; on disk when it returns.
+        """Append to the run of this driver. The commit is on disk when this returns.
 
-        What is given first is stored first: the calls for one run are stored in the order in which they were made,
-        each before its first suspension, and once one has failed, for whatever reason, all later ones by that driver fail. A row of the inbox is taken by
-        one commit only: one that finds a row of its `taken` gone is refused whole.
+        Calls for one run are stored in the order in which they were made; each takes its place
+        before it first suspends. Once one has failed, for whatever reason, all later ones by that
+        driver fail. One commit only takes a row of the inbox: a commit that finds a row of its
+        `taken` gone is refused completely.
 
         Raises:
-            StaleRunError: This does not drive the run (any more), or its mail was taken by somebody else; nothing was written.
+            StaleRunError: This does not drive the run, or another driver took its messages; nothing
+                was written.
         """
         ...
 
@@ -265,27 +291,31 @@ class CheckpointStore(Protocol):
         crash: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Give the run back: nobody drives it then. Nothing happens where this does not drive it any more.
+        """Release the run, so that it has no driver. No effect if this no longer drives it.
 
-        Where this fails, the store owes it: it goes on trying for as long as it is open. A driver whose commit failed is given back
-        like any other.
+        If this fails, the store keeps trying for as long as it is open. A driver whose commit
+        failed is released like any other.
 
         Args:
-            driver: Drives the run.
-            wake: When a worker is to look at it, if it waits: UTC, seconds since the epoch; infinity where only mail wakes it. By
-                default at once, which is right for whoever can't tell what it waits for: a look too early is only a look.
-            hold: Nobody is to `take` it before that, whatever comes in; UTC, seconds since the epoch.
-            crash: What this driver failed with. It counts as one crash more, and stays the run's `error` until a step of it is
-                committed, or the run ends. Any text: what a database can't store is escaped, and a long one cut.
-            reason: Why this driver can't drive the run, though others may. It counts as no crash, and is the run's `error` until
-                somebody commits a status. Not given with `crash`.
+            driver: The run's driver.
+            wake: When a worker should look at the run, if it waits: UTC, seconds since the epoch;
+                infinity if only an inbox message wakes it. By default at once, which is right for a
+                caller that does not know what the run waits for: polling too early does no harm.
+            hold: No worker may `take` it before this time, whatever arrives; UTC, seconds since the
+                epoch.
+            crash: The error that this driver failed with. It counts as one more crash, and stays
+                the run's `error` until a step is committed or the run ends. Any text: parts that a
+                database can't store are escaped, and a long text is cut.
+            reason: Why this driver can't drive the run, though others may. It does not count as a
+                crash, and is the run's `error` until a driver commits a status. Not combined with
+                `crash`.
         """
         ...
 
     async def set_aside(self, driver: Driver, error: str) -> None:
-        """Give a run back that can't even be read: its row says that it has failed, and why. Its journal stays as it is.
+        """Release a run that can't even be read: its row says that it failed, and why.
 
-        It fails as `release` does.
+        Its journal stays as it is. If this fails, the store keeps trying, as with `release`.
         """
         ...
 
@@ -299,27 +329,30 @@ class CheckpointStore(Protocol):
         second_key: str | None = None,
         connection: Any = None,
     ) -> Mail | None:
-        """Commit a row to the run's inbox, whoever drives it. Return it; `None`: a row with this key was posted before.
+        """Commit a message to the run's inbox, no matter which process drives the run, and return
+        it.
 
-        Where this opening drives the run, its driver has been given the row when this returns (but with `connection`).
+        Returns `None` if a message with this key was posted before. If this opening drives the run,
+        its driver has the message when this returns (except with `connection`).
 
         Args:
             run_id: The run.
             kind: See `Mail`.
-            data: What is posted.
-            key: Names it among all that was ever posted to the run.
-            second_key: Names it so as well. Given only with a `key`, which is looked at first.
+            data: The payload.
+            key: Identifies the message among all that were ever posted to the run.
+            second_key: Also identifies it. Given only with a `key`, which is checked first.
             connection: As in `create`.
 
         Raises:
-            KeyUsedError: A row with `second_key` was posted before, and none with `key`; that stays unused.
-            RunNotFoundError: There is no such run.
-            RunFinishedError: It has ended, and nothing with this key was posted before.
+            KeyUsedError: A message with `second_key` was posted before, and none with `key`; `key`
+                stays unused.
+            RunNotFoundError: No such run exists.
+            RunFinishedError: The run has ended, and no message with this key was posted before.
         """
         ...
 
     async def has_key(self, run_id: str, key: str, *, connection: Any = None) -> bool:
-        """Return whether something with this key was ever posted to a run.
+        """Return whether a message with this key was ever posted to a run.
 
         Args:
             run_id: The run.
@@ -327,19 +360,19 @@ class CheckpointStore(Protocol):
             connection: As in `create`.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: No such run exists.
         """
         ...
 
     async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
-        """Read all of a run, whoever drives it, as of one moment.
+        """Read all of a run as of one moment, no matter which process drives it.
 
         Args:
             run_id: The run.
-            connection: As in `create`: what that transaction sees is read.
+            connection: As in `create`. The run is read as that transaction sees it.
 
         Raises:
-            RunNotFoundError: There is none.
+            RunNotFoundError: No such run exists.
         """
         ...
 
@@ -351,47 +384,49 @@ class CheckpointStore(Protocol):
         limit: int = 100,
         after: str | None = None,
     ) -> list[RunInfo]:
-        """The stored runs, ordered by when they were created, oldest first.
+        """Return the stored runs, oldest first by the time of creation.
 
         Args:
-            status: Only those of this status, or of one of these.
-            workflow: Only those of this name.
-            limit: At most so many.
-            after: Only those that come after this run: the last id of the page before.
+            status: Only runs with this status, or with one of these.
+            workflow: Only runs of the workflow with this name.
+            limit: At most this many runs.
+            after: Only runs after this one: the last id of the previous page.
         """
         ...
 
     async def get_run(self, run_id: str) -> RunInfo:
-        """One run's line.
+        """Return one run's line.
 
         Raises:
-            RunNotFoundError: There is none.
+            RunNotFoundError: No such run exists.
         """
         ...
 
     async def load_snapshot(self, run_id: str) -> Snapshot:
-        """The run as it is stored now, whoever drives it; needs no workflow.
+        """Return a snapshot of the run as it is stored now. No workflow is needed.
+
+        Works no matter which process drives the run.
 
         Raises:
-            RunNotFoundError: There is none.
-            SerializationError: What is stored can't be read.
+            RunNotFoundError: No such run exists.
+            SerializationError: The stored data can't be read.
         """
         ...
 
     async def history(self, run_id: str) -> list[HistoryRecord]:
-        """The run's history, oldest first.
+        """Return the run's history, oldest record first.
 
         Raises:
-            RunNotFoundError: There is none.
+            RunNotFoundError: No such run exists.
         """
         ...
 
     async def delete_run(self, run_id: str) -> None:
-        """Delete all that is stored of a run.
+        """Delete all stored data of a run.
 
         Raises:
-            RunNotFoundError: There is none.
-            RunLockedError: Somebody alive drives it.
+            RunNotFoundError: No such run exists.
+            RunLockedError: A live driver has it.
         """
         ...
 
@@ -401,10 +436,11 @@ class CheckpointStore(Protocol):
         older_than: dt.timedelta | dt.datetime,
         status: Sequence[RunStatus | str] | None = None,
     ) -> int:
-        """Delete the runs last updated longer ago than that, and tell how many.
+        """Delete the runs that were last updated before a point in time, and return their number.
 
         Args:
             older_than: An age, or an instant (with its time zone).
-            status: Only those of these; by default all that have ended. Runs that somebody drives are never deleted.
+            status: Only runs with one of these statuses; by default all that have ended. Runs that
+                are being driven are never deleted.
         """
         ...

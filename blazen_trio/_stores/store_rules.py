@@ -1,4 +1,4 @@
-"""What every store checks alike: arguments of queries, and that a run's journal has no gap."""
+"""Checks that all stores share: arguments of queries, and that a run's journal has no gap."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ __all__ = [
 ]
 
 _ERROR_BYTES: Final = 60_000
-"""As much of an error's text as a run's row holds."""
+"""At most this many bytes of an error's text are stored in a run's row."""
 
 ALL = tuple(RunStatus)
 ENDED = tuple(status for status in ALL if status.ended)
 
 
 def parse_status(status: RunStatus | str) -> RunStatus:
-    """The status of this name.
+    """Return the status of this name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No status has this name.
     """
     try:
         return RunStatus(status)
     except ValueError:
         known = ", ".join(repr(each.value) for each in RunStatus)
-        msg = f"status={status!r} is no status of a run; the statuses are {known}"
+        msg = f"status={status!r} is not a run status; expected one of {known}"
         raise ValueError(msg) from None
 
 
 def parse_statuses(
     statuses: RunStatus | str | Iterable[RunStatus | str] | None, default: tuple[RunStatus, ...]
 ) -> tuple[RunStatus, ...]:
-    """These statuses, of which there may be one; by default those.
+    """Return the given status or statuses as a tuple; for `None`, the default.
 
     Raises:
-        ValueError: One is none.
+        ValueError: One of them is not a status.
     """
     if statuses is None:
         return default
@@ -76,33 +76,34 @@ def parse_statuses(
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a page of no rows.
+    """Refuse an invalid page size.
 
     Raises:
-        ValueError: `limit` is less than 1.
+        ValueError: `limit` is not a whole number of at least 1.
     """
     if type(limit) is not int or limit < 1:
-        msg = f"limit={limit!r:.80}: a page holds a whole number of runs, at least one"
+        msg = f"limit={limit!r:.80}: expected a whole number of at least 1"
         raise ValueError(msg)
 
 
 def cutoff(older_than: dt.timedelta | dt.datetime) -> float:
-    """The instant meant by an age or an instant: UTC, seconds since the epoch.
+    """Return the instant meant by an age or an instant: UTC, seconds since the epoch.
 
     Raises:
+        TypeError: The argument is neither.
         ValueError: The instant has no time zone.
     """
     if isinstance(older_than, dt.timedelta):
         return time.time() - older_than.total_seconds()
     if not isinstance(older_than, dt.datetime):
         msg = (  # type: ignore[unreachable]
-            f"older_than={older_than!r:.80}: an age (timedelta) or an instant (datetime with a "
-            "time zone)"
+            f"older_than={older_than!r:.80}: expected an age (timedelta) or an instant (datetime "
+            "with a time zone)"
         )
         raise TypeError(msg)
     if older_than.tzinfo is None:
         msg = (
-            "older_than= is a datetime without a time zone; say which, e.g. "
+            "older_than= is a datetime without a time zone; pass one with a time zone, e.g. "
             "datetime.now(timezone.utc)"
         )
         raise ValueError(msg)
@@ -110,10 +111,10 @@ def cutoff(older_than: dt.timedelta | dt.datetime) -> float:
 
 
 def following(commit: Commit, stored: int | None) -> int | None:
-    """The sequence number of the run's last entry once this is stored after the entry `stored`.
+    """Return the number of the run's last entry once the commit is stored after entry `stored`.
 
     Raises:
-        StaleRunError: The store has these entries already: somebody else wrote them.
+        StaleRunError: The store already has these entries: another driver wrote them.
         StoreError: Entries are missing in between.
     """
     entries = commit.entries
@@ -125,19 +126,19 @@ def following(commit: Commit, stored: int | None) -> int | None:
             and stored is not None
             and first == stored + 1
         ):
-            return first  # what nearly every commit is
+            return first  # nearly every commit is of this kind
         if stored is not None and first <= stored:
             raise StaleRunError(
-                f"run {commit.run_id!r}: entry {first} is stored already (the last one is "
-                f"{stored}); somebody else went on with this run. Take it up from the store with resume_from",
+                f"run {commit.run_id!r}: entry {first} is already stored (the last one is "
+                f"{stored}), so another process drives this run. Resume it with resume_from",
                 run_id=commit.run_id,
             )
         expected = first if stored is None else stored + 1
         for seq, _ in commit.entries:
             if seq != expected:
                 raise StoreError(
-                    f"run {commit.run_id!r}: entry {seq} was to be stored where entry {expected} "
-                    "belongs; entries are stored in order and without a gap",
+                    f"run {commit.run_id!r}: expected entry {expected}, got entry {seq}; entries "
+                    "must be stored in order and without gaps",
                     run_id=commit.run_id,
                 )
             expected += 1
@@ -148,40 +149,39 @@ def following(commit: Commit, stored: int | None) -> int | None:
 
 
 def key_used(run_id: str, key: str) -> KeyUsedError:
-    """The refusal of a row whose second key was used before."""
-    msg = f"something with the key {key!r} was posted to run {run_id!r} before"
+    """Return the error for a message whose second key was used before."""
+    msg = f"a message with the key {key!r} was posted to run {run_id!r} before"
     return KeyUsedError(msg, run_id=run_id)
 
 
 def not_found(run_id: str) -> RunNotFoundError:
-    """There is no such run."""
+    """Return the error for a run that does not exist."""
     return RunNotFoundError(
-        f"the store has no run {run_id!r}; list_runs() tells which it has", run_id=run_id
+        f"run {run_id!r} not found; list_runs() shows the stored runs", run_id=run_id
     )
 
 
 def exists(run_id: str) -> RunExistsError:
-    """There is such a run already."""
+    """Return the error for a run that already exists."""
     return RunExistsError(
-        f"the store has a run {run_id!r} already; go on with it by resume_from, or choose "
-        "another run_id",
+        f"run {run_id!r} already exists; resume it with resume_from, or choose another run_id",
         run_id=run_id,
     )
 
 
 def finished(run_id: str, status: RunStatus) -> RunFinishedError:
-    """It has ended, so nothing can be sent to it."""
+    """Return the error for a message to a run that has ended."""
     return RunFinishedError(
-        f"run {run_id!r} has ended ({status.value}): nothing can be sent to it any more",
+        f"run {run_id!r} has ended ({status.value}): it accepts no more events",
         run_id=run_id,
         status=status,
     )
 
 
 def in_use(run_id: str, owner: str) -> RunLockedError:
-    """Somebody drives it."""
+    """Return the error for a run that has a live driver."""
     return RunLockedError(
-        f"run {run_id!r} is being driven by {owner}; it can be taken up once that has ended, "
+        f"run {run_id!r} is already driven by {owner}; try again when that driver has released it "
         "or is known to be dead",
         run_id=run_id,
         owner=owner,
@@ -189,19 +189,19 @@ def in_use(run_id: str, owner: str) -> RunLockedError:
 
 
 def not_driven(run_id: str) -> StaleRunError:
-    """We don't drive it, so we must not write to it."""
+    """Return the error for a write to a run that we don't drive."""
     return StaleRunError(
-        f"this store does not drive run {run_id!r} (any more), so nothing was written to it: the "
-        "run was given back, or another process took it over. Take it up again with resume_from",
+        f"this store does not drive run {run_id!r}, so nothing was written to it: the run was "
+        "released, or another process took it over. Resume it with resume_from",
         run_id=run_id,
     )
 
 
 def mail_gone(run_id: str) -> StaleRunError:
-    """A row of its inbox is not there any more."""
+    """Return the error for a commit that takes an inbox row that is gone."""
     return StaleRunError(
-        f"run {run_id!r}: its mail was taken by another, so the commit that was to take it was "
-        "not stored. Take the run up again with resume_from",
+        f"run {run_id!r}: another driver took its inbox messages, so the commit that takes them "
+        "was not stored. Resume the run with resume_from",
         run_id=run_id,
     )
 
@@ -215,8 +215,9 @@ def storable(text: str | None) -> str | None: ...
 
 
 def storable(text: str | None) -> str | None:
-    """The text of an error as every database can store it in a run's row: what is not Unicode, and
-    NUL, told by escapes; of a long one the beginning.
+    """Return an error's text in a form that every database can store in a run's row.
+
+    NUL and anything that is not Unicode is escaped; a long text is cut.
     """
     if text is None:
         return None
@@ -235,5 +236,5 @@ def in_ascii(text: str | None) -> str | None: ...
 
 
 def in_ascii(text: str | None) -> str | None:
-    """The text with escapes for all letters but ASCII's."""
+    """Return the text with all non-ASCII characters escaped."""
     return None if text is None else text.encode("ascii", "backslashreplace").decode()

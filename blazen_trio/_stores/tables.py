@@ -1,4 +1,4 @@
-"""Which tables of a database are the engine's, for tools that look after all the others."""
+"""A filter for the engine's own tables, for tools that manage the other tables of a database."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ def include_name(
     type_: str,
     parent_names: Mapping[str, str | None],  # noqa: ARG001  # as Alembic calls it
 ) -> bool:
-    """Return whether a name in a database is none of the engine's own tables.
+    """Return whether a name in a database is not one of the engine's own tables.
 
-    For the `env.py` of an application whose tables are in the same database, so that
-    `alembic revision --autogenerate` does not drop the engine's, and `alembic check` is content:
+    Use it in the `env.py` of an application whose tables are in the same database. Then `alembic
+    revision --autogenerate` does not drop the engine's tables, and `alembic check` does not report
+    them:
 
     ```python
     context.configure(..., include_name=include_name)
     ```
 
     Args:
-        name: A table's, or that of something else.
-        type_: What it names: all but a `"table"` is the application's.
-        parent_names: What it is in.
+        name: The name of a table or of another object.
+        type_: The kind of object. Anything but a `"table"` belongs to the application.
+        parent_names: The names of the objects that contain it; not used.
     """
-    from blazen_trio._stores.sql.schema import OUR_TABLES  # a database library
+    from blazen_trio._stores.sql.schema import OUR_TABLES  # imports a database library
 
     return type_ != "table" or name not in OUR_TABLES

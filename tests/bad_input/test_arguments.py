@@ -314,9 +314,9 @@ async def wrong_queries(store: Any) -> None:
         with pytest.raises(ValueError, match="limit="):
             await store.list_runs(limit=limit)
     for status in ["done", 1, "RUNNING"]:
-        with pytest.raises(ValueError, match="is no status of a run"):
+        with pytest.raises(ValueError, match="is not a run status"):
             await store.list_runs(status=status)
-        with pytest.raises(ValueError, match="is no status of a run"):
+        with pytest.raises(ValueError, match="is not a run status"):
             await store.purge(older_than=dt.timedelta(days=1), status=[status])
     for older_than in [1, None, "a day"]:
         with pytest.raises(TypeError, match="older_than="):

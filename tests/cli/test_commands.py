@@ -51,7 +51,7 @@ def with_password(url: str, password: str) -> str:
         (
             ["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "nan"],
             USAGE,
-            "'nan' is no number of seconds up to 1e11",
+            "'nan' is not a number of seconds up to 1e11",
         ),
         (
             ["worker", FLOW, "--db", "sqlite:///x.db", "--grace", "x"],
@@ -78,26 +78,26 @@ def with_password(url: str, password: str) -> str:
         (
             ["db", "check", "--db", "postgresql://ann:***@h/d"],
             USAGE,
-            "put the real one in the place of",
+            "by the real one",
         ),
         (["db", "check", "--db", ""], USAGE, "'--db'.*: it is empty: give the URL of a database"),
         (["runs", "list", "--db", " "], USAGE, "it is empty: give the URL of a database"),
         (
             ["worker", FLOW, "--db", "runs.db"],
             CONFIG,
-            "runs.db is no database URL; sqlite:///runs.db is one",
+            "invalid database URL .runs.db.; an example is sqlite:///runs.db",
         ),
         (
             ["worker", FLOW, "--db", "postgresql:/ann:sesame@h/d"],
             CONFIG,
-            r"\*\*\*@h/d is no database URL",
+            r"invalid database URL .\*\*\*@h/d",
         ),
         (
             ["worker", FLOW, "--db", "postgresql://ann:o:sesame@x:sesame@h/d"],
             CONFIG,
-            r"\*\*\*@h/d is no database URL",
+            r"invalid database URL .\*\*\*@h/d",
         ),
-        (["worker", FLOW, "--db", "oracle://ann:sesame@h/d"], CONFIG, "and not in oracle"),
+        (["worker", FLOW, "--db", "oracle://ann:sesame@h/d"], CONFIG, "oracle is not supported"),
         (
             ["worker", FLOW, "--db", "postgresql+asyncpg://ann:sesame@h/d"],
             CONFIG,
@@ -123,9 +123,9 @@ def with_password(url: str, password: str) -> str:
         (
             ["db", "upgrade", "--db", "sqlite:////nowhere/x.db"],
             TEMPFAIL,
-            "its directory has to exist",
+            "its directory must exist",
         ),
-        (["db", "current", "--db", "oracle://ann:sesame@h/d"], CONFIG, "and not in oracle"),
+        (["db", "current", "--db", "oracle://ann:sesame@h/d"], CONFIG, "oracle is not supported"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
@@ -146,7 +146,7 @@ def test_a_file_that_is_no_database(tmp_path, invoke):
     for arguments in (["worker", FLOW], ["db", "check"], ["db", "upgrade"]):
         done = invoke(*arguments, "--db", f"sqlite:///{tmp_path}/x.db")
         assert (done.exit_code, done.stdout) == (CONFIG, "")
-        assert "no SQLite database" in done.stderr
+        assert "not an SQLite database" in done.stderr
 
 
 @pytest.mark.parametrize("url", SERVERS, indirect=True)

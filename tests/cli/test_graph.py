@@ -59,9 +59,7 @@ def test_the_format_that_is_asked_for_wins(invoke, tmp_path):
 def test_a_name_that_tells_no_format_is_refused(invoke, tmp_path, name, more):
     done = invoke("graph", BOOK, "-o", str(tmp_path / name), *more)
     assert done.exit_code == USAGE
-    assert (
-        f"{name}' tells no format: let it end with .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
-    )
+    assert f"{name}' has no known format: use one of .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert invoke("graph", BOOK, "--format", "mermaid", "-o", str(tmp_path / name)).exit_code == 0
     assert (tmp_path / name).read_text(encoding="utf-8") == book.to_mermaid()
@@ -155,7 +153,7 @@ def test_runs_that_are_not_the_workflows(invoke, waiting):
     assert done.exit_code == NOINPUT
     done = invoke("graph", "tests.pictures.drawn:agent", "--run", "book-1", "--db", url)
     assert done.exit_code == REFUSED
-    assert f"is of workflow 'book', and tests.pictures.drawn:agent is {agent.name!r}" in done.stderr
+    assert f"is of workflow 'book', but tests.pictures.drawn:agent is {agent.name!r}" in done.stderr
 
 
 def test_a_target_of_several_workflows(invoke):

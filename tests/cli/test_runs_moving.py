@@ -65,7 +65,7 @@ def test_a_run_goes_on_elsewhere(tmp_path, runs, half_way, elsewhere, name):
     )
     again = elsewhere("import", file)
     assert (again.exit_code, again.stdout) == (REFUSED, "")
-    assert "there is a run 'half-1' already" in again.stderr
+    assert "run 'half-1' already exists" in again.stderr
     results = []
     for each in (runs, elsewhere):
         assert each("respond", half_way, "4").exit_code == 0
@@ -102,7 +102,7 @@ def test_a_worker_takes_up_what_was_imported(tmp_path, sqlite_url, runs, half_wa
     runs("export", half_way, "-o", str(tmp_path / "run.json"))
     runs("respond", half_way, "4")
     left_out = runs("export", half_way, "-o", str(tmp_path / "late.json"))
-    assert left_out.stderr == "left out: 1 in the inbox, which nobody has taken yet\n"
+    assert left_out.stderr == "left out: inbox messages that no driver has taken yet (1)\n"
     for run_id, file in (("half-2", "run.json"), ("half-3", "late.json")):
         runs("import", str(tmp_path / file), "--run-id", run_id)
         runs("respond", run_id, "5")

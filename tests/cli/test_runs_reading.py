@@ -298,7 +298,7 @@ def test_a_run_that_is_not_there(sqlite_url, runs, command):
     done = runs(*arguments)
     assert (done.exit_code, done.stdout) == (NOINPUT, "")
     assert done.stderr == (
-        "blazen-trio: there is no run 'nobody'; `blazen-trio runs list` tells which there are\n"
+        "blazen-trio: run 'nobody' not found; `blazen-trio runs list` shows the stored runs\n"
     )
 
 

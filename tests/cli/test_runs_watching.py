@@ -114,8 +114,7 @@ def test_a_disk_that_is_full_is_no_bug(sqlite_url, runs):
         show = start(sqlite_url, "runs", "show", "a", stdout=full)
         assert show.wait(PATIENCE) == 75
     assert (
-        show.stderr.read()
-        == "blazen-trio: what is printed can't be written: No space left on device\n"
+        show.stderr.read() == "blazen-trio: the output can't be written: No space left on device\n"
     )
     show.stderr.close()
 
@@ -215,7 +214,7 @@ def test_resume_says_until_when_a_run_waits_for_a_time(sqlite_url, runs, as_json
         else:
             due = delayed["due"][:19].replace("T", " ")
             assert told.startswith(
-                f"blazen-trio: run a waits until {due}Z; Ctrl-C leaves it as it is"
+                f"blazen-trio: run a waits until {due}Z; Ctrl-C leaves it to be resumed"
             )
 
 
@@ -259,7 +258,7 @@ def test_questions_are_asked_at_a_terminal(sqlite_url, runs):
     with Terminal(sqlite_url, "runs", "resume", "a", f"{FLOWS}:twice") as terminal:
         terminal.shows("? (JSON): ")  # the one or the other
         terminal.types("tea\n")
-        terminal.shows("is no JSON")
+        terminal.shows("is not valid JSON")
         terminal.shows("? (JSON): ", times=2)
         terminal.types("[1]\n")
         terminal.shows("? (JSON): ", times=3)
@@ -297,7 +296,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(sqlite_url, runs):
         terminal.shows("None (JSON)")
         terminal.types("true\n")
         # It can't be told which of the two types is meant; the run is not failed by that.
-        terminal.shows("takes answers of the types Approval, Refusal")
+        terminal.shows("accepts answers of the types Approval, Refusal")
         assert terminal.ends() == 5
     runs("submit", "asking", "--run-id", "b")
     with Terminal(sqlite_url, "runs", "resume", "b", f"{FLOWS}:asking") as terminal:

@@ -59,13 +59,13 @@ def test_the_current_directory_can_be_imported_from(folder):
     [
         (
             "nowhere:flow",
-            r"no module 'nowhere': the current directory \(.+\) and the installed packages",
+            r"no module 'nowhere': neither the current directory \(.+\) nor the installed packages",
         ),
         ("tests.cli.nowhere:flow", "no module 'tests.cli.nowhere'"),
         ("nowhere.flows:flow", "no module 'nowhere', and so no 'nowhere.flows'"),
         (
             "tests.cli.flows.gated:flow",
-            "'tests.cli.flows' is a module, not a package; is it tests.cli.flows:gated?",
+            "'tests.cli.flows' is a module, not a package; did you mean tests.cli.flows:gated?",
         ),
         (
             f"{FLOWS}:gone",

@@ -182,22 +182,22 @@ def test_told_to_end_it_drains(tmp_path):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "told"),
     [
-        ("GET", "/claims/none", None, 404, "the store has no run 'none'"),
-        ("GET", "/claims/none/events", None, 404, "the store has no run 'none'"),
+        ("GET", "/claims/none", None, 404, "run 'none' not found"),
+        ("GET", "/claims/none/events", None, 404, "run 'none' not found"),
         (
             "POST",
             "/claims/none/answers",
             {"request_id": "1", "approved": True, "by": "bob"},
             404,
-            "no run 'none'",
+            "run 'none' not found",
         ),
-        ("POST", "/claims/none/cancel", {"reason": "why"}, 404, "no run 'none'"),
+        ("POST", "/claims/none/cancel", {"reason": "why"}, 404, "run 'none' not found"),
         (
             "POST",
             "/claims",
             {"id": "waits", "employee": "ann", "receipts": LOW},
             409,
-            "has a run 'waits' already",
+            "run 'waits' already exists",
         ),
         (
             "POST",

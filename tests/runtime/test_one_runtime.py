@@ -326,7 +326,7 @@ async def test_arguments_that_make_no_sense(opened_in_memory: Any) -> None:
                 await runtime.start(ticks, 1, metadata=7)  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="takes an event"):
                 await runtime.send("run", "event")  # type: ignore[arg-type]
-            with pytest.raises(TypeError, match="MemoryStore has no transactions"):
+            with pytest.raises(TypeError, match="take part in a database transaction"):
                 await runtime.submit(ticks, 1, connection=object())
 
 

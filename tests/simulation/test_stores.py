@@ -68,7 +68,7 @@ class _World:
             await trio.sleep(100)  # enough for every lease to die, and for all mail to be taken
             assert [len((await self.openings[0].load(run_id)).inbox) for run_id in _RUNS] == [0] * 4
             assert set(self.taken.values()) == {1}
-            assert not [told for told in self.told if "its mail was taken" in told]
+            assert not [told for told in self.told if "took its inbox messages" in told]
             nursery.cancel_scope.cancel()
 
     async def _submit(self, run_id: str) -> None:

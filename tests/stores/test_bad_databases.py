@@ -33,7 +33,7 @@ async def _make(url: str) -> None:
 )
 async def test_a_file_that_is_no_database(tmp_path: Path, rubbish: bytes) -> None:
     (tmp_path / "a.db").write_bytes(rubbish)
-    with pytest.raises(SchemaError, match="no SQLite database"):
+    with pytest.raises(SchemaError, match="not an SQLite database"):
         await _make(f"sqlite:///{tmp_path}/a.db")
     assert rubbish == (tmp_path / "a.db").read_bytes()
 
@@ -85,7 +85,7 @@ async def test_a_read_only_database(tmp_path: Path) -> None:
 
 
 async def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="directory has to exist"):
+    with pytest.raises(StoreError, match="directory must exist"):
         await _make(f"sqlite:///{tmp_path}/missing/a.db")
 
 
@@ -103,7 +103,7 @@ async def test_a_full_disk_stops_the_run_and_leaves_it_resumable(tmp_path: Path)
     full = True
     async with open_by_id(engine) as store:
         await store.claim("a")
-        with pytest.raises(StoreError, match="no room left") as error:
+        with pytest.raises(StoreError, match="no space left") as error:
             await store.commit(Commit("a", [(2, bytes(500_000))]))
         assert error.value.run_id == "a"
         assert not isinstance(error.value, SchemaError)

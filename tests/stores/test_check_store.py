@@ -260,5 +260,5 @@ async def test_a_bad_argument_is_told() -> None:
     store = MemoryStore()
     with pytest.raises(ValueError, match="'queued', 'running'"):
         await store.list_runs(status="broken")
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         await store.list_runs(limit=0)

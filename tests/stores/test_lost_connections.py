@@ -151,7 +151,7 @@ async def test_what_was_committed_without_a_lease_is_not_done_again(
     async with open_by_id(url, migrate=True) as store:
         await _create(store, release=True)
         strikes(url, when)
-        with pytest.raises(StoreError, match="look before you do it again"):
+        with pytest.raises(StoreError, match="check before you do it again"):
             await store.post("a", "event", b"x", key="k")
         # With a key it is safe to say it again.
         assert (await store.post("a", "event", b"x", key="k") is None) == (when == "after")
@@ -227,7 +227,7 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
 
         with monkeypatch.context() as away:
             away.setattr(batches.Batches, "_look", refusing(store))
-            with pytest.raises(StoreError, match="look before you do it again"):
+            with pytest.raises(StoreError, match="check before you do it again"):
                 await store.take(["w"], 1)
         # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are
         # no suspects.

@@ -227,7 +227,7 @@ async def test_a_caller_who_read_before_others_wrote_is_told_what_to_do(
             connection.exec_driver_sql("BEGIN")
             connection.exec_driver_sql("SELECT count(*) FROM blazen_run").all()
             await _create(store, "a")
-            with pytest.raises(StoreError, match="begin with BEGIN IMMEDIATE"):
+            with pytest.raises(StoreError, match="with BEGIN IMMEDIATE"):
                 await _create(store, "b", connection)
             connection.rollback()
             connection.exec_driver_sql("BEGIN IMMEDIATE")

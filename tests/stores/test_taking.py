@@ -81,7 +81,7 @@ async def test_others_write_while_what_was_taken_is_read(url: str, reading: Read
         await store.poll(["w"])
         assert [mail.data for mail in [*inbox["a"], *heard.mail]] == [b"x"]
         await store.commit(Commit("a", [(2, b"2")]))
-        with pytest.raises(StoreError, match="entry 3 was to be stored where entry 2 belongs"):
+        with pytest.raises(StoreError, match="expected entry 2, got entry 3"):
             await store.commit(Commit("b", [(3, b"a gap")]))
 
 

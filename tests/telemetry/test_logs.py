@@ -239,7 +239,7 @@ async def test_a_lost_lease_is_a_warning(tmp_path: Path, log) -> None:
             await Workflow("deposed", [depose]).run(store=store, run_id="r")
     [line] = [line for line in lines(log) if line.startswith("WARNING")]
     assert "is lost" in line
-    assert line.endswith("runs no more driven here: 1")
+    assert line.endswith("runs no longer driven by this process: 1")
 
 
 async def test_a_run_that_fits_no_workflow_is_told_with_its_name(log) -> None:

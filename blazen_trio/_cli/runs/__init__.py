@@ -1,4 +1,4 @@
-"""`blazen-trio runs`: the runs of a database, looked at and acted on."""
+"""`blazen-trio runs`: queries and actions for the runs of a database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["runs"]
 
 @click.group("runs", epilog=RUN_EXIT_CODES)
 def runs() -> None:
-    """The runs: look at them, act on them, go on with one here."""
+    """Show, control and resume the runs of a database."""
 
 
 for module in (reading, watching, resuming, asking, acting, deleting, moving):

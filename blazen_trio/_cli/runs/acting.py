@@ -29,10 +29,11 @@ _json = json_option("Print one JSON object.", group="Output")
 @db_option
 @_json
 def pause(run_id: str, db: str, as_json: bool) -> None:
-    """Pause a run, and wait until it is.
+    """Pause a run, and wait until it is paused.
 
-    Whoever drives it lets its steps in flight finish. It stays so, and no worker takes it, until `runs resume` goes on with it. Interrupted, this waits no more; the run has
-    been asked to pause already.
+    Its driver lets the steps in flight finish. The run stays paused, and no worker takes it, until
+    `runs resume` resumes it. If interrupted, this stops waiting; the run has already been asked to
+    pause.
     """
 
     async def ask(store: SqlStore) -> None:
@@ -54,7 +55,8 @@ def pause(run_id: str, db: str, as_json: bool) -> None:
 def cancel(run_id: str, db: str, reason: str | None, as_json: bool) -> None:
     """Cancel a run.
 
-    One that somebody drives is asked to end, and does so soon; nothing happens to one that has ended. What is undone in it stays so, and `runs resume` goes on with it.
+    A run that is being driven is asked to end, and does so soon. A run that has ended is left as it
+    is. The pending work of a cancelled run is kept, and `runs resume` resumes it.
     """
 
     async def ask(store: SqlStore) -> RunStatus:
@@ -70,9 +72,7 @@ def cancel(run_id: str, db: str, reason: str | None, as_json: bool) -> None:
     elif status.ended:
         click.echo(clean(f"run {run_id} has ended already ({status.value})"))
     else:
-        click.echo(
-            clean(f"run {run_id} ({status.value}): who drives it has been asked to cancel it")
-        )
+        click.echo(clean(f"run {run_id} ({status.value}): its driver has been asked to cancel it"))
 
 
 COMMANDS: Sequence[click.Command] = (pause, cancel)

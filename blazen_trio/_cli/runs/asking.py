@@ -1,4 +1,4 @@
-"""`runs submit`, `runs send`, `runs respond`: what is handed to runs, whoever drives them."""
+"""`runs submit`, `runs send`, `runs respond`: new runs, events and answers."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _json = json_option("Print one JSON object.", group="Output")
 
 
 def parse_target(context: click.Context, param: click.Parameter, text: str | None) -> Target | None:
-    """One target: a callback for click."""
+    """Parse a single target: a callback for click."""
     return None if text is None else parse_targets(context, param, [text])[0]
 
 
 def load_workflow(target: Target) -> Workflow:
-    """Import the one workflow that a target names.
+    """Import the single workflow that a target names.
 
     Raises:
-        ConfigError: It names none, or several.
+        ConfigError: It names no workflow, or several.
     """
     found = load_workflows([target])
     if len(found) > 1:
@@ -46,13 +46,14 @@ def load_workflow(target: Target) -> Workflow:
 
 
 _workflow_option = option(
-    "--workflow", "target", group="Value", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target, show_default=False,
-    help="The run's workflow, to check the event against. Without it, whoever drives the run finds out."
+    "--workflow", "target", group="Value", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target,
+    show_default=False,
+    help="The run's workflow, to check the event against. Without it, the run's driver checks."
 )  # fmt: skip
 
 
 def text_option(help_text: str) -> Callable[[Any], Any]:
-    """`--text`."""
+    """Add the option `--text`."""
     return option(
         "--text", "as_text", group="Value", is_flag=True, show_default=False, help=help_text
     )
@@ -63,11 +64,12 @@ def text_option(help_text: str) -> Callable[[Any], Any]:
 @click.argument("value", metavar="[JSON]", type=Json(), default=None, required=False)
 @db_option
 @option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
-        help="The run's id; by default a new UUID. A second run of the same id is refused.")  # fmt: skip
+        help="The run's id; by default a new UUID. An id that is in use is refused.")  # fmt: skip
 @option("--metadata", group="Run", type=Json(dict), metavar="JSON", show_default=False,
         help="An object that is kept with the run.")  # fmt: skip
 @option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
-        help="The JSON is an object of the fields of an event of this type, instead of the input of a plain start.")  # fmt: skip
+        help="The JSON is an object with the fields of an event of this type, instead of the input "
+        "of a plain start.")  # fmt: skip
 @_workflow_option
 @_json
 def submit(
@@ -80,10 +82,10 @@ def submit(
     target: Target | None,
     as_json: bool,
 ) -> None:
-    """Queue a run, for whichever worker serves it.
+    """Queue a run for any worker that serves its workflow.
 
-    WORKFLOW is the workflow's name, and JSON the run's input. Without --workflow, whoever takes the run finds out whether it
-    starts with this input. Prints the run's id.
+    WORKFLOW is the workflow's name, and JSON the run's input. Without --workflow, the worker that
+    takes the run checks whether it starts with this input. Prints the run's id.
     """
     if event_type is not None and not isinstance(value, dict):
         raise click.UsageError("--event-type needs the event's fields, a JSON object")
@@ -107,13 +109,14 @@ def submit(
 @click.argument("fields", metavar="[JSON]", type=Json(dict), default="{}")
 @db_option
 @option("--key", group="Event", type=Id(), show_default=False,
-        help="Names the event: another one of the same key is not taken, for as long as the run is kept.")  # fmt: skip
+        help="A key for the event: another event with the same key is refused, for as long as the "
+        "run is stored.")  # fmt: skip
 @option(
     "--delay",
     group="Event",
     type=Seconds(min=0),
     show_default=False,
-    help="It is delivered after so many seconds.",
+    help="Deliver the event after this many seconds.",
 )
 @_workflow_option
 @_json
@@ -129,9 +132,10 @@ def send(
 ) -> None:
     """Send an event into a run.
 
-    Whoever drives it, and whether or not anybody does. EVENT_TYPE names the event's class, and JSON is an object of its fields.
-    Without --workflow, an event that no step accepts, or whose fields are not those of its class, is noted in the run's history as
-    rejected. Exits with 0 also where the key was used before: the event was sent then.
+    This works whether or not a process drives the run. EVENT_TYPE is the name of the event's class,
+    and JSON is an object of its fields. Without --workflow, an event that no step accepts, or whose
+    fields don't fit its class, is recorded in the run's history as rejected. Also exits with 0 if
+    the key was used before: the event was sent then.
     """
     workflow = None if target is None else load_workflow(target)
     event: Any = make_event(workflow, event_type, fields)
@@ -159,10 +163,11 @@ def send(
 @click.argument("value", metavar="VALUE")
 @db_option
 @option("--request-id", group="Value", type=Id(), metavar="ID", show_default=False,
-        help="The question, where more than one is open; `runs show` tells.")  # fmt: skip
-@text_option("VALUE is text as it stands, not JSON.")
+        help="The question, if more than one is open; see `runs show`.")  # fmt: skip
+@text_option("VALUE is plain text, not JSON.")
 @option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
-        help="The answer's type, where the workflow takes another one than InputResponseEvent.")  # fmt: skip
+        help="The answer's type, if the workflow expects another one than "
+        "InputResponseEvent.")  # fmt: skip
 @_workflow_option
 @_json
 @click.pass_context
@@ -179,7 +184,8 @@ def respond(
 ) -> None:
     """Answer an open question of a run.
 
-    Whoever drives it, and whether or not anybody does. VALUE is JSON. With --workflow the answer is of the type that the workflow takes, and is checked against it.
+    This works whether or not a process drives the run. VALUE is JSON. With --workflow, the answer
+    is of the type that the workflow expects, and is checked against it.
     """
     document = value if as_text else Json().convert(value, None, context)
     workflow = None if target is None else load_workflow(target)
@@ -199,13 +205,14 @@ def respond(
 
 
 async def _the_question(store: SqlStore, run_id: str) -> str:
-    """The one question that is open."""
+    """Return the id of the only open question."""
     run = forms.outcome_form(await store.load(run_id))
     ids = [question["request_id"] for question in run["questions"]]
     if len(ids) == 1:
         return str(ids[0])
     raise InputResponseError(
-        f"run {run_id!r} ({run['status']}) has the open questions {', '.join(ids)}: say which one with --request-id"
+        f"run {run_id!r} ({run['status']}) has the open questions {', '.join(ids)}: choose one "
+        "with --request-id"
         if ids
         else f"run {run_id!r} ({run['status']}) has no open question",
         run_id=run_id,

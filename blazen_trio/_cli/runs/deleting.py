@@ -31,16 +31,16 @@ _yes = option(
 
 
 def _confirm(what: str, *, yes: bool) -> None:
-    """Ask whoever is at the terminal.
+    """Ask the user at the terminal for confirmation.
 
     Raises:
-        Abort: They said no.
-        UsageError: Nobody is there to be asked.
+        Abort: The user said no.
+        UsageError: There is no terminal to ask at.
     """
     if yes:
         return
     if not can_ask():
-        raise click.UsageError(f"nobody is there to be asked: {what} needs --yes")
+        raise click.UsageError(f"no terminal to ask at: to {what}, pass --yes")
     click.confirm(f"{what}?", abort=True, err=True)
 
 
@@ -50,9 +50,9 @@ def _confirm(what: str, *, yes: bool) -> None:
 @_yes
 @_json
 def delete(run_id: str, db: str, yes: bool, as_json: bool) -> None:
-    """Delete a run, and all that is stored of it.
+    """Delete a run and all its stored data.
 
-    One that somebody drives is not deleted: cancel it first.
+    A run that is being driven is not deleted: cancel it first.
     """
     info = with_store(db, lambda store: store.get_run(run_id))
     _confirm(clean(f"delete run {run_id} of {info.workflow} ({info.status.value})"), yes=yes)
@@ -66,13 +66,16 @@ def delete(run_id: str, db: str, yes: bool, as_json: bool) -> None:
 @click.command("purge", cls=Command, epilog=RUN_EXIT_CODES)
 @db_option
 @option("--older-than", "age", group="Deleting", required=True, type=Age(), metavar="AGE",
-        help="Only runs whose status was last written longer ago: 90s, 15m, 12h, 30d, 4w.")  # fmt: skip
-@option("--status", "statuses", group="Deleting", multiple=True, type=click.Choice(_STATUSES), show_default=False,
-        help=f"Only runs of this status; may be given several times. By default all that have ended: {', '.join(_ENDED)}.")  # fmt: skip
+        help="Only runs whose status was last written longer ago than this, such as 90s, 15m, 12h, "
+        "30d or 4w.")  # fmt: skip
+@option("--status", "statuses", group="Deleting", multiple=True, type=click.Choice(_STATUSES),
+        show_default=False,
+        help="Only runs with this status; may be given several times. "
+        f"By default all that have ended: {', '.join(_ENDED)}.")  # fmt: skip
 @_yes
 @_json
 def purge(db: str, age: dt.timedelta, statuses: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete old runs. Runs that somebody drives are never deleted."""
+    """Delete old runs. Runs that are being driven are never deleted."""
     names = ", ".join(statuses or _ENDED)
     _confirm(f"delete the runs ({names}) that are older than {age}", yes=yes)
     count = with_store(db, lambda store: store.purge(older_than=age, status=statuses or None))

@@ -1,7 +1,7 @@
-"""How runs are shown: tables for people, plain where they go to a file or a pipe; or JSON.
+"""Display of runs: tables for people, plain if written to a file or a pipe, or JSON.
 
-A table fits the terminal: what has to be read whole stays whole, and the rest gives way in an order
-that each table says.
+A table fits the terminal. Columns that must be read whole stay whole; the others are shortened or
+dropped in an order that each table defines.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 _GAP: Final = 2
 _LEAST: Final = 10
-"""Characters of a last column of which nothing else is said."""
+"""The least width of a last column that is cut by default, in characters."""
 
 
 def table(
@@ -51,14 +51,15 @@ def table(
     rows: Iterable[Sequence[str | Text]],
     gives_way: Sequence[tuple[str, int | slice]] = (),
 ) -> _Table:
-    """A table without lines, as wide as it has to be, or as the terminal is.
+    """Make a table without lines, as wide as necessary, but at most as wide as the terminal.
 
     Args:
         headings: The columns.
         rows: Their cells.
-        gives_way: What is done, one after the other, until the table fits: (heading, how). A number cuts the column, to no fewer
-            characters than that, and 0 leaves it out; a slice is what is left of each cell. By default the last column is cut. What
-            is not named here is never hidden: a cell goes on in the next line where nothing else helps.
+        gives_way: The measures taken, one after the other, until the table fits: (heading, how). A
+            number cuts the column to at least that many characters, and 0 drops it; a slice is
+            applied to each cell. By default the last column is cut. Columns not named here are
+            never hidden: if nothing else helps, a cell continues on the next line.
     """
     return _Table(
         headings,
@@ -68,7 +69,7 @@ def table(
 
 
 class _Table:
-    """Made anew for each width: rich shrinks all columns alike, and those to be read whole first."""
+    """A table that is laid out for each width: rich would shrink the widest columns first."""
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class _Table:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         columns, cut = self._fitted(options.max_width)
-        # Gaps are columns of their own: whether a padding is part of a column's width is another
-        # matter in each version of rich.
+        # Gaps are columns of their own: versions of rich differ in whether the padding is part of a
+        # column's width.
         made = Table(box=None, pad_edge=False, padding=0, header_style="bold")
         for index, heading in enumerate(columns):
             if index:
@@ -98,7 +99,7 @@ class _Table:
         yield made
 
     def _fitted(self, room: int) -> tuple[dict[str, Sequence[Text]], dict[str, int]]:
-        """The columns that are left, and the widths of those that are cut."""
+        """Return the columns that are left, and the widths of those that are cut."""
         columns: dict[str, Sequence[Text]] = dict(self._columns)
         widths = {heading: _width(heading, cells) for heading, cells in columns.items()}
         cut: dict[str, int] = {}
@@ -116,7 +117,7 @@ class _Table:
                 widths[heading] = cut[heading] = min(
                     widths[heading], max(how, widths[heading] - over)
                 )
-        # A column that went may have left more room than was wanted.
+        # Dropping a column may have freed more room than necessary.
         spare = room - sum(widths.values()) - _GAP * (len(widths) - 1)
         for heading, width in cut.items():
             cut[heading] = min(width + max(spare, 0), _width(heading, columns[heading]))
@@ -139,12 +140,12 @@ _STYLES: Final = {
     "cancelled": "bright_black",
 }
 _UNBOUNDED: Final = 1_000_000
-"""Columns of what is no terminal: nothing is cut there."""
+"""The width of output that is not a terminal: nothing is cut there."""
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def print_json(document: Any) -> None:
-    """One JSON document, on one line."""
+    """Print a JSON document on one line."""
     click.echo(json_line(document, stdout_encoding()))
 
 
@@ -156,17 +157,19 @@ RECORD_GIVES_WAY: Final = (
     ("ERROR", 0),
     ("TIME", 0),
 )
-"""What gives way last in a table of history records; see `tables.table`."""
+"""The last measures to make a table of history records fit; see `table`."""
 
 
 def make_console(file: IO[str] | None = None, **settings: Any) -> Console:
-    """What draws, on stdout or in this file."""
+    """Make a console that writes to stdout or to this file."""
     return Console(file=file, highlight=False, markup=False, emoji=False, **settings)
 
 
 def show(*parts: RenderableType) -> None:
-    """Print on stdout; where that is no terminal, as wide as it has to be, and without colours, if
-    no variable asks for them.
+    """Print on stdout.
+
+    If that is not a terminal, the output is as wide as necessary, and has no colours unless a
+    variable requests them.
     """
     console = make_console()
     if at_terminal():
@@ -180,7 +183,7 @@ def show(*parts: RenderableType) -> None:
 
 
 def fields(pairs: Mapping[str, str | Text]) -> Table:
-    """Names and values beside each other."""
+    """Make a table of names and values."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
@@ -190,22 +193,22 @@ def fields(pairs: Mapping[str, str | Text]) -> Table:
 
 
 def cell(value: str | Text) -> Text:
-    """Text as it is meant: nothing in it is markup."""
+    """Return literal text: nothing in it is markup."""
     return value if isinstance(value, Text) else Text(clean(value))
 
 
 def status_text(status: str) -> Text:
-    """A run's status, coloured."""
+    """Return a run's status, coloured."""
     return Text(status, style=_STYLES.get(status, ""))
 
 
 def instant(moment: str | None) -> str:
-    """An instant of the JSON forms for people: UTC, to the second."""
+    """Format an instant of the JSON forms for people: UTC, to the second."""
     return "" if moment is None else moment[:19].replace("T", " ") + "Z"
 
 
 def ago(moment: str) -> str:
-    """How long ago an instant of the JSON forms is."""
+    """Return how long ago an instant of the JSON forms is, in words."""
     seconds = int((dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment)).total_seconds())
     for length, unit in _UNITS:
         if seconds >= length:
@@ -214,13 +217,13 @@ def ago(moment: str) -> str:
 
 
 def short_json(value: Any, width: int | None) -> str:
-    """A value as JSON on one line, cut to so many characters; `None`: whole."""
+    """Return a value as JSON on one line, cut to this many characters; `None`: uncut."""
     text = clean(json.dumps(value, ensure_ascii=False))
     return text if width is None or len(text) <= width else text[: width - 3] + "..."
 
 
 def record_row(record: Mapping[str, Any]) -> list[str]:
-    """A record of a history, for a table: when, what, which step, which event, how long, what went wrong."""
+    """Return a history record as a table row: time, kind, step, event, duration, error."""
     duration = record["duration"]
     return [
         instant(record["timestamp"]),
@@ -233,5 +236,7 @@ def record_row(record: Mapping[str, Any]) -> list[str]:
 
 
 def without_id(error: str | None, run_id: str) -> str:
-    """A run's error at a terminal: who reads it knows the run's id, and a narrow line would have room for nothing else."""
+    """Return a run's error for a terminal, without the run's id: the reader knows the id, and on a
+    narrow line it would leave no room for the rest.
+    """
     return (error or "").replace(f" of run {run_id!r}", "", 1)

@@ -1,4 +1,4 @@
-"""Events made of JSON: of the run's workflow's own classes where that is at hand, otherwise of their names."""
+"""Events made from JSON, by the classes of the run's workflow if available, else by name."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["make_answer", "make_event"]
 
 
 def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any]) -> Event:
-    """An event of this type. Without the workflow, whoever drives the run looks at whether it is one.
+    """Make an event of this type. Without the workflow, the run's driver validates it.
 
     Args:
         workflow: The run's workflow, or `None`.
         event_type: The name of its type.
-        fields: Its fields, as they are stored: all of them, but for those with a default where the workflow is at hand.
+        fields: Its fields, in the stored form. Fields with a default may be left out if the
+            workflow is available.
 
     Raises:
         ConfigError: The workflow has no event of this type.
-        SerializationError: The fields are not those of its class.
+        SerializationError: The fields don't fit its class.
     """
     if workflow is None:
         return DynamicEvent(event_type, fields)
@@ -44,7 +45,7 @@ def make_event(workflow: Workflow | None, event_type: str, fields: dict[str, Any
 
 
 def _defaults(workflow: Workflow, event_class: type[Event]) -> dict[str, Any]:
-    """The fields that need not be given, as they are stored."""
+    """Return the fields with a default, in the stored form."""
     found = {}
     for field in attrs.fields(event_class) if attrs.has(event_class) else ():
         default = field.default
@@ -60,22 +61,24 @@ def _defaults(workflow: Workflow, event_class: type[Event]) -> dict[str, Any]:
 def make_answer(
     workflow: Workflow | None, event_type: str | None, request_id: str, document: Any
 ) -> InputResponseEvent:
-    """The answer to a question.
+    """Make the answer to a question.
 
     Args:
         workflow: The run's workflow, or `None`.
-        event_type: The name of its type, a subclass of `InputResponseEvent`; `None`: the only one that the workflow takes.
-        request_id: The question's.
-        document: What is answered, as it is stored.
+        event_type: The name of its type, a subclass of `InputResponseEvent`; `None`: the only one
+            that the workflow accepts.
+        request_id: The question's id.
+        document: The answer's value, in the stored form.
 
     Raises:
-        ConfigError: The workflow takes no answer of this type, or several types, so that one has to be named.
+        ConfigError: The workflow does not accept answers of this type, or accepts several types, so
+            one must be named.
         SerializationError: The answer does not fit its class.
     """
     if workflow is None:
         kind: Any = InputResponseEvent
         if event_type not in (None, kind.event_type):
-            # Whoever drives the run has the real class, and finds it by this name.
+            # The run's driver has the real class, and finds it by this name.
             kind = attrs.make_class(str(event_type), [], bases=(kind,), frozen=True)
         made: InputResponseEvent = kind(request_id, value_of(document))
         return made
@@ -97,5 +100,8 @@ def _answer_type(workflow: Workflow, wanted: str | None) -> str:
         return InputResponseEvent.event_type
     if wanted is None and len(taken) == 1:
         return taken[0]
-    found = f"workflow {workflow.name!r} takes answers of the types {', '.join(sorted(taken)) or 'none'}"
-    raise ConfigError(found + (f", not {wanted!r}" if wanted else ": say which with --event-type"))
+    found = (
+        f"workflow {workflow.name!r} accepts answers of the types "
+        f"{', '.join(sorted(taken)) or 'none'}"
+    )
+    raise ConfigError(found + (f", not {wanted!r}" if wanted else ": choose one with --event-type"))

@@ -1,6 +1,7 @@
-"""What is told of runs, as JSON: the documents that `--json` prints, and that the tables are made of.
+"""JSON forms of runs: the documents that `--json` prints, and that the tables are made from.
 
-Values and events' fields come as they are stored: JSON's own types as themselves, others tagged, as in `{"$datetime": "..."}`.
+Values and events' fields are in the stored form: JSON's own types as they are, others tagged, as in
+`{"$datetime": "..."}`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ __all__ = ["details_form", "outcome_form", "progress_form", "record_form", "run_
 
 
 def time_form(moment: dt.datetime | None) -> str | None:
-    """An instant: ISO 8601, UTC."""
+    """Format an instant: ISO 8601, UTC."""
     return None if moment is None else moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def run_form(info: RunInfo) -> dict[str, Any]:
-    """A run in a line."""
+    """Return one line about a run."""
     return {
         "run_id": info.run_id,
         "workflow": info.workflow,
@@ -45,7 +46,7 @@ def run_form(info: RunInfo) -> dict[str, Any]:
 
 
 def record_form(record: HistoryRecord) -> dict[str, Any]:
-    """A record of a run's history."""
+    """Return a record of a run's history."""
     return {
         "sequence": record.sequence,
         "timestamp": time_form(record.timestamp),
@@ -58,12 +59,12 @@ def record_form(record: HistoryRecord) -> dict[str, Any]:
 
 
 def outcome_form(stored: StoredRun) -> dict[str, Any]:
-    """A run in a line, what it has come to, and what it asks."""
+    """Return one line about a run, its result or failure, and its open questions."""
     return _outcome(stored, fold(stored, PLAIN))
 
 
 def progress_form(stored: StoredRun) -> dict[str, Any]:
-    """A run in a line, and how far it is."""
+    """Return one line about a run, and its progress."""
     state = fold(stored, PLAIN)
     undone: dict[str, int] = {}
     for delivery in state.deliveries.values():
@@ -78,7 +79,7 @@ def progress_form(stored: StoredRun) -> dict[str, Any]:
 
 
 def details_form(stored: StoredRun) -> dict[str, Any]:
-    """All that there is to tell of a run, but its history."""
+    """Return all details of a run, except its history."""
     state = fold(stored, PLAIN)
     snapshot = Snapshot.from_state(state)
     return {
@@ -154,7 +155,7 @@ def _questions(stored: StoredRun, state: RunState) -> list[dict[str, Any]]:
 
 
 def _result(stop: Event) -> Any:
-    """As `Workflow.run` returns it: a plain `StopEvent`'s result, or the event of a subclass itself."""
+    """Return the result of `Workflow.run`: that of a plain `StopEvent`, or another stop event."""
     if (
         isinstance(stop, DynamicEvent)
         and stop.event_type == StopEvent.event_type
@@ -170,8 +171,10 @@ def _event(event: Event) -> dict[str, Any]:
 
 
 def _events(event: Event | Iterable[Event]) -> list[dict[str, Any]]:
-    """What a delivery brings: an event; to a join, a list of them."""
-    return [_event(one) for one in event] if isinstance(event, tuple) else [_event(event)]  # type: ignore[arg-type]
+    """Return the events of a delivery: one, or a list of them for a join."""
+    if isinstance(event, tuple):
+        return [_event(one) for one in event]
+    return [_event(event)]  # type: ignore[arg-type]
 
 
 def _value(payload: Payload) -> Any:
@@ -179,5 +182,5 @@ def _value(payload: Payload) -> Any:
 
 
 def _text(text: str | None) -> str | None:
-    """An error's text: what fails to connect may tell a URL with its password."""
+    """Return an error's text without passwords: a failed connection may report its URL."""
     return None if text is None else hide_passwords(text)

@@ -38,15 +38,19 @@ _MSGPACK: Final = (".msgpack", ".mpk")
 @click.argument("run_id", metavar="ID", type=Id())
 @db_option
 @option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
-        type=click.Path(dir_okay=False, allow_dash=True), help="Where to; by default to stdout.")  # fmt: skip
-@option("--format", "form", group="Output", type=click.Choice(["json", "msgpack"]), show_default=False,
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="The output file; by default stdout.")  # fmt: skip
+@option("--format", "form", group="Output", type=click.Choice(["json", "msgpack"]),
+        show_default=False,
         help="By default msgpack for a file named *.msgpack, else JSON.")  # fmt: skip
 @json_option("Print one JSON object about the file; with --output.", group="Output")
 def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -> None:
     """Write a run to a file.
 
-    A snapshot, which `runs import` and Snapshot.from_json read. It has all that going on needs, and the history, but not what is in the run's inbox and nobody has taken yet. The run itself
-    stays where it is: cancel or delete it before its copy goes on elsewhere.
+    The file is a snapshot, which `runs import` and Snapshot.from_json read. It has everything
+    needed to resume the run, and the history, but not the messages in the run's inbox that no
+    driver has taken yet. The run itself stays in the database: cancel or delete it before its copy
+    is resumed elsewhere.
     """
     stored = look(db, lambda looks: looks.load(run_id))
     snapshot = Snapshot.from_state(fold(stored, PLAIN))
@@ -54,7 +58,7 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
     data = snapshot.to_msgpack() if form == "msgpack" else snapshot.to_json().encode() + b"\n"
     if stored.inbox:
         click.echo(
-            f"left out: {len(stored.inbox)} in the inbox, which nobody has taken yet", err=True
+            f"left out: inbox messages that no driver has taken yet ({len(stored.inbox)})", err=True
         )
     if output == _STDOUT:
         click.echo(data, nl=False)
@@ -70,14 +74,16 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
 @click.argument("file", type=click.Path())
 @db_option
 @option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
-        help="The run's id here; by default the snapshot's. Another id means other idempotency keys.")  # fmt: skip
+        help="The run's id in this database; by default the snapshot's. Another id means other "
+        "idempotency keys.")  # fmt: skip
 @json_option("Print one JSON object.", group="Output")
 def import_run(file: str, db: str, run_id: str | None, as_json: bool) -> None:
     """Store the run that is in a file.
 
-    FILE is a snapshot, JSON or msgpack; - is stdin. It needs no workflow. The run stands where the snapshot has it, and nobody drives it: workers of its workflow take one that is
-    queued or running at once, one that waits when its time comes; others are for `runs resume`. A run of this id that is there
-    already is left as it is.
+    FILE is a snapshot, JSON or msgpack; - is stdin. No workflow is needed. The run has the status
+    of the snapshot, and no driver: workers of its workflow take it at once if it is queued or
+    running, and when its time comes if it waits; any other run is for `runs resume`. An existing
+    run with this id is left as it is.
     """
     snapshot = _read(file)
 
@@ -95,17 +101,17 @@ def import_run(file: str, db: str, run_id: str | None, as_json: bool) -> None:
 
 
 def _read(file: str) -> Snapshot:
-    """The snapshot in a file, or on stdin.
+    """Read the snapshot in a file, or on stdin.
 
     Raises:
-        NotThereError: It can't be read.
-        SerializationError: It is rubbish.
+        NotThereError: The file can't be read.
+        SerializationError: It does not contain a valid snapshot.
     """
     try:
         data = sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes()
     except OSError as error:
         raise NotThereError(f"{file} can't be read: {error.strerror}") from error
-    # No snapshot in msgpack begins as a JSON document does: with a bracket, or white space before it.
+    # A snapshot in msgpack never starts like a JSON document, with a brace or white space.
     if data.lstrip()[:1] == b"{":
         return Snapshot.from_json(data)
     return Snapshot.from_msgpack(data)

@@ -1,4 +1,4 @@
-"""A store that is open for as long as a command needs it."""
+"""Stores that are open for as long as a command needs them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ T = TypeVar("T")
 
 
 def with_store(url: str, use: Callable[[SqlStore], Awaitable[T]], *, create: bool = False) -> T:
-    """Run an async function of the open store.
+    """Run an async function with an open store.
 
     Args:
         url: The database.
-        use: What is to be done with it.
-        create: Whether an SQLite file may be created. Otherwise a name that was mistyped creates none, and nobody upgrades a
-            database by looking at it.
+        use: The function.
+        create: Whether an SQLite file may be created. Otherwise, a mistyped name creates no file,
+            and a query does not upgrade a database.
 
     Raises:
-        ConfigError: The URL names no database that can be used, or its schema is not the one needed.
+        ConfigError: The URL names a database that can't be used, or its schema is not the one
+            needed.
         StoreError: The database failed.
     """
 
@@ -50,10 +51,10 @@ def with_store(url: str, use: Callable[[SqlStore], Awaitable[T]], *, create: boo
 
 
 def look(url: str, use: Callable[[SqlLooks], Awaitable[T]]) -> T:
-    """Run an async function of what can be asked of the database without writing to it.
+    """Run an async function with read-only access to a database.
 
     Raises:
-        ConfigError: The URL names no database that can be used.
+        ConfigError: The URL names a database that can't be used.
         StoreError: The database can't be read, or its schema is not the one needed.
     """
     # A database library, which --help does not need.

@@ -39,9 +39,9 @@ __all__ = ["COMMANDS", "outcome_parts"]
 
 _STATUSES: Final = tuple(status.value for status in RunStatus)
 _WIDTH: Final = 100
-"""Characters of a value."""
+"""At most this many characters of a value are shown."""
 _ROWS: Final = 20
-"""Rows of a list."""
+"""At most this many rows of a list are shown."""
 _LIST_GIVES_WAY: Final = (
     ("ERROR", 20),
     ("CREATED", slice(20)),  # without how long ago it was
@@ -70,8 +70,9 @@ _json = json_option("Print one JSON object.", group="Output")
 
 @click.command("list", cls=Command, epilog=RUN_EXIT_CODES)
 @db_option
-@option("--status", "statuses", group="Filter", multiple=True, type=click.Choice(_STATUSES), show_default=False,
-        help="Only runs of this status; may be given several times.")  # fmt: skip
+@option("--status", "statuses", group="Filter", multiple=True, type=click.Choice(_STATUSES),
+        show_default=False,
+        help="Only runs with this status; may be given several times.")  # fmt: skip
 @option("--workflow", group="Filter", type=Id(), metavar="NAME", show_default=False,
         help="Only runs of the workflow of this name.")  # fmt: skip
 @option(
@@ -79,10 +80,10 @@ _json = json_option("Print one JSON object.", group="Output")
     group="Page",
     type=click.IntRange(1, 10_000),
     default=50,
-    help="At most so many runs.",
+    help="The most runs to list.",
 )
 @option("--after", group="Page", type=Id(), metavar="ID", show_default=False,
-        help="Only runs that come after this one: the last id of the page before.")  # fmt: skip
+        help="Only runs after this one: the last id of the previous page.")  # fmt: skip
 @_json
 def list_runs(
     db: str,
@@ -94,9 +95,10 @@ def list_runs(
 ) -> None:
     """List the runs, oldest first, in pages.
 
-    Where there are more, the id to give to --after for the next page is told on stderr; in JSON it is "next".
+    If there are more, the id to pass to --after for the next page is printed on stderr; in JSON it
+    is "next".
     """
-    # One more than is shown tells whether there is another page.
+    # One more than is shown, to know whether there is another page.
     found = look(
         db,
         lambda store: store.list_runs(
@@ -135,13 +137,14 @@ def list_runs(
     group="Output",
     is_flag=True,
     show_default=False,
-    help="Cut no value and no list. JSON never does.",
+    help="Don't cut values and lists. JSON is never cut.",
 )
 @_json
 def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
-    """Show where a run stands.
+    """Show a run in detail.
 
-    Its status, its metadata and state, what is undone and half collected, what it asks, what it has come to, and why it failed.
+    Shows its status, its metadata and state, pending deliveries and half-collected events, its open
+    questions, its result, and why it failed.
     """
     stored = look(db, lambda store: store.load(run_id))
     details = forms.details_form(stored)
@@ -175,7 +178,7 @@ def _details_parts(
 
 
 def _cut(text: str, width: int | None) -> str:
-    """A text of several lines at most, unless all of it is asked for."""
+    """Cut a text to about five lines, unless everything is to be shown."""
     most = None if width is None else 5 * width
     return text if most is None or len(text) <= most else f"{text[:most]}... (--full shows all)"
 
@@ -201,7 +204,7 @@ def _section(title: str, content: Any, make: Any) -> Iterable[RenderableType]:
 def _list_parts(
     details: dict[str, Any], width: int | None, count: int | None
 ) -> Iterable[RenderableType]:
-    """What is undone and half collected; of many, the first."""
+    """Yield pending deliveries, delayed events and collected events; of many, the first."""
 
     def event(one: dict[str, Any]) -> str:
         return f"{one['event_type']} {short_json(one['data'], width)}"
@@ -231,7 +234,7 @@ def _list_parts(
 
 
 def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[RenderableType]:
-    """What a run asks, what it has come to, why it failed."""
+    """Yield a run's open questions, its failure and its result."""
     for question in run["questions"]:
         pairs = {
             "request id": question["request_id"],
@@ -258,7 +261,7 @@ def outcome_parts(run: dict[str, Any], width: int | None = None) -> Iterable[Ren
 
 
 def _answering(run_id: str, request_id: str) -> str:
-    """The command that answers a question. Ids are what somebody chose: none must be an option."""
+    """Return the command that answers a question. Users choose ids: none may act as an option."""
     return f"blazen-trio runs respond --request-id={quoted(request_id)} -- {quoted(run_id)} JSON"
 
 
@@ -269,9 +272,10 @@ def _answering(run_id: str, request_id: str) -> str:
         help="Only the last N records.")  # fmt: skip
 @_json
 def history(run_id: str, db: str, last: int | None, as_json: bool) -> None:
-    """Print what has happened to a run.
+    """Print the history of a run.
 
-    Oldest first, over all processes that drove it. A workflow made with history=True records every attempt of every step; others the start, the end and the failures.
+    The oldest record comes first, over all processes that drove the run. A workflow made with
+    history=True records every attempt of every step; others only the start, the end and failures.
     """
     records = look(db, lambda store: store.history(run_id))
     told = [forms.record_form(record) for record in (records[-last:] if last else records)]

@@ -1,4 +1,4 @@
-"""`runs resume`: go on with a run here."""
+"""`runs resume`: resume a run in this process."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 _LOOK: Final = 0.5
-"""Seconds between two looks whether the run waits."""
+"""Seconds between two checks whether the run waits."""
 _SOON: Final = 1.0
-"""What is due in fewer seconds is not worth a word."""
+"""A wait of fewer seconds is not reported."""
 
 _OUTCOMES = (
     InputRequiredError,
@@ -61,7 +61,7 @@ _OUTCOMES = (
     RunTimeoutError,
     StepFailedError,
 )
-"""How a run that was driven comes to rest without a result."""
+"""The errors of a run that ends or stops without a result."""
 
 
 @click.command("resume", cls=Command, epilog=RUN_EXIT_CODES)
@@ -69,8 +69,9 @@ _OUTCOMES = (
 @click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
 @db_option
 @option("--no-ask", group="Value", is_flag=True, show_default=False,
-        help="Don't put the run's questions to you; otherwise it does at a terminal, without --json.")  # fmt: skip
-@text_option("What you answer is text as it stands, not JSON.")
+        help="Don't ask you the run's questions, as is done at a terminal without "
+        "--json.")  # fmt: skip
+@text_option("Your answers are plain text, not JSON.")
 @json_option("Print one JSON object.", group="Output")
 @click.pass_context
 def resume(
@@ -82,11 +83,12 @@ def resume(
     as_text: bool,
     as_json: bool,
 ) -> None:
-    """Go on with a run in this process.
+    """Resume a run in this process.
 
-    Until it has ended, or waits for what has to come from outside. Prints its result, its error or its questions; the exit code tells which. Of a completed run it prints the recorded result. A
-    run that has failed, timed out or was cancelled is tried again. Interrupted, it leaves the run as it is on disk, for anybody
-    to go on with.
+    Drives the run until it has ended, or waits for something from outside. Prints its result, its
+    error or its questions; the exit code says which. For a completed run, prints the recorded
+    result. A run that has failed, timed out or was cancelled is tried again. If interrupted, the
+    run stays as it is on disk, and any process can resume it.
     """
     workflow = load_workflow(target)
     handler = workflow.input_handler
@@ -97,10 +99,10 @@ def resume(
         async with trio.open_nursery() as nursery:
             try:
                 async with workflow.resume_from(run_id, store=store, input_handler=handler) as run:
-                    nursery.start_soon(_tell_waits, run, context.obj)  # noqa: ASYNC111  # it only looks at it
-                # Its end has waited for the run.
+                    nursery.start_soon(_tell_waits, run, context.obj)  # noqa: ASYNC111  # read-only
+                # The end of the block has waited for the run.
             except _OUTCOMES:
-                pass  # it is on disk, and the log has told what a step raised
+                pass  # it is on disk, and the error of a step has been logged
             nursery.cancel_scope.cancel()
         return await store.load(run_id)
 
@@ -111,12 +113,12 @@ def resume(
     else:
         click.echo(clean(f"run {run_id} of {run['workflow']}: {run['status']}"))
         show(*outcome_parts(run))
-    # One that waited may have been woken, and taken by a worker, meanwhile.
+    # A waiting run may have been woken and taken by a worker in the meantime.
     context.exit(STATUS_CODES.get(stored.info.status, STATUS_CODES[RunStatus.WAITING]))
 
 
 async def _tell_waits(run: Run, handler: logging.Handler) -> None:
-    """Say until when a run waits that waits for nothing but a time; once for each."""
+    """Report once, for each due time, until when a run waits that only waits for a time."""
     told: dt.datetime | None = None
     while True:
         if run.status is RunStatus.WAITING and not run.input_requests:
@@ -124,13 +126,16 @@ async def _tell_waits(run: Run, handler: logging.Handler) -> None:
             if due is not None and due != told and due.timestamp() - time.time() >= _SOON:
                 told = due
                 moment = forms.time_form(due)
-                text = f"run {run.run_id} waits until {instant(moment)}; Ctrl-C leaves it as it is, for anybody to go on with"
+                text = (
+                    f"run {run.run_id} waits until {instant(moment)}; Ctrl-C leaves it to be "
+                    "resumed by any process"
+                )
                 say(handler, "waiting", text, fields={"run_id": run.run_id, "until": moment})
         await trio.sleep(_LOOK)
 
 
 class _Asking:
-    """An input handler: puts the questions, one at a time, to whoever is at the terminal."""
+    """An input handler that asks the user at the terminal, one question at a time."""
 
     def __init__(self, workflow: Workflow, *, as_text: bool) -> None:
         self._workflow = workflow
@@ -139,7 +144,7 @@ class _Asking:
         self._typed = b""
 
     async def __call__(self, request: Any) -> Any:
-        """The answer; `None`, which leaves the question open, at the end of the input."""
+        """Return the answer; `None`, which leaves the question open, at the end of the input."""
         async with self._lock:
             if request.metadata:
                 told = self._workflow.codec.encode_value(request.metadata, "metadata")
@@ -167,7 +172,7 @@ class _Asking:
                     return None
 
     async def _line(self) -> str | None:
-        """What is typed next; `None` at the end. Not in a thread, which could not be interrupted."""
+        """Read a line; `None` at the end. Not in a thread, which could not be interrupted."""
         terminal = sys.stdin.fileno()
         while b"\n" not in self._typed:
             await trio.lowlevel.wait_readable(terminal)

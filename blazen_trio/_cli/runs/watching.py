@@ -1,4 +1,4 @@
-"""`runs watch`: a run as it goes on, whoever drives it."""
+"""`runs watch`: the progress of a run, no matter which process drives it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 _AROUND: Final = 8
-"""Lines of the screen that are not the history's."""
+"""Lines of the screen that are not for the history."""
 _GIVES_WAY: Final = (
     ("ERROR", 20),
     ("STEP", 12),
@@ -56,14 +56,15 @@ _GIVES_WAY: Final = (
 @click.argument("run_id", metavar="ID", type=Id())
 @db_option
 @option("--interval", group="Output", type=Seconds(min=0, min_open=True), default=0.5,
-        help="Seconds between two looks. Each reads all that is stored of the run.")  # fmt: skip
-@json_option("Print one JSON object a line, for each change.", group="Output")
+        help="Seconds between two reads. Each reads all stored data of the run.")  # fmt: skip
+@json_option("Print one JSON object per line for each change.", group="Output")
 @click.pass_context
 def watch(context: click.Context, run_id: str, db: str, interval: float, as_json: bool) -> None:
     """Watch a run until it has ended.
 
-    The exit code tells how it has. Shows its status, what is undone, and the last lines of its history. A run that waits or is paused is watched on. In JSON each
-    line has a "type": "status" for where the run stands, "record" for what has happened.
+    The exit code says how. Shows its status, its pending steps, and the last records of its
+    history. A run that waits or is paused is still watched. In JSON, each line has a "type":
+    "status" for the run's status, or "record" for a record of its history.
     """
     last: list[StoredRun] = []
 
@@ -88,14 +89,14 @@ def watch(context: click.Context, run_id: str, db: str, interval: float, as_json
 
 
 class _Changes:
-    """What is new since the last look."""
+    """The changes since the last read."""
 
     def __init__(self) -> None:
         self._status: dict[str, Any] | None = None
         self._sequence = 0
 
     def since(self, stored: StoredRun) -> Iterable[dict[str, Any]]:
-        """A line for each new record, and one for where the run stands, if that is another than before."""
+        """Yield a line for each new record, and one for the run's status if it has changed."""
         for record in history_of(stored):
             if record.sequence > self._sequence:
                 self._sequence = record.sequence
@@ -107,7 +108,7 @@ class _Changes:
 
 
 def _teller(stack: ExitStack, *, as_json: bool) -> Callable[[dict[str, Any]], None]:
-    """What tells of a line: JSON, text, or a part of the terminal that is drawn anew."""
+    """Return a function that shows a line as JSON, as text, or in a redrawn part of the screen."""
     console = make_console()
     if as_json:
         return print_json

@@ -1,8 +1,7 @@
-"""Which databases a store can be opened in: what does not suit is refused then, by name.
+"""Checks of engines and databases when a store is opened; an unsuitable setting is refused by name.
 
-An engine of somebody's comes with whatever they have set on it, and a database with whatever its
-server's configuration says. What would only be noticed when rows are written or read is looked at
-here.
+A user's engine comes with the user's settings, and a database with its server's configuration.
+These checks find problems that would otherwise show only when rows are written or read.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ __all__ = ["check_connection", "check_engine"]
 
 _EVERY_BYTE: Final = bytes(range(256))
 _TEXT: Final = "\\ \\\\ ' \" %s ? :x \n"
-"""What has a meaning somewhere between here and the database."""
+"""Characters with a special meaning somewhere between this process and the database."""
 _LETTERS: Final = "\u00e9\u2713\u8868\U0001f680"
-"""Of two, three and four bytes; the third is one that ends with a backslash in some encodings."""
+"""Characters of two, three and four bytes; in some encodings, the third ends with a backslash."""
 _LEAST_PACKET: Final = 2 * PART_SIZE + 64 * 1024
-"""Bytes: a part of a payload, each letter of which may be escaped, and what is around it."""
+"""Bytes: a part of a payload, each byte of which may be escaped, plus the statement around it."""
 
 
 def check_engine(engine: sa.Engine) -> None:
-    """Refuse an engine of somebody's that leaves a store no tables or connections of its own.
+    """Refuse a user's engine that leaves a store no tables or connections of its own.
 
     Raises:
-        StoreError: It does not.
+        StoreError: The engine is unsuitable.
         SQLAlchemyError: It can't connect.
     """
     _check_tables(engine)
     try:
         connecting = engine.connect()
-    except TypeError as error:  # out of SQLAlchemy, which reads the server's version as a text
+    except TypeError as error:  # from SQLAlchemy, which parses the server's version as text
         raise StoreError(
-            f"this engine can't connect ({error}). Where it is PostgreSQL and the database's "
-            "encoding is SQL_ASCII, its connections need to be made with client_encoding=utf8"
+            f"this engine can't connect ({error}). If the database is PostgreSQL with the "
+            "encoding SQL_ASCII, make its connections with client_encoding=utf8"
         ) from error
     with connecting as one:
         _check_pool(engine, one)
@@ -52,34 +51,34 @@ def _check_tables(engine: sa.Engine) -> None:
     translated = engine.get_execution_options().get("schema_translate_map") or {}
     if None in translated:
         raise StoreError(
-            f"this engine translates schemas (schema_translate_map={dict(translated)!r:.200}), and "
+            f"this engine translates schemas (schema_translate_map={dict(translated)!r:.200}), but "
             "the store's statements and migrations are not translated: give open_store an engine "
-            "without that; on PostgreSQL its connections can have a search_path, e.g. by "
+            "without that; on PostgreSQL, set the search_path of its connections instead, e.g. "
             f'connect_args={{"options": "-csearch_path={translated[None]}"}}'
         )
 
 
 def _check_pool(engine: sa.Engine, one: sa.Connection) -> None:
-    """Refuse a pool that has no second connection, as the writer and a reader need two at once."""
+    """Refuse a pool without a second connection: the writer and a reader need two at once."""
     pool = type(engine.pool).__name__
     refusal = StoreError(
-        f"this engine gives out one connection to several users at once (its pool is a {pool}): a "
-        "store's transactions need connections of their own. Make the engine with the pool that "
-        "SQLAlchemy takes by itself, or give open_store the URL"
+        f"this engine gives one connection to several users at once (its pool is a {pool}), but a "
+        "store's transactions need connections of their own. Make the engine with SQLAlchemy's "
+        "default pool, or give open_store the URL"
     )
     try:
         with engine.connect() as other:
             if _driver(one) is _driver(other):
                 raise refusal
-    except AssertionError as error:  # so says a pool that has one connection
+    except AssertionError as error:  # raised by a pool with a single connection
         raise refusal from error
 
 
 def check_connection(connection: sa.Connection) -> None:
-    """Refuse a database, or connections to it, in which a store can't write what is to be read.
+    """Refuse a database, or connections to it, that would not return data as it was written.
 
     Raises:
-        StoreError: So it is.
+        StoreError: A setting is unsuitable.
     """
     _check_transactions(connection)
     with contextlib.closing(connection.connection.cursor()) as cursor:
@@ -89,41 +88,41 @@ def check_connection(connection: sa.Connection) -> None:
 
 
 def _check_transactions(connection: sa.Connection) -> None:
-    """Refuse connections that begin and end transactions in a way that ours can't be begun and
-    ended in.
-    """
-    # Python 3.12 has this attribute; -1 is what all versions do by default.
+    """Refuse connections whose transaction mode rules out transactions of the store's own."""
+    # Python 3.12 added this attribute; -1 is the default behaviour of all versions.
     autocommit = getattr(_driver(connection), "autocommit", -1)
     if connection.dialect.name == "sqlite" and autocommit != -1:
         raise StoreError(
-            f"this engine makes SQLite's connections with autocommit={autocommit}, which leaves no "
-            "room for transactions of a store's own: make it without, or give open_store the URL"
+            f"this engine makes SQLite connections with autocommit={autocommit}, which rules out "
+            "transactions of the store's own: make it without, or give open_store the URL"
         )
 
 
 def _check_values(connection: sa.Connection, cursor: DBAPICursor) -> None:
-    """Refuse connections by which what is written is not what is read, as the settings of a
-    session, of a driver or of a server may have it: whatever their names are.
+    """Refuse connections that don't return values as they were written.
+
+    Settings of a session, a driver or a server can cause this. A round trip of test values finds
+    them all, whatever their names are.
     """
     name = connection.dialect.name
     if name == "sqlite":
         query, advice = "SELECT ?, ?", "make the engine without a text_factory of your own"
         given: list[Any] = [_TEXT + _LETTERS, _EVERY_BYTE]
     elif name == "postgresql":
-        # Letters that the database's encoding lacks are refused where they are names, and escaped
-        # where they are texts for people.
+        # Characters that the database's encoding lacks are not tested: they are refused in names,
+        # and escaped in texts for people.
         query, given = "SELECT CAST(%s AS TEXT), CAST(%s AS BYTEA)", [_TEXT, _EVERY_BYTE]
         if dialects.has_arrays(connection.dialect):
             query += ", (CAST(%b AS BYTEA[]))[2]"
             given.append([b"", _EVERY_BYTE])
         advice = (
-            "have the connections made with client_encoding=utf8, and set nothing on the session "
-            "by which texts are read otherwise than SQL says"
+            "make its connections with client_encoding=utf8, and set nothing on the session that "
+            "makes it read text literals in a non-standard way"
         )
     else:
         query = "SELECT CONVERT(%s USING utf8mb4), %s"
         given = [_TEXT + _LETTERS, _EVERY_BYTE]
-        advice = "have the connections made with charset=utf8mb4, as they are by default"
+        advice = "make its connections with charset=utf8mb4, which is the default"
     row: tuple[Any, ...] = ()
     cause: UnicodeError | None = None
     try:
@@ -136,18 +135,18 @@ def _check_values(connection: sa.Connection, cursor: DBAPICursor) -> None:
     if found != expected:
         what = "texts" if found[:1] != expected[:1] else "bytes"
         raise StoreError(
-            f"this database does not give back {what} as they were given: {advice}"
+            f"this database does not return {what} as they were written: {advice}"
         ) from cause
 
 
 def _check_packets(cursor: DBAPICursor) -> None:
-    """Refuse a server that takes too little at once to be given what is large in parts."""
+    """Refuse a server whose packets are too small for a part of a payload."""
     cursor.execute("SELECT @@max_allowed_packet")
     row = cursor.fetchone()
     if row is not None and int(row[0]) < _LEAST_PACKET:
         raise StoreError(
-            f"this server takes {row[0]} bytes at once, and what is large is written in parts that "
-            f"need {_LEAST_PACKET}: raise its max_allowed_packet to 16 MB, as it is by default"
+            f"this server accepts packets of {row[0]} bytes, but a part of a large payload needs "
+            f"{_LEAST_PACKET}: raise its max_allowed_packet to 16 MB, the default"
         )
 
 

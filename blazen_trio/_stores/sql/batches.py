@@ -1,4 +1,4 @@
-"""The writer's side of the database: batches of jobs, each one transaction behind our fence."""
+"""Batches of jobs: the writer's side of the database. Each is one transaction behind our fence."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ if TYPE_CHECKING:
 __all__ = ["Batches"]
 
 _TRY_AGAIN = 1.0
-"""Seconds after which an idle writer tries to give back what it owes."""
+"""Seconds after which an idle writer retries releases that have failed."""
 
 
 _BYTES_A_SECOND = 1_000_000
-"""As slow as a server may be in taking what it is sent."""
+"""The slowest rate at which a server may accept data, which extends the silence it is allowed."""
 
 
 class Batches:
     """Writes jobs over one connection, which it keeps. Used by one thread at a time.
 
     Attributes:
-        drivers: Of the runs that this opening drives. Only this class changes them.
-        sights: What is known of the leases of others.
+        drivers: The drivers of the runs that this opening drives. Only this class changes them.
+        sights: What this opening knows about the leases of others.
         lease_ttl: How long our lease lasts, in seconds.
         lease_id: Our lease, `None` while there is none.
         batches: How many transactions were committed.
-        commits: How many jobs were, in them.
-        bytes: How many bytes of payload.
+        commits: How many jobs they contained.
+        bytes: How many bytes of payload they contained.
         largest: The most jobs in one of them.
-        reach: What is known of the way to the database.
+        reach: Whether the database can be reached, as far as is known.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Batches:
         self.lease_id: int | None = None
         self.batches = self.commits = self.bytes = self.largest = 0
         self._engine = engine
-        self._writers = writers or engine  # what makes the connection
+        self._writers = writers or engine  # makes the connection
         self._heard = bool(engine.get_execution_options().get("blazen_trio_begins_otherwise"))
         self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
@@ -92,24 +92,25 @@ class Batches:
         self._place = place
         self._line: Line | None = None
         self._silence = self._least_silence = ANSWER_WITHIN + busy_timeout
-        # A lease of ours under which nothing is to be written any more.
+        # A lease of ours whose last COMMIT stayed unclear. Nothing more is written under it; it is
+        # released with all its runs before anything else is written.
         self._abandoned: int | None = None
-        # Batches are numbered from anywhere: a number says whose batch it is, also where a lease's
-        # id was given twice because the first to get it never committed.
+        # Numbers start at a random value, so that a number identifies a batch even if a lease's id
+        # was assigned twice because the first transaction to get it never committed.
         self._number = secrets.randbits(62)
-        self._last = 0  # the number of the last one on disk that has renewed our lease
+        self._last = 0  # the last batch known to be on disk that renewed our lease
         self._losses: list[Job] = []
-        self._reached = False  # whether the last batch got to disk
+        self._reached = False  # whether the last batch reached the disk
 
     def write(self, jobs: Sequence[Job]) -> list[Job]:
-        """Write these in one transaction, and leave in each its result or its error; then what is
-        owed.
+        """Write these jobs in one transaction, and set the result or error of each.
 
-        Where the fault lies in one of them, they are written one by one instead.
+        If one job's record is at fault, the jobs are written one by one instead. Releases that have
+        failed before are retried afterwards.
 
         Returns:
-            All that is to be settled in the event loop's thread: these jobs, after what became of
-            drivers meanwhile.
+            Everything to settle in the event loop's thread: drivers lost in the meantime first,
+            then these jobs.
         """
         self._reached = False
         self._write_all(jobs)
@@ -123,8 +124,10 @@ class Batches:
         return [Release(each, self.drivers) for each in self.drivers.owed.values()]
 
     def pause(self, renew_every: float) -> float | None:
-        """For how many seconds an idle writer may wait before it writes nothing, or what is owed;
-        `None`: for ever.
+        """Return for how many seconds an idle writer may wait before an empty batch; `None`:
+        forever.
+
+        An empty batch renews the lease and retries releases that have failed.
         """
         if self.drivers.owed or self._abandoned is not None:
             return min(renew_every, _TRY_AGAIN)
@@ -141,7 +144,7 @@ class Batches:
                     job.error = store_rules.not_driven(job.driver.run_id)
             if others:
                 self._write_all(others, persist=persist)
-        except Exception as error:  # noqa: BLE001  # whatever it was, each waiter is told
+        except Exception as error:  # noqa: BLE001  # whatever it was, each waiter gets an answer
             if len(jobs) > 1 and self._is_of_one_job(error):
                 for job in jobs:
                     self._write_all([job], persist=persist)
@@ -155,7 +158,7 @@ class Batches:
                 job.error = job.failed(error)
 
     def _is_of_one_job(self, error: Exception) -> bool:
-        """Whether the fault lies in one of the jobs: the others can be written without it."""
+        """Return whether one job is at fault, so that the others can be written without it."""
         if isinstance(error, UnclearCommitError):
             return False
         by_the_database = isinstance(
@@ -164,19 +167,19 @@ class Batches:
         return is_record_fault(error) or not (by_the_database or is_lost(error))
 
     def close(self) -> list[Job]:
-        """Give the lease and all its runs back. If that fails, the lease expires by itself.
+        """Release the lease and all its runs. If that fails, the lease expires by itself.
 
         Returns:
-            What became of drivers, as of `write`.
+            Lost drivers to settle in the event loop's thread, as in `write`.
         """
         self._silence = self._least_silence
-        # The first attempt may find out that the connection was lost long ago. Where the server has
-        # been silent a moment ago, whoever leaves the store's block would wait for it in vain.
+        # Two attempts: the first may discover that the connection was lost long ago. None if the
+        # server was silent a moment ago: leaving the store's block would only wait in vain.
         for _ in range(0 if self.reach.silent else 2):
             try:
                 self._give_back_abandoned()
                 if self.lease_id is not None:
-                    if self.drivers.owed:  # it says more than that they are given back
+                    if self.drivers.owed:  # these also write a wake, a hold or an error
                         self._write(self._owed(), Patience(self.reach))
                     self._give_back(self.lease_id)
             except LeaseLostError:
@@ -189,7 +192,7 @@ class Batches:
                 break
         for driver in self.drivers.clear():
             reason = StoreError(
-                f"the store that drove run {driver.run_id!r} is closed", run_id=driver.run_id
+                f"run {driver.run_id!r} lost its driver: the store was closed", run_id=driver.run_id
             )
             self._losses.append(Loss(driver, driver.failed or reason))
         self._drop_connection()
@@ -197,11 +200,16 @@ class Batches:
         return losses
 
     def _give_back(self, lease_id: int) -> None:
-        """A lease of ours, with all its runs; what is still being written under it ends before."""
+        """Release a lease of ours with all its runs.
+
+        The DELETE waits for the lock of a transaction that may still be running under the lease. So
+        that transaction either ends first, or finds no lease and writes nothing.
+        """
         connection, cursor = self._connect()
         with dialects.begin(connection):
             self.transaction(connection, cursor, lease_id=None).fence()
-            # The lease first: whoever declares it dead locks it first, too.
+            # The lease first: a process that declares it dead locks it first, too. In the opposite
+            # order the two could deadlock.
             connection.execute(sa.delete(lease).where(lease.c.lease_id == lease_id))
             connection.execute(of_the_lease(connection.dialect.name, lease_id, crashed=False))
 
@@ -211,16 +219,18 @@ class Batches:
             self._abandoned = None
 
     def _abandon(self, lease_id: int) -> None:
-        """Drive nothing any more under this lease: all its runs go back as soon as the database
-        answers.
+        """Drive nothing more under this lease, and release all its runs once the database answers.
+
+        Without this, a COMMIT that stayed unclear could leave runs whose owner is a live lease but
+        whose driver does not know about them. No process could ever take them.
         """
         self._abandoned = lease_id
         self._forget()
 
     def _forget(self) -> None:
-        """Our lease is lost: drive nothing, and take a new one when one is needed."""
+        """Stop driving everything, because our lease is lost. A new one is taken when needed."""
         if self.lease_id is not None:
-            text = "lease %d is lost; runs no more driven here: %d"
+            text = "lease %d is lost; runs no longer driven by this process: %d"
             logger.warning(text, self.lease_id, self.drivers.count(), extra=about())
             if hooks.listener is not None:
                 hooks.listener.lease_lost()
@@ -230,9 +240,7 @@ class Batches:
             self._losses.append(Loss(driver, driver.failed))
 
     def _try(self, jobs: Sequence[Job], *, persist: bool) -> None:
-        """Write them; if to persist, waiting for locks that others hold, and for a database that
-        comes back.
-        """
+        """Write the jobs. With `persist`, wait for locks of others and for a lost database."""
         self.reach.check()
         self._silence = self._least_silence + sum(job.size for job in jobs) / _BYTES_A_SECOND
         patience = Patience(self.reach, waited_for=persist and bool(jobs))
@@ -272,9 +280,8 @@ class Batches:
                     job.error = refusal
             whole = transaction.finish()
         except BaseException:
-            with contextlib.suppress(
-                Exception
-            ):  # where the connection is lost; the first error tells of it
+            # Fails if the connection is lost, which the first error reports.
+            with contextlib.suppress(Exception):
                 begun.rollback()
             raise
         try:
@@ -284,7 +291,8 @@ class Batches:
         except Exception as error:
             if not self._landed(jobs, transaction, error, patience):
                 raise
-            # Where the fence was in what was sent, its answer is lost too.
+            # The batch is on disk. If the fence was part of the statement, so is its renewal, whose
+            # answer is lost too: the next batch must expect this number.
             transaction.last = self._number
         self._check_place()
         self._settle(jobs, transaction)
@@ -296,7 +304,7 @@ class Batches:
     def transaction(
         self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None
     ) -> Transaction:
-        """What writes in a transaction that has begun on this connection."""
+        """Return the writer for a transaction that has been started on this connection."""
         return Transaction(
             connection,
             cursor,
@@ -309,7 +317,7 @@ class Batches:
         )
 
     def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
-        """They are on disk."""
+        """Record that these jobs are on disk."""
         self.lease_id, self._last = transaction.lease_id, transaction.last
         self._reached = True
         for job in jobs:
@@ -330,15 +338,17 @@ class Batches:
         error: Exception,
         patience: Patience,
     ) -> bool:
-        """Whether a transaction is on disk although its COMMIT, or all of it that was sent at once,
-        failed: its lease says which was the last.
+        """Return whether a transaction is on disk although its COMMIT, or its only statement,
+        failed.
+
+        The lease has the number of the last batch that was written under it.
 
         Raises:
-            UnclearCommitError: That can't be told, and it is not to be done twice: it had no lease,
-                or the database does not come back.
+            UnclearCommitError: The outcome can't be determined, and the transaction must not be
+                repeated: it had no lease, or the database does not come back.
         """
         if is_lost(error):
-            patience.pause(error)  # counts from when the batch began: it may have been silence
+            patience.pause(error)  # counts from the start of the batch, which may have been silence
         while True:
             self._drop_connection()
             if transaction.lease_id is None:
@@ -349,24 +359,25 @@ class Batches:
                 return self._look(transaction.lease_id)
             except Exception as trouble:  # noqa: BLE001  # the COMMIT stays unclear
                 if not patience.wait(trouble):
-                    # Nor can it be told which runs are ours.
+                    # Nor is it known which runs are ours.
                     self._abandon(transaction.lease_id)
                     raise UnclearCommitError(str(error)) from error
 
     def _look(self, lease_id: int) -> bool:
-        """Whether the last batch was written under this lease, waiting for the end of the
-        connection that wrote it.
+        """Return whether the last batch was written under this lease.
 
-        If it was not, it will not be either: a statement that is a transaction by itself may still
-        be on its way to the server, and would come after its successor.
+        Waits for the lock on the lease's row, which the lost connection may still hold. If the
+        batch is not on disk, this makes sure that it never will be: a statement that is a
+        transaction by itself may still be on its way to the server, and would otherwise be executed
+        after its successor. Advancing the number closes the fence for it.
         """
         connection, cursor = self._connect()
         begun = dialects.begin(connection)
         try:
             self.transaction(connection, cursor, lease_id=None).fence()
             if lease_id != self.lease_id:
-                # It was new in that batch: a lock would not find it before it is committed, but its
-                # key makes us wait.
+                # The lease was created by that batch. A lock would not find its row before it is
+                # committed, but inserting the same key waits for the end of that transaction.
                 probe: dict[str, Any] = dict.fromkeys(lease.c.keys(), 0)
                 probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
                 connection.execute(
@@ -405,10 +416,10 @@ class Batches:
         connection, self._connection, self._cursor = self._connection, None, None
         line, self._line = self._line, None
         if line is not None:
-            line.asked(self._least_silence)  # to roll back asks something, too
+            line.asked(self._least_silence)  # the rollback waits for an answer, too
         if connection is not None:
-            # An unfinished transaction would hold its locks for as long as anything refers to its
-            # cursor.
+            # Without the rollback, an unfinished transaction would hold its locks for as long as
+            # anything refers to its cursor.
             with contextlib.suppress(Exception):
                 connection.connection.rollback()
             with contextlib.suppress(Exception):

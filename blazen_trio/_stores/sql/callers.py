@@ -1,4 +1,4 @@
-"""What is written in a transaction of the caller's own: with their rows, or not at all."""
+"""Writes in a caller's own transaction, which commit together with the caller's rows or not."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["Callers", "check_connection"]
 
 T = TypeVar("T")
 
-# What tells a database from any other, best first; what a server does not know, or does not allow,
-# is passed over.
+# Queries that identify a database, best first; one that a server does not know, or does not allow,
+# is skipped.
 _IDENTITIES: Final = {
     "postgresql": (
         "SELECT system_identifier, current_database() FROM pg_control_system()",
@@ -40,23 +40,26 @@ _IDENTITIES: Final = {
     ),
 }
 _IDLE: Final = 0
-"""PostgreSQL's drivers call it so that a session is in no transaction."""
+"""The transaction status of PostgreSQL's drivers for a session that is not in a transaction."""
 
 
 def check_connection(connection: Any) -> None:
-    """Refuse what is no connection in a transaction.
+    """Refuse anything but a connection in a transaction.
 
     Raises:
-        TypeError: It is no connection.
-        ValueError: It is in no transaction.
+        TypeError: The argument is not a connection.
+        ValueError: The connection is not in a transaction.
     """
     if not isinstance(connection, sa.Connection):
-        msg = f"connection={connection!r:.80}: a sqlalchemy.Connection to this store's database"
+        msg = (
+            f"connection={connection!r:.80}: expected a sqlalchemy.Connection to this store's "
+            "database"
+        )
         raise TypeError(msg)
     if not connection.in_transaction():
         msg = (
-            "connection= has no transaction: this is for what is to be committed together with "
-            "your own rows. Begin one: with engine.begin() as connection: ..."
+            "connection= has no transaction, but it is for writes that are committed together with "
+            "your own rows. Start one: with engine.begin() as connection: ..."
         )
         raise ValueError(msg)
 
@@ -64,8 +67,9 @@ def check_connection(connection: Any) -> None:
 class Callers:
     """Writes jobs in transactions of callers, for one opening.
 
-    Each call has a thread of its own: it waits for locks that others hold, perhaps until a task has
-    committed that itself waits for a thread. Each caller has a connection, which is the bound.
+    Each call has a thread of its own: it may wait for a lock whose holder commits only once another
+    task gets a thread, so a limit on threads could deadlock. The callers' connections are the
+    bound.
     """
 
     def __init__(self, engine: sa.Engine, batches: Batches) -> None:
@@ -73,20 +77,21 @@ class Callers:
         self._batches = batches
         self._lock = threading.Lock()
         self._ours: tuple[Any, ...] | None = None
-        # By the pool: an engine has many faces, and all of one pool connect to the same database.
-        # Ours is one: to ask it for another connection, while callers have all that it has, would
-        # be to wait for those who wait for us.
+        # By pool: an engine has copies with other options, but all engines of one pool connect to
+        # the same database. Our own pool is known from the start. To ask it for a connection while
+        # callers hold all of them would be a deadlock: they wait for us.
         self._same: weakref.WeakSet[sa.Pool] = weakref.WeakSet([engine.pool])
 
     def write(self, connection: sa.Connection, job: Job) -> Any:
-        """Do a job in its caller's own transaction: it is on disk when, and if, they commit.
+        """Do a job in its caller's own transaction. It is on disk when, and if, they commit.
 
-        Where it is refused, it alone is undone: the caller's transaction stays as it was.
+        If the job is refused, only the job is rolled back: the caller's transaction stays as it
+        was.
 
         Raises:
-            ValueError: The connection commits by itself, or is one to another database.
-            StoreError: It could not be written.
-            WorkflowError: What the job was refused for.
+            ValueError: The connection commits each statement, or is connected to another database.
+            StoreError: The job could not be written.
+            WorkflowError: The job was refused.
         """
         with contextlib.closing(connection.connection.cursor()) as cursor:
             try:
@@ -100,12 +105,12 @@ class Callers:
     def read(
         self, connection: sa.Connection, query: Callable[[sa.Connection], T], run_id: str
     ) -> T:
-        """Run a query about a run in its caller's own transaction, which is to write to it next.
+        """Run a query about a run in the caller's own transaction, which will write to it next.
 
         Raises:
-            ValueError: As of `write`.
-            StoreError: It can't be read.
-            WorkflowError: What the query says.
+            ValueError: As in `write`.
+            StoreError: The run can't be read.
+            WorkflowError: Raised by the query.
         """
         with contextlib.closing(connection.connection.cursor()) as cursor:
             try:
@@ -128,12 +133,12 @@ class Callers:
             result = job.apply(transaction)
             transaction.finish()
         except BaseException:
-            # PostgreSQL aborts the whole transaction by any error; and elsewhere half of the job
-            # may be written.
+            # On PostgreSQL any error aborts the whole transaction; elsewhere, half of the job may
+            # be written.
             try:
                 cursor.execute("ROLLBACK TO SAVEPOINT blazen_trio")
                 cursor.execute("RELEASE SAVEPOINT blazen_trio")
-            except Exception:  # noqa: BLE001  # the first error tells what it was
+            except Exception:  # noqa: BLE001  # the first error is the one to report
                 _end(connection)
             raise
         cursor.execute("RELEASE SAVEPOINT blazen_trio")
@@ -142,9 +147,9 @@ class Callers:
     def _check(self, connection: sa.Connection, cursor: DBAPICursor) -> None:
         if _commits_by_itself(connection):
             msg = (
-                "connection= is in AUTOCOMMIT mode, so each statement is committed by itself: this "
-                "is for what is to be committed together with your own rows. Use a connection with "
-                "another isolation_level"
+                "connection= is in AUTOCOMMIT mode, so each statement is committed by itself, but "
+                "it is for writes that are committed together with your own rows. Use a connection "
+                "with another isolation_level"
             )
             raise ValueError(msg)
         with self._lock:
@@ -153,8 +158,8 @@ class Callers:
         theirs = self._identify(connection, cursor)
         if theirs != self._identity_of_ours():
             msg = (
-                f"connection= is one to {shown(connection.engine.url)}: this store is in "
-                f"{shown(self._engine.url)}, which is another database"
+                f"connection= is connected to {shown(connection.engine.url)}, but this store is in "
+                f"another database, {shown(self._engine.url)}"
             )
             raise ValueError(msg)
         with self._lock:
@@ -170,12 +175,12 @@ class Callers:
         return self._ours
 
     def _identify(self, connection: sa.Connection, cursor: DBAPICursor) -> tuple[Any, ...]:
-        """Return what tells this database from any other."""
+        """Return a value that distinguishes this database from any other."""
         name = connection.dialect.name
         if name == "sqlite":
             cursor.execute("PRAGMA database_list")
             file = next(row[2] for row in cursor.fetchall() if row[1] == "main")
-            found = os.stat(file) if file else None  # noqa: PTH116  # "" is one in memory
+            found = os.stat(file) if file else None  # noqa: PTH116  # "" is in memory
             return (name, *((found.st_dev, found.st_ino) if found else (id(connection),)))
         kind = "mysql" if name == "mariadb" else name
         for query in _IDENTITIES[kind]:
@@ -192,13 +197,15 @@ class Callers:
 
 
 def _begin_to_write(connection: sa.Connection, cursor: DBAPICursor) -> None:
-    """Wait for SQLite's only writer, before anything is read. Whoever reads first and then comes to
-    write is refused at once where another has written meanwhile.
+    """Become SQLite's only writer before anything is read.
+
+    A transaction that reads first and writes later is refused at once if another connection has
+    written in between.
     """
     driver: Any = connection.connection.dbapi_connection
     if not driver.in_transaction:
-        # The driver begins one with the first row, but not for a savepoint, which would be a
-        # transaction of its own then, and be committed when it is released.
+        # The driver starts a transaction with the first row, but not for a savepoint. The savepoint
+        # would then be a transaction of its own, and be committed when it is released.
         cursor.execute("BEGIN")
     cursor.execute("UPDATE blazen_lease SET state = state WHERE 0")
 
@@ -206,8 +213,8 @@ def _begin_to_write(connection: sa.Connection, cursor: DBAPICursor) -> None:
 def _end(connection: sa.Connection) -> None:
     """Roll back a caller's transaction that the database has ended, and our savepoint with it.
 
-    Else SQLAlchemy knows nothing of that: the caller's next rows would be written and committed
-    without those before them.
+    SQLAlchemy would not notice otherwise: the caller's next rows would be written and committed
+    without the rows before them.
     """
     transaction = connection.get_transaction()
     if transaction is not None:
@@ -216,10 +223,10 @@ def _end(connection: sa.Connection) -> None:
 
 
 def _commits_by_itself(connection: sa.Connection) -> bool:
-    """Whether the driver commits each statement, whatever SQLAlchemy says of a transaction."""
+    """Return whether the driver commits each statement, even if SQLAlchemy has a transaction."""
     driver: Any = connection.connection.dbapi_connection
     if connection.dialect.name == "sqlite":
-        # Without a level, whoever wants a transaction begins it; as SQLAlchemy's own recipe does.
+        # Without a level, transactions are started explicitly, as in SQLAlchemy's own recipe.
         by_itself = driver.isolation_level is None or getattr(driver, "autocommit", -1) is True
         return bool(by_itself and not driver.in_transaction)
     if connection.dialect.driver == "pymysql":

@@ -1,12 +1,12 @@
-"""Taking runs over, and deleting them: what is done only if nobody alive drives a run.
+"""Jobs that take over or delete runs, allowed only if a run has no live driver.
 
-Others change rows between two statements of ours: on servers each statement sees what is committed
-when it begins. So each of these acts under a row's lock, or by a statement whose condition says
-again what was read, and whose count is looked at.
+Others may change rows between two of our statements: on servers, each statement sees what is
+committed when it starts. Each job therefore acts under a row lock, or by a statement whose
+condition repeats what was read, and whose row count is checked.
 
 The order of locks, everywhere: our own lease (the fence), the lease of another that is declared
-dead, rows of runs. Whoever waits for another all the same is chosen by the database to end the
-deadlock, and its batch is written again.
+dead, rows of runs. If a deadlock happens nevertheless, the database ends one of the transactions,
+and its batch is written again.
 """
 
 from __future__ import annotations
@@ -43,44 +43,43 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "Delete", "MaybeDeadError", "Purge", "Take", "Taken"]
 
 Taken = tuple["sa.Row[Any]", SqlDriver]
-"""A run's row, and who drives it from now on."""
+"""A run's row, and its driver from now on."""
 
 _PARTS = (journal, snapshot, blob, history, inbox, inbox_key, inbox_part)
 _PURGED_AT_ONCE = 100  # runs per transaction
 _DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
-"""Of a run that is driven: nobody else is to look at it."""
+"""Columns of a run that is driven: no worker should look at it."""
 _LOOKS = 10
-"""How often a run is looked at that others change between our statements."""
+"""At most this many reads of a run that others change between our statements."""
 _COMPLETED = STATUS_CODES[RunStatus.COMPLETED]
 
 
 class MaybeDeadError(RunLockedError):
-    """The lease of whoever drives a run has expired, and this opening has not seen that for long
-    enough.
+    """The lease of a run's driver has expired, but this opening has not seen that for long enough.
 
     Attributes:
-        seconds: When it will have, if nothing changes.
+        seconds: In how many seconds it will have, if nothing changes.
     """
 
     seconds: float
 
     @classmethod
     def after(cls, seconds: float, run_id: str, holder: str) -> MaybeDeadError:
-        """Made of these."""
+        """Make an error for a lease that may be declared dead after this many seconds."""
         made = cls(store_rules.in_use(run_id, holder).args[0], run_id=run_id, owner=holder)
         made.seconds = seconds
         return made
 
 
 class Claim(Job):
-    """Driving a run from now on, unless it has completed.
+    """Drives a run from now on, unless it has completed.
 
-    The result is its row, with its driver unless it has completed. The rest is read when everybody
-    else may write again.
+    The result is the run's row, and its driver unless the run has completed. The rest of the run is
+    read after the transaction, when others can write again.
     """
 
     alone = True
-    repeatable = True  # without a lease it has found a run that has completed
+    repeatable = True  # if it took no lease, it has only read a completed run
 
     def __init__(self, run_id: str, drivers: Drivers) -> None:
         self.run_id: str = run_id
@@ -91,7 +90,7 @@ class Claim(Job):
             row = queries.find_run(transaction.connection, self.run_id)
             if row.status == _COMPLETED:
                 return row, None
-            queries.info_of(row)  # what can't be read is not claimed
+            queries.info_of(row)  # raises if the row can't be read: then it is not claimed
             free = _free(transaction, row, self._drivers)
             lease_id = transaction.take_lease()
             claimed = (
@@ -99,8 +98,7 @@ class Claim(Job):
                 .where(free, runs.c.status == row.status)
                 .values({**_DRIVEN, "owner": lease_id, "crashes": 0})
             )
-            # Where it has completed, been claimed or been deleted since it was read, it is looked
-            # at again.
+            # If it has completed, been claimed or been deleted since it was read, read it again.
             if transaction.connection.execute(claimed).rowcount == 1:
                 return row, SqlDriver(self.run_id, row.run_no, lease_id, self._drivers.mailroom)
         raise store_rules.in_use(self.run_id, "others, one after the other")
@@ -112,14 +110,16 @@ class Claim(Job):
 
 
 class Take(Job):
-    """Driving runs that can go on and that nobody alive drives; the dead are declared so first.
+    """Drives runs that can resume and have no live driver. Declares dead leases dead first.
 
-    The result is the rows of these runs. Whoever reads all the rest of them does so when everybody
-    else may write again.
+    The result is the rows and drivers of these runs. The rest of the runs is read after the
+    transaction, when others can write again.
     """
 
     alone = True
-    repeatable = True  # without a lease it has found none; who was declared dead is so once
+    repeatable = (
+        True  # if it took no lease, it found no run; declaring a lease dead twice has no effect
+    )
 
     def __init__(
         self, workflows: Sequence[str], limit: int, suspects: int | None, drivers: Drivers
@@ -161,7 +161,7 @@ class Take(Job):
 
 
 class Delete(Job):
-    """Deleting a run."""
+    """Deletes a run."""
 
     alone = True
 
@@ -172,21 +172,22 @@ class Delete(Job):
     def apply(self, transaction: Transaction) -> None:
         for _ in range(_LOOKS):
             row = queries.find_run(transaction.connection, self.run_id)
-            # Where somebody has changed it since it was read, it is looked at again.
+            # If another process has changed it since it was read, read it again.
             if _delete(transaction, row, self._drivers):
                 return
         raise store_rules.in_use(self.run_id, "others, one after the other")
 
     def done(self, drivers: Drivers) -> None:
-        # One of ours whose commit had failed.
+        # A run that this opening drove until a commit failed.
         driver = drivers.current.get(self.run_id)
         if driver is not None:
             drivers.end(driver)
 
 
 class Purge(Job):
-    """Deleting some of the runs last updated before an instant; the result is how many, and where
-    to go on.
+    """Deletes a page of the runs last updated before an instant.
+
+    The result is how many were deleted, and where the next page starts (`None`: it was the last).
     """
 
     alone = True
@@ -220,7 +221,7 @@ class Purge(Job):
                 if _delete(transaction, row, self._drivers):
                     self._deleted.append(row.run_id)
             except RunLockedError:
-                continue  # somebody drives it
+                continue  # it has a live driver
         if len(rows) == _PURGED_AT_ONCE:
             return len(self._deleted), rows[-1].run_no
         _drop_mail_of_nobody(transaction.connection)
@@ -234,14 +235,15 @@ class Purge(Job):
 
 
 def _drop_mail_of_nobody(connection: sa.Connection) -> None:
-    """Delete mail that was posted to runs in the very moment in which they were deleted.
+    """Delete inbox messages that were posted to runs just as these were deleted.
 
-    Who posts does not lock the run's row, as its driver would wait for them, and for as long as they
-    please where they post in a transaction of their own. So a row can get in behind a deletion. No
-    run is given its number again; but each look would pass it.
+    A sender does not lock the run's row: its driver would have to wait for the sender, and for as
+    long as it likes if it posts in a transaction of its own. So a message can arrive just after its
+    run was deleted. No run gets that number again, but every poll would have to pass the message.
     """
     for page in polling.mailed_runs(connection):
-        # Whose mail is seen was created before, and is seen too, unless it was deleted.
+        # A run was created before its messages. If a message is visible, so is its run, unless it
+        # was deleted.
         found = connection.execute(sa.select(runs.c.run_no).where(runs.c.run_no.in_(page)))
         for gone in set(page) - set(found.scalars()):
             for table in (inbox, inbox_part):
@@ -249,18 +251,18 @@ def _drop_mail_of_nobody(connection: sa.Connection) -> None:
 
 
 def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.ColumnElement[bool]:
-    """Take the run from a holder who is dead. Returns the condition that it is still nobody's.
+    """Take the run from a dead holder, and return the condition that it still has no driver.
 
     Raises:
-        RunLockedError: Somebody alive drives it, this opening included.
-        MaybeDeadError: It can't be told yet.
+        RunLockedError: A live driver has it, this opening included.
+        MaybeDeadError: It is not known yet whether the holder is alive.
     """
     owner = row.owner
     if owner is not None and owner == transaction.lease_id:
-        # What we wrote failed, or giving it back did, and the run was dropped: it may be taken up
-        # again.
+        # If a commit or the release of our own driver failed, we no longer drive the run, although
+        # its row still has our lease: it may be claimed again.
         if drivers.is_driven(row.run_id):
-            raise store_rules.in_use(row.run_id, "this process, through this very store")
+            raise store_rules.in_use(row.run_id, "this process, through this store")
     elif owner is not None:
         held = transaction.depose(owner)
         if held is not None and held.seconds == float("inf"):
@@ -275,10 +277,10 @@ def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.Co
 
 
 def _delete(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> bool:
-    """Delete a run, unless its row is not any more what was read; whether it was deleted."""
+    """Delete a run if its row is still as it was read. Returns whether it was deleted."""
     free = _free(transaction, row, drivers)
     unchanged = (runs.c.status == row.status) & (runs.c.updated == row.updated)
-    # The row first: whoever claims the run from now on waits for us, and then finds none.
+    # The row first: a claim that starts from now on waits for us, and then finds no run.
     if transaction.connection.execute(sa.delete(runs).where(free, unchanged)).rowcount != 1:
         return False
     for table in _PARTS:

@@ -1,4 +1,4 @@
-"""UTC by a database's clock, told without asking it each time."""
+"""UTC by a database's clock, without a query each time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ if TYPE_CHECKING:
 __all__ = ["DatabaseClock"]
 
 _STALE: Final = 5.0
-"""Seconds after which whoever reads anyway asks for the time, too."""
+"""Seconds after which the next read also asks for the time."""
 _PARTED: Final = 0.1
-"""Seconds between two clocks of one host that were together before: one was set, or stood still."""
+"""Seconds by which the host's two clocks drift apart if one was set, or stood still."""
 
 
 class DatabaseClock:
     """The database's clock, as an offset to this process's monotonic one.
 
-    So a jump of the host's clock changes nothing, and after the machine was suspended it is right
-    from the next observation on. A mock clock's lead is added, so due times and sleeps agree.
+    A jump of the host's clock therefore has no effect. After the machine was suspended, the time is
+    right again from the next observation on. A mock clock's lead is added, so due times and sleeps
+    agree.
 
-    Each observation bounds the offset: the database looked at its clock some time between the
-    question and the answer. What was known before stays where it lies between these bounds, so a
-    slow answer spoils nothing. Observations may be made in any thread.
+    Each observation bounds the offset: the database read its clock at some time between the
+    question and the answer. The known offset is kept if it lies within these bounds, so a slow
+    answer does no harm. Observations may be made in any thread.
     """
 
     __slots__ = ("_host", "_observed", "_offset", "_wall")
@@ -36,22 +37,22 @@ class DatabaseClock:
 
     @property
     def may_be_set(self) -> bool:
-        """Whether UTC may leap: not under a mock clock."""
+        """Indicates whether UTC may jump, which it does not under a mock clock."""
         return self._wall.may_be_set
 
     def now(self) -> float:
-        """Return UTC by the database, in seconds; by the host while nothing was observed."""
+        """Return UTC by the database's clock, in seconds; by the host's before any observation."""
         if self._offset is None:
             return self._wall.now()
         return time.perf_counter() + self._offset + self._wall.lead()
 
     def observed(self, database: int, began: float, ended: float) -> None:
-        """Take an observation in.
+        """Adjust the offset by an observation.
 
         Args:
-            database: What the database's clock said, in microseconds since the epoch.
-            began: The performance counter when it was asked.
-            ended: The same when it had answered.
+            database: The database's clock, in microseconds since the epoch.
+            began: The performance counter when the question was sent, in seconds.
+            ended: The performance counter when the answer had arrived, in seconds.
         """
         told = database / 1_000_000
         least, most = told - ended, told - began
@@ -61,8 +62,10 @@ class DatabaseClock:
 
     @property
     def stale(self) -> bool:
-        """Whether it is time for another observation: some have passed, or the host's clock and the
-        monotonic one have parted, as they do where the machine was suspended.
+        """Indicates whether another observation is due.
+
+        It is if some seconds have passed, or if the host's clock and the monotonic clock have
+        drifted apart, as they do when the machine is suspended.
         """
         if self._offset is None:
             return False

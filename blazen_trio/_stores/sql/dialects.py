@@ -1,4 +1,4 @@
-"""Everything in which the databases differ."""
+"""The differences between the databases."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ __all__ = [
 ]
 
 _SCHEMA_LOCK: Final = 0x626C617A
-"""Any number that is ours."""
+"""An arbitrary number, used for nothing else."""
 _SCHEMA_LOCK_WAIT: Final = 60
-"""Seconds for which another process may take to migrate, or to end what locks a table."""
+"""Seconds that another process may take to migrate, or to end a transaction that locks a table."""
 _SCHEMA_LOCK_LOOK: Final = 0.1
 """Seconds between two attempts to get the lock, between which the wait can be cancelled."""
 _MYSQL: Final = ("mysql", "mariadb")
 
-# MySQL's and MariaDB's clock is told in a zone. In one with summer time an hour comes twice, so
-# only UTC will do, and that function tells when the statement began. How long ago that is, is told
-# by two others in local time, whose difference is right but for a change of the zone in between,
-# which is of some quarters of an hour: these are taken off. A statement does not take a quarter.
+# The clock of MySQL and MariaDB has a time zone. Where there is summer time, one hour comes twice,
+# so only UTC will do, but that function returns when the statement started. How long ago that was
+# is the difference of two others in local time. It is right unless the zone's offset changes in
+# between, by some quarters of an hour: these are taken off, since no statement takes that long.
 _MYSQL_BEGAN: Final = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 _MYSQL_SINCE: Final = "MOD(TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6)) + 86400000000, 900000000)"
 
@@ -63,8 +63,8 @@ _NOW: Final = {
 }
 
 
-# The same, as of when the statement began. What compares an indexed column with it can use the
-# index; the clock itself may change from row to row, so the databases would look at every one.
+# The same clock, as of the statement's start. A condition that compares an indexed column with it
+# can use the index. The clock itself may change from row to row, so the databases would scan them.
 _STATEMENT_TIME: Final = {
     "sqlite": _NOW["sqlite"],
     "postgresql": "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)",
@@ -73,19 +73,20 @@ _STATEMENT_TIME: Final = {
 
 
 def statement_time(dialect: str) -> sa.ColumnElement[int]:
-    """When the statement began, by the database's clock, as an expression: microseconds since the
-    epoch.
+    """Return an expression for the statement's start by the database's clock.
+
+    Its unit is microseconds since the epoch.
     """
     return sa.literal_column(_STATEMENT_TIME[dialect], sa.BigInteger)
 
 
 def now(dialect: str) -> sa.ColumnElement[int]:
-    """The database's clock, as an expression: microseconds since the epoch."""
+    """Return an expression for the database's clock: microseconds since the epoch."""
     return sa.literal_column(_NOW[dialect], sa.BigInteger)
 
 
 def insert_missing(table: sa.Table, dialect: str) -> sa.Insert:
-    """An INSERT that leaves alone what is there already."""
+    """Return an INSERT that skips rows that already exist."""
     if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     if dialect == "postgresql":
@@ -96,20 +97,21 @@ def insert_missing(table: sa.Table, dialect: str) -> sa.Insert:
 def returning_id(
     statement: sa.Insert, column: sa.Column[int], dialect: str
 ) -> sa.Insert | sa.sql.dml.ReturningInsert[Any]:
-    """The INSERT, made so that `insert_id` finds the number that the database gave the row."""
+    """Return the INSERT in a form whose generated number `insert_id` can find."""
     return statement.returning(column) if dialect == "postgresql" else statement
 
 
 def insert_id(cursor: DBAPICursor, dialect: str) -> int:
-    """The number that the database gave the row just inserted."""
+    """Return the number that the database assigned to the row just inserted."""
     row = cursor.fetchone() if dialect == "postgresql" else (cursor.lastrowid,)
     assert row is not None  # an INSERT of one row returns one
     return int(row[0])
 
 
 def begin(connection: sa.Connection) -> sa.RootTransaction:
-    """Begin a transaction: here, as the driver for SQLite would not, or not in the way that is
-    needed.
+    """Start a transaction.
+
+    On SQLite this is explicit: the driver would not start one, or not of the kind needed.
     """
     begun = connection.begin()
     if connection.dialect.name == "sqlite":
@@ -124,26 +126,28 @@ def begin(connection: sa.Connection) -> sa.RootTransaction:
 def _begin_sqlite(connection: sa.Connection) -> None:
     driver: Any = connection.connection.dbapi_connection
     if driver.in_transaction:
-        # A listener of the engine's owner has begun one, and perhaps not as we need it. Nothing was
-        # done in it yet.
+        # An event listener of the engine's owner has started one, perhaps of another kind. Nothing
+        # has been done in it yet.
         driver.rollback()
-    # A writer that begins as a reader can be refused when it comes to write; one that begins as a
-    # writer waits.
+    # A transaction that starts as a reader may be refused when it first writes; one that starts as
+    # a writer waits.
     writer = connection.get_execution_options().get("blazen_trio_role") == "writer"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
 
 def begins_otherwise(engine: sa.Engine) -> bool:
-    """Whether something is done at each beginning of a transaction that ours need too: by listeners
-    of the engine's owner, who may set the role there, or where tables are looked for.
+    """Return whether the engine has listeners for the start of a transaction.
+
+    The engine's owner may set a role or a search path there, which our transactions need too.
     """
     return engine.dialect.name != "sqlite" and bool(list(engine.dispatch.begin))
 
 
 class PlainTransaction:
-    """A transaction on the driver's own connection, for statements that run on its own cursor:
-    SQLAlchemy's part in beginning and ending one costs as much as writing a small row. It begins
-    with its first statement.
+    """A transaction on the driver's own connection, for statements on the driver's own cursor.
+
+    SQLAlchemy's share of starting and ending a transaction costs as much as writing a small row.
+    The transaction starts with its first statement.
     """
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -161,7 +165,7 @@ class PlainTransaction:
 
 
 def begin_plainly(connection: sa.Connection, cursor: DBAPICursor) -> None:
-    """Begin a `PlainTransaction`, unless one has begun, where the driver would not do so."""
+    """Start a `PlainTransaction` if none has started and the driver would not start it itself."""
     if connection.dialect.name == "sqlite":
         driver: Any = connection.connection.dbapi_connection
         if not driver.in_transaction:
@@ -169,23 +173,25 @@ def begin_plainly(connection: sa.Connection, cursor: DBAPICursor) -> None:
 
 
 def has_arrays(dialect: Dialect) -> bool:
-    """Whether many rows are given to a statement as arrays. psycopg's own loop would use its
-    pipeline mode, which not every pooler of connections knows.
+    """Return whether a statement for many rows gets them as arrays.
+
+    psycopg's own loop would use its pipeline mode, which not every connection pooler supports.
     """
     return dialect.name == "postgresql" and dialect.driver == "psycopg"
 
 
 @contextlib.contextmanager
 def without_transaction(connection: sa.Connection) -> Iterator[None]:
-    """For running something that commits by itself. Nothing is sent for that, and nothing is left
-    of it where it fails.
+    """Let the block run a statement that commits by itself.
+
+    Switching the mode sends nothing to the server, and a failure leaves no transaction open.
     """
     driver: Any = connection.connection.dbapi_connection
     if connection.dialect.name in _MYSQL:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(Exception):  # a connection that is lost
+            with contextlib.suppress(Exception):  # fails if the connection is lost
                 driver.rollback()
             raise
         return
@@ -193,7 +199,7 @@ def without_transaction(connection: sa.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Only a connection that is lost refuses this.
+        # This fails only if the connection is lost.
         with contextlib.suppress(Exception):
             driver.autocommit = False
         raise
@@ -201,32 +207,32 @@ def without_transaction(connection: sa.Connection) -> Iterator[None]:
 
 
 def reads_as_of_one_moment(engine: sa.Engine, *, ours: bool) -> dict[str, Any]:
-    """The options of a reader's connections: all that a transaction reads is as of one moment."""
-    # An engine of ours on MySQL reads so by itself, see `make_engine`; saying so each time costs
-    # statements there.
+    """Return options for a reader's connections: a transaction reads as of one moment."""
+    # Our own engines on MySQL do so by default, see `make_engine`; setting the option each time
+    # would cost statements there.
     if engine.dialect.name == "sqlite" or (ours and engine.dialect.name in _MYSQL):
         return {}
     return {"isolation_level": "REPEATABLE READ"}
 
 
 def as_writer(connection: sa.Connection) -> sa.Connection:
-    """Use this connection for writing: it waits for locks and then sees what others have committed
-    while it waited.
+    """Return this connection set up for writing.
+
+    It waits for locks, and then sees what others committed while it waited.
     """
     level = {} if connection.dialect.name == "sqlite" else {"isolation_level": "READ COMMITTED"}
     return connection.execution_options(blazen_trio_role="writer", **level)
 
 
 def prepare_writer(connection: sa.Connection, *, busy_timeout: float, lease_ttl: float) -> None:
-    """Set the writer's connection up: a commit is on disk when it returns, and waits `busy_timeout`
-    seconds for locks.
+    """Set up the writer's connection: a commit is on disk when it returns.
 
-    Where the session keeps it, a transaction that a frozen process leaves open is ended after about
-    `lease_ttl` seconds.
+    The connection waits `busy_timeout` seconds for locks. Where this is a setting of the session,
+    the server ends a transaction that a frozen process leaves open after about `lease_ttl` seconds.
     """
     name = connection.dialect.name
     if name == "sqlite":
-        # Transactions are begun by us alone, so that a statement can be one by itself.
+        # The driver must not start transactions, so that a statement can be one by itself.
         driver: Any = connection.connection.dbapi_connection
         driver.isolation_level = None
         with contextlib.closing(connection.connection.cursor()) as cursor:
@@ -234,14 +240,13 @@ def prepare_writer(connection: sa.Connection, *, busy_timeout: float, lease_ttl:
             cursor.execute("PRAGMA synchronous = FULL")
     elif name in _MYSQL:
         is_mariadb = getattr(connection.dialect, "is_mariadb", False)
-        # MySQL ends sessions that are idle only, in a transaction or not; one that was is opened
-        # again.
+        # MySQL can only end idle sessions, in a transaction or not; an ended one is opened again.
         idle = "idle_write_transaction_timeout" if is_mariadb else "wait_timeout"
         locks = max(1, math.ceil(busy_timeout))
         limits = {
             idle: max(1, math.ceil(lease_ttl)),
             "innodb_lock_wait_timeout": locks,
-            "lock_wait_timeout": locks,  # for whoever changes a table
+            "lock_wait_timeout": locks,  # for changes of tables
         }
         given = ", ".join(f"SESSION {name} = {limit}" for name, limit in limits.items())
         with contextlib.closing(connection.connection.cursor()) as cursor:
@@ -249,11 +254,10 @@ def prepare_writer(connection: sa.Connection, *, busy_timeout: float, lease_ttl:
 
 
 def bounds(dialect: str, *, busy_timeout: float, lease_ttl: float) -> list[sa.ColumnElement[Any]]:
-    """What to select so that this transaction is bounded as `prepare_writer` says, where that is
-    not done there.
+    """Return expressions to select so that a transaction is bounded as in `prepare_writer`.
 
-    For PostgreSQL, and for the transaction only: a session may be somebody else's after it, behind
-    a pooler.
+    Only for PostgreSQL, where the bounds are set for the transaction: behind a pooler, another
+    client may use the session after it.
     """
     if dialect != "postgresql":
         return []
@@ -266,10 +270,10 @@ def bounds(dialect: str, *, busy_timeout: float, lease_ttl: float) -> list[sa.Co
 
 
 def prepare_database(connection: sa.Connection) -> None:
-    """Set what a database keeps for good. Not in a transaction.
+    """Set persistent options of a database. Must not run in a transaction.
 
     Raises:
-        StoreError: The file system can't do what is needed.
+        StoreError: The file system does not support a write-ahead log.
     """
     if connection.dialect.name != "sqlite":
         return
@@ -277,8 +281,8 @@ def prepare_database(connection: sa.Connection) -> None:
     try:
         mode = cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     except connection.dialect.loaded_dbapi.OperationalError as error:
-        # Whoever opens the same new file beside us holds it for a moment, and SQLite does not wait
-        # here.
+        # Another process that opens the same new file locks it for a moment, and SQLite does not
+        # wait for that lock.
         if not is_busy(error):
             raise
         time.sleep(0.2)
@@ -287,21 +291,22 @@ def prepare_database(connection: sa.Connection) -> None:
         cursor.close()
     if mode != "wal":
         raise StoreError(
-            f"SQLite can't keep a write-ahead log for this file (its journal mode stays {mode!r}); "
+            f"SQLite can't use a write-ahead log for this file (its journal mode stays {mode!r}); "
             "put it on a local disk"
         )
 
 
 def locking(query: sa.Select[Any], *, wait: bool) -> sa.Select[Any]:
-    """The query, made so that it locks what it finds; where not to wait, it finds only what nobody
-    else has locked.
+    """Return the query in a form that locks the rows it finds.
+
+    Without `wait`, it skips rows that others have locked.
     """
-    # SQLite has one lock for all, and ours already.
+    # SQLite ignores this: it has one lock, which we already hold.
     return query.with_for_update(skip_locked=not wait)
 
 
 def socket_of(connection: sa.Connection) -> int | None:
-    """Return the file number of a connection's socket; `None` where none is known."""
+    """Return the file descriptor of a connection's socket; `None` if it is unknown."""
     driver: Any = connection.connection.dbapi_connection
     for having in (driver, getattr(driver, "_sock", None)):  # psycopg's connection; PyMySQL's
         fileno = getattr(having, "fileno", None)
@@ -316,17 +321,17 @@ def schema_lock(
     connection: sa.Connection,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Begin a transaction in which nobody else migrates.
+    """Start a transaction during which no other process migrates.
 
-    On SQLite whoever has begun to write has that lock. A server is asked for it again and again, so
-    the wait for it can be given up.
+    On SQLite, the write lock serves for this. A server is asked for a lock repeatedly, so that the
+    wait can be cancelled.
 
     Args:
-        connection: It may be a server's.
-        checkpoint: Is called while the lock is waited for, and raises where that is to end.
+        connection: A connection to SQLite or a server.
+        checkpoint: Called while waiting for the lock; raises to end the wait.
 
     Raises:
-        StoreError: Somebody else has been migrating for too long.
+        StoreError: Another process has been migrating for too long.
     """
     name = connection.dialect.name
     if name == "sqlite":
@@ -335,21 +340,21 @@ def schema_lock(
     elif name == "postgresql":
         with begin(connection):
             _wait_for(connection, sa.func.pg_try_advisory_xact_lock(_SCHEMA_LOCK), checkpoint)
-            # What locks a table that is to be changed is waited for no longer than that.
+            # Bounds the wait for transactions that lock a table to be changed.
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_SCHEMA_LOCK_WAIT}s'")
             yield
     else:
-        # Its statements that change the schema commit by themselves, so the session has the lock,
-        # not the transaction.
+        # Statements that change the schema commit by themselves here, so the session holds the
+        # lock, not the transaction.
         with begin(connection):
             connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_SCHEMA_LOCK_WAIT}")
-            # A name may have 64 letters.
+            # A lock's name may have 64 characters.
             lock = sa.func.concat("blazen_trio.", sa.func.md5(sa.func.database()))
             _wait_for(connection, sa.func.get_lock(lock, 0), checkpoint)
             try:
                 yield
             finally:
-                # A connection that is lost has lost the lock too.
+                # If the connection is lost, so is the lock.
                 with contextlib.suppress(sa.exc.DBAPIError):
                     connection.execute(sa.select(sa.func.release_lock(lock)))
 
@@ -364,7 +369,7 @@ def _wait_for(
         checkpoint()
         if time.monotonic() > until:
             raise StoreError(
-                f"another process has been upgrading the schema for {_SCHEMA_LOCK_WAIT} s: see "
-                "what keeps it, and try again when it is done"
+                f"another process has been upgrading the schema for {_SCHEMA_LOCK_WAIT} s: find "
+                "out what blocks it, and try again when it is done"
             )
         time.sleep(_SCHEMA_LOCK_LOOK)

@@ -1,4 +1,4 @@
-"""Opening a database: which URLs are accepted, and what is set on an engine before it is used."""
+"""Engines: which database URLs are accepted, and the settings of the engines made from them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from blazen_trio.errors import StoreError
 __all__ = ["for_writing", "make_engine", "make_looking_engine", "shown", "unusable"]
 
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
-# The drivers that are used where the URL names none, and what to install for them.
+# The default drivers, and the extras that install them.
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 
-# Linux's own look at connections on which nothing moves: after 10 s idle, three times 5 s apart.
+# TCP keep-alives on Linux: after 10 s idle, three probes 5 s apart.
 _KEEPALIVES: Final = {
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -36,10 +36,9 @@ _KEEPALIVES_OF_SOCKETS: Final = {
 
 
 def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, bool]:
-    """The engine to use, and whether it is ours to dispose of.
+    """Return the engine to use, and whether it is ours to dispose of.
 
-    A given engine's pool is used, and nothing is set on the engine itself: it stays as its owner
-    made it.
+    If an engine is given, its pool is used, but nothing is set on the engine itself.
 
     Raises:
         ValueError: The URL names a database that can't be used.
@@ -53,16 +52,17 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
     ours = engine is not url_or_engine
     options = dialects.reads_as_of_one_moment(engine, ours=ours)
     options["blazen_trio_begins_otherwise"] = dialects.begins_otherwise(engine)
-    # An engine of our own over the same pool.
+    # Returns a copy that shares the pool.
     return engine.execution_options(**options), ours
 
 
 def make_looking_engine(url: str | sa.URL) -> tuple[sa.Engine, Looker]:
-    """Return an engine of ours for whoever only looks at a database, and what its reads go by.
+    """Return an engine of ours that only reads a database, and the looker that its reads go
+    through.
 
     Raises:
-        ValueError: As of `make_engine`.
-        StoreError: The same.
+        ValueError: As in `make_engine`.
+        StoreError: As in `make_engine`.
     """
     engine = _create(url, for_looks=True)
     looker = Looker(engine)
@@ -70,10 +70,10 @@ def make_looking_engine(url: str | sa.URL) -> tuple[sa.Engine, Looker]:
 
 
 def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
-    """The engine that makes the writer's connections; they are used for nothing else and are never
-    given back to a pool.
+    """Return the engine that makes the writer's connections.
 
-    Only they may send several statements at once, and only where the engine is ours.
+    They are used for nothing else and never returned to a pool. Only they may send several
+    statements at once, and only if the engine is ours.
     """
     if not ours or engine.dialect.driver != "pymysql":
         return engine
@@ -83,17 +83,17 @@ def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
 
 
 def shown(url: sa.URL) -> str:
-    """A URL as people may see it: without its password, also where that is in its query."""
+    """Return a URL for display: without its password, even if that is in the query."""
     secret = [name for name in url.query if "passw" in name.lower()]
     return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def unusable(url: sa.URL, error: Exception) -> ValueError:
-    """There is an option in a URL, or a value of one, that its driver can't be given."""
+    """Return the error for a URL with an option that its driver does not accept."""
     said = " ".join(str(getattr(error, "orig", None) or error).split())
     return ValueError(
-        f"{shown(url)}: the driver {url.get_driver_name()!r} can't connect with what the URL says; "
-        f"see that its options are the driver's own ({type(error).__name__}: {said})"
+        f"{shown(url)}: the driver {url.get_driver_name()!r} can't connect with the URL's options; "
+        f"use only options that the driver knows ({type(error).__name__}: {said})"
     )
 
 
@@ -101,10 +101,13 @@ def _create(given: str | sa.URL, *, for_looks: bool = False) -> sa.Engine:
     try:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):
-        # Where no URL is made of it nobody knows which part is the password, and the cause may tell
-        # it.
+        # Text that is not a URL may contain a password anywhere before the "@", and so may the
+        # cause: show neither.
         user, _, rest = str(given).rpartition("@")
-        msg = f"{'***@' if user else ''}{rest:.80} is no database URL; sqlite:///runs.db is one"
+        msg = (
+            f"invalid database URL '{'***@' if user else ''}{rest:.80}'; "
+            "an example is sqlite:///runs.db"
+        )
         raise ValueError(msg) from None
     name = url.get_backend_name()
     if name in _DRIVERS and "+" not in url.drivername:
@@ -112,59 +115,60 @@ def _create(given: str | sa.URL, *, for_looks: bool = False) -> sa.Engine:
     _check(url)
     url = at_its_place(url) if name == "sqlite" else url
     try:
-        # How a file is opened is decided each time, so a connection serves one look.
+        # How to open a file is decided each time, so a connection serves one read.
         once = {"poolclass": sa.NullPool} if for_looks and name == "sqlite" else {}
         return _bounded(sa.create_engine(url, **_arguments(url), **once))
     except (TypeError, ValueError, LookupError) as error:
         raise unusable(url, error) from error
     except ImportError as error:
-        missing = f"what is missing ({error})"
+        missing = f"a missing package ({error})"
         if error.name:
             missing = f"the package {error.name!r}, which is not installed"
         msg = f"{shown(url)} needs {missing}"
         if name in _DRIVERS:
             msg += f': pip install "blazen-trio[{_EXTRAS[name]}]"'
             if _DRIVERS[name] != url.get_driver_name():
-                msg += f", and let the URL begin with {url.get_backend_name()}+{_DRIVERS[name]}://"
+                msg += f", and start the URL with {url.get_backend_name()}+{_DRIVERS[name]}://"
         raise StoreError(msg) from error
 
 
 def _arguments(url: sa.URL) -> dict[str, Any]:
-    """What an engine of our own is made with, besides its URL."""
+    """Return the arguments for an engine of our own, besides its URL."""
     arguments: dict[str, Any] = {"connect_args": _connecting(url)}
     if url.get_backend_name() in ("mysql", "mariadb"):
-        # For readers; the writer's connection is set otherwise.
+        # For readers; the writer's connection gets another level.
         arguments["isolation_level"] = "REPEATABLE READ"
     return arguments
 
 
 def _connecting(url: sa.URL) -> dict[str, Any]:
-    """What a driver is given, so that a server is connected to in a bounded time or not at all.
+    """Return a driver's arguments, which bound the time that connecting may take.
 
-    What the URL says counts.
+    Options in the URL take precedence.
     """
     given: dict[str, Any] = {}
     if url.get_driver_name() in ("psycopg", "psycopg2"):
-        # By default it is the database's, which may be none at all; then texts come as bytes.
+        # The default encoding is the database's, which may be SQL_ASCII; texts would then be bytes.
         given = {"connect_timeout": CONNECT_WITHIN, "client_encoding": "utf8", **_KEEPALIVES}
     elif url.get_driver_name() == "pymysql":
-        # The first is for TCP only; what the server has to say then is waited for with the others.
+        # The first covers the TCP connection only; the others, the server's greeting.
         given = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), CONNECT_WITHIN)
     arguments = {name: value for name, value in given.items() if name not in url.query}
     if url.get_driver_name() == "psycopg":
-        # Prepared statements belong to a session, and a pooler may give each transaction another.
+        # Prepared statements belong to a session, and a pooler may use another for each
+        # transaction.
         arguments["prepare_threshold"] = None
     return arguments
 
 
 def _bounded(engine: sa.Engine) -> sa.Engine:
-    """Set on an engine of our own what its driver can't be given when it connects."""
+    """Set options on an engine of our own that its driver does not accept when connecting."""
     if engine.dialect.driver != "pymysql":
         return engine
 
     def connected(connection: Any, _record: Any) -> None:
-        # PyMySQL has no other name for these. Ours were for connecting: an answer may take longer,
-        # and who waits for one says how long.
+        # PyMySQL has no public names for these. Our timeouts were for connecting: an answer may
+        # take longer, and each caller sets its own limit (`Watch`).
         for name in {"read_timeout", "write_timeout"} - set(engine.url.query):
             setattr(connection, f"_{name}", None)
         sock = connection._sock  # noqa: SLF001
@@ -181,7 +185,7 @@ def _bounded(engine: sa.Engine) -> sa.Engine:
 def _check(url: sa.URL) -> None:
     name = url.get_backend_name()
     if name not in _SUPPORTED:
-        msg = f"{shown(url)}: runs are stored in {', '.join(_SUPPORTED)}, and not in {name}"
+        msg = f"{shown(url)}: {name} is not supported; use one of {', '.join(_SUPPORTED)}"
         raise ValueError(msg)
     try:
         is_async = url.get_dialect().is_async
@@ -196,7 +200,7 @@ def _check(url: sa.URL) -> None:
         raise ValueError(msg)
     if name == "sqlite" and _in_memory(url):
         msg = (
-            f"{shown(url)} is a database in memory, which each thread sees a different one of; use "
+            f"{shown(url)} is an in-memory database, of which each thread would see another; use "
             "MemoryStore() for runs that need not outlive the process, or name a file: "
             "sqlite:///runs.db"
         )

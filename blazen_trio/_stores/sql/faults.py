@@ -1,4 +1,4 @@
-"""A database's errors, told as ours: what happened, and what to do about it."""
+"""Translation of database errors into `StoreError`: what happened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _Told = tuple[type[StoreError], str]
 
 _NO_SQLITE: _Told = (
     SchemaError,
-    "this file is no SQLite database (or an encrypted one); name another file",
+    "the file is not an SQLite database, or is an encrypted one; use another file",
 )
-_READ_ONLY: _Told = (StoreError, "the database is read-only; a store has to write to it")
+_READ_ONLY: _Told = (StoreError, "the database is read-only, but a store has to write to it")
 _FULL: _Told = (
     StoreError,
-    "there is no room left for the database; make room and resume the runs by their ids",
+    "the database has no space left; free some and resume the runs by their ids",
 )
 _CHANGED: _Told = (
     SchemaError,
@@ -33,24 +33,24 @@ _CHANGED: _Told = (
 )
 _UNREACHABLE: _Told = (
     StoreError,
-    "no server answers there; see that it runs, and that the URL's host and port are right",
+    "no server answers there; check that it runs, and that the URL's host and port are right",
 )
-_UNKNOWN_HOST: _Told = (StoreError, "the URL's host is not known; see that it is spelled right")
+_UNKNOWN_HOST: _Told = (StoreError, "the URL's host is unknown; check its spelling")
 _REFUSED: _Told = (
     StoreError,
-    "the server refuses this user; see that the URL's user and password are right",
+    "the server refuses this user; check the URL's user and password",
 )
 _NO_DATABASE: _Told = (
     StoreError,
-    "the server has no such database; create it first (CREATE DATABASE), its tables not",
+    "the server has no such database; create it first (CREATE DATABASE), without its tables",
 )
 _NOT_ALLOWED: _Told = (
     StoreError,
-    "the user may not do this; grant them all rights on the store's tables",
+    "the user lacks a privilege; grant them all privileges on the store's tables",
 )
 _CROWDED: _Told = (
     StoreError,
-    "the server has no connection left for us; raise its limit, or use a pooler",
+    "the server has no connection left; raise its limit, or use a pooler",
 )
 _LOCKED: _Told = (
     StoreError,
@@ -62,59 +62,62 @@ _LOCKED: _Told = (
 _DEADLOCKED: _Told = (
     StoreError,
     (
-        "the database has ended this transaction to resolve a deadlock with others, each time that "
-        "it was tried. Nothing was written; do it again"
+        "the database ended this transaction to resolve a deadlock, each time that it was tried. "
+        "Nothing was written; do it again"
     ),
 )
 # In a transaction of the caller's.
 _THEIRS_DEADLOCKED: _Told = (
     StoreError,
     (
-        "the database has ended your transaction to resolve a deadlock with another. Roll it back, "
-        "and do the whole transaction again"
+        "the database ended your transaction to resolve a deadlock with another. Roll it back, and "
+        "do the whole transaction again"
     ),
 )
 _THEIRS_LOCKED: _Told = (
     StoreError,
     (
-        "another transaction keeps locked what this needs. Nothing of this was written; go on "
+        "another transaction holds a lock that this needs. Nothing of this was written; continue "
         "without it, or roll back and do the whole transaction again"
     ),
 )
 _THEIRS_LATE: _Told = (
     StoreError,
     (
-        "another connection writes to the file, or has written since your transaction began to "
-        "read. Roll back and do the whole transaction again; let one that reads before it writes "
-        "begin with BEGIN IMMEDIATE, which waits"
+        "another connection is writing to the file, or has written since your transaction started "
+        "to read. Roll back and do the whole transaction again; start a transaction that reads "
+        "before it writes with BEGIN IMMEDIATE, which waits"
     ),
 )
 _LOST: _Told = (
     StoreError,
-    f"the connection was lost, and it was not back after {RECONNECT_FOR:g} s",
+    f"the connection was lost, and could not be restored within {RECONNECT_FOR:g} s",
 )
 _POOL: _Told = (
     StoreError,
     (
-        "the engine's pool has no connection left: others keep them all. Give the engine a larger "
-        "pool_size= (the store takes up to five), or a longer pool_timeout="
+        "the engine's pool has no connection left: all are in use. Give the engine a larger "
+        "pool_size= (the store uses up to five), or a longer pool_timeout="
     ),
 )
 _TOO_LONG: _Told = (
     StoreError,
-    "the server has ended a statement that took too long. Give open_store a longer busy_timeout=",
+    "the server ended a statement that took too long. Give open_store a longer busy_timeout=",
 )
 _UNCLEAR: _Told = (
     StoreError,
     (
-        "the connection was lost in the middle of the commit, and whether that was carried out "
-        "could not be found out: look before you do it again"
+        "the connection was lost during the commit, and it is not known whether the commit was "
+        "carried out: check before you do it again"
     ),
 )
-_UNKNOWN: _Told = (StoreError, "nothing is known to be written; the run can be resumed by its id")
-_UNKNOWN_IN_A_LOOK: _Told = (StoreError, "the database failed in a way that nobody expected")
+_UNKNOWN: _Told = (
+    StoreError,
+    "it is not known whether anything was written; the run can be resumed by its id",
+)
+_UNKNOWN_IN_A_LOOK: _Told = (StoreError, "the database failed unexpectedly")
 
-# What servers call it; PostgreSQL by SQLSTATE, MySQL and MariaDB by number.
+# Errors of servers: PostgreSQL by SQLSTATE, MySQL and MariaDB by number.
 _BY_CODE: dict[str | int | None, _Told] = {
     **dict.fromkeys(("28P01", "28000", 1045, 1698), _REFUSED),
     **dict.fromkeys(("3D000", 1049), _NO_DATABASE),
@@ -127,12 +130,12 @@ _BY_CODE: dict[str | int | None, _Told] = {
     1153: (
         StoreError,
         (
-            "a payload is larger than the server takes; raise its max_allowed_packet to twice the "
-            "payload or more, and 16 MB at least"
+            "a payload is larger than the server accepts; raise its max_allowed_packet to at least "
+            "twice the payload, and at least 16 MB"
         ),
     ),
 }
-# What is told without a code, by SQLite and by who fails to connect; the first that fits.
+# Errors without a code, of SQLite and of failed connections; the first text that fits counts.
 _BY_TEXT: tuple[tuple[str, _Told], ...] = (
     ("file is not a database", _NO_SQLITE),
     ("file is encrypted", _NO_SQLITE),
@@ -145,7 +148,10 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
     ),
     (
         "readonly database",
-        (StoreError, "the database is read-only; a store has to write its file and its directory"),
+        (
+            StoreError,
+            "the database is read-only, but a store has to write to its file and its directory",
+        ),
     ),
     ("read-only", _READ_ONLY),
     ("is full", _FULL),
@@ -153,7 +159,7 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
         "unable to open",
         (
             StoreError,
-            "the database file can't be opened; its directory has to exist and be writable",
+            "the database file can't be opened; its directory must exist and be writable",
         ),
     ),
     ("disk i/o error", (StoreError, "the disk that holds the database failed")),
@@ -177,13 +183,13 @@ _BY_TEXT: tuple[tuple[str, _Told], ...] = (
 def translate(
     error: BaseException, doing: str, run_id: str | None = None, *, writing: bool = True
 ) -> StoreError:
-    """The `StoreError` that tells of a database's error, with it as its cause.
+    """Return a `StoreError` for a database's error, with that error as its cause.
 
     Args:
-        error: What the driver or SQLAlchemy raised; a `StoreError` is returned as it is.
-        doing: What was being done, to begin the message with.
+        error: The error of the driver or SQLAlchemy; a `StoreError` is returned as it is.
+        doing: The start of the message: what was being done.
         run_id: The run concerned.
-        writing: Whether anything was to be written.
+        writing: Whether the operation was to write anything.
     """
     if isinstance(error, StoreError):
         return error
@@ -193,7 +199,7 @@ def translate(
 
 
 def translate_in_callers(error: BaseException, run_id: str | None = None) -> StoreError:
-    """The same of a lock, or a deadlock, in a transaction of the caller's own."""
+    """Return a `StoreError` for a lock or a deadlock in a transaction of the caller's own."""
     if is_deadlock(error):
         told = _THEIRS_DEADLOCKED
     else:

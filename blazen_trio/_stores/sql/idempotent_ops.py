@@ -1,7 +1,7 @@
-"""Steps of migrations that do nothing where they are done already.
+"""Migration steps that have no effect if they have already been done.
 
-Where the statements that change a schema commit by themselves, as on MySQL, a migration that was
-killed is begun anew from its first step.
+On databases where statements that change the schema commit by themselves, such as MySQL, a
+migration that was killed is started again from its first step.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ class Again:
     """The steps of one migration.
 
     Args:
-        op: What changes the schema. It is handed to each migration: `alembic.op` is a global of
-            the process, in which a migration of the application's own may be running.
+        op: Alembic's operations. They are passed to each migration because `alembic.op` is a global
+            of the process, and a migration of the application itself may be using it.
     """
 
     def __init__(self, op: Operations) -> None:
         self._op = op
-        # A script that is written for later knows nothing of the database: there nothing is done
-        # yet.
+        # A script for later use can't inspect the database, and assumes that nothing is done yet.
         self._offline = op.get_context().as_sql
 
     def create_table(self, name: str, *columns: Any, **options: Any) -> None:
@@ -53,14 +52,14 @@ class Again:
             self._op.drop_index(name, table_name=table)
 
     def add_columns(self, table: str, *columns: sa.Column[Any]) -> None:
-        """Add columns to a table, each by itself."""
+        """Add columns to a table, one by one."""
         there = self._columns(table)
         for column in columns:
             if column.name not in there:
                 self._op.add_column(table, column)
 
     def drop_columns(self, table: str, *names: str) -> None:
-        """Drop columns of a table, each by itself. On SQLite from 3.35 on."""
+        """Drop columns of a table, one by one. Needs SQLite 3.35 or later."""
         there = set(names) if self._offline else self._columns(table)
         for name in names:
             if name in there:
@@ -80,5 +79,5 @@ class Again:
         return {each["name"] for each in self._inspector().get_indexes(table)}
 
     def _inspector(self) -> sa.Inspector:
-        # Each anew: one remembers what it has seen.
+        # A new one each time: an inspector caches what it has seen.
         return sa.inspect(self._op.get_bind())

@@ -1,6 +1,4 @@
-"""What the writer is given to do: each job is written whole or not at all, and tells its waiter how
-it ended.
-"""
+"""Jobs: units of work for the writer. Each is atomic and reports its outcome to its waiter."""
 
 from __future__ import annotations
 
@@ -29,14 +27,14 @@ __all__ = ["Append", "Create", "Job", "Loss", "Post", "Release"]
 
 
 class Job:
-    """Something to be written.
+    """A unit of work for the writer.
 
     Attributes:
-        size: About how many bytes it writes.
-        alone: Whether it is a transaction of its own.
-        repeatable: Whether doing it twice, without a lease, is the same as doing it once.
-        result: What its waiter gets.
-        error: What its waiter gets instead.
+        size: Roughly how many bytes it writes.
+        alone: Whether it needs a transaction of its own.
+        repeatable: Whether doing it twice, without a lease, has the same effect as doing it once.
+        result: The result for its waiter.
+        error: The error for its waiter, in place of a result.
     """
 
     alone: ClassVar[bool] = False
@@ -47,35 +45,35 @@ class Job:
     run_id: str | None = None
 
     def prepare(self, transaction: Transaction) -> None:
-        """Gather what it will ask for, before any job of the batch is done."""
+        """Register the runs that the job will look up, before any job of the batch is done."""
 
     def apply(self, transaction: Transaction) -> Any:
-        """Do it, in the writer's thread; a `WorkflowError` refuses it before anything of it is
-        written.
+        """Do the job, in the writer's thread.
+
+        A `WorkflowError` refuses the job before it has written anything.
         """
         raise NotImplementedError
 
     def done(self, drivers: Drivers) -> None:
-        """It is on disk: note, in the writer's thread, what this opening drives now."""
+        """Update what this opening drives, in the writer's thread, once the job is on disk."""
 
     def failed(self, error: Exception) -> WorkflowError:
-        """What to tell its waiter where it could not be written; `error` is the database's."""
+        """Return the error for its waiter if the job failed with this error of the database."""
         return translate(error, "nothing could be written", self.run_id)
 
     def plainer(self) -> bool:
-        """Put an error's text, which a database of another encoding may not take, in ASCII; whether
-        that changed anything.
+        """Convert an error's text to ASCII, for databases whose encoding can't store it.
+
+        Returns whether that changed anything.
         """
         return False
 
     def settle(self) -> None:
-        """It has its result or its error: tell the drivers, in the event loop's thread, before its
-        waiter goes on.
-        """
+        """Report the outcome to drivers, in the event loop's thread, before the waiter resumes."""
 
 
 class Loss(Job):
-    """No job, but what is told in its place among the others: a driver may write nothing more."""
+    """Reports the loss of a driver in order among the jobs; it writes nothing."""
 
     def __init__(self, driver: SqlDriver, reason: WorkflowError) -> None:
         self.driver, self.reason, self.run_id = driver, reason, driver.run_id
@@ -96,7 +94,8 @@ class Append(Job):
     def apply(self, transaction: Transaction) -> None:
         driver = self.driver
         driver.check()
-        # The token: a run that is driven here anew has another driver, under the same lease.
+        # The driver is the token. If this opening has released the run and drives it again, it has
+        # another driver under the same lease, and the fence alone would let a late commit through.
         if driver.lease_id != transaction.lease_id or not self._drivers.is_current(driver):
             raise store_rules.not_driven(driver.run_id)
         transaction.append(driver.run_no, self.commit, self._large)
@@ -119,7 +118,7 @@ class Append(Job):
         if isinstance(error, MailGoneError):
             told = store_rules.mail_gone(self.driver.run_id)
         elif is_duplicate(error):
-            # The key of a journal's row is the second fence: another driver has written this entry.
+            # The journal's primary key is the second fence: another driver has written this entry.
             told = store_rules.not_driven(self.driver.run_id)
             told.__cause__ = error
         else:
@@ -130,7 +129,7 @@ class Append(Job):
     def settle(self) -> None:
         if isinstance(self.error, WorkflowError):
             if self.commit.release:
-                self.driver.released = False  # so it is still to be given back
+                self.driver.released = False  # so it still has to be released
             self.driver.lose(self.error)
         elif self.commit.taken:
             self._drivers.mailroom.taken(self.driver, self.commit.taken)
@@ -195,10 +194,10 @@ class Create(Job):
 
 
 class Release(Job):
-    """Giving a run back. Where that fails it is owed: see `Drivers.owed`.
+    """Releases a run. If that fails, it is retried: see `Drivers.owed`.
 
-    It may be written twice, where the first time stays unclear: once it is written, the run has
-    another owner or none.
+    It may be written twice if the outcome of the first time stays unclear: after the first, the run
+    no longer has our lease as its owner, so the second has no effect.
     """
 
     def __init__(self, given_back: Return, drivers: Drivers) -> None:
@@ -216,7 +215,7 @@ class Release(Job):
         crash: str | None = None,
         reason: str | None = None,
     ) -> Release:
-        """Made of what `CheckpointStore.release` is given."""
+        """Make the job from the arguments of `CheckpointStore.release`."""
         held = 0 if hold is None else micros(hold)
         if wake is None:
             looked_at = held or None
@@ -227,14 +226,16 @@ class Release(Job):
 
     @classmethod
     def setting_aside(cls, driver: SqlDriver, drivers: Drivers, error: str, at: float) -> Release:
-        """Made of what `CheckpointStore.set_aside` is given, and when (UTC, in seconds)."""
+        """Make the job from the arguments of `CheckpointStore.set_aside` and the time (UTC,
+        seconds).
+        """
         return cls(Return(driver, fault=store_rules.storable(error), at=micros(at)), drivers)
 
     def apply(self, transaction: Transaction) -> None:
         each = self._given_back
         driver = each.driver
         if not self._drivers.is_current(driver):
-            return  # it was lost, given back, or is driven here anew
+            return  # it was lost or released, or has a new driver in this opening
         if each.fault is not None:
             transaction.set_aside(driver.run_no, driver.lease_id, each.fault, each.at)
         else:
@@ -255,7 +256,7 @@ class Release(Job):
         drivers.end(self._given_back.driver)
 
     def failed(self, error: Exception) -> WorkflowError:
-        told = translate(error, f"run {self.run_id!r} could not be given back yet", self.run_id)
+        told = translate(error, f"run {self.run_id!r} could not be released yet", self.run_id)
         driver = self._given_back.driver
         driver.failed = driver.failed or told
         self._drivers.owe(self._given_back)
@@ -263,7 +264,7 @@ class Release(Job):
 
 
 class Post(Job):
-    """A row of an inbox."""
+    """Posts a message to an inbox."""
 
     def __init__(
         self, run_id: str, kind: str, data: bytes, key: str | None, second_key: str | None = None

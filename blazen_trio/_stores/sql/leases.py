@@ -1,5 +1,6 @@
-"""Leases: who holds one, a process, told so exactly that its host knows at once that it has died; when
-a run is looked at that nobody drives; and by whom it is taken.
+"""Leases, their holders, and the conditions under which runs are released and taken.
+
+A holder is identified so precisely that the death of its process is known at once on its host.
 """
 
 from __future__ import annotations
@@ -40,21 +41,22 @@ _STOPPED_STATES: Final = ("T", "t")
 _LONGEST_BLINK: Final = 1.0
 """Seconds."""
 _PATIENCE_WITH_THE_LIVING: Final = 20
-"""Times the lease's, for which a process may be silent that is seen alive on this host."""
+"""Multiple of the lease time for which a process that is seen alive on this host may be silent."""
 
 
 @attrs.frozen
 class Holder:
-    """A process. What is not known of it is empty or 0; where anything is not, only the lease's
-    time tells of its death.
+    """A process that holds a lease. Unknown fields are empty or 0.
+
+    If any field is unknown, the death of the process is only known by the lease's time.
 
     Attributes:
         host: The host's name, for people.
-        boot: The id of the host's present boot.
-        pid_namespace: The namespace in which `pid` counts.
+        boot: The id of the host's current boot.
+        pid_namespace: The namespace in which `pid` is valid.
         pid: Its process id.
-        started: When it was started, in clock ticks since the boot; tells it from a later process
-            with its `pid`.
+        started: When it was started, in clock ticks since the boot; distinguishes it from a later
+            process with the same `pid`.
     """
 
     host: str
@@ -65,7 +67,7 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Holder:
-        """This process."""
+        """Return the holder for this process."""
         pid = os.getpid()
         found = _look(pid)
         return cls(
@@ -78,20 +80,18 @@ class Holder:
 
     @classmethod
     def of_row(cls, row: Mapping[Any, Any]) -> Holder:
-        """The one named by a lease's row."""
+        """Return the holder named by a lease's row."""
         return cls(**{field.name: row[field.name] for field in attrs.fields(cls)})
 
     def known_dead(self) -> bool:
-        """Whether it is certain that this process has ended. `False` where that can't be told from
-        here.
-        """
+        """Return whether the process has certainly ended; `False` if this process can't tell."""
         return self._state() in _DEAD_STATES
 
     def known_to_run(self) -> bool:
-        """Whether it is certain that this process is alive, and was not stopped; and it is another
-        one. `False` where that can't be told from here.
+        """Return whether the holder is another process that is certainly alive and not stopped.
 
-        An opening of this very process has no excuse: whoever asks has the GIL, and so could it.
+        `False` if this process can't tell. It is also `False` for this process itself: another
+        opening in it that is silent can't be waiting for the GIL, since the caller gets it.
         """
         if self.pid == os.getpid():
             return False
@@ -99,10 +99,10 @@ class Holder:
         return bool(state) and state not in (*_DEAD_STATES, *_STOPPED_STATES)
 
     def _state(self) -> str:
-        """Its state, as proc(5) calls it; X where it has ended, nothing where that can't be told.
+        """Return the state as in proc(5): X if the process has ended, empty if it is unknown.
 
-        Its number tells little: it counts in its namespace, is another's in another boot, and is
-        given again.
+        The process id alone is not enough: it is valid in its namespace only, belongs to another
+        process after a reboot, and is reused.
         """
         if not (self.boot and self.pid_namespace and self.started):
             return ""
@@ -119,9 +119,7 @@ class Holder:
 
 @attrs.define
 class _Sight:
-    """An expired lease that stays as it is. `seen` and `last`: seconds, of this opening's own
-    clock.
-    """
+    """An expired lease that has not changed. `seen` and `last`: seconds by this opening's clock."""
 
     mark: tuple[int, int]
     last: float
@@ -129,21 +127,21 @@ class _Sight:
 
 
 class Sights:
-    """Who among the others may be declared dead, as one opening knows it. Used by any thread.
+    """One opening's view of which leases of others may be declared dead. Used by any thread.
 
-    That a lease has expired by the database's clock says little: the clock may have jumped, or the
-    database was away, and nobody could renew anything. So an opening declares a lease dead only if
-    it has itself seen it expired and unchanged for a whole lease's time. Whoever lives has renewed
-    it by then. Between two sights no more counts than a part of that time, since the database may
-    have been away between them.
+    A lease that has expired by the database's clock is not proof of death: the clock may have
+    jumped, or the database was away, and no process could renew anything. An opening therefore
+    declares a lease dead only if it has itself seen it expired and unchanged for a whole lease
+    time. A live holder has renewed it by then. The interval between two sights counts for at most a
+    part of that time, since the database may have been away in between.
 
-    A process that is seen alive on this host is given more time, as there is a better explanation
-    for its silence than its death: a step that keeps the GIL, so that its writer can't renew
-    anything. Another process that took the run over would do the same step, and fall silent too.
+    A process that is seen alive on this host gets more time, because its silence has a likelier
+    cause: a step that keeps the GIL, so that the writer can't renew anything. Another process that
+    took the run over would run the same step, and fall silent too.
 
     Args:
         lease_ttl: How long a lease lasts, in seconds.
-        clock: Seconds that pass in this process, whatever is done to the host's clock.
+        clock: A monotonic clock of this process, in seconds.
     """
 
     def __init__(self, lease_ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -154,11 +152,12 @@ class Sights:
         self._lock = threading.Lock()
 
     def judge(self, row: Mapping[Any, Any]) -> float:
-        """In how many seconds this lease may be declared dead, if nothing is heard of its holder
-        until then: 0.0 is now, and infinity tells that its holder lives.
+        """Return in how many seconds this lease may be declared dead if it stays unchanged.
+
+        0.0 means now; infinity means that its holder is alive.
 
         Args:
-            row: The lease's, with whether it has `expired`.
+            row: The lease's row, with a column that says whether it has `expired`.
         """
         holder = Holder.of_row(row)
         if holder.known_dead():
@@ -179,7 +178,7 @@ class Sights:
             return max(0.0, self._lease_ttl - sight.seen)
 
     def keep(self, lease_ids: Collection[int]) -> None:
-        """Forget all leases but these, which are all that there are."""
+        """Forget all leases but these, the only ones that still exist."""
         with self._lock:
             for gone in self._seen.keys() - lease_ids:
                 del self._seen[gone]
@@ -204,23 +203,22 @@ def _pid_namespace() -> str:
 
 
 def _look(pid: int) -> tuple[str, int] | None:
-    """The state and the start of a process (in ticks since the boot), or `None` where there is
-    none.
-    """
+    """Return the state and the start of a process (in ticks since the boot), or `None`."""
     text = _read(f"/proc/{pid}/stat")
-    # Its second field is the program's name in brackets, which may hold anything.
+    # Its second field is the program's name in brackets, which may contain anything.
     fields = text[text.rfind(")") + 1 :].split()
     return (fields[0], int(fields[19])) if len(fields) > 19 else None  # proc(5) counts the fields
 
 
 def _sees_processes() -> bool:
-    """Whether `/proc` shows the processes of other users too: mounted with `hidepid` it would show
-    them as missing.
+    """Return whether `/proc` also shows processes of other users.
+
+    If it is mounted with `hidepid`, they look as if they were missing.
     """
     return _look(1) is not None
 
 
-# Written out, since statements that are compiled once have no parameters but those of each use.
+# Literals, since statements that are compiled once have no parameters but those of each use.
 _RUNNABLE: list[sa.ColumnElement[Any]] = [
     sa.literal_column(str(STATUS_CODES[status])) for status in (RunStatus.QUEUED, RunStatus.RUNNING)
 ]
@@ -229,13 +227,14 @@ _TAKEN_BY_WORKERS = [*_RUNNABLE, _WAITING]
 _INSTANT = sa.BigInteger()
 
 NEVER = -1
-"""The instant at which no worker looks at a run by itself."""
+"""The `wake` of a run that only an inbox message can wake."""
 
 
 def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The `wake` of a run that is given back as it should be: the one given, at once where that is
-    NULL, and NULL where it is `NEVER`; in any case at some time where the run is runnable, and
-    never where it is paused or has ended.
+    """Return an expression for the `wake` of a run that is released.
+
+    NULL means now, and `NEVER` becomes NULL. A run that is queued or running always gets a time,
+    and one that is paused or has ended never does, whatever is given.
     """
     given, now = sa.cast(wake, _INSTANT), dialects.now(dialect)
     never: sa.ColumnElement[int] = sa.literal_column(str(NEVER))
@@ -247,7 +246,10 @@ def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.Column
 
 
 def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
-    """Give all runs of a lease back; a worker is to look what they wait for: nobody here knows."""
+    """Return an UPDATE that releases all runs of a lease.
+
+    What a waiting run waits for is unknown here, so the next worker that polls takes it.
+    """
     now = dialects.now(dialect)
     wake = sa.case((runs.c.status.in_(_TAKEN_BY_WORKERS), now), else_=sa.null())
     values: dict[str, Any] = {"owner": None, "wake": wake}
@@ -257,22 +259,21 @@ def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
 
 
 def is_due(dialect: str, workflow: str) -> sa.ColumnElement[bool]:
-    """A run whose time has come, and whose status is one that workers take."""
-    status = runs.c.status + sa.literal_column(
-        "0"
-    )  # found by its time: no planner is to take the status's index
+    """Return the condition that a run's time has come and its status is one that workers take."""
+    # `+ 0` keeps planners from using the index on the status: runs are found by their time.
+    status = runs.c.status + sa.literal_column("0")
     time = dialects.statement_time(dialect)
     return (runs.c.workflow == workflow) & (runs.c.wake <= time) & status.in_(_TAKEN_BY_WORKERS)
 
 
 def can_go_on(dialect: str, workflow: str, suspects: int | None) -> sa.ColumnElement[bool]:
-    """A run whose time has come."""
+    """Return the condition that a worker may take a run because its time has come."""
     found = is_due(dialect, workflow)
     return found if suspects is None or suspects > 0 else found & (runs.c.crashes < SUSPECT)
 
 
 def may_be_taken(dialect: str, workflows: Sequence[str]) -> sa.ColumnElement[bool]:
-    """A run that may be taken if it has mail."""
+    """Return the condition that a worker may take a run if it has inbox messages."""
     return (
         runs.c.owner.is_(None)
         & runs.c.workflow.in_(workflows)
@@ -282,7 +283,7 @@ def may_be_taken(dialect: str, workflows: Sequence[str]) -> sa.ColumnElement[boo
 
 
 def other_leases(dialect: str, lease_id: int | None) -> sa.Select[Any]:
-    """The leases of others that were not declared dead, and whether each has expired."""
+    """Return a query for others' leases that are not declared dead, and whether each expired."""
     expired = (lease.c.expires < dialects.now(dialect)).label("expired")
     found = sa.select(lease, expired).where(lease.c.state == 1)
     return found if lease_id is None else found.where(lease.c.lease_id != lease_id)

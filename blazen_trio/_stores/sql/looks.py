@@ -1,4 +1,4 @@
-"""What can be asked of an SQL store without writing anything."""
+"""The read-only queries of an SQL store."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ T = TypeVar("T")
 
 @protected_methods
 class SqlLooks(StoreQueries):
-    """The runs of a database, for whoever only looks.
+    """Read-only access to the runs of a database.
 
     Args:
-        readers: Read them.
+        readers: Threads that run the queries.
     """
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
 
     async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
-        """See `CheckpointStore.load`. Whoever only looks has no transaction of theirs."""
+        """See `CheckpointStore.load`. A `connection` can't be given for read-only access."""
         assert connection is None
         [stored] = found = await self._read(
             lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])
@@ -69,7 +69,7 @@ class SqlLooks(StoreQueries):
 
 
 def raise_fault(found: Sequence[StoredRun]) -> None:
-    """Raise why what is stored of one of these could not be read, if it could not."""
+    """Raise the first fault of these runs, if the data of any of them could not be read."""
     for stored in found:
         if stored.fault is not None:
             raise stored.fault

@@ -1,17 +1,19 @@
-"""The runs that an opening drives, and who of them is given which rows of the inboxes: each driver
-each row once, whatever way it comes.
+"""The drivers of an opening, and the delivery of inbox messages to them: each row once per driver.
 
-Rows come from looks at the database, which take their time in a thread, and from our own posts. All
-that is decided here is decided in the event loop's thread, where what the writer has put on disk is
-told in the order in which it got there. No watermark helps, as rows' ids commit out of order. So:
+Rows come from *looks* at the database, which take time in a thread, and from this opening's own
+posts. All decisions are made in the event loop's thread, where batches are reported in the order in
+which they reached the disk. A watermark would not work, since ids do not become visible in order.
 
-A driver notes the rows that it was given until their deletion is on disk (`Addressee.given`): a row
-in that set is not given again. A look that began before a deletion was on disk may bring the row
-when it is on disk already and noted no more. So each look that is under way is told of the
-deletions that get to disk meanwhile, and brings none of these rows. A look gives to those only who
-listened before it began. Otherwise the run could have been left, driven by another process that
-took the row, and claimed again here, all while the look was under way; and that look would bring
-the row to its new driver.
+A driver notes the rows that it was given until their deletion is on disk (`Addressee.given`); a row
+in that set is not given again. Two interleavings remain:
+
+A look starts, and reads a row. The row's deletion reaches the disk, so it is no longer noted. Then
+the look ends and would deliver it a second time. Each look under way is therefore told of the
+deletions that reach the disk in the meantime, and delivers none of these rows.
+
+A look starts, and reads a row. This opening leaves the run, another process takes the row, and this
+opening claims the run again. Then the look ends and would deliver the row to the new driver. A look
+therefore delivers only to drivers that listened before it started.
 """
 
 from __future__ import annotations
@@ -46,15 +48,14 @@ __all__ = [
 
 
 PAGE: Final = 32
-"""Rows of one run that a look brings."""
+"""At most this many rows of one run are read by a look."""
 _AHEAD: Final = 1000
-"""Rows that a driver may have been given and has not taken, before its next page waits for the next
-regular look.
+"""Once a driver has this many rows that it has not taken, its next page waits for a regular look.
 """
 _EVERY: Final = 0.5
 """Seconds between two regular looks."""
 _AFTER_A_POLL: Final = 0.75
-"""The same where somebody polls, who then looks more often than this."""
+"""Seconds after a poll to the next regular look; a process that polls does so more often."""
 
 
 @attrs.frozen
@@ -62,8 +63,8 @@ class Page:
     """The next rows of a run's inbox.
 
     Attributes:
-        mail: In order of their ids.
-        more: Whether there may be more.
+        mail: The rows, by ascending id.
+        more: Whether there may be more rows.
     """
 
     mail: Sequence[Mail]
@@ -71,17 +72,16 @@ class Page:
 
 
 class Addressee(Driver):
-    """A driver as far as it is given mail. Of the event loop's thread.
+    """A driver that is given inbox messages. For the event loop's thread.
 
     Attributes:
         run_no: The run's number in the database.
-        mailroom: Where it is given its mail; that of the opening whose driver it is.
-        released: Whether giving it back was handed over: nothing may follow.
-        given: Ids of the inbox rows that were handed to whoever drives it, and whose deletion is
-            not on disk yet.
-        more: Whether there may be rows for it that no look has brought yet.
-        large: Those of them that may have parts.
-        since: How many looks for mail had begun when its listener came.
+        mailroom: The mailroom of its opening, which delivers its messages.
+        released: Whether its release was handed over: nothing may follow.
+        given: Ids of the inbox rows that it was given, and whose deletion is not on disk yet.
+        more: Whether there may be rows for it that no look has read yet.
+        large: Those of the given rows that may have parts.
+        since: How many looks had started when its listener was set.
     """
 
     __slots__ = ("given", "large", "mailroom", "more", "released", "run_no", "since")
@@ -108,12 +108,12 @@ class Addressee(Driver):
         super().lose(error)
 
     def retire(self) -> None:
-        """Giving it back is being handed over."""
+        """Note that its release is being handed over."""
         self.released = True
         self.mailroom.leave(self)
 
     def give(self, mail: Iterable[Mail]) -> None:
-        """Deliver those of these rows that it has not been given before."""
+        """Deliver those of these rows that it was not given before."""
         if self.released or self.lost is not None:
             return
         new = [each for each in mail if each.id not in self.given]
@@ -122,7 +122,7 @@ class Addressee(Driver):
             self.deliver(new)
 
     def note(self, mail: Iterable[Mail]) -> None:
-        """These are given to it."""
+        """Note that it was given these rows."""
         for each in mail:
             self.given.add(each.id)
             if len(each.data) > PART_SIZE:
@@ -131,16 +131,16 @@ class Addressee(Driver):
 
 @attrs.frozen(eq=False)
 class Look:
-    """One look for mail that is under way.
+    """A look for inbox messages that is under way.
 
     Attributes:
-        number: How many looks have begun, with it.
-        drivers: By the runs' numbers, who listens. It is the mailroom's own; a thread that reads in
-            it may see what is past or to come, but no more is decided by it than how many rows are
-            read.
+        number: How many looks have started, including this one.
+        drivers: The listening drivers, by the numbers of their runs. This is the mailroom's own
+            dictionary. A thread that reads it may see an earlier or later state, but this affects
+            only how many rows are read.
         only: The numbers of the runs that it is for; `None`: all.
-        polled: Whether somebody polls.
-        taken: Ids of the rows whose deletion got to disk since it began.
+        polled: Whether it is part of a poll.
+        taken: Ids of the rows whose deletion reached the disk since it started.
     """
 
     number: int
@@ -150,15 +150,13 @@ class Look:
     taken: set[int] = attrs.field(factory=set)
 
     def given(self, run_no: int) -> Collection[int] | None:
-        """Ids of the rows that need not be brought for this run; `None`: nobody here wants any of
-        it.
-        """
+        """Return ids of the rows of a run that need not be read; `None`: it has no listener."""
         driver = self.drivers.get(run_no)
         return None if driver is None else driver.given.copy()
 
 
 class Mailroom:
-    """Gives drivers their mail, and says when to look for it. In the event loop's thread."""
+    """Delivers messages to drivers, and schedules looks. For the event loop's thread."""
 
     def __init__(self) -> None:
         self._listening: dict[int, Addressee] = {}
@@ -169,7 +167,7 @@ class Mailroom:
         self._stirred = trio.Event()
 
     def enter(self, driver: Addressee) -> None:
-        """Somebody listens from now on."""
+        """Add a driver that listens from now on."""
         driver.since = self._begun
         self._listening[driver.run_no] = driver
         if driver.more:
@@ -178,13 +176,13 @@ class Mailroom:
             self._stirred.set()
 
     def leave(self, driver: Addressee) -> None:
-        """Nobody listens any more."""
+        """Remove a driver that no longer listens."""
         if self._listening.get(driver.run_no) is driver:
             del self._listening[driver.run_no]
             self._urgent.discard(driver.run_no)
 
     def taken(self, driver: Addressee, mail_ids: Collection[int]) -> None:
-        """Their deletion is on disk."""
+        """Note that the deletion of these rows is on disk."""
         driver.given.difference_update(mail_ids)
         driver.large.difference_update(mail_ids)
         for look in self._looks:
@@ -195,7 +193,7 @@ class Mailroom:
     def looking(
         self, *, only: Collection[int] | None = None, polled: bool = False
     ) -> Iterator[Look]:
-        """A look is under way, to be given to `deliver` in the end."""
+        """Register a look while the block runs. At its end, pass the look to `deliver`."""
         self._begun += 1
         if only is None and not polled:
             self._next = trio.current_time() + _EVERY
@@ -207,8 +205,8 @@ class Mailroom:
             self._looks.discard(look)
 
     def deliver(self, look: Look, found: Mapping[int, Page]) -> None:
-        """Hand over what a look has brought."""
-        if look.polled:  # one that failed does not stand for a look of our own
+        """Deliver the rows that a look has read."""
+        if look.polled:  # only here: a poll that failed does not replace a regular look
             self._next = trio.current_time() + _AFTER_A_POLL
         for run_no, page in found.items():
             driver = self._listening.get(run_no)
@@ -218,7 +216,7 @@ class Mailroom:
                 self._hurry(driver)
 
     def _hurry(self, driver: Addressee) -> None:
-        """Have the next page brought at once where there is one, and its driver keeps up."""
+        """Request the next page at once if there is one and its driver keeps up."""
         if (
             driver.more
             and len(driver.given) < _AHEAD
@@ -228,8 +226,9 @@ class Mailroom:
             self._stirred.set()
 
     async def wait_until_due(self) -> Collection[int] | None:
-        """Wait until somebody is to look: for all, or for some runs only. Parks while nobody
-        listens.
+        """Wait until a look is due, and return the runs that it is for; `None`: all.
+
+        Parks while no driver listens.
         """
         while True:
             self._stirred = trio.Event()
@@ -248,16 +247,17 @@ class Mailroom:
 
 
 class SqlDriver(Addressee):
-    """The token of one driving of a run.
+    """The token of a driver of a run in an SQL store.
 
-    `failed` and `crashes` are the writer's thread's, all else is the event loop's: what is handed
-    over is decided there.
+    `failed` and `crashes` belong to the writer's thread, all else to the event loop's thread, which
+    decides what is handed over.
 
     Attributes:
-        lease_id: The lease under which it is driven.
-        last: The sequence number of the last entry that was stored or handed over to be.
-        crashes: How often its driver has died or failed since a step of it was last committed.
-        failed: Why something of it could not be written: nothing may follow.
+        lease_id: The lease under which it drives.
+        last: The number of the last entry that was stored or handed over.
+        crashes: How often a driver of the run has died or failed since one of its steps was last
+            committed.
+        failed: Why one of its commits could not be written: nothing may follow.
     """
 
     __slots__ = ("crashes", "failed", "last", "lease_id")
@@ -280,15 +280,15 @@ class SqlDriver(Addressee):
 
     @property
     def goes_on(self) -> bool:
-        """Whether nothing of it has failed, in the writer's thread or before it got there."""
+        """Indicates that nothing has failed, in the writer's thread or before it got there."""
         return self.failed is None and self.lost is None
 
     def check(self) -> None:
-        """Refuse to write to it where that would leave a hole.
+        """Refuse a write that would leave a gap in the journal.
 
         Raises:
-            StaleRunError: It is not ours any more.
-            StoreError: What came before could not be written.
+            StaleRunError: This opening no longer drives the run.
+            StoreError: An earlier commit could not be written.
         """
         failure = self.failed or self.lost
         if isinstance(failure, StoreError):
@@ -303,15 +303,15 @@ class SqlDriver(Addressee):
 
 @attrs.frozen
 class Return:
-    """How a driver gives its run back; the instants are as they are stored.
+    """A driver's release of its run. Instants are in the stored form.
 
     Attributes:
-        driver: Drives it, or has failed to.
-        wake: When a worker is to look at it, if it waits; see `ownership.wake_when_given_back`.
-        hold: Nobody is to take it before that.
-        crash: What the driver failed with; `None`: it did not.
-        reason: Why it can't drive the run, though others may; `None`: there is nothing to tell.
-        fault: Why the run is set aside, as one that has failed; `None`: its status stays.
+        driver: The run's driver.
+        wake: When a worker should look at the run, if it waits; see `leases.wake_when_given_back`.
+        hold: No worker may take it before this time.
+        crash: The error that the driver failed with; `None`: it did not fail.
+        reason: Why the driver can't drive the run, though others may; `None`: no reason.
+        fault: Why the run is set aside as failed; `None`: its status stays.
         at: When it is set aside.
     """
 
@@ -325,13 +325,12 @@ class Return:
 
 
 class Drivers:
-    """Which driver each run has that this opening drives. Of the writer's thread, but for
-    `mailroom`.
+    """The drivers of the runs that this opening drives. For the writer's thread, except `mailroom`.
 
     Attributes:
-        current: By run id, those whose lease is ours and who were not given back.
-        owed: By run id, how those are given back whose return the database has refused so far.
-        mailroom: Where they are given their mail.
+        current: By run id, the drivers under our lease that were not released.
+        owed: By run id, releases that the database has refused so far, to be tried again.
+        mailroom: Delivers their messages.
     """
 
     def __init__(self, mailroom: Mailroom) -> None:
@@ -340,39 +339,37 @@ class Drivers:
         self.mailroom = mailroom
 
     def begin(self, driver: SqlDriver) -> None:
-        """It drives its run from now on; whoever did so here before does not."""
+        """Make this the driver of its run, in place of an earlier one."""
         self.owed.pop(driver.run_id, None)
         self.current[driver.run_id] = driver
 
     def end(self, driver: SqlDriver) -> None:
-        """It drives its run no more."""
+        """Remove this driver if it is the current one."""
         if self.current.get(driver.run_id) is driver:
             del self.current[driver.run_id]
             self.owed.pop(driver.run_id, None)
 
     def is_current(self, driver: SqlDriver) -> bool:
-        """Whether nobody here drives its run after it."""
+        """Return whether this is the latest driver of its run in this opening."""
         return self.current.get(driver.run_id) is driver
 
     def is_driven(self, run_id: str) -> bool:
-        """Whether somebody here goes on with this run: not where a commit has failed, nor where it
-        is to be given back.
-        """
+        """Return whether this opening drives the run, and no commit or release of it has failed."""
         driver = self.current.get(run_id)
         return driver is not None and driver.goes_on
 
     def owe(self, given_back: Return) -> None:
-        """Go on trying to give a run back."""
+        """Keep a release that failed, to be tried again."""
         if self.is_current(given_back.driver):
             self.owed[given_back.driver.run_id] = given_back
 
     def clear(self) -> list[SqlDriver]:
-        """Nobody here drives anything any more. Returns who did."""
+        """Remove all drivers, and return them."""
         drivers = list(self.current.values())
         self.current.clear()
         self.owed.clear()
         return drivers
 
     def count(self) -> int:
-        """How many runs are driven here."""
+        """Return how many runs this opening drives."""
         return sum(driver.goes_on for driver in list(self.current.values()))

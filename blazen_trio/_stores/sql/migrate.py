@@ -1,6 +1,4 @@
-"""Bringing a database's schema to what this code needs, by the Alembic migrations that the package
-ships.
-"""
+"""Upgrades of a database's schema by the Alembic migrations that the package ships."""
 
 from __future__ import annotations
 
@@ -46,18 +44,18 @@ _DRIVERS_OWN: Final = (
     sa.exc.ProgrammingError,
 )
 _MIGRATED_WITHIN: Final = 600.0
-"""Seconds for which a server may be silent while it changes a table, whatever that holds."""
+"""Seconds that a server may be silent while it changes a table of any size."""
 
 
 @attrs.frozen
 class SchemaVersion:
-    """Which version a database's schema has.
+    """The version of a database's schema, compared with the one that this code needs.
 
     Attributes:
         where: The database's URL, without its password.
-        revision: The version; `None` where there is no schema of ours yet.
-        head: The one that this code needs.
-        standing: The former beside the latter.
+        revision: The version; `None` if the database has no schema of ours yet.
+        head: The version that this code needs.
+        standing: The result of the comparison.
     """
 
     where: str
@@ -67,29 +65,30 @@ class SchemaVersion:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it and what to do; `None` where nothing is."""
+        """The problem and what to do about it; `None` if there is none."""
         if self.standing == "current":
             return None
         if self.standing == "ahead":
             return (
                 f"{self.where} was made by a newer version of blazen_trio (its schema is "
                 f"{self.revision!r}, this version knows {self.head!r} and older): upgrade "
-                "blazen_trio, the database can't be taken back"
+                "blazen_trio; the database can't be downgraded"
             )
         found = "missing" if self.revision is None else f"at {self.revision!r}"
         return (
-            f"{self.where}: the schema is {found}, {self.head!r} is needed. "
+            f"{self.where}: the schema is {found}, but {self.head!r} is needed. "
             f"Upgrade it with: blazen-trio db upgrade --db {shlex.quote(self.where)}"
         )
 
 
 def read_schema(url: str) -> SchemaVersion:
-    """Look at a database's schema, and change nothing. Blocks: for a worker thread, or a program
-    without a loop.
+    """Return the version of a database's schema. Changes nothing.
+
+    This blocks: call it from a worker thread, or from a program without an event loop.
 
     Raises:
         ValueError: The URL names a database that can't be used.
-        SchemaError: The file is no database.
+        SchemaError: The file is not a database.
         StoreError: The database can't be opened.
     """
     engine, looker = make_looking_engine(url)
@@ -98,12 +97,14 @@ def read_schema(url: str) -> SchemaVersion:
 
 
 def upgrade_schema(url: str) -> tuple[str | None, SchemaVersion]:
-    """Bring a database's schema to what this code needs, from nothing too. Returns the version it
-    had, and what it has now. Blocks: for a worker thread, or a program without a loop.
+    """Create a database's schema, or upgrade it to the version that this code needs.
+
+    Returns the version it had, and the one it has now. This blocks: call it from a worker thread,
+    or from a program without an event loop.
 
     Raises:
         ValueError: The URL names a database that can't be used.
-        SchemaError: The schema is of a newer version, or the file is no database.
+        SchemaError: The schema is of a newer version, or the file is not a database.
         StoreError: The database can't be opened or written.
     """
     engine, _ = make_engine(url)
@@ -115,7 +116,7 @@ def upgrade_schema(url: str) -> tuple[str | None, SchemaVersion]:
 
 @contextmanager
 def _watched(engine: sa.Engine) -> Iterator[Watch]:
-    """Have a watch look after an engine of ours, which is disposed of at the end."""
+    """Run a watch for an engine of ours, and dispose of the engine at the end."""
     watch = Watch()
     thread = threading.Thread(target=watch.loop, name="blazen_trio watch")
     thread.start()
@@ -128,16 +129,16 @@ def _watched(engine: sa.Engine) -> Iterator[Watch]:
 
 
 def read_schema_of(engine: sa.Engine, watch: Watch) -> SchemaVersion:
-    """Look at the schema of an engine's database, and change nothing. For a thread.
+    """Return the version of the schema of an engine's database. Changes nothing. For a thread.
 
     Raises:
         ValueError: The URL names a database that can't be used.
-        SchemaError: The file is no database.
+        SchemaError: The file is not a database.
         StoreError: The database can't be opened.
     """
     where = shown(engine.url)
     if engine.dialect.name == "sqlite" and not is_there(file_of(engine.url)):
-        return _version(where, None)  # to connect would create it
+        return _version(where, None)  # connecting would create it
     with _connected(engine, watch) as connection, dialects.begin(connection):
         return _version(where, _stored_revision(connection))
 
@@ -148,14 +149,14 @@ def _connected(
     watch: Watch,
     silence: float = ANSWER_WITHIN,
 ) -> Iterator[sa.Connection]:
-    """Open a connection, whose server may be silent for a while only, and translate its errors."""
+    """Open a connection, bound its server's silence (in seconds), and translate its errors."""
     opened = False
     try:
         with watch.connected(engine, silence) as connection:
             opened = True
             yield connection
     except _DRIVERS_OWN as error:
-        # What a driver raises that was given what it does not know; no server was asked.
+        # Raised by a driver for options that it does not know, before it contacts a server.
         if opened:
             raise
         raise unusable(engine.url, error) from error
@@ -181,19 +182,19 @@ def prepare_database(
     migrate: bool,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> None:
-    """See to it that the database has our tables, in the version of this code. For a thread.
+    """Make sure that the database has our tables, in the version of this code. For a thread.
 
-    An SQLite file is created and upgraded; a server's schema only where `migrate` says so.
+    An SQLite file is created and upgraded automatically; a server's schema, only with `migrate`.
 
     Args:
         engine: Makes the connection.
-        watch: Has an eye on its server.
+        watch: Watches for a silent server.
         migrate: Whether a server's schema may be upgraded.
-        checkpoint: Is called while another process is waited for; it raises where this is to end.
+        checkpoint: Called while waiting for another process; raises to end the wait.
 
     Raises:
-        SchemaError: It has not, and they must not or can't be brought there; or this is no database
-            of ours.
+        SchemaError: The schema is not the one needed, and must not or can't be upgraded; or the
+            database belongs to another program.
         StoreError: The database can't be opened or written, or another process has been upgrading
             it for too long.
     """
@@ -208,7 +209,7 @@ def prepare_database(
 
 
 def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> bool:
-    """Whether the database is behind this code, and may be upgraded."""
+    """Return whether the schema is behind this code; raise if it must not be upgraded."""
     with dialects.begin(connection):
         tables = sa.inspect(connection).get_table_names()
         schema = _version(where, _stored_revision(connection))
@@ -220,7 +221,7 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
     if schema.standing == "missing" and sqlite and tables and not migrate:
         raise SchemaError(
             f"{where} is a database of another program: it has tables "
-            f"({', '.join(sorted(tables)[:3])}) and none of blazen_trio's. Name another file, or "
+            f"({', '.join(sorted(tables)[:3])}) but none of blazen_trio's. Use another file, or "
             "pass migrate=True to add the store's tables to this one"
         )
     if not sqlite and not migrate:
@@ -230,17 +231,17 @@ def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> b
 
 def _upgrade(connection: sa.Connection, checkpoint: Callable[[], None]) -> None:
     with dialects.schema_lock(connection, checkpoint):
-        # Another process may have done it while we waited for the lock.
+        # Another process may have upgraded it while we waited for the lock.
         if _stored_revision(connection) == HEAD:
             return
         _migrate(connection)
 
 
 def _migrate(connection: sa.Connection) -> None:
-    """Run what is missing of the migrations.
+    """Run the missing migrations.
 
-    Not by `alembic.command`: that keeps the environment it runs in globals of the process, and the
-    application may be in the middle of migrations of its own, in another thread, or in this one.
+    This does not use `alembic.command`, which keeps its environment in globals of the process: the
+    application may be running migrations of its own, in another thread or in this one.
     """
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext  # slow to import, and rarely needed
@@ -249,7 +250,7 @@ def _migrate(connection: sa.Connection) -> None:
     scripts = ScriptDirectory.from_config(migrations_config())
 
     def missing(current: Any, _context: MigrationContext) -> Any:
-        return scripts._upgrade_revs("head", current)  # noqa: SLF001  # as Alembic's own docs have it
+        return scripts._upgrade_revs("head", current)  # noqa: SLF001  # as in Alembic's own docs
 
     options = {"version_table": VERSION_TABLE, "fn": missing}
     context = MigrationContext.configure(connection, opts=options)
@@ -258,7 +259,7 @@ def _migrate(connection: sa.Connection) -> None:
 
 
 def _stored_revision(connection: sa.Connection) -> str | None:
-    """The schema version that the database says it has, `None` where it says none."""
+    """Return the schema version that is recorded in the database, or `None`."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     table = sa.table(VERSION_TABLE, sa.column("version_num"))
@@ -273,8 +274,9 @@ def _known_revisions() -> set[str]:
 
 
 def migrations_config() -> Config:
-    """Alembic's configuration for the migrations shipped with the package, or, in a checkout,
-    beside it.
+    """Return Alembic's configuration for the package's migrations.
+
+    They are shipped with the package; in a checkout, they are in a folder next to it.
     """
     from alembic.config import Config  # slow to import, and rarely needed
 
@@ -282,7 +284,7 @@ def migrations_config() -> Config:
     shipped = package / "_migrations"
     folder = shipped if shipped.is_dir() else package.parent / "migrations"
     config = Config()
-    # `%` begins an interpolation there.
+    # A `%` would start an interpolation.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config

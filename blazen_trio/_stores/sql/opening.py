@@ -1,4 +1,4 @@
-"""Opening an SQL store, and closing it: what is there while its block lasts, and in which order."""
+"""Opening and closing of SQL stores: the parts of an open store, and their order."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ async def open_sql_store(
 ) -> AsyncIterator[SqlStore]:
     """See `open_store`.
 
-    Around all is the engine, whose connections are closed last. In it there is the watch, which
-    everybody needs who waits for an answer; in that, the writer, which ends when all is written.
+    The engine is outermost: its connections are closed last. Inside it is the watch, which
+    everything that waits for an answer needs; inside that, the writer, which ends once everything
+    is written.
     """
     engine, ours = make_engine(url_or_engine)
     limiter = trio.CapacityLimiter(1)
@@ -84,7 +85,7 @@ async def open_sql_store(
                 await readers.drain()  # noqa: ASYNC102  # which shields itself, and has an end
         finally:
             if ours:
-                # Bounded: it sends a farewell, and waits for none.
+                # Bounded: it sends a farewell, and does not wait for an answer.
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(engine.dispose, limiter=limiter)
 
@@ -92,12 +93,14 @@ async def open_sql_store(
 @protected
 @contextlib.asynccontextmanager
 async def open_to_look(url: str | sa.URL) -> AsyncIterator[SqlLooks]:
-    """Open what can be asked of a database without writing anything: no lease is taken, nothing is
-    created or upgraded, and an SQLite file may be another user's.
+    """Open a database for reading only.
+
+    No lease is taken, nothing is created or upgraded, and an SQLite file may belong to another
+    user.
 
     Raises:
         ValueError: The URL names a database that can't be used.
-        SchemaError: The schema is not the one needed, or this is no database of ours.
+        SchemaError: The schema is not the one needed, or the database belongs to another program.
         StoreError: The database can't be read.
     """
     engine, looker = make_looking_engine(url)
@@ -134,13 +137,13 @@ async def open_to_look(url: str | sa.URL) -> AsyncIterator[SqlLooks]:
 def _prepare(
     engine: sa.Engine, watch: Watch, clock: DatabaseClock, *, ours: bool, migrate: bool
 ) -> Place:
-    """Make a database ready, in a thread of Trio's; return where it is."""
+    """Prepare a database, in a thread of Trio's, and return its place."""
     if not ours:
         try:
             check_engine(engine)
         except sa.exc.SQLAlchemyError as error:
             raise translate(error, f"opening {shown(engine.url)}") from error
-    # Whoever waits for another process to upgrade it can be cancelled.
+    # A wait for another process that upgrades the schema can be cancelled.
     checkpoint = trio.from_thread.check_cancelled
     prepare_database(engine, watch, migrate=migrate, checkpoint=checkpoint)
     try:

@@ -1,8 +1,8 @@
-"""Which runs can go on, and what a look at the database tells a process.
+"""Queries for runs that can resume, and for everything else that a process polls.
 
-Each query here is one that every database answers by an index, whatever it knows of how full its
-tables are: its planner is not left a choice that it could get wrong. So a look costs as much as
-there is to see, however many runs wait.
+Every database answers each of these queries by an index, whatever its statistics say: the planner
+is left no choice that it could get wrong. A poll therefore costs in proportion to what it finds, no
+matter how many runs wait.
 """
 
 from __future__ import annotations
@@ -28,20 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["dead_leases", "doubtful_leases", "mailed_runs", "new_mail", "poll", "ready_runs"]
 
-_PAGE = 500  # rows that one query brings
+_PAGE = 500  # at most this many rows per query
 
 
 def dead_leases(connection: sa.Connection, lease_id: int | None, sights: Sights) -> list[int]:
-    """The leases of others that may be declared dead."""
+    """Return the leases of others that may be declared dead."""
     return [each for each, seconds in _judged(connection, lease_id, sights).items() if seconds == 0]
 
 
 def doubtful_leases(
     connection: sa.Connection, lease_id: int | None, sights: Sights
 ) -> dict[int, float]:
-    """The leases of others that have expired and may not be declared dead yet, and in how many
-    seconds each may be.
-    """
+    """Return others' expired leases that can't be declared dead yet, and the seconds until then."""
     judged = _judged(connection, lease_id, sights)
     return {each: seconds for each, seconds in judged.items() if 0 < seconds < float("inf")}
 
@@ -56,8 +54,9 @@ def _judged(connection: sa.Connection, lease_id: int | None, sights: Sights) -> 
 def ready_runs(
     connection: sa.Connection, workflows: Sequence[str], limit: int, suspects: int | None
 ) -> list[sa.Row[Any]]:
-    """The rows of runs that nobody drives and that can go on, locked; those that others lock are
-    left to them.
+    """Return and lock the rows of runs that can resume and have no driver.
+
+    Rows that another process has locked are skipped, so two workers get different runs.
     """
     dialect = connection.dialect.name
     rows: dict[int, sa.Row[Any]] = {}
@@ -66,7 +65,8 @@ def ready_runs(
         locked = query.limit(limit - len(rows)).with_for_update(skip_locked=True)
         rows.update((row.run_no, row) for row in connection.execute(locked))
 
-    # Each by itself, since only so the index gives them in order. Any of them may be the first.
+    # One query per workflow, since only then does the index return the runs in order. The order of
+    # workflows is random, so that none takes precedence.
     for workflow in random.sample(workflows, len(workflows)):
         if len(rows) < limit:
             add(sa.select(runs).where(can_go_on(dialect, workflow, suspects)).order_by(runs.c.wake))
@@ -77,7 +77,7 @@ def ready_runs(
 
 
 def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
-    """No more suspects than that."""
+    """Return the rows with at most this many suspects."""
     if suspects is None:
         return rows
     kept = [row for row in rows if crashes_of(row) >= SUSPECT][:suspects]
@@ -85,8 +85,9 @@ def _within(suspects: int | None, rows: list[sa.Row[Any]]) -> list[sa.Row[Any]]:
 
 
 def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:
-    """The numbers of all runs that have mail, in pages. Of each run one row of the index is read,
-    however much mail it has.
+    """Yield the numbers of all runs that have inbox messages, in pages.
+
+    One row of the index is read per run, no matter how many messages it has.
     """
     last = 0
     while True:
@@ -100,7 +101,7 @@ def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:
 
 def _next_mailed(dialect: str, last: int) -> sa.Select[Any]:
     run_no = inbox.c.run_no
-    if dialect in ("mysql", "mariadb"):  # which leap from run to run in the index by themselves
+    if dialect in ("mysql", "mariadb"):  # they skip from run to run in the index on their own
         return sa.select(run_no).distinct().where(run_no > last).order_by(run_no).limit(_PAGE)
     one: sa.ColumnElement[int] = sa.literal_column("1", sa.Integer)
     first = sa.select(sa.func.min(run_no).label("run_no"), one.label("number")).where(run_no > last)
@@ -119,8 +120,8 @@ def poll(
     sights: Sights,
     look: Look,
 ) -> tuple[Poll, dict[int, Page]]:
-    """See `CheckpointStore.poll`; besides, the mail of the runs that are driven here."""
-    # First, so that each poll is a sight of all expired leases, also where something is due.
+    """See `CheckpointStore.poll`. Also returns the messages of runs that this opening drives."""
+    # First, so that each poll is a sight of all expired leases, even if a run is due.
     dead = bool(dead_leases(connection, lease_id, sights))
     ready = bool(workflows) and (dead or _is_due(connection, workflows))
     free = may_be_taken(connection.dialect.name, workflows) if workflows else sa.false()
@@ -134,15 +135,14 @@ def poll(
     for start in range(0, len(watched), _PAGE):
         chunk = watched[start : start + _PAGE]
         for row in connection.execute(sa.select(*LINE).where(runs.c.run_id.in_(chunk))):
-            if (
-                row.status in STATUS_OF_CODE
-            ):  # what a later version has written is told to who asks for it alone
+            # A status that a later version has written is an error only for `get_run`.
+            if row.status in STATUS_OF_CODE:
                 lines[row.run_id] = info_of(row)
     return Poll(ready, lines), mail
 
 
 def new_mail(connection: sa.Connection, look: Look) -> dict[int, Page]:
-    """The mail of the runs that are driven here, as far as a look is for it."""
+    """Return the messages of the runs that a look is for, as far as this opening drives them."""
     found: dict[int, Page] = {}
     for page in mailed_runs(connection) if look.only is None else [list(look.only)]:
         found.update(_bring(connection, page, look))
@@ -150,9 +150,10 @@ def new_mail(connection: sa.Connection, look: Look) -> dict[int, Page]:
 
 
 def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[int, Page]:
-    """The next rows of these runs. What was given already is counted and not read again: it is what
-    comes first in the index, as a rule, and whatever got there behind it comes before the end of
-    the page.
+    """Return the next rows of these runs' inboxes.
+
+    Rows that were already given are counted, not read again. They usually come first in the index.
+    The page is longer by their number, so that it also covers rows that became visible before them.
     """
     given = {run_no: ids for run_no in page if (ids := look.given(run_no)) is not None}
     if not given:
@@ -171,7 +172,7 @@ def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[i
 
 
 def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
-    """Whether the time of some run has come."""
+    """Return whether any run's time has come."""
     time = dialects.statement_time(connection.dialect.name)
     first = [
         sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name)
@@ -180,8 +181,8 @@ def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
     soonest = sa.union_all(*first).subquery()
     if not connection.execute(sa.select(sa.func.min(soonest.c.wake) <= time)).scalar():
         return False
-    # Seldom, and only then is it asked for more: a row whose status a later version has written is
-    # due for ever, and no work for us.
+    # The second query also checks the status. It runs only now, which is rare: a row whose status a
+    # later version has written stays due forever, but is no work for this version.
     due = [
         sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery()
         for name in workflows

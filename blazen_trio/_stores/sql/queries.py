@@ -1,4 +1,4 @@
-"""What is read: runs by their lines, and all that is stored of one."""
+"""Read queries: lines of runs, and all stored data of a run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ LINE = (
     runs.c.updated,
     runs.c.error,
 )
-_INBOXES_AT_ONCE = 100  # each a part of one query; SQLite takes 500
+_INBOXES_AT_ONCE = 100  # parts of one query; SQLite accepts 500
 _ROWS_AT_ONCE = 500
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EARLIEST = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -64,15 +64,15 @@ _LATEST = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def micros(seconds: float) -> int:
-    """An instant as it is stored: microseconds since the epoch."""
+    """Return an instant in the stored form: microseconds since the epoch."""
     return round(seconds * 1_000_000)
 
 
 def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
-    """A run's whole row.
+    """Return a run's whole row.
 
     Raises:
-        RunNotFoundError: There is none.
+        RunNotFoundError: No such run exists.
     """
     row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).first()
     if row is None:
@@ -81,10 +81,10 @@ def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
 
 
 def has_key(connection: sa.Connection, run_id: str, key: str) -> bool:
-    """Tell whether something with this key was ever posted to a run.
+    """Return whether a message with this key was ever posted to a run.
 
     Raises:
-        RunNotFoundError: There is no such run.
+        RunNotFoundError: No such run exists.
     """
     run_no = find_run(connection, run_id).run_no
     query = sa.select(inbox_key.c.key).where(inbox_key.c.run_no == run_no, inbox_key.c.key == key)
@@ -92,10 +92,10 @@ def has_key(connection: sa.Connection, run_id: str, key: str) -> bool:
 
 
 def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
-    """A run's line.
+    """Return a run's line.
 
     Raises:
-        RunNotFoundError: There is none.
+        RunNotFoundError: No such run exists.
     """
     return info_of(find_run(connection, run_id))
 
@@ -109,11 +109,9 @@ def list_runs(
 ) -> list[RunInfo]:
     """See `CheckpointStore.list_runs`."""
     query = sa.select(*LINE).order_by(runs.c.created, runs.c.run_no).limit(limit)
-    # A row whose status a later version has written is left out, so that all others are seen;
-    # `get_run` tells of it.
-    status = (
-        runs.c.status if len(statuses) < len(STATUS_CODES) else runs.c.status + 0
-    )  # not by its index: these are all
+    # A row whose status a later version has written is left out, so that the others can be listed;
+    # `get_run` raises for it. If all statuses are wanted, `+ 0` keeps the planner from their index.
+    status = runs.c.status if len(statuses) < len(STATUS_CODES) else runs.c.status + 0
     query = query.where(status.in_([STATUS_CODES[status] for status in statuses]))
     if workflow is not None:
         query = query.where(runs.c.workflow == workflow)
@@ -131,14 +129,14 @@ def list_runs(
 def load_runs(
     connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, page: int | None = None
 ) -> list[StoredRun]:
-    """All that is stored of runs, given their rows, in one transaction.
+    """Return all stored data of runs, in one transaction.
 
-    What can't be read of one is its `fault`.
+    If the data of one can't be read, the reason is its `fault`.
 
     Args:
-        connection: In a transaction.
-        rows: Theirs.
-        page: At most so many rows of each one's inbox; `None`: all.
+        connection: A connection in a transaction.
+        rows: The rows of the runs.
+        page: At most this many rows of each inbox; `None`: all.
     """
     numbers = [row.run_no for row in rows]
     faults: dict[int, StoreError] = {}
@@ -174,7 +172,7 @@ def load_runs(
 def _mail(
     connection: sa.Connection, numbers: Sequence[int], page: int | None
 ) -> dict[int, list[Mail]]:
-    """The first rows of their inboxes, or all."""
+    """Return the first rows of the runs' inboxes, or all rows."""
     if page is None:
         return _letters(connection, sa.select(inbox).where(inbox.c.run_no.in_(numbers)))
     first = first_mail(connection, dict.fromkeys(numbers, page))
@@ -182,7 +180,7 @@ def _mail(
 
 
 def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int, list[int]]:
-    """Ids of the first rows of inboxes, in order, by run: of each run as many as are wanted."""
+    """Return the ids of the first rows of inboxes, by run, in order: as many as wanted for each."""
     found: dict[int, list[int]] = {}
     for some in _chunks(list(wanted.items()), _INBOXES_AT_ONCE):
         firsts = [_first_of_one(connection.dialect.name, run_no, count) for run_no, count in some]
@@ -194,8 +192,9 @@ def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int
 
 
 def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
-    """The first rows of one inbox, by the index that has them in order: no planner is to take the
-    primary key's, and pass the rows of all other runs.
+    """Return a query for the first rows of one inbox, by the index that has them in order.
+
+    It keeps planners from using the primary key, which would scan the rows of all other runs.
     """
     query = sa.select(inbox.c.run_no, inbox.c.mail_id)
     if dialect in ("mysql", "mariadb"):
@@ -204,14 +203,14 @@ def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
             query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
         )
     else:
-        # A range that holds one run, and an order that begins with it: only that index gives both.
+        # A range of one run, and an order that starts with the run: only that index has both.
         query = query.where(inbox.c.run_no.between(run_no, run_no))
         query = query.order_by(inbox.c.run_no, inbox.c.mail_id)
     return sa.select(query.limit(count).subquery())
 
 
 def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, list[Mail]]:
-    """These rows, by run, in order."""
+    """Return these rows, by run, in order."""
     found: dict[int, list[Mail]] = {}
     for some in _chunks(sorted(mail_ids), _ROWS_AT_ONCE):
         for run_no, mail in _letters(
@@ -222,7 +221,7 @@ def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, 
 
 
 def _letters(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list[Mail]]:
-    """What a query finds in inboxes, by run, in order."""
+    """Return the inbox messages that a query finds, by run, in order."""
     rows = connection.execute(query.order_by(inbox.c.mail_id)).all()
     parts = _parts(connection, [each for each in rows if each.format == IN_PARTS])
     found: dict[int, list[Mail]] = {}
@@ -233,21 +232,21 @@ def _letters(connection: sa.Connection, query: sa.Select[Any]) -> dict[int, list
 
 
 def _as_bytes(data: Any) -> bytes:
-    """What is in an inbox; of what is no bytes, as in a file that was changed, something that
-    whoever takes it will find unreadable.
+    """Return an inbox row's data as bytes.
+
+    In a database that was changed by others it may be something else. The result is then unreadable
+    as JSON, so the driver that takes the row rejects it.
     """
     return bytes(data) if isinstance(data, bytes | memoryview) else repr(data).encode()
 
 
 def crashes_of(row: Any) -> int:
-    """How often a run's drivers have died or failed; 0 where its row was changed to what is no
-    number.
-    """
+    """Return how often a run's drivers have died or failed; 0 if a damaged row has no number."""
     return row.crashes if type(row.crashes) is int else 0
 
 
 def _parts(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> dict[int, bytes]:
-    """The data of rows of inboxes that have it in parts, by their ids."""
+    """Return the data of inbox rows that are stored in parts, by their ids."""
     found: dict[int, list[bytes]] = {}
     for some in _chunks(list(rows), _ROWS_AT_ONCE):
         query = (
@@ -275,7 +274,7 @@ def _payloads(
     numbers: Sequence[int],
     faults: dict[int, StoreError],
 ) -> dict[int, dict[Any, bytes]]:
-    """The payloads in a table, by their keys, of each of these runs; or what is wrong with them."""
+    """Return a table's payloads by key, for each of these runs; faults are added to `faults`."""
     query = (
         sa.select(table.c.run_no, key, table.c.format, table.c.data)
         .where(table.c.run_no.in_(numbers))
@@ -291,48 +290,48 @@ def _payloads(
 
 
 def _joined(rows: Iterable[Any], kind: type) -> dict[Any, bytes]:
-    """Payloads by their key, which is of this kind, put together from their parts, which come in
-    order.
-    """
+    """Assemble payloads from their parts, which come in order, by their key of this type."""
     joined: dict[Any, bytes] = {}
     for key, packing, data in rows:
         if packing != PLAIN:
             raise SchemaError(
-                f"a payload is stored in format {packing}, and this version of blazen_trio reads "
-                f"format {PLAIN} only; upgrade blazen_trio"
+                f"a payload is stored in format {packing}, but this version of blazen_trio reads "
+                f"only format {PLAIN}; upgrade blazen_trio"
             )
         if not isinstance(data, bytes | memoryview) or type(key) is not kind:
             what, wrong = ("payload", data) if type(key) is kind else ("payload's key", key)
             raise StoreError(
-                f"a {what} is stored as {type(wrong).__name__}: the database was changed by "
-                "others; restore it from a backup"
+                f"a {what} is stored as {type(wrong).__name__}: another program has changed the "
+                "database; restore it from a backup"
             )
         joined[key] = joined[key] + bytes(data) if key in joined else bytes(data)
     return joined
 
 
 def status_of(run_id: str, code: int) -> RunStatus:
-    """The status that is stored so.
+    """Return the status with this code.
 
     Raises:
-        SchemaError: This version knows none.
+        SchemaError: This version does not know the code.
     """
     try:
         return STATUS_OF_CODE[code]
     except KeyError as error:
         raise SchemaError(
-            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio does "
-            "not know; upgrade blazen_trio, or restore the database from a backup",
+            f"the row of run {run_id!r} has status {code!r}, which this version of blazen_trio "
+            "does not know; upgrade blazen_trio, or restore the database from a backup",
             run_id=run_id,
         ) from error
 
 
 def info_of(row: Any) -> RunInfo:
-    """A run's line, given at least the columns of `LINE`. A time in it that is none, in a damaged
-    row, does not hide the run, nor others beside it: it is the nearest that there is.
+    """Return a run's line from a row with at least the columns of `LINE`.
+
+    An invalid time in a damaged row is replaced by the nearest valid one, so that it hides neither
+    this run nor others in a list.
 
     Raises:
-        SchemaError: Its status is not known.
+        SchemaError: The status is unknown.
     """
     status = status_of(row.run_id, row.status)
     created, updated = _nearest(row.created), _nearest(row.updated)

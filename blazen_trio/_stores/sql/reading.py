@@ -1,11 +1,11 @@
-"""Reads of one opening: in threads, abandoned by whoever is cancelled, each with an end.
+"""Reads of an opening: in threads, abandoned if the caller is cancelled, and always bounded.
 
-A server whose host, or whose way here, fails without a word breaks no connection: nothing comes any
-more, and whoever waits for an answer waits for ever. Some drivers have a timeout for that, others
-have none, and an engine of a user's has been made already. So whoever asks a server something says
-for how long it may be silent, and one thread looks after all of them, and shuts a silent one's
-socket (`Watch`). It uses the real monotonic clock: Trio's may be a mock one, and its loop may stand
-still.
+If a server's host or the network fails silently, no connection breaks: no more data arrives, and a
+caller that waits for an answer waits forever. Some drivers have a timeout for that and others have
+none, and a user's engine already exists when it is passed in. Every query therefore states for how
+long its server may be silent. One thread watches all connections, and shuts the socket of a server
+that is silent for longer (`Watch`). It uses the real monotonic clock: Trio's may be a mock clock,
+and its event loop may be blocked.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ __all__ = [
 _LOOK: Final = 0.5
 """Seconds between two looks."""
 
-# Where Linux tells how many milliseconds ago the last data came, in its `struct tcp_info`.
+# The field of Linux's `struct tcp_info` with the milliseconds since data last arrived.
 _LAST_DATA: Final = struct.Struct("52xI")
 
 
 class Line:
-    """One connection to a server, and for how long that may be silent now.
+    """A connection to a server, and for how long the server may be silent.
 
-    Holds the connection's socket a second time: the driver may close its own at any moment, and its
-    number could be another socket's by the time that the watch comes to shut it.
+    This has a duplicate of the connection's socket. The driver may close its own at any moment, and
+    its descriptor could belong to another socket by the time that the watch shuts it.
     """
 
     __slots__ = ("_asked", "_silence", "_socket", "_watch")
@@ -69,23 +69,23 @@ class Line:
             watch.add(self)
 
     def asked(self, silence: float) -> None:
-        """Something is asked from now on, and the server may be silent for so long meanwhile."""
+        """Note that a query starts, during which the server may be silent for this many seconds."""
         self._silence = silence
         self._asked = time.monotonic()
 
     def answered(self) -> None:
-        """Nothing is asked any more."""
+        """Note that the query has been answered."""
         self._asked = None
 
     def close(self) -> None:
-        """Forget the connection."""
+        """Stop watching the connection."""
         if self._socket is not None:
             self._watch.discard(self)
 
-    # For the watch, which has its lock.
+    # For the watch, which holds its lock.
 
     def look(self, now: float) -> bool:
-        """Shut the connection if its server has been silent for too long; tell whether it was."""
+        """Shut the connection if its server was silent for too long. Returns whether it was."""
         asked, silence = self._asked, self._silence
         if asked is None or now - asked <= silence or self._last_came(now) <= silence:
             return False
@@ -94,20 +94,20 @@ class Line:
         return True
 
     def shut(self) -> None:
-        """Shut the connection if something is asked: whoever waits for an answer gets an error."""
+        """Shut the connection if a query is running: its caller gets an error."""
         if self._asked is not None and self._socket is not None:
             with contextlib.suppress(OSError):  # the server was faster
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """Give the socket up."""
+        """Close the duplicate of the socket."""
         if self._socket is not None:
             self._socket.close()
 
     def _last_came(self, now: float) -> float:
-        """Return how long ago something came: a long answer may well take longer than it may begin.
+        """Return how many seconds ago data arrived: a long answer may take longer than the limit.
 
-        As of when it was asked, where the system does not tell.
+        If the system does not report that, return the seconds since the query started.
         """
         assert self._socket is not None
         assert self._asked is not None
@@ -117,63 +117,63 @@ class Line:
         try:
             told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
             came = int(_LAST_DATA.unpack(told)[0]) / 1000
-        except (OSError, struct.error):  # no TCP: a server on this machine
+        except (OSError, struct.error):  # not TCP: a server on this machine
             return since_asked
         return min(came, since_asked)
 
 
 class Watch:
-    """Looks after the lines of one opening."""
+    """Watches the connections of one opening."""
 
     def __init__(self) -> None:
         self._lines: set[Line] = set()
         self._lock = threading.Lock()
         self._some = threading.Event()
-        """Whether there is any line, or this is closed."""
+        """Set while there is any line, or once this is closed."""
         self._closed = threading.Event()
 
     @property
     def closed(self) -> bool:
-        """Whether all was shut, as the store is closed: nothing that is asked now is of use."""
+        """Indicates that all connections were shut because the store is closed."""
         return self._closed.is_set()
 
     def line(self, connection: sa.Connection) -> Line:
-        """Look after a connection, until its line is closed. Nothing happens without a server."""
+        """Watch a connection until its line is closed. No effect without a server."""
         return Line(self, socket_of(connection))
 
     @contextlib.contextmanager
     def connected(self, engine: sa.Engine, silence: float) -> Iterator[sa.Connection]:
-        """Connect, for as long as the block lasts, to a server that may be silent for so long."""
+        """Connect for the length of the block to a server that may be silent for `silence` s."""
         connection = engine.connect()
         line = self.line(connection)
         line.asked(silence)
-        # To give the connection back to its pool asks the server something, too.
+        # The outer `finally`: returning the connection to its pool waits for an answer, too.
         try:
             with connection:
                 try:
                     yield connection
                 finally:
                     if self.closed:
-                        # Its pool has been disposed of: nobody would ever close it there.
+                        # Its pool has been disposed of, and would never close it.
                         connection.invalidate()
         finally:
             line.close()
 
     def add(self, line: Line) -> None:
-        """Look after this one too; a `Line` does this itself."""
+        """Watch a line; called by the `Line` itself."""
         with self._lock:
             self._lines.add(line)
             self._some.set()
 
     def discard(self, line: Line) -> None:
-        """Look after it no more; a `Line` does this itself."""
+        """Stop watching a line; called by the `Line` itself."""
         with self._lock:
             if line in self._lines:
                 self._lines.remove(line)
                 line.end()
 
     def close(self) -> None:
-        """Shut all connections on which something is asked, and end the thread."""
+        """Shut all connections with a running query, and end the thread."""
         with self._lock:
             self._closed.set()
             self._some.set()
@@ -181,7 +181,7 @@ class Watch:
                 line.shut()
 
     def loop(self) -> None:
-        """Look after the lines, in this thread, until this is closed."""
+        """Watch the lines in this thread until `close`."""
         while True:
             self._some.wait()
             if self._closed.wait(_LOOK):
@@ -192,13 +192,13 @@ class Watch:
                 if not self._lines and not self._closed.is_set():
                     self._some.clear()
             if silent:
-                text = "the database has been silent for too long; connections shut: %d"
+                text = "the database was silent for too long; connections shut: %d"
                 logger.warning(text, silent, extra=about())
 
 
 @contextlib.asynccontextmanager
 async def watching() -> AsyncIterator[Watch]:
-    """Have a thread look after the lines of a watch, for as long as the block lasts."""
+    """Run a watch in a thread for as long as the block lasts."""
     watch = Watch()
     with bare_errors():
         async with trio.open_nursery() as nursery:
@@ -211,7 +211,7 @@ async def watching() -> AsyncIterator[Watch]:
 
 @trio.lowlevel.enable_ki_protection
 async def _run(watch: Watch) -> None:
-    # Shielded: it has to be there for those who are cancelled, too, until the block is left.
+    # Shielded: cancelled tasks still need the watch, until the block is left.
     with trio.CancelScope(shield=True):
         limiter = trio.CapacityLimiter(1)
         await trio.to_thread.run_sync(watch.loop, limiter=limiter, thread_name="blazen_trio watch")
@@ -222,7 +222,7 @@ T = TypeVar("T")
 _THREADS: Final = 4
 """Threads that read at once."""
 _LEFT: Final = 2.0
-"""Seconds for which a store that closes waits for reads that nobody waits for any more."""
+"""Seconds that a closing store waits for reads whose callers were cancelled."""
 
 
 @protected_methods
@@ -230,13 +230,13 @@ class Readers:
     """Runs queries in a few threads.
 
     Args:
-        engine: Makes their connections, of which it has a pool.
-        watch: Has an eye on these.
-        silence: For how many seconds a server may be silent over a query.
-        place: Where the database is.
-        reach: What is known of the way there.
-        clock: Is told the database's time now and then.
-        looker: Whom reads go by, where the opening only looks.
+        engine: Makes the connections, and has a pool of them.
+        watch: Watches the connections.
+        silence: For how many seconds a server may be silent during a query.
+        place: The database's file.
+        reach: Whether the database can be reached, as far as is known.
+        clock: Gets the database's time now and then.
+        looker: Runs the reads of an opening that only reads; `None`: any other opening.
     """
 
     def __init__(
@@ -260,10 +260,10 @@ class Readers:
         self._limiter = trio.CapacityLimiter(_THREADS)
 
     async def read(self, query: Callable[[sa.Connection], T]) -> T:
-        """Run a query, in one transaction that reads as of one moment.
+        """Run a query in one transaction that reads as of one moment.
 
-        Whoever is cancelled does not wait for its end. Its thread does: it has its place among the
-        others for as long as the server may be silent, and no longer.
+        A cancelled caller does not wait for its end. The thread does, and counts among the others
+        for as long as the server may be silent, but no longer.
 
         Raises:
             StoreError: The database can't be read.
@@ -278,16 +278,16 @@ class Readers:
                     abandon_on_cancel=True,
                 )
             except (sa.exc.SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
-                # A pool was waited for already, for as long as it is set to be.
+                # The pool's own timeout has already passed.
                 pause = None if is_crowded(error) else patience.pause(error)
                 if pause is None:
                     raise translate(error, "the store could not be read", writing=False) from error
             await trio.sleep(pause)
 
     async def drain(self) -> None:  # noqa: ASYNC910  # it waits four times
-        """Wait for a moment until nobody reads any more: to be called when the watch is closed.
+        """Wait briefly for all reads to end. Call this once the watch is closed.
 
-        What is still reading then closes its connection itself when it ends.
+        A read that has not ended by then closes its connection itself when it ends.
         """
         with trio.move_on_after(_LEFT, shield=True):  # noqa: ASYNC912  # as above
             for _ in range(_THREADS):
@@ -312,7 +312,7 @@ class Readers:
 
 
 def observe(clock: DatabaseClock, connection: sa.Connection) -> None:
-    """Ask the database for its time."""
+    """Query the database's time for the clock."""
     began = time.perf_counter()
     told = connection.execute(sa.select(dialects.now(connection.dialect.name))).scalar_one()
     clock.observed(int(told), began, time.perf_counter())

@@ -1,10 +1,11 @@
-"""How statements get to a database: each is compiled once, and run on the driver's own cursor, for one
-row or many; several go in one packet, where a connection takes such; and the fence, an INSERT
-behind it and the commit go all at once, which is what a step costs that has nothing but an entry to
-write.
+"""Statements and round trips: how statements are sent to a database.
 
-Packets are MySQL's and MariaDB's, asked for when the connection is made. Values become part of a
-statement's text only as the driver itself would write them into it.
+Each statement is compiled once, and run on the driver's own cursor, for one row or many. Where a
+connection supports it, several go in one packet. The fence, an INSERT behind it and the commit can
+be sent at once, so a batch that only appends entries costs one round trip.
+
+Packets of several statements exist on MySQL and MariaDB, and are requested when the connection is
+made. Values are written into a statement's text only by the driver's own function for that.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ __all__ = [
 
 
 _LISTED: Final = 500
-"""Values in one statement."""
+"""At most this many values in one statement."""
 
 
 @attrs.frozen(eq=False)
 class Many:
-    """A statement for many rows at once, which are given as one array per parameter.
+    """A statement for many rows, which are passed as one array per parameter.
 
     Attributes:
         sql: Its text.
-        chosen: Which parameters say what row is changed; one statement changes each row once.
-            Empty: no matter.
+        chosen: The parameters that select the row to change, since one execution changes each row
+            only once. Empty: any rows may be passed together.
     """
 
     sql: str
@@ -55,16 +56,15 @@ class Many:
 
 @attrs.frozen(eq=False)
 class Statement:
-    """One statement in a database's own words, whose parameters are given as tuples, in a fixed
-    order.
+    """A compiled statement. Its parameters are passed as tuples, in a fixed order.
 
     Attributes:
-        sql: Its text.
-        names: The parameters' names, in the order in which they are given.
-        order: Where the driver takes them by position: for each of its positions, which one.
-            `None`: as they are given.
-        by_name: Whether the driver takes them by name.
-        many: The same for many rows, where the driver's own loop is not what is wanted.
+        sql: Its text, in the database's dialect.
+        names: The parameters' names, in the order in which they are passed.
+        order: For a driver with positional parameters: the index of the parameter for each
+            position. `None`: the order in which they are passed.
+        by_name: Whether the driver has named parameters.
+        many: The statement for many rows, if it replaces the driver's own loop.
     """
 
     sql: str
@@ -74,13 +74,14 @@ class Statement:
     many: Many | None = None
 
     def execute(self, cursor: DBAPICursor, row: tuple[Any, ...]) -> int:
-        """Run it; how many rows it found or wrote."""
+        """Run the statement. Returns how many rows it found or wrote."""
         cursor.execute(self.sql, self.given(row))
         return cursor.rowcount
 
     def execute_many(self, cursor: DBAPICursor, rows: list[tuple[Any, ...]]) -> int:
-        """Run it for each of these, in this order; in one round trip where the database can. How
-        many rows it found or wrote.
+        """Run the statement for each of these rows, in order; in one round trip if possible.
+
+        Returns how many rows it found or wrote.
         """
         if len(rows) == 1:
             return self.execute(cursor, rows[0])
@@ -101,7 +102,7 @@ class Statement:
         return cursor.rowcount
 
     def fetch(self, cursor: DBAPICursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """All rows that it finds for these values of its only parameter, the last thing in it."""
+        """Return all rows for these values of its only parameter, which is last in the text."""
         if self.many is not None and len(values) > 1:
             cursor.execute(self.many.sql, {self.names[0]: list(values)})
             return list(cursor.fetchall())
@@ -118,14 +119,15 @@ class Statement:
 
     @property
     def listing(self) -> tuple[str, str]:
-        """Of one whose only parameter stands last, the same for a list of values: its text up to
-        them, and the place of one.
+        """The statement for a list of values: its text up to the list, and a value's placeholder.
+
+        Only for a statement whose single parameter is last in the text.
         """
         head, _, place = self.sql.rpartition(" = ")
         return f"{head} IN (", place
 
     def given(self, row: tuple[Any, ...]) -> Any:
-        """The parameters as the driver takes them."""
+        """Return the parameters in the form that the driver expects."""
         if self.by_name:
             return dict(zip(self.names, row, strict=True))
         return row if self.order is None else tuple(row[index] for index in self.order)
@@ -134,8 +136,9 @@ class Statement:
 def compile_statement(
     statement: Any, names: Sequence[str], dialect: Dialect, columns: Sequence[str] | None = None
 ) -> Statement:
-    """Compile a statement for parameters given in the order of `names`; `columns` are those that it
-    sets from them.
+    """Compile a statement whose parameters are passed in the order of `names`.
+
+    `columns` are the columns that it sets from them.
     """
     compiled = statement.compile(dialect=dialect, column_keys=columns)
     positions = compiled.positiontup
@@ -151,12 +154,13 @@ _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+))?")
 
 
 def _many(sql: str, names: Sequence[str]) -> Many | None:
-    """PostgreSQL's statement for many rows, from that for one: its parameters become the columns of
-    a table `many`.
+    """Turn PostgreSQL's statement for one row into one for many.
+
+    Its parameters become the columns of a table `many`.
     """
     kinds = {name: kind or "BYTEA" for name, kind in _PARAMETER.findall(sql)}
-    # An array of bytes goes as it is (`b`). As a text it is escaped twice, which takes twenty times
-    # as long, and once more where the session says that a backslash in a text is no plain letter.
+    # Arrays of bytes are sent in binary (`b`). As text they would be escaped twice, which takes
+    # twenty times as long, and once more if the session treats backslashes as escapes.
     arrays = ", ".join(
         f"%({name}){'b' if kinds[name] == 'BYTEA' else 's'}::{kinds[name]}[]" for name in names
     )
@@ -183,7 +187,7 @@ def _many(sql: str, names: Sequence[str]) -> Many | None:
 def _distinct(
     rows: list[tuple[Any, ...]], chosen: tuple[int, ...]
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows in order, in as few pieces as it takes that none chooses a row twice."""
+    """Split the rows, in order, into the fewest pieces of which none selects a row twice."""
     if not chosen:
         yield rows
         return
@@ -202,31 +206,34 @@ Row = tuple[Any, ...]
 
 @attrs.frozen(eq=False)
 class Checked:
-    """SQLite: an INSERT that looks at the lease and leaves it as it is, which is a page less on disk. It is a transaction by itself
-    where none has begun.
+    """On SQLite, an INSERT that checks the lease without changing it.
 
-    Nobody else writes at the same time and nothing comes late here, so the lease needs no number of this batch.
+    This writes one page less. The statement is a transaction by itself if none has been started.
+    SQLite has one writer at a time and no statement arrives late, so the lease does not need the
+    number of this batch.
 
     Attributes:
-        one: Its text.
+        one: Its text, for one row.
     """
 
     one: str
 
     @classmethod
     def of(cls, dialect: Dialect, insert: Statement) -> Checked | None:
-        """Made of the INSERT, where this is SQLite."""
+        """Make it from the INSERT; `None` if the database is not SQLite."""
         if dialect.driver != "pysqlite":
             return None
         now = dialects.now(dialect.name)
-        # One that lasts for longer than its time was renewed before the clock was set back.
+        # A lease that expires later than `lease_ttl` from now was renewed before the clock was set
+        # back. It is not valid here, so that the fence renews it by the clock as it is now.
         good = f"lease_id = ? AND state = 1 AND expires BETWEEN {now} + ? AND {now} + ?"
         return cls(f"{_selecting(insert)} blazen_lease WHERE {good}")
 
     def execute(self, cursor: Any, lease_id: int | None, lease_ttl: int, rows: list[Row]) -> bool:
-        """Run it, for what is one row; whether that was written.
+        """Run it if there is exactly one row. Returns whether the row was written.
 
-        It was not where the lease is lost, or is to be renewed, as is any that has lasted for a third of its time.
+        It is not if the lease is lost, or is due for renewal because a third of its time has
+        passed.
         """
         if len(rows) != 1:
             return False
@@ -236,14 +243,16 @@ class Checked:
 
 @attrs.frozen(eq=False)
 class Whole:
-    """A server: in one round trip. No row is written where the fence is closed.
+    """On a server, the fence, an INSERT and the commit in one round trip.
+
+    No row is written if the fence is closed.
 
     Attributes:
         one: Its text for one row.
-        many: Its text for many; `None`: it is for one row only.
-        fence: The names of the fence's parameters, in the order in which they are given.
-        columns: Those of a row.
-        counted: How many rows are counted besides those written.
+        many: Its text for many rows; `None`: it can only write one.
+        fence: The names of the fence's parameters, in the order in which they are passed.
+        columns: The names of a row's parameters.
+        counted: How many rows the driver counts in addition to those written.
     """
 
     one: str
@@ -254,14 +263,15 @@ class Whole:
 
     @classmethod
     def of(cls, dialect: Dialect, fence: Statement, insert: Statement) -> Whole | None:
-        """Made of these two, where this server and its driver can do it."""
+        """Make it from these two; `None` if the server or its driver does not support it."""
         if dialect.driver == "pymysql" and getattr(dialect, "is_mariadb", False):
-            # This number is there only where the fence has just been passed.
+            # The lease has this batch's number only if the fence has just been passed.
             passed = "blazen_lease WHERE lease_id = %(me)s AND batch = %(number)s"
             block = f"BEGIN NOT ATOMIC {fence.sql};{_selecting(insert)} {passed};COMMIT;END"
             return cls(block, None, fence.names, insert.names, 1)
-        # On PostgreSQL it is a transaction by itself, which has the isolation that the database has by default. At any but this one
-        # it is not looked at again what a row says after it was waited for.
+        # On PostgreSQL the statement is a transaction by itself, with the database's default
+        # isolation level. Only at READ COMMITTED is a row that was waited for checked again in its
+        # current version.
         if insert.many is not None and dialect.default_isolation_level == "READ COMMITTED":
             begun = f"WITH fence AS ({fence.sql})"
             one, many = f"{begun} {_selecting(insert)} fence", f"{begun} {insert.many.sql}, fence"
@@ -269,7 +279,7 @@ class Whole:
         return None
 
     def execute(self, cursor: Any, fence: Row, rows: list[Row]) -> bool:
-        """Run it; whether the rows were written."""
+        """Run it. Returns whether the rows were written."""
         given = dict(zip(self.fence, fence, strict=True))
         if len(rows) == 1:
             cursor.execute(self.one, {**given, **dict(zip(self.columns, rows[0], strict=True))})
@@ -280,20 +290,20 @@ class Whole:
 
 
 def _selecting(insert: Statement) -> str:
-    """The INSERT, of its values if there is something in what is named next."""
+    """Return the INSERT as INSERT ... SELECT, up to FROM: it writes its row if FROM has one."""
     head, _, values = insert.sql.partition(" VALUES (")
     return f"{head} SELECT {values.removesuffix(')')} FROM"
 
 
 MULTI_STATEMENTS = 1 << 16
-"""The client's flag that asks for it."""
+"""The client's flag that requests packets of several statements."""
 
 _PACKET = 1_000_000
-"""Characters, unless one row alone has more; a server that can store a large row takes it."""
+"""Characters per packet, unless a single row has more; a server accepts rows that it can store."""
 
 
 def takes_packets(connection: sa.Connection) -> bool:
-    """Whether this connection was made with the flag, and to a server that knows it."""
+    """Return whether this connection was made with the flag, and its server supports it."""
     if connection.dialect.driver != "pymysql":
         return False
     driver: Any = connection.connection.dbapi_connection
@@ -308,13 +318,13 @@ def send(
     """Run these statements, each for all of its rows, in this order.
 
     Args:
-        cursor: The driver's.
-        work: The statements, none of which returns rows.
-        first: Is told how many rows the first one found; what follows may have been run by then, so
-            if this raises, all of it is to be rolled back.
+        cursor: The driver's cursor.
+        work: The statements, none of which returns rows, with their rows.
+        first: Called with the number of rows that the first statement found. Later statements may
+            already have been run, so if this raises, the transaction must be rolled back.
 
     Returns:
-        How many rows each found or wrote.
+        How many rows each statement found or wrote.
     """
     found: dict[Statement, int] = {}
     packet: list[tuple[Statement, str]] = []
@@ -344,12 +354,12 @@ def _send(
     try:
         first(cursor.rowcount)
     except BaseException:
-        # The connection can be used again once all that it was asked is answered.
+        # The connection can be used again once all answers have been read.
         with contextlib.suppress(Exception):
             while cursor.nextset():
                 pass
         raise
-    # Wait until all was done. What was refused is raised, and nothing after it was done.
+    # Wait until everything is done. A refused statement raises here; later ones are not run.
     for statement, _ in packet:
         found[statement] = found.get(statement, 0) + cursor.rowcount
         cursor.nextset()
@@ -375,7 +385,7 @@ def _texts(
 
 
 def _joined(head: str, rows: Iterable[str], end: str = "") -> Iterator[str]:
-    """Statements of as many rows at once as a packet holds."""
+    """Yield statements, each for as many rows as a packet holds."""
     some: list[str] = []
     size = len(head)
     for row in rows:

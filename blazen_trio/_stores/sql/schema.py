@@ -1,10 +1,10 @@
-"""The tables. `migrations/` creates and upgrades them; a test says that both agree.
+"""The tables. `migrations/` creates and upgrades them; a test keeps both consistent.
 
-Runs are found by their id and stored under a number, `run_no`. The journal is what is true; a run's
-row is for finding, listing and driving it. Times are integers, microseconds since the epoch, UTC.
-There are no foreign keys: they would lock a run's row at every append. Each payload names its
-`format`, so that it can be packed or encrypted later, and is split into `part`s where it is too
-large for one row. Ids of rows are never used again.
+Users find a run by its id; the tables store it under a number, `run_no`. The journal is the source
+of truth. A run's row serves to find, list and drive the run. Times are integers: microseconds since
+the epoch, UTC. There are no foreign keys: they would lock a run's row at every append. Each payload
+names its `format`, so that a later version may pack or encrypt it, and is split into `part`s if it
+is too large for one row. The numbers of rows are never used again.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
     "snapshot",
 ]
 
-# The Alembic revision that this code needs, and where a database says which one it has.
+# The Alembic revision that this code needs, and the table with a database's revision.
 HEAD = "0004"
 VERSION_TABLE = "blazen_version"
 
-# `format` of a payload that is stored as it is.
+# The `format` of a payload that is stored as it is.
 PLAIN = 1
-# Of a row of an inbox whose data is in `inbox_part`.
+# The `format` of an inbox row whose data is in `inbox_part`.
 IN_PARTS = 2
 PART_SIZE = 4 * 1024 * 1024  # bytes of a payload in one row
 
@@ -57,12 +57,12 @@ STATUS_CODES = {
 }
 STATUS_OF_CODE = {code: status for status, code in STATUS_CODES.items()}
 
-# SQLite numbers rows by itself only where the key is its own INTEGER; MySQL's plain BLOB and TEXT
-# end at 64 KiB.
+# SQLite assigns numbers only to a key of its own type INTEGER; MySQL's plain BLOB and TEXT end at
+# 64 KiB.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-# Ids and keys are compared byte by byte, also where the server's default would fold their case.
+# Ids and keys are compared byte by byte, even if the server's default would ignore their case.
 _Id = sa.String(255).with_variant(
     mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
 )
@@ -83,21 +83,18 @@ runs = sa.Table(
     sa.Column("workflow", _Id, nullable=False),
     sa.Column("version", sa.String(255), nullable=False),
     sa.Column("status", sa.SmallInteger, nullable=False),
-    sa.Column(
-        "owner", sa.BigInteger, nullable=True, index=True
-    ),  # the lease of the opening that drives it
+    # The lease of the opening that drives it.
+    sa.Column("owner", sa.BigInteger, nullable=True, index=True),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
     sa.Column("error", _Text, nullable=True),
-    # When a worker may take it; NULL while it is driven, paused or ended, and while only mail can
-    # wake it.
+    # When a worker may take it; NULL while it is driven, paused or ended, and while only an inbox
+    # message can wake it.
     sa.Column("wake", sa.BigInteger, nullable=True),
-    sa.Column(
-        "hold", sa.BigInteger, nullable=False, server_default="0"
-    ),  # nobody takes it before that
-    sa.Column(
-        "crashes", sa.Integer, nullable=False, server_default="0"
-    ),  # of its drivers, since its last step
+    # No worker takes it before this time.
+    sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"),
+    # How many of its drivers have died since one of its steps last committed.
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
     sa.Index(None, "workflow", "wake"),
     sa.Index(None, "created", "run_no"),
     sa.Index(None, "status", "updated"),

@@ -1,12 +1,11 @@
-"""SQLite files: where a database is, also when it is deleted or replaced while it is open; and how one
-is looked at without writing anything, also where this user may not write it, or its folder.
+"""SQLite files: detecting a file that was deleted or replaced, and reading one without writing.
 
-SQLite keeps what was written last in a file beside the database (`-wal`), and what tells its
-readers where in a third (`-shm`). While both are there, anybody who may read them can read. Where
-they are not, SQLite would make them: it can't where the folder must not be written, and where it
-must, they would belong to whoever looks, and keep the database's own user from writing. So such a
-file is read as one that nobody writes to (`immutable`), and whether that was true is looked at
-afterwards.
+SQLite keeps the newest commits in a file beside the database (`-wal`), and an index of them for its
+readers in a third (`-shm`). While both exist, any user who may read them can read the database. If
+they don't, SQLite would create them. It can't in a folder that this user may not write to; and
+where it can, they would belong to this user, and keep the database's own user from writing. Such a
+file is therefore opened as one that no process writes to (`immutable`), and afterwards this module
+checks whether that was true.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ def file_of(url: sa.URL) -> Path:
     if not is_uri(url):
         return Path(name)
     path = name.removeprefix(_URI).partition("?")[0].partition("#")[0]
-    if path.startswith("//"):  # and a host, which is this one
+    if path.startswith("//"):  # followed by a host, which is this one
         path = "/" + path[2:].partition("/")[2]
     return Path(unquote(path))
 
 
 def at_its_place(url: sa.URL) -> sa.URL:
-    """Return an SQLite URL that names the same file after the program has changed its directory.
+    """Return an SQLite URL that still names its file after the process changes its directory.
 
-    SQLAlchemy does that with paths; to the driver, a URI means something else from then on.
+    SQLAlchemy makes paths absolute, but not URIs.
     """
     if not is_uri(url) or file_of(url).is_absolute():
         return url
@@ -63,17 +62,17 @@ def at_its_place(url: sa.URL) -> sa.URL:
 
 
 def is_uri(url: sa.URL) -> bool:
-    """Whether the driver is told to take it for one; without `uri=true` it is a path like others."""
+    """Return whether the driver reads it as a URI; without `uri=true` it is a path."""
     flag = str(url.query.get("uri", "")).lower()
     asked = flag in ("true", "yes", "on", "y", "t", "1")
     return asked and (url.database or "").startswith(_URI)
 
 
 class Place:
-    """The file that was opened. SQLite itself goes on writing to it when it has lost its name.
+    """The file that was opened. SQLite itself keeps writing to a file that has lost its name.
 
-    Looked at after each commit, and before it is told to anybody: what was acknowledged was in the
-    file of that name at that moment. It costs a thousandth of a commit.
+    The file is checked after each commit, before the commit is acknowledged: anything acknowledged
+    was in the file of that name at that moment. The check costs a thousandth of a commit.
     """
 
     __slots__ = ("_path", "_same")
@@ -87,16 +86,16 @@ class Place:
             self._same = self._found()
 
     def check(self) -> None:
-        """Refuse to go on where there is another file, or none.
+        """Refuse to continue if the name has another file, or none.
 
         Raises:
-            StoreError: So it is.
+            StoreError: The file was deleted or replaced.
         """
         if self._same is not None and self._found() != self._same:
             msg = (
-                f"the database file {self._path} was deleted or replaced while it was open: what "
-                "is written now would be in no file. Put it back and open the store again; its "
-                "runs can be resumed by their ids as far as that file has them"
+                f"the database file {self._path} was deleted or replaced while it was open, so "
+                "further writes would be lost. Put it back and open the store again; the runs "
+                "in that file can be resumed by their ids"
             )
             raise StoreError(msg)
 
@@ -112,23 +111,23 @@ T = TypeVar("T")
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.05
-"""Seconds between two attempts to read a file that somebody is just beginning, or ceasing, to write."""
+"""Seconds between two attempts to read a file whose writer is just coming or going."""
 _USERS_OWN: Final = ("mode", "immutable", "nolock", "vfs")
-"""What a URL may say by itself of how its file is opened."""
+"""Options of a URL that say how its file is opened, which are then left alone."""
 _Part = tuple[int, ...] | None
 
 
 class _OrphanedError(StoreError):
-    """There is a `-wal` and no `-shm`: its writer is dead, or comes or goes in this moment."""
+    """There is a `-wal` but no `-shm`: the writer is dead, or is just coming or going."""
 
 
 @attrs.frozen
 class _Sight:
-    """The file and those beside it, as they were found.
+    """The state of the file and those beside it.
 
     Attributes:
-        how: Whether it is opened as by anybody; only for reading; or as one that nobody writes to.
-        parts: What changes when one of the files does.
+        how: How to open the file: as usual, only for reading, or as one that no process writes to.
+        parts: Values that change when one of the files does.
     """
 
     how: Literal["as usual", "for reading", "as it stands"]
@@ -136,26 +135,26 @@ class _Sight:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is such a file.
+    """Return whether there is such a file.
 
     Raises:
-        StoreError: This user may not even know.
+        StoreError: This user may not even know that.
     """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        msg = f"the database file {path} can't be looked at: {error.strerror}"
+        msg = f"the database file {path} can't be accessed: {error.strerror}"
         raise StoreError(msg) from error
     return True
 
 
 class Looker:
-    """Decides how the connections of an engine that only looks are made.
+    """Decides how to open the file for each connection of an engine that only reads.
 
     Args:
-        engine: It. Each of its connections is new.
+        engine: The engine. Each of its connections is new.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -163,17 +162,19 @@ class Looker:
         url = engine.url
         ours = engine.dialect.driver == "pysqlite" and not set(_USERS_OWN) & url.query.keys()
         if ours and not any(f"{name}=" in str(url.database) for name in _USERS_OWN):
-            # What is beside it is where it is, and not where a link to it is.
+            # The files beside it are where it is, not where a link to it is.
             self._path = os.path.realpath(file_of(url))
             self._uri = is_uri(url)
             sa.event.listen(engine, "do_connect", self._connecting)
 
     def steadily(self, read: Callable[[], T]) -> T:
-        """Read the database by a connection of this thread; again, where it was written meanwhile
-        by somebody who could not know.
+        """Read the database by a connection of this thread, and check that the read was consistent.
+
+        A file opened as `immutable` takes no locks. If another process wrote to it during the read,
+        the result may mix two states, so the read is repeated.
 
         Raises:
-            StoreError: It can't be read, and what to do.
+            StoreError: The file can't be read; the message says what to do.
         """
         told: Exception | None = None
         for _ in range(_TRIES):
@@ -193,8 +194,8 @@ class Looker:
         if isinstance(told, StoreError):
             raise told
         msg = (
-            f"the database file {self._path} is written again and again while it is read, by others "
-            "who leave no files beside it that this user could read; try again"
+            f"the database file {self._path} kept changing while it was read, by writers that "
+            "leave no files beside it that this user could read; try again"
         )
         raise StoreError(msg) from told
 
@@ -203,7 +204,7 @@ class Looker:
         if sight is None or sight.how == "as usual":
             return False
         if sight.how == "for reading" and not failed:
-            return False  # SQLite's own locks were heeded
+            return False  # SQLite's own locks kept the read consistent
         try:
             return self._look() != sight
         except _OrphanedError:
@@ -223,40 +224,43 @@ class Looker:
         options["uri"] = True
 
     def _look(self) -> _Sight:
-        path, folder = self._path, os.path.dirname(self._path)  # noqa: PTH120  # as it is named below
+        path, folder = self._path, os.path.dirname(self._path)  # noqa: PTH120  # as named below
         beside = [f"{path}-wal", f"{path}-shm"]
         there = [each for each in beside if os.path.lexists(each)]
         writable = _may(folder, os.W_OK | os.X_OK)
         if writable and all(_may(each, os.W_OK) for each in (path, *there)):
             return _Sight("as usual", ())
         if not _may(path, os.R_OK):
-            msg = f"the database file {path} can't be read by this user: let it be, or look as another"
+            msg = (
+                "this user can't read the database file "
+                f"{path}: grant read access, or run this as another user"
+            )
             raise StoreError(msg)
         log, index, journal = _part(beside[0]), _part(beside[1]), _part(f"{path}-journal")
         if (log and log[2]) or (log and index):
             for each in there:
                 if not _may(each, os.R_OK):
                     msg = (
-                        f"the database file {path} can't be read by this user without {each}, where "
-                        "its newest commits are: give the user the right to read that, too"
+                        f"this user can't read the database file {path} without {each}, which has "
+                        "its newest commits: grant read access to that file, too"
                     )
                     raise StoreError(msg)
             if index is None:
                 msg = (
-                    f"the database file {path} can't be read by this user: its newest commits are in "
+                    f"this user can't read the database file {path}: its newest commits are in "
                     f"{beside[0]}, its writer is dead, and to find them SQLite has to write "
-                    f"{beside[1]}. Have a user look who may write there, or copy the file and its "
-                    "-wal to a folder of your own and look at the copy"
+                    f"{beside[1]}. Run this as a user who may write there, or copy the file and "
+                    "its -wal to a folder of your own and read the copy"
                 )
                 raise _OrphanedError(msg)
             return _Sight("for reading", (log[:2], index[:2]))
         if journal and journal[2]:
-            return _Sight("for reading", (journal[:2],))  # it is in no mode that we set
+            return _Sight("for reading", (journal[:2],))  # its journal mode is not one that we set
         return _Sight("as it stands", (_part(path), log, journal))
 
 
 def _part(path: str) -> _Part:
-    """Return what changes when a file does; `None`: there is none. The third is its size."""
+    """Return values that change with a file, or `None` if there is none. The third is its size."""
     try:
         found = os.stat(path)  # noqa: PTH116  # as it is named here
     except FileNotFoundError:
@@ -265,8 +269,9 @@ def _part(path: str) -> _Part:
 
 
 def _may(path: str, mode: int) -> bool:
-    """Tell whether this process may do that to a file; on a file system for reading nobody may
-    write.
+    """Return whether this process may access a file in this mode.
+
+    On a read-only file system no process may write.
     """
     if os.access in os.supports_effective_ids:
         return os.access(path, mode, effective_ids=True)

@@ -35,10 +35,10 @@ __all__ = ["Statements"]
 
 
 class Statements:
-    """All of them, for one dialect.
+    """The compiled statements for one dialect.
 
     Args:
-        dialect: What they are compiled for.
+        dialect: The dialect that they are compiled for.
         bounds: See `dialects.bounds`.
     """
 
@@ -89,13 +89,13 @@ class Statements:
             .where(
                 lease.c.lease_id == sa.bindparam("me"),
                 lease.c.state == sa.literal_column("1"),
-                # What comes late, after its connection was given up and its batch written anew,
-                # finds another batch there.
+                # A statement that arrives late, after its connection was given up and its batch was
+                # written again, finds another number and writes nothing.
                 lease.c.batch == sa.bindparam("last"),
             )
             .values(expires=dialects.now(name) + sa.bindparam("ttl"), batch=sa.bindparam("number"))
         )
-        # The fence bounds its transaction by the way; whoever has no lease yet has to ask for it.
+        # The fence also bounds its transaction. A batch without a lease uses `bound` for that.
         self.renew = compile_statement(
             renew.returning(*bounds) if bounds else renew, ("ttl", "number", "me", "last"), dialect
         )
@@ -104,7 +104,7 @@ class Statements:
         self.bound = compile_statement(sa.select(*bounds), (), dialect) if bounds else None
 
     def _compile_row(self, dialect: Dialect) -> None:
-        """What changes a run's row."""
+        """Compile the statements that change a run's row."""
         of_run = runs.c.run_no == sa.bindparam("the_run")
         row = ("status", "error", "updated")
         self.set_status = compile_statement(
@@ -133,7 +133,7 @@ class Statements:
         self._compile_giving_back(
             dialect, of_run & (runs.c.owner == sa.bindparam("me")), given_back
         )
-        # Where a later commit of the batch has ended the run, its error is that one's.
+        # If a later commit of the same batch has ended the run, keep that commit's error.
         ended = runs.c.status.in_(
             [sa.literal_column(str(STATUS_CODES[status])) for status in store_rules.ENDED]
         )
@@ -149,7 +149,7 @@ class Statements:
         )
 
     def _compile_mail(self, dialect: Dialect) -> None:
-        """What finds a run to post to it, and takes its mail."""
+        """Compile the statements that find a run to post to, and take its messages."""
         self.find_run = compile_statement(
             sa.select(runs.c.run_id, runs.c.run_no, runs.c.status).where(
                 runs.c.run_id == sa.bindparam("the_id")
@@ -200,7 +200,7 @@ class Statements:
     def _compile_giving_back(
         self, dialect: Dialect, of_ours: Any, given_back: dict[Any, Any]
     ) -> None:
-        """What gives a run back that a lease of ours has."""
+        """Compile the statements that release a run, if its owner is still our lease."""
         looked_at = {
             "owner": sa.null(),
             "wake": wake_when_given_back(
@@ -239,7 +239,7 @@ class Statements:
         )
 
     def _compile_fold(self, dialect: Dialect) -> None:
-        """What a snapshot replaces."""
+        """Compile the statements that delete what a snapshot replaces."""
         self.fold_entries = compile_statement(
             _up_to(journal, journal.c.seq <= sa.bindparam("last")), ("the_run", "last"), dialect
         )

@@ -1,4 +1,4 @@
-"""The store over SQLAlchemy: what its methods promise is said by `CheckpointStore`."""
+"""The store over SQLAlchemy. `CheckpointStore` documents its methods."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _GLANCE = 0.5  # seconds
 
 @attrs.frozen
 class StoreStatistics:
-    """What an opening of a store has done so far.
+    """Counters of an opening of a store.
 
     Attributes:
-        commits: How many commits, posts and the like were stored.
-        batches: In how many transactions.
-        bytes: How many bytes of payload they had.
-        largest_batch: The most of them in one transaction.
+        commits: How many jobs (commits, inbox messages and others) were stored.
+        batches: How many transactions contained them.
+        bytes: How many bytes of payload they contained.
+        largest_batch: The most jobs in one transaction.
         lease_id: The id of its lease; `None` while it has none.
         driven: How many runs it drives.
     """
@@ -101,7 +101,10 @@ class SqlStore(SqlLooks):
     ) -> SqlDriver | None:
         """See `CheckpointStore.create`."""
         if connection is not None and not first.release:
-            msg = f"connection= is for runs that are left to others: run {first.run_id!r} needs Commit(release=True)"
+            msg = (
+                "connection= is only for runs that are left to others: create run "
+                f"{first.run_id!r} with Commit(release=True)"
+            )
             raise ValueError(msg)
         job = jobs.Create(run, first, self._drivers)
         driver: SqlDriver | None = await (
@@ -112,7 +115,7 @@ class SqlStore(SqlLooks):
     async def claim(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.claim`."""
         row, driver = await self._when_known(lambda: claims.Claim(run_id, self._drivers))
-        if driver is None:  # it has completed, and changes no more
+        if driver is None:  # it has completed, and can't change any more
             return await self.load(run_id)
         [stored] = await self._read_driven([(row, driver)], faults=False)
         return stored
@@ -135,11 +138,12 @@ class SqlStore(SqlLooks):
         return await self._read_driven(taken, faults=True) if taken else []
 
     async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
-        """Read runs that we have begun to drive.
+        """Read runs that this opening has just started to drive.
 
-        They are ours: whatever comes, their caller gets them, or they are given back. Nobody else
-        changes one but its inbox, and what comes there later is found by a look. Where we have
-        lost them meanwhile, nothing can be written to what was read.
+        The claim is on disk, so this must not be cancelled: either the caller gets the runs, or
+        they are released. Otherwise they would have an owner but no driver. No other process
+        changes them, except their inboxes, whose later rows are found by a look. If the runs are
+        lost in the meantime, the fence keeps their driver from writing.
         """
         rows = [row for row, _ in taken]
         with trio.CancelScope(shield=True):
@@ -151,17 +155,17 @@ class SqlStore(SqlLooks):
                     raise_fault(found)
             except BaseException:
                 for _, driver in taken:
-                    with contextlib.suppress(WorkflowError):  # then it is owed
-                        await self.release(driver)  # noqa: ASYNC102  # the writer's waits are bounded
+                    with contextlib.suppress(WorkflowError):  # then it is retried
+                        await self.release(driver)  # noqa: ASYNC102  # its waits are bounded
                 raise
         return [
             _handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)
         ]
 
     async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
-        """Have a job written; where its run's driver may be dead, wait until that is known.
+        """Have a job written; if its run's driver may be dead, wait until that is known.
 
-        The wait can be cancelled, and is outside any transaction.
+        The wait can be cancelled, and happens outside any transaction.
         """
         while True:
             try:
@@ -171,7 +175,7 @@ class SqlStore(SqlLooks):
             await trio.sleep(min(seconds, self._glance))
 
     async def _wait_for_doubtful(self) -> None:
-        """Wait until it is known of each lease that has expired whether its holder lives."""
+        """Wait until it is known for each expired lease whether its holder is alive."""
         query = polling.doubtful_leases
         doubtful = found = await self._read(
             lambda connection: query(connection, self._batches.lease_id, self._batches.sights)
@@ -184,7 +188,7 @@ class SqlStore(SqlLooks):
 
     @property
     def _glance(self) -> float:
-        """Seconds between two sights of a lease that has expired, while somebody waits."""
+        """Seconds between two sights of an expired lease while a caller waits."""
         return min(_GLANCE, self._batches.lease_ttl / 10)
 
     async def poll(self, workflows: Sequence[str], watched: Collection[str] = ()) -> Poll:
@@ -201,16 +205,16 @@ class SqlStore(SqlLooks):
         return polled
 
     async def watch_mail(self) -> None:
-        """Look for mail while somebody waits for some and no poll has just looked.
+        """Look for messages while a driver listens and no poll has just looked.
 
-        A task of the store's.
+        This is a task of the store.
         """
         while True:
             only = await self._mailroom.wait_until_due()
             try:
                 await self._look(only)
-            except StoreError as error:  # the next look may find the database there again
-                logger.warning("nobody could look for mail: %s", error, extra=about())
+            except StoreError as error:  # the next look may reach the database again
+                logger.warning("could not look for inbox messages: %s", error, extra=about())
 
     async def _look(self, only: Collection[int] | None) -> None:
         with self._mailroom.looking(only=only) as look:
@@ -228,7 +232,7 @@ class SqlStore(SqlLooks):
         try:
             ours.last = store_rules.following(commit, ours.last)
         except WorkflowError as refusal:
-            ours.lose(refusal)  # what follows it would leave a hole
+            ours.lose(refusal)  # a later commit would leave a gap
             raise
         if commit.release:
             ours.retire()
@@ -253,7 +257,7 @@ class SqlStore(SqlLooks):
         await self._give_back(driver, make)
 
     def _ours(self, driver: Driver) -> SqlDriver | None:
-        """The driver, if it is one of this opening."""
+        """Return the driver if it belongs to this opening."""
         return (
             driver if isinstance(driver, SqlDriver) and driver.mailroom is self._mailroom else None
         )
@@ -306,7 +310,7 @@ class SqlStore(SqlLooks):
     async def _read_of(
         self, run_id: str, query: Callable[[sa.Connection], T], connection: sa.Connection | None
     ) -> T:
-        """Run a query about a run, if need be in its caller's own transaction."""
+        """Run a query about a run, in the caller's own transaction if one is given."""
         if connection is None:
             return await self._read(query)
         return await self._with(connection, partial(self._callers.read, connection, query, run_id))
@@ -321,7 +325,10 @@ class SqlStore(SqlLooks):
         older_than: dt.timedelta | dt.datetime,
         status: Sequence[RunStatus | str] | None = None,
     ) -> int:
-        """See `CheckpointStore.purge`. Deletes a hundred runs per transaction, so other runs are not held up."""
+        """See `CheckpointStore.purge`.
+
+        Each transaction deletes at most a hundred runs, so other writes are not delayed.
+        """
         before, statuses = (
             store_rules.cutoff(older_than),
             store_rules.parse_statuses(status, store_rules.ENDED),
@@ -339,7 +346,7 @@ class SqlStore(SqlLooks):
             after_no = last
 
     def statistics(self) -> StoreStatistics:
-        """What this opening has done so far."""
+        """Return counters of what this opening has done so far."""
         batches = self._batches
         return StoreStatistics(
             commits=batches.commits,
@@ -351,16 +358,16 @@ class SqlStore(SqlLooks):
         )
 
     async def _submit(self, job: jobs.Job) -> Any:
-        """Have a job written; cancelled only before it is handed over."""
+        """Have a job written. It can be cancelled only before it is handed over."""
         await trio.lowlevel.checkpoint_if_cancelled()
         return await self._writer.submit(job)
 
     async def _write_with(self, connection: sa.Connection, job: jobs.Job) -> Any:
-        """Do a job in its caller's own transaction: it is on disk when, and if, they commit."""
+        """Do a job in its caller's own transaction. It is on disk when, and if, they commit."""
         return await self._with(connection, partial(self._callers.write, connection, job))
 
     async def _with(self, connection: sa.Connection, use: Callable[[], T]) -> T:
-        """Do something in a transaction of its caller's, in a thread of its own."""
+        """Call a function in a thread of its own, for a transaction of the caller."""
         check_connection(connection)
         try:
             return await trio.to_thread.run_sync(use, limiter=trio.CapacityLimiter(1))
@@ -369,9 +376,10 @@ class SqlStore(SqlLooks):
 
 
 def _handed_over(stored: StoredRun, driver: SqlDriver) -> StoredRun:
-    """A run as its new driver is given it.
+    """Return a run as its new driver gets it.
 
-    What was posted by us while it was read is in its inbox too, and was delivered.
+    A message that this opening posted after the claim but before the read is in the inbox that was
+    read, and was also delivered to the driver. It is left out here, so the driver gets it once.
     """
     inbox = [mail for mail in stored.inbox if mail.id not in driver.given]
     driver.last, driver.more = stored.last, len(stored.inbox) == PAGE

@@ -1,6 +1,4 @@
-"""One transaction of the writer: what is gathered to be written in few statements, and what is done
-at once.
-"""
+"""A transaction of the writer, which gathers rows so that few statements write them."""
 
 from __future__ import annotations
 
@@ -31,11 +29,11 @@ __all__ = ["Held", "LeaseLostError", "MailGoneError", "Transaction"]
 
 
 class LeaseLostError(Exception):
-    """Our lease was declared dead: nothing may be written under it."""
+    """Our lease was declared dead: nothing more may be written under it."""
 
 
 class MailGoneError(Exception):
-    """A row of an inbox that was to be taken is not there: somebody else has taken it."""
+    """An inbox row to be taken is missing: another driver has taken it."""
 
 
 @attrs.frozen
@@ -43,9 +41,9 @@ class Held:
     """A lease that can't be declared dead.
 
     Attributes:
-        holder: Who holds it.
-        seconds: In how many it can be, if nothing is heard of its holder until then; infinity: it
-            lives.
+        holder: Its holder, in words.
+        seconds: In how many seconds it can be declared dead if it stays unchanged; infinity: its
+            holder is alive.
     """
 
     holder: str
@@ -53,16 +51,16 @@ class Held:
 
 
 class Transaction:
-    """What is written in one transaction, in the writer's thread.
+    """Writes of one transaction, in the writer's thread.
 
-    Nothing is sent before it has to be: the fence comes with the first statement, so what is only
-    gathered may become one statement that has its fence in it.
+    Nothing is sent earlier than necessary: the fence is sent with the first statement, so rows that
+    were only gathered can become one statement that includes its fence.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
-        lease_id: The lease under which is written, or `None` while this opening has none.
-        last: The number of the last batch that has renewed it: this one's, as soon as it has.
-        sights: What is known of the leases of others.
+        lease_id: The lease to write under, or `None` while this opening has none.
+        last: The number of the last batch that renewed the lease: of this one, once it has.
+        sights: What this opening knows about the leases of others.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class Transaction:
         self.sights = sights
         self._lease_ttl = lease_ttl
         self._unfenced = cursor
-        self._fenced = lease_id is None  # where there is no lease there is none to lose
+        self._fenced = lease_id is None  # without a lease, none can be lost
         self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
         self._last_of_all: dict[Statement, list[tuple[Any, ...]]] = {}
         self._sought: dict[str, None] = {}
@@ -105,11 +103,10 @@ class Transaction:
         return self._unfenced
 
     def fence(self) -> None:
-        """Renew our lease, and with it make sure that we still may write. First of all in the
-        transaction.
+        """Renew our lease, which proves that we may still write. First in the transaction.
 
         Raises:
-            LeaseLostError: We may not.
+            LeaseLostError: The lease was declared dead.
         """
         if self.lease_id is None:
             if self._sql.bound is not None:
@@ -126,20 +123,20 @@ class Transaction:
 
     @property
     def _renewal(self) -> tuple[Any, ...]:
-        """What `Statements.renew` is given."""
+        """The parameters of `Statements.renew`."""
         return (self._lease_ttl, self._number, self.lease_id, self.last)
 
     def take_lease(self) -> int:
-        """Our lease, a new one if we have none."""
+        """Return our lease; create one if we have none."""
         if self.lease_id is None:
             holder = Holder.this_process()
             clock = dialects.now(self.dialect)
-            # What was declared dead a day ago has long been noticed by its holder, if that lives.
+            # The holder of a lease that was declared dead a day ago has long noticed, if it lives.
             long_dead = sa.select(lease.c.lease_id).where(
                 lease.c.state == 0, lease.c.expires < clock - 86_400_000_000
             )
-            # By their ids: a search that deletes waits on some servers for whoever renews a lease
-            # that it passes.
+            # Delete by id: on some servers, a DELETE that searches waits for renewals of the other
+            # leases that it scans.
             for each in self.connection.execute(long_dead).scalars().all():
                 self.connection.execute(sa.delete(lease).where(lease.c.lease_id == each))
             row = sa.insert(lease).values(
@@ -158,8 +155,9 @@ class Transaction:
         return self.lease_id
 
     def depose(self, lease_id: int) -> Held | None:
-        """Declare a lease dead, if its holder may be, and orphan all its runs; otherwise who holds
-        it.
+        """Declare a lease dead if that is allowed, and orphan all its runs.
+
+        Otherwise returns its holder.
         """
         clock = dialects.now(self.dialect)
         query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
@@ -171,15 +169,15 @@ class Transaction:
             seconds = self.sights.judge(row)
             if seconds > 0:
                 return Held(str(holder), seconds)
-            # A transaction of the dead ends in a moment. That of the frozen is ended by the server
-            # when its time is up, and nobody is to wait for that.
+            # A dead holder's transaction ends in a moment, so wait for its lock. A frozen holder's
+            # transaction keeps the lock until the server ends it: skip the lease instead.
             known_dead = holder.known_dead()
             found = dialects.locking(
                 sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
             )
             if self.connection.execute(found).first() is None:
                 return Held(str(holder))
-            # Its holder may have renewed it since we looked: then it lives.
+            # Its holder may have renewed it since the first query: then it is alive.
             unchanged = (
                 (lease.c.lease_id == lease_id)
                 & (lease.c.state == 1)
@@ -194,11 +192,11 @@ class Transaction:
         return None
 
     def look_for(self, run_id: str) -> None:
-        """Gather that this run will be asked for, so that all are found at once."""
+        """Register a run that will be looked up, so that one query finds all of them."""
         self._sought[run_id] = None
 
     def find(self, run_id: str) -> tuple[int, int] | None:
-        """The number of this run and its status (as it is stored), if there is one."""
+        """Return the number of a run and its status (as stored), or `None`."""
         self.look_for(run_id)
         if run_id in self._created:
             self._write_runs()
@@ -213,21 +211,22 @@ class Transaction:
         self._found.update((run_id, (int(run_no), int(status))) for run_id, run_no, status in rows)
 
     def key_is_used(self, run_no: int, key: str) -> bool:
-        """Whether something with this key was ever posted to a run."""
+        """Return whether a message with this key was ever posted to a run."""
         self._sql.find_key.execute(self._cursor, (run_no, key))
         return self._cursor.fetchone() is not None
 
     def add_run(self, run_id: str, *values: Any, then: Callable[[int], None]) -> None:
-        """Gather the row of a run that is not there yet, and tell its number once that is known."""
+        """Gather the row of a new run; `then` is called with its number once that is known."""
         self._created[run_id] = ((run_id, *values), then)
 
     def _write_runs(self) -> None:
-        """Write the rows of runs. Each database tells the number of one row just inserted, but not
-        every one those of many.
+        """Write the gathered rows of runs.
+
+        Every database returns the number of a single row just inserted, but not those of many.
         """
         created, self._created = self._created, {}
-        # In one order, whoever writes them: two processes that create the same runs would otherwise
-        # wait for each other.
+        # Sorted, so that two processes that create the same runs insert them in the same order.
+        # Otherwise they could deadlock.
         rows = sorted(row for row, _ in created.values())
         if len(rows) == 1:
             numbers = {rows[0][0]: self._write_run(rows[0])}
@@ -245,15 +244,15 @@ class Transaction:
         return run_no
 
     def use_key(self, run_no: int, key: str) -> bool:
-        """Note that something with this key is posted to a run; whether nothing was before."""
+        """Store a key as used with a run. Returns whether it was unused."""
         return self._sql.add_key.execute(self._cursor, (run_no, key)) == 1
 
     def free_key(self, run_no: int, key: str) -> None:
-        """Take back what `use_key` has just noted."""
+        """Delete a key that `use_key` has just stored."""
         self._sql.drop_key.execute(self._cursor, (run_no, key))
 
     def add_mail(self, run_no: int, kind: str, key: str | None, data: bytes) -> int:
-        """Write a row of an inbox, and tell its id."""
+        """Write an inbox row, and return its id."""
         large = len(data) > PART_SIZE
         row = (run_no, kind, key, IN_PARTS, b"") if large else (run_no, kind, key, PLAIN, data)
         self._sql.add_mail.execute(self._cursor, row)
@@ -272,8 +271,9 @@ class Transaction:
         crash: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Nobody drives this run then, if this lease did. Last of all in the transaction, since the
-        run's status counts.
+        """Gather the release of a run, if its owner is this lease.
+
+        It is written last in the transaction, since it depends on the run's status.
         """
         row = (wake, hold, run_no, lease_id)
         if crash is not None:
@@ -284,19 +284,20 @@ class Transaction:
             self._gather_last(self._sql.give_back, row)
 
     def set_aside(self, run_no: int, lease_id: int, error: str | None, at: int) -> None:
-        """This run has failed, and nobody drives it then, if this lease did."""
+        """Gather the end of a run as failed and its release, if its owner is this lease."""
         self._gather_last(self._sql.set_aside, (error, at, run_no, lease_id))
 
     def _gather_last(self, statement: Statement, row: tuple[Any, ...]) -> None:
         self._last_of_all.setdefault(statement, []).append(row)
 
     def append(self, run_no: int, commit: Commit, large: Collection[int] = ()) -> None:
-        """Gather what a commit appends to a run; of the mail that it takes, `large` may have
-        parts.
+        """Gather the rows that a commit appends to a run.
+
+        The messages in `large`, which it takes, may have parts.
         """
         if commit.snapshot is not None:
-            # It deletes what it replaces, but nothing that comes after it: so it has its place in
-            # the order.
+            # Folding deletes entries up to the snapshot's. Earlier gathered rows must therefore be
+            # written before it, and later ones after it.
             self.flush()
         sql = self._sql
         for seq, data in commit.entries:
@@ -314,13 +315,13 @@ class Transaction:
             self._fold(run_no, commit.snapshot, commit.snapshot.keep | commit.blobs.keys())
 
     def set_row(self, run_no: int, commit: Commit, *, crashed: bool) -> None:
-        """Gather what a commit changes in a run's row.
+        """Gather the changes that a commit makes to a run's row.
 
         Args:
             run_no: The run.
             commit: The commit.
-            crashed: Whether its drivers have crashed since its last step: then `error` tells of
-                that until there is another step.
+            crashed: Whether a driver has crashed since the run's last step. Its `error` then says
+                why, until another step is committed.
         """
         status = commit.status
         ends = status is not None and status.ended and commit.release
@@ -338,15 +339,15 @@ class Transaction:
         if commit.release and not ends and self.lease_id is not None:
             self.give_back(run_no, self.lease_id)
         if status is RunStatus.COMPLETED:
-            # Nobody will ever take what came too late; a run that failed may be tried again.
+            # No driver will ever take messages that came too late. Only a completed run drops them:
+            # one that failed may be tried again.
             self._gather(self._sql.drop_mail, (run_no,))
 
     def flush(self) -> None:
-        """Write what was gathered, one statement for all rows of a kind, or one packet for all that
-        it holds.
+        """Write the gathered rows: one statement per kind of row, or one packet for all.
 
         Raises:
-            MailGoneError: Some of the mail that was to be taken is not there.
+            MailGoneError: Some of the messages to be taken are missing.
         """
         if self._created:
             self._write_runs()
@@ -363,23 +364,23 @@ class Transaction:
             )
         else:
             found = {}
-        # A row is taken once: the other time that its deletion finds nothing, whoever took it first
-        # is told right. Nothing of this transaction is kept then, and its jobs are written one by
-        # one.
+        # Each row is taken once. If two commits take the same row, the second deletion finds
+        # nothing. This transaction is then rolled back and its jobs are written one by one, so only
+        # the commit that came second fails.
         if len(self._gathered.get(self._sql.take_mail, ())) != found.get(self._sql.take_mail, 0):
             raise MailGoneError
-        if found.get(self._sql.drop_mail):  # seldom is there any
+        if found.get(self._sql.drop_mail):  # rarely any
             dropped = self._gathered[self._sql.drop_mail]
             self._sql.drop_mail_parts.execute_many(self._cursor, dropped)
         self._gathered.clear()
 
     def finish(self) -> Callable[[], None] | None:
-        """Write all that is left; nothing may follow.
+        """Write everything that is left; nothing may follow.
 
         Returns:
-            What is to be called in the place of a COMMIT, where nothing has begun and entries are
-            all that there was to write. On a server it writes them, and raises `LeaseLostError` or
-            the database's error; on SQLite they are on disk already.
+            If no statement was sent and there are only entries to write, a function to call instead
+            of a COMMIT. On a server it writes the entries, and raises `LeaseLostError` or the
+            database's error; on SQLite they are already on disk. Otherwise `None`.
         """
         entries = self._gathered.get(self._sql.add_entry)
         if entries and not self._fenced and len(self._gathered) == 1 and not self._last_of_all:
@@ -393,7 +394,7 @@ class Transaction:
         self._gathered.update(self._last_of_all)
         self.flush()
         if not self._fenced:
-            self.fence()  # there was nothing to write but that we live
+            self.fence()  # there was nothing to write, so only renew the lease
         return None
 
     def _write_whole(self, whole: Whole, rows: list[tuple[Any, ...]]) -> None:
@@ -415,7 +416,7 @@ class Transaction:
                 self._gather(statement, (run_no, key, part, PLAIN, piece))
 
     def _fold(self, run_no: int, snapshot: SnapshotRow, keep: frozenset[str]) -> None:
-        """Put a snapshot in the place of what it replaces."""
+        """Write a snapshot, and delete what it replaces."""
         sql, cursor = self._sql, self._cursor
         sql.fold_entries.execute(cursor, (run_no, snapshot.seq))
         self._gather_parts(sql.add_snapshot, run_no, snapshot.seq, snapshot.data)

@@ -1,8 +1,8 @@
-"""What a database's error means: a lock that passes, a connection that is lost, a record that is at
-fault.
+"""Classification of database errors, and how long to retry after them.
 
-Servers name their errors by codes (PostgreSQL by SQLSTATE, MySQL by number), SQLite and broken
-connections only by texts.
+An error may be a lock that passes, a lost connection, or a record at fault. Servers identify their
+errors by codes (PostgreSQL by SQLSTATE, MySQL by number), SQLite and broken connections only by
+texts.
 """
 
 from __future__ import annotations
@@ -29,52 +29,51 @@ __all__ = [
 ]
 
 CONNECT_WITHIN: Final = 5
-"""Seconds within which a server takes a connection, or is out of reach."""
+"""Seconds within which a server must accept a connection; otherwise it is out of reach."""
 
 ANSWER_WITHIN: Final = 5.0
-"""For how many seconds a server may be silent over a question, besides the time for which it may
-wait for locks. After that its connection is shut.
+"""For how many seconds a server may be silent during a query, plus the time it may wait for locks.
+
+After that, its connection is shut.
 """
 
 RECONNECT_FOR = 10.0
-"""For how many seconds a database that is out of reach is tried again, from when it was asked what
-it did not answer.
-"""
+"""For how many seconds an unreachable database is tried again, from the first unanswered query."""
 
 _REST: Final = 1.0
-"""Seconds after a silence was given up, in which nothing is tried: it would be silence again."""
+"""Seconds without attempts after waiting for a silent database ended: it is probably still silent.
+"""
 _SILENCE: Final = 1.0
-"""Seconds from which on an attempt that has failed was silence, rather than a refusal."""
+"""A failed attempt that took at least this many seconds was silence, not a refusal."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-_LOCKS_WAITED_FOR = 3  # times, each as long as the database waits by itself
+_LOCKS_WAITED_FOR = 3  # attempts, in each of which the database itself waits
 
-_DEADLOCKS_RESOLVED = 20  # times: each ends at once, for one of those who are in it
+_DEADLOCKS_RESOLVED = 20  # attempts: a deadlock ends at once for one of its transactions
 _LONGEST_PAUSE_OF_A_DEADLOCK = 0.05
 
 _DEADLOCKS = frozenset({"40001", "40P01", 1213})
 _BUSY = _DEADLOCKS | {"55P03", 1205}
-# Besides 08xxx (connections) and 57Pxx (the server is stopped, or has ended our session): 25P03,
-# the session's transaction was idle for too long. Then MySQL's: unreachable, gone, shutting down,
-# killed, idle for too long.
+# In addition to 08xxx (connections) and 57Pxx (the server is stopped, or ended our session): 25P03,
+# the session's transaction was idle for too long. Then the codes of MySQL: unreachable, gone,
+# shutting down, killed, idle for too long.
 _LOST_NUMBERS = (2002, 2003, 2006, 2013, 2055, 1053, 1080, 1152, *range(1158, 1162), 1927, 4031)
 _LOST = frozenset({"25P03", *_LOST_NUMBERS})
 _LOST_CLASSES = ("08", "57P")
 
 
 class OutOfReachError(Exception):
-    """The database was out of reach a moment ago, for too long, and was not tried again since."""
+    """The database was out of reach for too long a moment ago, and was not tried again."""
 
 
 class UnclearCommitError(Exception):
-    """A COMMIT was sent, and it can't be told whether it was carried out: so nothing of it may be
-    done again.
-    """
+    """A COMMIT has an unknown outcome, so its transaction must not be repeated."""
 
 
 def code_of(error: BaseException) -> str | int | None:
-    """What the server calls this error: a number or an SQLSTATE; `None` where it was not the server
-    who raised it.
+    """Return the server's code for this error, a number or an SQLSTATE.
+
+    `None` if the error did not come from a server.
     """
     error = getattr(error, "orig", None) or error
     number = error.args[0] if error.args else None
@@ -85,9 +84,7 @@ def code_of(error: BaseException) -> str | int | None:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether this is likely to pass: another connection holds a lock, or this one was chosen to
-    end a deadlock.
-    """
+    """Return whether the error is likely to pass: a lock of another connection, or a deadlock."""
     text = str(error)
     if "database is locked" in text or "database table is locked" in text:
         return True
@@ -95,15 +92,17 @@ def is_busy(error: BaseException) -> bool:
 
 
 def is_deadlock(error: BaseException) -> bool:
-    """Whether the database has rolled the whole transaction back, so that others can go on with
-    theirs: it can be done again at once.
+    """Return whether the database rolled back the whole transaction to end a deadlock.
+
+    It can be done again at once.
     """
     return code_of(error) in _DEADLOCKS
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection is lost, or could not be made. What was not committed is rolled back
-    then.
+    """Return whether the connection is lost, or could not be made.
+
+    Anything that was not committed is then rolled back.
     """
     if getattr(error, "connection_invalidated", False) or is_crowded(error):
         return True
@@ -113,42 +112,42 @@ def is_lost(error: BaseException) -> bool:
     raised = getattr(error, "orig", None) or error
     bases = type(raised).__mro__
     kinds = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in bases}
-    # psycopg has no code for what it notices itself, and PyMySQL calls a connection that it has
-    # closed an interface.
+    # psycopg has no code for errors that it detects itself, and PyMySQL raises InterfaceError for a
+    # connection that it has closed.
     unnamed = kinds & {"psycopg.OperationalError", "psycopg2.OperationalError"} and code is None
     return bool(unnamed or "pymysql.InterfaceError" in kinds)
 
 
 def is_crowded(error: BaseException) -> bool:
-    """Whether an engine's pool had no connection left, for as long as it is set to wait for one."""
+    """Return whether an engine's pool had no connection left within its timeout."""
     return type(error).__name__ == "TimeoutError" and type(error).__module__ == "sqlalchemy.exc"
 
 
 def is_duplicate(error: BaseException) -> bool:
-    """Whether a row with this key is there already."""
+    """Return whether a row with this key already exists."""
     return "IntegrityError" in _kinds(error)
 
 
 def is_record_fault(error: BaseException) -> bool:
-    """Whether one of the records is at fault, so that the others can be written without it."""
+    """Return whether one record is at fault, so that the others can be written without it."""
     kinds = ("IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "OverflowError")
     return not (is_lost(error) or _kinds(error).isdisjoint(kinds))
 
 
 def _kinds(error: BaseException) -> set[str]:
-    """The names of its classes, which the drivers have in common."""
+    """Return the names of the error's classes, which are the same in all drivers."""
     return {kind.__name__ for kind in type(error).__mro__}
 
 
 class Reach:
-    """Tells since when one opening's database has been out of reach.
+    """Records since when the database has been out of reach of an opening.
 
-    An outage is waited out once, and not by each batch anew: where it has lasted for too long, each
-    batch tries once, and right after a silence none does. So what is owed to many waiters, one
-    after the other, and to the end of the store's block, takes about as long as one of them.
+    An outage is waited for once, not by each batch anew: once it has lasted too long, each batch
+    makes one attempt, and right after a silence none does. So answering many waiters one after the
+    other, and leaving the store's block, takes about as long as answering one of them.
 
     Attributes:
-        since: When it was asked first what it did not answer; `None` where it answers.
+        since: When the first query was sent that got no answer; `None` while the database answers.
     """
 
     def __init__(self) -> None:
@@ -157,42 +156,42 @@ class Reach:
         self._silent: float | None = None
 
     def answered(self) -> None:
-        """There it is."""
+        """Note that the database has answered."""
         self.since = self._told = self._silent = None
 
     def give_up(self, *, told: bool) -> None:
-        """Its silence has been waited out for long enough; maybe somebody is told."""
+        """Note that waiting for a silent database ended, and whether a waiter was told."""
         self._silent = time.monotonic()
         if told:
             self._told = self._silent
 
     def check(self) -> None:
-        """Refuse to wait for a silence again that was waited for until a moment ago.
+        """Refuse to wait again for a database that was silent until a moment ago.
 
         Raises:
-            OutOfReachError: It was.
+            OutOfReachError: It was silent, and a waiter was told so a moment ago.
         """
         if self._told is not None and time.monotonic() - self._told < _REST:
-            raise OutOfReachError("it did not answer a moment ago, and was not asked again since")
+            raise OutOfReachError("it did not answer a moment ago, and was not tried again")
 
     @property
     def silent(self) -> bool:
-        """Whether it was last heard of by its silence, and that not long ago."""
+        """Indicates that waiting for the silent database ended recently, with no answer since."""
         return self._silent is not None and time.monotonic() - self._silent < RECONNECT_FOR
 
 
 class Patience:
-    """How long to try something again, from now on.
+    """Decides how long to retry an operation, starting now.
 
-    For a bounded time where the database is out of reach; a few times where locks are held, each of
-    which the database has waited for; more often where it has resolved a deadlock at our cost,
-    which it does without a wait.
+    If the database is out of reach, for a bounded time. If a lock is held, a few times, in each of
+    which the database waits. After a deadlock, more often, since the database ends one without a
+    wait.
 
     Args:
-        reach: What the opening knows of its database: an outage that others have waited for is not
-            waited for anew.
-        locks: How often to try, where locks are held.
-        waited_for: Whether somebody waits for this, and is told what is known of a silence.
+        reach: The opening's record of outages: an outage that others have waited for is not waited
+            for again.
+        locks: How often to try if locks are held.
+        waited_for: Whether a caller waits for this, and will be told about a silence.
     """
 
     def __init__(
@@ -210,10 +209,10 @@ class Patience:
         self._pause = _FIRST_PAUSE
 
     def pause(self, error: BaseException) -> float | None:
-        """For how many seconds to wait before the next attempt; `None` if none is worth it."""
+        """Return the seconds to wait before the next attempt; `None`: don't retry."""
         if is_deadlock(error):
             self._deadlocks -= 1
-            # Of a random length: two that meet each other again and again go on apart.
+            # A random length separates two transactions that would meet again and again.
             pause = random.random() * _LONGEST_PAUSE_OF_A_DEADLOCK
             return pause if self._deadlocks > 0 else None
         if is_busy(error):
@@ -227,11 +226,11 @@ class Patience:
         return pause
 
     def _is_out_of_reach(self) -> bool:
-        """Whether that has lasted for too long."""
+        """Return whether the outage has lasted for too long."""
         reach, now = self._reach, time.monotonic()
         if reach.since is None:
-            # It is tried once again in any case: a new connection ends the silence at once where
-            # something on the way there has forgotten the old one.
+            # Always make a second attempt: if something on the network has forgotten the old
+            # connection, a new one ends the silence at once.
             reach.since = self._began
             return False
         if now < reach.since + RECONNECT_FOR:
@@ -241,7 +240,7 @@ class Patience:
         return True
 
     def wait(self, error: Any) -> bool:
-        """Wait in this thread before the next attempt; whether there is to be one."""
+        """Wait in this thread before the next attempt. Returns whether to make one."""
         pause = self.pause(error)
         if pause is not None:
             time.sleep(pause)

@@ -1,27 +1,27 @@
-"""The hand-over from Trio to the writer's thread, and back.
+"""The hand-over of jobs from Trio to the writer's thread, and of their outcomes back.
 
-One thread writes everything: it takes all that waits, writes it in one transaction, and wakes the
-waiters with one call into the loop. There is no timer: a batch is what arrived while the last one
-was being written. What several tasks submit in one turn of the loop is handed over together, when
-that turn is over: the first of it alone would be a batch of one, written by a thread that fights
-the loop for the GIL while all the others come. Where one task alone has been submitting, its job is
-handed over at once.
+One thread writes everything: it takes all waiting jobs, writes them in one transaction, and wakes
+the waiters with one call into the loop. There is no timer: a batch is what arrived while the last
+one was being written. If several tasks have been submitting jobs, the jobs of one turn of the loop
+are handed over together at its end. Otherwise the first of them would be a batch of one, written by
+a thread that competes with the loop for the GIL while the others are still being submitted. The job
+of a lone task is handed over at once.
 
-A waiter that has submitted its job can't be cancelled any more, as the job may be on disk already.
-So every path has to settle every waiter: the thread settles each batch, and when the thread ends,
-for whatever reason, `run` settles the rest. Nor can a Ctrl-C tear anything here: all of it is
-protected, so KeyboardInterrupt is raised at checkpoints only, and `submit` has none between its
+A waiter whose job was handed over can't be cancelled, as the job may already be on disk. Every path
+must therefore settle every waiter: the thread settles each batch, and when the thread ends, for
+whatever reason, `run` settles the rest. Nor can a Ctrl-C leave a job half submitted: all of this is
+protected, so KeyboardInterrupt is raised only at checkpoints, and `submit` has none between its
 first statement and its parking. A job is therefore registered, gathered and waited for, or it was
-never submitted; and a job that is gathered is handed over, by a task of the writer's own that
-nobody interrupts, whatever becomes of those who wait.
+never submitted. A gathered job is handed over by a task of the writer's own that is never
+interrupted, whatever happens to the waiters.
 
-A loop that never rests starves the thread: Trio gives the GIL away for a moment in each turn, so
-the thread's claim to it starts anew each time and is never granted. `_pace` therefore, and only
-while a batch is overdue beside a busy loop, gives the GIL away after each turn, for half of the
-time that the turn took, or until the batch is written. That costs: the loop stands still for it,
-for 2.5 ms a turn at most (half of Python's default switch interval), and only where its turns are
-as long; in guest mode, the host's loop does. Whoever keeps the loop for longer than the switch
-interval is interrupted by Python, and a loop that rests costs nothing.
+A loop that never rests starves the thread: Trio releases the GIL for a moment in each turn, which
+restarts the thread's request for it, so the request is never granted. While a batch is being
+written beside a busy loop, `_pace` therefore releases the GIL after each turn, for half as long as
+the turn took, or until the batch is written. The loop stands still for that time: at most 2.5 ms a
+turn (half of Python's default switch interval), and only if its turns take as long. In guest mode,
+the host's loop stands still. Turns longer than the switch interval are interrupted by Python, and a
+loop that rests pays nothing.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 _BATCH_BYTES = 4 * 1024 * 1024
-_TICK = 0.003  # seconds between two looks at whether a batch is overdue
-_RESTED = 0.0002  # seconds: a turn of the loop that is shorter has left the thread alone
-_SHARE = 0.5  # of a turn that was longer: for so long, at most, the GIL is given away after it
+_TICK = 0.003  # seconds between two checks by `_pace` if turns are short or very long
+_RESTED = 0.0002  # seconds: after a shorter turn, the loop rests and the thread gets the GIL
+_SHARE = 0.5  # of a longer turn: for at most that long, the GIL is released after it
 
 
 def _refuse_abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
@@ -56,7 +56,7 @@ def _refuse_abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
 
 
 class _Bench:
-    """Where one task parks until it is called. A call finds it parked, or about to look again."""
+    """A place for one task to park. A call finds it parked, or about to check for work again."""
 
     __slots__ = ("_task",)
 
@@ -64,12 +64,12 @@ class _Bench:
         self._task: trio.lowlevel.Task | None = None
 
     async def park(self) -> None:
-        """Park this task. Whoever does so looks first whether there is something to do."""
+        """Park this task. It must check for work first."""
         self._task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def call(self) -> None:
-        """Wake the task that is parked here, in the next turn of the loop."""
+        """Wake the parked task, in the next turn of the loop."""
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
             self._task = None
@@ -84,7 +84,7 @@ class Writer:
     """Takes jobs from tasks and has them written by a thread.
 
     Args:
-        batches: What writes them.
+        batches: Writes the jobs.
         renew_every: How often an idle thread renews the lease, in seconds.
     """
 
@@ -92,36 +92,36 @@ class Writer:
         self._batches = batches
         self._renew_every = renew_every
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        """What was handed over; `None` is the last thing in it."""
+        """The jobs that were handed over; `None` ends the queue."""
         self._gathered: list[Job] = []
-        """What was submitted in this turn, and is handed over when it is over."""
+        """The jobs submitted in this turn, which are handed over at its end."""
         self._several = False
-        """Whether the last hand-over was of several jobs, or came while another was under way."""
+        """Set if the last hand-over had several jobs, or came while another was under way."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
         self._turns, self._paces = _Bench(), _Bench()
         self._written = threading.Lock()
-        """Released by the thread when a batch is written; acquired by `_pace`, to wait for that, or
-        when its waiters are woken.
+        """Released by the thread when a batch is written. `_pace` acquires it to wait for that; it
+        is also acquired when the waiters are woken.
         """
         self._written.acquire()
         self._closed = False
         self._fault: BaseException | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._backlog: deque[Job] = deque()
-        """In the thread: what it has taken out of the queue."""
+        """For the thread: the jobs that it has taken from the queue."""
         self._closing = False
-        """In the thread: nothing more will come."""
+        """For the thread: nothing more will arrive."""
         self._losses: list[Job] = []
-        """What became of drivers when the thread ended."""
+        """The drivers lost when the thread ended."""
 
     async def submit(self, job: Job) -> Any:
-        """Hand a job over before anything else happens, and wait until it is on disk.
+        """Hand a job over without an earlier checkpoint, and wait until it is on disk.
 
-        Not cancellable, and not interrupted by Ctrl-C, which comes at the next checkpoint.
+        This can't be cancelled; a Ctrl-C is raised at the next checkpoint.
 
         Raises:
-            StoreError: It could not be written; or the writer has ended.
-            WorkflowError: What the job was refused for.
+            StoreError: The job could not be written, or the writer has ended.
+            WorkflowError: The job was refused.
         """
         self.check_open()
         self._waiting[job] = trio.lowlevel.current_task()
@@ -138,11 +138,11 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many jobs were submitted and are not on disk yet."""
+        """The number of jobs that were submitted and are not on disk yet."""
         return len(self._waiting)
 
     def check_open(self) -> None:
-        """Refuse what can't be written any more.
+        """Refuse a job if the writer has ended.
 
         Raises:
             StoreError: The writer was closed, or has crashed.
@@ -151,12 +151,12 @@ class Writer:
             raise self._refusal()
 
     async def run(self) -> None:  # noqa: ASYNC910  # a task of the store's own
-        """Own the thread until `close`; then, or when it has crashed, settle whatever is left."""
+        """Run the thread until `close` or a crash; then settle the remaining waiters."""
         self._token = trio.lowlevel.current_trio_token()
         hooks.writers.append(self)
         try:
-            # Shielded: the thread, and who hands over to it, have to be there until `close` says
-            # that no more comes.
+            # Shielded: the thread, and the task that hands jobs over to it, must last until
+            # `close`. Otherwise cancelled tasks could no longer commit or release their runs.
             with trio.CancelScope(shield=True), bare_errors():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hand_over_turns)
@@ -167,7 +167,7 @@ class Writer:
                         thread_name="blazen_trio writer",
                     )
                     nursery.cancel_scope.cancel(reason="the store is closed")
-        except Exception as fault:  # noqa: BLE001  # told to every waiter, and all who come
+        except Exception as fault:  # noqa: BLE001  # raised to every waiter, also later ones
             self._fault = fault
         finally:
             hooks.writers.remove(self)
@@ -177,7 +177,7 @@ class Writer:
             self._wake([*self._losses, *self._waiting])
 
     def close(self) -> None:
-        """Take nothing more: the thread writes what it was given, and ends."""
+        """Accept no more jobs: the thread writes those that it was given, and ends."""
         self._closed = True
         self._hand_over()
         self._queue.put(None)
@@ -190,25 +190,25 @@ class Writer:
             self._queue.put(gathered)
 
     async def _hand_over_turns(self) -> None:  # noqa: ASYNC910  # until it is cancelled
-        """Hand over what a turn of the loop has gathered, when that turn is over."""
+        """Hand over the jobs that were gathered in a turn of the loop, at the end of the turn."""
         while True:
             self._hand_over()
             await self._turns.park()
 
     async def _pace(self) -> None:
-        """See to it that the thread makes headway beside a busy loop.
+        """Keep the thread from starving beside a busy loop.
 
         Parks while nothing is being written.
         """
-        # One turn can end, for this task, as soon as it began, since the order within a turn is
-        # random: so it is the mean of two.
+        # For this task, a turn can look arbitrarily short, since the order of tasks within a turn
+        # is random. Hence the mean of two.
         last = turn = 0.0
         while True:
             if not self._waiting:
                 await self._paces.park()
             mean = (last + turn) / 2
             if _RESTED < mean < sys.getswitchinterval():
-                self._written.acquire(timeout=mean * _SHARE)  # the GIL goes to the thread
+                self._written.acquire(timeout=mean * _SHARE)  # releases the GIL to the thread
             else:
                 await trio.sleep(_TICK)
             began = time.perf_counter()
@@ -217,19 +217,19 @@ class Writer:
 
     def _refusal(self) -> StoreError:
         if self._fault is None:
-            msg = "this store is closed; open_store opens it for as long as its block lasts"
+            msg = "this store is closed; use it only inside the block of open_store"
             return StoreError(msg)
         refusal = StoreError(
-            f"the store's writer has ended by {self._fault!r}: nothing more is written. Open the "
-            "store again, and resume its runs by their ids"
+            f"the store's writer has crashed with {self._fault!r}, and writes nothing more. Open "
+            "the store again, and resume its runs by their ids"
         )
         refusal.__cause__ = self._fault
         return refusal
 
     def _wake(self, jobs: list[Job]) -> None:
-        """In the loop: their errors and results are in them."""
+        """Settle these jobs and wake their waiters, in the loop's thread."""
         self._written.acquire(blocking=False)
-        # All of them first: whoever goes on next finds what all of this batch has changed.
+        # Settle all jobs first: a waiter that resumes must see the changes of the whole batch.
         for job in jobs:
             job.settle()
         for job in jobs:
@@ -237,7 +237,7 @@ class Writer:
             if task is not None:
                 trio.lowlevel.reschedule(task)
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _loop(self) -> None:
         try:
@@ -247,8 +247,9 @@ class Writer:
             self._losses = self._batches.close()
 
     def _write(self) -> bool:
-        """Write the next batch. Returns whether it was the last. No job is referred to any more
-        after that.
+        """Write the next batch. Returns whether it was the last.
+
+        No job is referenced any more when this returns.
         """
         assert self._token is not None
         jobs, closing = self._take()
@@ -260,8 +261,9 @@ class Writer:
         return closing
 
     def _take(self) -> tuple[list[Job], bool]:
-        """What is to be written next, in order, up to a bound; nothing if nothing came for so long
-        that the lease is to be renewed. Then whether nothing will follow.
+        """Return the next jobs to write, in order, up to a bound, and whether they are the last.
+
+        There are none if nothing arrived until the lease was due for renewal.
         """
         backlog = self._backlog
         if not backlog and not self._closing:
