@@ -323,7 +323,7 @@ async def test_an_answer_in_a_transaction_of_the_callers_counts_once(
                 await front.respond("r", InputResponseEvent("a", 4))
             assert not await front.send("r", InputResponseEvent("a", 2), key="k")
             await front.respond("r", InputResponseEvent("b", 5))
-            with engine.begin() as mine, pytest.raises(InputResponseError, match="answered alre"):
+            with engine.begin() as mine, pytest.raises(InputResponseError, match="already answ"):
                 await given("b", 6, mine)
             assert await TWO.resume_from("r", store=store) == [2, 5]
             with engine.begin() as mine, pytest.raises(RunFinishedError):
