@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,24 @@ def test_no_function_is_longer_than_60_lines(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
+
+
+IN_PACKAGE = [path for path in FILES if "blazen_trio" in path.relative_to(ROOT).parts]
+QUESTION = re.compile(r"(What|Whether|How|Where|Who|Whoever|So many|The same|As)\b")
+
+
+@pytest.mark.parametrize("path", IN_PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_is_longer_than_100_columns(path):
+    lines = path.read_text().splitlines()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("path", IN_PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_docstring_begins_with_what_the_thing_is_or_does(path):
+    documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+    openings = [(ast.get_docstring(node) or "").partition("\n")[0] for node in nodes]
+    assert [opening for opening in openings if QUESTION.match(opening)] == []
 
 
 @pytest.mark.parametrize(

@@ -348,8 +348,8 @@ async def answer_stored(
 
 def _answered_elsewhere(run_id: str, request_id: str) -> InputResponseError:
     msg = (
-        f"the question {request_id!r:.200} of run {run_id!r} was answered already, by somebody else "
-        "at the same moment: roll back, and look again in a new transaction"
+        f"the question {request_id!r:.200} of run {run_id!r} was answered at the same moment by "
+        "another sender: roll back, and look again in a new transaction"
     )
     return InputResponseError(msg, run_id=run_id, request_id=request_id)
 
