@@ -30,7 +30,7 @@ def database() -> None:
 @db_option
 @_json
 def upgrade(db: str, as_json: bool) -> None:
-    """Create the schema, or upgrade it to the version that this program needs.
+    """Create the schema, or upgrade it to this version.
 
     The database itself must exist, unless it is an SQLite file. Several processes may run this at
     once: one does the work, and the others wait for it. Stop workers of an older version first.

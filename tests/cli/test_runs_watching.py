@@ -302,7 +302,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(sqlite_url, runs):
     with Terminal(sqlite_url, "runs", "resume", "b", f"{FLOWS}:asking") as terminal:
         terminal.shows("None (JSON)")
         terminal.types('{"$date": "tea"}\n')
-        terminal.shows("no stored date")
+        terminal.shows("is not a stored date")
         terminal.types('{"$date": "2026-01-02"}\n')
         assert terminal.ends() == 0
     assert json.loads(runs("show", "b", "--json").stdout)["result"] == {"$date": "2026-01-02"}

@@ -50,8 +50,8 @@ def run(url: str, *arguments: str, closed: tuple[int, ...] = (), **environment: 
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["delete", "r"], 2, b"needs --yes"),
-        (["purge", "--older-than", "1d"], 2, b"needs --yes"),
+        (["delete", "r"], 2, b"pass --yes"),
+        (["purge", "--older-than", "1d"], 2, b"pass --yes"),
         (["import", "-"], 66, b"can't be read"),
         (["list"], 0, b""),
     ],
