@@ -191,7 +191,7 @@ def run_commands(dice: random.Random) -> None:
         *LEAVES,
         "bad",
         "good",
-        "\ud800",
+        "\udcff",
         "-1",
         "1e400",
         "Go",
