@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Changes",
+    "Signal",
     "bare_errors",
     "in_slices",
     "protected",
@@ -189,6 +190,45 @@ class Changes:
             if self._event is None:
                 self._event = trio.Event()
             await self._event.wait()
+
+
+class Signal:
+    """A signal for one task: any number of `set` calls wake it once.
+
+    An event for many tasks would be a set of tasks and a closure for each wait; one of these is
+    waited for at the end of every turn of every run.
+    """
+
+    __slots__ = ("_is_set", "_task")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._task: trio.lowlevel.Task | None = None
+
+    def set(self) -> None:
+        """Wake the task that waits, or the next one that does."""
+        self._is_set = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def clear(self) -> None:
+        """Forget that the signal was set."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Wait until the signal is set, and clear it. Always a checkpoint."""
+        if self._is_set:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        self._is_set = False
+
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        # The task is about to be rescheduled by its cancellation. `set` must not do so again.
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 _SLICE: Final = 0.004

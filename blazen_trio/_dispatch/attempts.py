@@ -97,24 +97,20 @@ class Attempt:
         Returns:
             `None`: it is over. `True`: re-run it now. `False`: re-run it when its turn comes.
         """
-        core, delivery, step, transaction = (
-            self._core,
-            self._delivery,
-            self._step,
-            self._transaction,
-        )
+        core, delivery, step = self._core, self._delivery, self._step
+        transaction = self._transaction
         if step.retry is not None or core.recorder.detailed:
             self._tell_begin()
         try:
             event: Any = delivery.event
-            if isinstance(event, tuple):
-                event = await _joined(core, delivery)
-            elif (
-                delivery.payload is not None or transaction is not None or step.retry is not None
-            ) and not core.codec.is_shared(event):
-                event = self._event_as_stored(event)
-            context = () if transaction is None else (core.make_context(core, transaction),)
-            arguments = (event, *context)
+            if delivery.payload is not None or transaction is not None or step.retry is not None:
+                if type(event) is tuple:
+                    event = await _joined(core, delivery)
+                elif not core.codec.is_shared(event):
+                    event = self._event_as_stored(event)
+            arguments: tuple[Any, ...] = (event,)
+            if transaction is not None:
+                arguments = (event, core.make_context(core, transaction))
             if step.is_async and step.timeout is None:
                 result = await call(step.call, arguments)
             else:

@@ -9,9 +9,7 @@ combinations.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +63,7 @@ PHASES: Final[dict[Phase, frozenset[Phase]]] = {
 """The phases that may follow each phase.
 
 A resting run is resumed with another dispatcher, so no phase follows `RESTING`. `ENDED` to `LEFT`
-is for a run that had completed before this process read it: there is nothing to write.
+is for a run of which nothing is left to write.
 """
 
 
@@ -99,8 +97,6 @@ class Stop(enum.Enum):
 class Next(enum.Enum):
     """The dispatcher's next action."""
 
-    STOP = "stop"
-    """Leave the loop: the run has ended, or this process can't continue it."""
     CANCEL = "cancel"
     """End the run as cancelled."""
     TIME_OUT = "time out"
@@ -129,41 +125,60 @@ class Next(enum.Enum):
     """Wait for a signal, or until the next timer is due."""
 
 
-@attrs.frozen
-class Situation:
-    """The input of `decide` besides the requests.
+class Situation(Protocol):
+    """The input of `decide` besides the requests. It does not change while `decide` looks at it."""
 
-    Attributes:
-        phase: The run's phase.
-        in_flight: Whether step tasks are at work.
-        deciding: Whether a decided transition is on its way to the disk.
-        out_of_time: Whether the run has used up its timeout.
-        ready: Whether deliveries are ready to run.
-        due: Whether a timer is due.
-        timers: Whether there is a timer, due or not.
-        questions: Whether questions are open.
-        asking: Whether the input handler is at work on a question.
-        unanswered: Whether a question is open that the input handler is not at work on.
-        external: Whether events may arrive from outside.
-        stored: Whether the run has a store.
-        slot: Whether the run has a slot, or needs none.
-        may_rest: Whether its host lets it wait without a task.
-    """
+    @property
+    def in_flight(self) -> bool:
+        """Return whether step tasks are at work."""
 
-    phase: Phase = Phase.WORKING
-    in_flight: bool = False
-    deciding: bool = False
-    out_of_time: bool = False
-    ready: bool = False
-    due: bool = False
-    timers: bool = False
-    questions: bool = False
-    asking: bool = False
-    unanswered: bool = False
-    external: bool = False
-    stored: bool = False
-    slot: bool = True
-    may_rest: bool = False
+    @property
+    def deciding(self) -> bool:
+        """Return whether a decided transition is on its way to the disk."""
+
+    @property
+    def out_of_time(self) -> bool:
+        """Return whether the run has used up its timeout."""
+
+    @property
+    def ready(self) -> bool:
+        """Return whether deliveries are ready to run."""
+
+    @property
+    def due(self) -> bool:
+        """Return whether a timer is due."""
+
+    @property
+    def timers(self) -> bool:
+        """Return whether there is a timer, due or not."""
+
+    @property
+    def questions(self) -> bool:
+        """Return whether questions are open."""
+
+    @property
+    def asking(self) -> bool:
+        """Return whether the input handler is at work on a question."""
+
+    @property
+    def unanswered(self) -> bool:
+        """Return whether a question is open that the input handler is not at work on."""
+
+    @property
+    def external(self) -> bool:
+        """Return whether events may arrive from outside."""
+
+    @property
+    def stored(self) -> bool:
+        """Return whether the run has a store."""
+
+    @property
+    def slot(self) -> bool:
+        """Return whether the run has a slot, or needs none."""
+
+    @property
+    def may_rest(self) -> bool:
+        """Return whether the run's host lets it wait without a task."""
 
 
 class Hold:
@@ -197,9 +212,10 @@ class Control:
         self.halted = self.ended = False
 
     def _changed(self) -> None:
-        self.ended = self.phase is Phase.ENDED
+        phase = self.phase
+        self.ended = phase is Phase.ENDED
         self.halted = (
-            self.phase not in _STEPS_MAY_START
+            phase not in _STEPS_MAY_START
             or bool(self.holds)
             or self.cancel_reason is not None
             or self.failure is not None
@@ -280,9 +296,10 @@ _STEPS_MAY_START: Final = (Phase.WORKING, Phase.PARKED)
 
 
 def decide(control: Control, now: Situation) -> Next:
-    """Return the next action. Every combination of requests and situation has one answer."""
-    if now.phase not in _ALIVE or control.failure is not None:
-        return Next.STOP
+    """Return the next action for a run that accepts transitions (`Control.accepts`).
+
+    Every combination of requests and situation has one answer.
+    """
     busy = now.in_flight or now.deciding
     if control.cancel_reason is not None:
         return Next.WAIT if now.in_flight else Next.CANCEL
@@ -291,22 +308,22 @@ def decide(control: Control, now: Situation) -> Next:
         # when it continues.
         return Next.WAIT if now.in_flight else Next.TIME_OUT
     if control.holds:
-        if now.phase is not Phase.PAUSED:
+        if control.phase is not Phase.PAUSED:
             return Next.WAIT if busy else Next.PAUSE
         return Next.LEAVE if control.leave >= Leave.ONCE_ASKED and not busy else Next.WAIT
-    if now.phase is Phase.PAUSED:
+    if control.phase is Phase.PAUSED:
         return Next.UNPAUSE
     if control.leave is Leave.AFTER_STEPS:
         return Next.WAIT if busy else Next.LEAVE
     if now.due:
         return Next.TAKE_DUE
     if now.ready:
-        return _run(now)
+        return _run(control, now)
     return Next.WAIT if busy else _wait(control, now)
 
 
-def _run(now: Situation) -> Next:
-    if now.phase is Phase.PARKED:
+def _run(control: Control, now: Situation) -> Next:
+    if control.phase is Phase.PARKED:
         return Next.WAKE
     return Next.RUN if now.slot else Next.GET_SLOT
 
@@ -317,7 +334,7 @@ def _wait(control: Control, now: Situation) -> Next:
         return Next.STALL
     if now.asking:
         return Next.WAIT
-    if now.phase is not Phase.PARKED:
+    if control.phase is not Phase.PARKED:
         return Next.PARK
     if control.leave >= Leave.AT_REST:
         return Next.LEAVE

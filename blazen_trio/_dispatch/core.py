@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from blazen_trio._concurrency import Changes
+from blazen_trio._concurrency import Changes, Signal
 from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
 from blazen_trio._dispatch.schedule import BoundedQueue, Timers, WorkClock
 from blazen_trio._dispatch.transaction import Turns
@@ -83,7 +83,6 @@ class RunCore:
         "_keys",
         "_place",
         "_ready",
-        "_signalled",
         "_turns",
         "ask",
         "asking",
@@ -116,6 +115,7 @@ class RunCore:
         "recorder",
         "rest_began",
         "runs_ahead",
+        "signal",
         "standstill",
         "state",
         "still",
@@ -198,7 +198,8 @@ class RunCore:
         self.nursery: trio.Nursery | None = None
         """The nursery of the step tasks. Cancelling its scope stops them; the scope's deadline is
         the run's timeout."""
-        self._signalled: trio.Event | None = None
+        self.signal = Signal()
+        """Wakes the dispatcher."""
 
         # Among many.
         self.host: Host | None = None
@@ -255,20 +256,7 @@ class RunCore:
 
     def wake(self) -> None:
         """Make the dispatcher look at the run again. Any number of signals cause one look."""
-        if self._signalled is None:
-            self._signalled = trio.Event()
-        self._signalled.set()
-
-    def signal_taken(self) -> None:
-        """Clear the signal: the dispatcher is about to look at everything."""
-        self._signalled = None
-
-    async def wait_signalled(self) -> None:
-        """Wait for a signal, and clear it."""
-        if self._signalled is None:
-            self._signalled = trio.Event()
-        await self._signalled.wait()
-        self._signalled = None
+        self.signal.set()
 
     def enter(self, phase: Phase) -> None:
         """Enter a phase, and notify the tasks that wait for it."""
@@ -356,7 +344,8 @@ class RunCore:
         transition has already happened. The caller must make its transition before its next
         checkpoint: at a checkpoint the gate may close again.
         """
-        await self.standstill.opened()
+        if self.standstill.gate is not None:
+            await self.standstill.opened()
         while self.runs_ahead and self.journal is not None and self.journal.full:
             with trio.CancelScope(shield=True):
                 await self.journal.wait_room()

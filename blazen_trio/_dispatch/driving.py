@@ -18,12 +18,10 @@ import trio
 
 from blazen_trio._concurrency import bare_errors
 from blazen_trio._dispatch.calls import LONGEST_HOLD, breaks_out, hold_after
-from blazen_trio._dispatch.control import Next, Phase, Situation, decide
+from blazen_trio._dispatch.control import Next, Phase, decide
 from blazen_trio._dispatch.inbox import ask, take_some, unanswered
 from blazen_trio._dispatch.step_tasks import StepTasks
-from blazen_trio._dispatch.transitions import end, fail, settle
-from blazen_trio._state.joins import half_collected
-from blazen_trio._state.model import StoredError
+from blazen_trio._dispatch.transitions import cancel, settle, stall, time_out
 from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
 from blazen_trio._telemetry import hooks
@@ -31,18 +29,19 @@ from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StaleRunError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.journal import Journal
     from blazen_trio._telemetry.hooks import RunListener
 
-__all__ = ["cancelled_error", "drive", "listen_to"]
+__all__ = ["drive", "listen_to"]
 
 _DUE_PER_TURN: Final = 32
 """Due items taken between two checkpoints."""
 _LOOK_AGAIN: Final = 0.5
 """Seconds after which a run that waits for a time reads the clock again: the clock may have been
 set, or the machine suspended."""
-_NEVER: Final = float("inf")
 
 
 @trio.lowlevel.enable_ki_protection
@@ -137,7 +136,7 @@ class _Dispatcher:
         """Drive the run until it rests, or has ended and is to be left."""
         core = self._core
         core.machine.slices = True
-        core.signal_taken()  # everything is looked at now
+        core.signal.clear()  # everything is looked at now
         if core.state.questions and not asked:
             self._ask(core.state.questions.values())
         over = False
@@ -146,98 +145,81 @@ class _Dispatcher:
                 async with trio.open_nursery() as nursery:
                     core.nursery = nursery
                     self._tasks.new_nursery()
-                    over = await self._dispatch()
+                    try:
+                        await self._dispatch()
+                        if core.control.failure is None and core.journal is not None:
+                            await core.journal.settle()
+                    except Exception as failure:  # noqa: BLE001  # raised to every waiter
+                        core.crash(failure)
+                    over = True
             core.nursery = None
             # The nursery's scope was cancelled, or the loop is over. No step is in flight now.
 
-    async def _dispatch(self) -> bool:
-        """Decide and act until there is no next action. Returns `True`, or is cancelled."""
+    async def _dispatch(self) -> None:
+        """Decide and act until no action follows."""
         core = self._core
-        try:
-            while True:
-                await core.may_decide()
-                if core.inbox and core.control.accepts:
-                    await take_some(core)
-                    continue
-                # No checkpoint between the look and the transition that `_act` makes of it: an
-                # event that arrived in between would be missed, and the run would park with it.
-                following = decide(core.control, self._situation())
-                if await self._act(following):
-                    break
-            if core.control.failure is None and core.journal is not None:
-                await core.journal.settle()
-        except Exception as failure:  # noqa: BLE001  # kept, and raised to every waiter of the run
-            core.crash(failure)
-        return True
+        control, now = core.control, _Now(core)
+        while True:
+            await core.may_decide()
+            if not control.accepts:
+                return
+            if core.inbox:
+                await take_some(core)
+                continue
+            # No checkpoint between the look and the transition that `_act` makes of it: an event
+            # that arrived in between would be missed, and the run would park with it.
+            match decide(control, now):
+                case Next.RUN:
+                    self._tasks.recruit()
+                    await self._wait()
+                case Next.WAIT:
+                    await self._wait()
+                case Next.GET_SLOT:
+                    core.queue_for_slot()
+                    await self._wait()
+                case Next.LEAVE:
+                    return
+                case Next.REST:
+                    self._rest()
+                    return
+                case following:
+                    await self._act(following)
 
-    def _situation(self) -> Situation:
-        core = self._core
-        state, phase, soonest = core.state, core.control.phase, core.timers.next
-        parked = phase is Phase.PARKED
-        return Situation(
-            phase=phase,
-            in_flight=core.in_flight > 0,
-            deciding=core.deciding > 0,
-            out_of_time=core.work.used_up,
-            ready=core.anything_ready,
-            due=soonest < _NEVER and soonest <= core.clock.now(),
-            timers=soonest < _NEVER,
-            questions=bool(state.questions),
-            asking=bool(core.asking),
-            unanswered=parked and bool(state.questions) and bool(unanswered(core)),
-            external=bool(core.definition.external),
-            stored=core.journal is not None,
-            slot=core.host is None or core.has_slot,
-            may_rest=parked and core.host is not None and core.host.lets_rest(core),
-        )
-
-    async def _act(self, following: Next) -> bool:
-        """Carry out an action. Return `True` if none follows it."""
-        core = self._core
+    async def _act(self, following: Next) -> None:
+        """Make the transition that is the next action."""
         match following:
-            case Next.RUN:
-                self._tasks.recruit()
-                await self._wait()
-            case Next.WAIT:
-                await self._wait()
-            case Next.GET_SLOT:
-                core.queue_for_slot()
-                await self._wait()
             case Next.TAKE_DUE:
                 await self._take_due()
             case Next.WAKE:
-                core.note(core.machine.changed("woken", RunStatus.RUNNING, core.moment()))
-                core.enter(Phase.WORKING)
+                self._wake()
             case Next.PARK:
                 await self._park()
             case Next.PAUSE:
                 await self._pause()
             case Next.UNPAUSE:
                 await self._unpause()
-            case Next.REST:
-                assert core.host is not None
-                core.enter(Phase.RESTING)
-                _tell_end(core)  # before the next dispatcher of the run reports its start
-                core.host.rests(core)
-                return True
-            case Next.CANCEL | Next.TIME_OUT | Next.STALL:
-                self._end(following)
-            case Next.LEAVE | Next.STOP:
-                return True
-        return False
+            case Next.CANCEL:
+                cancel(self._core)
+            case Next.TIME_OUT:
+                time_out(self._core)
+            case _:
+                assert following is Next.STALL
+                stall(self._core)
 
-    async def _wait(self) -> None:
+    def _wait(self) -> Awaitable[None]:
         """Wait for a signal, or until the next timer is due."""
-        core = self._core
         # While no step may start, due timers are not taken. Waiting for one would busy-loop.
-        if not core.timers or core.control.halted:
-            await core.wait_signalled()
-            return
+        if self._core.timers and not self._core.control.halted:
+            return self._wait_timer()
+        return self._core.signal.wait()
+
+    async def _wait_timer(self) -> None:
+        core = self._core
         seconds = max(0.0, core.timers.next - core.clock.now())
         if core.clock.may_be_set:
             seconds = min(seconds, _LOOK_AGAIN)
         with trio.move_on_after(seconds):
-            await core.wait_signalled()
+            await core.signal.wait()
 
     async def _take_due(self) -> None:
         """Route the delayed events that are due, and make the due retries ready."""
@@ -262,6 +244,20 @@ class _Dispatcher:
                 core.ready.append(delivery)
 
     # Rests
+
+    def _rest(self) -> None:
+        """Hand the waiting run to its host, which resumes it."""
+        core = self._core
+        assert core.host is not None
+        core.enter(Phase.RESTING)
+        _tell_end(core)  # before the next dispatcher of the run reports its start
+        core.host.rests(core)
+
+    def _wake(self) -> None:
+        """Record that the run no longer waits."""
+        core = self._core
+        core.note(core.machine.changed("woken", RunStatus.RUNNING, core.moment()))
+        core.enter(Phase.WORKING)
 
     async def _park(self) -> None:
         """Record that the run waits, and release its slot once that is on disk."""
@@ -305,45 +301,68 @@ class _Dispatcher:
             await core.journal.settle()
         core.enter(Phase.WORKING)
 
-    # Ends
 
-    def _end(self, how: Next) -> None:
+class _Now:
+    """The situation of a driven run. What `decide` does not look at costs nothing."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: RunCore) -> None:
+        self._core = core
+
+    @property
+    def in_flight(self) -> bool:
+        return self._core.in_flight > 0
+
+    @property
+    def deciding(self) -> bool:
+        return self._core.deciding > 0
+
+    @property
+    def out_of_time(self) -> bool:
+        return self._core.work.used_up
+
+    @property
+    def ready(self) -> bool:
+        return self._core.anything_ready
+
+    @property
+    def due(self) -> bool:
         core = self._core
-        state, moment = core.state, core.moment()
-        run = f"run {state.run_id!r}"
-        if how is Next.STALL:
-            half = half_collected(core.state)
-            message = (
-                f"{run} stalled: no step is left to run, no event can arrive, "
-                "and no step returned a StopEvent"
-            )
-            if half:
-                message += "; incomplete: " + "; ".join(half)
-            fail(core, StoredError("RunStalledError", message, details=half), None)
-        elif how is Next.TIME_OUT:
-            active = tuple(sorted(core.interrupted))
-            message = f"{run} took longer than its timeout of {state.timeout:g} s"
-            if active:
-                message += f"; in flight: {', '.join(active)}"
-            error = StoredError("RunTimeoutError", message, details=active)
-            core.recorder.record("workflow_timed_out", moment.at, error=message)
-            end(core, core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
-        else:
-            assert core.control.cancel_reason is not None
-            (reason,) = core.control.cancel_reason
-            core.recorder.record("workflow_cancelled", moment.at, error=reason)
-            end(
-                core,
-                core.machine.changed(
-                    "cancelled", RunStatus.CANCELLED, moment, cancelled_error(state.run_id, reason)
-                ),
-            )
+        return bool(core.timers) and core.timers.next <= core.clock.now()
 
+    @property
+    def timers(self) -> bool:
+        return bool(self._core.timers)
 
-def cancelled_error(run_id: str, reason: str | None) -> StoredError:
-    """Return the error that is stored for a cancelled run."""
-    message = f"run {run_id!r} was cancelled" + (f": {reason}" if reason else "")
-    return StoredError("RunCancelledError", message, details=() if reason is None else (reason,))
+    @property
+    def questions(self) -> bool:
+        return bool(self._core.state.questions)
+
+    @property
+    def asking(self) -> bool:
+        return bool(self._core.asking)
+
+    @property
+    def unanswered(self) -> bool:
+        return bool(unanswered(self._core))
+
+    @property
+    def external(self) -> bool:
+        return bool(self._core.definition.external)
+
+    @property
+    def stored(self) -> bool:
+        return self._core.journal is not None
+
+    @property
+    def slot(self) -> bool:
+        return self._core.host is None or self._core.has_slot
+
+    @property
+    def may_rest(self) -> bool:
+        host = self._core.host
+        return host is not None and host.lets_rest(self._core)
 
 
 async def _leave(core: RunCore, crash: BaseException | None) -> None:
@@ -353,9 +372,10 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
     """
     control, journal = core.control, core.journal
     ended = control.ended
-    if control.phase is not Phase.CLOSING:
-        core.control.enter(Phase.CLOSING)
-    if journal is not None and not (ended and control.failure is None and journal.settled):
+    written = journal is None or journal.settled
+    if not (ended and control.failure is None and written):
+        control.enter(Phase.CLOSING)
+    if journal is not None and control.phase is Phase.CLOSING:
         try:
             if control.failure is None:
                 await journal.settle()

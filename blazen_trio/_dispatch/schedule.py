@@ -160,5 +160,6 @@ class WorkClock:
             scope: The scope of the step tasks; `None` if the run has ended.
         """
         self._elapsed, self._began = self.elapsed, None
-        if scope is not None and self._state.timeout is not None and not self.used_up:
+        timeout = self._state.timeout
+        if scope is not None and timeout is not None and self._elapsed < timeout:
             scope.deadline = float("inf")

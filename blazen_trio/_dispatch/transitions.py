@@ -12,6 +12,8 @@ import trio
 
 from blazen_trio._codec.entries import encoding_entry
 from blazen_trio._dispatch.control import Phase, Stop
+from blazen_trio._state.joins import half_collected
+from blazen_trio._state.model import StoredError
 from blazen_trio._state.status import RunStatus
 
 if TYPE_CHECKING:
@@ -19,9 +21,20 @@ if TYPE_CHECKING:
 
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry
-    from blazen_trio._state.model import StoredError
 
-__all__ = ["WIDE", "absorb_all", "complete", "completed", "end", "fail", "settle"]
+__all__ = [
+    "WIDE",
+    "absorb_all",
+    "cancel",
+    "cancelled_error",
+    "complete",
+    "completed",
+    "end",
+    "fail",
+    "settle",
+    "stall",
+    "time_out",
+]
 
 WIDE: Final = 512
 """Items that are acted on between two checkpoints."""
@@ -111,3 +124,43 @@ def fail(core: RunCore, error: StoredError, cause: BaseException | None) -> None
     step = error.step or None
     core.recorder.record("workflow_failed", moment.at, step=step, error=error.message, cause=cause)
     end(core, core.machine.changed("failed", RunStatus.FAILED, moment, error))
+
+
+def stall(core: RunCore) -> None:
+    """End the run as stalled: nothing is left to do, and nothing can arrive."""
+    half = half_collected(core.state)
+    message = (
+        f"run {core.state.run_id!r} stalled: no step is left to run, no event can arrive, "
+        "and no step returned a StopEvent"
+    )
+    if half:
+        message += "; incomplete: " + "; ".join(half)
+    fail(core, StoredError("RunStalledError", message, details=half), None)
+
+
+def time_out(core: RunCore) -> None:
+    """End the run as timed out: its steps in flight were cancelled, and are named in the error."""
+    state, moment = core.state, core.moment()
+    active = tuple(sorted(core.interrupted))
+    message = f"run {state.run_id!r} took longer than its timeout of {state.timeout:g} s"
+    if active:
+        message += f"; in flight: {', '.join(active)}"
+    error = StoredError("RunTimeoutError", message, details=active)
+    core.recorder.record("workflow_timed_out", moment.at, error=message)
+    end(core, core.machine.changed("timed_out", RunStatus.TIMED_OUT, moment, error))
+
+
+def cancel(core: RunCore) -> None:
+    """End the run as cancelled, as was requested."""
+    assert core.control.cancel_reason is not None
+    (reason,) = core.control.cancel_reason
+    moment = core.moment()
+    core.recorder.record("workflow_cancelled", moment.at, error=reason)
+    error = cancelled_error(core.state.run_id, reason)
+    end(core, core.machine.changed("cancelled", RunStatus.CANCELLED, moment, error))
+
+
+def cancelled_error(run_id: str, reason: str | None) -> StoredError:
+    """Return the error that is stored for a cancelled run."""
+    message = f"run {run_id!r} was cancelled" + (f": {reason}" if reason else "")
+    return StoredError("RunCancelledError", message, details=() if reason is None else (reason,))

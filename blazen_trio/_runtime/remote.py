@@ -24,9 +24,9 @@ from blazen_trio._codec.messages import (
 )
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
-from blazen_trio._dispatch.driving import cancelled_error
 from blazen_trio._dispatch.inbox import answered_in, post_answer
 from blazen_trio._dispatch.observers import Broadcast, Recorder
+from blazen_trio._dispatch.transitions import cancelled_error
 from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
 from blazen_trio._state.routing import answer_to

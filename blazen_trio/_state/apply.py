@@ -34,9 +34,10 @@ from blazen_trio._state.recoveries import inherit, inherited, merged
 from blazen_trio._state.status import check
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._state.entry import Collected, Entry, Output
+    from blazen_trio._state.model import Cell
     from blazen_trio._state.recoveries import Recovered
 
 __all__ = [
@@ -118,7 +119,15 @@ def apply_head(
     resuming = None
     if entry.created is not None or entry.epoch is not None:
         resuming = _apply_driver(state, entry, most)
-    _apply_run(state, entry)
+    state.seq = entry.seq
+    state.updated = entry.at
+    state.elapsed = entry.elapsed
+    if entry.status is not None:
+        check(entry.kind, state.status, entry.status)
+        state.status = entry.status
+        state.error = entry.error
+    if entry.cells is not None:
+        _apply_cells(state, entry.cells)
     if entry.stop is not None:
         return None, _apply_stop(state, entry, most)
     if entry.retry is not None:
@@ -151,21 +160,12 @@ def apply_head(
     return done, None
 
 
-def _apply_run(state: RunState, entry: Entry) -> None:
-    """Apply an entry's changes to the run itself: its place in the journal, status and cells."""
-    state.seq = entry.seq
-    state.updated = entry.at
-    state.elapsed = entry.elapsed
-    if entry.status is not None:
-        check(entry.kind, state.status, entry.status)
-        state.status = entry.status
-        state.error = entry.error
-    if entry.cells is not None:
-        for key, cell in entry.cells.items():
-            if cell is None:
-                state.cells.pop(key, None)
-            else:
-                state.cells[key] = cell
+def _apply_cells(state: RunState, cells: Mapping[str, Cell | None]) -> None:
+    for key, cell in cells.items():
+        if cell is None:
+            state.cells.pop(key, None)
+        else:
+            state.cells[key] = cell
 
 
 def _growing(
@@ -337,7 +337,7 @@ def _collecting(state: RunState, collected: Collected, most: int) -> Generator[N
         del state.buffers[key]
 
 
-def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
+def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None] | None:
     """End the run: the commit that stops it drops all pending work.
 
     Readers of the state see it gone at once. The slices only free its memory, which is also slow
@@ -345,13 +345,18 @@ def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None]:
     """
     state.stop, state.stop_payload = entry.stop, entry.stop_payload
     tables: list[dict[Any, Any]] = [state.deliveries, state.delayed, state.questions]
-    tables += [events for by_type in state.buffers.values() for events in by_type.values()]
-    groups = [*state.fan_outs.values(), *([] if state.root is None else [state.root])]
+    if state.buffers:
+        tables += [events for by_type in state.buffers.values() for events in by_type.values()]
+    groups = [*state.fan_outs.values()]
+    if state.root is not None:
+        groups.append(state.root)
     state.deliveries, state.delayed, state.questions = {}, {}, {}
     state.fan_outs, state.buffers = {}, {}
     state.root = None
     state.recovered = {}
-    return _freeing(tables, groups, most)
+    if groups or max(map(len, tables)) > most:
+        return _freeing(tables, groups, most)
+    return None
 
 
 def _freeing(

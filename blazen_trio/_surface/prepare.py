@@ -66,7 +66,7 @@ _FROM_RUN: Any = object()
 _NO_METADATA: Final = Payload(b"{}")
 
 
-@attrs.frozen
+@attrs.define
 class Options:
     """The options for driving a run.
 
@@ -133,7 +133,7 @@ async def open_new(
         log_record(recorder.run, "workflow_started", event_type=event.event_type)
     if listener is not None:
         listen_to(core, listener)
-    await in_slices(_taking_up(core))
+    core.absorb(entry.effects)
     return core
 
 

@@ -140,6 +140,10 @@ class Run:
                 raise await self._input_required(unanswered(core))
         finally:
             core.pins -= 1
+        return await self.result_when_left()
+
+    async def result_when_left(self) -> Any:  # noqa: ASYNC910  # its waits are over
+        """Return or raise as `result` does, for a run that this process has left. Internal."""
         if (error := await self._outcome()) is not None:
             raise error
         return result_of(self._state.stop)

@@ -136,11 +136,10 @@ class RunStart(Coroutine[Any, Any, Any]):
 async def _to_result(begin: Callable[[], Coroutine[Any, Any, RunCore]]) -> Any:
     core = await begin()
     # No one holds the run's handle, so no one can answer or unpause it.
-    core.leave_at(Leave.ONCE_ASKED)
+    core.control.leave_at(Leave.ONCE_ASKED)
     if core.control.phase is not Phase.LEFT:
-        with bare_errors():
-            await drive(core)
-    return await Run(Handle(core)).result()
+        await drive(core)
+    return await Run(Handle(core)).result_when_left()
 
 
 @protected

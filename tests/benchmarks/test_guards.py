@@ -53,15 +53,16 @@ async def calls_per(function: Any, few: int, many: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("checkpoint", "step", "run"),
-    [(False, 19.5, 365), (True, 49, 362)],
+    [(False, 20.5, 310), (True, 49, 310)],
     ids=["plain", "checkpoint"],
 )
 async def test_calls_per_step_of_a_chain_in_memory(
     checkpoint: bool, step: float, run: float
 ) -> None:
-    """17.8 and 331; with a checkpoint 44.7 and 328. A step is called in a frame of its own, which
-    alone is open to KeyboardInterrupt. And the dispatcher is always in its loop: what comes next
-    is decided by one table, twice in a run without a store, with a wait for a signal each time.
+    """18.8 and 272; with a checkpoint 44.8 and 272. A step is called in a frame of its own, which
+    alone is open to KeyboardInterrupt. Before the next one runs, the task looks whether the step
+    has changed context variables. And the dispatcher is always in its loop: what comes next is
+    decided by one table, once in a run without a store, with a wait for a signal.
     """
     each, none = await calls_per(CHAIN[checkpoint].run, 100, 600)
     assert each < step
@@ -79,12 +80,10 @@ async def test_calls_per_member_of_a_fan_out(checkpoint: bool, bound: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "bound"), [(False, 530), (True, 880)], ids=["plain", "checkpoint"]
+    ("checkpoint", "bound"), [(False, 490), (True, 850)], ids=["plain", "checkpoint"]
 )
 async def test_calls_per_run_of_ten_steps_among_many(checkpoint: bool, bound: float) -> None:
-    """483, with a checkpoint up to 799: Trio's share depends on who is scheduled with whom. Some 70
-    of these are the dispatcher's loop and its two waits, ten the frames of the steps.
-    """
+    """445, with a checkpoint up to 771: Trio's share depends on who is scheduled with whom."""
     many = partial(run_many, Stopwatch(), steps=10, checkpoint=checkpoint)
     each, _ = await calls_per(lambda runs: many(runs=runs), 10, 60)
     assert each < bound

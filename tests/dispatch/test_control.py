@@ -15,7 +15,6 @@ from blazen_trio._dispatch.control import (
     Leave,
     Next,
     Phase,
-    Situation,
     decide,
     mermaid,
 )
@@ -24,7 +23,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DRIVEN = [Phase.WORKING, Phase.PAUSED, Phase.PARKED]
-FLAGS = [field.name for field in attrs.fields(Situation) if field.type == "bool"]
+
+
+@attrs.frozen
+class Now:
+    """A situation, and the phase in which it is."""
+
+    phase: Phase = Phase.WORKING
+    in_flight: bool = False
+    deciding: bool = False
+    out_of_time: bool = False
+    ready: bool = False
+    due: bool = False
+    timers: bool = False
+    questions: bool = False
+    asking: bool = False
+    unanswered: bool = False
+    external: bool = False
+    stored: bool = False
+    slot: bool = True
+    may_rest: bool = False
+
+
+FLAGS = [field.name for field in attrs.fields(Now) if field.type == "bool"]
 ENDS = {Next.CANCEL, Next.TIME_OUT, Next.STALL}
 STARTS = {Next.RUN, Next.GET_SLOT, Next.WAKE, Next.TAKE_DUE}
 """What leads to another step's beginning."""
@@ -36,7 +57,6 @@ def asked(
     phase: Phase = Phase.WORKING,
     held: bool = False,
     cancelled: bool = False,
-    failed: bool = False,
     leave: Leave = Leave.NEVER,
 ) -> Control:
     control = Control()
@@ -45,30 +65,23 @@ def asked(
         control.hold()
     if cancelled:
         control.cancel("why")
-    if failed:
-        control.fail(OSError())
     control.leave_at(leave)
     return control
 
 
-def every() -> Iterator[tuple[dict[str, Any], Control, Situation, Next]]:
-    """All that can be asked, in every situation: 5 times 8 requests, 3 phases, 2**14 flags."""
+def every() -> Iterator[tuple[dict[str, Any], Control, Now, Next]]:
+    """All that can be asked, in every situation: 5 times 4 requests, 3 phases, 2**13 flags."""
     values = [
         dict(zip(FLAGS, each, strict=True))
         for each in itertools.product((False, True), repeat=len(FLAGS))
     ]
     for phase, leave in itertools.product(DRIVEN, Leave):
-        for held, cancelled, failed in itertools.product((False, True), repeat=3):
-            requests: dict[str, Any] = {
-                "held": held,
-                "cancelled": cancelled,
-                "failed": failed,
-                "leave": leave,
-            }
+        for held, cancelled in itertools.product((False, True), repeat=2):
+            requests: dict[str, Any] = {"held": held, "cancelled": cancelled, "leave": leave}
             control = asked(phase=phase, **requests)
             for flags in values:
-                situation = Situation(phase=phase, **flags)
-                yield requests, control, situation, decide(control, situation)
+                now = Now(phase, **flags)
+                yield requests, control, now, decide(control, now)
 
 
 def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
@@ -82,8 +95,7 @@ def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
     for requests, control, now, following in every():
         held, cancelled, leave = requests["held"], requests["cancelled"], requests["leave"]
         where = (requests, now, following)
-        stopped = held or cancelled or requests["failed"] or leave is Leave.AFTER_STEPS
-        promise("a failure stops all", (following is Next.STOP) is requests["failed"], where)
+        stopped = held or cancelled or leave is Leave.AFTER_STEPS
         promise("halted says so", control.halted is (stopped or now.phase is Phase.PAUSED), where)
         if following in STARTS:
             promise("no step starts that was not to", not stopped, where)
@@ -123,7 +135,7 @@ def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
 def test_nothing_that_can_go_on_waits() -> None:
     """Where no step is in flight, nothing is on its way, and nobody has asked for anything, what is ready runs."""
     for requests, _, now, following in every():
-        if any((requests["held"], requests["cancelled"], requests["failed"])):
+        if requests["held"] or requests["cancelled"]:
             continue
         if now.in_flight or now.deciding or requests["leave"] is Leave.AFTER_STEPS:
             continue
@@ -131,13 +143,6 @@ def test_nothing_that_can_go_on_waits() -> None:
             assert following in {Next.UNPAUSE, Next.TIME_OUT}
         elif now.ready or now.due or now.out_of_time:
             assert following in STARTS | {Next.TIME_OUT}
-
-
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in DRIVEN])
-def test_a_run_that_is_not_driven_any_more_is_over(phase: Phase) -> None:
-    for flags in itertools.product((False, True), repeat=len(FLAGS)):
-        situation = Situation(phase=phase, **dict(zip(FLAGS, flags, strict=True)))
-        assert decide(Control(), situation) is Next.STOP
 
 
 W, P, K = DRIVEN
@@ -174,7 +179,6 @@ TABLE = [
     ({"phase": P}, {"ready": True}, Next.UNPAUSE),
     ({"cancelled": True, "held": True}, {"ready": True, "in_flight": True}, Next.WAIT),
     ({"cancelled": True, "held": True}, {"ready": True}, Next.CANCEL),
-    ({"cancelled": True, "failed": True}, {"ready": True}, Next.STOP),
     ({}, {"out_of_time": True, "ready": True}, Next.TIME_OUT),
     ({"held": True}, {"out_of_time": True}, Next.TIME_OUT),
     ({"held": True}, {"out_of_time": True, "in_flight": True}, Next.WAIT),
@@ -186,7 +190,7 @@ def test_what_comes_next(
     requests: dict[str, Any], situation: dict[str, bool], following: Next
 ) -> None:
     phase = requests.get("phase", Phase.WORKING)
-    assert decide(asked(**requests), Situation(phase=phase, **situation)) is following
+    assert decide(asked(**requests), Now(phase, **situation)) is following
 
 
 # Requests
@@ -249,6 +253,13 @@ def test_a_run_that_is_being_left_accepts_nothing() -> None:
         control.phase = phase
         assert control.accepts is (phase in DRIVEN)
         assert control.cancel(None) is (phase in DRIVEN)
+
+
+def test_a_run_that_this_process_cannot_continue_accepts_nothing() -> None:
+    control = Control()
+    assert control.fail(OSError())
+    assert not control.accepts
+    assert control.halted
 
 
 def test_the_diagram_in_the_documentation_is_the_tables() -> None:
