@@ -134,7 +134,7 @@ async def open_new(
     if listener is not None:
         listen_to(core, listener)
     core.absorb(entry.effects)
-    return core
+    return core  # noqa: ASYNC910  # without a store, there is nothing to wait for
 
 
 async def open_stored(options: Options, run_id: str) -> RunCore:
