@@ -116,7 +116,8 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
     in_lines = in_lines or items > _WIDE
     blobs: dict[str, bytes] = {}
     wire: dict[str, Any] = {"f": IN_LINES if in_lines else FORMAT, "q": entry.seq}
-    if entry.kind != "committed":
+    plain = entry.kind == "committed"
+    if not plain:
         wire["k"] = entry.kind
     wire["t"] = (entry.at, entry.elapsed)
     if entry.step is not None:
@@ -129,17 +130,8 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
             wire["o"] = [output_wire(output, blobs, routed=routed) for output in entry.outputs]
         if entry.cells:
             write_cells(entry.cells, wire, blobs)
-    if (
-        entry.fan_out is not None
-        or entry.collected
-        or entry.retry is not None
-        or entry.recovers is not None
-        or entry.stop_payload is not None
-        or entry.status is not None
-        or entry.error is not None
-        or entry.epoch is not None
-        or entry.created is not None
-    ):
+    # Of the rare parts, the commit of a step has only these. Nearly all entries are one without.
+    if not plain or entry.fan_out is not None or entry.collected:
         _write_rare(entry, wire, blobs, in_lines=in_lines)
     try:
         data = orjson.dumps(wire)

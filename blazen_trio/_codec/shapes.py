@@ -221,7 +221,9 @@ def may_hold_more(cls: Any) -> bool:
     """Return whether instances can have attributes that are not fields. Most classes can't."""
     if is_struct(cls) and hasattr(cls, "__post_init__"):
         return True
-    return bool(cls.__dictoffset__) or not set(_slots(cls)) <= field_types(cls).keys()
+    return (
+        bool(cls.__dictoffset__) or not {*_slots(cls)} - _computed(cls) <= field_types(cls).keys()
+    )
 
 
 def _slots(cls: Any) -> Iterator[str]:
@@ -246,20 +248,22 @@ def check_whole(instance: Any, fields: Mapping[str, Any]) -> None:
     look = _look_of(cls)
     if look.fault is not None:
         raise Misfit(look.fault)
+    held = getattr(instance, "__dict__", {})
+    if look.is_pydantic or look.slots or not held.keys() <= fields.keys():
+        _check_rest(instance, look, fields)
+
+
+def _check_rest(instance: Any, look: _Look, fields: Mapping[str, Any]) -> None:
     held = list(getattr(instance, "__dict__", ()))
     if look.is_pydantic:
         held += [*(instance.__pydantic_extra__ or ()), *(instance.__pydantic_private__ or ())]
-    for name in look.slots:
-        if name not in fields and hasattr(instance, name):
-            held.append(name)
-    more = []
-    for name in held:
-        if name not in fields and name not in look.computed:
-            more.append(str(name))  # noqa: PERF401  # a comprehension is a call, for each event
+    held += [name for name in look.slots if hasattr(instance, name)]
+    more = [str(name) for name in held if name not in fields and name not in look.computed]
     if more:
         msg = (
-            f"this {cls.__name__} has attributes that are not fields ({', '.join(more)}) and would "
-            "be lost: make them fields (init=False, say), or a functools.cached_property"
+            f"this {type(instance).__name__} has attributes that are not fields "
+            f"({', '.join(more)}) and would be lost: make them fields (init=False, say), or a "
+            "functools.cached_property"
         )
         raise Misfit(msg)
 
@@ -271,7 +275,7 @@ class _Look(NamedTuple):
         fault: The reason why no instance can be stored; `None` if they can.
         is_pydantic: Whether it is a pydantic class, which keeps attributes in places of its own.
         computed: The attributes that are computed again on access.
-        slots: All other attributes that have a slot.
+        slots: All other attributes that have a slot and are not fields.
     """
 
     fault: str | None
@@ -288,7 +292,8 @@ def _look_of(cls: Any) -> _Look:
             f"a struct with a __post_init__, such as {cls.__name__}, can't be restored as it was"
         )
     computed, pydantic = _computed(cls), is_pydantic(cls)
-    slots = () if pydantic else tuple(name for name in _slots(cls) if name not in computed)
+    known = computed | field_types(cls).keys()
+    slots = () if pydantic else tuple(name for name in _slots(cls) if name not in known)
     return _Look(fault, pydantic, computed, slots)
 
 

@@ -73,7 +73,7 @@ collected = st.lists(st.sampled_from("AB"), min_size=1, max_size=6).map(tuple)
 def entries(draw: st.DrawFn) -> Entry:
     entry = Entry(
         draw(ids),
-        draw(st.sampled_from(["committed", "due"])),
+        draw(st.sampled_from(["committed", "due", "resumed"])),
         draw(st.floats(0, 4e9)),
         draw(st.floats(0, 1e9)),
     )
@@ -93,6 +93,8 @@ def entries(draw: st.DrawFn) -> Entry:
             Collected(draw(collected), ("A", event, CODEC.encode_event(event)), step="tick"),
             Collected(("A",), None, (1, 2), step="tick"),
         ]
+    if entry.kind == "committed":
+        return entry  # the commit of a step has none of the rest
     if draw(st.booleans()):
         entry.retry = Retry(draw(ids), 2, 1.5, 0.5)
         entry.status, entry.error = (

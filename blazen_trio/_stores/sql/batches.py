@@ -248,6 +248,7 @@ class Batches:
             try:
                 self._write(jobs, patience)
             except Exception as error:
+                self._check_place()  # the better explanation
                 if is_lost(error):
                     self._drop_connection()
                 if not (persist and patience.wait(error)):
@@ -260,7 +261,6 @@ class Batches:
                     self._line.answered()
 
     def _write(self, jobs: Sequence[Job], patience: Patience) -> None:
-        self._check_place()
         self._give_back_abandoned()
         connection, cursor = self._connect()
         self._number += 1
@@ -294,6 +294,8 @@ class Batches:
             # The batch is on disk. If the fence was part of the statement, so is its renewal, whose
             # answer is lost too: the next batch must expect this number.
             transaction.last = self._number
+        # Once per batch, after its commit: what was written to a file that has been deleted or
+        # replaced is lost, and must not be acknowledged.
         self._check_place()
         self._settle(jobs, transaction)
 
