@@ -11,7 +11,7 @@ import orjson
 from blazen_trio._codec import converter, values
 from blazen_trio._codec.classes import event_wire, load_event
 from blazen_trio._codec.names import Misfit, Names, current
-from blazen_trio._codec.shapes import sharing
+from blazen_trio._codec.shapes import FIXED, open_fields
 from blazen_trio._definitions.events import (
     DynamicEvent,
     InputRequestEvent,
@@ -67,7 +67,7 @@ class Codec:
             event_types = {**{cls.event_type: cls for cls in _BUILT_IN}, **event_types}
         self._values = Names(event_types, value_types, closed=known)
         self._events = Names(event_types, value_types, closed=known, strict=known)
-        self._sharing: dict[type[Event], Callable[[Event], bool]] = {}
+        self._open_fields: dict[type[Event], list[str]] = {}
         self._heads: dict[type[Event], tuple[Callable[[Any], Any], bytes, bytes]] = {}
 
     def encode_event(self, event: Event) -> Payload:
@@ -133,10 +133,12 @@ class Codec:
     def is_shared(self, event: Event) -> bool:
         """Return whether an event is deeply immutable, so that all its receivers can share it."""
         cls = type(event)
-        test = self._sharing.get(cls)
-        if test is None:
-            test = self._sharing[cls] = sharing(cls)
-        return test(event)
+        names = self._open_fields.get(cls)
+        if names is None:
+            # A DynamicEvent's fields are its own, and can be anything.
+            names = ["fields"] if issubclass(cls, DynamicEvent) else open_fields(cls)
+            self._open_fields[cls] = names
+        return not names or all(type(getattr(event, name, None)) in FIXED for name in names)
 
     def fresh_event(self, event: Event, payload: Payload | None) -> Event:
         """Return an event as it was stored, whatever was done to its object since then.

@@ -22,7 +22,6 @@ import attrs
 
 from blazen_trio._codec.names import Misfit
 from blazen_trio._codec.scalars import SCALARS
-from blazen_trio._definitions.events import DynamicEvent
 from blazen_trio._definitions.value_classes import (
     is_named_tuple,
     is_pydantic,
@@ -36,13 +35,14 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.events import Event
 
 __all__ = [
+    "FIXED",
     "UNSET_KEY",
     "check_whole",
     "field_types",
     "maker",
     "may_hold_more",
+    "open_fields",
     "resolved",
-    "sharing",
 ]
 
 
@@ -309,23 +309,16 @@ def _computed(cls: Any) -> set[str]:
     return found
 
 
-_FIXED: Final = frozenset({*SCALARS, str, bool, type(None)})
+FIXED: Final = frozenset({*SCALARS, str, bool, type(None)})
+"""Types whose instances are deeply immutable."""
 
 
-def sharing(cls: type[Event]) -> Callable[[Event], bool]:
-    """Return a function that checks whether an event of this class is deeply immutable.
-
-    For most classes the types of the fields show it. For other fields, the value must be a scalar.
-    """
-    if issubclass(cls, DynamicEvent):
-        return lambda _event: False
+def open_fields(cls: type[Event]) -> list[str]:
+    """Return the fields of an event class whose types don't show that they are deeply immutable."""
     try:
-        open_fields = [name for name, type_ in field_types(cls).items() if not _is_fixed(type_)]
+        return [name for name, type_ in field_types(cls).items() if not _is_fixed(type_)]
     except Misfit:
-        open_fields = list(getattr(cls, "__annotations__", {}))
-    if not open_fields:
-        return lambda _event: True
-    return lambda event: all(type(getattr(event, name, None)) in _FIXED for name in open_fields)
+        return list(getattr(cls, "__annotations__", {}))
 
 
 def _is_fixed(type_: Any) -> bool:
@@ -338,4 +331,4 @@ def _is_fixed(type_: Any) -> bool:
         return True
     if isinstance(type_, type) and issubclass(type_, enum.Enum):
         return True
-    return origin is None and type_ in _FIXED
+    return origin is None and type_ in FIXED

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from blazen_trio._dispatch.observers import Recorder
-    from blazen_trio._dispatch.standstill import Standstill
+    from blazen_trio._dispatch.transitions import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.driver import Driver

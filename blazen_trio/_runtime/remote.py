@@ -31,9 +31,8 @@ from blazen_trio._state import lifecycle
 from blazen_trio._state.model import Payload
 from blazen_trio._state.routing import answer_to
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import fold
+from blazen_trio._stores.base import create_whole, fold
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._surface.creating import create_whole
 from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger

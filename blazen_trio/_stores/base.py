@@ -1,33 +1,39 @@
-"""Rebuild a run's state from its stored data, and answer queries the same way for every store."""
+"""A run's state from its stored data and back, and the queries that every store answers alike."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blazen_trio._codec.codec import PLAIN
+from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import decoding_entry
-from blazen_trio._codec.histories import decoding_history
+from blazen_trio._codec.histories import decoding_history, encoding_history
 from blazen_trio._codec.restore import restoring
 from blazen_trio._concurrency import in_slices
 from blazen_trio._state.apply import applying, state_from_first
 from blazen_trio._state.entry import drained
+from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from blazen_trio._codec.codec import Codec
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.entry import HistoryRecord
     from blazen_trio._state.model import RunState
-    from blazen_trio._stores.protocol import StoredRun
+    from blazen_trio._stores.driver import Driver
+    from blazen_trio._stores.protocol import CheckpointStore, StoredRun
 
 __all__ = [
     "StoreQueries",
+    "create_whole",
     "fold",
     "folding",
     "history_of",
     "reading_history",
+    "written",
 ]
 
 
@@ -100,6 +106,44 @@ def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryReco
         records += yield from decoding_history(data)
         yield
     return records
+
+
+async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None:
+    """Store the run of a snapshot, and return its driver; `None` if the run has completed.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+    """
+    data, large = await written(state)
+    history = None
+    if state.history:
+        encoded = await in_slices(encoding_history(state.history))
+        history = state.history[0].sequence, encoded
+    first = Commit(
+        state.run_id,
+        snapshot=SnapshotRow(state.seq, data, frozenset(large)),
+        blobs=large,
+        history=history,
+        status=state.status,
+        error=None if state.error is None else state.error.message,
+        at=state.updated,
+        release=state.status is RunStatus.COMPLETED,
+    )
+    return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
+
+
+async def written(state: RunState) -> tuple[bytes, dict[str, bytes]]:
+    """Return a run's encoded state, and the large values that it refers to, by digest."""
+    large: dict[str, bytes] = {}
+    return await in_slices(_joined(iter_state(state, inline=False, blobs=large))), large
+
+
+def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
+    joined = []
+    for piece in pieces:
+        joined.append(piece)
+        yield
+    return b"".join(joined)
 
 
 class StoreQueries:

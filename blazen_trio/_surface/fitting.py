@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from blazen_trio._concurrency import in_slices
 from blazen_trio._state.compatibility import finding_misfits
 from blazen_trio._state.status import RunStatus
+from blazen_trio._stores.base import written
 from blazen_trio.errors import IncompatibleRunError, StaleRunError
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ async def check_branch(  # noqa: ASYNC910  # likewise
     Raises:
         StaleRunError: It is of an earlier moment, or of another branch of the run.
     """
-    from blazen_trio._surface.creating import written
-
     if stored.seq == given.seq and (await written(stored))[0] == (await written(given))[0]:
         return  # noqa: ASYNC910
     if stored.seq == given.seq:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from blazen_trio._clock import wall_clock
-from blazen_trio._codec.entries import seal_entry
+from blazen_trio._codec.entries import encode_entry, seal_entry
 from blazen_trio._concurrency import in_slices
 from blazen_trio._dispatch.control import Phase
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.driving import listen_to
 from blazen_trio._dispatch.inbox import take_up
 from blazen_trio._dispatch.observers import Broadcast, Recorder
-from blazen_trio._dispatch.standstill import Standstill
-from blazen_trio._dispatch.transitions import WIDE, fail
+from blazen_trio._dispatch.transitions import WIDE, Standstill, fail
 from blazen_trio._state.lifecycle import begin, unrouted_input
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Delivery, Payload, StoredError
 from blazen_trio._state.routing import answer_to
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import folding, reading_history
+from blazen_trio._stores.base import create_whole, folding, reading_history
+from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.fitting import check_branch, check_fit
 from blazen_trio._surface.run_arguments import new_nonce, new_run_id
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.core import InputHandler
     from blazen_trio._dispatch.journal import JournalMark
     from blazen_trio._dispatch.schedule import Timers
-    from blazen_trio._state.entry import HistoryRecord
+    from blazen_trio._state.entry import Entry, HistoryRecord
     from blazen_trio._state.model import Delayed, RunState
     from blazen_trio._state.routing import Routing
     from blazen_trio._stores.driver import Driver
@@ -120,9 +120,7 @@ async def open_new(
         broadcast, recorder = _observers(definition, store)
         recorder.record("workflow_started", moment.at, event_type=event.event_type)
         if store is not None:
-            from blazen_trio._surface.creating import create_new
-
-            driver = await create_new(store, definition, run_id, entry, recorder)
+            driver = await _create(store, definition, run_id, entry, recorder)
     except BaseException as error:
         if listener is not None:
             listener.lost(error)
@@ -135,6 +133,30 @@ async def open_new(
         listen_to(core, listener)
     core.absorb(entry.effects)
     return core  # noqa: ASYNC910  # without a store, there is nothing to wait for
+
+
+async def _create(
+    store: CheckpointStore,
+    definition: WorkflowDefinition,
+    run_id: str,
+    entry: Entry,
+    recorder: Recorder,
+) -> Driver | None:
+    """Store a new run by its first entry and history, and return its driver.
+
+    Raises:
+        RunExistsError: The store has a run of this id.
+    """
+    data, blobs = encode_entry(entry)
+    first = Commit(
+        run_id,
+        entries=[(entry.seq, data)],
+        blobs=blobs,
+        history=None if recorder.unwritten is None else recorder.unwritten.take(),
+        status=RunStatus.RUNNING,
+        at=entry.at,
+    )
+    return await store.create(NewRun(definition.name, definition.version, entry.at), first)
 
 
 async def open_stored(options: Options, run_id: str) -> RunCore:
@@ -189,8 +211,6 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     try:
         stored = await store.claim(state.run_id)
     except RunNotFoundError:
-        from blazen_trio._surface.creating import create_whole
-
         driver = await create_whole(store, state)
         return await _or_give_back(
             store, driver, lambda: _go_on(options, state, driver, None, answer)

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 import trio
 import trio.testing
 
-from blazen_trio._clock import WallClock
+from blazen_trio import _clock as clocks
+from blazen_trio._clock import DatabaseClock, WallClock
 from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql import clock as clocks, dialects
-from blazen_trio._stores.sql.clock import DatabaseClock
+from blazen_trio._stores.sql import dialects
 from tests.databases import an_engine, execute
 
 _NEW = NewRun("w", "1", 1.0)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 import trio
 
-from blazen_trio._clock import wall_clock
+from blazen_trio._clock import DatabaseClock, wall_clock
 from blazen_trio._concurrency import bare_errors, protected
 from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.admission import check_engine
 from blazen_trio._stores.sql.batches import Batches
-from blazen_trio._stores.sql.clock import DatabaseClock
 from blazen_trio._stores.sql.engine import for_writing, make_engine, make_looking_engine, shown
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.looks import SqlLooks

@@ -32,7 +32,7 @@ from blazen_trio._telemetry.logs import about, logger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from blazen_trio._stores.sql.clock import DatabaseClock
+    from blazen_trio._clock import DatabaseClock
     from blazen_trio._stores.sql.sqlite_files import Looker, Place
     from blazen_trio._stores.sql.troubles import Reach
 

@@ -10,12 +10,11 @@ import attrs
 import sqlalchemy as sa
 import trio
 
-from blazen_trio._clock import wall_clock
+from blazen_trio._clock import DatabaseClock, wall_clock
 from blazen_trio._concurrency import protected_methods
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
-from blazen_trio._stores.sql.clock import DatabaseClock
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.looks import SqlLooks, raise_fault
 from blazen_trio._stores.sql.mailroom import PAGE, SqlDriver
