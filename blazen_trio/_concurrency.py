@@ -6,6 +6,7 @@ The last two are waiting for a predicate to become true, and doing long work in 
 from __future__ import annotations
 
 import functools
+import sys
 from contextlib import AbstractAsyncContextManager
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, NoReturn, ParamSpec, TypeVar
@@ -14,13 +15,14 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 __all__ = [
     "Changes",
     "Signal",
     "bare_errors",
     "in_slices",
+    "is_guest",
     "protected",
     "protected_methods",
 ]
@@ -164,6 +166,17 @@ def protected_methods(cls: C) -> C:
         if isinstance(function, FunctionType):
             trio.lowlevel.enable_ki_protection(function)
     return cls
+
+
+def is_guest() -> bool:
+    """Return whether another event loop hosts Trio in this thread: `trio.run` is then not running.
+
+    Call it from a task. Trio tells it nowhere in public.
+    """
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # public in CPython and PyPy
+    while frame is not None and frame.f_code is not trio.run.__code__:
+        frame = frame.f_back
+    return frame is None
 
 
 class Changes:

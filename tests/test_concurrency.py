@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
+from benchmarks.workloads import CHAIN
+from blazen_trio import open_store
 from blazen_trio._clock import wall_clock
-from blazen_trio._concurrency import bare_errors, protected
+from blazen_trio._concurrency import Signal, bare_errors, is_guest, protected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 
 async def _fail(error: BaseException) -> None:
@@ -236,3 +240,93 @@ def test_utc_follows_the_hosts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert clock.may_be_set
 
     trio.run(main)
+
+
+def guest_run(function: Callable[[], Awaitable[Any]]) -> Any:
+    """Run Trio as the guest of a loop that is a queue of callbacks."""
+    callbacks: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    outcomes: list[Any] = []
+    trio.lowlevel.start_guest_run(
+        function, run_sync_soon_threadsafe=callbacks.put, done_callback=outcomes.append
+    )
+    while not outcomes:
+        callbacks.get(timeout=30)()
+    return outcomes[0].unwrap()
+
+
+def test_a_guest_is_told_from_a_loop_of_its_own() -> None:
+    async def main() -> bool:
+        await trio.lowlevel.checkpoint()
+        return is_guest()
+
+    assert guest_run(main) is True
+    assert trio.run(main) is False
+
+
+def test_a_store_works_in_guest_mode(tmp_path: Path) -> None:
+    async def main() -> Any:
+        async with open_store(f"sqlite:///{tmp_path / 'runs.db'}", migrate=True) as store:
+            return await CHAIN[False].run(5, store=store)
+
+    assert guest_run(main) == 5
+
+
+# Signals
+
+
+async def test_a_signal_wakes_its_task_once_however_often_it_is_set(autojump_clock: Any) -> None:
+    waker, woken = Signal(), 0
+
+    async def wait() -> None:
+        nonlocal woken
+        while True:
+            await waker.wait()
+            woken += 1
+
+    async with trio.open_nursery() as nursery:
+        waker.set()  # before anybody waits
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == 1
+        waker.set()
+        waker.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == 2
+        waker.set()
+        waker.clear()  # too late for a task that is being woken
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_signal_that_is_set_while_its_wait_is_cancelled_is_kept() -> None:
+    waker = Signal()
+
+    async def wait(scope: trio.CancelScope) -> None:
+        with scope:
+            await waker.wait()
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        waker.set()
+    assert scope.cancelled_caught
+    with trio.fail_after(1):
+        await waker.wait()  # at once
+    with trio.move_on_after(0) as over:
+        await waker.wait()  # it was cleared
+    assert over.cancelled_caught
+
+
+def test_a_signal_cleared_before_the_wait_is_not_seen() -> None:
+    async def main() -> bool:
+        waker = Signal()
+        waker.set()
+        waker.clear()
+        with trio.move_on_after(60) as scope:
+            await waker.wait()
+        return scope.cancelled_caught
+
+    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
