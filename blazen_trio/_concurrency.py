@@ -6,7 +6,7 @@ The last two are waiting for a predicate to become true, and doing long work in 
 from __future__ import annotations
 
 import functools
-import sys
+import inspect
 from contextlib import AbstractAsyncContextManager
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, NoReturn, ParamSpec, TypeVar
@@ -15,7 +15,7 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
 __all__ = [
     "Changes",
@@ -173,7 +173,7 @@ def is_guest() -> bool:
 
     Call it from a task. Trio tells it nowhere in public.
     """
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # public in CPython and PyPy
+    frame = inspect.currentframe()
     while frame is not None and frame.f_code is not trio.run.__code__:
         frame = frame.f_back
     return frame is None

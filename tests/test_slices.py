@@ -15,7 +15,7 @@ from blazen_trio import Event, MemoryStore, StartEvent, StopEvent, Workflow, ste
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._concurrency import in_slices
 from blazen_trio._dispatch.observers import Broadcast, Recorder
-from blazen_trio._dispatch.transitions import Standstill
+from blazen_trio._dispatch.schedule import Standstill
 from blazen_trio._state.model import RunState
 
 

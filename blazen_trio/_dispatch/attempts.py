@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
+    from blazen_trio._dispatch.journal import Journal
     from blazen_trio._state.entry import Entry, Output
     from blazen_trio._state.model import Delivery, Payload
 
@@ -94,6 +95,10 @@ class Attempt:
     async def run(self) -> bool | None:
         """Run the step once, and commit it.
 
+        A crash before the commit is on disk loses the attempt and nothing else: the delivery is
+        still pending there, and the next driver runs the step again. A crash after it loses
+        nothing: the outputs are in the same transaction, and pending.
+
         Returns:
             `None`: it is over. `True`: re-run it now. `False`: re-run it when its turn comes.
         """
@@ -104,23 +109,23 @@ class Attempt:
         try:
             event: Any = delivery.event
             if delivery.payload is not None or transaction is not None or step.retry is not None:
-                if type(event) is tuple:
-                    event = await _joined(core, delivery)
-                elif not core.codec.is_shared(event):
-                    event = self._event_as_stored(event)
+                event = await self._event_as_stored()
             arguments: tuple[Any, ...] = (event,)
             if transaction is not None:
                 arguments = (event, core.make_context(core, transaction))
+            # The call: a failure, a timeout and a cancellation of the step are raised here.
             if step.is_async and step.timeout is None:
                 result = await call(step.call, arguments)
             else:
                 result = await run_bounded(step, arguments)
+            # The commit may have to wait; if the run ends meanwhile, the attempt is dropped.
             if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
                 await self._wait_turn()
             if core.control.ended:
                 return None
-            # From here until the journal has the entry, nothing else is decided (no checkpoint, or
-            # a closed gate): a key that changed after the conflict check would be a lost update.
+            # The decision. From here until the journal has the entry, nothing else is decided (no
+            # checkpoint, or a closed gate): a key that changed after the conflict check would be a
+            # lost update.
             if transaction is not None and transaction.conflict() is not None:
                 return core.turns.ask(delivery)
             returned, listed = check_returned(step, result)
@@ -134,19 +139,30 @@ class Attempt:
                 completed(core, entry, by_step=True)
                 return None
             if core.journal is not None:
-                core.waiting += 1
-                await core.journal.write(entry)
-                core.waiting -= 1
-                if core.journal.durability == "sync":
-                    core.last_task = None  # other tasks have run during the commit
-                if core.state.questions and core.asks(entry):
-                    await core.journal.settle()
+                await self._write_commit(core.journal, entry)
+            # The effects. Only now may steps start on the outputs: a crash could undo them before
+            # (`async` durability accepts that, up to its bound).
             await absorb_all(core, entry) if len(entry.effects) > WIDE else core.absorb(
                 entry.effects
             )
         except BaseException as error:  # noqa: ASYNC103, BLE001  # re-raised unless the step failed
             await self._interrupted_or_failed(error)  # noqa: ASYNC102  # raises where cancelled
         return None
+
+    async def _write_commit(self, journal: Journal, entry: Entry) -> None:
+        """Make the commit as durable as required.
+
+        Memory is ahead of the disk until this returns. If it raises, the journal has failed for
+        good: this process leaves the run, and nobody uses this memory again.
+        """
+        core = self._core
+        core.waiting += 1
+        await journal.write(entry)
+        core.waiting -= 1
+        if journal.durability == "sync":
+            core.last_task = None  # other tasks have run during the commit
+        if core.state.questions and core.asks(entry):
+            await journal.settle()
 
     async def _members(self, listed: list[Any]) -> list[Output]:  # noqa: ASYNC910  # if wide
         """Encode the members of a fan-out; those of a wide one in slices, behind a closed gate."""
@@ -156,13 +172,18 @@ class Attempt:
         making = core.machine.making(listed, core.encode, core.clock.now)
         return await core.standstill.hold(making)
 
-    def _event_as_stored(self, event: Event) -> Event:
-        """Return the delivery's event as it was stored.
+    async def _event_as_stored(self) -> Any:  # noqa: ASYNC910  # mostly there is no wait
+        """Return the delivery's event, or a join's events, as stored.
 
         An earlier attempt or another step may have mutated the object. Without this copy, the
         attempt would see an event different from the one it sees after a crash.
         """
         core, delivery = self._core, self._delivery
+        event = delivery.event
+        if isinstance(event, tuple):
+            return await _joined(core, delivery)
+        if core.codec.is_shared(event):
+            return event
         if delivery.payload is None:
             # Without a store, events are passed on unencoded. If there may be another attempt,
             # keep what this one gets, provided that it can be encoded.

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._dispatch.journal import Journal
     from blazen_trio._dispatch.observers import Broadcast, Recorder
+    from blazen_trio._dispatch.schedule import Standstill
     from blazen_trio._dispatch.slots import Place, Slots
     from blazen_trio._dispatch.transaction import Transaction
-    from blazen_trio._dispatch.transitions import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.machine import Machine
     from blazen_trio._state.model import Item

@@ -369,6 +369,9 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
     """Write what is committed and release the run, even when cancelled; then notify every waiter.
 
     No deadline is set: neither a commit nor a release can be cancelled, and the store bounds both.
+    The order matters. Released before its last commit, the run could be taken by another process,
+    which would not find that commit. Notified before the release, a waiter that resumes the run at
+    once would be told that a live process drives it.
     """
     control, journal = core.control, core.journal
     ended = control.ended

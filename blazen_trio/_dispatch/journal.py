@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from blazen_trio._dispatch.observers import Recorder
-    from blazen_trio._dispatch.transitions import Standstill
+    from blazen_trio._dispatch.schedule import Standstill
     from blazen_trio._state.entry import Entry
     from blazen_trio._state.model import RunState
     from blazen_trio._stores.driver import Driver
@@ -186,6 +186,9 @@ class Journal:
             raise self.failure
         if self.durability == "sync":
             # `_hand_over` inlined, which saves a frame in each of the many steps that wait here.
+            # Group commit: while one commit of the run is on its way, other steps record and hand
+            # over theirs. The store writes them in the order of these calls, many of them in one
+            # transaction, and none can be cancelled once it was handed over.
             commit, target = self._take(), self._recorded
             try:
                 await self.store.commit(self.driver, commit)
@@ -264,7 +267,12 @@ class Journal:
         )
 
     async def fold(self) -> None:
-        """Write the whole state as a snapshot, which replaces the journal so far."""
+        """Write the whole state as a snapshot, which replaces the journal so far.
+
+        The snapshot is written, and what it replaces is deleted, in one transaction. A crash leaves
+        the old snapshot and its journal, or the new one alone. The state is encoded in slices
+        behind the run's closed gate, so other runs continue, and no transition changes it halfway.
+        """
         self._folding = True
         large: dict[str, bytes] = {}
         try:

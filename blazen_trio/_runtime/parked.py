@@ -152,7 +152,11 @@ class ParkedRuns:
         return self._times[0][0] if self._times else float("inf")
 
     def add(self, run: ParkedRun) -> None:
-        """Add a run. Inbox messages that have already arrived are passed on before this returns."""
+        """Add a run. Inbox messages that have already arrived are passed on before this returns.
+
+        Listening comes last: a message that is passed on brings the run back, and takes it out of
+        the tables again.
+        """
         run_id = run.state.run_id
         self._runs[run_id] = run
         if run.due < float("inf"):
@@ -172,7 +176,11 @@ class ParkedRuns:
         return self._runs.pop(run_id, None)
 
     def due(self, now: float) -> list[str]:
-        """Return the ids of the runs that are due, which stay among these."""
+        """Return the ids of the runs that are due, which stay among these.
+
+        A time in the heap may be stale: its run was taken out, or has parked again for another
+        time. It is compared with the run's own, and dropped.
+        """
         due: list[str] = []
         while self._times and self._times[0][0] <= now:
             time, run_id = heapq.heappop(self._times)

@@ -136,7 +136,10 @@ class Supervisor:
     # Runs that a caller in this process asked for
 
     async def open(self, begin: Callable[[], Awaitable[RunCore]]) -> Run:
-        """Wait for a slot, then open a run with `begin` and drive it."""
+        """Wait for a slot, then open a run with `begin` and drive it.
+
+        The runtime may close during each wait: the slot and the run's ownership are given up then.
+        """
         await self.check_open()
         await self.lending_slot(self.slots.acquire)
         core = None
@@ -207,10 +210,8 @@ class Supervisor:
                 self.changes.notify()
         failure = core.control.failure
         if failure is not None and not isinstance(failure, StaleRunError):
-            extra = about(run_id, core.state.workflow)
-            logger.warning(
-                "run %r is no longer driven by this process: %s", run_id, failure, extra=extra
-            )
+            text = "run %r is no longer driven by this process: %s"
+            logger.warning(text, run_id, failure, extra=about(run_id, core.state.workflow))
 
     def _forget(self, run_id: str) -> Handle | None:
         """Stop tracking a run that has left. Return its handle if it is still referenced."""
@@ -260,8 +261,7 @@ class Supervisor:
 
     def mail_came(self, run_id: str, mail: Sequence[Mail]) -> None:
         """Resume a run that waits without a task, and pass these inbox messages to it."""
-        core = self.bring_back(run_id)
-        if core is not None:
+        if (core := self.bring_back(run_id)) is not None:
             core.mail_came(mail)
 
     def lost(self, run_id: str, error: Exception) -> None:
@@ -360,12 +360,20 @@ class Supervisor:
             self._suspects.add(stored.info.run_id)
 
     async def _open_and_drive(self, stored: StoredRun, serving: bool) -> None:  # for start_soon
-        """Open and drive a run that was taken. Its faults do not affect the other runs."""
+        """Open and drive a run that was taken. Its faults do not affect the other runs.
+
+        Until `_drive`, only this task knows of the slot and of the ownership, so each of its ways
+        out releases both: an error of the run (which is counted), a cancellation, and Ctrl-C.
+
+        This process may have lost the run and taken it again. It waits for the end of the old
+        driving: two tasks of one run would share its id, its handle and its inbox.
+        """
         run_id = stored.info.run_id
         assert stored.driver is not None
         try:
             try:
-                self._lose_parked(run_id)
+                again = f"run {run_id!r} was lost and taken again by this process: get a new handle"
+                self.lost(run_id, StaleRunError(again, run_id=run_id))
                 await self.changes.wait_until(lambda: run_id not in self.driving)
                 self._note(stored, serving=serving)
                 if stored.fault is not None:
@@ -389,13 +397,6 @@ class Supervisor:
         core.task_context.run(belongs_to, run_id)
         self.driving[run_id] = core
         await self._drive(core)
-
-    def _lose_parked(self, run_id: str) -> None:
-        """Detach a parked run that this process has lost and taken again; waiters get an error."""
-        parked = self.parked.take(run_id)
-        if parked is not None and (handle := self._forget(run_id)) is not None:
-            lost = f"run {run_id!r} was lost and taken again by this process: get a new handle"
-            handle.attach(parked.left(StaleRunError(lost, run_id=run_id)))
 
     async def _give_back(  # noqa: ASYNC910  # the store suspends
         self, driver: Driver, *, wake: float | None = None

@@ -17,7 +17,8 @@ from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.driving import listen_to
 from blazen_trio._dispatch.inbox import take_up
 from blazen_trio._dispatch.observers import Broadcast, Recorder
-from blazen_trio._dispatch.transitions import WIDE, Standstill, fail
+from blazen_trio._dispatch.schedule import Standstill
+from blazen_trio._dispatch.transitions import WIDE, fail
 from blazen_trio._state.lifecycle import begin, unrouted_input
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Delivery, Payload, StoredError

@@ -15,8 +15,8 @@ from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
 from blazen_trio._dispatch.calls import run_bounded
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.observers import Broadcast, Recorder
+from blazen_trio._dispatch.schedule import Standstill
 from blazen_trio._dispatch.transaction import Transaction, make_cell
-from blazen_trio._dispatch.transitions import Standstill
 from blazen_trio._state.lifecycle import begin
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery
