@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._concurrency import in_slices
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.remote import codec_of, open_questions
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import fold
+from blazen_trio._stores.base import folding
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio.errors import (
     InputRequiredError,
@@ -58,19 +59,19 @@ async def result_anywhere(
         info = await store.get_run(run_id)
         if info.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
             stored = await store.load(run_id)
-            found = _stored_result(stored, workflows.get(stored.info.workflow))
+            found = await _stored_result(stored, workflows.get(stored.info.workflow))
             if found is not None:
                 return found[0]
         await poller.wait_changed(info)
 
 
-def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] | None:
+async def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] | None:
     """Return the stored result of a run in a tuple; `None` if it has none yet, and may get one.
 
     Raises:
         WorkflowError: The run has ended without a result, is paused, or waits for an answer.
     """
-    state = fold(stored, codec_of(workflow))
+    state = await in_slices(folding(stored, codec_of(workflow)), cancellable=True)
     run_id = state.run_id
     if state.status is RunStatus.COMPLETED:
         return (result_of(state.stop),)
@@ -85,12 +86,17 @@ def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] |
         raise RunCrashedError(msg, run_id=run_id, crashes=stored.crashes)
     if state.status is RunStatus.PAUSED:
         msg = f"run {run_id!r} is paused: resume_from continues it"
-        raise RunPausedError(msg, run_id=run_id, snapshot=Snapshot.from_state(state))
+        raise RunPausedError(
+            msg, run_id=run_id, snapshot=await in_slices(Snapshot.making(state), cancellable=True)
+        )
     questions = open_questions(state, stored)
     if state.status is RunStatus.WAITING and questions:
         msg = f"run {run_id!r} waits for an answer to {questions[0].prompt!r:.200}"
         raise InputRequiredError(
-            msg, run_id=run_id, requests=questions, snapshot=Snapshot.from_state(state)
+            msg,
+            run_id=run_id,
+            requests=questions,
+            snapshot=await in_slices(Snapshot.making(state), cancellable=True),
         )
     return None
 
@@ -162,4 +168,6 @@ async def _paused_snapshot(
         msg = f"run {info.run_id!r} has ended ({info.status.value}): it can't be paused"
         raise RunFinishedError(msg, run_id=info.run_id, status=info.status)
     stored = await store.load(info.run_id)
-    return Snapshot.from_state(fold(stored, remote.codec_of(workflows.get(info.workflow))))
+    codec = codec_of(workflows.get(info.workflow))
+    state = await in_slices(folding(stored, codec), cancellable=True)
+    return await in_slices(Snapshot.making(state), cancellable=True)

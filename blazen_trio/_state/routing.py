@@ -212,13 +212,16 @@ class Routing:
         )
 
 
-def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) -> InputResponseEvent:
+def answer_to(
+    run_id: str, asked: Collection[str], response: Any, answered: Collection[str] = ()
+) -> InputResponseEvent:
     """Return a response as the answer to an open question.
 
     A plain value answers the only open question.
 
     Args:
-        state: The run's state.
+        run_id: The run's id.
+        asked: The `request_id`s of its open questions.
         response: An `InputResponseEvent`, or any value.
         answered: The `request_id`s of questions whose answers are on their way.
 
@@ -228,38 +231,41 @@ def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) ->
     """
     if isinstance(response, InputResponseEvent):
         request_id: object = response.request_id
-        known = isinstance(request_id, str) and request_id in state.questions
+        known = isinstance(request_id, str) and request_id in asked
         if known and request_id not in answered:
             return response
-    open_ids = [each for each in state.questions if each not in answered]
+    open_ids = [each for each in asked if each not in answered]
     if isinstance(response, InputResponseEvent):
         raise InputResponseError(
             f"no question with request_id {response.request_id!r:.200} is open in run "
-            f"{state.run_id!r}: it is unknown or already answered; open are "
+            f"{run_id!r}: it is unknown or already answered; open are "
             f"{sorted(open_ids) or 'none'}",
-            run_id=state.run_id,
+            run_id=run_id,
             request_id=str(response.request_id),
         )
     if len(open_ids) != 1:
         raise InputResponseError(
-            f"run {state.run_id!r} has {len(open_ids)} open questions: name the one that is "
+            f"run {run_id!r} has {len(open_ids)} open questions: name the one that is "
             "answered, with an InputResponseEvent that carries its request_id",
-            run_id=state.run_id,
+            run_id=run_id,
             request_id="",
         )
     return InputResponseEvent(open_ids[0], response)
 
 
 def question_of(
-    definition: WorkflowDefinition, state: RunState, response: InputResponseEvent
+    definition: WorkflowDefinition,
+    state: RunState,
+    response: InputResponseEvent,
+    answered: Collection[str] = (),
 ) -> Question:
-    """Return the open question that an answer is for.
+    """Return the open question that an answer is for. For `answered`, see `answer_to`.
 
     Raises:
         InputResponseError: No question with its `request_id` is open.
         NoHandlerError: No step accepts the answer.
     """
-    question = state.questions[answer_to(state, response).request_id]
+    request_id = answer_to(state.run_id, state.questions, response, answered).request_id
     if not definition.accepts(type(response)):
         raise no_handler(definition, response, state.run_id)
-    return question
+    return state.questions[request_id]

@@ -27,6 +27,7 @@ __all__ = [
     "fold",
     "folding",
     "history_of",
+    "no_data",
     "reading_history",
 ]
 
@@ -76,8 +77,7 @@ def folding(stored: StoredRun, codec: Codec) -> Generator[None, None, RunState]:
             raise StoreError(msg, run_id=run_id) from error
         yield
     if state is None:
-        msg = f"run {run_id!r} has a row, but neither a snapshot nor a journal"
-        raise StoreError(msg, run_id=run_id)
+        raise no_data(run_id)
     if state.run_id != run_id:
         msg = (
             f"the data stored for run {run_id!r} belongs to run {state.run_id!r}: it is damaged, "
@@ -86,6 +86,12 @@ def folding(stored: StoredRun, codec: Codec) -> Generator[None, None, RunState]:
         raise StoreError(msg, run_id=run_id)
     state.history = yield from reading_history(stored)
     return state
+
+
+def no_data(run_id: str) -> StoreError:
+    """Return the error for a run that has only a row."""
+    msg = f"run {run_id!r} has a row, but neither a snapshot nor a journal"
+    return StoreError(msg, run_id=run_id)
 
 
 def history_of(stored: StoredRun) -> list[HistoryRecord]:
@@ -97,7 +103,8 @@ def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryReco
     """Do the work of `history_of` in slices."""
     records: list[HistoryRecord] = []
     for data in stored.history:
-        records += yield from decoding_history(data)
+        before = records[-1].sequence if records else 0
+        records += yield from decoding_history(data, before)
         yield
     return records
 

@@ -8,6 +8,7 @@ from blazen_trio._codec.document import iter_state
 from blazen_trio._codec.entries import encode_entry
 from blazen_trio._codec.histories import encoding_history
 from blazen_trio._concurrency import in_slices
+from blazen_trio._state.apply import all_questions
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 
@@ -68,6 +69,7 @@ async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None
         error=None if state.error is None else state.error.message,
         at=state.updated,
         release=state.status is RunStatus.COMPLETED,
+        questions=all_questions(state) if state.questions else None,
     )
     return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
 

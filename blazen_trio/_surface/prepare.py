@@ -182,7 +182,7 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     """Prepare the run of a snapshot, and answer its question if a response is given."""
     state = await in_slices(snapshot.to_state_in_pieces(options.codec))
     await check_fit(options.definition, state)
-    answer = None if response is None else answer_to(state, response)
+    answer = None if response is None else answer_to(state.run_id, state.questions, response)
     store = options.store
     if store is None:
         return await _go_on(options, state, None, None, answer)
@@ -361,7 +361,10 @@ def _mark_of(stored: StoredRun) -> JournalMark:
 
     snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
     return JournalMark(
-        snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs)
+        snapshot_size,
+        sum(len(data) for _, data in stored.entries),
+        frozenset(stored.blobs),
+        stored.listed,
     )
 
 

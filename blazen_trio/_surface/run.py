@@ -327,7 +327,7 @@ class Run:
             self._check_alive("answered")
             if not isinstance(response, InputResponseEvent):
                 # An InputResponseEvent is checked later: its key, if used before, decides first.
-                response = answer_to(core.state, response)
+                response = answer_to(core.state.run_id, core.state.questions, response)
             with trio.CancelScope(shield=True):
                 await core.wait_mail_taken()  # as in `_send`
                 await core.standstill.opened()
