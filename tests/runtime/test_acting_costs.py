@@ -90,6 +90,11 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes | memoryview) else 8
 
 
+def _is_time(row: Any) -> bool:
+    """Whether this is the answer to a look at the database's clock, which is due now and then."""
+    return len(row) == 1 and isinstance(row[0], int) and row[0] > 10**15
+
+
 class Counting:
     """A cursor of any driver that counts what it returns."""
 
@@ -105,8 +110,9 @@ class Counting:
         return self.count(super().fetchall())  # type: ignore[misc]
 
     def count(self, rows: Any) -> Any:
-        READ["rows"] += len(rows)
-        READ["bytes"] += sum(_size(value) for row in rows for value in row)
+        found = [row for row in rows if not _is_time(row)]
+        READ["rows"] += len(found)
+        READ["bytes"] += sum(_size(value) for row in found for value in row)
         return rows
 
 
@@ -175,7 +181,8 @@ async def test_a_large_run_costs_what_a_small_one_costs(
                 told()
                 READ.clear()
                 await ACTS[act](runtime, run_id)
-                read, statements = dict(READ), told()
+                read = dict(READ)
+                statements = [one for one in told() if "blazen_" in one or one[:6] != "SELECT"]
                 assert not any(reads_payloads(statement) for statement in statements)
                 costs.append((read, Counter(each.split()[0] for each in statements)))
         assert costs[0] == costs[1]
