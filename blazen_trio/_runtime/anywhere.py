@@ -79,25 +79,14 @@ async def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[
         raise ended_error(state)
     if stored.info.status.ended:
         # Only the row says so: the process that set the run aside could not read its state.
-        msg = (
-            f"run {run_id!r} is set aside: {stored.info.error}. "
-            "Once the cause is fixed, resume_from tries it again"
-        )
-        raise RunCrashedError(msg, run_id=run_id, crashes=stored.crashes)
+        raise RunCrashedError.set_aside(run_id, stored.info.error or "unknown", stored.crashes)
     if state.status is RunStatus.PAUSED:
-        msg = f"run {run_id!r} is paused: resume_from continues it"
-        raise RunPausedError(
-            msg, run_id=run_id, snapshot=await in_slices(Snapshot.making(state), cancellable=True)
-        )
+        snapshot = await in_slices(Snapshot.making(state), cancellable=True)
+        raise RunPausedError.paused(run_id, snapshot, "resume_from continues it")
     questions = open_questions(state, stored)
     if state.status is RunStatus.WAITING and questions:
-        msg = f"run {run_id!r} waits for an answer to {questions[0].prompt!r:.200}"
-        raise InputRequiredError(
-            msg,
-            run_id=run_id,
-            requests=questions,
-            snapshot=await in_slices(Snapshot.making(state), cancellable=True),
-        )
+        snapshot = await in_slices(Snapshot.making(state), cancellable=True)
+        raise InputRequiredError.waiting(run_id, questions, snapshot)
     return None
 
 
@@ -165,8 +154,7 @@ async def _paused_snapshot(
     store: CheckpointStore, workflows: Mapping[str, Workflow], info: RunInfo
 ) -> Snapshot:
     if info.status.ended:
-        msg = f"run {info.run_id!r} has ended ({info.status.value}): it can't be paused"
-        raise RunFinishedError(msg, run_id=info.run_id, status=info.status)
+        raise RunFinishedError.ended(info.run_id, info.status, "it can't be paused")
     stored = await store.load(info.run_id)
     codec = codec_of(workflows.get(info.workflow))
     state = await in_slices(folding(stored, codec), cancellable=True)

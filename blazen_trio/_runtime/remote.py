@@ -379,6 +379,5 @@ def _answered_elsewhere(run_id: str, request_id: str) -> InputResponseError:
 def _answer_to(run: AskedRun, response: Any) -> InputResponseEvent:
     run_id, status = run.info.run_id, run.info.status
     if status.ended:
-        msg = f"run {run_id!r} has ended ({status.value}): it can't be answered"
-        raise RunFinishedError(msg, run_id=run_id, status=status)
+        raise RunFinishedError.ended(run_id, status, "it can't be answered")
     return answer_to(run_id, run.asked, response, answered_in(run.inbox))

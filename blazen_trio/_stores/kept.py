@@ -13,7 +13,6 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.protocol import RunInfo, StoredRun
-from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     from blazen_trio._stores.driver import Mail
@@ -58,14 +57,7 @@ class MemoryDriver(Driver):
             StaleRunError: It no longer drives the run.
             StoreError: An earlier commit could not be written.
         """
-        if isinstance(self.lost, StoreError):
-            raise StoreError(
-                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it "
-                "is; resume the run by its id",
-                run_id=self.run_id,
-            ) from self.lost
-        if self.lost is not None:
-            raise store_rules.not_driven(self.run_id) from self.lost
+        store_rules.check_driver(self.run_id, self.lost)
 
 
 @attrs.define(eq=False)

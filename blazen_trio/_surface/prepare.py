@@ -32,6 +32,7 @@ from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
     NoHandlerError,
+    RunCrashedError,
     RunNotFoundError,
     StoreError,
 )
@@ -317,13 +318,13 @@ def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
 def _set_aside(core: RunCore, stored: StoredRun) -> None:
     """Quarantine a run that its drivers have repeatedly crashed on: end it as failed."""
     undone = sorted({delivery.step for delivery in core.state.deliveries.values()})
-    message = (
-        f"run {core.state.run_id!r} is set aside: its driver has died or failed {stored.crashes} "
-        f"times without committing a step (pending: {', '.join(undone) or 'no steps'})"
+    cause = (
+        f"its driver has died or failed {stored.crashes} times without committing a step "
+        f"(pending: {', '.join(undone) or 'no steps'})"
     )
-    message += f"; the last driver failed with {stored.info.error}" if stored.info.error else ""
-    message += ". Find and fix the cause; resume_from then tries the run again"
-    fail(core, StoredError("RunCrashedError", message, attempts=stored.crashes), None)
+    cause += f"; the last driver failed with {stored.info.error}" if stored.info.error else ""
+    error = RunCrashedError.set_aside(core.state.run_id, cause, stored.crashes)
+    fail(core, StoredError("RunCrashedError", error.message, attempts=stored.crashes), None)
 
 
 def open_rested(
