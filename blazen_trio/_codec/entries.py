@@ -29,7 +29,8 @@ from blazen_trio._codec.writer import (
     size_of,
     write_cells,
 )
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets, drained
+from blazen_trio._definitions.targets import Targets
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, drained
 from blazen_trio._state.model import MOST_EPOCHS, Cell, Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError

@@ -9,19 +9,21 @@ amount of work per `next()`.
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003  # attrs resolves it
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+
+from blazen_trio._definitions.targets import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from blazen_trio._definitions.events import Event
+    from blazen_trio._definitions.targets import Targets
     from blazen_trio._state.model import Cell, Item, Payload, StoredError
     from blazen_trio._state.status import RunStatus
 
 __all__ = [
-    "NOWHERE",
     "Collected",
     "Entry",
     "FanOutOpened",
@@ -29,43 +31,8 @@ __all__ = [
     "Output",
     "Questions",
     "Retry",
-    "Targets",
     "drained",
 ]
-
-
-class Targets:
-    """The destinations of an event. Created once per event class and shared by all its outputs.
-
-    Args:
-        steps: The steps that the event goes to, in declaration order; each gets a delivery of its
-            own. Empty: the event is recorded, but not routed (yet).
-        joins: The joins among the steps, which collect the event instead.
-        plain: Whether the event is only routed: it neither asks a question nor stops the run, and
-            it is not delayed.
-        stops: Whether the event stops the run.
-        collects: The joins that collect the event, now or when it is due.
-    """
-
-    __slots__ = ("collects", "joins", "plain", "steps", "stops")
-
-    def __init__(
-        self,
-        steps: tuple[str, ...] = (),
-        joins: tuple[str, ...] = (),
-        *,
-        plain: bool = False,
-        stops: bool = False,
-        collects: tuple[str, ...] | None = None,
-    ) -> None:
-        self.steps = steps
-        self.joins = joins
-        self.plain = plain
-        self.stops = stops
-        self.collects = joins if collects is None else collects
-
-
-NOWHERE: Final = Targets()
 
 
 class Output:

@@ -13,11 +13,9 @@ from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import (
     Delayed,
     Event,
-    InputRequestEvent,
     InputResponseEvent,
-    StopEvent,
 )
-from blazen_trio._state.entry import Targets
+from blazen_trio._definitions.targets import Targets
 from blazen_trio._state.safe_text import text_of
 from blazen_trio.errors import InputResponseError, StepOutputError
 
@@ -151,7 +149,9 @@ class Routing:
 
     def __init__(self, definition: WorkflowDefinition) -> None:
         self.definition = definition
-        self.known: dict[type[Event], Targets] = {}
+        self.targets = definition.targets
+        self.known = definition.known_targets
+        """The destinations of the classes of events that have been routed so far."""
         self.root_joins = tuple(step.name for step in definition.steps.values() if step.is_join)
         self.bounds = {
             name: step.max_concurrency
@@ -161,19 +161,6 @@ class Routing:
         """The `max_concurrency` of each step that has one."""
         self._later: dict[type[Event], Targets] = {}
         self._holds: dict[tuple[str, bool], frozenset[str]] = {}
-
-    def targets(self, cls: type[Event]) -> Targets:
-        """Return the destinations of events of this class."""
-        targets = self.known.get(cls)
-        if targets is None:
-            route = self.definition.routes(cls)
-            chosen = {*route.steps, *route.joins}
-            steps = tuple(name for name in self.definition.steps if name in chosen)
-            stops = issubclass(cls, StopEvent)
-            plain = not stops and not issubclass(cls, InputRequestEvent)
-            targets = Targets(steps, route.joins, plain=plain, stops=stops)
-            self.known[cls] = targets
-        return targets
 
     def later(self, cls: type[Event]) -> Targets:
         """Return the destinations of delayed events of this class before they are due.
