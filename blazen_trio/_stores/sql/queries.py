@@ -127,8 +127,6 @@ def asked_run(
     """
     row = find_run(connection, run_id)
     info = info_of(row)
-    if info.status.ended:
-        return AskedRun(info, {})
     if row.listed is None:
         return None
     query = sa.select(question).where(question.c.run_no == row.run_no)
