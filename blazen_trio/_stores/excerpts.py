@@ -132,7 +132,7 @@ async def asked_run(
         given = {} if connection is None else {"connection": connection}
         stored = await store.load(run_id, **given)
         found = await _asked_in(stored)
-    return found
+    return found  # noqa: ASYNC910  # the store has suspended
 
 
 async def _asked_in(stored: StoredRun) -> AskedRun:
