@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 __all__ = [
     "IncompatibleRunError",
@@ -166,6 +167,11 @@ class RunPausedError(WorkflowError):
         super().__init__(message, run_id=run_id)
         self.snapshot = snapshot
 
+    @classmethod
+    def paused(cls, run_id: str, snapshot: Any, advice: str) -> Self:
+        """Return the error for a run that is paused, with advice on how to continue it."""
+        return cls(f"run {run_id!r} is paused: {advice}", run_id=run_id, snapshot=snapshot)
+
 
 class InputRequiredError(WorkflowError):
     """The run waits for an answer, and no other part of it can continue.
@@ -185,6 +191,14 @@ class InputRequiredError(WorkflowError):
         self.requests = tuple(requests)
         self.request = self.requests[0]
         self.snapshot = snapshot
+
+    @classmethod
+    def waiting(cls, run_id: str, requests: Sequence[Any], snapshot: Any) -> Self:
+        """Return the error for a run that waits for answers to these requests, oldest first."""
+        message = f"run {run_id!r} waits for an answer to {requests[0].prompt!r:.200}"
+        if len(requests) > 1:
+            message += f" and {len(requests) - 1} more"
+        return cls(message, run_id=run_id, requests=requests, snapshot=snapshot)
 
 
 class InputResponseError(WorkflowError):
@@ -224,6 +238,15 @@ class RunCrashedError(WorkflowError):
         super().__init__(message, run_id=run_id)
         self.crashes = crashes
 
+    @classmethod
+    def set_aside(cls, run_id: str, cause: str, crashes: int) -> Self:
+        """Return the error for a run that was set aside for this cause."""
+        message = (
+            f"run {run_id!r} is set aside: {cause}. Find and fix the cause; resume_from then tries "
+            "the run again"
+        )
+        return cls(message, run_id=run_id, crashes=crashes)
+
 
 class RunStalledError(WorkflowError):
     """The run has no pending work, nothing can arrive, and no step returned a `StopEvent`.
@@ -249,6 +272,18 @@ class RunFinishedError(WorkflowError):
     def __init__(self, message: str, *, run_id: str | None = None, status: Any) -> None:
         super().__init__(message, run_id=run_id)
         self.status = status
+
+    @classmethod
+    def ended(cls, run_id: str, status: Any, consequence: str) -> Self:
+        """Return the error for a run that has ended, with what is therefore impossible."""
+        message = f"run {run_id!r} has ended ({status.value}): {consequence}"
+        return cls(message, run_id=run_id, status=status)
+
+    @classmethod
+    def left(cls, run_id: str, status: Any, advice: str) -> Self:
+        """Return the error for a run that this process has left, with advice on what to do."""
+        message = f"run {run_id!r} is no longer driven by this process: {advice}"
+        return cls(message, run_id=run_id, status=status)
 
 
 class SerializationError(WorkflowError):

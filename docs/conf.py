@@ -51,14 +51,23 @@ nitpick_ignore_regex = [
         "py:class",
         "AbstractAsyncContextManager|AsyncIterator|Callable|Collection|Iterable|Mapping|Sequence|TracebackType",
     ),
-    ("py:class", r"([\w.]*\.)?(E|F|T|Handle|InputHandler|MeterProvider|RetryOn|TracerProvider|WorkflowDefinition)"),  # type variables, aliases, a base
+    (
+        "py:class",
+        r"([\w.]*\.)?(E|F|T|Handle|InputHandler|MeterProvider|RetryOn|TracerProvider|WorkflowDefinition)",
+    ),  # type variables, aliases, a base
 ]
 
 NOT_MADE_BY_USERS = {"Context", "EventStream", "Run", "RunStart", "Runtime", "Snapshot", "SqlStore"}
 
 
 def tidy_signature(
-    _app: Any, what: str, name: str, documented: Any, _options: Any, signature: str | None, returns: str | None
+    _app: Any,
+    what: str,
+    name: str,
+    documented: Any,
+    _options: Any,
+    signature: str | None,
+    returns: str | None,
 ) -> tuple[str | None, str | None]:
     """What the engine makes, and errors, without what they are made with; defaults as the values that they are."""
     if what == "exception" or (what == "class" and name.rpartition(".")[2] in NOT_MADE_BY_USERS):
@@ -80,7 +89,12 @@ def link_or_leave(app: Any, env: Any, node: Any, contents: Any) -> Any:
         return None
     node["py:module"], node["py:class"] = "blazen_trio", None
     domain = env.domains["py"]
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, contents) or contents
+    return (
+        domain.resolve_xref(
+            env, node["refdoc"], app.builder, "obj", node["reftarget"], node, contents
+        )
+        or contents
+    )
 
 
 PLACE = re.compile(r"[\w/-]+\*\n")
@@ -89,7 +103,11 @@ PLACE = re.compile(r"[\w/-]+\*\n")
 def leave_out_missing_pages(app: Any, _docname: str, source: list[str]) -> None:
     """A path that ends in `*`, on a line of its own, is a place in a table of contents: of pages that there may be."""
     lines = source[0].splitlines(keepends=True)
-    kept = (line for line in lines if not PLACE.fullmatch(line) or any(Path(app.srcdir).glob(f"{line.strip()}.md")))
+    kept = (
+        line
+        for line in lines
+        if not PLACE.fullmatch(line) or any(Path(app.srcdir).glob(f"{line.strip()}.md"))
+    )
     source[0] = "".join(kept)
 
 
@@ -105,11 +123,16 @@ class Diagrams(SphinxTransform):
                 continue
             picture = picture_of(block.astext().strip())
             if picture is not None:
-                block.replace_self(nodes.raw("", f'<div class="diagram">{picture}</div>', format="html"))
+                block.replace_self(
+                    nodes.raw("", f'<div class="diagram">{picture}</div>', format="html")
+                )
             else:
                 block["language"] = "text"
                 if block.astext().startswith("stateDiagram"):
-                    logger.warning("nobody has drawn this diagram: run `python docs/diagrams.py`", location=block)
+                    logger.warning(
+                        "nobody has drawn this diagram: run `python docs/diagrams.py`",
+                        location=block,
+                    )
 
 
 class LinksOutOfTheSite(SphinxPostTransform):
@@ -120,7 +143,11 @@ class LinksOutOfTheSite(SphinxPostTransform):
     def run(self, **_kwargs: Any) -> None:
         """Called by Sphinx, for each page."""
         for link in list(self.document.findall(addnodes.pending_xref)):
-            if link["reftype"] == "myst" and link["refdomain"] == "doc" and link["reftarget"].startswith("/"):
+            if (
+                link["reftype"] == "myst"
+                and link["refdomain"] == "doc"
+                and link["reftarget"].startswith("/")
+            ):
                 link.replace_self(link.children)
 
 

@@ -51,11 +51,18 @@ def _draw(source: str) -> str:
         words = label.replace(", ", "\\n")
         lines.append(f'    "{before}" -> "{target}" [label="{words}"];')
     dot = "\n".join(["digraph {", _ATTRIBUTES, *lines, "}"])
-    drawn = subprocess.run(["dot", "-Tsvg"], input=dot, capture_output=True, text=True, check=True).stdout
+    drawn = subprocess.run(
+        ["dot", "-Tsvg"], input=dot, capture_output=True, text=True, check=True
+    ).stdout
     svg = drawn[drawn.index("<svg") :].replace("black", "currentColor")
     svg = re.sub(r"<title>.*?</title>\n|<!--.*?-->\n", "", svg)
     svg = re.sub(r"<text ", '<text fill="currentColor" ', svg)
-    return re.sub(r"(<svg[^>]*>\n)", lambda head: f"{head[1]}<desc>{html.escape(source)}</desc>\n", svg, count=1)
+    return re.sub(
+        r"(<svg[^>]*>\n)",
+        lambda head: f"{head[1]}<desc>{html.escape(source)}</desc>\n",
+        svg,
+        count=1,
+    )
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ def _name_of(path: Path) -> str:
 
 def test_the_dispatcher_knows_stores_by_their_protocol_only():
     allowed = {"blazen_trio._stores"} | {
-        f"blazen_trio._stores.{name}" for name in ("protocol", "driver", "base")
+        f"blazen_trio._stores.{name}"
+        for name in ("protocol", "driver", "base", "excerpts", "excerpts.asked_run")
     }
     for path in (PACKAGE / "_dispatch").rglob("*.py"):
         modules = {

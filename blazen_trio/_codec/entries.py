@@ -1,6 +1,7 @@
 """Encoding of journal entries as compact JSON objects, without fields that have their defaults.
 
-Keys: `f` format, `q` seq, `k` kind (default `committed`), `t` at and elapsed, `s` step, `d` done,
+Keys: `f` format, `q` seq, `k` kind (default `committed`), `t` at and elapsed (format 3: only at, as
+elapsed is that of the entry before), `s` step, `d` done,
 `o` outputs, `n` fan-out opened, `r` joins fired, `c` cells set, `x` cells deleted, `l` collected,
 `y` retry, `v` recovers, `z` stop event, `a` status, `w` error, `p` epoch, `b` created.
 
@@ -28,7 +29,8 @@ from blazen_trio._codec.writer import (
     size_of,
     write_cells,
 )
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets, drained
+from blazen_trio._definitions.targets import Targets
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, drained
 from blazen_trio._state.model import MOST_EPOCHS, Cell, Payload
 from blazen_trio._state.status import RunStatus
 from blazen_trio.errors import SerializationError
@@ -48,6 +50,8 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
+_TERSE: Final = 3
+"""Format number of an entry whose `t` has no elapsed time: it is that of the entry before."""
 _WIDE: Final = 512
 """Largest number of items that is not written in lines."""
 _BULKY: Final = 256 * 1024
@@ -108,18 +112,15 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
     Raises:
         SerializationError: A name or message in it is a text that can't be stored.
     """
-    items = len(entry.outputs) + len(entry.cells or ())
-    if entry.fan_out is not None:
-        items += len(entry.fan_out.outputs)
-    for collected in entry.collected:
-        items += len(collected.taken)
-    in_lines = in_lines or items > _WIDE
+    in_lines = in_lines or _items_in(entry) > _WIDE
     blobs: dict[str, bytes] = {}
-    wire: dict[str, Any] = {"f": IN_LINES if in_lines else FORMAT, "q": entry.seq}
+    terse = entry.elapsed is None
+    format_ = IN_LINES if in_lines else _TERSE if terse else FORMAT
+    wire: dict[str, Any] = {"f": format_, "q": entry.seq}
     plain = entry.kind == "committed"
     if not plain:
         wire["k"] = entry.kind
-    wire["t"] = (entry.at, entry.elapsed)
+    wire["t"] = (entry.at,) if terse else (entry.at, entry.elapsed)
     if entry.step is not None:
         wire["s"] = entry.step
     if entry.done:
@@ -140,10 +141,19 @@ def seal_entry(entry: Entry, *, in_lines: bool = False) -> None:
     except (orjson.JSONEncodeError, UnicodeEncodeError) as error:
         msg = f"can't encode journal entry {entry.seq} ({entry.kind}): {error}"
         raise SerializationError(msg, subject="journal entry") from error
-    if len(data) > _BULKY and not in_lines:
+    if len(data) > _BULKY and not (in_lines or terse):
         seal_entry(entry, in_lines=True)
     else:
         entry.sealed = data, blobs, not in_lines
+
+
+def _items_in(entry: Entry) -> int:
+    items = len(entry.outputs) + len(entry.cells or ())
+    if entry.fan_out is not None:
+        items += len(entry.fan_out.outputs)
+    for collected in entry.collected:
+        items += len(collected.taken)
+    return items
 
 
 def _check_names(entry: Entry) -> None:
@@ -216,7 +226,7 @@ def decoding_entry(
 
     An entry from before there were lines, and a single large event, are parsed in one piece.
     """
-    head, parts = parse_parts(data, _WHAT, "f")
+    head, parts = parse_parts(data, _WHAT, "f", newest=_TERSE)
     whole = Whole(_WHAT, blobs, codec)
     reader = Reader(head, "", whole)
     when = reader.inner("t") or reader
@@ -224,7 +234,7 @@ def decoding_entry(
         reader.count("q", least=1),
         reader.maybe("k", str) or "committed",
         when.seconds(0),
-        when.seconds(1),
+        None if head["f"] == _TERSE else when.seconds(1),
     )
     entry.step = reader.maybe("s", str)
     entry.done = reader.count("d", 0)

@@ -21,6 +21,7 @@ __all__ = [
     "UnwrittenHistory",
     "decode_history",
     "decoding_history",
+    "encode_following",
     "encode_history",
     "encoding_history",
     "record_of",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 _FORMAT: Final = 1
+_FOLLOWING: Final = 3
+"""Format number of records without sequences: they follow the records that are stored before."""
 _WIDE: Final = 512
 """Largest number of records that is not written in lines."""
 
@@ -46,6 +49,11 @@ def encoding_history(records: Sequence[HistoryRecord]) -> Generator[None, None, 
         pieces.append(piece)
         yield
     return b"".join(pieces)
+
+
+def encode_following(record: HistoryRecord) -> bytes:
+    """Encode a record whose sequence is not known: it follows the last stored record."""
+    return orjson.dumps({"f": _FOLLOWING, "r": [record_wire(record)]})
 
 
 _HEAD: Final = orjson.dumps({"f": IN_LINES})
@@ -116,38 +124,45 @@ def record_wire(record: HistoryRecord) -> list[Any]:
     return wire
 
 
-def decode_history(data: bytes) -> list[HistoryRecord]:
-    """Decode the result of `encode_history`.
+def decode_history(data: bytes, before: int = 0) -> list[HistoryRecord]:
+    """Decode the result of `encode_history`, or of `encode_following`.
+
+    Args:
+        data: The bytes.
+        before: The sequence of the last record stored before these.
 
     Raises:
         SnapshotVersionError: They were written by a newer version of this package.
         SerializationError: They are invalid.
     """
-    return drained(decoding_history(data))
+    return drained(decoding_history(data, before))
 
 
-def decoding_history(data: bytes) -> Generator[None, None, list[HistoryRecord]]:
+def decoding_history(data: bytes, before: int = 0) -> Generator[None, None, list[HistoryRecord]]:
     """Return the result of `decode_history`, in slices."""
     records: list[HistoryRecord] = []
     pace = Pace()
     whole = Whole("history", {}, PLAIN)
-    for path, part in parse_parts(data, "history", "f")[1]:
+    head, parts = parse_parts(data, "history", "f", newest=_FOLLOWING)
+    following = head["f"] == _FOLLOWING
+    for path, part in parts:
         for each in Reader(part, path, whole).each("r"):
-            records.append(record_of(each))
+            sequence = before + len(records) + 1 if following else None
+            records.append(record_of(each, sequence))
             if pace.full(len(records[-1].error or "")):
                 yield
     return records
 
 
-def record_of(reader: Reader) -> HistoryRecord:
-    """Read a record from a list."""
+def record_of(reader: Reader, sequence: int | None = None) -> HistoryRecord:
+    """Read a record from a list. With a sequence, the record gets this one."""
     text = reader.take(1, str)
     try:
         timestamp = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
     except (ValueError, OverflowError) as error:
         raise reader.fail(1, f"{short(text)} is not an instant: {error}") from error
     return HistoryRecord(
-        reader.count(0, least=1),
+        reader.count(0, least=1) if sequence is None else sequence,
         timestamp,
         reader.take(2, str),
         reader.maybe(3, str),

@@ -88,9 +88,15 @@ def document(head: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def parse_parts(
-    data: bytes, what: str, version_key: str
+    data: bytes, what: str, version_key: str, *, newest: int = PLAIN
 ) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
     """Parse a document, in lines or plain.
+
+    Args:
+        data: The document.
+        what: The kind of document, for messages.
+        version_key: The key of its format number.
+        newest: The greatest format number that a plain one may have.
 
     Returns:
         The head; and an iterator over the parts, each with its path in the document, which parses
@@ -105,7 +111,9 @@ def parse_parts(
         data = str(data).encode("utf-8", "replace")  # type: ignore[unreachable]
     end = data.find(b"\n")
     if end < 0 or not data.startswith(_OPENED, max(end - len(_OPENED), 0)):
-        whole = parse(data, what, version_key, PLAIN)
+        whole = parse(data, what, version_key, newest)
+        if whole[version_key] == IN_LINES:
+            raise rubbish(what, version_key, "a document of this format is in lines")
         return whole, iter((("", whole),))
     head = parse(data[: end - len(_OPENED)] + b"}", what, version_key, IN_LINES)
     return head, _parts(data, end + 1, what)

@@ -6,9 +6,16 @@ import itertools
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from blazen_trio._definitions.events import DynamicEvent, Event, StartEvent
+from blazen_trio._definitions.events import (
+    DynamicEvent,
+    Event,
+    InputRequestEvent,
+    StartEvent,
+    StopEvent,
+)
 from blazen_trio._definitions.graph import Graph, handles_failure
 from blazen_trio._definitions.registry import event_registry, value_registry
+from blazen_trio._definitions.targets import Targets
 from blazen_trio._definitions.validation import (
     as_classes,
     check_classes,
@@ -24,25 +31,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._definitions.steps import StepDefinition
 
-__all__ = ["Route", "WorkflowDefinition", "no_handler"]
-
-
-class Route:
-    """The steps that an event goes to, by name, in the order of declaration.
-
-    Attributes:
-        steps: The steps of which each gets the event.
-        joins: The joins that collect it.
-    """
-
-    __slots__ = ("joins", "steps")
-
-    def __init__(self, steps: tuple[str, ...], joins: tuple[str, ...]) -> None:
-        self.steps = steps
-        self.joins = joins
-
-    def __bool__(self) -> bool:
-        return bool(self.steps or self.joins)
+__all__ = ["WorkflowDefinition", "no_handler"]
 
 
 class WorkflowDefinition:
@@ -96,8 +85,8 @@ class WorkflowDefinition:
     has_joins: bool
     event_types: Mapping[str, type[Event]]
     value_types: Mapping[str, type]
-    _routes: dict[type[Event], Route]
-    _failure_routes: dict[str, Route]
+    known_targets: dict[type[Event], Targets]
+    _failure_targets: dict[str, Targets]
     _most_recoveries: dict[str, int | None]
     _sealed = False
 
@@ -125,8 +114,8 @@ class WorkflowDefinition:
         self.max_concurrency = max_concurrency
         self.durability = durability
         self._declare(steps, external, types)
-        self._routes = {}
-        self._failure_routes = {}
+        self.known_targets = {}
+        self._failure_targets = {}
         self._most_recoveries = {}
         self._sealed = True
 
@@ -177,33 +166,34 @@ class WorkflowDefinition:
             f" {len(self.steps)} steps>"
         )
 
-    def routes(self, event_class: type[Event]) -> Route:
-        """Return the route of an event of exactly this class. Cached.
+    def targets(self, event_class: type[Event]) -> Targets:
+        """Return the destinations of an event of exactly this class. Cached in `known_targets`.
 
-        It leads to each step that accepts this class or a base of it.
+        They are the steps that accept this class or a base of it.
         """
-        route = self._routes.get(event_class)
-        if route is None:
+        targets = self.known_targets.get(event_class)
+        if targets is None:
             taking = [step for step in self.steps.values() if issubclass(event_class, step.accepts)]
-            route = self._routes[event_class] = _route(taking)
-        return route
+            stops = issubclass(event_class, StopEvent)
+            plain = not stops and not issubclass(event_class, InputRequestEvent)
+            targets = self.known_targets[event_class] = _targets(taking, plain=plain, stops=stops)
+        return targets
 
     def accepts(self, event_class: type[Event]) -> bool:
         """Return whether any step takes events of this class, one by one or in a list."""
-        route = self.routes(event_class)
-        return bool(route.steps or route.joins)
+        return bool(self.targets(event_class).steps)
 
-    def failure_handlers(self, step_name: str) -> Route:
-        """Return the route of the `StepFailedEvent` of that step. Cached.
+    def failure_targets(self, step_name: str) -> Targets:
+        """Return the destinations of the `StepFailedEvent` of that step. Cached.
 
-        It leads to each other step that accepts this class by name (`Event` is not enough) and
-        whose `handles`, if given, names the failed step.
+        They are the other steps that accept this class by name (`Event` is not enough) and whose
+        `handles`, if given, names the failed step.
         """
-        route = self._failure_routes.get(step_name)
-        if route is None:
+        targets = self._failure_targets.get(step_name)
+        if targets is None:
             taking = [step for step in self.steps.values() if handles_failure(step, step_name)]
-            route = self._failure_routes[step_name] = _route(taking)
-        return route
+            targets = self._failure_targets[step_name] = _targets(taking)
+        return targets
 
     def most_recoveries(self, step_name: str) -> int | None:
         """Return how often a failed step may be recovered for what descends from one failure.
@@ -261,8 +251,10 @@ def _name(event: Event) -> str:
     return event.event_type if isinstance(event, DynamicEvent) else type(event).__name__
 
 
-def _route(taking: list[StepDefinition]) -> Route:
-    return Route(
-        tuple(step.name for step in taking if not step.is_join),
+def _targets(taking: list[StepDefinition], *, plain: bool = False, stops: bool = False) -> Targets:
+    return Targets(
+        tuple(step.name for step in taking),
         tuple(step.name for step in taking if step.is_join),
+        plain=plain,
+        stops=stops,
     )

@@ -130,7 +130,7 @@ class Attempt:
                 return core.turns.ask(delivery)
             returned, listed = check_returned(step, result)
             members = None if listed is None else await self._members(listed)
-            entry = self._decide(returned, members)
+            entry = self.decide(returned, members, core.encode)
             if entry.rest is not None:
                 await complete(core, entry)
             if core.recorder.detailed:
@@ -238,10 +238,21 @@ class Attempt:
         finally:
             core.waiting -= 1
 
-    def _decide(self, returned: Iterable[Any], members: list[Output] | None) -> Entry:
-        """Check and encode the attempt's outcome, apply it to the state and return its entry."""
+    def decide(
+        self,
+        returned: Iterable[Any],
+        members: list[Output] | None,
+        encode: Callable[[Event], Payload] | None,
+    ) -> Entry:
+        """Check and encode the attempt's outcome, apply it to the state and return its entry.
+
+        Args:
+            returned: The events that the step returned outside a list.
+            members: The members of the list that it returned; `None` if it returned no list.
+            encode: Encodes an event; `None`: events are not stored.
+        """
         core, step, transaction = self._core, self._step, self._transaction
-        machine, encode = core.machine, core.encode
+        machine = core.machine
         moment = core.moment() if core.timed else core.still
         if transaction is None:
             outputs = machine.outputs(returned, encode, core.clock.now) if returned else ()

@@ -36,6 +36,7 @@ from blazen_trio._state.model import StoredError
 from blazen_trio._state.routing import question_of
 from blazen_trio._state.safe_text import text_of, traceback_of
 from blazen_trio._stores.driver import KeyUsedError
+from blazen_trio._stores.excerpts import asked_run
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import (
     InputResponseError,
@@ -46,7 +47,7 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._state.entry import Entry
@@ -314,10 +315,11 @@ async def answer(
     store, run_id = core.journal.store, core.state.run_id
     data = None
     number = 0
+    answered: Collection[str] = ()
     while True:
         refused: InputResponseError | None = None
         try:
-            question = question_of(core.definition, core.state, response)
+            question = question_of(core.definition, core.state, response, answered)
         except InputResponseError as refusal:
             refused = refusal
         if refused is not None:
@@ -331,7 +333,10 @@ async def answer(
             await core.wait_mail_taken()
         if heard is not None:
             return heard
-        # Another answer has the name. If it was rejected, the question is still open: try the next.
+        # Another answer has the name. If it is still in the inbox, the store has not handed it over
+        # yet: a second answer would be acknowledged, and then rejected. If it is not, this process
+        # has taken it. If the question is still open, it was rejected: try the next.
+        answered = answered_in((await asked_run(store, run_id)).inbox)
         number += 1
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import trio
 
 from blazen_trio._codec.entries import encode_entry
+from blazen_trio._state.apply import all_questions
+from blazen_trio._state.entry import Questions
 from blazen_trio._stores.protocol import Commit, SnapshotRow
 from blazen_trio.errors import StoreError
 
@@ -44,11 +46,13 @@ class JournalMark(NamedTuple):
         snapshot_size: Bytes of the stored snapshot (0: none).
         tail_size: Bytes of the stored journal after it.
         blobs: The digests of the blobs (large values) that are stored already.
+        listed: Whether the store lists all open questions, as far as it lists any.
     """
 
     snapshot_size: int = 0
     tail_size: int = 0
     blobs: frozenset[str] = frozenset()
+    listed: bool = True
 
 
 _NEW: Final = JournalMark()
@@ -72,6 +76,7 @@ class Journal:
     __slots__ = (
         "_behind",
         "_folding",
+        "_listed",
         "_on_disk",
         "_pending",
         "_progress",
@@ -112,7 +117,7 @@ class Journal:
         """The entries that are recorded and not handed over yet."""
         self.requests: list[int] = []
         """The inbox rows of pauses and cancellations that are under way, whose entry takes them."""
-        self._snapshot_size, self._tail_size, self._stored_blobs = mark
+        self._snapshot_size, self._tail_size, self._stored_blobs, self._listed = mark
         self._behind = 0
         self._recorded = self._on_disk = state.seq
         self._folding = False
@@ -134,7 +139,7 @@ class Journal:
     @property
     def mark(self) -> JournalMark:
         """The extent of the stored journal."""
-        return JournalMark(self._snapshot_size, self._tail_size, self._stored_blobs)
+        return JournalMark(self._snapshot_size, self._tail_size, self._stored_blobs, self._listed)
 
     # Recording
 
@@ -161,6 +166,10 @@ class Journal:
                 self.requests.clear()
         if entry.created is not None:
             pending.version = entry.created["workflow_version"]
+        if entry.questions is not None and self._listed:
+            if pending.questions is None:
+                pending.questions = Questions()
+            pending.questions.add(entry.questions)
         if self.durability == "exit":
             return
         data, blobs = entry.encoded or encode_entry(entry)
@@ -300,6 +309,9 @@ class Journal:
             commit.error = self._state.error.message
         if self._unwritten is not None:
             commit.history = self._unwritten.take()
+        if not self._listed:
+            self._listed = True
+            commit.questions = all_questions(self._state)
         return commit
 
     async def _hand_over(self, commit: Commit) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from blazen_trio._dispatch.attempts import Attempt, described
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from blazen_trio._definitions.events import Event
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.entry import Entry, Output
-    from blazen_trio._state.model import Delivery
+    from blazen_trio._state.model import Delivery, Payload
 
 __all__ = ["TracedAttempt"]
 
@@ -70,8 +71,14 @@ class TracedAttempt(Attempt):
             span.ended("completed" if self._decided else "discarded", None)
         return again
 
-    def _decide(self, returned: Iterable[Any], members: list[Output] | None) -> Entry:
-        entry = super()._decide(returned, members)
+    def decide(
+        self,
+        returned: Iterable[Any],
+        members: list[Output] | None,
+        encode: Callable[[Event], Payload] | None,
+    ) -> Entry:
+        """See `Attempt.decide`."""
+        entry = super().decide(returned, members, encode)
         self._decided = True
         return entry
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from blazen_trio._codec.snapshot import Snapshot
+from blazen_trio._concurrency import in_slices
 from blazen_trio._runtime import remote
 from blazen_trio._runtime.remote import codec_of, open_questions
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import fold
+from blazen_trio._stores.base import folding
 from blazen_trio._surface.outcome import ended_error, engine_error, result_of
 from blazen_trio.errors import (
     InputRequiredError,
@@ -58,19 +59,19 @@ async def result_anywhere(
         info = await store.get_run(run_id)
         if info.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
             stored = await store.load(run_id)
-            found = _stored_result(stored, workflows.get(stored.info.workflow))
+            found = await _stored_result(stored, workflows.get(stored.info.workflow))
             if found is not None:
                 return found[0]
         await poller.wait_changed(info)
 
 
-def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] | None:
+async def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] | None:
     """Return the stored result of a run in a tuple; `None` if it has none yet, and may get one.
 
     Raises:
         WorkflowError: The run has ended without a result, is paused, or waits for an answer.
     """
-    state = fold(stored, codec_of(workflow))
+    state = await in_slices(folding(stored, codec_of(workflow)), cancellable=True)
     run_id = state.run_id
     if state.status is RunStatus.COMPLETED:
         return (result_of(state.stop),)
@@ -78,20 +79,14 @@ def _stored_result(stored: StoredRun, workflow: Workflow | None) -> tuple[Any] |
         raise ended_error(state)
     if stored.info.status.ended:
         # Only the row says so: the process that set the run aside could not read its state.
-        msg = (
-            f"run {run_id!r} is set aside: {stored.info.error}. "
-            "Once the cause is fixed, resume_from tries it again"
-        )
-        raise RunCrashedError(msg, run_id=run_id, crashes=stored.crashes)
+        raise RunCrashedError.set_aside(run_id, stored.info.error or "unknown", stored.crashes)
     if state.status is RunStatus.PAUSED:
-        msg = f"run {run_id!r} is paused: resume_from continues it"
-        raise RunPausedError(msg, run_id=run_id, snapshot=Snapshot.from_state(state))
+        snapshot = await in_slices(Snapshot.making(state), cancellable=True)
+        raise RunPausedError.paused(run_id, snapshot, "resume_from continues it")
     questions = open_questions(state, stored)
     if state.status is RunStatus.WAITING and questions:
-        msg = f"run {run_id!r} waits for an answer to {questions[0].prompt!r:.200}"
-        raise InputRequiredError(
-            msg, run_id=run_id, requests=questions, snapshot=Snapshot.from_state(state)
-        )
+        snapshot = await in_slices(Snapshot.making(state), cancellable=True)
+        raise InputRequiredError.waiting(run_id, questions, snapshot)
     return None
 
 
@@ -159,7 +154,8 @@ async def _paused_snapshot(
     store: CheckpointStore, workflows: Mapping[str, Workflow], info: RunInfo
 ) -> Snapshot:
     if info.status.ended:
-        msg = f"run {info.run_id!r} has ended ({info.status.value}): it can't be paused"
-        raise RunFinishedError(msg, run_id=info.run_id, status=info.status)
+        raise RunFinishedError.ended(info.run_id, info.status, "it can't be paused")
     stored = await store.load(info.run_id)
-    return Snapshot.from_state(fold(stored, remote.codec_of(workflows.get(info.workflow))))
+    codec = codec_of(workflows.get(info.workflow))
+    state = await in_slices(folding(stored, codec), cancellable=True)
+    return await in_slices(Snapshot.making(state), cancellable=True)

@@ -6,13 +6,14 @@ A run without a driver is changed in the store. A run with one gets an inbox mes
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from blazen_trio._codec.codec import ENGINE, PLAIN
 from blazen_trio._codec.entries import encode_entry
-from blazen_trio._codec.histories import decode_history
+from blazen_trio._codec.histories import encode_following
 from blazen_trio._codec.messages import (
     CANCEL,
     PAUSE,
@@ -25,13 +26,14 @@ from blazen_trio._codec.messages import (
 from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import Event, InputRequestEvent, InputResponseEvent, StartEvent
 from blazen_trio._dispatch.inbox import answered_in, post_answer
-from blazen_trio._dispatch.observers import Broadcast, Recorder
 from blazen_trio._dispatch.transitions import cancelled_error
 from blazen_trio._state import lifecycle
+from blazen_trio._state.entry import HistoryRecord
 from blazen_trio._state.model import Payload
 from blazen_trio._state.routing import answer_to
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.base import create_whole, fold
+from blazen_trio._stores.base import create_whole, no_data
+from blazen_trio._stores.excerpts import asked_run, claim_end
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._surface.run_arguments import check_id, new_nonce
 from blazen_trio._telemetry import hooks
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from blazen_trio._codec.snapshot import Snapshot
     from blazen_trio._state.model import Question, RunState
     from blazen_trio._stores.driver import Mail
+    from blazen_trio._stores.excerpts import AskedRun, RunEnd
     from blazen_trio._stores.protocol import CheckpointStore, StoredRun
     from blazen_trio._surface.workflow import Workflow
 
@@ -156,16 +159,16 @@ async def ask_or_change(
         The inbox row that asks the driver; `None` if it is done, or there is nothing to do.
     """
     kind = CANCEL if status is RunStatus.CANCELLED else PAUSE
-    stored, asked = await _claim_or_ask(store, run_id, kind, pack_reason(reason))
-    if stored is None:
+    end, asked = await _claim_or_ask(store, run_id, kind, pack_reason(reason))
+    if end is None:
         return asked
-    await _change_claimed(store, stored, status, reason)
+    await _change_claimed(store, end, status, reason)
     return None
 
 
 async def _claim_or_ask(
     store: CheckpointStore, run_id: str, kind: str, data: bytes
-) -> tuple[StoredRun, None] | tuple[None, Mail | None]:
+) -> tuple[RunEnd, None] | tuple[None, Mail | None]:
     """Claim a run that has no driver, or post this message to its driver.
 
     A driver takes all messages that were posted before the run was paused, and may then leave it.
@@ -174,7 +177,7 @@ async def _claim_or_ask(
     has left.
     """
     try:
-        return await store.claim(run_id), None
+        return await claim_end(store, run_id, _REQUESTS), None
     except RunLockedError:
         asked = await store.post(run_id, kind, data)
     if kind != PAUSE:
@@ -182,25 +185,26 @@ async def _claim_or_ask(
         with trio.move_on_after(_LEAVES_WITHIN, shield=True):
             while (await store.get_run(run_id)).status is RunStatus.PAUSED:
                 with contextlib.suppress(RunLockedError):
-                    return await store.claim(run_id), None
+                    return await claim_end(store, run_id, _REQUESTS), None
                 await trio.sleep(_LOOK_AGAIN)
     return None, asked
 
 
 async def _change_claimed(  # noqa: ASYNC910  # without a claim, there is nothing to wait for
-    store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
+    store: CheckpointStore, end: RunEnd, status: RunStatus, reason: str | None
 ) -> None:
     """Pause, unpause or cancel a run that was claimed for it. Neither call can be cancelled."""
-    driver = stored.driver
+    driver, info = end.driver, end.info
     if driver is None:
         return  # noqa: ASYNC910
     try:
-        if not (stored.info.status.ended or stored.info.status is status):
-            state, commit = _change(store, stored, status, reason)
+        if not (info.status.ended or info.status is status):
+            commit = _change(end, status, reason, store.clock().now())
             await store.commit(driver, commit)
             if hooks.listener is not None and status.ended:
-                hooks.listener.run_ended(state)
-            log_record((driver.run_id, state.workflow), _KINDS[status], error=reason)
+                seconds = commit.at - info.created.timestamp()
+                hooks.listener.run_ended(info.workflow, status, seconds)
+            log_record((driver.run_id, info.workflow), _KINDS[status], error=reason)
     finally:
         await store.release(driver)  # noqa: ASYNC102
 
@@ -216,34 +220,33 @@ _ENTRIES = {
     RunStatus.RUNNING: "unpaused",
     RunStatus.CANCELLED: "cancelled",
 }
+_REQUESTS: Final = (CANCEL, PAUSE, RECALL)
 _DONE_BY: Final = {
     RunStatus.PAUSED: (PAUSE,),
     RunStatus.RUNNING: (PAUSE, RECALL),
-    RunStatus.CANCELLED: (CANCEL, PAUSE, RECALL),
+    RunStatus.CANCELLED: _REQUESTS,
 }
 
 
-def _change(
-    store: CheckpointStore, stored: StoredRun, status: RunStatus, reason: str | None
-) -> tuple[RunState, Commit]:
-    state = fold(stored, PLAIN)
-    at = store.clock().now()
-    recorder = Recorder(Broadcast(), history=True, lifecycle=False, stored=True)
-    assert recorder.unwritten is not None
-    recorder.load([record for data in stored.history[-1:] for record in decode_history(data)])
-    recorder.record(_KINDS[status], at, error="manual" if status is RunStatus.PAUSED else reason)
-    error = cancelled_error(state.run_id, reason) if status is RunStatus.CANCELLED else None
-    entry = lifecycle.changed(state, _ENTRIES[status], status, at, error)
+def _change(end: RunEnd, status: RunStatus, reason: str | None, at: float) -> Commit:
+    """Return the commit that changes a run's status. The rest of its data need not be known."""
+    run_id, kind = end.info.run_id, _KINDS[status]
+    if end.last is None:
+        raise no_data(run_id)
+    error = cancelled_error(run_id, reason) if status is RunStatus.CANCELLED else None
+    entry = lifecycle.changed(end.last + 1, _ENTRIES[status], status, at, error)
     data, blobs = encode_entry(entry)
-    return state, Commit(
-        state.run_id,
+    told = "manual" if status is RunStatus.PAUSED else reason
+    record = HistoryRecord(end.records, dt.datetime.fromtimestamp(at, dt.UTC), kind, error=told)
+    return Commit(
+        run_id,
         entries=[(entry.seq, data)],
         blobs=blobs,
-        history=recorder.unwritten.take(),
+        history=(end.records, encode_following(record)),
         status=status,
         error=None if error is None else error.message,
         # Requests that this change fulfils. If they stayed, a resume would act on them again.
-        taken=[mail.id for mail in stored.inbox if mail.kind in _DONE_BY[status]],
+        taken=[id_ for id_, request in end.requests.items() if request in _DONE_BY[status]],
         at=at,
         release=status.ended,
     )
@@ -255,15 +258,15 @@ async def take_back_pause(store: CheckpointStore, run_id: str, pause: Mail) -> N
     The run's driver gives up the hold of that row. If the run has no driver, it is unpaused in the
     store.
     """
-    stored, _ = await _claim_or_ask(store, run_id, RECALL, pack_recall(pause.id))
-    if stored is None:
+    end, _ = await _claim_or_ask(store, run_id, RECALL, pack_recall(pause.id))
+    if end is None:
         return
-    if stored.info.status is RunStatus.PAUSED:
-        await _change_claimed(store, stored, RunStatus.RUNNING, None)
-    elif stored.driver is not None:
+    if end.info.status is RunStatus.PAUSED:
+        await _change_claimed(store, end, RunStatus.RUNNING, None)
+    elif end.driver is not None:
         # The driver has left without taking the pause. The next driver gets both messages.
-        await store.release(stored.driver)
-        if not stored.info.status.ended:
+        await store.release(end.driver)
+        if not end.info.status.ended:
             await store.post(run_id, RECALL, pack_recall(pause.id))
 
 
@@ -315,11 +318,11 @@ async def answer_stored(
     given = {} if connection is None else {"connection": connection}
     number = 0
     while True:
-        stored = await store.load(run_id, **given)
-        workflow = workflows.get(stored.info.workflow)
+        run = await _look_for(store, run_id, response, given, closely=number > 0)
+        workflow = workflows.get(run.info.workflow)
         refused: WorkflowError | None = None
         try:
-            state, answer = _answer_to(stored, codec_of(workflow), response)
+            answer = _answer_to(run, response)
         except (RunFinishedError, InputResponseError) as refusal:
             refused = refusal
         if refused is not None:
@@ -329,20 +332,39 @@ async def answer_stored(
         if workflow is not None and not workflow.accepts(type(answer)):
             raise no_handler(workflow, answer, run_id)
         data = pack_event(codec_of(workflow), answer)
-        name = answer_key(state.questions[answer.request_id].id, number)
-        if connection is not None and await store.has_key(run_id, name, **given):
-            number += 1  # an earlier answer, which was rejected if the question is still open
-            continue
-        heard = await post_answer(store, run_id, data, name, key, connection)
-        if heard is not None:
-            return heard
-        if connection is not None:
-            # The transaction may never see that answer: it may read a snapshot from its start.
-            raise _answered_elsewhere(run_id, answer.request_id)
+        name = answer_key(run.asked[answer.request_id], number)
+        if connection is None or not await store.has_key(run_id, name, **given):
+            heard = await post_answer(store, run_id, data, name, key, connection)
+            if heard is not None:
+                return heard
+            if connection is not None:
+                # The transaction may never see that answer: it may read a snapshot from its start.
+                raise _answered_elsewhere(run_id, answer.request_id)
         # Another answer has this name. If it is still in the inbox, or was taken, `_answer_to`
         # raises in the next round. Otherwise it was rejected, and the question needs another one.
         response = answer
         number += 1
+
+
+async def _look_for(
+    store: CheckpointStore,
+    run_id: str,
+    response: Any,
+    given: Mapping[str, Any],
+    *,
+    closely: bool,
+) -> AskedRun:
+    """Return the question that a response names, or all open questions and the run's inbox.
+
+    Only a refusal, a plain value and an answer that is not the first one (`closely`) need the other
+    questions, and the answers in the inbox.
+    """
+    named = response.request_id if isinstance(response, InputResponseEvent) else None
+    if isinstance(named, str) and not closely:
+        run = await asked_run(store, run_id, named, **given)
+        if named in run.asked or run.info.status.ended:
+            return run
+    return await asked_run(store, run_id, **given)
 
 
 def _answered_elsewhere(run_id: str, request_id: str) -> InputResponseError:
@@ -353,12 +375,8 @@ def _answered_elsewhere(run_id: str, request_id: str) -> InputResponseError:
     return InputResponseError(msg, run_id=run_id, request_id=request_id)
 
 
-def _answer_to(
-    stored: StoredRun, codec: Codec, response: Any
-) -> tuple[RunState, InputResponseEvent]:
-    if stored.info.status.ended:
-        run_id, status = stored.info.run_id, stored.info.status
-        msg = f"run {run_id!r} has ended ({status.value}): it can't be answered"
-        raise RunFinishedError(msg, run_id=run_id, status=status)
-    state = fold(stored, codec)
-    return state, answer_to(state, response, answered_in(stored.inbox))
+def _answer_to(run: AskedRun, response: Any) -> InputResponseEvent:
+    run_id, status = run.info.run_id, run.info.status
+    if status.ended:
+        raise RunFinishedError.ended(run_id, status, "it can't be answered")
+    return answer_to(run_id, run.asked, response, answered_in(run.inbox))

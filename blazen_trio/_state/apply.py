@@ -18,6 +18,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from blazen_trio._state.entry import Questions
 from blazen_trio._state.model import (
     ID_EPOCH,
     Buffered,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SLICE",
+    "all_questions",
     "apply_entry",
     "apply_head",
     "applying",
@@ -121,7 +123,8 @@ def apply_head(
         resuming = _apply_driver(state, entry, most)
     state.seq = entry.seq
     state.updated = entry.at
-    state.elapsed = entry.elapsed
+    if entry.elapsed is not None:
+        state.elapsed = entry.elapsed
     if entry.status is not None:
         check(entry.kind, state.status, entry.status)
         state.status = entry.status
@@ -143,7 +146,7 @@ def apply_head(
     group: FanOut | None = state.root
     before: Item | None = group
     if entry.done:
-        done = state.deliveries.pop(entry.done, None) or _take_other(state, entry.done)
+        done = state.deliveries.pop(entry.done, None) or _take_other(state, entry)
         group = done.group
         if group is not None:
             before = done.next
@@ -254,20 +257,28 @@ def firing(
     return delivery
 
 
+def all_questions(state: RunState) -> Questions:
+    """Return the open questions of a run, as changes that make them all that are open."""
+    asked = {question.id: question.request_id for question in state.questions.values()}
+    return Questions(asked, whole=True)
+
+
 def _next_id(state: RunState) -> int:
     id_ = state.next_id
     state.next_id = id_ + 1
     return id_
 
 
-def _take_other(state: RunState, id_: int) -> Delayed | Question:
-    """Remove and return the delayed event or open question with this id."""
+def _take_other(state: RunState, entry: Entry) -> Delayed | Question:
+    """Remove and return the delayed event or open question that an entry consumes."""
+    id_ = entry.done
     delayed = state.delayed.pop(id_, None)
     if delayed is not None:
         return delayed
     # Questions are few, and indexed by the `request_id` that their answers use.
     question = next((question for question in state.questions.values() if question.id == id_), None)
     assert question is not None, f"nothing has the id {id_}"
+    entry.questions = Questions(closed={id_: question.request_id})
     return state.questions.pop(question.request_id)
 
 
@@ -292,6 +303,9 @@ def _insert(
             question = Question(_next_id(state), event, payload, output.request_id)
             state.questions[output.request_id] = question
             effects.append(question)
+            if entry.questions is None:
+                entry.questions = Questions()
+            entry.questions.opened[question.id] = output.request_id
             if group is not None:
                 group.insert(question, before)  # type: ignore[arg-type]
         joins = output.targets.joins
@@ -344,6 +358,8 @@ def _apply_stop(state: RunState, entry: Entry, most: int) -> Iterator[None] | No
     for many items.
     """
     state.stop, state.stop_payload = entry.stop, entry.stop_payload
+    if state.questions:
+        entry.questions = Questions(whole=True)
     tables: list[dict[Any, Any]] = [state.deliveries, state.delayed, state.questions]
     if state.buffers:
         tables += [events for by_type in state.buffers.values() for events in by_type.values()]

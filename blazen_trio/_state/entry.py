@@ -9,62 +9,30 @@ amount of work per `next()`.
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003  # attrs resolves it
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+
+from blazen_trio._definitions.targets import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from blazen_trio._definitions.events import Event
+    from blazen_trio._definitions.targets import Targets
     from blazen_trio._state.model import Cell, Item, Payload, StoredError
     from blazen_trio._state.status import RunStatus
 
 __all__ = [
-    "NOWHERE",
     "Collected",
     "Entry",
     "FanOutOpened",
     "HistoryRecord",
     "Output",
+    "Questions",
     "Retry",
-    "Targets",
     "drained",
 ]
-
-
-class Targets:
-    """The destinations of an event. Created once per event class and shared by all its outputs.
-
-    Args:
-        steps: The steps that the event goes to, in declaration order; each gets a delivery of its
-            own. Empty: the event is recorded, but not routed (yet).
-        joins: The joins among the steps, which collect the event instead.
-        plain: Whether the event is only routed: it neither asks a question nor stops the run, and
-            it is not delayed.
-        stops: Whether the event stops the run.
-        collects: The joins that collect the event, now or when it is due.
-    """
-
-    __slots__ = ("collects", "joins", "plain", "steps", "stops")
-
-    def __init__(
-        self,
-        steps: tuple[str, ...] = (),
-        joins: tuple[str, ...] = (),
-        *,
-        plain: bool = False,
-        stops: bool = False,
-        collects: tuple[str, ...] | None = None,
-    ) -> None:
-        self.steps = steps
-        self.joins = joins
-        self.plain = plain
-        self.stops = stops
-        self.collects = joins if collects is None else collects
-
-
-NOWHERE: Final = Targets()
 
 
 class Output:
@@ -124,6 +92,31 @@ class Retry:
     since: float
 
 
+@attrs.define(eq=False)
+class Questions:
+    """Changes to the open questions of a run. No other question of the run ever has the same id.
+
+    Attributes:
+        opened: The `request_id`s of the questions that are open now and were not, by id.
+        closed: The `request_id`s of the questions that are not open any more, by id.
+        whole: Whether the opened ones are all open questions, whatever was open before.
+    """
+
+    opened: dict[int, str] = attrs.field(factory=dict)
+    closed: dict[int, str] = attrs.field(factory=dict)
+    whole: bool = False
+
+    def add(self, later: Questions) -> None:
+        """Add later changes. A question that was opened and closed leaves no trace."""
+        if later.whole:
+            self.opened, self.closed, self.whole = dict(later.opened), {}, True
+            return
+        self.opened.update(later.opened)
+        for id_, request_id in later.closed.items():
+            if self.opened.pop(id_, None) is None and not self.whole:
+                self.closed[id_] = request_id
+
+
 class Entry:
     """One transition of a run. `kind` is for people and the history; the other fields are applied.
 
@@ -162,6 +155,9 @@ class Entry:
     """The live items that applying the entry created and that the driver acts on, in order: each a
     `Delivery`, a `Question` or a `Delayed`. They include the deliveries of the joins that it fired.
     Never stored."""
+    questions: Questions | None = None
+    """The changes that applying the entry made to the open questions; `None`: there are none. Never
+    stored."""
     rest: Generator[None, None, None] | None = None
     """The generator that applies the rest of a wide entry, one slice per `next()`; `None` once it
     has ended. Only a machine with `slices` sets it. Until it has ended, `effects` and `fired` are
@@ -172,7 +168,7 @@ class Entry:
     """The entry's bytes, as far as they are known before it is applied; the large payloads that
     they refer to; and whether only `fired` is missing. Kept by the codec."""
 
-    def __init__(self, seq: int, kind: str, at: float, elapsed: float) -> None:
+    def __init__(self, seq: int, kind: str, at: float, elapsed: float | None) -> None:
         self.seq = seq
         self.kind = kind
         """`started`, `queued` (a run that another process will start), `committed`, `completed`,
@@ -181,6 +177,8 @@ class Entry:
         `woken`, `resumed`."""
         self.at = at
         self.elapsed = elapsed
+        """Seconds that count against the run's timeout; `None`: as many as before, because the
+        entry's author does not know how many those are."""
 
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 
     from blazen_trio._definitions.steps import StepDefinition
-    from blazen_trio._state.entry import Entry, Output, Targets
+    from blazen_trio._definitions.targets import Targets
+    from blazen_trio._state.entry import Entry, Output
     from blazen_trio._state.model import FanOut, RunState
     from blazen_trio._state.routing import Routing
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from blazen_trio._state.apply import apply_entry, state_from_first
+from blazen_trio._state.apply import state_from_first
 from blazen_trio._state.entry import Entry, Output
 from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.status import RunStatus
@@ -81,13 +81,16 @@ def unrouted_input(state: RunState) -> Delayed | None:
 
 
 def changed(
-    state: RunState, kind: str, status: RunStatus, at: float, error: StoredError | None = None
+    seq: int, kind: str, status: RunStatus, at: float, error: StoredError | None = None
 ) -> Entry:
-    """Pause or cancel a run that no process drives. Its pending work stays pending."""
-    entry = Entry(state.seq + 1, kind, at, state.elapsed)
+    """Return the entry that pauses, unpauses or cancels a run that no process drives.
+
+    Its pending work stays pending. Nothing of the run but its status and the number of its last
+    entry has to be known.
+    """
+    entry = Entry(seq, kind, at, None)
     entry.status = status
     entry.error = error
-    apply_entry(state, entry)
     return entry
 
 

@@ -34,7 +34,7 @@ from blazen_trio._definitions.events import (
     StopEvent,
 )
 from blazen_trio._state.apply import SLICE, apply_head, drain
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry, Targets
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, Output, Retry
 from blazen_trio._state.joins import check_collectable, firing_due
 from blazen_trio._state.routing import question_of
 from blazen_trio._state.status import RunStatus
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
 
     from blazen_trio._definitions.steps import StepDefinition
+    from blazen_trio._definitions.targets import Targets
     from blazen_trio._state.model import (
         Cell,
         Delayed as DelayedItem,
@@ -264,9 +265,9 @@ class Machine:
         Returns `None` if there are none, or if they have recovered the step as often as they may
         (see `given_up`).
         """
-        route = self.definition.failure_handlers(delivery.step)
+        handlers = self.definition.failure_targets(delivery.step)
         events = delivery.event if isinstance(delivery.event, tuple) else (delivery.event,)
-        if not route or any(isinstance(event, StepFailedEvent) for event in events):
+        if not handlers.steps or any(isinstance(event, StepFailedEvent) for event in events):
             # A handler's own failure is passed to no other handler, or two handlers could keep
             # passing failures to each other for ever.
             return None
@@ -276,14 +277,8 @@ class Machine:
         entry.step = delivery.step
         entry.done = delivery.id
         entry.recovers = delivery.step
-        takers = tuple(
-            name for name in self.definition.steps if name in route.steps or name in route.joins
-        )
-        entry.outputs = [
-            Output(
-                failure, None if encode is None else encode(failure), Targets(takers, route.joins)
-            )
-        ]
+        payload = None if encode is None else encode(failure)
+        entry.outputs = [Output(failure, payload, handlers)]
         return self.finish(entry)
 
     def given_up(self, delivery: Delivery) -> str:

@@ -13,11 +13,9 @@ from blazen_trio._definitions.definition import no_handler
 from blazen_trio._definitions.events import (
     Delayed,
     Event,
-    InputRequestEvent,
     InputResponseEvent,
-    StopEvent,
 )
-from blazen_trio._state.entry import Targets
+from blazen_trio._definitions.targets import Targets
 from blazen_trio._state.safe_text import text_of
 from blazen_trio.errors import InputResponseError, StepOutputError
 
@@ -151,7 +149,9 @@ class Routing:
 
     def __init__(self, definition: WorkflowDefinition) -> None:
         self.definition = definition
-        self.known: dict[type[Event], Targets] = {}
+        self.targets = definition.targets
+        self.known = definition.known_targets
+        """The destinations of the classes of events that have been routed so far."""
         self.root_joins = tuple(step.name for step in definition.steps.values() if step.is_join)
         self.bounds = {
             name: step.max_concurrency
@@ -161,19 +161,6 @@ class Routing:
         """The `max_concurrency` of each step that has one."""
         self._later: dict[type[Event], Targets] = {}
         self._holds: dict[tuple[str, bool], frozenset[str]] = {}
-
-    def targets(self, cls: type[Event]) -> Targets:
-        """Return the destinations of events of this class."""
-        targets = self.known.get(cls)
-        if targets is None:
-            route = self.definition.routes(cls)
-            chosen = {*route.steps, *route.joins}
-            steps = tuple(name for name in self.definition.steps if name in chosen)
-            stops = issubclass(cls, StopEvent)
-            plain = not stops and not issubclass(cls, InputRequestEvent)
-            targets = Targets(steps, route.joins, plain=plain, stops=stops)
-            self.known[cls] = targets
-        return targets
 
     def later(self, cls: type[Event]) -> Targets:
         """Return the destinations of delayed events of this class before they are due.
@@ -212,13 +199,16 @@ class Routing:
         )
 
 
-def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) -> InputResponseEvent:
+def answer_to(
+    run_id: str, asked: Collection[str], response: Any, answered: Collection[str] = ()
+) -> InputResponseEvent:
     """Return a response as the answer to an open question.
 
     A plain value answers the only open question.
 
     Args:
-        state: The run's state.
+        run_id: The run's id.
+        asked: The `request_id`s of its open questions.
         response: An `InputResponseEvent`, or any value.
         answered: The `request_id`s of questions whose answers are on their way.
 
@@ -228,38 +218,41 @@ def answer_to(state: RunState, response: Any, answered: Collection[str] = ()) ->
     """
     if isinstance(response, InputResponseEvent):
         request_id: object = response.request_id
-        known = isinstance(request_id, str) and request_id in state.questions
+        known = isinstance(request_id, str) and request_id in asked
         if known and request_id not in answered:
             return response
-    open_ids = [each for each in state.questions if each not in answered]
+    open_ids = [each for each in asked if each not in answered]
     if isinstance(response, InputResponseEvent):
         raise InputResponseError(
             f"no question with request_id {response.request_id!r:.200} is open in run "
-            f"{state.run_id!r}: it is unknown or already answered; open are "
+            f"{run_id!r}: it is unknown or already answered; open are "
             f"{sorted(open_ids) or 'none'}",
-            run_id=state.run_id,
+            run_id=run_id,
             request_id=str(response.request_id),
         )
     if len(open_ids) != 1:
         raise InputResponseError(
-            f"run {state.run_id!r} has {len(open_ids)} open questions: name the one that is "
+            f"run {run_id!r} has {len(open_ids)} open questions: name the one that is "
             "answered, with an InputResponseEvent that carries its request_id",
-            run_id=state.run_id,
+            run_id=run_id,
             request_id="",
         )
     return InputResponseEvent(open_ids[0], response)
 
 
 def question_of(
-    definition: WorkflowDefinition, state: RunState, response: InputResponseEvent
+    definition: WorkflowDefinition,
+    state: RunState,
+    response: InputResponseEvent,
+    answered: Collection[str] = (),
 ) -> Question:
-    """Return the open question that an answer is for.
+    """Return the open question that an answer is for. For `answered`, see `answer_to`.
 
     Raises:
         InputResponseError: No question with its `request_id` is open.
         NoHandlerError: No step accepts the answer.
     """
-    question = state.questions[answer_to(state, response).request_id]
+    request_id = answer_to(state.run_id, state.questions, response, answered).request_id
     if not definition.accepts(type(response)):
         raise no_handler(definition, response, state.run_id)
-    return question
+    return state.questions[request_id]

@@ -10,7 +10,7 @@ from blazen_trio._codec.entries import decoding_entry
 from blazen_trio._codec.histories import decoding_history, encoding_history
 from blazen_trio._codec.restore import restoring
 from blazen_trio._concurrency import in_slices
-from blazen_trio._state.apply import applying, state_from_first
+from blazen_trio._state.apply import all_questions, applying, state_from_first
 from blazen_trio._state.entry import drained
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
@@ -32,6 +32,7 @@ __all__ = [
     "fold",
     "folding",
     "history_of",
+    "no_data",
     "reading_history",
     "written",
 ]
@@ -82,8 +83,7 @@ def folding(stored: StoredRun, codec: Codec) -> Generator[None, None, RunState]:
             raise StoreError(msg, run_id=run_id) from error
         yield
     if state is None:
-        msg = f"run {run_id!r} has a row, but neither a snapshot nor a journal"
-        raise StoreError(msg, run_id=run_id)
+        raise no_data(run_id)
     if state.run_id != run_id:
         msg = (
             f"the data stored for run {run_id!r} belongs to run {state.run_id!r}: it is damaged, "
@@ -92,6 +92,12 @@ def folding(stored: StoredRun, codec: Codec) -> Generator[None, None, RunState]:
         raise StoreError(msg, run_id=run_id)
     state.history = yield from reading_history(stored)
     return state
+
+
+def no_data(run_id: str) -> StoreError:
+    """Return the error for a run that has only a row."""
+    msg = f"run {run_id!r} has a row, but neither a snapshot nor a journal"
+    return StoreError(msg, run_id=run_id)
 
 
 def history_of(stored: StoredRun) -> list[HistoryRecord]:
@@ -103,7 +109,8 @@ def reading_history(stored: StoredRun) -> Generator[None, None, list[HistoryReco
     """Do the work of `history_of` in slices."""
     records: list[HistoryRecord] = []
     for data in stored.history:
-        records += yield from decoding_history(data)
+        before = records[-1].sequence if records else 0
+        records += yield from decoding_history(data, before)
         yield
     return records
 
@@ -128,6 +135,7 @@ async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None
         error=None if state.error is None else state.error.message,
         at=state.updated,
         release=state.status is RunStatus.COMPLETED,
+        questions=all_questions(state) if state.questions else None,
     )
     return await store.create(NewRun(state.workflow, state.workflow_version, state.created), first)
 

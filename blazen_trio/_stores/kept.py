@@ -13,7 +13,6 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.protocol import RunInfo, StoredRun
-from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     from blazen_trio._stores.driver import Mail
@@ -58,14 +57,7 @@ class MemoryDriver(Driver):
             StaleRunError: It no longer drives the run.
             StoreError: An earlier commit could not be written.
         """
-        if isinstance(self.lost, StoreError):
-            raise StoreError(
-                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it "
-                "is; resume the run by its id",
-                run_id=self.run_id,
-            ) from self.lost
-        if self.lost is not None:
-            raise store_rules.not_driven(self.run_id) from self.lost
+        store_rules.check_driver(self.run_id, self.lost)
 
 
 @attrs.define(eq=False)
@@ -86,6 +78,8 @@ class KeptRun:
     history: dict[int, bytes] = attrs.field(factory=dict)
     inbox: dict[int, Mail] = attrs.field(factory=dict)
     keys: set[str] = attrs.field(factory=set)
+    asked: dict[int, str] = attrs.field(factory=dict)
+    """The `request_id`s of the open questions, by id."""
 
     @property
     def owner(self) -> Lease | None:
@@ -109,11 +103,16 @@ class KeptRun:
 
         Returns a copy with the first rows of the inbox; the rest is delivered to the driver.
         """
-        self.driver, self.wake, self.hold = MemoryDriver(self.info.run_id, lease), None, 0.0
+        driver = self.driven_by(lease)
         stored = self.stored()
         if stored.inbox[_PAGE:]:
-            self.driver.deliver(stored.inbox[_PAGE:])
-        return attrs.evolve(stored, inbox=stored.inbox[:_PAGE], driver=self.driver)
+            driver.deliver(stored.inbox[_PAGE:])
+        return attrs.evolve(stored, inbox=stored.inbox[:_PAGE], driver=driver)
+
+    def driven_by(self, lease: Lease) -> MemoryDriver:
+        """Give the run a new driver under this lease, and return it."""
+        self.driver, self.wake, self.hold = MemoryDriver(self.info.run_id, lease), None, 0.0
+        return self.driver
 
     def give_back(self, wake: float | None = None, hold: float = 0.0) -> None:
         """Release the run: leave it without a driver."""
@@ -167,6 +166,12 @@ class KeptRun:
             self.history[commit.history[0]] = memoryview(commit.history[1]).tobytes()
         for mail_id in commit.taken:
             self.inbox.pop(mail_id, None)
+        if commit.questions is not None:
+            if commit.questions.whole:
+                self.asked.clear()
+            for question_id in commit.questions.closed:
+                self.asked.pop(question_id, None)
+            self.asked.update(commit.questions.opened)
         if commit.status is not None:
             self.updated = commit.at
             self.info = attrs.evolve(

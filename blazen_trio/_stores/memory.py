@@ -14,6 +14,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.driver import Driver, Mail
+from blazen_trio._stores.excerpts import AskedRun, RunEnd
 from blazen_trio._stores.kept import KeptRun, Lease, MemoryDriver
 from blazen_trio._stores.protocol import SUSPECT, Poll, RunInfo, StoredRun
 from blazen_trio.errors import WorkflowError
@@ -131,6 +132,32 @@ class MemoryStore(StoreQueries):
             stored = kept.drive(self._own_lease())
         await trio.lowlevel.cancel_shielded_checkpoint()
         return stored
+
+    async def claim_end(self, run_id: str, kinds: Collection[str]) -> RunEnd:
+        """See `excerpts.claim_end`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        kept = self._find(run_id)
+        driver = None
+        if kept.info.status is not RunStatus.COMPLETED:
+            self._make_free(kept)
+            kept.crashes = 0
+            driver = kept.driven_by(self._own_lease())
+        records = next(reversed(kept.history), 0) + 1
+        requests = {mail.id: mail.kind for mail in kept.inbox.values() if mail.kind in kinds}
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return RunEnd(kept.info, kept.last, records, requests, driver)
+
+    async def asked_run(
+        self, run_id: str, request_id: str | None = None, *, connection: Any = None
+    ) -> AskedRun:
+        """See `excerpts.asked_run`."""
+        _refuse(connection)
+        await trio.lowlevel.checkpoint()
+        kept = self._find(run_id)
+        asked = {name: question_id for question_id, name in sorted(kept.asked.items())}
+        if request_id is None:
+            return AskedRun(kept.info, asked, tuple(kept.inbox.values()))
+        return AskedRun(kept.info, {name: id_ for name, id_ in asked.items() if name == request_id})
 
     async def take(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._clock import Utc
     from blazen_trio._codec.snapshot import Snapshot
-    from blazen_trio._state.entry import HistoryRecord
+    from blazen_trio._state.entry import HistoryRecord, Questions
     from blazen_trio._stores.driver import Driver, Mail
     from blazen_trio.errors import WorkflowError
 
@@ -115,6 +115,7 @@ class Commit:
         at: UTC, seconds since the epoch.
         release: Whether the run is released, so that it has no driver.
         progress: Whether a step is committed, which resets the count of crashes.
+        questions: The changes to the run's open questions, which a store may keep a list of.
     """
 
     run_id: str
@@ -129,6 +130,7 @@ class Commit:
     at: float = 0.0
     release: bool = False
     progress: bool = False
+    questions: Questions | None = None
 
 
 @attrs.frozen
@@ -148,6 +150,7 @@ class StoredRun:
         driver: The driver from now on; `None` if the run was only read, or has completed.
         fault: Why the run's data, apart from its row, could not be read; all of it is empty then.
             Only for runs that were taken.
+        listed: Whether the store's list of the run's open questions, if it keeps one, is complete.
     """
 
     info: RunInfo
@@ -159,6 +162,7 @@ class StoredRun:
     crashes: int = 0
     driver: Driver | None = attrs.field(default=None, eq=False)
     fault: WorkflowError | None = attrs.field(default=None, eq=False)
+    listed: bool = attrs.field(default=True, eq=False)
 
     @property
     def last(self) -> int | None:

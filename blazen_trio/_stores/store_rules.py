@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "ENDED",
+    "check_driver",
     "check_limit",
     "cutoff",
     "exists",
@@ -171,11 +172,7 @@ def exists(run_id: str) -> RunExistsError:
 
 def finished(run_id: str, status: RunStatus) -> RunFinishedError:
     """Return the error for a message to a run that has ended."""
-    return RunFinishedError(
-        f"run {run_id!r} has ended ({status.value}): it accepts no more events",
-        run_id=run_id,
-        status=status,
-    )
+    return RunFinishedError.ended(run_id, status, "it accepts no more events")
 
 
 def in_use(run_id: str, owner: str) -> RunLockedError:
@@ -195,6 +192,27 @@ def not_driven(run_id: str) -> StaleRunError:
         "released, or another process took it over. Resume it with resume_from",
         run_id=run_id,
     )
+
+
+def check_driver(run_id: str, failure: Exception | None) -> None:
+    """Refuse a write of a driver that has lost its run, or that would leave a gap in the journal.
+
+    Args:
+        run_id: The run.
+        failure: Why the driver may write nothing more; `None`: it may.
+
+    Raises:
+        StaleRunError: The driver no longer drives the run.
+        StoreError: An earlier commit could not be written.
+    """
+    if isinstance(failure, StoreError):
+        raise StoreError(
+            f"run {run_id!r}: an earlier commit could not be stored, so nothing after it is; "
+            "resume the run by its id",
+            run_id=run_id,
+        ) from failure
+    if failure is not None:
+        raise not_driven(run_id) from failure
 
 
 def mail_gone(run_id: str) -> StaleRunError:

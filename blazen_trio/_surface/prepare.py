@@ -33,6 +33,7 @@ from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import log_record, logger
 from blazen_trio.errors import (
     NoHandlerError,
+    RunCrashedError,
     RunNotFoundError,
     StoreError,
 )
@@ -205,7 +206,7 @@ async def open_snapshot(options: Options, snapshot: Snapshot, response: Any = No
     """Prepare the run of a snapshot, and answer its question if a response is given."""
     state = await in_slices(snapshot.to_state_in_pieces(options.codec))
     await check_fit(options.definition, state)
-    answer = None if response is None else answer_to(state, response)
+    answer = None if response is None else answer_to(state.run_id, state.questions, response)
     store = options.store
     if store is None:
         return await _go_on(options, state, None, None, answer)
@@ -338,13 +339,13 @@ def _route_input(core: RunCore, start: Delayed, moment: Moment) -> None:
 def _set_aside(core: RunCore, stored: StoredRun) -> None:
     """Quarantine a run that its drivers have repeatedly crashed on: end it as failed."""
     undone = sorted({delivery.step for delivery in core.state.deliveries.values()})
-    message = (
-        f"run {core.state.run_id!r} is set aside: its driver has died or failed {stored.crashes} "
-        f"times without committing a step (pending: {', '.join(undone) or 'no steps'})"
+    cause = (
+        f"its driver has died or failed {stored.crashes} times without committing a step "
+        f"(pending: {', '.join(undone) or 'no steps'})"
     )
-    message += f"; the last driver failed with {stored.info.error}" if stored.info.error else ""
-    message += ". Find and fix the cause; resume_from then tries the run again"
-    fail(core, StoredError("RunCrashedError", message, attempts=stored.crashes), None)
+    cause += f"; the last driver failed with {stored.info.error}" if stored.info.error else ""
+    error = RunCrashedError.set_aside(core.state.run_id, cause, stored.crashes)
+    fail(core, StoredError("RunCrashedError", error.message, attempts=stored.crashes), None)
 
 
 def open_rested(
@@ -382,7 +383,10 @@ def _mark_of(stored: StoredRun) -> JournalMark:
 
     snapshot_size = 0 if stored.snapshot is None else len(stored.snapshot[1])
     return JournalMark(
-        snapshot_size, sum(len(data) for _, data in stored.entries), frozenset(stored.blobs)
+        snapshot_size,
+        sum(len(data) for _, data in stored.entries),
+        frozenset(stored.blobs),
+        stored.listed,
     )
 
 

@@ -162,20 +162,15 @@ class Run:
             return await self._paused_error()
         if questions := unanswered(core):
             return await self._input_required(questions)
-        msg = f"run {self.run_id!r} is no longer driven by this process: resume it"
-        return RunFinishedError(msg, run_id=self.run_id, status=status)
+        return RunFinishedError.left(self.run_id, status, "resume it")
 
     async def _paused_error(self) -> RunPausedError:
-        msg = f"run {self.run_id!r} is paused: unpause it, or resume its snapshot"
-        return RunPausedError(msg, run_id=self.run_id, snapshot=await self._image())
+        advice = "unpause it, or resume its snapshot"
+        return RunPausedError.paused(self.run_id, await self._image(), advice)
 
     async def _input_required(self, questions: list[InputRequestEvent]) -> InputRequiredError:
-        msg = f"run {self.run_id!r} waits for an answer to {questions[0].prompt!r:.200}"
-        if len(questions) > 1:
-            msg += f" and {len(questions) - 1} more"
         self._handle.told = True
-        snapshot = await self._image()
-        return InputRequiredError(msg, run_id=self.run_id, requests=questions, snapshot=snapshot)
+        return InputRequiredError.waiting(self.run_id, questions, await self._image())
 
     async def _image(self) -> Snapshot:
         from blazen_trio._codec.snapshot import Snapshot
@@ -331,7 +326,7 @@ class Run:
             self._check_alive("answered")
             if not isinstance(response, InputResponseEvent):
                 # An InputResponseEvent is checked later: its key, if used before, decides first.
-                response = answer_to(core.state, response)
+                response = answer_to(core.state.run_id, core.state.questions, response)
             with trio.CancelScope(shield=True):
                 await core.wait_mail_taken()  # as in `_send`
                 await core.standstill.opened()
@@ -382,16 +377,9 @@ class Run:
         if core.control.accepts:
             return
         if not status.ended:
-            msg = (
-                f"run {self.run_id!r} is no longer driven by this process: "
-                f"it can't be {what} through this handle. Resume it, or use its id"
-            )
-            raise RunFinishedError(msg, run_id=self.run_id, status=status)
-        error = RunFinishedError(
-            f"run {self.run_id!r} has ended ({status.value}): it can't be {what}",
-            run_id=self.run_id,
-            status=status,
-        )
+            advice = f"it can't be {what} through this handle. Resume it, or use its id"
+            raise RunFinishedError.left(self.run_id, status, advice)
+        error = RunFinishedError.ended(self.run_id, status, f"it can't be {what}")
         if status is not RunStatus.COMPLETED:
             self._handle.told = True
             error.__cause__ = ended_error(core.state, core.cause)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blazen_trio._state.model import RunState
+    from blazen_trio._state.status import RunStatus
 
 __all__ = [
     "AttemptListener",
@@ -90,8 +91,8 @@ class Listener(Protocol):
     def submitted(self) -> Mapping[str, str] | None:
         """Return the trace context to store with a run that is about to be queued."""
 
-    def run_ended(self, state: RunState) -> None:
-        """Report the end of a run that had no driver."""
+    def run_ended(self, workflow: str, status: RunStatus, seconds: float) -> None:
+        """Report the end of a run that had no driver, this long after its creation."""
 
     def batch_written(self, commits: int) -> None:
         """Report commits that one transaction has put on disk. Called in the writer's thread."""

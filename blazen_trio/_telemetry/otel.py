@@ -152,11 +152,11 @@ class OpenTelemetry:
         """See `Listener.submitted`."""
         return _headers(otel.get_current())
 
-    def run_ended(self, state: RunState) -> None:
+    def run_ended(self, workflow: str, status: RunStatus, seconds: float) -> None:
         """See `Listener.run_ended`."""
-        attributes = {"workflow_name": state.workflow, "status": state.status.value}
+        attributes = {"workflow_name": workflow, "status": status.value}
         self._runs.add(1, attributes)
-        self._run_seconds.record(max(0.0, state.updated - state.created), attributes)
+        self._run_seconds.record(max(0.0, seconds), attributes)
 
     def batch_written(self, commits: int) -> None:
         """See `Listener.batch_written`."""
@@ -238,7 +238,8 @@ class _Run:
         self._span.set_attribute("status", state.status.value)
         self._span.end()
         if state.status.ended:
-            self.listener.run_ended(state)
+            seconds = state.updated - state.created
+            self.listener.run_ended(state.workflow, state.status, seconds)
 
     def lost(self, failure: BaseException) -> None:
         """See `RunListener.lost`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from blazen_trio._stores import excerpts
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio.errors import StoreError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from blazen_trio._clock import Utc
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.driver import Driver, Mail
+    from blazen_trio._stores.excerpts import AskedRun, RunEnd
     from blazen_trio._stores.protocol import (
         CheckpointStore,
         Commit,
@@ -106,6 +108,22 @@ class FaultyStore(StoreQueries):
         self._note([stored])
         await self._end(0)
         return stored
+
+    async def claim_end(self, run_id: str, kinds: Collection[str]) -> RunEnd:
+        """See `excerpts.claim_end`."""
+        self._check()
+        end = await excerpts.claim_end(self._store, run_id, kinds)
+        if end.driver is not None:
+            self._driven.add(end.driver)
+        await self._end(0)
+        return end
+
+    async def asked_run(
+        self, run_id: str, request_id: str | None = None, *, connection: Any = None
+    ) -> AskedRun:
+        """See `excerpts.asked_run`."""
+        self._check()
+        return await excerpts.asked_run(self._store, run_id, request_id, connection=connection)
 
     async def take(
         self,

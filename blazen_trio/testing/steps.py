@@ -12,6 +12,7 @@ from blazen_trio._clock import wall_clock
 from blazen_trio._codec.codec import PLAIN, Codec
 from blazen_trio._definitions.events import Delayed, Event, StartEvent
 from blazen_trio._definitions.steps import StepDefinition, is_step, step_name
+from blazen_trio._dispatch.attempts import Attempt
 from blazen_trio._dispatch.calls import run_bounded
 from blazen_trio._dispatch.core import RunCore
 from blazen_trio._dispatch.observers import Broadcast, Recorder
@@ -198,13 +199,11 @@ def _commit(
     core: RunCore, step: StepDefinition, transaction: Transaction, result: Any
 ) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
     """Commit the attempt, and return its plain outputs and the members of its fan-out."""
-    machine, encode, now = core.machine, core.codec.encode_event, core.clock.now
+    encode = core.codec.encode_event
     returned, listed = check_returned(step, result)
+    members = None if listed is None else core.machine.outputs(listed, encode, core.clock.now)
+    Attempt(core, transaction.delivery, step, transaction).decide(returned, members, encode)
     handed_over = (*transaction.sent, *returned)
-    members = None if listed is None else machine.outputs(listed, encode, now)
-    outputs = machine.outputs(handed_over, encode, now)
-    cells, collected = transaction.cells(), transaction.collected(encode)
-    machine.committed(transaction.delivery, step, outputs, members, core.moment(), cells, collected)
     return handed_over, None if listed is None else tuple(listed)
 
 

@@ -36,7 +36,8 @@ from blazen_trio._codec.histories import (
 from blazen_trio._codec.reader import parse
 from blazen_trio._codec.restore import decode_state, restoring
 from blazen_trio._codec.snapshot import Snapshot, large_values
-from blazen_trio._state.entry import Collected, Entry, FanOutOpened, HistoryRecord, Output, Targets
+from blazen_trio._definitions.targets import Targets
+from blazen_trio._state.entry import Collected, Entry, FanOutOpened, HistoryRecord, Output
 from blazen_trio._state.model import (
     Buffered,
     Cell,

@@ -22,8 +22,9 @@ from blazen_trio._codec.snapshot import (
     large_values,
 )
 from blazen_trio._definitions.events import DynamicEvent, Event, InputRequestEvent, StopEvent
+from blazen_trio._definitions.targets import Targets
 from blazen_trio._state.apply import apply_entry
-from blazen_trio._state.entry import Entry, HistoryRecord, Output, Targets
+from blazen_trio._state.entry import Entry, HistoryRecord, Output
 from blazen_trio._state.model import Cell, Delivery, FanOut, Item, Payload, RunState
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import StoreQueries, fold

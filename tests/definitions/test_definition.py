@@ -179,11 +179,11 @@ def test_a_route_goes_to_each_step_that_accepts_the_class_or_a_base() -> None:
         external=[B],
     )
     assert found.has_joins
-    assert (found.routes(A).steps, found.routes(A).joins) == (("any",), ("join",))
-    assert found.routes(MoreSpecial).steps == ("special", "any")
-    assert found.routes(MoreSpecial) is found.routes(MoreSpecial)
-    assert not found.routes(InputRequestEvent)
-    assert found.routes(B)
+    assert (found.targets(A).steps, found.targets(A).joins) == (("any", "join"), ("join",))
+    assert found.targets(MoreSpecial).steps == ("special", "any", "join")
+    assert found.targets(MoreSpecial) is found.targets(MoreSpecial)
+    assert not found.targets(InputRequestEvent).steps
+    assert found.targets(B).steps
 
 
 def test_failures_go_to_those_that_name_them() -> None:
@@ -195,11 +195,11 @@ def test_failures_go_to_those_that_name_them() -> None:
         made("rest", StepFailedEvent, StopEvent),
         made("join", list[StepFailedEvent], None, handles=["begin"]),
     )
-    assert found.failure_handlers("work").steps == ("care", "rest")
-    assert found.failure_handlers("begin").steps == ("rest",)
-    assert found.failure_handlers("begin").joins == ("join",)
-    assert not found.failure_handlers("rest")
-    assert found.failure_handlers("care").steps == ("rest",)
+    assert found.failure_targets("work").steps == ("care", "rest")
+    assert found.failure_targets("begin").steps == ("rest", "join")
+    assert found.failure_targets("begin").joins == ("join",)
+    assert not found.failure_targets("rest").steps
+    assert found.failure_targets("care").steps == ("rest",)
 
 
 def test_event_types_hold_all_that_may_be_stored() -> None:

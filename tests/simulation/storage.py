@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from blazen_trio._stores.driver import Driver
     from tests.simulation.backends import Backend
 
-_CANCELLABLE = frozenset({"create", "claim", "take", "post", "delete_run", "purge"})
-_READS = frozenset({"poll", "load", "get_run", "list_runs"})
+_CANCELLABLE = frozenset({"create", "claim", "claim_end", "take", "post", "delete_run", "purge"})
+_READS = frozenset({"poll", "load", "asked_run", "get_run", "list_runs"})
 
 
 @attrs.frozen
@@ -140,6 +140,14 @@ class Opening(StoreQueries):
     async def claim(self, run_id: str) -> Any:
         return await self._write("claim", run_id)
 
+    async def claim_end(self, run_id: str, kinds: Any) -> Any:
+        return await self._write("claim_end", run_id, kinds)
+
+    async def asked_run(
+        self, run_id: str, request_id: str | None = None, *, connection: Any = None
+    ) -> Any:
+        return await self._call("asked_run", run_id, request_id)
+
     async def take(self, workflows: Any, limit: int, **options: Any) -> Any:
         return await self._write("take", workflows, limit, **options)
 
@@ -230,7 +238,7 @@ class Opening(StoreQueries):
                 self._renew()
         self._check(name)
         if fault == "after" and name not in _READS:
-            if name in ("take", "claim", "create"):
+            if name in ("take", "claim", "claim_end", "create"):
                 self._abandon_lease()
             raise StoreError(f"{name}: the simulated database's answer was lost")
         return result

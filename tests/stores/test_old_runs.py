@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import trio
 from alembic import command
 
-from blazen_trio import RunStatus, open_runtime, open_store
+from blazen_trio import InputResponseEvent, RunStatus, open_runtime, open_store
 from blazen_trio._stores.sql.migrate import migrations_config
 from blazen_trio.errors import InputResponseError, RunTimeoutError, StepFailedError
 from tests.databases import an_engine
@@ -91,6 +91,23 @@ async def test_each_goes_on_to_its_end(old_url: str) -> None:
             await old_runs.resume_from("failed", store=store)
         with pytest.raises(RunTimeoutError):
             await old_runs.resume_from("timed_out", store=store, timeout=0.1)
+
+
+async def test_each_is_acted_on_before_it_is_driven_again(old_url: str) -> None:
+    async with open_store(old_url) as store, open_runtime(store) as front:
+        await front.respond("waiting", "yes")
+        with pytest.raises(InputResponseError, match="has 0 open questions"):
+            await front.respond("waiting", "no")
+        with pytest.raises(InputResponseError, match="unknown"):
+            await front.respond("paused", InputResponseEvent("unheard of", "yes"))
+        assert (await front.pause("queued")).status is RunStatus.PAUSED
+        await front.cancel("paused", "enough")
+        assert await old_runs.resume_from("waiting", store=store, timeout=20) == ["yes", len(LARGE)]
+        for run_id in ("queued", "paused"):
+            records = await store.history(run_id)
+            assert [one.sequence for one in records] == list(range(1, len(records) + 1))
+            async with old_runs.resume_from(run_id, store=store, timeout=20) as run:
+                assert await _answered(run) == ["yes", len("small")]
 
 
 async def test_a_worker_takes_what_nobody_drives(old_url: str) -> None:

@@ -11,11 +11,12 @@ from blazen_trio._cli.arguments import Id, Json, value_of
 from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
 from blazen_trio._cli.exits import RUN_EXIT_CODES, ConfigError
 from blazen_trio._cli.output import clean
-from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.events import make_answer, make_event
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.targets import Target, load_workflows, parse_targets
+from blazen_trio._dispatch.inbox import answered_in
+from blazen_trio._stores.excerpts import asked_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,15 +207,16 @@ def respond(
 
 async def _the_question(store: SqlStore, run_id: str) -> str:
     """Return the id of the only open question."""
-    run = forms.outcome_form(await store.load(run_id))
-    ids = [question["request_id"] for question in run["questions"]]
+    run = await asked_run(store, run_id)
+    answered, status = answered_in(run.inbox), run.info.status.value
+    ids = [request_id for request_id in run.asked if request_id not in answered]
     if len(ids) == 1:
-        return str(ids[0])
+        return ids[0]
     raise InputResponseError(
-        f"run {run_id!r} ({run['status']}) has the open questions {', '.join(ids)}: choose one "
+        f"run {run_id!r} ({status}) has the open questions {', '.join(ids)}: choose one "
         "with --request-id"
         if ids
-        else f"run {run_id!r} ({run['status']}) has no open question",
+        else f"run {run_id!r} ({status}) has no open question",
         run_id=run_id,
         request_id="",
     )

@@ -29,6 +29,7 @@ from blazen_trio._stores.sql.schema import (
     inbox_key,
     inbox_part,
     journal,
+    question,
     runs,
     snapshot,
 )
@@ -45,7 +46,7 @@ __all__ = ["Claim", "Delete", "MaybeDeadError", "Purge", "Take", "Taken"]
 Taken = tuple["sa.Row[Any]", SqlDriver]
 """A run's row, and its driver from now on."""
 
-_PARTS = (journal, snapshot, blob, history, inbox, inbox_key, inbox_part)
+_PARTS = (journal, snapshot, blob, history, inbox, inbox_key, inbox_part, question)
 _PURGED_AT_ONCE = 100  # runs per transaction
 _DRIVEN: dict[str, Any] = {"wake": None, "hold": 0}
 """Columns of a run that is driven: no worker should look at it."""

@@ -173,6 +173,7 @@ class Create(Job):
             micros(run.created if first.status is None else first.at),
             store_rules.storable(first.error),
             micros(first.at) if ready else None,
+            1,
             then=add_entries,
         )
         return driver

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NEVER",
+    "Held",
     "Holder",
     "Sights",
     "can_go_on",
+    "depose",
     "is_due",
     "may_be_taken",
     "of_the_lease",
@@ -287,3 +289,50 @@ def other_leases(dialect: str, lease_id: int | None) -> sa.Select[Any]:
     expired = (lease.c.expires < dialects.now(dialect)).label("expired")
     found = sa.select(lease, expired).where(lease.c.state == 1)
     return found if lease_id is None else found.where(lease.c.lease_id != lease_id)
+
+
+@attrs.frozen
+class Held:
+    """A lease that can't be declared dead.
+
+    Attributes:
+        holder: Its holder, in words.
+        seconds: In how many seconds it can be declared dead if it stays unchanged; infinity: its
+            holder is alive.
+    """
+
+    holder: str
+    seconds: float = float("inf")
+
+
+def depose(connection: sa.Connection, sights: Sights, lease_id: int) -> Held | None:
+    """Declare a lease dead if that is allowed, and orphan all its runs.
+
+    Otherwise returns its holder.
+    """
+    clock = dialects.now(connection.dialect.name)
+    query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
+        lease.c.lease_id == lease_id
+    )
+    row = connection.execute(query).mappings().first()
+    if row is not None and row["state"] == 1:
+        holder = Holder.of_row(row)
+        seconds = sights.judge(row)
+        if seconds > 0:
+            return Held(str(holder), seconds)
+        # A dead holder's transaction ends in a moment, so wait for its lock. A frozen holder's
+        # transaction keeps the lock until the server ends it: skip the lease instead.
+        known_dead = holder.known_dead()
+        found = dialects.locking(
+            sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
+        )
+        if connection.execute(found).first() is None:
+            return Held(str(holder))
+        # Its holder may have renewed it since the first query: then it is alive.
+        unchanged = (
+            (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.batch == row["batch"])
+        )
+        if connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
+            return Held(str(holder))
+    connection.execute(of_the_lease(connection.dialect.name, lease_id, crashed=True))
+    return None

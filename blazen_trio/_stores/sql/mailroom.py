@@ -27,7 +27,6 @@ import trio
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Driver
 from blazen_trio._stores.sql.schema import PART_SIZE
-from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -290,15 +289,7 @@ class SqlDriver(Addressee):
             StaleRunError: This opening no longer drives the run.
             StoreError: An earlier commit could not be written.
         """
-        failure = self.failed or self.lost
-        if isinstance(failure, StoreError):
-            raise StoreError(
-                f"run {self.run_id!r}: an earlier commit could not be stored, so nothing after it "
-                "is; resume the run by its id",
-                run_id=self.run_id,
-            ) from failure
-        if failure is not None:
-            raise store_rules.not_driven(self.run_id) from failure
+        store_rules.check_driver(self.run_id, self.failed or self.lost)
 
 
 @attrs.frozen

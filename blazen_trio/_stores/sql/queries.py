@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Mail
+from blazen_trio._stores.excerpts import AskedRun, RunEnd
 from blazen_trio._stores.protocol import RunInfo, StoredRun
 from blazen_trio._stores.sql.schema import (
     IN_PARTS,
@@ -22,6 +24,7 @@ from blazen_trio._stores.sql.schema import (
     inbox_key,
     inbox_part,
     journal,
+    question,
     runs,
     snapshot,
 )
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LINE",
+    "asked_run",
     "crashes_of",
+    "digest_of",
+    "end_of",
     "find_run",
     "first_mail",
     "get_run",
@@ -89,6 +95,54 @@ def has_key(connection: sa.Connection, run_id: str, key: str) -> bool:
     run_no = find_run(connection, run_id).run_no
     query = sa.select(inbox_key.c.key).where(inbox_key.c.run_no == run_no, inbox_key.c.key == key)
     return connection.execute(query).first() is not None
+
+
+def end_of(connection: sa.Connection, row: sa.Row[Any], kinds: Collection[str]) -> RunEnd:
+    """Return the end of a run, which `excerpts.claim_end` documents."""
+    last = [
+        sa.select(sa.func.max(table.c.seq)).where(table.c.run_no == row.run_no).scalar_subquery()
+        for table in (journal, snapshot, history)
+    ]
+    entry, folded, record = connection.execute(sa.select(*last)).one()
+    requests = connection.execute(
+        sa.select(inbox.c.mail_id, inbox.c.kind).where(
+            inbox.c.run_no == row.run_no, inbox.c.kind.in_(kinds)
+        )
+    )
+    return RunEnd(
+        info_of(row),
+        max((each for each in (entry, folded) if each is not None), default=None),
+        (record or 0) + 1,
+        dict(iter(requests)),
+    )
+
+
+def asked_run(
+    connection: sa.Connection, run_id: str, request_id: str | None = None
+) -> AskedRun | None:
+    """Return the open questions of a run, which `excerpts.asked_run` documents.
+
+    Returns:
+        `None` if they are not listed.
+    """
+    row = find_run(connection, run_id)
+    info = info_of(row)
+    if row.listed is None:
+        return None
+    query = sa.select(question).where(question.c.run_no == row.run_no)
+    if request_id is not None:
+        query = query.where(question.c.digest == digest_of(request_id))
+    rows = sorted((each.question_id, each.format, each.data) for each in connection.execute(query))
+    asked = {data.decode(): question_id for question_id, data in _joined(rows, int).items()}
+    if request_id is not None:
+        return AskedRun(info, asked)
+    mail = _letters(connection, sa.select(inbox).where(inbox.c.run_no == row.run_no))
+    return AskedRun(info, asked, mail.get(row.run_no, ()))
+
+
+def digest_of(request_id: str) -> str:
+    """Return the text by which a `request_id` is found in the list of open questions."""
+    return hashlib.sha256(request_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def get_run(connection: sa.Connection, run_id: str) -> RunInfo:
@@ -164,6 +218,7 @@ def load_runs(
                 history=tuple(records.get(row.run_no, {}).values()),
                 inbox=tuple(mail.get(row.run_no, ())),
                 crashes=crashes_of(row),
+                listed=row.listed is not None,
             )
         )
     return found

@@ -31,12 +31,13 @@ __all__ = [
     "journal",
     "lease",
     "metadata",
+    "question",
     "runs",
     "snapshot",
 ]
 
 # The Alembic revision that this code needs, and the table with a database's revision.
-HEAD = "0004"
+HEAD = "0005"
 VERSION_TABLE = "blazen_version"
 
 # The `format` of a payload that is stored as it is.
@@ -95,6 +96,9 @@ runs = sa.Table(
     sa.Column("hold", sa.BigInteger, nullable=False, server_default="0"),
     # How many of its drivers have died since one of its steps last committed.
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
+    # 1: `question` lists its open questions; NULL: it does not, as an earlier version created the
+    # run, and no later one has driven it yet.
+    sa.Column("listed", sa.SmallInteger, nullable=True),
     sa.Index(None, "workflow", "wake"),
     sa.Index(None, "created", "run_no"),
     sa.Index(None, "status", "updated"),
@@ -167,6 +171,17 @@ inbox_part = sa.Table(
     sa.Column("run_no", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("mail_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("part", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("format", sa.SmallInteger, nullable=False),
+    sa.Column("data", _Payload, nullable=False),
+)
+
+question = sa.Table(
+    "blazen_question",
+    metadata,
+    sa.Column("run_no", sa.BigInteger, primary_key=True, autoincrement=False),
+    # SHA-256 of the `request_id`, which may be too long for a key, or not storable as text.
+    sa.Column("digest", _Id, primary_key=True),
+    sa.Column("question_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("format", sa.SmallInteger, nullable=False),
     sa.Column("data", _Payload, nullable=False),
 )

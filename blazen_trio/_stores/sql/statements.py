@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from blazen_trio._stores.sql.schema import (
     inbox_part,
     journal,
     lease,
+    question,
     runs,
     snapshot,
 )
@@ -32,6 +33,21 @@ if TYPE_CHECKING:
     from blazen_trio._stores.sql.round_trips import Statement
 
 __all__ = ["Statements"]
+
+
+_RUN_COLUMNS: Final = (
+    "run_id",
+    "workflow",
+    "version",
+    "status",
+    "owner",
+    "created",
+    "updated",
+    "error",
+    "wake",
+    "listed",
+)
+"""The columns of a new run's row, in the order of their values in `Transaction.add_run`."""
 
 
 class Statements:
@@ -68,22 +84,11 @@ class Statements:
             inbox, inbox.c.mail_id, "run_no", "kind", "key", "format", "data"
         )
         self.add_mail_part = insert(inbox_part, "run_no", "mail_id", *payload)
-        self.add_run = insert_numbered(
-            runs,
-            runs.c.run_no,
-            "run_id",
-            "workflow",
-            "version",
-            "status",
-            "owner",
-            "created",
-            "updated",
-            "error",
-            "wake",
-        )
+        self.add_run = insert_numbered(runs, runs.c.run_no, *_RUN_COLUMNS)
         self._compile_row(dialect)
         self._compile_mail(dialect)
         self._compile_fold(dialect)
+        self._compile_questions(dialect)
         renew: Any = (
             sa.update(lease)
             .where(
@@ -257,6 +262,32 @@ class Statements:
                 blob.c.digest == sa.bindparam("the_digest"),
             ),
             ("the_run", "the_digest"),
+            dialect,
+        )
+
+    def _compile_questions(self, dialect: Dialect) -> None:
+        """Compile the statements that keep the list of a run's open questions."""
+        key = ("run_no", "digest", "question_id")
+        columns = (*key, "format", "data")
+        self.add_question = compile_statement(sa.insert(question), columns, dialect, columns)
+        of_run = question.c.run_no == sa.bindparam("the_run")
+        self.drop_question = compile_statement(
+            sa.delete(question).where(
+                of_run,
+                question.c.digest == sa.bindparam("the_digest"),
+                question.c.question_id == sa.bindparam("the_id", type_=sa.BigInteger()),
+            ),
+            ("the_run", "the_digest", "the_id"),
+            dialect,
+        )
+        self.drop_questions = compile_statement(
+            sa.delete(question).where(of_run), ("the_run",), dialect
+        )
+        self.set_listed = compile_statement(
+            sa.update(runs)
+            .where(runs.c.run_no == sa.bindparam("the_run"))
+            .values(listed=sa.literal_column("1")),
+            ("the_run",),
             dialect,
         )
 

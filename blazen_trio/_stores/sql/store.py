@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from blazen_trio._state.status import RunStatus
     from blazen_trio._stores.driver import Driver, Mail
+    from blazen_trio._stores.excerpts import AskedRun, RunEnd
     from blazen_trio._stores.protocol import Commit, NewRun, Poll, StoredRun
     from blazen_trio._stores.sql.batches import Batches
     from blazen_trio._stores.sql.mailroom import Drivers
@@ -119,6 +120,17 @@ class SqlStore(SqlLooks):
         [stored] = await self._read_driven([(row, driver)], faults=False)
         return stored
 
+    async def claim_end(self, run_id: str, kinds: Collection[str]) -> RunEnd:
+        """See `excerpts.claim_end`."""
+        row, driver = await self._when_known(lambda: claims.Claim(run_id, self._drivers))
+        end = await self._read_for(
+            [] if driver is None else [driver],
+            lambda connection: queries.end_of(connection, row, kinds),
+        )
+        if driver is not None:
+            driver.last = end.last
+        return attrs.evolve(end, driver=driver)
+
     async def take(
         self,
         workflows: Sequence[str],
@@ -139,27 +151,39 @@ class SqlStore(SqlLooks):
     async def _read_driven(self, taken: Sequence[claims.Taken], *, faults: bool) -> list[StoredRun]:
         """Read runs that this opening has just started to drive.
 
-        The claim is on disk, so this must not be cancelled: either the caller gets the runs, or
-        they are released. Otherwise they would have an owner but no driver. No other process
-        changes them, except their inboxes, whose later rows are found by a look. If the runs are
-        lost in the meantime, the fence keeps their driver from writing.
+        No other process changes them, except their inboxes, whose later rows are found by a look.
+        If the runs are lost in the meantime, the fence keeps their driver from writing.
         """
         rows = [row for row, _ in taken]
-        with trio.CancelScope(shield=True):
-            try:
-                found = await self._read(
-                    lambda connection: queries.load_runs(connection, rows, page=PAGE)
-                )
-                if not faults:
-                    raise_fault(found)
-            except BaseException:
-                for _, driver in taken:
-                    with contextlib.suppress(WorkflowError):  # then it is retried
-                        await self.release(driver)  # noqa: ASYNC102  # its waits are bounded
-                raise
+
+        def query(connection: sa.Connection) -> list[StoredRun]:
+            found = queries.load_runs(connection, rows, page=PAGE)
+            if not faults:
+                raise_fault(found)
+            return found
+
+        found = await self._read_for([driver for _, driver in taken], query)
         return [
             _handed_over(stored, driver) for stored, (_, driver) in zip(found, taken, strict=True)
         ]
+
+    async def _read_for(
+        self, drivers: Sequence[SqlDriver], query: Callable[[sa.Connection], T]
+    ) -> T:
+        """Read for drivers whose claim is on disk.
+
+        This must not be cancelled: either the caller gets the drivers, or their runs are released.
+        Otherwise the runs would have an owner but no driver.
+        """
+        with trio.CancelScope(shield=True):
+            try:
+                found = await self._read(query)
+            except BaseException:
+                for driver in drivers:
+                    with contextlib.suppress(WorkflowError):  # then it is retried
+                        await self.release(driver)  # noqa: ASYNC102  # its waits are bounded
+                raise
+        return found
 
     async def _when_known(self, make: Callable[[], jobs.Job]) -> Any:
         """Have a job written; if its run's driver may be dead, wait until that is known.
@@ -305,6 +329,17 @@ class SqlStore(SqlLooks):
         [stored] = found = await self._read_of(run_id, query, connection)
         raise_fault(found)
         return stored
+
+    async def asked_run(
+        self,
+        run_id: str,
+        request_id: str | None = None,
+        *,
+        connection: sa.Connection | None = None,
+    ) -> AskedRun | None:
+        """See `excerpts.asked_run`."""
+        query = partial(queries.asked_run, run_id=run_id, request_id=request_id)
+        return await self._read_of(run_id, query, connection)
 
     async def _read_of(
         self, run_id: str, query: Callable[[sa.Connection], T], connection: sa.Connection | None

@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import dialects, round_trips
-from blazen_trio._stores.sql.leases import Holder, of_the_lease
-from blazen_trio._stores.sql.queries import micros
+from blazen_trio._stores.sql.leases import Holder, depose
+from blazen_trio._stores.sql.queries import digest_of, micros
 from blazen_trio._stores.sql.schema import IN_PARTS, PART_SIZE, PLAIN, STATUS_CODES, lease
 
 if TYPE_CHECKING:
@@ -20,12 +19,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
+    from blazen_trio._state.entry import Questions
     from blazen_trio._stores.protocol import Commit, SnapshotRow
-    from blazen_trio._stores.sql.leases import Sights
+    from blazen_trio._stores.sql.leases import Held, Sights
     from blazen_trio._stores.sql.round_trips import Statement, Whole
     from blazen_trio._stores.sql.statements import Statements
 
-__all__ = ["Held", "LeaseLostError", "MailGoneError", "Transaction"]
+__all__ = ["LeaseLostError", "MailGoneError", "Transaction"]
 
 
 class LeaseLostError(Exception):
@@ -34,20 +34,6 @@ class LeaseLostError(Exception):
 
 class MailGoneError(Exception):
     """An inbox row to be taken is missing: another driver has taken it."""
-
-
-@attrs.frozen
-class Held:
-    """A lease that can't be declared dead.
-
-    Attributes:
-        holder: Its holder, in words.
-        seconds: In how many seconds it can be declared dead if it stays unchanged; infinity: its
-            holder is alive.
-    """
-
-    holder: str
-    seconds: float = float("inf")
 
 
 class Transaction:
@@ -155,41 +141,8 @@ class Transaction:
         return self.lease_id
 
     def depose(self, lease_id: int) -> Held | None:
-        """Declare a lease dead if that is allowed, and orphan all its runs.
-
-        Otherwise returns its holder.
-        """
-        clock = dialects.now(self.dialect)
-        query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
-            lease.c.lease_id == lease_id
-        )
-        row = self.connection.execute(query).mappings().first()
-        if row is not None and row["state"] == 1:
-            holder = Holder.of_row(row)
-            seconds = self.sights.judge(row)
-            if seconds > 0:
-                return Held(str(holder), seconds)
-            # A dead holder's transaction ends in a moment, so wait for its lock. A frozen holder's
-            # transaction keeps the lock until the server ends it: skip the lease instead.
-            known_dead = holder.known_dead()
-            found = dialects.locking(
-                sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
-            )
-            if self.connection.execute(found).first() is None:
-                return Held(str(holder))
-            # Its holder may have renewed it since the first query: then it is alive.
-            unchanged = (
-                (lease.c.lease_id == lease_id)
-                & (lease.c.state == 1)
-                & (lease.c.batch == row["batch"])
-            )
-            if (
-                self.connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount
-                != 1
-            ):
-                return Held(str(holder))
-        self.connection.execute(of_the_lease(self.dialect, lease_id, crashed=True))
-        return None
+        """See `leases.depose`."""
+        return depose(self.connection, self.sights, lease_id)
 
     def look_for(self, run_id: str) -> None:
         """Register a run that will be looked up, so that one query finds all of them."""
@@ -310,9 +263,27 @@ class Transaction:
             self._gather(sql.take_mail, (mail_id, run_no))
         for mail_id in large:
             self._gather(sql.take_mail_parts, (run_no, mail_id))
+        if commit.questions is not None:
+            self._list_questions(run_no, commit.questions)
         if commit.snapshot is not None:
             self.flush()
             self._fold(run_no, commit.snapshot, commit.snapshot.keep | commit.blobs.keys())
+
+    def _list_questions(self, run_no: int, changes: Questions) -> None:
+        """Gather the changes to the list of a run's open questions."""
+        sql = self._sql
+        if changes.whole or (changes.closed and sql.add_question in self._gathered):
+            # Rows are written kind by kind. A question that an earlier commit of this batch has
+            # opened must be in the list before it is deleted from it, or it would stay for ever.
+            self.flush()
+        if changes.whole:
+            sql.drop_questions.execute(self._cursor, (run_no,))
+            self._gather(sql.set_listed, (run_no,))
+        for question_id, request_id in changes.closed.items():
+            self._gather(sql.drop_question, (run_no, digest_of(request_id), question_id))
+        for question_id, request_id in changes.opened.items():
+            digest, data = digest_of(request_id), request_id.encode()
+            self._gather(sql.add_question, (run_no, digest, question_id, PLAIN, data))
 
     def set_row(self, run_no: int, commit: Commit, *, crashed: bool) -> None:
         """Gather the changes that a commit makes to a run's row.
