@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 RUNS = int(os.environ.get("BLAZEN_TRIO_CHAOS_RUNS", "200"))
 SECONDS = float(os.environ.get("BLAZEN_TRIO_CHAOS_SECONDS", "12"))
 WORKERS = 3
-PATIENCE = 120.0  # seconds for the runs to come to their ends when all is quiet again
+PATIENCE = 300.0  # seconds for the runs to come to their ends when all is quiet again
+
+pytestmark = pytest.mark.xdist_group("own servers")  # one after the other: each is a load by itself
 
 
 class Workers:
