@@ -97,7 +97,7 @@ async def test_a_second_signal_ends_at_once(
         worker.signal(number)
         assert await worker.ends(5) == 128 + number
         assert worker.told("ended")["exit_code"] == 128 + number
-        assert "Traceback" not in worker.output
+        assert "Traceback" not in worker.output, worker.output
 
         (tmp_path / "open").touch()
         assert await gated.resume_from(run_id, store=store) == 1
@@ -224,10 +224,10 @@ async def test_a_worker_whose_database_has_gone_asks_to_be_started_again(
     await worker.tells("started")
     drop = _DROP["postgresql"].format(database_of(doomed_url))
     await trio.to_thread.run_sync(execute, _URLS["postgresql"], drop)
-    assert await worker.ends() == 75
+    assert await worker.ends() == 75, worker.output
     error = worker.told("error")
     assert error["exit_code"] == 75
     # Which of the two it meets first is up to the moment at which it looks.
     told = ("no such database", "the connection was lost")
     assert any(text in error["message"] for text in told), worker.output
-    assert "Traceback" not in worker.output
+    assert "Traceback" not in worker.output, worker.output
