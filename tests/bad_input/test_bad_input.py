@@ -241,7 +241,7 @@ async def test_a_stored_run_that_was_spoilt_is_refused_and_given_back(
     sql: str, argument: Any, error: type[Exception], tmp_path: Path
 ) -> None:
     path = tmp_path / "runs.db"
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         await spoilt_and_repaired(path, sql, argument, error)
 
 

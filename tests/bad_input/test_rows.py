@@ -150,7 +150,7 @@ async def test_a_worker_ends_or_sets_aside_whatever_is_in_a_row(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(runtime.serve)
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             assert await runtime.result("good") == "good"
             # As a line among others: whoever asks for a damaged row by its id is told of that.
             while not (info := (await store.list_runs())[0]).status.ended:  # noqa: ASYNC110

@@ -265,7 +265,7 @@ async def test_what_a_worker_drives(tmp_path, sqlite_url, start_worker, runs, co
         assert done.output == "run g is paused\n"
     wanted = RunStatus.PAUSED if command == "pause" else RunStatus.CANCELLED
     async with open_store(sqlite_url) as store:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while (await store.get_run("g")).status is not wanted:  # noqa: ASYNC110  # another process's doing
                 await trio.sleep(0.02)
         (tmp_path / "open").touch()
