@@ -69,7 +69,7 @@ def thorough(session: nox.Session) -> None:
         "tests/state",
         "tests/kills",
         "tests/simulation",
-        "tests/runtime/test_cancelled_anywhere.py",
+        "tests/bad_input/test_rows.py",
         "tests/stores/test_migrations.py",
     ]
     session.run(

@@ -10,6 +10,37 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+TOGETHER = {
+    # Each of these kills a server of its own, and is a load by itself.
+    "tests/chaos/": "own servers",
+    "tests/benchmarks/test_programs.py::test_syncs_of_a_server": "own servers",
+    # Some of these check what the kills of the others hit.
+    "tests/kills/": "kills",
+    # These share what is costly to make.
+    "tests/release/test_distributions.py": "distributions",
+    "tests/examples/test_web.py": "web",
+}
+"""Tests that run in one process, one after the other; the first words of their names, their group.
+"""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each test to the next process that is free, and a group's tests to the same one.
+
+    Groups come first. (The marks of `--dist loadgroup` have no effect with pytest 9.2.)
+    """
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            names = (group for words, group in TOGETHER.items() if nodeid.startswith(words))
+            return next(names, nodeid)
+
+    return Scheduling(config, log)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:

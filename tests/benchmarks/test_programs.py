@@ -121,7 +121,6 @@ def test_syncs_of_a_process_are_counted(tmp_path):
         assert syncs.count_by_strace("chain", "ours", url, 1, 5) >= 5
 
 
-@pytest.mark.xdist_group("own servers")
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_syncs_of_a_server_are_counted(kind):
     with tempfile.TemporaryDirectory() as name:

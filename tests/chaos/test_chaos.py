@@ -32,8 +32,6 @@ SECONDS = float(os.environ.get("BLAZEN_TRIO_CHAOS_SECONDS", "9"))
 WORKERS = 3
 PATIENCE = 300.0  # seconds for the runs to come to their ends when all is quiet again
 
-pytestmark = pytest.mark.xdist_group("own servers")  # one after the other: each is a load by itself
-
 
 class Workers:
     """Worker processes; one that has ended is replaced."""

@@ -22,7 +22,6 @@ from tests.thorough import try_many
 if TYPE_CHECKING:
     from tests.kills.conftest import Scene
 
-pytestmark = pytest.mark.xdist_group("kills")  # some of them look at what the others came to
 SEEDS = range(try_many(8, 100))
 REDONE: dict[int, int] = {}
 LOST: dict[str, list[int]] = {}

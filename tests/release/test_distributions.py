@@ -15,8 +15,6 @@ import pytest
 
 import blazen_trio
 
-pytestmark = pytest.mark.xdist_group("distributions")  # they share what is built
-
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 FOLDERS = ("benchmarks", "blazen_trio", "docs", "examples", "migrations", "tests")
