@@ -87,11 +87,11 @@ def hold_sqlite(file: str) -> None:
 
 
 async def rage(workers: Workers, disturb: Callable[[], object], chance: random.Random) -> list[str]:
-    """Kill, freeze and disturb until the time is over; what was done."""
+    """Kill, freeze and disturb until the time is over and a few are dead; what was done."""
     done: list[str] = []
     end = trio.current_time() + SECONDS
     async with trio.open_nursery() as nursery:
-        while trio.current_time() < end:
+        while trio.current_time() < end or workers.deaths < 3:
             await trio.sleep(chance.uniform(0.2, 1.0))
             workers.keep_up()
             what = chance.choices(["kill", "freeze", "disturb"], [5, 2, 1 if len(done) > 2 else 0])[
