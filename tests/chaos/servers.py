@@ -19,7 +19,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 
 
 class Server:
@@ -58,7 +58,7 @@ class Server:
         """End it at once. Its processes that are no part of its group see that, and end too."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, how)
-            self._process.wait(30)
+            self._process.wait(_START_SECONDS)
 
     def restart(self) -> None:
         """Kill it, and start it again."""

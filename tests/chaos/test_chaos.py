@@ -74,7 +74,7 @@ class Workers:
             process.send_signal(signal.SIGCONT)
             process.terminate()
         for process in self._processes:
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 def hold_sqlite(file: str) -> None:
