@@ -28,7 +28,7 @@ CODE = ["blazen_trio", "migrations", "tests", "benchmarks", "examples", "noxfile
 def tests(session: nox.Session) -> None:
     """Run the tests; what is given after `--` goes to pytest."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
 
 
 @nox.session(python=PYTHONS[0])
@@ -37,7 +37,7 @@ def oldest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "oldest.txt"
     constraints.write_text("".join(f"{bound}\n" for bound in lower_bounds()))
     session.install("-e", ".[test]", "--constraint", str(constraints))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
 
 
 def lower_bounds() -> list[str]:
@@ -55,9 +55,30 @@ def coverage(session: nox.Session) -> None:
     """Run the tests and tell which lines and branches they leave out."""
     session.install("-e", ".[test]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
+
+
+@nox.session
+def thorough(session: nox.Session) -> None:
+    """Run the tests that try a part by default with all that they can try: seeds, examples, points."""
+    session.install("-e", ".[test]")
+    everything = {"BLAZEN_TRIO_TEST_THOROUGH": "1", "BLAZEN_TRIO_SIMULATION_SEEDS": "200"}
+    paths = [
+        "tests/state",
+        "tests/kills",
+        "tests/simulation",
+        "tests/bad_input/test_rows.py",
+        "tests/stores/test_migrations.py",
+    ]
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        *(session.posargs or ["-n", "auto", *paths]),
+        env={**everything, **session.env},
+    )
 
 
 @nox.session
@@ -186,7 +207,7 @@ def release(session: nox.Session) -> None:
             "-m",
             "pytest",
             *(f"--ignore={path}" for path in of_the_source),
-            *session.posargs,
+            *(session.posargs or ["-n", "auto"]),
         )
 
 

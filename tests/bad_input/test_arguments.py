@@ -212,7 +212,7 @@ async def wrong_calls(store: Any) -> None:
 
 
 async def run_is_parked(run: Any) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
             await trio.sleep(0.001)
 

@@ -32,7 +32,7 @@ from tests.behaviour.events import SLOW, A, B, begin, end
 
 
 async def test_exactly_so_many_run_at_once(autojump_clock: Any) -> None:
-    """D29, D30: and a bound costs no task per waiting delivery."""
+    """A bound costs no task per waiting delivery."""
     running = most = 0
 
     @step
@@ -77,7 +77,6 @@ async def test_cancel_before_the_first_turn_is_not_lost() -> None:
 
 
 async def test_cancel_cancels_and_awaits_the_steps(autojump_clock: Any) -> None:
-    """D94, D96."""
     async with SLOW.run(store=MemoryStore()) as run:
         await trio.sleep(1)
         before = trio.current_time()
@@ -88,7 +87,7 @@ async def test_cancel_cancels_and_awaits_the_steps(autojump_clock: Any) -> None:
 
 
 async def test_the_time_of_a_run_rides_on_its_commits(autojump_clock: Any) -> None:
-    """X12: what has elapsed survives, and a run that timed out gets its full time again."""
+    """What has elapsed survives, and a run that timed out gets its full time again."""
     workflow = Workflow("slow", [begin, end], timeout=8)
     store = MemoryStore()
     with trio.move_on_after(7):

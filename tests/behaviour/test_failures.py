@@ -43,7 +43,6 @@ def failing(times: int, **policy: Any) -> tuple[Workflow, list[float]]:
 
 
 async def test_it_succeeds_on_the_nth_attempt_after_growing_delays(autojump_clock: Any) -> None:
-    """D40, D41."""
     workflow, began = failing(3, max_attempts=5, initial_delay=10, multiplier=3, max_delay=60)
     assert await workflow.run() == 4
     waits = [round(later - earlier) for earlier, later in itertools.pairwise(began)]
@@ -51,7 +50,6 @@ async def test_it_succeeds_on_the_nth_attempt_after_growing_delays(autojump_cloc
 
 
 async def test_it_gives_up_with_the_last_exception(autojump_clock: Any) -> None:
-    """D42."""
     workflow, began = failing(9, max_attempts=3)
     with pytest.raises(StepFailedError, match=r"after 3 attempts: OSError: failure 3") as caught:
         await workflow.run()
@@ -61,7 +59,6 @@ async def test_it_gives_up_with_the_last_exception(autojump_clock: Any) -> None:
 
 
 async def test_the_budget_spans_attempts_and_no_sleep_crosses_it(autojump_clock: Any) -> None:
-    """D43, D44, D47, P1."""
     workflow, began = failing(99, max_attempts=99, initial_delay=10, multiplier=1, max_elapsed=35)
     with pytest.raises(StepFailedError):
         await workflow.run()
@@ -69,7 +66,6 @@ async def test_the_budget_spans_attempts_and_no_sleep_crosses_it(autojump_clock:
 
 
 async def test_equal_due_times_do_not_clash(autojump_clock: Any) -> None:
-    """D45."""
 
     @step
     async def spread(ev: StartEvent) -> list[A]:
@@ -89,7 +85,6 @@ async def test_equal_due_times_do_not_clash(autojump_clock: Any) -> None:
 
 
 async def test_what_is_not_to_be_retried_fails_at_once(autojump_clock: Any) -> None:
-    """D48."""
     workflow, began = failing(9, retry_on=ValueError)
     with pytest.raises(StepFailedError):
         await workflow.run()
@@ -110,7 +105,6 @@ async def test_an_undeclared_output_is_never_retried() -> None:
 
 
 async def test_exhausted_retries_go_to_the_handler(autojump_clock: Any) -> None:
-    """D49, D50, D51."""
     seen: list[StepFailedEvent] = []
 
     @step(retry=RetryPolicy(max_attempts=2))
@@ -127,7 +121,7 @@ async def test_exhausted_retries_go_to_the_handler(autojump_clock: Any) -> None:
 
 
 async def test_scope_decides_the_handler() -> None:
-    """D52: every handler that accepts the failure gets it."""
+    """Every handler that accepts the failure gets it."""
     seen = []
 
     @step
@@ -156,7 +150,6 @@ async def test_scope_decides_the_handler() -> None:
 
 
 async def test_a_handlers_own_failure_fails_the_run() -> None:
-    """D54."""
 
     @step
     async def broken(ev: StartEvent) -> StopEvent:
@@ -171,7 +164,6 @@ async def test_a_handlers_own_failure_fails_the_run() -> None:
 
 
 async def test_the_runs_timeout_names_the_active_steps(autojump_clock: Any) -> None:
-    """D56, and the seed's `timeout_triggers`."""
 
     @step
     async def slow(ev: StartEvent) -> StopEvent:
@@ -185,7 +177,6 @@ async def test_the_runs_timeout_names_the_active_steps(autojump_clock: Any) -> N
 
 
 async def test_a_steps_timeout_bounds_one_attempt(autojump_clock: Any) -> None:
-    """D57."""
     attempts = []
 
     @step(timeout=5, retry=RetryPolicy(max_attempts=2, jitter=0))
@@ -231,7 +222,6 @@ async def test_a_step_in_a_thread_is_awaited_and_its_late_result_discarded() -> 
 
 
 async def test_the_clean_up_of_cancelled_steps_is_awaited(autojump_clock: Any) -> None:
-    """X16 (P18)."""
     cleaned = []
 
     @step
@@ -259,7 +249,6 @@ async def test_the_clean_up_of_cancelled_steps_is_awaited(autojump_clock: Any) -
 
 
 async def test_a_leaked_cancellation_is_a_failed_step_and_not_a_hang(autojump_clock: Any) -> None:
-    """X17 (P19)."""
     leaked: list[BaseException] = []
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -296,7 +285,7 @@ async def test_a_step_that_raises_a_group_is_one_failure() -> None:
 async def test_a_failed_run_is_tried_again_with_fresh_attempts_and_the_same_keys(
     autojump_clock: Any,
 ) -> None:
-    """X11 in part: attempts and due times are part of the run."""
+    """Attempts and due times are part of the run."""
     seen: list[tuple[int, str]] = []
     working = False
 
@@ -319,7 +308,7 @@ async def test_a_failed_run_is_tried_again_with_fresh_attempts_and_the_same_keys
 
 
 async def test_a_retry_that_waits_survives_the_process(autojump_clock: Any) -> None:
-    """X11 (P2): the event is kept, with its attempt and its due time."""
+    """The event is kept, with its attempt and its due time."""
     workflow, began = failing(1, initial_delay=50)
     store = MemoryStore()
     with trio.move_on_after(10):

@@ -81,7 +81,6 @@ TWO = Workflow("two", [ask_both, both])
 
 
 async def test_a_question_is_in_the_stream_and_the_answer_ends_the_run() -> None:
-    """D60, D64."""
     async with ONE.run() as run:
         async for event in run.stream():
             if isinstance(event, AskName):
@@ -103,7 +102,7 @@ async def test_a_run_parks_and_its_result_may_be_awaited_again(autojump_clock: A
 
 
 async def test_the_question_of_an_awaited_run_is_raised_and_answered_through_its_snapshot() -> None:
-    """D73: each step ran once."""
+    """Each step ran once."""
     RAN.clear()
     with pytest.raises(InputRequiredError) as caught:
         await ONE.run()
@@ -186,7 +185,6 @@ async def test_the_handler_is_asked_again_after_a_crash() -> None:
 
 
 async def test_several_questions_are_told_apart_by_type_and_by_id() -> None:
-    """D62."""
     async with TWO.run(store=MemoryStore()) as run:
         with pytest.raises(InputRequiredError) as caught:
             await run.result()
@@ -202,7 +200,6 @@ async def test_several_questions_are_told_apart_by_type_and_by_id() -> None:
 
 @pytest.mark.parametrize("request_id", ["unknown", "a"])
 async def test_a_wrong_or_second_answer_is_refused(request_id: str) -> None:
-    """X2, X3 (P4)."""
     async with TWO.run() as run:
         with pytest.raises(InputRequiredError):
             await run.result()
@@ -215,7 +212,7 @@ async def test_a_wrong_or_second_answer_is_refused(request_id: str) -> None:
 
 
 async def test_an_answered_run_that_is_dropped_at_once_keeps_the_answer() -> None:
-    """X10 (P13), X20: what was acknowledged is there after a crash, and nothing before the wait runs again."""
+    """What was acknowledged is there after a crash, and nothing before the wait runs again."""
     RAN.clear()
     store = MemoryStore()
     with trio.CancelScope() as scope:
@@ -234,7 +231,7 @@ async def test_an_answered_run_that_is_dropped_at_once_keeps_the_answer() -> Non
 
 
 async def test_events_for_people_need_no_acceptor() -> None:
-    """D25: and an observer may accept them all the same."""
+    """An observer may accept them all the same."""
     seen: list[Event] = []
 
     @step

@@ -38,7 +38,6 @@ async def total(members: list[B]) -> StopEvent:
 
 
 async def test_a_join_gets_its_members_in_order_whenever_they_came(autojump_clock: Any) -> None:
-    """D32, D37."""
 
     @step
     async def work(ev: A) -> B:
@@ -282,7 +281,7 @@ async def test_external_events_do_not_hold_a_root_join_back_and_may_fire_it_agai
 
 @pytest.mark.parametrize("width", [1000, 20_000])
 async def test_a_wide_fan_out(width: int) -> None:
-    """X21: linear (its cost is counted elsewhere)."""
+    """Linear (its cost is counted elsewhere)."""
 
     @step
     async def work(ev: A) -> B:
@@ -297,7 +296,6 @@ async def test_a_wide_fan_out(width: int) -> None:
 
 
 async def test_collect_completes_once_in_the_declared_order(autojump_clock: Any) -> None:
-    """D32, D35, D36."""
     completed = []
 
     @step
@@ -319,7 +317,6 @@ async def test_collect_completes_once_in_the_declared_order(autojump_clock: Any)
 
 
 async def test_other_events_neither_fill_nor_break_a_set() -> None:
-    """D33, D34."""
 
     @step
     async def begin(ev: StartEvent) -> tuple[A, C, B]:
@@ -354,7 +351,6 @@ async def test_a_surplus_stays_first_in_first_out() -> None:
 
 
 async def test_collecting_failing_and_trying_again_doubles_nothing(autojump_clock: Any) -> None:
-    """X8 (P9)."""
 
     @step
     async def begin(ev: StartEvent) -> A:

@@ -22,7 +22,6 @@ from tests.behaviour.events import SLOW, A, B
 
 
 async def test_pause_lets_steps_finish_and_starts_none(autojump_clock: Any) -> None:
-    """D95, X12."""
     began = trio.current_time()
     async with SLOW.run() as run:
         await trio.sleep(1)
@@ -107,7 +106,6 @@ async def test_a_run_whose_time_is_up_while_it_is_to_be_paused_has_timed_out(
 
 
 async def test_many_steps_in_flight_survive_a_pause(autojump_clock: Any) -> None:
-    """D75."""
 
     @step
     async def spread(ev: StartEvent) -> list[A]:

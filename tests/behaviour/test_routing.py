@@ -26,7 +26,6 @@ from tests.behaviour.events import A, B, C, SubA
 
 
 async def test_the_result_is_the_stop_payload() -> None:
-    """D15, and the seed's `simple_start_to_stop`."""
 
     @step
     async def echo(ev: StartEvent) -> StopEvent:
@@ -37,7 +36,6 @@ async def test_the_result_is_the_stop_payload() -> None:
 
 
 async def test_steps_run_in_the_order_of_their_events() -> None:
-    """D16."""
     order = []
 
     @step
@@ -61,7 +59,6 @@ async def test_steps_run_in_the_order_of_their_events() -> None:
 
 @pytest.mark.parametrize(("given", "taken"), [(1, "left"), (0, "right")])
 async def test_only_the_branch_of_the_returned_type_runs(given: int, taken: str) -> None:
-    """D17."""
     ran = []
 
     @step
@@ -85,7 +82,7 @@ async def test_only_the_branch_of_the_returned_type_runs(given: int, taken: str)
 async def test_each_returned_event_reaches_its_steps_and_the_first_stop_ends_the_run(
     autojump_clock: Any,
 ) -> None:
-    """D18: and the losers are cancelled."""
+    """The losers are cancelled."""
     cancelled = []
 
     @step
@@ -114,7 +111,6 @@ async def test_each_returned_event_reaches_its_steps_and_the_first_stop_ends_the
     "returned", [1, "text", {"a": 1}, [1], ("x",), object(), StartEvent, [A(), 3]]
 )
 async def test_a_step_that_returns_rubbish_is_named(returned: Any) -> None:
-    """D19."""
 
     @step
     async def rubbish(ev: StartEvent) -> StopEvent | list[A]:
@@ -131,7 +127,6 @@ async def test_a_step_that_returns_rubbish_is_named(returned: Any) -> None:
 
 
 async def test_an_input_that_no_run_starts_with_is_refused_before_any_step() -> None:
-    """D20."""
     ran = []
 
     @step
@@ -149,7 +144,6 @@ async def test_an_input_that_no_run_starts_with_is_refused_before_any_step() -> 
 
 
 async def test_a_sent_event_reaches_every_accepting_step() -> None:
-    """D21."""
     seen = []
 
     @step
@@ -172,7 +166,6 @@ async def test_a_sent_event_reaches_every_accepting_step() -> None:
 
 
 async def test_what_a_step_does_not_declare_is_an_error_where_it_sends_it() -> None:
-    """D22, X9."""
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A | StopEvent:
@@ -191,7 +184,6 @@ async def test_what_a_step_does_not_declare_is_an_error_where_it_sends_it() -> N
 
 
 async def test_an_event_from_outside_that_nothing_accepts_is_refused_to_its_sender() -> None:
-    """D24, X9."""
 
     @step
     async def begin(ev: StartEvent) -> InputRequestEvent:
@@ -214,7 +206,6 @@ async def test_an_event_from_outside_that_nothing_accepts_is_refused_to_its_send
 
 
 async def test_concurrent_runs_of_one_workflow_do_not_mix(autojump_clock: Any) -> None:
-    """D26."""
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
@@ -240,7 +231,7 @@ async def test_concurrent_runs_of_one_workflow_do_not_mix(autojump_clock: Any) -
 
 
 async def test_a_typed_stop_is_itself_the_result() -> None:
-    """D28: also of a stored run."""
+    """Also of a stored run."""
 
     @attrs.frozen
     class Report(StopEvent):
@@ -257,7 +248,6 @@ async def test_a_typed_stop_is_itself_the_result() -> None:
 
 
 async def test_a_subclass_goes_to_those_who_accept_its_base_and_stays_what_it_is() -> None:
-    """P12."""
     seen = []
 
     @step
@@ -347,7 +337,6 @@ async def test_an_event_may_have_any_type_name() -> None:
 
 
 async def test_a_failing_step_reaches_the_caller() -> None:
-    """D39, and the seed's `step_error_propagates`."""
 
     @step
     async def broken(ev: StartEvent) -> StopEvent:

@@ -46,7 +46,6 @@ async def spread(ev: StartEvent) -> list[A]:
 
 
 async def test_state_is_shared_by_steps_and_survives() -> None:
-    """D68."""
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
@@ -92,7 +91,7 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 async def test_every_kind_of_value_comes_back_as_itself(value: Any) -> None:
-    """X14 (P17): from memory, and from the store."""
+    """From memory, and from the store."""
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
@@ -167,7 +166,6 @@ async def test_others_see_writes_when_the_step_commits_and_not_before(autojump_c
 
 
 async def test_a_failed_attempt_leaves_nothing(autojump_clock: Any) -> None:
-    """X19 (P8)."""
 
     @step(retry=RetryPolicy(max_attempts=2, jitter=0))
     async def begin(ev: StartEvent, ctx: Context) -> A:

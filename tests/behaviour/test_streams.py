@@ -43,7 +43,7 @@ async def collected(stream: Any) -> list[Any]:
 
 
 async def test_two_consumers_each_see_all() -> None:
-    """D91, X6 (Q25): one made before the first checkpoint of the block misses nothing."""
+    """One made before the first checkpoint of the block misses nothing."""
     seen = []
 
     async def watch(stream: Any) -> None:
@@ -65,7 +65,6 @@ async def test_one_that_falls_behind_is_told_how_far() -> None:
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])
 async def test_the_stream_ends_however_the_run_does(how: str, autojump_clock: Any) -> None:
-    """D92, D93, X5 (P6)."""
 
     @step
     async def shows(ev: StartEvent, ctx: Context) -> StopEvent:
@@ -91,7 +90,6 @@ async def test_a_closed_stream_gets_nothing_more() -> None:
 
 
 async def test_a_sync_step_publishes_sends_and_collects() -> None:
-    """D27, X7 (P7)."""
 
     @step
     def threaded(ev: StartEvent, ctx: Context) -> A | None:
@@ -111,7 +109,6 @@ async def test_a_sync_step_publishes_sends_and_collects() -> None:
 
 
 async def test_lifecycle_events() -> None:
-    """D97."""
 
     @step
     async def begin(ev: StartEvent) -> A:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "from blazen_trio._cli import main; main()"
-PATIENCE = 20.0  # seconds for what has to happen soon
+PATIENCE = 120.0  # seconds for what has to happen soon
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in what a shell runs in the background; the processes that are started here would ignore it, too.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from blazen_trio._cli.exits import CONFIG, DATAERR, REFUSED, USAGE
 from tests.cli.conftest import until
 from tests.cli.flows import gated, noted
 from tests.cli.terminal import Terminal
-from tests.databases import KINDS, fresh_database
+from tests.databases import KINDS, execute, fresh_database
 
 FLOWS = "tests.cli.orders"
 
@@ -258,18 +257,24 @@ async def test_what_a_worker_drives(tmp_path, sqlite_url, start_worker, runs, co
         done = await invoke("cancel", "g", "--json")
         assert json.loads(done.stdout)["asked"]
     else:
-        opening = threading.Timer(0.2, (tmp_path / "open").touch)  # it waits for the step in flight
-        opening.start()
-        done = await invoke("pause", "g")
-        opening.join()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_once_asked, sqlite_url, tmp_path / "open")
+            done = await invoke("pause", "g")  # it waits for the step in flight
         assert done.output == "run g is paused\n"
     wanted = RunStatus.PAUSED if command == "pause" else RunStatus.CANCELLED
     async with open_store(sqlite_url) as store:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while (await store.get_run("g")).status is not wanted:  # noqa: ASYNC110  # another process's doing
                 await trio.sleep(0.02)
         (tmp_path / "open").touch()
         assert await gated.resume_from("g", store=store) == 1
+
+
+async def open_once_asked(url, gate):
+    """Let a step end, once the request to pause its run has been stored."""
+    await until(lambda: execute(url, "SELECT mail_id FROM blazen_inbox"))
+    await trio.sleep(1)  # the worker looks 20 times a second, and nothing shows that it has seen it
+    gate.touch()
 
 
 # Deleting

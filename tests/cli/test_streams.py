@@ -23,6 +23,7 @@ from tests.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 ACTING = "\x9b31m \u202e \x7f \u2028 \x1b[2J \r \U000e0001"
 
@@ -42,6 +43,40 @@ def run(url: str, *arguments: str, closed: tuple[int, ...] = (), **environment: 
         timeout=60,
         preexec_fn=close,
     )
+
+
+# Each command is run by a fork of one process, whose streams were made as Python makes them.
+EACH = """
+import json, os, sys
+import blazen_trio._cli.app, blazen_trio._stores.sql.store
+commands, folder = json.loads(sys.argv[1]), sys.argv[2]
+for number, arguments in enumerate(commands):
+    if os.fork() == 0:
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{folder}/{number}.{name}", os.O_CREAT | os.O_WRONLY), stream)
+        sys.argv[1:] = arguments
+        from blazen_trio._cli import main
+        main()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+def run_each(
+    url: str, commands: list[list[str]], folder: Path, **environment: str
+) -> list[tuple[int, bytes, bytes]]:
+    """Run commands one after the other; their exit codes, outputs and messages."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EACH, json.dumps(commands), str(folder)],
+        env={**os.environ, "BLAZEN_TRIO_DB": url, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=300,
+        check=True,
+    )
+    return [
+        (int(code), *((folder / f"{number}.{name}").read_bytes() for name in ("out", "err")))
+        for number, code in enumerate(done.stdout.split())
+    ]
 
 
 # Closed ones
@@ -76,20 +111,20 @@ def test_what_is_printed_on_closed_streams_goes_nowhere_and_least_of_all_into_a_
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "koi8-r"])
-def test_letters_that_an_encoding_lacks_are_told_by_escapes(encoding, sqlite_url, runs):
+def test_letters_that_an_encoding_lacks_are_told_by_escapes(encoding, sqlite_url, runs, tmp_path):
     run_id = "bestellung-\u6f22-\U0001f642"
     runs("submit", "orders", json.dumps("f\xfcnf \u20ac"), "--run-id", run_id)
     narrow = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    for arguments in (["list"], ["show", run_id], ["history", run_id]):
-        plain = run(sqlite_url, "runs", *arguments, **narrow)
-        assert plain.returncode == 0, plain.stderr
-        told = run(sqlite_url, "runs", *arguments, "--json", **narrow)
-        assert told.returncode == 0, told.stderr
-        assert run_id in json.dumps(json.loads(told.stdout.decode(encoding)), ensure_ascii=False)
-    for arguments in (["show", "nowhere-\u6f22"], ["send", "nowhere-\u6f22", "Paid"]):
-        failed = run(sqlite_url, "runs", *arguments, "--json", **narrow)
-        assert failed.returncode == 66
-        assert "nowhere-\u6f22" in json.loads(failed.stderr.decode(encoding))["message"]
+    right = [["list"], ["show", run_id], ["history", run_id]]
+    wrong = [["show", "nowhere-\u6f22"], ["send", "nowhere-\u6f22", "Paid"]]
+    as_json = [[*arguments, "--json"] for arguments in right + wrong]
+    commands = [["runs", *arguments] for arguments in right + as_json]
+    done = run_each(sqlite_url, commands, tmp_path, **narrow)
+    assert [code for code, _, _ in done] == [0, 0, 0, 0, 0, 0, 66, 66], done
+    for _, out, _ in done[3:6]:
+        assert run_id in json.dumps(json.loads(out.decode(encoding)), ensure_ascii=False)
+    for _, _, err in done[6:]:
+        assert "nowhere-\u6f22" in json.loads(err.decode(encoding))["message"]
 
 
 # Colours, and what is no terminal

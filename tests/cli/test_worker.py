@@ -95,9 +95,9 @@ async def test_a_second_signal_ends_at_once(
         worker.signal(signal.SIGTERM)
         await worker.tells("draining")
         worker.signal(number)
-        assert await worker.ends(5) == 128 + number
+        assert await worker.ends() == 128 + number
         assert worker.told("ended")["exit_code"] == 128 + number
-        assert "Traceback" not in worker.output
+        assert "Traceback" not in worker.output, worker.output
 
         (tmp_path / "open").touch()
         assert await gated.resume_from(run_id, store=store) == 1
@@ -106,12 +106,12 @@ async def test_a_second_signal_ends_at_once(
 async def test_a_signal_while_a_module_is_imported(
     tmp_path: Path, sqlite_url: str, start_worker: Any
 ) -> None:
-    program = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+    program = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(600)\n"
     (tmp_path / "sluggish.py").write_text(program)
     worker = start_worker(sqlite_url, "sluggish:flow", folder=tmp_path)
     await until((tmp_path / "importing").exists)
     worker.signal(signal.SIGTERM)
-    assert await worker.ends(5) == 0
+    assert await worker.ends() == 0
     assert worker.told("ended")
     assert len(worker.output.splitlines()) == 1
 
@@ -120,7 +120,7 @@ async def test_a_signal_while_the_database_is_opened(start_worker: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://ann:sesame@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2"
         worker = start_worker(url, FLOWS)
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             connection, _ = await trio.to_thread.run_sync(silent.accept)
         worker.signal(signal.SIGINT)
         assert await worker.ends() == 0
@@ -142,7 +142,7 @@ async def test_workers_share_the_work(server_url: str, start_worker: Any) -> Non
             await worker.tells("started")
         ids = [await front.submit("short") for _ in range(45)]
         by = []
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             for run_id in ids:
                 by.append(await front.result(run_id))
         assert set(by) == {worker.pid for worker in workers}
@@ -168,7 +168,7 @@ async def test_the_runs_of_a_killed_worker_go_on_in_another(
             await worker.tells("started")
         first = await begun(tmp_path, "gate")
         workers[first].kill()
-        with trio.fail_after(10):  # and not after the lease's 600 s
+        with trio.fail_after(120):  # and not after the lease's 600 s
             second = await begun(tmp_path, "gate", times=2)
         assert {first, second} == set(workers)
         (tmp_path / "open").touch()
@@ -189,7 +189,7 @@ async def test_a_run_that_kills_its_workers_is_set_aside(
         poison = await front.submit("poison", str(tmp_path))
         others = [await front.submit("short") for _ in range(5)]
         nursery.start_soon(supervise, nursery)
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             with pytest.raises(RunCrashedError, match="died or failed 3 times") as told:
                 await front.result(poison)
             for run_id in others:
@@ -224,10 +224,12 @@ async def test_a_worker_whose_database_has_gone_asks_to_be_started_again(
     await worker.tells("started")
     drop = _DROP["postgresql"].format(database_of(doomed_url))
     await trio.to_thread.run_sync(execute, _URLS["postgresql"], drop)
-    assert await worker.ends() == 75
+    assert await worker.ends() == 75, worker.output
     error = worker.told("error")
     assert error["exit_code"] == 75
-    # Which of the two it meets first is up to the moment at which it looks.
-    told = ("no such database", "the connection was lost")
+    # Which of these it meets is up to the moment at which it looks. While the server is dropping the
+    # database, which takes a checkpoint, it answers nobody who connects to it; on a busy disk that
+    # outlasts a connection's timeout.
+    told = ("no such database", "the connection was lost", "no server answers")
     assert any(text in error["message"] for text in told), worker.output
-    assert "Traceback" not in worker.output
+    assert "Traceback" not in worker.output, worker.output

@@ -76,11 +76,11 @@ def every() -> Iterator[tuple[dict[str, Any], Control, Now, Next]]:
         for each in itertools.product((False, True), repeat=len(FLAGS))
     ]
     for phase, leave in itertools.product(DRIVEN, Leave):
+        situations = [Now(phase, **flags) for flags in values]
         for held, cancelled in itertools.product((False, True), repeat=2):
             requests: dict[str, Any] = {"held": held, "cancelled": cancelled, "leave": leave}
             control = asked(phase=phase, **requests)
-            for flags in values:
-                now = Now(phase, **flags)
+            for now in situations:
                 yield requests, control, now, decide(control, now)
 
 

@@ -122,7 +122,6 @@ async def test_a_step_is_one_commit_of_its_own_few_bytes() -> None:
 
 
 async def test_a_fan_outs_bytes_per_event_do_not_depend_on_its_width() -> None:
-    """X21."""
     per_event = []
     for width in (1000, 10_000):
         store = Counting()
@@ -140,7 +139,6 @@ async def test_a_join_of_many_members_is_an_entry_of_few_bytes() -> None:
 
 
 async def test_the_journal_is_folded_when_it_has_outgrown_the_snapshot(tmp_path: Path) -> None:
-    """X22."""
     store = MemoryStore()
     await CHAIN.run(3000, store=store, run_id="run")
     stored = await store.load("run")
@@ -209,7 +207,7 @@ async def test_a_fan_out_of_100_000_resumes_where_it_was() -> None:
 
 
 async def test_memory_does_not_grow_with_the_steps_done() -> None:
-    """D99 in part: a run that has done ten times as much holds no more."""
+    """A run that has done ten times as much holds no more."""
     peaks = []
     for steps in (2000, 20_000):
         gc.collect()

@@ -17,11 +17,12 @@ import trio
 
 from blazen_trio import MemoryStore, RunLockedError, RunNotFoundError, RunStatus, open_store
 from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
+from tests.thorough import try_many
 
 if TYPE_CHECKING:
     from tests.kills.conftest import Scene
 
-SEEDS = range(20)
+SEEDS = range(try_many(8, 100))
 REDONE: dict[int, int] = {}
 LOST: dict[str, list[int]] = {}
 
@@ -97,13 +98,13 @@ def test_some_steps_were_redone_over_all_seeds() -> None:
     assert sum(REDONE.values()) > 0, "no kill hit a step in flight: this proves nothing"
 
 
-async def test_taking_over_takes_no_longer_than_a_second(scene: Scene) -> None:
+async def test_taking_over_does_not_wait_for_the_lease(scene: Scene) -> None:
     child = scene.start()
     assert scene.wait(child, lambda: len(scene.attempts()) >= 10)
     scene.kill(child)
     async with open_store(scene.url) as store:
         workflow = mixed_workflow(Log(), slowness=0.004)
-        with trio.fail_after(1):
+        with trio.fail_after(10):  # the lease has 15 seconds
             async with workflow.resume_from("run", store=store) as run:
                 assert run.status is RunStatus.RUNNING
                 run.cancel()
@@ -210,7 +211,7 @@ async def test_a_frozen_driver_that_was_replaced_writes_nothing_more(scene: Scen
     assert scene.wait(child, lambda: len(scene.attempts()) >= 8)
     freeze_between_transactions(scene, child)
     async with open_store(scene.url) as store:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             check_result(await resume_when_free(mixed_workflow(Log(), slowness=0.004), store))
         before = rows(scene)
         os.kill(child.pid, signal.SIGCONT)

@@ -114,7 +114,7 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
-async def until(condition: Any, seconds: float = 20.0) -> None:
+async def until(condition: Any, seconds: float = 120.0) -> None:
     """Look until something is so."""
     with trio.fail_after(seconds):
         while not await condition():  # noqa: ASYNC110  # what it looks at is in a database

@@ -109,7 +109,7 @@ class World:
         return next((info.status for info in infos if info.run_id == run_id), None)
 
     async def wait_waiting(self, run_id: str) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while await self.status(run_id) is not RunStatus.WAITING:  # noqa: ASYNC110
                 await trio.sleep(POLL)
 
@@ -119,7 +119,7 @@ class World:
         """
         undone = (None,) if run_id == "new" else (RunStatus.WAITING, RunStatus.RUNNING)
         paused = RunStatus.PAUSED if run_id == "elsewhere" else None
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while (status := await self.status(run_id)) not in undone:
                 assert status is paused
                 await trio.sleep(POLL)
@@ -176,7 +176,7 @@ async def finish(world: World, run_id: str) -> None:
             await world.runtime.send(run_id, Go("finished"))
     if run_id != "elsewhere" and await world.runtime.get(run_id) is None:
         await world.runtime.resume_from(run_id)
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         assert await world.runtime.result(run_id) == "finished"
 
 

@@ -105,7 +105,7 @@ async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
             for _ in range(turns // 2):
                 await trio.lowlevel.checkpoint()
             await (worker if turns % 2 else front).send(run_id, Approved("ann"))
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 assert await front.result(run_id) == ["ann"]
 
 

@@ -133,7 +133,7 @@ async def test_transactions_in_threads_neither_stop_the_loop_nor_each_other(
                     await trio.sleep(0.001)
                     turns += 1
 
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 async with trio.open_nursery() as counting:
                     counting.start_soon(count_turns)
                     async with trio.open_nursery() as nursery:

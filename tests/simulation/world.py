@@ -263,7 +263,7 @@ class World(trio.abc.Instrument):
             nursery.start_soon(self._answer, front, opening, run_id)
 
         def check(result: Any) -> None:
-            assert result == meeting_result(run_id)
+            assert result == meeting_result(run_id), f"a wrong result of {run_id}: {result}"
 
         await self._wait(front, run_id, check)
 
@@ -298,7 +298,7 @@ async def insist(act: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _is_short(result: Any) -> None:
-    assert result == SHORT_RESULT
+    assert result == SHORT_RESULT, f"a wrong result: {result}"
 
 
 def simulate(seed: int | str, plan: Plan | None = None, backend: Backend | None = None) -> World:

@@ -5,6 +5,7 @@ It knows a workflow's declarations (what each step accepts and emits), and finds
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from blazen_trio import Delayed, Event, InputRequestEvent, InputResponseEvent, StepFailedEvent
@@ -54,6 +55,10 @@ class Oracle:
         self.arrivals = 0
         self.fired: list[tuple[str, list[str]]] = []
         """Of the last transition: (join, its members' labels in order)."""
+        # Remembered, because declarations do not change and these are asked after every transition.
+        self._takers = functools.cache(self._find_takers)
+        self._next = functools.cache(self._find_next)
+        self._feeds = functools.cache(self._find_feeds)
         self._opens: dict[bool, dict[str, list[str]]] = {}
         for failing in (False, True):
             self._opens[failing] = {name: [] for name in self.order}
@@ -63,7 +68,7 @@ class Oracle:
 
     # What can come of what
 
-    def _takers(self, cls: type[Event], *, exact: bool = False) -> list[str]:
+    def _find_takers(self, cls: type[Event], *, exact: bool = False) -> list[str]:
         """The steps that an event declared as this class may go to."""
         return [
             name
@@ -81,7 +86,7 @@ class Oracle:
             if name != step and StepFailedEvent in self.steps[name].accepts
         ]
 
-    def _next(self, step: str, failing: bool) -> list[str]:
+    def _find_next(self, step: str, failing: bool) -> list[str]:
         """To which steps of its level the outputs of a step go."""
         found = self._handlers(step) if failing else []
         for cls in self.steps[step].emits:
@@ -126,22 +131,25 @@ class Oracle:
         return [name for name in self.order if name in joins]
 
     def _may_feed(self, node: Node, join: str) -> bool:
-        root = node.group.root
-        if node.kind == "member":
+        return self._feeds(node.kind, node.what, join, root=node.group.root)
+
+    def _find_feeds(self, kind: str, what: Any, join: str, *, root: bool) -> bool:
+        """Whether such an item in a fan-out, or in the root, may come to something for the join."""
+        if kind == "member":
             # A root join gets what other root joins that have members come to, unless each leads to the other.
-            there = join in self._reached([], [node.what], root=True, target=join)
-            back = node.what in self._reached([], [join], root=True, target=node.what)
-            return root and node.what != join and there and not back
-        if node.kind == "question":
+            there = join in self._reached([], [what], root=True, target=join)
+            back = what in self._reached([], [join], root=True, target=what)
+            return root and what != join and there and not back
+        if kind == "question":
             return join in self._reached(
                 self._takers(InputResponseEvent), [], root=root, target=join
             )
-        if node.kind == "delayed":
-            takers = self._takers(node.what, exact=True)
-            if issubclass(node.what, InputRequestEvent):
+        if kind == "delayed":
+            takers = list(self._takers(what, exact=True))
+            if issubclass(what, InputRequestEvent):
                 takers += self._takers(InputResponseEvent)
             return join in self._reached(takers, [], root=root, target=join)
-        return join in self._reached([], [node.what], root=root, target=join)
+        return join in self._reached([], [what], root=root, target=join)
 
     # Transitions
 

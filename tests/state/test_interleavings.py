@@ -12,6 +12,7 @@ from blazen_trio._state.model import Member
 from tests.state.chooser import Chooser
 from tests.state.driver import Driver, fold
 from tests.state.family import Family, family_of
+from tests.thorough import try_many
 
 seeds = st.randoms(use_true_random=True).map(lambda chance: chance.getrandbits(64))
 slow = settings(
@@ -24,7 +25,7 @@ def cells_of(driver: Driver) -> dict[str, Any]:
     return {key: decode(cell.payload.data, key) for key, cell in driver.state.cells.items()}
 
 
-@settings(slow, max_examples=150)
+@settings(slow, max_examples=try_many(50, 1500))
 @given(family=seeds.map(family_of), seed=seeds)
 @example(
     family=family_of(2825745287966400580), seed=5259673980811807493
@@ -56,7 +57,7 @@ def test_any_workflow_in_any_order(family: Family, seed: int) -> None:
     )
 
 
-@settings(slow, max_examples=30)
+@settings(slow, max_examples=try_many(15, 300))
 @given(family=seeds.map(partial(family_of, confluent=True)), seed=seeds)
 def test_every_prefix_of_the_journal_goes_on_to_the_same_end(family: Family, seed: int) -> None:
     driver = Driver(family, Chooser(seed))

@@ -29,6 +29,7 @@ from blazen_trio._state.machine import Machine, Moment
 from blazen_trio._state.model import Cell, Delivery, FanOut, Payload, RunState
 from blazen_trio._state.routing import Routing, check_returned
 from blazen_trio._state.status import RunStatus
+from tests.thorough import try_many
 
 
 @attrs.frozen
@@ -270,7 +271,7 @@ async def drive_in_order(harness: Harness) -> None:
         await harness.happen(choices[0])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=try_many(60, 1200), deadline=None)
 @given(trees=st.lists(trees, max_size=4), data=st.data())
 def test_whatever_the_order_each_fan_out_comes_to_its_leaves_in_the_order_of_the_tree(
     trees: list[Any], data: Any
@@ -308,7 +309,7 @@ def gather(harness: Harness, seen: list[list[str]]) -> None:
     harness.run = watched  # type: ignore[method-assign]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=try_many(8, 250), deadline=None)
 @given(trees=st.lists(trees, min_size=1, max_size=3), data=st.data())
 def test_every_prefix_of_the_journal_goes_on_to_the_same_end(trees: list[Any], data: Any) -> None:
     harness = Harness(trees)

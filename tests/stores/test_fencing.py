@@ -115,7 +115,7 @@ async def test_an_append_waits_for_a_lock_for_a_bounded_time(url: str) -> None:
         with an_engine(url) as engine, engine.connect() as other:
             begun = other.begin()
             other.execute(sa.text(_OF_ANOTHER))
-            with trio.fail_after(20), pytest.raises(StoreError, match="locked"):
+            with trio.fail_after(120), pytest.raises(StoreError, match="locked"):
                 await store.commit(Commit("a", [(2, b"2")]))
             begun.rollback()
         await store.claim("a")

@@ -35,7 +35,7 @@ async def _create(store: CheckpointStore, run_id: str = "a") -> Driver:
 
 
 async def _taken(store: CheckpointStore) -> StoredRun:
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the store tells nobody
             await trio.sleep(0.05)
     return taken[0]
@@ -61,7 +61,7 @@ async def test_a_run_that_can_not_be_given_back_is_owed(tmp_path: Path, how: str
             theirs.execute("ROLLBACK")
         # It goes on trying by itself.
         if how == "set aside":
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 while (await other.get_run("a")).error != "unreadable":  # noqa: ASYNC110
                     await trio.sleep(0.05)
             assert (await other.claim("a")).info.status is RunStatus.FAILED
@@ -132,7 +132,7 @@ async def test_who_loses_the_lease_hears_it_at_once_though_nobody_waits(url: str
         heard = {run_id: Heard(driver) for run_id, driver in drivers.items()}
         end_holders(url)
         await winner.claim("a")
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while not all(each.lost for each in heard.values()):  # noqa: ASYNC110  # told, tells nobody
                 await trio.sleep(0.01)
         for run_id, each in heard.items():

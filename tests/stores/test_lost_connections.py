@@ -310,7 +310,7 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
         os.kill(frozen.pid, signal.SIGSTOP)
         async with open_by_id(url, lease_ttl=1.0) as store:
             execute(url, "UPDATE blazen_run SET wake = NULL WHERE run_id = 'r'")
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the server tells nobody
                     await trio.sleep(0.1)
             assert list(taken[0].entries) == [(1, b"")]

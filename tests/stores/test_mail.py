@@ -35,7 +35,7 @@ async def _create(store: SqlStore, run_id: str = "a") -> Driver:
 
 
 async def _wait_for(heard: Heard, count: int) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while len(heard.mail) < count:  # noqa: ASYNC110  # a listener is told, and tells nobody
             await trio.sleep(0.01)
 
@@ -201,7 +201,7 @@ async def test_a_poll_stands_for_a_look_and_one_that_fails_does_not(
 
         monkeypatch.setattr(polling, "poll", fail)
         mail = await other.post("a", "event", b"x")
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while not heard.mail:
                 with pytest.raises(StoreError, match="no poll"):
                     await store.poll([])

@@ -4,6 +4,7 @@ interrupted.
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from contextlib import closing
@@ -23,6 +24,7 @@ from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE, metadata
 from blazen_trio.errors import SchemaError, StoreError
 from tests.databases import SERVERS, an_engine, execute, fresh_database
 from tests.stores.by_id import open_by_id
+from tests.thorough import try_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,9 +124,9 @@ class _KilledError(Exception):
 def test_a_migration_that_was_killed_anywhere_is_begun_anew(
     kind: str, how: str, tmp_path: Path
 ) -> None:
-    number, reached = 0, True
+    number, reached = random.randrange(EVERY), True
     while reached:
-        number += 1
+        number += EVERY
         with fresh_database(kind, tmp_path) as url, an_engine(url, poolclass=sa.NullPool) as engine:
             if how == "downgrade":
                 _migrate(engine, "head", "upgrade")
@@ -136,6 +138,10 @@ def test_a_migration_that_was_killed_anywhere_is_begun_anew(
                 _migrate(engine, "head", "upgrade")
                 _check_schema(engine)
     assert number > 10
+
+
+EVERY = try_many(3, 1)
+"""Statements from one kill to the next."""
 
 
 def _interrupt(engine: sa.Engine, number: int, how: str) -> bool:

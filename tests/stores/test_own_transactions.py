@@ -101,7 +101,7 @@ async def test_who_waits_for_another_takes_nobodys_thread(url: str, engine: sa.E
                 except (RunExistsError, StoreError) as error:
                     told.append(type(error).__name__)
 
-        with trio.fail_after(20), engine.connect() as first, first.begin():
+        with trio.fail_after(120), engine.connect() as first, first.begin():
             await _create(store, "order", first)
             async with trio.open_nursery() as nursery:
                 for _ in range(6):

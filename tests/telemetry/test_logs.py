@@ -152,7 +152,7 @@ async def test_a_record_is_one_line_whatever_was_sent_in(log) -> None:
         await outside.send("r" + forged, DynamicEvent(forged, {}))
     async with open_runtime(store, [asks]) as runtime:
         await runtime.recover()
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while not any("rejected" in line for line in lines(log)):  # noqa: ASYNC110  # nothing tells of it
                 await trio.sleep(0.01)
         await runtime.cancel("r" + forged, forged)

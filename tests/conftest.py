@@ -1,0 +1,73 @@
+"""Makes the tests fit for several processes: their reports can be sent, and Ctrl-C ends them all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+TOGETHER = {
+    # Each of these kills a server of its own, and is a load by itself.
+    "tests/chaos/": "own servers",
+    "tests/benchmarks/test_programs.py::test_syncs_of_a_server": "own servers",
+    # Some of these check what the kills of the others hit.
+    "tests/kills/": "kills",
+    # These share what is costly to make.
+    "tests/release/test_distributions.py": "distributions",
+    "tests/examples/test_web.py": "web",
+}
+"""Tests that run in one process, one after the other; the first words of their names, their group.
+"""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return three processes for two cores: for much of the time a test waits for a database."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return len(os.sched_getaffinity(0)) * 3 // 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each test to the next process that is free, and a group's tests to the same one.
+
+    Groups come first. (The marks of `--dist loadgroup` have no effect with pytest 9.2.)
+    """
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            names = (group for words, group in TOGETHER.items() if nodeid.startswith(words))
+            return next(names, nodeid)
+
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape lone surrogates: pytest-xdist sends UTF-8, and a log or a message may hold them."""
+    return _escaped((yield))
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Give the other processes 2 seconds to clean up after Ctrl-C, instead of pytest-xdist's 10."""
+    if (manager := sys.modules.get("xdist.workermanage")) is not None:
+        manager.NodeManager.EXIT_TIMEOUT = 2
+
+
+def _escaped(data: Any) -> Any:
+    if isinstance(data, str):
+        return data.encode(errors="backslashreplace").decode()
+    if isinstance(data, dict):
+        return {_escaped(key): _escaped(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(map(_escaped, data))
+    return data
