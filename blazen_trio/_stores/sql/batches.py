@@ -283,6 +283,9 @@ class Batches:
             with contextlib.suppress(Exception):
                 begun.rollback()
             raise
+        # From here on, an error does not mean that nothing was written: the server may have
+        # committed, and its answer may have been lost. Repeating the batch blindly would then write
+        # its inbox messages twice, and take its own entries for those of another driver.
         try:
             (whole or begun.commit)()
         except LeaseLostError:

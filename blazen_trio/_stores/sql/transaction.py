@@ -53,7 +53,12 @@ class Transaction:
     """Writes of one transaction, in the writer's thread.
 
     Nothing is sent earlier than necessary: the fence is sent with the first statement, so rows that
-    were only gathered can become one statement that includes its fence.
+    were only gathered can become one statement that includes its fence. Nothing is visible to
+    others before the COMMIT, so a process that is killed anywhere in here leaves nothing.
+
+    The fence locks our lease's row until the COMMIT, before any row of a run is locked: the order
+    of locks that `claims` lists. A process that declares our lease dead therefore comes entirely
+    before this transaction, whose fence then finds nothing, or entirely after it.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
@@ -349,8 +354,9 @@ class Transaction:
         work = list(self._gathered.items())
         first: Callable[[int], None] = _ignore
         if not self._fenced:
-            # The fence goes first. Where one packet holds all of it, the rest has been done by the
-            # time that a closed fence is seen; it is rolled back then.
+            # The fence goes first. In a packet, the server has done the rest too by the time that
+            # this process sees a closed fence. That is harmless only because the lease's row stays
+            # locked and nothing is committed: the caller rolls all of it back.
             self.database.begin_plainly(self.connection, self._unfenced)
             work.insert(0, (self._sql.renew, [self._renewal]))
             first = self._pass_the_fence
@@ -389,7 +395,10 @@ class Transaction:
         return None
 
     def _write_whole(self, whole: Whole, rows: list[Row]) -> None:
-        # Either the fence and all rows, or none of it: the statement is a transaction by itself.
+        # The statement is a transaction by itself: it writes the fence's number and all rows, or
+        # nothing. If its answer is lost, it may still be on its way to the server, and be done
+        # after this connection is given up. The fence's number shows which it was, and keeps the
+        # late statement out: see `Batches._look`.
         with self.database.without_transaction(self.connection):
             self._pass_the_fence(int(whole.execute(self._unfenced, self._renewal, rows)))
 

@@ -67,7 +67,9 @@ class MySQL(Database):
         UPDATE blazen_lease SET expires = {now} + {ttl}, batch = {number}
         WHERE lease_id = {lease_id} AND state = 1 AND batch = {last}"""
 
-    # The lease has this batch's number only if the fence has just been passed. MySQL has no blocks.
+    # The lease has this batch's number only if the UPDATE has just set it, so a closed fence selects
+    # nothing. If the block is refused half-way, its COMMIT is not reached, and the driver rolls
+    # back. MySQL has no blocks.
     append_whole = """
         BEGIN NOT ATOMIC
           UPDATE blazen_lease SET expires = {now} + {ttl}, batch = {number}
@@ -182,8 +184,8 @@ class MySQL(Database):
 
         The server runs the statements of a packet in order, and stops at the first that it refuses:
         those before it are done, those behind it are not. It does not stop at a fence that finds no
-        lease, so the others are done, although they must not be. Either way this raises, and
-        nothing is left once the caller has rolled back: a packet commits nothing.
+        lease, so it also does the others, which must not be. Either way this raises. Nothing is
+        left once the caller has rolled back, since no packet has a COMMIT.
         """
         if not takes_packets(connection):
             return super().run_all(connection, cursor, work, first)
