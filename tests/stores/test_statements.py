@@ -31,16 +31,18 @@ _RUN = dict(
         strict=True,
     )
 )
+_HOSTILE = {"format": 1, "data": b"\\'%s{}"}
+"""Bytes that look like what stands for a value in a statement."""
 _INSERTS: dict[str, tuple[sa.Table, dict[str, Any]]] = {
     "add_entry": (schema.journal, {"run_no": 5, "seq": 2**40, **_PAYLOAD}),
     "add_snapshot": (schema.snapshot, {"run_no": 5, "seq": 2**40, **_PAYLOAD}),
     "add_history": (schema.history, {"run_no": 5, "seq": 2**40, **_PAYLOAD}),
     "add_blob": (schema.blob, {"run_no": 5, "digest": "d", **_PAYLOAD}),
     "add_mail_part": (schema.inbox_part, {"run_no": 5, "mail_id": 6, **_PAYLOAD}),
-    "add_mail": (schema.inbox, {"run_no": 5, "kind": "event", "key": None, "format": 1, "data": b"\\'%s{}"}),
+    "add_mail": (schema.inbox, {"run_no": 5, "kind": "event", "key": None, **_HOSTILE}),
     "add_key": (schema.inbox_key, {"run_no": 5, "key": "k"}),
     "add_run": (schema.runs, _RUN),
-}  # fmt: skip
+}
 _NUMBERED = {"add_mail": schema.inbox.c.mail_id, "add_run": schema.runs.c.run_no}
 _UPDATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # What is given, and what else is set.
@@ -53,6 +55,12 @@ _UPDATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"status": 6, "owner": None, "wake": None, "hold": 0},
     ),
 }
+
+
+def _at(**key: Any) -> dict[str, Any]:
+    return {"run_no": 0, **key}
+
+
 _MAIL, _OTHER_MAIL = {"run_no": 0, "mail_id": 1}, {"run_no": 1, "mail_id": 2}
 _DELETES: dict[str, tuple[sa.Table, dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = {
     # What is given; the rows that it deletes, and one that it leaves.
@@ -60,11 +68,11 @@ _DELETES: dict[str, tuple[sa.Table, dict[str, Any], list[dict[str, Any]], dict[s
     "take_mail_parts": (schema.inbox_part, _MAIL, [_MAIL], _OTHER_MAIL),
     "drop_mail": (schema.inbox, {"run_no": 0}, [_MAIL], _OTHER_MAIL),
     "drop_mail_parts": (schema.inbox_part, {"run_no": 0}, [_MAIL], _OTHER_MAIL),
-    "drop_key": (schema.inbox_key, {"run_no": 0, "key": "a"}, [{"run_no": 0, "key": "a"}], {"run_no": 0, "key": "A"}),
-    "drop_blob": (schema.blob, {"run_no": 0, "digest": "a"}, [{"run_no": 0, "digest": "a"}], {"run_no": 0, "digest": "b"}),
-    "fold_entries": (schema.journal, {"run_no": 0, "seq": 2}, [{"run_no": 0, "seq": 2}, {"run_no": 0, "seq": 1}], {"run_no": 0, "seq": 3}),
-    "drop_snapshots": (schema.snapshot, {"run_no": 0, "seq": 2}, [{"run_no": 0, "seq": 1}], {"run_no": 0, "seq": 2}),
-}  # fmt: skip
+    "drop_key": (schema.inbox_key, _at(key="a"), [_at(key="a")], _at(key="A")),
+    "drop_blob": (schema.blob, _at(digest="a"), [_at(digest="a")], _at(digest="b")),
+    "fold_entries": (schema.journal, _at(seq=2), [_at(seq=2), _at(seq=1)], _at(seq=3)),
+    "drop_snapshots": (schema.snapshot, _at(seq=2), [_at(seq=1)], _at(seq=2)),
+}
 _OTHERS = {"find_runs", "find_key", "find_digests", "clear_crashes", "give_back", "renew", "bound"}
 _AT_ONCE = {"append_checked", "append_whole"}
 _OF_ANY = {"part": 0, "format": 1, "data": b"", "kind": "event"}

@@ -67,9 +67,9 @@ class MySQL(Database):
         UPDATE blazen_lease SET expires = {now} + {ttl}, batch = {number}
         WHERE lease_id = {lease_id} AND state = 1 AND batch = {last}"""
 
-    # The lease has this batch's number only if the UPDATE has just set it, so a closed fence selects
-    # nothing. If the block is refused half-way, its COMMIT is not reached, and the driver rolls
-    # back. MySQL has no blocks.
+    # The lease has this batch's number only if the UPDATE has just set it, so a closed fence
+    # selects nothing. If the block is refused half-way, its COMMIT is not reached, and
+    # `without_transaction` rolls back. MySQL has no blocks.
     append_whole = """
         BEGIN NOT ATOMIC
           UPDATE blazen_lease SET expires = {now} + {ttl}, batch = {number}

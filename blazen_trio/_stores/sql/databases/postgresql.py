@@ -311,7 +311,8 @@ class _Statement(Statement):
 
     Attributes:
         many: Its text for many rows; `None`: the driver runs it for one after the other.
-        index_of: The index of the parameter by which an UPDATE finds its row; `None`: another statement.
+        index_of: The index of the parameter by which an UPDATE finds its row; `None`: it is not
+            an UPDATE.
     """
 
     many: str | None
