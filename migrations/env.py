@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.operations import Operations
 
-from blazen_trio._stores.sql.dialects import schema_lock
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.schema import OUR_TABLES, VERSION_TABLE, metadata
 
 
@@ -49,5 +49,5 @@ elif context.config.attributes.get("connection") is not None:
     _run(context.config.attributes["connection"])
 else:
     engine = sa.create_engine(_url(), poolclass=sa.pool.NullPool)
-    with engine.connect() as connection, schema_lock(connection):
+    with engine.connect() as connection, databases.of(connection).schema_lock(connection):
         _run(connection)

@@ -10,9 +10,8 @@ import sqlalchemy as sa
 
 from blazen_trio._codec.codec import LARGE
 from blazen_trio._dispatch.journal import _BYTES_BEHIND, _ENTRIES_BEHIND, _FOLD_AT_LEAST
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.schema import PART_SIZE, STATUS_CODES, VERSION_TABLE, metadata
-from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.writer import _BATCH_BYTES
 
 PAGES = Path(__file__).parents[2] / "docs" / "internals"
@@ -59,13 +58,12 @@ def test_the_fence_page_has_the_statements_that_are_run():
     ):
         dialect = sa.create_engine(url).dialect
         dialect.default_isolation_level = "READ COMMITTED"  # as a server would have told
-        statements = Statements(
-            dialect, dialects.bounds(dialect.name, busy_timeout=5.0, lease_ttl=15.0)
-        )
+        database = databases.KINDS[dialect.name]
+        statements = database.statements(dialect, busy_timeout=5.0, lease_ttl=15.0)
         run.append(words(statements.renew.sql))
-        at_once = statements.append_checked or statements.append_whole
-        assert at_once is not None
-        whole.append(words(at_once.one.replace(";", "; ")))
+        checked, at_once = statements.append_checked, statements.append_whole
+        whole.extend(words(each.statement.sql) for each in (checked,) if each is not None)
+        whole.extend(words(each.one) for each in (at_once,) if each is not None)
     assert shown == run + whole
 
 

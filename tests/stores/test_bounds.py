@@ -12,7 +12,8 @@ import trio
 
 from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql import batches, dialects, engine, migrate, opening, troubles
+from blazen_trio._stores.sql import batches, databases, engine, migrate, opening, troubles
+from blazen_trio._stores.sql.databases import base
 from blazen_trio._stores.sql.migrate import read_schema
 from blazen_trio.errors import StoreError
 from tests.databases import SERVERS, an_engine, execute
@@ -172,7 +173,11 @@ async def test_a_writer_waits_for_a_used_up_pool_for_a_bounded_time(
 
 @on_servers
 async def test_who_waits_for_another_process_to_migrate_can_be_cancelled(url: str) -> None:
-    with an_engine(url) as engine, engine.connect() as connection, dialects.schema_lock(connection):
+    with (
+        an_engine(url) as engine,
+        engine.connect() as connection,
+        databases.of(engine).schema_lock(connection),
+    ):
         began = time.monotonic()
         with trio.move_on_after(0.5) as scope:
             async with open_store(url, migrate=True):
@@ -185,11 +190,11 @@ async def test_who_waits_for_another_process_to_migrate_can_be_cancelled(url: st
 async def test_another_process_that_does_not_end_its_migration_is_told(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialects, "_SCHEMA_LOCK_WAIT", 1)
+    monkeypatch.setattr(base, "SCHEMA_LOCK_WAIT", 1)
     with (
         an_engine(url) as engine,
         engine.connect() as connection,
-        dialects.schema_lock(connection),
+        databases.of(engine).schema_lock(connection),
         pytest.raises(StoreError, match="another process"),
     ):
         async with open_store(url, migrate=True):

@@ -14,15 +14,17 @@ from blazen_trio import _clock as clocks
 from blazen_trio._clock import DatabaseClock, WallClock
 from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import databases
+from blazen_trio._stores.sql.databases import mysql
 from tests.databases import an_engine, execute
 
 _NEW = NewRun("w", "1", 1.0)
+_MARIADB = databases.KINDS["mariadb"]
 
 
 def _by_the_database(url: str) -> float:
     kind = sa.make_url(url).get_backend_name()
-    ((micros,),) = execute(url, f"SELECT {dialects.now(kind)}")
+    ((micros,),) = execute(url, f"SELECT {databases.KINDS[kind].clock}")
     return int(micros) / 1_000_000
 
 
@@ -91,7 +93,7 @@ async def test_an_hour_that_comes_twice_is_two_hours(url: str) -> None:
         for instant in (first, first + dt.timedelta(hours=1)):
             # `timestamp` sets what the statement takes for its begin, but not SYSDATE.
             connection.exec_driver_sql(f"SET SESSION timestamp = {instant.timestamp()}")
-            told = connection.execute(sa.select(dialects.statement_time("mariadb"))).scalar_one()
+            told = connection.execute(sa.select(_MARIADB.statement_time())).scalar_one()
             assert int(told) == instant.timestamp() * 1_000_000
 
 
@@ -101,8 +103,8 @@ async def test_the_time_is_utc_in_each_zone(url: str, zone: str) -> None:
     with an_engine(url) as engine, engine.connect() as connection:
         connection.exec_driver_sql(f"SET SESSION time_zone = '{zone}'")
         columns = [
-            dialects.now("mariadb"),
-            dialects.statement_time("mariadb"),
+            _MARIADB.now(),
+            _MARIADB.statement_time(),
             sa.literal_column("UNIX_TIMESTAMP(SYSDATE(6)) * 1000000"),
         ]
         moment, began, right = connection.execute(sa.select(*columns)).one()
@@ -113,7 +115,7 @@ async def test_the_time_is_utc_in_each_zone(url: str, zone: str) -> None:
 @pytest.mark.parametrize("kind", ["mariadb"])
 async def test_the_time_goes_on_within_a_statement(url: str) -> None:
     with an_engine(url) as engine, engine.connect() as connection:
-        moments = [dialects.now("mariadb"), sa.func.sleep(1), dialects.now("mariadb")]
+        moments = [_MARIADB.now(), sa.func.sleep(1), _MARIADB.now()]
         first, _, last = connection.execute(sa.select(*moments)).one()
         assert 900_000 < int(last) - int(first) < 5_000_000
 
@@ -121,7 +123,7 @@ async def test_the_time_goes_on_within_a_statement(url: str) -> None:
 @pytest.mark.parametrize("kind", ["mariadb"])
 async def test_the_time_does_not_leap_where_the_zone_does_within_a_statement(url: str) -> None:
     """What is added to the statement's begin is a difference of local times; a leap is no time."""
-    since = dialects._MYSQL_SINCE
+    since = mysql._SINCE
     for leap in (-3600, -1800, 0, 1800, 3600):
         told = since.replace("SYSDATE(6)", f"NOW(6) + INTERVAL {leap + 7} SECOND")
         assert execute(url, f"SELECT {told}") == [(7_000_000,)]

@@ -13,7 +13,7 @@ import trio
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql import round_trips
+from blazen_trio._stores.sql.databases import mysql
 from blazen_trio._stores.sql.transaction import Transaction
 from blazen_trio.errors import StaleRunError, StoreError
 from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, kill_backends, trace
@@ -206,7 +206,7 @@ async def test_where_single_statements_are_isolated_otherwise_each_commit_is_a_t
 async def test_more_than_a_packet_holds_is_written_whole_or_not_at_all(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(round_trips, "_PACKET", 1000)
+    monkeypatch.setattr(mysql, "_PACKET", 1000)
     async with _driving(url, "a", "b") as store:
         entries = [(seq, bytes(100)) for seq in range(2, 52)]
         # Values that look like statements, or like what a driver puts values in the place of.
@@ -230,12 +230,12 @@ async def test_only_the_writers_connections_of_an_engine_of_ours_take_packets(ur
     async with _driving(url, "a") as store:
         await store.load("a")
         with store._engine.connect() as reader:
-            assert not round_trips.takes_packets(reader)
+            assert not mysql.takes_packets(reader)
         connection = store._batches._connection
         assert connection is not None
-        assert round_trips.takes_packets(connection)
+        assert mysql.takes_packets(connection)
     with an_engine(url) as engine:
         async with _driving(engine, "b") as store:
             connection = store._batches._connection
             assert connection is not None
-            assert not round_trips.takes_packets(connection)
+            assert not mysql.takes_packets(connection)

@@ -17,8 +17,8 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, troubles
-from blazen_trio._stores.sql.dialects import PlainTransaction
-from blazen_trio._stores.sql.round_trips import Whole
+from blazen_trio._stores.sql.databases.base import PlainTransaction
+from blazen_trio._stores.sql.statements import Whole
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 from tests.databases import SERVERS, an_engine, end_holders, execute, kill_backends
 from tests.stores.by_id import ById, open_by_id

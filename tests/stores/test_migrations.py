@@ -18,7 +18,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql import dialects, migrate
+from blazen_trio._stores.sql import databases, migrate
+from blazen_trio._stores.sql.databases import base
 from blazen_trio._stores.sql.migrate import migrations_config
 from blazen_trio._stores.sql.schema import HEAD, VERSION_TABLE, metadata
 from blazen_trio.errors import SchemaError, StoreError
@@ -206,8 +207,12 @@ def test_processes_that_open_a_new_database_at_once(url: str) -> None:
 async def test_a_migration_that_takes_too_long_is_not_waited_for(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialects, "_SCHEMA_LOCK_WAIT", 0)
-    with an_engine(url) as engine, engine.connect() as connection, dialects.schema_lock(connection):
+    monkeypatch.setattr(base, "SCHEMA_LOCK_WAIT", 0)
+    with (
+        an_engine(url) as engine,
+        engine.connect() as connection,
+        databases.of(engine).schema_lock(connection),
+    ):
         refused = pytest.raises(StoreError, match="another process")
         with refused:
             async with open_by_id(url, migrate=True):

@@ -13,7 +13,7 @@ import trio.testing
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.dialects import PlainTransaction
+from blazen_trio._stores.sql.databases.base import PlainTransaction
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
 from tests.databases import LIKE_OURS, an_engine, execute, trace
 from tests.stores.by_id import ById, open_by_id

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.schema import PART_SIZE
+from blazen_trio._stores.sql import databases
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ _TEXT: Final = "\\ \\\\ ' \" %s ? :x \n"
 """Characters with a special meaning somewhere between this process and the database."""
 _LETTERS: Final = "\u00e9\u2713\u8868\U0001f680"
 """Characters of two, three and four bytes; in some encodings, the third ends with a backslash."""
-_LEAST_PACKET: Final = 2 * PART_SIZE + 64 * 1024
-"""Bytes: a part of a payload, each byte of which may be escaped, plus the statement around it."""
 
 
 def check_engine(engine: sa.Engine) -> None:
@@ -80,22 +77,9 @@ def check_connection(connection: sa.Connection) -> None:
     Raises:
         StoreError: A setting is unsuitable.
     """
-    _check_transactions(connection)
     with contextlib.closing(connection.connection.cursor()) as cursor:
+        databases.of(connection).check_settings(connection, cursor)
         _check_values(connection, cursor)
-        if connection.dialect.name in ("mysql", "mariadb"):
-            _check_packets(cursor)
-
-
-def _check_transactions(connection: sa.Connection) -> None:
-    """Refuse connections whose transaction mode rules out transactions of the store's own."""
-    # Python 3.12 added this attribute; -1 is the default behaviour of all versions.
-    autocommit = getattr(_driver(connection), "autocommit", -1)
-    if connection.dialect.name == "sqlite" and autocommit != -1:
-        raise StoreError(
-            f"this engine makes SQLite connections with autocommit={autocommit}, which rules out "
-            "transactions of the store's own: make it without, or give open_store the URL"
-        )
 
 
 def _check_values(connection: sa.Connection, cursor: DBAPICursor) -> None:
@@ -104,29 +88,14 @@ def _check_values(connection: sa.Connection, cursor: DBAPICursor) -> None:
     Settings of a session, a driver or a server can cause this. A round trip of test values finds
     them all, whatever their names are.
     """
-    name = connection.dialect.name
-    if name == "sqlite":
-        query, advice = "SELECT ?, ?", "make the engine without a text_factory of your own"
-        given: list[Any] = [_TEXT + _LETTERS, _EVERY_BYTE]
-    elif name == "postgresql":
-        # Characters that the database's encoding lacks are not tested: they are refused in names,
-        # and escaped in texts for people.
-        query, given = "SELECT CAST(%s AS TEXT), CAST(%s AS BYTEA)", [_TEXT, _EVERY_BYTE]
-        if dialects.has_arrays(connection.dialect):
-            query += ", (CAST(%b AS BYTEA[]))[2]"
-            given.append([b"", _EVERY_BYTE])
-        advice = (
-            "make its connections with client_encoding=utf8, and set nothing on the session that "
-            "makes it read text literals in a non-standard way"
-        )
-    else:
-        query = "SELECT CONVERT(%s USING utf8mb4), %s"
-        given = [_TEXT + _LETTERS, _EVERY_BYTE]
-        advice = "make its connections with charset=utf8mb4, which is the default"
+    echo = databases.of(connection).echo(connection.dialect)
+    given: list[Any] = [_TEXT + _LETTERS if echo.any_letter else _TEXT, _EVERY_BYTE]
+    if echo.in_array:
+        given.append([b"", _EVERY_BYTE])
     row: tuple[Any, ...] = ()
     cause: UnicodeError | None = None
     try:
-        cursor.execute(query, tuple(given))
+        cursor.execute(echo.sql, tuple(given))
         row = cursor.fetchone() or ()
     except UnicodeError as error:
         cause = error
@@ -135,19 +104,8 @@ def _check_values(connection: sa.Connection, cursor: DBAPICursor) -> None:
     if found != expected:
         what = "texts" if found[:1] != expected[:1] else "bytes"
         raise StoreError(
-            f"this database does not return {what} as they were written: {advice}"
+            f"this database does not return {what} as they were written: {echo.advice}"
         ) from cause
-
-
-def _check_packets(cursor: DBAPICursor) -> None:
-    """Refuse a server whose packets are too small for a part of a payload."""
-    cursor.execute("SELECT @@max_allowed_packet")
-    row = cursor.fetchone()
-    if row is not None and int(row[0]) < _LEAST_PACKET:
-        raise StoreError(
-            f"this server accepts packets of {row[0]} bytes, but a part of a large payload needs "
-            f"{_LEAST_PACKET}: raise its max_allowed_packet to 16 MB, the default"
-        )
 
 
 def _driver(connection: sa.Connection) -> Any:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._stores import store_rules
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import databases
+from blazen_trio._stores.sql.databases.base import PlainTransaction
 from blazen_trio._stores.sql.jobs import Append, Job, Loss, Release
 from blazen_trio._stores.sql.leases import Sights, of_the_lease
 from blazen_trio._stores.sql.mailroom import Drivers, Mailroom
 from blazen_trio._stores.sql.reading import Watch
 from blazen_trio._stores.sql.schema import lease
-from blazen_trio._stores.sql.statements import Statements
 from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
 from blazen_trio._stores.sql.troubles import (
     ANSWER_WITHIN,
@@ -78,13 +78,12 @@ class Batches:
         self.lease_id: int | None = None
         self.batches = self.commits = self.bytes = self.largest = 0
         self._engine = engine
+        self._database = databases.of(engine)
         self._writers = writers or engine  # makes the connection
         self._heard = bool(engine.get_execution_options().get("blazen_trio_begins_otherwise"))
         self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
-        self._statements = Statements(
-            engine.dialect, dialects.bounds(engine.dialect.name, **self._limits)
-        )
+        self._statements = self._database.statements(engine.dialect, **self._limits)
         self._connection: sa.Connection | None = None
         self._cursor: DBAPICursor | None = None
         self.reach = Reach()
@@ -206,12 +205,12 @@ class Batches:
         that transaction either ends first, or finds no lease and writes nothing.
         """
         connection, cursor = self._connect()
-        with dialects.begin(connection):
+        with self._database.begin(connection):
             self.transaction(connection, cursor, lease_id=None).fence()
             # The lease first: a process that declares it dead locks it first, too. In the opposite
             # order the two could deadlock.
             connection.execute(sa.delete(lease).where(lease.c.lease_id == lease_id))
-            connection.execute(of_the_lease(connection.dialect.name, lease_id, crashed=False))
+            connection.execute(of_the_lease(self._database, lease_id, crashed=False))
 
     def _give_back_abandoned(self) -> None:
         if self._abandoned is not None:
@@ -265,7 +264,7 @@ class Batches:
         connection, cursor = self._connect()
         self._number += 1
         plain = not (self._heard or self.lease_id is None or any(job.alone for job in jobs))
-        begun = dialects.PlainTransaction(connection) if plain else dialects.begin(connection)
+        begun = PlainTransaction(connection) if plain else self._database.begin(connection)
         transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
         try:
             if not plain:
@@ -284,6 +283,9 @@ class Batches:
             with contextlib.suppress(Exception):
                 begun.rollback()
             raise
+        # From here on, an error does not mean that nothing was written: the server may have
+        # committed, and its answer may have been lost. Repeating the batch blindly would then write
+        # its inbox messages twice, and take its own entries for those of another driver.
         try:
             (whole or begun.commit)()
         except LeaseLostError:
@@ -374,7 +376,7 @@ class Batches:
         after its successor. Advancing the number closes the fence for it.
         """
         connection, cursor = self._connect()
-        begun = dialects.begin(connection)
+        begun = self._database.begin(connection)
         try:
             self.transaction(connection, cursor, lease_id=None).fence()
             if lease_id != self.lease_id:
@@ -382,11 +384,9 @@ class Batches:
                 # committed, but inserting the same key waits for the end of that transaction.
                 probe: dict[str, Any] = dict.fromkeys(lease.c.keys(), 0)
                 probe.update(lease_id=lease_id, host="", boot="", pid_namespace="")
-                connection.execute(
-                    dialects.insert_missing(lease, connection.dialect.name).values(probe)
-                )
+                connection.execute(self._database.insert_missing(lease).values(probe))
             query = sa.select(lease.c.batch).where(lease.c.lease_id == lease_id)
-            found = connection.execute(dialects.locking(query, wait=True)).scalar()
+            found = connection.execute(query.with_for_update()).scalar()
             if lease_id != self.lease_id or found == self._number:
                 return found == self._number
             skipped = self._number + 1
@@ -405,8 +405,8 @@ class Batches:
             self._connection = connection = self._writers.connect()
             self._line = self._watch.line(connection)
             self._line.asked(self._silence)
-            dialects.as_writer(connection)
-            dialects.prepare_writer(connection, **self._limits)
+            self._database.as_writer(connection)
+            self._database.prepare_writer(connection, **self._limits)
             self._cursor = connection.connection.cursor()
             return connection, self._cursor
         if self._line is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.engine import shown
 from blazen_trio._stores.sql.faults import translate, translate_in_callers
 from blazen_trio._stores.sql.troubles import is_busy
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Callers", "check_connection"]
 
 T = TypeVar("T")
-
-# Queries that identify a database, best first; one that a server does not know, or does not allow,
-# is skipped.
-_IDENTITIES: Final = {
-    "postgresql": (
-        "SELECT system_identifier, current_database() FROM pg_control_system()",
-        "SELECT inet_server_addr(), inet_server_port(), current_database()",
-    ),
-    "mysql": (
-        "SELECT @@server_uuid, database()",
-        "SELECT @@server_uid, database()",
-        "SELECT @@hostname, @@port, @@socket, database()",
-    ),
-}
-_IDLE: Final = 0
-"""The transaction status of PostgreSQL's drivers for a session that is not in a transaction."""
 
 
 def check_connection(connection: Any) -> None:
@@ -74,6 +58,7 @@ class Callers:
 
     def __init__(self, engine: sa.Engine, batches: Batches) -> None:
         self._engine = engine
+        self._database = databases.of(engine)
         self._batches = batches
         self._lock = threading.Lock()
         self._ours: tuple[Any, ...] | None = None
@@ -115,8 +100,7 @@ class Callers:
         with contextlib.closing(connection.connection.cursor()) as cursor:
             try:
                 self._check(connection, cursor)
-                if connection.dialect.name == "sqlite":
-                    _begin_to_write(connection, cursor)
+                self._database.become_writer(connection, cursor)
                 return query(connection)
             except (sa.exc.DBAPIError, connection.dialect.loaded_dbapi.Error) as error:
                 if is_busy(error):
@@ -125,8 +109,7 @@ class Callers:
                 raise translate(error, doing, run_id, writing=False) from error
 
     def _write(self, connection: sa.Connection, cursor: DBAPICursor, job: Job) -> Any:
-        if connection.dialect.name == "sqlite":
-            _begin_to_write(connection, cursor)
+        self._database.become_writer(connection, cursor)
         cursor.execute("SAVEPOINT blazen_trio")
         try:
             transaction = self._batches.transaction(connection, cursor, lease_id=None)
@@ -145,7 +128,8 @@ class Callers:
         return result
 
     def _check(self, connection: sa.Connection, cursor: DBAPICursor) -> None:
-        if _commits_by_itself(connection):
+        database = databases.KINDS.get(connection.dialect.name)
+        if database is not None and database.commits_by_itself(connection):
             msg = (
                 "connection= is in AUTOCOMMIT mode, so each statement is committed by itself, but "
                 "it is for writes that are committed together with your own rows. Use a connection "
@@ -155,7 +139,7 @@ class Callers:
         with self._lock:
             if connection.engine.pool in self._same:
                 return
-        theirs = self._identify(connection, cursor)
+        theirs = None if database is None else database.identify(connection, cursor)
         if theirs != self._identity_of_ours():
             msg = (
                 f"connection= is connected to {shown(connection.engine.url)}, but this store is in "
@@ -171,43 +155,8 @@ class Callers:
                 self._engine.connect() as connection,
                 contextlib.closing(connection.connection.cursor()) as cursor,
             ):
-                self._ours = self._identify(connection, cursor)
+                self._ours = self._database.identify(connection, cursor)
         return self._ours
-
-    def _identify(self, connection: sa.Connection, cursor: DBAPICursor) -> tuple[Any, ...]:
-        """Return a value that distinguishes this database from any other."""
-        name = connection.dialect.name
-        if name == "sqlite":
-            cursor.execute("PRAGMA database_list")
-            file = next(row[2] for row in cursor.fetchall() if row[1] == "main")
-            found = os.stat(file) if file else None  # noqa: PTH116  # "" is in memory
-            return (name, *((found.st_dev, found.st_ino) if found else (id(connection),)))
-        kind = "mysql" if name == "mariadb" else name
-        for query in _IDENTITIES[kind]:
-            cursor.execute("SAVEPOINT blazen_trio_whose")
-            try:
-                cursor.execute(query)
-                row = cursor.fetchone()
-            except connection.dialect.loaded_dbapi.Error:
-                cursor.execute("ROLLBACK TO SAVEPOINT blazen_trio_whose")
-            else:
-                cursor.execute("RELEASE SAVEPOINT blazen_trio_whose")
-                return (kind, query, *(row or ()))
-        return (kind, connection.engine.url.host, connection.engine.url.database)
-
-
-def _begin_to_write(connection: sa.Connection, cursor: DBAPICursor) -> None:
-    """Become SQLite's only writer before anything is read.
-
-    A transaction that reads first and writes later is refused at once if another connection has
-    written in between.
-    """
-    driver: Any = connection.connection.dbapi_connection
-    if not driver.in_transaction:
-        # The driver starts a transaction with the first row, but not for a savepoint. The savepoint
-        # would then be a transaction of its own, and be committed when it is released.
-        cursor.execute("BEGIN")
-    cursor.execute("UPDATE blazen_lease SET state = state WHERE 0")
 
 
 def _end(connection: sa.Connection) -> None:
@@ -220,18 +169,3 @@ def _end(connection: sa.Connection) -> None:
     if transaction is not None:
         with contextlib.suppress(Exception):
             transaction.rollback()
-
-
-def _commits_by_itself(connection: sa.Connection) -> bool:
-    """Return whether the driver commits each statement, even if SQLAlchemy has a transaction."""
-    driver: Any = connection.connection.dbapi_connection
-    if connection.dialect.name == "sqlite":
-        # Without a level, transactions are started explicitly, as in SQLAlchemy's own recipe.
-        by_itself = driver.isolation_level is None or getattr(driver, "autocommit", -1) is True
-        return bool(by_itself and not driver.in_transaction)
-    if connection.dialect.driver == "pymysql":
-        return bool(driver.get_autocommit())
-    if not getattr(driver, "autocommit", False):
-        return False
-    info = getattr(driver, "info", None)
-    return info is None or int(info.transaction_status) == _IDLE

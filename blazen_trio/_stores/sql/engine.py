@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from blazen_trio._stores.sql import dialects, round_trips
+from blazen_trio._stores.sql import databases
+from blazen_trio._stores.sql.databases.mysql import MULTI_STATEMENTS
 from blazen_trio._stores.sql.sqlite_files import Looker, at_its_place
 from blazen_trio._stores.sql.troubles import CONNECT_WITHIN
 from blazen_trio.errors import StoreError
@@ -50,8 +51,9 @@ def make_engine(url_or_engine: str | sa.URL | sa.Engine) -> tuple[sa.Engine, boo
     else:
         engine = _create(url_or_engine)
     ours = engine is not url_or_engine
-    options = dialects.reads_as_of_one_moment(engine, ours=ours)
-    options["blazen_trio_begins_otherwise"] = dialects.begins_otherwise(engine)
+    database = databases.of(engine)
+    options = database.reads_as_of_one_moment(ours=ours)
+    options["blazen_trio_begins_otherwise"] = database.begins_otherwise(engine)
     # Returns a copy that shares the pool.
     return engine.execution_options(**options), ours
 
@@ -66,7 +68,8 @@ def make_looking_engine(url: str | sa.URL) -> tuple[sa.Engine, Looker]:
     """
     engine = _create(url, for_looks=True)
     looker = Looker(engine)
-    return engine.execution_options(**dialects.reads_as_of_one_moment(engine, ours=True)), looker
+    options = databases.of(engine).reads_as_of_one_moment(ours=True)
+    return engine.execution_options(**options), looker
 
 
 def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
@@ -77,7 +80,7 @@ def for_writing(engine: sa.Engine, *, ours: bool) -> sa.Engine:
     """
     if not ours or engine.dialect.driver != "pymysql":
         return engine
-    flag = int(str(engine.url.query.get("client_flag", 0))) | round_trips.MULTI_STATEMENTS
+    flag = int(str(engine.url.query.get("client_flag", 0))) | MULTI_STATEMENTS
     url = engine.url.update_query_dict({"client_flag": str(flag)})
     return _bounded(sa.create_engine(url, poolclass=sa.NullPool, connect_args=_connecting(url)))
 

@@ -17,11 +17,12 @@ import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import SUSPECT
-from blazen_trio._stores.sql import dialects
 from blazen_trio._stores.sql.schema import STATUS_CODES, lease, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from blazen_trio._stores.sql.databases.base import Database
 
 __all__ = [
     "NEVER",
@@ -34,7 +35,6 @@ __all__ = [
     "may_be_taken",
     "of_the_lease",
     "other_leases",
-    "wake_when_given_back",
 ]
 
 
@@ -226,33 +226,17 @@ _RUNNABLE: list[sa.ColumnElement[Any]] = [
 ]
 _WAITING: sa.ColumnElement[Any] = sa.literal_column(str(STATUS_CODES[RunStatus.WAITING]))
 _TAKEN_BY_WORKERS = [*_RUNNABLE, _WAITING]
-_INSTANT = sa.BigInteger()
 
 NEVER = -1
 """The `wake` of a run that only an inbox message can wake."""
 
 
-def wake_when_given_back(dialect: str, wake: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Return an expression for the `wake` of a run that is released.
-
-    NULL means now, and `NEVER` becomes NULL. A run that is queued or running always gets a time,
-    and one that is paused or has ended never does, whatever is given.
-    """
-    given, now = sa.cast(wake, _INSTANT), dialects.now(dialect)
-    never: sa.ColumnElement[int] = sa.literal_column(str(NEVER))
-    return sa.case(
-        (runs.c.status.in_(_RUNNABLE), sa.func.coalesce(sa.func.nullif(given, never), now)),
-        (runs.c.status == _WAITING, sa.func.nullif(sa.func.coalesce(given, now), never)),
-        else_=sa.null(),
-    )
-
-
-def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
+def of_the_lease(database: Database, lease_id: int, *, crashed: bool) -> sa.Update:
     """Return an UPDATE that releases all runs of a lease.
 
     What a waiting run waits for is unknown here, so the next worker that polls takes it.
     """
-    now = dialects.now(dialect)
+    now = database.now()
     wake = sa.case((runs.c.status.in_(_TAKEN_BY_WORKERS), now), else_=sa.null())
     values: dict[str, Any] = {"owner": None, "wake": wake}
     if crashed:
@@ -260,33 +244,33 @@ def of_the_lease(dialect: str, lease_id: int, *, crashed: bool) -> sa.Update:
     return sa.update(runs).where(runs.c.owner == lease_id).values(values)
 
 
-def is_due(dialect: str, workflow: str) -> sa.ColumnElement[bool]:
+def is_due(database: Database, workflow: str) -> sa.ColumnElement[bool]:
     """Return the condition that a run's time has come and its status is one that workers take."""
     # `+ 0` keeps planners from using the index on the status: runs are found by their time.
     status = runs.c.status + sa.literal_column("0")
-    time = dialects.statement_time(dialect)
+    time = database.statement_time()
     return (runs.c.workflow == workflow) & (runs.c.wake <= time) & status.in_(_TAKEN_BY_WORKERS)
 
 
-def can_go_on(dialect: str, workflow: str, suspects: int | None) -> sa.ColumnElement[bool]:
+def can_go_on(database: Database, workflow: str, suspects: int | None) -> sa.ColumnElement[bool]:
     """Return the condition that a worker may take a run because its time has come."""
-    found = is_due(dialect, workflow)
+    found = is_due(database, workflow)
     return found if suspects is None or suspects > 0 else found & (runs.c.crashes < SUSPECT)
 
 
-def may_be_taken(dialect: str, workflows: Sequence[str]) -> sa.ColumnElement[bool]:
+def may_be_taken(database: Database, workflows: Sequence[str]) -> sa.ColumnElement[bool]:
     """Return the condition that a worker may take a run if it has inbox messages."""
     return (
         runs.c.owner.is_(None)
         & runs.c.workflow.in_(workflows)
         & runs.c.status.in_(_TAKEN_BY_WORKERS)
-        & (runs.c.hold <= dialects.statement_time(dialect))
+        & (runs.c.hold <= database.statement_time())
     )
 
 
-def other_leases(dialect: str, lease_id: int | None) -> sa.Select[Any]:
+def other_leases(database: Database, lease_id: int | None) -> sa.Select[Any]:
     """Return a query for others' leases that are not declared dead, and whether each expired."""
-    expired = (lease.c.expires < dialects.now(dialect)).label("expired")
+    expired = (lease.c.expires < database.now()).label("expired")
     found = sa.select(lease, expired).where(lease.c.state == 1)
     return found if lease_id is None else found.where(lease.c.lease_id != lease_id)
 
@@ -305,12 +289,14 @@ class Held:
     seconds: float = float("inf")
 
 
-def depose(connection: sa.Connection, sights: Sights, lease_id: int) -> Held | None:
+def depose(
+    connection: sa.Connection, database: Database, sights: Sights, lease_id: int
+) -> Held | None:
     """Declare a lease dead if that is allowed, and orphan all its runs.
 
     Otherwise returns its holder.
     """
-    clock = dialects.now(connection.dialect.name)
+    clock = database.now()
     query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
         lease.c.lease_id == lease_id
     )
@@ -323,10 +309,10 @@ def depose(connection: sa.Connection, sights: Sights, lease_id: int) -> Held | N
         # A dead holder's transaction ends in a moment, so wait for its lock. A frozen holder's
         # transaction keeps the lock until the server ends it: skip the lease instead.
         known_dead = holder.known_dead()
-        found = dialects.locking(
-            sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id), wait=known_dead
-        )
-        if connection.execute(found).first() is None:
+        row_of_it = sa.select(lease.c.lease_id).where(lease.c.lease_id == lease_id)
+        # SQLite ignores this: it has one lock, which we already hold.
+        locked = row_of_it.with_for_update(skip_locked=not known_dead)
+        if connection.execute(locked).first() is None:
             return Held(str(holder))
         # Its holder may have renewed it since the first query: then it is alive.
         unchanged = (
@@ -334,5 +320,5 @@ def depose(connection: sa.Connection, sights: Sights, lease_id: int) -> Held | N
         )
         if connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
             return Held(str(holder))
-    connection.execute(of_the_lease(connection.dialect.name, lease_id, crashed=True))
+    connection.execute(of_the_lease(database, lease_id, crashed=True))
     return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import attrs
 import sqlalchemy as sa
 
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.admission import check_connection
 from blazen_trio._stores.sql.engine import make_engine, make_looking_engine, shown, unusable
 from blazen_trio._stores.sql.faults import translate
@@ -137,9 +137,10 @@ def read_schema_of(engine: sa.Engine, watch: Watch) -> SchemaVersion:
         StoreError: The database can't be opened.
     """
     where = shown(engine.url)
-    if engine.dialect.name == "sqlite" and not is_there(file_of(engine.url)):
+    database = databases.of(engine)
+    if database.in_a_file and not is_there(file_of(engine.url)):
         return _version(where, None)  # connecting would create it
-    with _connected(engine, watch) as connection, dialects.begin(connection):
+    with _connected(engine, watch) as connection, database.begin(connection):
         return _version(where, _stored_revision(connection))
 
 
@@ -199,38 +200,39 @@ def prepare_database(
             it for too long.
     """
     watch = watch or Watch()
+    database = databases.of(engine)
     with _connected(engine, watch) as connection:
         check_connection(connection)
         upgrade = _needs_upgrade(connection, shown(engine.url), migrate=migrate)
-        dialects.prepare_database(connection)
+        database.prepare_database(connection)
     if upgrade:
         with _connected(engine, watch, _MIGRATED_WITHIN) as connection:
-            _upgrade(dialects.as_writer(connection), checkpoint)
+            _upgrade(database.as_writer(connection), checkpoint)
 
 
 def _needs_upgrade(connection: sa.Connection, where: str, *, migrate: bool) -> bool:
     """Return whether the schema is behind this code; raise if it must not be upgraded."""
-    with dialects.begin(connection):
+    database = databases.of(connection)
+    with database.begin(connection):
         tables = sa.inspect(connection).get_table_names()
         schema = _version(where, _stored_revision(connection))
     if schema.standing == "current":
         return False
     if schema.standing == "ahead":
         raise SchemaError(str(schema.problem))
-    sqlite = connection.dialect.name == "sqlite"
-    if schema.standing == "missing" and sqlite and tables and not migrate:
+    if schema.standing == "missing" and database.in_a_file and tables and not migrate:
         raise SchemaError(
             f"{where} is a database of another program: it has tables "
             f"({', '.join(sorted(tables)[:3])}) but none of blazen_trio's. Use another file, or "
             "pass migrate=True to add the store's tables to this one"
         )
-    if not sqlite and not migrate:
+    if not database.in_a_file and not migrate:
         raise SchemaError(f"{schema.problem}, or open the store with migrate=True")
     return True
 
 
 def _upgrade(connection: sa.Connection, checkpoint: Callable[[], None]) -> None:
-    with dialects.schema_lock(connection, checkpoint):
+    with databases.of(connection).schema_lock(connection, checkpoint):
         # Another process may have upgraded it while we waited for the lock.
         if _stored_revision(connection) == HEAD:
             return

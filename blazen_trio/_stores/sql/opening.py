@@ -11,7 +11,7 @@ import trio
 
 from blazen_trio._clock import DatabaseClock, wall_clock
 from blazen_trio._concurrency import bare_errors, protected
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.admission import check_engine
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.engine import for_writing, make_engine, make_looking_engine, shown
@@ -146,7 +146,8 @@ def _prepare(
     checkpoint = trio.from_thread.check_cancelled
     prepare_database(engine, watch, migrate=migrate, checkpoint=checkpoint)
     try:
-        with watch.connected(engine, ANSWER_WITHIN) as connection, dialects.begin(connection):
+        connected = watch.connected(engine, ANSWER_WITHIN)
+        with connected as connection, databases.of(engine).begin(connection):
             observe(clock, connection)
             return Place(connection)
     except sa.exc.SQLAlchemyError as error:

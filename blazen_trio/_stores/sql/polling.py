@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from blazen_trio._stores.protocol import SUSPECT, Poll
-from blazen_trio._stores.sql import dialects
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.leases import can_go_on, is_due, may_be_taken, other_leases
 from blazen_trio._stores.sql.mailroom import PAGE, Page
 from blazen_trio._stores.sql.queries import LINE, crashes_of, first_mail, info_of, mail_by_id
@@ -45,7 +45,7 @@ def doubtful_leases(
 
 
 def _judged(connection: sa.Connection, lease_id: int | None, sights: Sights) -> dict[int, float]:
-    rows = connection.execute(other_leases(connection.dialect.name, lease_id)).mappings()
+    rows = connection.execute(other_leases(databases.of(connection), lease_id)).mappings()
     judged = {row["lease_id"]: sights.judge(row) for row in rows}
     sights.keep(judged.keys())
     return judged
@@ -58,7 +58,7 @@ def ready_runs(
 
     Rows that another process has locked are skipped, so two workers get different runs.
     """
-    dialect = connection.dialect.name
+    database = databases.of(connection)
     rows: dict[int, sa.Row[Any]] = {}
 
     def add(query: sa.Select[Any]) -> None:
@@ -69,10 +69,12 @@ def ready_runs(
     # workflows is random, so that none takes precedence.
     for workflow in random.sample(workflows, len(workflows)):
         if len(rows) < limit:
-            add(sa.select(runs).where(can_go_on(dialect, workflow, suspects)).order_by(runs.c.wake))
+            add(
+                sa.select(runs).where(can_go_on(database, workflow, suspects)).order_by(runs.c.wake)
+            )
     for page in mailed_runs(connection):
         if len(rows) < limit:
-            add(sa.select(runs).where(runs.c.run_no.in_(page), may_be_taken(dialect, workflows)))
+            add(sa.select(runs).where(runs.c.run_no.in_(page), may_be_taken(database, workflows)))
     return _within(suspects, list(rows.values()))
 
 
@@ -89,27 +91,15 @@ def mailed_runs(connection: sa.Connection) -> Iterator[list[int]]:
 
     One row of the index is read per run, no matter how many messages it has.
     """
-    last = 0
+    database, last = databases.of(connection), 0
     while True:
-        page = list(connection.execute(_next_mailed(connection.dialect.name, last)).scalars())
+        query = database.following(inbox.c.run_no, last, _PAGE)
+        page = list(connection.execute(query).scalars())
         if page:
             yield page
         if len(page) < _PAGE:
             return
         last = page[-1]
-
-
-def _next_mailed(dialect: str, last: int) -> sa.Select[Any]:
-    run_no = inbox.c.run_no
-    if dialect in ("mysql", "mariadb"):  # they skip from run to run in the index on their own
-        return sa.select(run_no).distinct().where(run_no > last).order_by(run_no).limit(_PAGE)
-    one: sa.ColumnElement[int] = sa.literal_column("1", sa.Integer)
-    first = sa.select(sa.func.min(run_no).label("run_no"), one.label("number")).where(run_no > last)
-    leaps = first.cte("mailed", recursive=True)
-    following = sa.select(sa.func.min(run_no)).where(run_no > leaps.c.run_no).scalar_subquery()
-    more = leaps.c.run_no.is_not(None) & (leaps.c.number < _PAGE)
-    leaps = leaps.union_all(sa.select(following, leaps.c.number + 1).where(more))
-    return sa.select(leaps.c.run_no).where(leaps.c.run_no.is_not(None))
 
 
 def poll(
@@ -124,7 +114,7 @@ def poll(
     # First, so that each poll is a sight of all expired leases, even if a run is due.
     dead = bool(dead_leases(connection, lease_id, sights))
     ready = bool(workflows) and (dead or _is_due(connection, workflows))
-    free = may_be_taken(connection.dialect.name, workflows) if workflows else sa.false()
+    free = may_be_taken(databases.of(connection), workflows) if workflows else sa.false()
     mail: dict[int, Page] = {}
     for page in mailed_runs(connection) if workflows or look.drivers else ():
         mail.update(_bring(connection, page, look))
@@ -173,18 +163,20 @@ def _bring(connection: sa.Connection, page: Sequence[int], look: Look) -> dict[i
 
 def _is_due(connection: sa.Connection, workflows: Sequence[str]) -> bool:
     """Return whether any run's time has come."""
-    time = dialects.statement_time(connection.dialect.name)
+    database = databases.of(connection)
     first = [
         sa.select(sa.func.min(runs.c.wake).label("wake")).where(runs.c.workflow == name)
         for name in workflows
     ]
     soonest = sa.union_all(*first).subquery()
-    if not connection.execute(sa.select(sa.func.min(soonest.c.wake) <= time)).scalar():
+    if not connection.execute(
+        sa.select(sa.func.min(soonest.c.wake) <= database.statement_time())
+    ).scalar():
         return False
     # The second query also checks the status. It runs only now, which is rare: a row whose status a
     # later version has written stays due forever, but is no work for this version.
     due = [
-        sa.select(runs.c.run_no).where(is_due(connection.dialect.name, name)).limit(1).subquery()
+        sa.select(runs.c.run_no).where(is_due(database, name)).limit(1).subquery()
         for name in workflows
     ]
     return (

@@ -13,6 +13,7 @@ from blazen_trio._stores import store_rules
 from blazen_trio._stores.driver import Mail
 from blazen_trio._stores.excerpts import AskedRun, RunEnd
 from blazen_trio._stores.protocol import RunInfo, StoredRun
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.schema import (
     IN_PARTS,
     PLAIN,
@@ -236,32 +237,17 @@ def _mail(
 
 def first_mail(connection: sa.Connection, wanted: Mapping[int, int]) -> dict[int, list[int]]:
     """Return the ids of the first rows of inboxes, by run, in order: as many as wanted for each."""
+    database = databases.of(connection)
     found: dict[int, list[int]] = {}
     for some in _chunks(list(wanted.items()), _INBOXES_AT_ONCE):
-        firsts = [_first_of_one(connection.dialect.name, run_no, count) for run_no, count in some]
+        firsts = [
+            sa.select(database.first_of(inbox, run_no, count).subquery()) for run_no, count in some
+        ]
         for run_no, mail_id in connection.execute(sa.union_all(*firsts)):
             found.setdefault(run_no, []).append(mail_id)
     for ids in found.values():
         ids.sort()
     return found
-
-
-def _first_of_one(dialect: str, run_no: int, count: int) -> sa.Select[Any]:
-    """Return a query for the first rows of one inbox, by the index that has them in order.
-
-    It keeps planners from using the primary key, which would scan the rows of all other runs.
-    """
-    query = sa.select(inbox.c.run_no, inbox.c.mail_id)
-    if dialect in ("mysql", "mariadb"):
-        index = "FORCE INDEX (ix_blazen_inbox_run_no_mail_id)"
-        query = (
-            query.with_hint(inbox, index).where(inbox.c.run_no == run_no).order_by(inbox.c.mail_id)
-        )
-    else:
-        # A range of one run, and an order that starts with the run: only that index has both.
-        query = query.where(inbox.c.run_no.between(run_no, run_no))
-        query = query.order_by(inbox.c.run_no, inbox.c.mail_id)
-    return sa.select(query.limit(count).subquery())
 
 
 def mail_by_id(connection: sa.Connection, mail_ids: Sequence[int]) -> dict[int, list[Mail]]:

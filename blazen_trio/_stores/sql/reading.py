@@ -17,14 +17,13 @@ import struct
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 import trio
 
 from blazen_trio._concurrency import bare_errors, protected_methods
-from blazen_trio._stores.sql import dialects
-from blazen_trio._stores.sql.dialects import socket_of
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.troubles import Patience, is_crowded
 from blazen_trio._telemetry.logs import about, logger
@@ -139,7 +138,7 @@ class Watch:
 
     def line(self, connection: sa.Connection) -> Line:
         """Watch a connection until its line is closed. No effect without a server."""
-        return Line(self, socket_of(connection))
+        return Line(self, _socket_of(connection))
 
     @contextlib.contextmanager
     def connected(self, engine: sa.Engine, silence: float) -> Iterator[sa.Connection]:
@@ -302,7 +301,7 @@ class Readers:
         if self._place is not None:
             self._place.check()
         connected = self._watch.connected(self._engine, self._silence)
-        with connected as connection, dialects.begin(connection):
+        with connected as connection, databases.of(connection).begin(connection):
             found = query(connection)
             if self._clock.stale:
                 observe(self._clock, connection)
@@ -314,5 +313,16 @@ class Readers:
 def observe(clock: DatabaseClock, connection: sa.Connection) -> None:
     """Query the database's time for the clock."""
     began = time.perf_counter()
-    told = connection.execute(sa.select(dialects.now(connection.dialect.name))).scalar_one()
+    told = connection.execute(sa.select(databases.of(connection).now())).scalar_one()
     clock.observed(int(told), began, time.perf_counter())
+
+
+def _socket_of(connection: sa.Connection) -> int | None:
+    """Return the file descriptor of a connection's socket; `None` if it is unknown."""
+    driver: Any = connection.connection.dbapi_connection
+    for having in (driver, getattr(driver, "_sock", None)):  # psycopg's connection; PyMySQL's
+        fileno = getattr(having, "fileno", None)
+        if fileno is not None:
+            number = int(fileno())
+            return number if number >= 0 else None
+    return None

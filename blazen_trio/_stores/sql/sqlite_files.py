@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 import attrs
 import sqlalchemy as sa
 
+from blazen_trio._stores.sql import databases
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Place:
     def __init__(self, connection: sa.Connection) -> None:
         self._path = ""
         self._same: tuple[int, int] | None = None
-        if connection.dialect.name == "sqlite":
+        if databases.of(connection).in_a_file:
             files = connection.exec_driver_sql("PRAGMA database_list").all()
             self._path = next((str(row[2]) for row in files if row[1] == "main"), "")
             self._same = self._found()

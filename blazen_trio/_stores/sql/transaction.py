@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores import store_rules
-from blazen_trio._stores.sql import dialects, round_trips
+from blazen_trio._stores.sql import databases
 from blazen_trio._stores.sql.leases import Holder, depose
 from blazen_trio._stores.sql.queries import digest_of, micros
 from blazen_trio._stores.sql.schema import IN_PARTS, PART_SIZE, PLAIN, STATUS_CODES, lease
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from blazen_trio._state.entry import Questions
     from blazen_trio._stores.protocol import Commit, SnapshotRow
     from blazen_trio._stores.sql.leases import Held, Sights
-    from blazen_trio._stores.sql.round_trips import Statement, Whole
-    from blazen_trio._stores.sql.statements import Statements
+    from blazen_trio._stores.sql.statements import Row, Statement, Statements, Whole
 
 __all__ = ["LeaseLostError", "MailGoneError", "Transaction"]
 
@@ -40,10 +39,16 @@ class Transaction:
     """Writes of one transaction, in the writer's thread.
 
     Nothing is sent earlier than necessary: the fence is sent with the first statement, so rows that
-    were only gathered can become one statement that includes its fence.
+    were only gathered can become one statement that includes its fence. Nothing is visible to
+    others before the COMMIT, so a process that is killed anywhere in here leaves nothing.
+
+    The fence locks our lease's row until the COMMIT, before any row of a run is locked: the order
+    of locks that `claims` lists. A process that declares our lease dead therefore comes entirely
+    before this transaction, whose fence then finds nothing, or entirely after it.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
+        database: The kind of database.
         lease_id: The lease to write under, or `None` while this opening has none.
         last: The number of the last batch that renewed the lease: of this one, once it has.
         sights: What this opening knows about the leases of others.
@@ -62,6 +67,7 @@ class Transaction:
         sights: Sights,
     ) -> None:
         self.connection = connection
+        self.database = databases.of(connection)
         self.lease_id = lease_id
         self._sql = statements
         self._number = number
@@ -70,16 +76,11 @@ class Transaction:
         self._lease_ttl = lease_ttl
         self._unfenced = cursor
         self._fenced = lease_id is None  # without a lease, none can be lost
-        self._gathered: dict[Statement, list[tuple[Any, ...]]] = {}
-        self._last_of_all: dict[Statement, list[tuple[Any, ...]]] = {}
+        self._gathered: dict[Statement, list[Row]] = {}
+        self._last_of_all: dict[Statement, list[Row]] = {}
         self._sought: dict[str, None] = {}
         self._found: dict[str, tuple[int, int] | None] = {}
-        self._created: dict[str, tuple[tuple[Any, ...], Callable[[int], None]]] = {}
-
-    @property
-    def dialect(self) -> str:
-        """The name of the database's dialect."""
-        return self.connection.dialect.name
+        self._created: dict[str, tuple[Row, Callable[[int], None]]] = {}
 
     @property
     def _cursor(self) -> DBAPICursor:
@@ -98,17 +99,18 @@ class Transaction:
             if self._sql.bound is not None:
                 self._sql.bound.execute(self._unfenced, ())
         else:
-            dialects.begin_plainly(self.connection, self._unfenced)
-            self._pass_the_fence(self._sql.renew.execute(self._unfenced, self._renewal) == 1)
+            self.database.begin_plainly(self.connection, self._unfenced)
+            self._pass_the_fence(self._sql.renew.execute(self._unfenced, self._renewal))
 
-    def _pass_the_fence(self, is_open: bool) -> None:
-        if not is_open:
+    def _pass_the_fence(self, leases: int) -> None:
+        """Continue if the fence has found our lease, alive and with the number that we left it."""
+        if leases != 1:
             raise LeaseLostError
         self._fenced = True
         self.last = self._number
 
     @property
-    def _renewal(self) -> tuple[Any, ...]:
+    def _renewal(self) -> Row:
         """The parameters of `Statements.renew`."""
         return (self._lease_ttl, self._number, self.lease_id, self.last)
 
@@ -116,7 +118,7 @@ class Transaction:
         """Return our lease; create one if we have none."""
         if self.lease_id is None:
             holder = Holder.this_process()
-            clock = dialects.now(self.dialect)
+            clock = self.database.now()
             # The holder of a lease that was declared dead a day ago has long noticed, if it lives.
             long_dead = sa.select(lease.c.lease_id).where(
                 lease.c.state == 0, lease.c.expires < clock - 86_400_000_000
@@ -142,7 +144,7 @@ class Transaction:
 
     def depose(self, lease_id: int) -> Held | None:
         """See `leases.depose`."""
-        return depose(self.connection, self.sights, lease_id)
+        return depose(self.connection, self.database, self.sights, lease_id)
 
     def look_for(self, run_id: str) -> None:
         """Register a run that will be looked up, so that one query finds all of them."""
@@ -160,7 +162,7 @@ class Transaction:
         return self._found[run_id]
 
     def _find(self, run_ids: list[str]) -> None:
-        rows = self._sql.find_run.fetch(self._cursor, run_ids)
+        rows = self._sql.find_runs.fetch(self._cursor, run_ids)
         self._found.update((run_id, (int(run_no), int(status))) for run_id, run_no, status in rows)
 
     def key_is_used(self, run_no: int, key: str) -> bool:
@@ -190,9 +192,9 @@ class Transaction:
         for run_id, (_, then) in created.items():
             then(numbers[run_id])
 
-    def _write_run(self, row: tuple[Any, ...]) -> int:
+    def _write_run(self, row: Row) -> int:
         self._sql.add_run.execute(self._cursor, row)
-        run_no = dialects.insert_id(self._cursor, self.dialect)
+        run_no = self.database.insert_id(self._cursor)
         self._found[row[0]] = (run_no, row[3])
         return run_no
 
@@ -209,7 +211,7 @@ class Transaction:
         large = len(data) > PART_SIZE
         row = (run_no, kind, key, IN_PARTS, b"") if large else (run_no, kind, key, PLAIN, data)
         self._sql.add_mail.execute(self._cursor, row)
-        mail_id = dialects.insert_id(self._cursor, self.dialect)
+        mail_id = self.database.insert_id(self._cursor)
         if large:
             for part, piece in enumerate(_pieces(data)):
                 self._gather(self._sql.add_mail_part, (run_no, mail_id, part, PLAIN, piece))
@@ -228,19 +230,15 @@ class Transaction:
 
         It is written last in the transaction, since it depends on the run's status.
         """
-        row = (wake, hold, run_no, lease_id)
-        if crash is not None:
-            self._gather_last(self._sql.give_back_crashed, (crash, *row))
-        elif reason is not None:
-            self._gather_last(self._sql.give_back_with_reason, (reason, *row))
-        else:
-            self._gather_last(self._sql.give_back, row)
+        error, crashed = (reason, 0) if crash is None else (crash, 1)
+        row = (error, crashed, wake, hold, run_no, lease_id)
+        self._gather_last(self._sql.give_back, row)
 
     def set_aside(self, run_no: int, lease_id: int, error: str | None, at: int) -> None:
         """Gather the end of a run as failed and its release, if its owner is this lease."""
         self._gather_last(self._sql.set_aside, (error, at, run_no, lease_id))
 
-    def _gather_last(self, statement: Statement, row: tuple[Any, ...]) -> None:
+    def _gather_last(self, statement: Statement, row: Row) -> None:
         self._last_of_all.setdefault(statement, []).append(row)
 
     def append(self, run_no: int, commit: Commit, large: Collection[int] = ()) -> None:
@@ -322,19 +320,18 @@ class Transaction:
         """
         if self._created:
             self._write_runs()
-        if not round_trips.takes_packets(self.connection):
-            found = {
-                each: each.execute_many(self._cursor, rows) for each, rows in self._gathered.items()
-            }
-        elif self._fenced:
-            found = round_trips.send(self._unfenced, self._gathered.items(), lambda _found: None)
-        elif self._gathered:
-            fenced = [(self._sql.renew, [self._renewal]), *self._gathered.items()]
-            found = round_trips.send(
-                self._unfenced, fenced, lambda found: self._pass_the_fence(found == 1)
-            )
-        else:
-            found = {}
+        if not self._gathered:
+            return
+        work = list(self._gathered.items())
+        first: Callable[[int], None] = _ignore
+        if not self._fenced:
+            # The fence goes first. In a packet, the server has done the rest too by the time that
+            # this process sees a closed fence. That is harmless only because the lease's row stays
+            # locked and nothing is committed: the caller rolls all of it back.
+            self.database.begin_plainly(self.connection, self._unfenced)
+            work.insert(0, (self._sql.renew, [self._renewal]))
+            first = self._pass_the_fence
+        found = self.database.run_all(self.connection, self._unfenced, work, first)
         # Each row is taken once. If two commits take the same row, the second deletion finds
         # nothing. This transaction is then rolled back and its jobs are written one by one, so only
         # the commit that came second fails.
@@ -368,11 +365,15 @@ class Transaction:
             self.fence()  # there was nothing to write, so only renew the lease
         return None
 
-    def _write_whole(self, whole: Whole, rows: list[tuple[Any, ...]]) -> None:
-        with dialects.without_transaction(self.connection):
-            self._pass_the_fence(whole.execute(self._unfenced, self._renewal, rows))
+    def _write_whole(self, whole: Whole, rows: list[Row]) -> None:
+        # The statement is a transaction by itself: it writes the fence's number and all rows, or
+        # nothing. If its answer is lost, it may still be on its way to the server, and be done
+        # after this connection is given up. The fence's number shows which it was, and keeps the
+        # late statement out: see `Batches._look`.
+        with self.database.without_transaction(self.connection):
+            self._pass_the_fence(int(whole.execute(self._unfenced, self._renewal, rows)))
 
-    def _gather(self, statement: Statement, row: tuple[Any, ...]) -> None:
+    def _gather(self, statement: Statement, row: Row) -> None:
         rows = self._gathered.get(statement)
         if rows is None:
             self._gathered[statement] = [row]
@@ -393,13 +394,17 @@ class Transaction:
         self._gather_parts(sql.add_snapshot, run_no, snapshot.seq, snapshot.data)
         self.flush()
         sql.drop_snapshots.execute(cursor, (run_no, snapshot.seq))
-        sql.digests.execute(cursor, (run_no,))
+        sql.find_digests.execute(cursor, (run_no,))
         unused = [(run_no, digest) for (digest,) in cursor.fetchall() if digest not in keep]
         if unused:
             sql.drop_blob.execute_many(cursor, unused)
 
 
 def _nothing() -> None:
+    pass
+
+
+def _ignore(_found: int) -> None:
     pass
 
 
