@@ -12,7 +12,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests", "docs", "wheel", "release"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "wheel", "installed"]
 
 PYTHONS = [
     line.rsplit(" :: ", 1)[1]
@@ -163,8 +163,8 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session
-def release(session: nox.Session) -> None:
-    """Run the tests that are in the source distribution on the wheel, with no other source of the package at hand."""
+def installed(session: nox.Session) -> None:
+    """Run the source distribution's tests on the wheel, with no source of the package present."""
     out, sdist, built = build(session)
     session.install(f"{built}[test]")
     session.install(
@@ -188,6 +188,18 @@ def release(session: nox.Session) -> None:
             *(f"--ignore={path}" for path in of_the_source),
             *session.posargs,
         )
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Check that this commit can be released, as far as docs/internals/releasing.md has it so."""
+    # Queued first: they run whether or not what follows fails, so one call reports all there is to do.
+    session.notify("docs", posargs=[])
+    session.notify("wheel", posargs=[])
+    session.notify("installed")
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/release")
+    session.run("python", "-m", "tests.release.checklist")
 
 
 @nox.session
