@@ -1,4 +1,4 @@
-"""The checks of this project: `nox` runs them all, `nox -s tests-3.12` one of them."""
+"""The checks of this project. `nox` runs those that a change must pass; `nox -s NAME`, one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests", "docs", "wheel", "release"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "wheel", "installed"]
 
 PYTHONS = [
     line.rsplit(" :: ", 1)[1]
@@ -20,20 +20,20 @@ PYTHONS = [
     if line.startswith("Programming Language :: Python :: 3.")
 ]
 EXTRAS = ["postgresql", "mysql", "cli", "otel"]
-"""Those that are for who installs the package."""
+"""The extras for users of the package; the others are for work on it."""
 CODE = ["blazen_trio", "migrations", "tests", "benchmarks", "examples", "noxfile.py"]
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests; what is given after `--` goes to pytest."""
+    """Run the tests. Arguments after `--` go to pytest."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
 
 
 @nox.session(python=PYTHONS[0])
 def oldest(session: nox.Session) -> None:
-    """Run the tests with the oldest versions of what the package needs that pyproject.toml allows."""
+    """Run the tests with the oldest dependencies that pyproject.toml allows."""
     constraints = Path(session.create_tmp()) / "oldest.txt"
     constraints.write_text("".join(f"{bound}\n" for bound in lower_bounds()))
     session.install("-e", ".[test]", "--constraint", str(constraints))
@@ -41,7 +41,7 @@ def oldest(session: nox.Session) -> None:
 
 
 def lower_bounds() -> list[str]:
-    """The lower bounds of what an installed package needs, extras included, as constraints of pip."""
+    """Return the lower bounds of the dependencies, extras included, as constraints for pip."""
     project = nox.project.load_toml("pyproject.toml")["project"]
     extras = (project["optional-dependencies"][name] for name in EXTRAS)
     needed = [*project["dependencies"], *(one for extra in extras for one in extra)]
@@ -52,7 +52,7 @@ def lower_bounds() -> list[str]:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests and tell which lines and branches they leave out."""
+    """Run the tests and report which lines and branches they miss."""
     session.install("-e", ".[test]")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
@@ -83,7 +83,7 @@ def thorough(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Simulate clusters that fail: a thousand seeds in memory, a hundred in SQL, or as `-- --seeds N` and the like say."""
+    """Simulate failing clusters: 1,000 seeds in memory and 100 in SQL, or as the arguments say."""
     session.install("-e", ".[test]")
     for arguments in (
         [session.posargs]
@@ -95,7 +95,10 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Kill and freeze workers, and the databases under them, for longer: BLAZEN_TRIO_CHAOS_SECONDS and _RUNS say for how long."""
+    """Kill and freeze workers, and the databases under them, for longer than the tests do.
+
+    BLAZEN_TRIO_CHAOS_SECONDS and BLAZEN_TRIO_CHAOS_RUNS set for how long.
+    """
     session.install("-e", ".[test]")
     longer = {"BLAZEN_TRIO_CHAOS_SECONDS": "120", "BLAZEN_TRIO_CHAOS_RUNS": "2000"}
     session.run(
@@ -105,21 +108,21 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Fuzz everything that reads input from outside; `-- --rounds N` and targets."""
+    """Fuzz everything that reads input from outside. `-- --rounds N TARGET...` selects what."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
 def interrupts(session: nox.Session) -> None:
-    """Interrupt programs at each line of the package; names of scenarios and the like go after `--`."""
+    """Interrupt programs at each line of the package. Names of scenarios go after `--`."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.interrupts", *session.posargs)
 
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """What a worker costs beside 100,000 waiting runs, and whether a database grows over 10,000 runs."""
+    """Measure a worker next to 100,000 waiting runs, and a database's size over 10,000 runs."""
     session.install(".[benchmarks]")
     session.run("python", "-m", "benchmarks.idle", *session.posargs)
     session.run("python", "-m", "benchmarks.retention", *session.posargs)
@@ -127,7 +130,7 @@ def scale(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Look for faults without running anything."""
+    """Format and lint, without changing anything."""
     session.install(".[lint]")
     session.run("ruff", "format", "--check", *CODE)
     session.run("ruff", "check", *CODE)
@@ -136,7 +139,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the package's types, and the public ones as a user's checker sees them."""
+    """Check the types of the package, and the public ones as a user's type checker sees them."""
     session.install("-e", ".[types]")  # has what benchmarks and examples import, too
     session.run("mypy", "blazen_trio", "benchmarks", "examples", "tests/typing/api.py")
     session.run("pyright", "tests/typing/api.py")
@@ -153,13 +156,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def docs_snippets(session: nox.Session) -> None:
-    """Test the README and the docs: snippets and commands run, links lead somewhere, the site builds."""
+    """Test the README and the docs: their snippets, commands and links, and the site's build."""
     session.install("-e", ".[test,docs]")
     session.run("python", "-m", "pytest", "tests/docs", *session.posargs)
 
 
 def build(session: nox.Session) -> tuple[Path, Path, Path]:
-    """A new folder, and in it a source distribution and the wheel that was built of it; both checked."""
+    """Build and check a source distribution and a wheel; return their new folder and both."""
     session.install("build", "twine")
     out = Path(session.create_tmp()).resolve()
     shutil.rmtree(out)
@@ -172,7 +175,7 @@ def build(session: nox.Session) -> tuple[Path, Path, Path]:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it in a clean environment, and run the example from outside the checkout."""
+    """Install the wheel in a clean environment, and run an example outside the checkout."""
     out, _, built = build(session)
     clean = out / "clean"
     session.run("python", "-m", "venv", str(clean))
@@ -184,8 +187,8 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session
-def release(session: nox.Session) -> None:
-    """Run the tests that are in the source distribution on the wheel, with no other source of the package at hand."""
+def installed(session: nox.Session) -> None:
+    """Run the source distribution's tests on the wheel, with no source of the package present."""
     out, sdist, built = build(session)
     session.install(f"{built}[test]")
     session.install(
@@ -212,8 +215,20 @@ def release(session: nox.Session) -> None:
 
 
 @nox.session
+def release(session: nox.Session) -> None:
+    """Check the first table of docs/internals/releasing.md: can this commit be released?"""
+    # Queued first, so that they run even if this session fails: one call reports everything.
+    session.notify("docs", posargs=[])
+    session.notify("wheel", posargs=[])
+    session.notify("installed")
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/release")
+    session.run("python", "-m", "tests.release.checklist")
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure the engine beside its limits; what is given after `--` goes to `python -m benchmarks`."""
+    """Measure the engine against its baselines. Arguments go to `python -m benchmarks`."""
     session.install(".[benchmarks]")
     session.run("python", "-m", "benchmarks", *session.posargs)
     if not session.posargs:

@@ -1,4 +1,4 @@
-"""Alembic's environment, for the `alembic` command in a checkout; `open_store` does not use it.
+"""Alembic's environment for the `alembic` command in a checkout. `open_store` does not use it.
 
 alembic -x url=sqlite:///runs.db upgrade head
 """
@@ -35,7 +35,9 @@ def _url() -> str:
         "sqlalchemy.url"
     )
     if not url:
-        raise SystemExit("say which database: alembic -x url=sqlite:///runs.db upgrade head")
+        raise SystemExit(
+            "no database URL: pass one, as in alembic -x url=sqlite:///runs.db upgrade head"
+        )
     return url
 
 

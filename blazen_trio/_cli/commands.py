@@ -111,9 +111,9 @@ def db_option(command: Any, *, required: bool = True) -> Any:
         metavar="URL",
         envvar="BLAZEN_TRIO_DB",
         callback=_check_url,
-        help="The database: sqlite:///runs.db, postgresql+psycopg://user:password@host/name or "
-        "mysql+pymysql://... Pass a password by the environment variable, which other users of the "
-        "machine can't see.",
+        help="The database's URL: sqlite:///runs.db, postgresql+psycopg://user:password@host/name "
+        "or mysql+pymysql://user:password@host/name. Put a password into the environment variable: "
+        "other users of the machine can see the arguments of a command.",
     )(command)
 
 

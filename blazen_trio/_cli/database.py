@@ -52,9 +52,9 @@ def upgrade(db: str, as_json: bool) -> None:
 @db_option
 @_json
 def current(db: str, as_json: bool) -> None:
-    """Print the schema's revision, and its head.
+    """Print the revision of the schema, and the head.
 
-    The head is the revision that this program needs.
+    The head is the revision that this version needs.
     """
     from blazen_trio._stores.sql.migrate import (
         read_schema,  # a database library, which --help does not need
@@ -69,7 +69,7 @@ def current(db: str, as_json: bool) -> None:
 @_json
 @click.pass_context
 def check(context: click.Context, db: str, as_json: bool) -> None:
-    """Check whether the schema is the one needed.
+    """Check that the schema is the one that this version needs.
 
     If it is not, this says what to do, and exits with 78.
     """

@@ -82,7 +82,7 @@ STATUS_CODES: Final = {
 RUN_EXIT_CODES = f"""\b
 Exit codes:
   0      done; watch, resume: the run has completed
-  1      watch, resume: the run has failed; delete, purge: you said no
+  1      watch, resume: the run has failed; delete, purge: you declined
   {USAGE}      the command line is wrong
   3, 4   watch, resume: the run has timed out, was cancelled
   5, 6   resume: the run waits, is paused

@@ -45,19 +45,19 @@ _SUFFIXES: Final = {
 @click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
 @option("--format", "form", group="Picture",
         type=click.Choice(["mermaid", "dot", "svg", "html"]), show_default=False,
-        help="By default the one of the file's name; on stdout mermaid, or svg with --timeline. "
-        "html is a page about one run: its timeline, its graph and its history.")  # fmt: skip
+        help="The picture's format. The default follows the name of the file; on stdout it is "
+        "mermaid, or svg with --timeline. html is a page about one run, with its timeline, graph "
+        "and history.")  # fmt: skip
 @option("--timeline", group="Picture", is_flag=True, show_default=False,
-        help="Draw a bar for each attempt of the run over time, as svg or html.")  # fmt: skip
+        help="Draw the timeline of the run, with a bar for each attempt, as svg or "
+        "html.")  # fmt: skip
 @option("--run", "run_id", group="Picture", type=Id(), metavar="ID", show_default=False,
-        help="Colour the graph by what happened in this run; needs --db.")  # fmt: skip
+        help="Colour the graph by what happened in this run. Needs --db.")  # fmt: skip
 @functools.partial(db_option, required=False)
 @option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
         type=click.Path(dir_okay=False, allow_dash=True),
-        help="The output file; by default stdout.")  # fmt: skip
-@json_option(
-    "Print the graph's nodes and edges as one JSON object, instead of a picture.", group="Output"
-)
+        help="The file to write; by default stdout.")  # fmt: skip
+@json_option("Print the nodes and edges of the graph as one JSON object.", group="Output")
 def graph(
     target: Target,
     form: str | None,

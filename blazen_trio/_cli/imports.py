@@ -26,11 +26,14 @@ NEEDED: Final = frozenset(
         *("cryptography", "cffi", "_cffi_backend", "pycparser"),
         *("attr", "attrs", "cattr", "cattrs", "orjson", "ormsgpack"),
         *("trio", "outcome", "sniffio", "sortedcontainers", "idna", "tzdata"),
-        *("click", "rich", "markdown_it", "mdurl", "pygments"),
-        "opentelemetry",
+        *("click", "rich", "markdown_it", "mdurl", "commonmark", "pygments"),
+        *("opentelemetry", "deprecated", "wrapt", "importlib_metadata", "zipp"),
     }
 )
-"""The packages that this package and its extras import, and the dependencies of those."""
+"""The packages that this package and its extras import, and the dependencies of those.
+
+Some are dependencies of older versions only: commonmark of rich, the last four of OpenTelemetry.
+"""
 
 
 class _InstalledFirst(MetaPathFinder):

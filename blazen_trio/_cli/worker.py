@@ -47,42 +47,42 @@ class _Settings:
 )
 @db_option
 @option("--migrate/--no-migrate", group=DATABASE, default=False, envvar="BLAZEN_TRIO_MIGRATE",
-        help="Create or upgrade a server's schema at the start. "
-        "For an SQLite file, this is always done.")  # fmt: skip
+        help="Create or upgrade the schema on a database server before starting. "
+        "The schema of an SQLite file is always created or upgraded.")  # fmt: skip
 @option("--lease-ttl", group=DATABASE, type=Seconds(min=0, min_open=True), default=15.0,
         envvar="BLAZEN_TRIO_LEASE_TTL",
-        help="Seconds without a sign of life from this machine after which other workers take over "
-        "its runs.")  # fmt: skip
-@option("--max-concurrent-runs", group=_RUNS, type=click.IntRange(min=1), default=1000,
+        help="Let other workers take over the runs of this worker once it has shown no sign of "
+        "life for this long.")  # fmt: skip
+@option("--max-concurrent-runs", group=_RUNS, type=click.IntRange(min=1), metavar="N", default=1000,
         envvar="BLAZEN_TRIO_MAX_CONCURRENT_RUNS",
-        help="The most runs that this worker executes at once.")  # fmt: skip
+        help="Execute at most this many runs at once.")  # fmt: skip
 @option("--poll-interval", group=_RUNS, type=Seconds(min=0, min_open=True), default=0.5,
         envvar="BLAZEN_TRIO_POLL_INTERVAL",
-        help="Seconds between two polls for runs and inbox messages.")  # fmt: skip
+        help="Poll for runs and inbox messages at this interval.")  # fmt: skip
 @option("--idle-after", group=_RUNS, type=Seconds(min=0), default=10.0,
         envvar="BLAZEN_TRIO_IDLE_AFTER",
-        help="Seconds after which a waiting run leaves memory.")  # fmt: skip
-@option("--max-crashes", group=_RUNS, type=click.IntRange(min=1), default=5,
+        help="Remove a run from memory once it has waited this long.")  # fmt: skip
+@option("--max-crashes", group=_RUNS, type=click.IntRange(min=1), metavar="N", default=5,
         envvar="BLAZEN_TRIO_MAX_CRASHES",
-        help="A run ends as failed after its workers have died this many times with no step "
-        "committed in between.")  # fmt: skip
+        help="Fail a run whose workers have died this many times without committing a step in "
+        "between.")  # fmt: skip
 @option("--grace", group=_ENDING, type=Seconds(min=0), default=30.0, envvar="BLAZEN_TRIO_GRACE",
-        help="Seconds that the steps in flight get after the first signal. Then they are "
-        "cancelled, and other workers run them again.")  # fmt: skip
+        help="Let the steps in flight finish for this long after the first signal. Then cancel "
+        "them; other workers run them again.")  # fmt: skip
 @option("--log-level", group=_OUTPUT, type=click.Choice(LEVELS, case_sensitive=False),
         default="info", envvar="BLAZEN_TRIO_LOG_LEVEL",
-        help="The lowest level of log records to show.")  # fmt: skip
-@json_option("Write one JSON object per line, instead of lines for people.", group=_OUTPUT)
+        help="Show log records of this level and above.")  # fmt: skip
+@json_option("Write one JSON object per line instead of plain text.", group=_OUTPUT)
 @click.pass_context
 def worker(context: click.Context, /, targets: Sequence[Target], db: str, **settings: Any) -> None:
     """Drive the runs of workflows until a signal ends the process.
 
-    A target names a workflow, or a list of workflows, in a module: shop.flows:countdown. Modules in
-    the current directory can be imported.
+    Each argument names a workflow, or a list of workflows, in a module, such as
+    shop.flows:countdown. Modules in the current directory can be imported.
 
-    The first SIGTERM or SIGINT drains: no more runs are taken, the steps in flight may end, and the
-    runs are released, so that other workers resume them. The second one cancels the steps in flight
-    at once.
+    The first SIGTERM or SIGINT drains the worker: it takes no more runs, lets the steps in flight
+    finish, and releases its runs for other workers to resume. The second one cancels the steps in
+    flight immediately.
     """
     handler = context.obj
     for heeded in ("log_level", "as_json"):  # used by that handler

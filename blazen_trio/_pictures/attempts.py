@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["IDLE", "Attempt", "History", "Idle", "read_history"]
 
 IDLE: Final = {
-    "waiting": "waiting: for an answer, an event, a time or a commit",
+    "waiting": "waiting for an answer, an event, a due time or a commit",
     "paused": "paused",
-    "dead": "nobody drove it",
-    "ended": "ended, until it was resumed",
+    "dead": "no driver",
+    "ended": "ended, later resumed",
 }
 """Why no attempt was under way. A run has no driver if its process died, or released it while
 waiting.

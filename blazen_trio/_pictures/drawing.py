@@ -170,11 +170,11 @@ def _key(graph: WorkflowGraph) -> tuple[str, float, float]:
     """Return the legend of the marks: its markup, its width and its height."""
     lines = []
     if any(edge.kind in ("fan_out", "fan_in") for edge in graph.edges):
-        lines.append("thick: a list of events")
+        lines.append("thick line: a list of events")
     statuses = {node.status for node in graph.nodes.values() if node.status}
     lines += [f"{_MARKS[status]} {STATUSES[status]}" for status in _MARKS if status in statuses]
     if "untouched" in statuses:
-        lines.append("pale: nothing happened here")
+        lines.append(f"pale: {STATUSES['untouched']}")
     shown = "".join(
         text(0, (index + 1) * LINE - 12, line, "soft") for index, line in enumerate(lines)
     )

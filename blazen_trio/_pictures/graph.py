@@ -118,7 +118,7 @@ def workflow_graph(workflow: WorkflowDefinition) -> WorkflowGraph:
     steps = len(workflow.steps)
     summary = (
         f"{steps} {'step' if steps == 1 else 'steps'}, from {_named(nodes, 'start')} to "
-        f"{_named(nodes, 'stop') or 'no end'}"
+        f"{_named(nodes, 'stop') or 'no StopEvent'}"
     )
     return WorkflowGraph(
         f"workflow {workflow.name}", summary, nodes, tuple(edges.values()), classes
@@ -147,7 +147,7 @@ def _step_node(step: StepDefinition) -> Node:
     if step.returns_list:
         notes.append("fan-out")
     if step.retry is not None:
-        notes.append(f"{step.retry.max_attempts} attempts")
+        notes.append(f"up to {step.retry.max_attempts} attempts")
     if step.timeout is not None:
         notes.append(f"timeout {step.timeout:g} s")
     return Node(_step_id(step), "step", step.name, tuple(notes))
@@ -172,7 +172,7 @@ def _event_node(id_: str, event_class: type[Event], workflow: WorkflowDefinition
 
 
 def _failure_node(handler: StepDefinition) -> Node:
-    notes = ("any other step fails",) if handler.handles is None else ()
+    notes = ("failure of any other step",) if handler.handles is None else ()
     return Node(f"failure:{handler.name}", "failure", StepFailedEvent.event_type, notes)
 
 

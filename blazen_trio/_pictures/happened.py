@@ -21,10 +21,10 @@ __all__ = ["STATUSES", "graph_of", "is_detailed", "run_line"]
 STATUSES = {
     "done": "done",
     "failed": "failed",
-    "retrying": "waits for its next attempt",
-    "undone": "undone or in flight",
-    "waiting": "waits for more",
-    "untouched": "nothing happened here",
+    "retrying": "waiting for the next attempt",
+    "undone": "pending or in flight",
+    "waiting": "waiting",
+    "untouched": "not reached",
 }
 """The meaning of each status of a node."""
 
@@ -112,7 +112,7 @@ class _Overlay:
         edges = tuple(attrs.evolve(edge, taken=self._taken(edge, graph)) for edge in graph.edges)
         summary = run_line(self._run) + (f" ({self._run.error})" if self._run.error else "")
         if not self._detailed:
-            summary += "; without history=True it is not known which steps are done"
+            summary += "; completed steps are not shown, as the workflow lacks history=True"
         return attrs.evolve(
             graph, title=run_line(self._run), summary=summary, nodes=nodes, edges=edges
         )
@@ -122,8 +122,8 @@ class _Overlay:
         done, failures = self._kinds["step_completed", name], self._kinds["step_failed", name]
         over = {"done": done, "failed": failures, "retried": self._kinds["step_retried", name]}
         left = {
-            "undone": self._undone[name],
-            "to retry": self._retrying[name],
+            "pending": self._undone[name],
+            "awaiting retry": self._retrying[name],
             "collected": self._collected[name],
         }
         lines = [

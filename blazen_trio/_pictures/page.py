@@ -19,8 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["draw_page"]
 
 _ENDS_SHOWN: Final = 500
-"""The table has at most this many of the first and of the last records."""
-_COLUMNS: Final = ("number", "time (UTC)", "after", "what", "step", "event", "took", "error")
+"""The table shows at most this many of the first and of the last records."""
+_COLUMNS: Final = (
+    "#",
+    "Time (UTC)",
+    "Since start",
+    "Record",
+    "Step",
+    "Event",
+    "Duration",
+    "Error",
+)
 _STYLE: Final = """
 :root{color-scheme:light dark}
 body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:70rem;padding:0 1rem;\
@@ -47,7 +56,7 @@ def draw_page(snapshot: Snapshot, workflow: WorkflowDefinition | None) -> str:
     graph = ""
     if workflow is not None:
         drawn = draw_graph(graph_of(workflow, snapshot))
-        graph = f"<h2>What happened where</h2>\n<figure>{drawn}</figure>\n"
+        graph = f"<h2>Graph</h2>\n<figure>{drawn}</figure>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         # Nothing may be loaded or executed, whatever names and errors contain.
@@ -56,7 +65,7 @@ def draw_page(snapshot: Snapshot, workflow: WorkflowDefinition | None) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{title}</h1>\n{_facts(snapshot)}\n"
-        f'<h2>When</h2>\n<input type="checkbox" id="wide"><label for="wide"> larger</label>\n'
+        f'<h2>Timeline</h2>\n<input type="checkbox" id="wide"><label for="wide"> Enlarge</label>\n'
         f"<figure>{draw_timeline(snapshot)}</figure>\n"
         f"{graph}{_table(snapshot.history)}</body>\n</html>\n"
     )
@@ -77,9 +86,9 @@ def _facts(snapshot: Snapshot) -> str:
         facts["Last record"] = (
             f"{history[-1].timestamp:%Y-%m-%d %H:%M:%S} UTC, {in_words(lasted)} later"
         )
-    facts["At work"] = in_words(snapshot.elapsed)
+    facts["Active time"] = in_words(snapshot.elapsed)
     if snapshot.deliveries:
-        facts["Undone deliveries"] = f"{len(snapshot.deliveries):,}"
+        facts["Pending deliveries"] = f"{len(snapshot.deliveries):,}"
     if snapshot.input_requests:
         facts["Open questions"] = "\n".join(
             getattr(one, "prompt", one.event_type) for one in snapshot.input_requests
@@ -104,9 +113,7 @@ def _table(history: tuple[HistoryRecord, ...]) -> str:
     first = history if left_out <= 0 else history[:_ENDS_SHOWN]
     rows = [_record(record, history[0]) for record in first]
     if left_out > 0:
-        rows.append(
-            f'<tr><td colspan="{len(_COLUMNS)}">{left_out:,} records are left out here</td></tr>'
-        )
+        rows.append(f'<tr><td colspan="{len(_COLUMNS)}">{left_out:,} records omitted</td></tr>')
         rows += [_record(record, history[0]) for record in history[-_ENDS_SHOWN:]]
     head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
     body = "\n".join(rows)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["NO_HISTORY", "draw_timeline"]
 
 NO_HISTORY: Final = (
-    "This run has no record of its attempts: give its workflow history=True, "
-    "Workflow(..., history=True), before the run starts."
+    "The attempts of this run were not recorded: set history=True, as in "
+    "Workflow(..., history=True), before a run starts."
 )
 
 _ROOT: Final = "blazen-timeline"
@@ -70,8 +70,8 @@ _RULES: Final = {
 _OUTCOMES: Final = {
     "completed": "completed",
     "failed": "failed",
-    "retried": "failed, tried again",
-    "unfinished": "no end recorded: interrupted, run again on newer state, or in flight",
+    "retried": "failed, then retried",
+    "unfinished": "no end recorded: interrupted, re-run on newer state, or in flight",
 }
 
 
@@ -130,7 +130,7 @@ def _assemble(
         y += row.height + 10
     key, height = _key(history, lanes, axis, bottom + 20)
     attempts = sum(map(len, history.attempts.values()))
-    summary = f"{_count(attempts)} at {len(history.attempts)} steps in {in_words(history.length)}"
+    summary = f"{_count(attempts)} of {len(history.attempts)} steps in {in_words(history.length)}"
     return document(
         _ROOT,
         left + _PLOT + MARGIN,
@@ -259,8 +259,8 @@ def _bar(attempt: Attempt, top: float, height: float, axis: Axis) -> str:
     start, y = axis.x(attempt.start), top + height / _BAR
     width = max(axis.x(attempt.end) - start, 2.0)
     told = (
-        f"{attempt.step} ({attempt.event_type}): {_OUTCOMES[attempt.outcome]}, "
-        f"{in_words(attempt.end - attempt.start)}, from {axis.moment(attempt.start)} on"
+        f"{attempt.step} ({attempt.event_type}): {_OUTCOMES[attempt.outcome]}; "
+        f"started at {axis.moment(attempt.start)}, lasted {in_words(attempt.end - attempt.start)}"
     )
     if attempt.error:
         told += f": {attempt.error[:300]}"
@@ -307,8 +307,8 @@ def _curve(attempts: Sequence[Attempt], axis: Axis) -> str:
         f"V{y:.1f}H{axis.left + (index + 1) * _COLUMN:.1f}" for index, y in enumerate(tops)
     )
     told = (
-        f"{attempts[0].step}: {_count(len(attempts))}, drawn as how many were in flight, up to "
-        f"{most:,} in a column"
+        f"{attempts[0].step}: {_count(len(attempts))}, drawn as the number in flight, up to "
+        f"{most:,} per column"
     )
     curve = element("path", d=f"M{axis.left:.1f} {base:.1f}{line}V{base:.1f}Z", class_="curve")
     marks = "".join(
@@ -366,10 +366,10 @@ def _key(
             samples.append((sample, words))
     if curves:
         sample = element("path", d="M16 10v-4h7v-5h7v3h7v-2h7v8z", class_="curve")
-        samples.append((sample, "many attempts: how many were in flight"))
+        samples.append((sample, "number of attempts in flight"))
         if any(one.outcome in ("failed", "retried") for attempts in curves for one in attempts):
             samples.append(
-                (element("path", d="M30 2l4 8h-8z", class_="count"), "some of them failed there")
+                (element("path", d="M30 2l4 8h-8z", class_="count"), "some of them failed")
             )
     if _runs(history):
         samples.append(
@@ -380,10 +380,10 @@ def _key(
             samples.append((element("rect", x=16, y=0, width=28, height=_BAR, class_=kind), words))
     if history.questions:
         sample = element("rect", x=16, y=3, width=28, height=_QUESTION, class_="waiting")
-        samples.append((sample, "a question, until it was answered"))
+        samples.append((sample, "open question"))
     if axis.cut:
         samples.append(
-            (element("path", d="M26 13l5 -16m-1 16l5 -16", class_="cut"), "longer than drawn")
+            (element("path", d="M26 13l5 -16m-1 16l5 -16", class_="cut"), "not drawn to scale")
         )
     drawn = "".join(
         element(

@@ -1,4 +1,4 @@
-"""Runs, their journals, snapshots, blobs, histories and inboxes, and the leases of those who drive them."""
+"""Create the tables of runs, journals, snapshots, blobs, histories, inboxes and leases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Spelled out, and not imported: what a migration does must not change with the code.
+# Spelled out rather than imported: a migration must not change when the code does.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Payload = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
@@ -106,7 +106,7 @@ def upgrade(op: Operations) -> None:
 
 
 def _create_payload_table(again: Again, name: str, number: sa.Column[int] | sa.Column[str]) -> None:
-    """A table of payloads of runs, in parts."""
+    """Create a table for payloads of runs, which are stored in parts."""
     again.create_table(
         name,
         sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
@@ -120,7 +120,7 @@ def _create_payload_table(again: Again, name: str, number: sa.Column[int] | sa.C
 
 
 def downgrade(op: Operations) -> None:
-    """Drop them, with all that is in them."""
+    """Drop the tables and all that is stored in them."""
     again = Again(op)
     for name in ("run", "journal", "snapshot", "blob", "history", "inbox", "inbox_key", "lease"):
         again.drop_table(f"blazen_{name}")

@@ -1,4 +1,4 @@
-"""What workers need to know of a run that nobody drives: when it can go on, and how often it took its driver down."""
+"""Add the columns by which workers find runs: when to wake one, and how often its drivers died."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUEUED, _RUNNING, _WAITING = 1, 2, 4
 
 
 def upgrade(op: Operations) -> None:
-    """Add the columns; runs that nobody drives are looked at by the first worker that comes."""
+    """Add the columns. Unfinished runs without a driver become due at once for any worker."""
     again = Again(op)
     again.add_columns(
         "blazen_run",
@@ -41,7 +41,7 @@ def upgrade(op: Operations) -> None:
 
 
 def downgrade(op: Operations) -> None:
-    """Take them away."""
+    """Drop the columns."""
     again = Again(op)
     again.drop_index("ix_blazen_run_workflow_wake", "blazen_run")
     again.drop_columns("blazen_run", "crashes", "hold", "wake")

@@ -1,6 +1,4 @@
-"""An inbox is read from its beginning, a page at a time: an index that has the rows of each run in
-order.
-"""
+"""Index the inbox by run and by order of arrival, as it is read in pages from its beginning."""
 
 from __future__ import annotations
 
@@ -18,14 +16,17 @@ depends_on = None
 
 
 def upgrade(op: Operations) -> None:
-    """Put the index in the place of the one that has them in any order."""
+    """Replace the index by run with one by run and order of arrival.
+
+    The new index comes first, so that the inbox has an index at each moment.
+    """
     again = Again(op)
     again.create_index("ix_blazen_inbox_run_no_mail_id", "blazen_inbox", ["run_no", "mail_id"])
     again.drop_index("ix_blazen_inbox_run_no", "blazen_inbox")
 
 
 def downgrade(op: Operations) -> None:
-    """Put the other one back."""
+    """Restore the index by run alone."""
     again = Again(op)
     again.create_index("ix_blazen_inbox_run_no", "blazen_inbox", ["run_no"])
     again.drop_index("ix_blazen_inbox_run_no_mail_id", "blazen_inbox")

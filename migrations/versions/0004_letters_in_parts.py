@@ -1,4 +1,4 @@
-"""A row of an inbox whose data is large has it in parts, like all other payloads."""
+"""Store large inbox messages in parts, like all other payloads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTIONS = {
 
 
 def upgrade(op: Operations) -> None:
-    """Create their table."""
+    """Create the table of the parts."""
     Again(op).create_table(
         "blazen_inbox_part",
         sa.Column("run_no", sa.BigInteger, autoincrement=False, nullable=False),
@@ -42,5 +42,5 @@ def upgrade(op: Operations) -> None:
 
 
 def downgrade(op: Operations) -> None:
-    """Drop it."""
+    """Drop the table."""
     Again(op).drop_table("blazen_inbox_part")

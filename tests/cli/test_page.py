@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from blazen_trio._cli.app import app
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from tests.cli.conftest import ROOT
+from tests.cli.options import commands, records, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
 PAGE = (ROOT / "docs" / "how-to" / "command-line.md").read_text("utf-8")
 WORKERS = (ROOT / "docs" / "workers.md").read_text("utf-8")
 _VARIES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ|\b\d+[smhd] ago\b|\bnow\b|\b\d+\.\d{3} s\b")
-
-
-def commands(
-    group: click.Group = app, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, click.Command]]:
-    """Every command, with what it is called by."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
-        else:
-            yield " ".join((*path, name)), command
 
 
 @pytest.mark.parametrize(
@@ -45,6 +34,21 @@ def test_every_command_and_option_is_named(name, command):
             (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ()
         ):
             assert any(re.search(rf"{option}\b", text) for text in (*rows, common)), option
+
+
+def test_the_page_has_the_help_of_every_option():
+    assert written(PAGE) == PAGE, "`python -m tests.cli.options` writes the options anew"
+    lines = " ".join(PAGE.split())
+    for name, command in commands():
+        for names, text in records(command):
+            assert f"- `{names}`: {' '.join(text.split())}" in lines, (name, names)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_help_shows_the_options_that_the_page_has(name, invoke: Any):
+    shown = " ".join(invoke(*name.split(), "--help").stdout.split())
+    for names, text in records(dict(commands())[name]):
+        assert " ".join(f"{names} {text}".split()) in shown
 
 
 def test_every_command_has_its_help():

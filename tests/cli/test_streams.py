@@ -142,14 +142,16 @@ def test_nothing_is_cut_in_a_pipe_whatever_a_variable_says(variable, sqlite_url,
     assert "a-workflow-with-a-name" in forced
 
 
-async def test_forced_colours_are_colours_and_no_moves_of_a_cursor(sqlite_url):
+async def test_forced_colours_are_colours_and_no_moves_of_a_cursor(sqlite_url, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)  # to rich 13, an empty one turns them off, too
+
     @step
     async def only(ev: StartEvent) -> StopEvent:
         return StopEvent()
 
     async with open_store(sqlite_url) as store:
         await Workflow("flow", [only]).run(store=store, run_id="r")
-    listed = run(sqlite_url, "runs", "list", FORCE_COLOR="1", NO_COLOR="").stdout  # noqa: ASYNC221  # nothing else is to go on
+    listed = run(sqlite_url, "runs", "list", FORCE_COLOR="1").stdout  # noqa: ASYNC221  # nothing else is to go on
     assert b"\x1b[32mcompleted" in listed
     watched = run(sqlite_url, "runs", "watch", "r", FORCE_COLOR="1").stdout.decode()  # noqa: ASYNC221
     assert re.findall(r"\x1b\[[0-9;?]*[A-Za-ln-z]", watched) == []

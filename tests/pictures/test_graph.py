@@ -62,7 +62,7 @@ def test_entry_exit_and_what_comes_from_outside_are_told_apart():
     assert kinds["Withdrawn"] == ("external", ("external",))
     assert kinds["Draft"] == ("question", ("question",))
     assert kinds["Approval"] == ("answer", ("answer",))
-    assert kinds["fetch"] == ("step", ("3 attempts",))
+    assert kinds["fetch"] == ("step", ("up to 3 attempts",))
     assert kinds["list_pages"] == ("step", ("fan-out",))
     assert kinds["bind"] == ("step", ("fan-in",))
 
@@ -77,7 +77,7 @@ def test_a_handler_of_all_failures_says_so_instead_of_drawing_an_edge_from_each_
         return StopEvent()
 
     workflow = Workflow("w", [begin, mend])
-    assert nodes(workflow)["failure:mend"]["notes"] == ("any other step fails",)
+    assert nodes(workflow)["failure:mend"]["notes"] == ("failure of any other step",)
     assert [pair for pair, kind in edges(workflow).items() if kind == "fail"] == []
 
 
@@ -171,7 +171,7 @@ async def test_a_failed_run_shows_the_step_and_what_it_left(autojump_clock):
     }
     assert nodes(failing, snapshot)["step:fetch"]["happened"] == (
         "1 done, 4 failed, 3 retried",
-        "1 undone",
+        "1 pending",
     )
     assert nodes(failing, snapshot)["step:total"]["happened"] == ("1 collected",)
 
@@ -192,7 +192,7 @@ async def test_a_run_in_flight_and_delayed_events(autojump_clock):
         snapshot = await run.snapshot()
         run.cancel()
     assert nodes(workflow, snapshot)["step:slow"]["status"] == "undone"
-    assert nodes(workflow, snapshot)["step:slow"]["happened"] == ("1 undone",)
+    assert nodes(workflow, snapshot)["step:slow"]["happened"] == ("1 pending",)
     assert nodes(workflow, snapshot)["event:Text"]["happened"] == ("1 delayed",)
 
 

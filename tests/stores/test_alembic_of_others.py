@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _ENV = """
 import sqlalchemy as sa
 from alembic import context
-with sa.create_engine(context.config.get_main_option("sqlalchemy.url")).connect() as connection:
+url = context.config.get_main_option("sqlalchemy.url")
+# A pool would leave its connection to the garbage collector, which Python 3.13 warns of.
+with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
     context.configure(connection=connection)
     with context.begin_transaction():
         context.run_migrations()

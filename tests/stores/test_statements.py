@@ -26,8 +26,11 @@ _LEASE = 77
 _PAYLOAD = {"part": 0, "format": 1, "data": bytes(range(256))}
 _RUN = dict(
     zip(
-        ("run_id", "workflow", "version", "status", "owner", "created", "updated", "error", "wake"),
-        ("r", "w", "1", 2, _LEASE, 2**50, 2**50 + 1, None, None),
+        (
+            *("run_id", "workflow", "version", "status", "owner"),
+            *("created", "updated", "error", "wake", "listed"),
+        ),
+        ("r", "w", "1", 2, _LEASE, 2**50, 2**50 + 1, None, None, 1),
         strict=True,
     )
 )
@@ -42,6 +45,10 @@ _INSERTS: dict[str, tuple[sa.Table, dict[str, Any]]] = {
     "add_mail": (schema.inbox, {"run_no": 5, "kind": "event", "key": None, **_HOSTILE}),
     "add_key": (schema.inbox_key, {"run_no": 5, "key": "k"}),
     "add_run": (schema.runs, _RUN),
+    "add_question": (
+        schema.question,
+        {"run_no": 5, "digest": "d", "question_id": 2**40, **_HOSTILE},
+    ),
 }
 _NUMBERED = {"add_mail": schema.inbox.c.mail_id, "add_run": schema.runs.c.run_no}
 _UPDATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -49,6 +56,7 @@ _UPDATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "set_status": ({"status": 4, "error": "e", "updated": 9}, {}),
     "set_status_only": ({"status": 4, "updated": 9}, {}),
     "set_version": ({"version": "2"}, {}),
+    "set_listed": ({}, {"listed": 1}),
     "end": ({"status": 5, "error": "e", "updated": 9}, {"owner": None, "wake": None, "hold": 0}),
     "set_aside": (
         {"error": "e", "updated": 9, "lease_id": _LEASE},
@@ -68,6 +76,18 @@ _DELETES: dict[str, tuple[sa.Table, dict[str, Any], list[dict[str, Any]], dict[s
     "take_mail_parts": (schema.inbox_part, _MAIL, [_MAIL], _OTHER_MAIL),
     "drop_mail": (schema.inbox, {"run_no": 0}, [_MAIL], _OTHER_MAIL),
     "drop_mail_parts": (schema.inbox_part, {"run_no": 0}, [_MAIL], _OTHER_MAIL),
+    "drop_question": (
+        schema.question,
+        _at(digest="a", question_id=1),
+        [_at(digest="a", question_id=1)],
+        _at(digest="a", question_id=2),
+    ),
+    "drop_questions": (
+        schema.question,
+        {"run_no": 0},
+        [_at(digest="a", question_id=1), _at(digest="b", question_id=2)],
+        {"run_no": 1, "digest": "a", "question_id": 1},
+    ),
     "drop_key": (schema.inbox_key, _at(key="a"), [_at(key="a")], _at(key="A")),
     "drop_blob": (schema.blob, _at(digest="a"), [_at(digest="a")], _at(digest="b")),
     "fold_entries": (schema.journal, _at(seq=2), [_at(seq=2), _at(seq=1)], _at(seq=3)),
@@ -154,12 +174,12 @@ def test_values_are_stored_in_the_columns_of_their_names(prepared: Prepared, nam
 def test_a_change_sets_the_columns_of_its_names(prepared: Prepared, name: str) -> None:
     given, also = _UPDATES[name]
     for run_no in range(1, 5):
-        prepared.add_run(run_no, wake=3, hold=3)
+        prepared.add_run(run_no, wake=3, hold=3, listed=None)
     before = prepared.row(4)
     assert prepared.run(name, {**given, "run_no": 1}) == 1
     # Of two changes of a run in a batch, the later counts.
     twice = [{**given, "run_no": 2}, {**given, "run_no": 3}]
-    if name not in {"end", "set_aside"}:
+    if name not in {"end", "set_aside", "set_listed"}:
         changed, value = next(iter(given.items()))
         twice.insert(0, {**given, changed: 1 if value == 4 else "0", "run_no": 3})
     assert prepared.run(name, *twice) == len(twice)

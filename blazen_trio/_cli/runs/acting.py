@@ -31,9 +31,8 @@ _json = json_option("Print one JSON object.", group="Output")
 def pause(run_id: str, db: str, as_json: bool) -> None:
     """Pause a run, and wait until it is paused.
 
-    Its driver lets the steps in flight finish. The run stays paused, and no worker takes it, until
-    `runs resume` resumes it. If interrupted, this stops waiting; the run has already been asked to
-    pause.
+    Steps in flight finish first. The run stays paused, and no worker takes it, until `runs resume`
+    continues it. If this command is interrupted, the run still pauses.
     """
 
     async def ask(store: SqlStore) -> None:
@@ -50,13 +49,18 @@ def pause(run_id: str, db: str, as_json: bool) -> None:
 @click.command("cancel", cls=Command, epilog=RUN_EXIT_CODES)
 @click.argument("run_id", metavar="ID", type=Id())
 @db_option
-@option("--reason", group="Run", show_default=False, help="A text for people, kept with the run.")
+@option(
+    "--reason",
+    group="Run",
+    show_default=False,
+    help="Why the run is cancelled: a text that is stored with it.",
+)
 @_json
 def cancel(run_id: str, db: str, reason: str | None, as_json: bool) -> None:
     """Cancel a run.
 
-    A run that is being driven is asked to end, and does so soon. A run that has ended is left as it
-    is. The pending work of a cancelled run is kept, and `runs resume` resumes it.
+    If a process drives the run, that process is asked to end it, and does so shortly. A run that
+    has ended is not changed. A cancelled run keeps its pending work, and `runs resume` resumes it.
     """
 
     async def ask(store: SqlStore) -> RunStatus:

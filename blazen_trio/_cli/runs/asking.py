@@ -49,7 +49,8 @@ def load_workflow(target: Target) -> Workflow:
 _workflow_option = option(
     "--workflow", "target", group="Value", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target,
     show_default=False,
-    help="The run's workflow, to check the event against. Without it, the run's driver checks."
+    help="The code of the workflow, to check the event immediately. Without it, the driver of the "
+    "run checks the event later."
 )  # fmt: skip
 
 
@@ -65,12 +66,13 @@ def text_option(help_text: str) -> Callable[[Any], Any]:
 @click.argument("value", metavar="[JSON]", type=Json(), default=None, required=False)
 @db_option
 @option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
-        help="The run's id; by default a new UUID. An id that is in use is refused.")  # fmt: skip
+        help="The id of the run; by default a new UUID. An id that is in use is "
+        "refused.")  # fmt: skip
 @option("--metadata", group="Run", type=Json(dict), metavar="JSON", show_default=False,
-        help="An object that is kept with the run.")  # fmt: skip
+        help="A JSON object that is stored with the run.")  # fmt: skip
 @option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
-        help="The JSON is an object with the fields of an event of this type, instead of the input "
-        "of a plain start.")  # fmt: skip
+        help="Start the run with an event of this type. The JSON argument is then an object with "
+        "the fields of the event.")  # fmt: skip
 @_workflow_option
 @_json
 def submit(
@@ -85,8 +87,8 @@ def submit(
 ) -> None:
     """Queue a run for any worker that serves its workflow.
 
-    WORKFLOW is the workflow's name, and JSON the run's input. Without --workflow, the worker that
-    takes the run checks whether it starts with this input. Prints the run's id.
+    WORKFLOW is the name of the workflow, and JSON is the input of the run. Prints the id of the
+    run. Without --workflow, the worker that takes the run checks the input.
     """
     if event_type is not None and not isinstance(value, dict):
         raise click.UsageError("--event-type needs the event's fields, a JSON object")
@@ -109,15 +111,15 @@ def submit(
 @click.argument("event_type", metavar="EVENT_TYPE", type=Id())
 @click.argument("fields", metavar="[JSON]", type=Json(dict), default="{}")
 @db_option
-@option("--key", group="Event", type=Id(), show_default=False,
-        help="A key for the event: another event with the same key is refused, for as long as the "
-        "run is stored.")  # fmt: skip
+@option("--key", group="Event", type=Id(), metavar="KEY", show_default=False,
+        help="The deduplication key of the event. For as long as the run is stored, a second event "
+        "with the same key is not sent.")  # fmt: skip
 @option(
     "--delay",
     group="Event",
     type=Seconds(min=0),
     show_default=False,
-    help="Deliver the event after this many seconds.",
+    help="Deliver the event after this delay.",
 )
 @_workflow_option
 @_json
@@ -135,8 +137,8 @@ def send(
 
     This works whether or not a process drives the run. EVENT_TYPE is the name of the event's class,
     and JSON is an object of its fields. Without --workflow, an event that no step accepts, or whose
-    fields don't fit its class, is recorded in the run's history as rejected. Also exits with 0 if
-    the key was used before: the event was sent then.
+    fields don't fit its class, is recorded in the run's history as rejected. If the key was used
+    before, the event has been sent already, and the exit code is 0.
     """
     workflow = None if target is None else load_workflow(target)
     event: Any = make_event(workflow, event_type, fields)
@@ -164,10 +166,11 @@ def send(
 @click.argument("value", metavar="VALUE")
 @db_option
 @option("--request-id", group="Value", type=Id(), metavar="ID", show_default=False,
-        help="The question, if more than one is open; see `runs show`.")  # fmt: skip
-@text_option("VALUE is plain text, not JSON.")
+        help="The question to answer. Needed if several are open; `runs show` lists "
+        "them.")  # fmt: skip
+@text_option("Take VALUE as plain text, not as JSON.")
 @option("--event-type", group="Value", type=Id(), metavar="TYPE", show_default=False,
-        help="The answer's type, if the workflow expects another one than "
+        help="The type of the answer, if the workflow expects a subclass of "
         "InputResponseEvent.")  # fmt: skip
 @_workflow_option
 @_json

@@ -26,7 +26,12 @@ _ENDED: Final = tuple(status.value for status in RunStatus if status.ended)
 
 _json = json_option("Print one JSON object.", group="Output")
 _yes = option(
-    "--yes", "-y", group="Deleting", is_flag=True, show_default=False, help="Don't ask first."
+    "--yes",
+    "-y",
+    group="Deleting",
+    is_flag=True,
+    show_default=False,
+    help="Don't ask for confirmation.",
 )
 
 
@@ -66,12 +71,12 @@ def delete(run_id: str, db: str, yes: bool, as_json: bool) -> None:
 @click.command("purge", cls=Command, epilog=RUN_EXIT_CODES)
 @db_option
 @option("--older-than", "age", group="Deleting", required=True, type=Age(), metavar="AGE",
-        help="Only runs whose status was last written longer ago than this, such as 90s, 15m, 12h, "
-        "30d or 4w.")  # fmt: skip
+        help="Delete only runs whose status was last written longer ago than this: 90s, 15m, 12h, "
+        "30d or 4w, for example.")  # fmt: skip
 @option("--status", "statuses", group="Deleting", multiple=True, type=click.Choice(_STATUSES),
         show_default=False,
-        help="Only runs with this status; may be given several times. "
-        f"By default all that have ended: {', '.join(_ENDED)}.")  # fmt: skip
+        help="Delete only runs with this status; may be given several times. "
+        f"By default, all ended runs are deleted: {', '.join(_ENDED)}.")  # fmt: skip
 @_yes
 @_json
 def purge(db: str, age: dt.timedelta, statuses: tuple[str, ...], yes: bool, as_json: bool) -> None:

@@ -39,11 +39,12 @@ _MSGPACK: Final = (".msgpack", ".mpk")
 @db_option
 @option("--output", "-o", group="Output", metavar="FILE", default=_STDOUT, show_default=False,
         type=click.Path(dir_okay=False, allow_dash=True),
-        help="The output file; by default stdout.")  # fmt: skip
+        help="The file to write; by default stdout.")  # fmt: skip
 @option("--format", "form", group="Output", type=click.Choice(["json", "msgpack"]),
         show_default=False,
-        help="By default msgpack for a file named *.msgpack, else JSON.")  # fmt: skip
-@json_option("Print one JSON object about the file; with --output.", group="Output")
+        help="The format of the file; by default msgpack if it is named *.msgpack, otherwise "
+        "json.")  # fmt: skip
+@json_option("Print one JSON object about the file. Needs --output.", group="Output")
 def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -> None:
     """Write a run to a file.
 
@@ -74,16 +75,16 @@ def export(run_id: str, db: str, output: str, form: str | None, as_json: bool) -
 @click.argument("file", type=click.Path())
 @db_option
 @option("--run-id", group="Run", type=Id(), metavar="ID", show_default=False,
-        help="The run's id in this database; by default the snapshot's. Another id means other "
-        "idempotency keys.")  # fmt: skip
+        help="The id of the run in this database; by default that of the snapshot. Another id "
+        "gives the steps other idempotency keys.")  # fmt: skip
 @json_option("Print one JSON object.", group="Output")
 def import_run(file: str, db: str, run_id: str | None, as_json: bool) -> None:
     """Store the run that is in a file.
 
-    FILE is a snapshot, JSON or msgpack; - is stdin. No workflow is needed. The run has the status
-    of the snapshot, and no driver: workers of its workflow take it at once if it is queued or
-    running, and when its time comes if it waits; any other run is for `runs resume`. An existing
-    run with this id is left as it is.
+    FILE is a snapshot in JSON or msgpack; - is stdin. The workflow's code is not needed. The run
+    gets the status of the snapshot and has no driver. Workers take a queued or running run
+    immediately, and a waiting run when its time comes; any other run needs `runs resume`. An
+    existing run with this id is never changed.
     """
     snapshot = _read(file)
 

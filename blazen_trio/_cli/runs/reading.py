@@ -72,18 +72,19 @@ _json = json_option("Print one JSON object.", group="Output")
 @db_option
 @option("--status", "statuses", group="Filter", multiple=True, type=click.Choice(_STATUSES),
         show_default=False,
-        help="Only runs with this status; may be given several times.")  # fmt: skip
+        help="List only runs with this status; may be given several times.")  # fmt: skip
 @option("--workflow", group="Filter", type=Id(), metavar="NAME", show_default=False,
-        help="Only runs of the workflow of this name.")  # fmt: skip
+        help="List only runs of the workflow with this name.")  # fmt: skip
 @option(
     "--limit",
     group="Page",
     type=click.IntRange(1, 10_000),
+    metavar="N",
     default=50,
-    help="The most runs to list.",
+    help="List at most this many runs.",
 )
 @option("--after", group="Page", type=Id(), metavar="ID", show_default=False,
-        help="Only runs after this one: the last id of the previous page.")  # fmt: skip
+        help="List only the runs after this one, the last of the previous page.")  # fmt: skip
 @_json
 def list_runs(
     db: str,
@@ -95,8 +96,7 @@ def list_runs(
 ) -> None:
     """List the runs, oldest first, in pages.
 
-    If there are more, the id to pass to --after for the next page is printed on stderr; in JSON it
-    is "next".
+    If there are more runs, the id for --after is printed on stderr; in JSON it is "next".
     """
     # One more than is shown, to know whether there is another page.
     found = look(
@@ -137,7 +137,7 @@ def list_runs(
     group="Output",
     is_flag=True,
     show_default=False,
-    help="Don't cut values and lists. JSON is never cut.",
+    help="Show long values and lists completely. JSON output is always complete.",
 )
 @_json
 def show_run(run_id: str, db: str, full: bool, as_json: bool) -> None:
@@ -269,7 +269,7 @@ def _answering(run_id: str, request_id: str) -> str:
 @click.argument("run_id", metavar="ID", type=Id())
 @db_option
 @option("--last", group="Output", type=click.IntRange(min=1), metavar="N", show_default=False,
-        help="Only the last N records.")  # fmt: skip
+        help="Print only the last N records.")  # fmt: skip
 @_json
 def history(run_id: str, db: str, last: int | None, as_json: bool) -> None:
     """Print the history of a run.

@@ -69,9 +69,9 @@ _OUTCOMES = (
 @click.argument("target", metavar="PACKAGE.MODULE:WORKFLOW", callback=parse_target)
 @db_option
 @option("--no-ask", group="Value", is_flag=True, show_default=False,
-        help="Don't ask you the run's questions, as is done at a terminal without "
-        "--json.")  # fmt: skip
-@text_option("Your answers are plain text, not JSON.")
+        help="Don't ask the open questions of the run. By default they are asked at a terminal, "
+        "unless --json is given.")  # fmt: skip
+@text_option("Take the answers that you type as plain text, not as JSON.")
 @json_option("Print one JSON object.", group="Output")
 @click.pass_context
 def resume(
@@ -87,8 +87,8 @@ def resume(
 
     Drives the run until it has ended, or waits for something from outside. Prints its result, its
     error or its questions; the exit code says which. For a completed run, prints the recorded
-    result. A run that has failed, timed out or was cancelled is tried again. If interrupted, the
-    run stays as it is on disk, and any process can resume it.
+    result. A run that failed, timed out or was cancelled is retried. If this command is
+    interrupted, the run stays on disk as it is, and any process can resume it.
     """
     workflow = load_workflow(target)
     handler = workflow.input_handler

@@ -56,15 +56,15 @@ _GIVES_WAY: Final = (
 @click.argument("run_id", metavar="ID", type=Id())
 @db_option
 @option("--interval", group="Output", type=Seconds(min=0, min_open=True), default=0.5,
-        help="Seconds between two reads. Each reads all stored data of the run.")  # fmt: skip
-@json_option("Print one JSON object per line for each change.", group="Output")
+        help="Poll at this interval. Each poll reads everything stored about the run.")  # fmt: skip
+@json_option("Print one JSON object per line, for each change.", group="Output")
 @click.pass_context
 def watch(context: click.Context, run_id: str, db: str, interval: float, as_json: bool) -> None:
     """Watch a run until it has ended.
 
-    The exit code says how. Shows its status, its pending steps, and the last records of its
-    history. A run that waits or is paused is still watched. In JSON, each line has a "type":
-    "status" for the run's status, or "record" for a record of its history.
+    Shows the status of the run, its pending steps, and the last records of its history. A run that
+    waits or is paused is still watched. The exit code says how the run ended. In JSON, each line
+    has a "type": "status" for the run's status, or "record" for a record of its history.
     """
     last: list[StoredRun] = []
 

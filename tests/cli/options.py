@@ -1,0 +1,84 @@
+"""The options of each command as the page about the command line lists them.
+
+`python -m tests.cli.options` writes them into the page.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blazen_trio._cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "command-line.md"
+START = "<!-- Written by `python -m tests.cli.options`. -->\n"
+END = "<!-- End of the options. -->\n"
+
+
+def commands(
+    group: click.Group = app, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Every command, with what it is called by."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def records(command: click.Command) -> list[tuple[str, str]]:
+    """The options of a command and their help, as `--help` shows them."""
+    context = click.Context(command)
+    found = [
+        param.get_help_record(context)
+        for param in command.params
+        if isinstance(param, click.Option)
+    ]
+    return [record for record in found if record is not None]
+
+
+def listed(several: list[tuple[str, str]]) -> str:
+    return "".join(
+        textwrap.fill(
+            f"- `{names}`: {text}",
+            width=100,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + "\n"
+        for names, text in several
+    )
+
+
+def section() -> str:
+    """The page's lists of options. Those that most commands share come first, and only once."""
+    every = dict(commands())
+    counts = Counter(record for command in every.values() for record in records(command))
+    shared = [record for record, count in counts.items() if count > len(every) / 2]
+    text = f"\nMost commands have these:\n\n{listed(shared)}"
+    for name, command in every.items():
+        own = [record for record in records(command) if record not in shared]
+        if own:
+            text += f"\n### {name}\n\n{listed(own)}"
+    return text + "\n"
+
+
+def written(page: str) -> str:
+    """The page with its lists of options as they are today."""
+    between = re.compile(f"(?<={re.escape(START)}).*(?={re.escape(END)})", re.DOTALL)
+    text, count = between.subn(lambda _: section(), page)
+    assert count == 1, f"the page has no place for the options, between {START} and {END}"
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text("utf-8")), encoding="utf-8")
