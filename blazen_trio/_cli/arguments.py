@@ -12,7 +12,7 @@ import click
 
 from blazen_trio import SerializationError
 from blazen_trio._codec.codec import PLAIN
-from blazen_trio._surface.run_arguments import check_id
+from blazen_trio._stores.store_rules import check_id
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]

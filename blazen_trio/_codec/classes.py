@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from blazen_trio._codec import values
 from blazen_trio._codec.names import Misfit, current, short
 from blazen_trio._codec.scalars import INT_MAX, INT_MIN
-from blazen_trio._codec.shapes import UNSET_KEY, check_whole, field_types, maker, may_hold_more
+from blazen_trio._codec.shapes import HASH_CACHE, UNSET_KEY, check_whole, field_types, may_hold_more
 from blazen_trio._definitions.events import DynamicEvent, Event
-from blazen_trio._definitions.value_classes import is_pydantic
+from blazen_trio._definitions.value_classes import is_named_tuple, is_pydantic, is_struct
 
 __all__ = [
     "event_hooks",
@@ -83,11 +84,59 @@ def _with_unset(write: Hook, fields: frozenset[str]) -> Hook:
     return write_model
 
 
+def _maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
+    """Return a function from the values of all fields to an instance."""
+    if is_named_tuple(cls):
+        return lambda found: tuple.__new__(cls, found.values())
+    if is_struct(cls):
+        # This is C code that only sets the fields. A struct with a `__post_init__` is not stored.
+        return lambda found: cls(**found)
+    if is_pydantic(cls):
+        return partial(_make_model, cls)
+    if issubclass(cls, BaseException):
+        return partial(_make_exception, cls)
+    put = object.__setattr__
+    new: Callable[[type], Any] = cls.__new__
+    # A class with `cache_hash=True` has its cached hash in an attribute that has to exist.
+    code = getattr(cls.__hash__, "__code__", None)
+    caches_hash = HASH_CACHE in getattr(code, "co_names", ())
+
+    def make(found: dict[str, Any]) -> Any:
+        instance = new(cls)
+        for name, value in found.items():
+            put(instance, name, value)
+        if caches_hash:
+            put(instance, HASH_CACHE, None)
+        return instance
+
+    return make
+
+
+def _make_exception(cls: Any, found: dict[str, Any]) -> Any:
+    instance = cls.__new__(cls, *found.values())  # also sets `args`
+    for name, value in found.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _make_model(cls: Any, found: dict[str, Any]) -> Any:
+    unset = found.pop(UNSET_KEY, ())
+    instance = cls.__new__(cls)
+    for name, value in (
+        ("__dict__", found),
+        ("__pydantic_fields_set__", found.keys() - set(unset)),
+        ("__pydantic_extra__", {} if cls.model_config.get("extra") == "allow" else None),
+        ("__pydantic_private__", None),
+    ):
+        object.__setattr__(instance, name, value)
+    return instance
+
+
 def fields_reader(cls: Any, hook_of: HookOf) -> Hook:
     """Return a function from the dict of all fields' wire forms to an instance."""
     origin = typing.get_origin(cls) or cls
     hooks = {name: _named(name, hook_of(type_)) for name, type_ in field_types(cls).items()}
-    make = maker(origin)
+    make = _maker(origin)
     model = is_pydantic(origin)
 
     def read(data: Any) -> Any:

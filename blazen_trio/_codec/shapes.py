@@ -15,7 +15,7 @@ import inspect
 import sys
 import types
 import typing
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
@@ -30,16 +30,16 @@ from blazen_trio._definitions.value_classes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from blazen_trio._definitions.events import Event
 
 __all__ = [
     "FIXED",
+    "HASH_CACHE",
     "UNSET_KEY",
     "check_whole",
     "field_types",
-    "maker",
     "may_hold_more",
     "open_fields",
     "resolved",
@@ -49,7 +49,7 @@ __all__ = [
 UNSET_KEY = "$unset"
 """Key under which a pydantic model lists its unset fields, which have their defaults."""
 
-_HASH_CACHE = "_attrs_cached_hash"
+HASH_CACHE = "_attrs_cached_hash"
 
 
 def field_types(cls: Any) -> dict[str, Any]:
@@ -169,54 +169,6 @@ def _filled(type_: Any, arguments: dict[Any, Any]) -> Any:
     return type_
 
 
-def maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
-    """Return a function from the values of all fields to an instance."""
-    if is_named_tuple(cls):
-        return lambda found: tuple.__new__(cls, found.values())
-    if is_struct(cls):
-        # This is C code that only sets the fields. A struct with a `__post_init__` is not stored.
-        return lambda found: cls(**found)
-    if is_pydantic(cls):
-        return partial(_make_model, cls)
-    if issubclass(cls, BaseException):
-        return partial(_make_exception, cls)
-    put = object.__setattr__
-    new: Callable[[type], Any] = cls.__new__
-    # A class with `cache_hash=True` has its cached hash in an attribute that has to exist.
-    code = getattr(cls.__hash__, "__code__", None)
-    caches_hash = _HASH_CACHE in getattr(code, "co_names", ())
-
-    def make(found: dict[str, Any]) -> Any:
-        instance = new(cls)
-        for name, value in found.items():
-            put(instance, name, value)
-        if caches_hash:
-            put(instance, _HASH_CACHE, None)
-        return instance
-
-    return make
-
-
-def _make_exception(cls: Any, found: dict[str, Any]) -> Any:
-    instance = cls.__new__(cls, *found.values())  # also sets `args`
-    for name, value in found.items():
-        object.__setattr__(instance, name, value)
-    return instance
-
-
-def _make_model(cls: Any, found: dict[str, Any]) -> Any:
-    unset = found.pop(UNSET_KEY, ())
-    instance = cls.__new__(cls)
-    for name, value in (
-        ("__dict__", found),
-        ("__pydantic_fields_set__", found.keys() - set(unset)),
-        ("__pydantic_extra__", {} if cls.model_config.get("extra") == "allow" else None),
-        ("__pydantic_private__", None),
-    ):
-        object.__setattr__(instance, name, value)
-    return instance
-
-
 def may_hold_more(cls: Any) -> bool:
     """Return whether instances can have attributes that are not fields. Most classes can't."""
     if is_struct(cls) and hasattr(cls, "__post_init__"):
@@ -299,7 +251,7 @@ def _look_of(cls: Any) -> _Look:
 
 def _computed(cls: Any) -> set[str]:
     """Return the names of attributes that are computed again on access."""
-    found = {"__weakref__", "__dict__", "__orig_class__", _HASH_CACHE}
+    found = {"__weakref__", "__dict__", "__orig_class__", HASH_CACHE}
     for base in cls.__mro__:
         found |= {name for name, one in vars(base).items() if isinstance(one, cached_property)}
         # A slotted attrs class has slots for cached properties. Their functions are in a default

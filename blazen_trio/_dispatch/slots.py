@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from blazen_trio._concurrency import Changes
+    from blazen_trio._dispatch.control import Control
 
-__all__ = ["Place", "Slots"]
+__all__ = ["Place", "Slots", "belongs_to", "lending_slot"]
+
+T = TypeVar("T")
 
 
 class Place:
@@ -106,3 +110,55 @@ class Slots:
                 return
         self.free += 1
         self._changes.notify()
+
+
+# Lending. A step that waits for its own runtime gives up its run's slot meanwhile. Otherwise all
+# slots could be held by steps that wait for other runs of the same runtime. Those runs would never
+# get a slot, and the runtime would be deadlocked.
+
+
+class Borrower(Protocol):
+    """A run that has a slot, as it is seen from here."""
+
+    changes: Changes
+    control: Control
+    has_slot: bool
+
+    def queue_for_slot(self) -> None:
+        """Ask for a slot."""
+
+    def give_slot(self) -> None:
+        """Release the slot."""
+
+
+_current: contextvars.ContextVar[str] = contextvars.ContextVar("blazen_trio run")
+"""The id of the run that this task belongs to."""
+
+
+def belongs_to(run_id: str) -> None:
+    """Mark the present context: tasks started in it belong to this run."""
+    _current.set(run_id)
+
+
+async def lending_slot(driving: Mapping[str, Borrower], wait: Callable[[], Awaitable[T]]) -> T:
+    """Wait for something of a runtime without holding one of its slots.
+
+    If the caller is a step of one of these runs, it continues only once its run has a slot again.
+    The run gets one before any run that starts.
+
+    Args:
+        driving: The runs that the runtime drives, by id.
+        wait: Called and awaited without a slot.
+    """
+    run = driving.get(_current.get(""))
+    if run is None or not run.control.accepts:
+        return await wait()
+    run.give_slot()
+    try:
+        return await wait()
+    finally:
+        run.queue_for_slot()
+        # A cancelled caller does not wait for the slot; its run gets it when its turn comes.
+        await run.changes.wait_until(  # noqa: ASYNC102
+            lambda: run.has_slot or not run.control.accepts
+        )

@@ -35,7 +35,8 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import create_whole, no_data
 from blazen_trio._stores.excerpts import asked_run, claim_end
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._surface.run_arguments import check_id, new_nonce
+from blazen_trio._stores.store_rules import check_id
+from blazen_trio._surface.run_arguments import new_nonce
 from blazen_trio._telemetry import hooks
 from blazen_trio._telemetry.logs import about, log_record, logger
 from blazen_trio.errors import (

@@ -15,10 +15,10 @@ from blazen_trio._runtime import remote
 from blazen_trio._runtime.anywhere import cancel_anywhere, pause_elsewhere, result_anywhere
 from blazen_trio._runtime.statistics import RuntimeStatistics
 from blazen_trio._state.safe_text import text_of
+from blazen_trio._stores.store_rules import check_id
 from blazen_trio._surface.prepare import open_new, open_stored
 from blazen_trio._surface.run_arguments import (
     check_event,
-    check_id,
     check_key,
     check_metadata,
     check_reason,

@@ -12,8 +12,7 @@ import trio
 from blazen_trio._concurrency import Changes
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
-from blazen_trio._dispatch.slots import Slots
-from blazen_trio._runtime.lent_slots import belongs_to, lending_slot
+from blazen_trio._dispatch.slots import Slots, belongs_to, lending_slot
 from blazen_trio._runtime.parked import ParkedRun, ParkedRuns
 from blazen_trio._runtime.refusals import Refusals, give_back
 from blazen_trio._stores.protocol import SUSPECT
@@ -179,7 +178,7 @@ class Supervisor:
             raise RuntimeError(msg + (also if stored is not None else ""))
 
     async def lending_slot(self, wait: Callable[[], Awaitable[T]]) -> T:
-        """Wait for something of this runtime without a slot; see `lent_slots.lending_slot`."""
+        """Wait for something of this runtime without a slot; see `slots.lending_slot`."""
         return await lending_slot(self.driving, wait)
 
     def _launch(self, core: RunCore) -> None:

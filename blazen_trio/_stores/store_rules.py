@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, overload
 
+from blazen_trio._definitions.names import name_fault
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.driver import KeyUsedError
 from blazen_trio.errors import (
@@ -25,6 +26,7 @@ __all__ = [
     "ALL",
     "ENDED",
     "check_driver",
+    "check_id",
     "check_limit",
     "cutoff",
     "exists",
@@ -109,6 +111,17 @@ def cutoff(older_than: dt.timedelta | dt.datetime) -> float:
         )
         raise ValueError(msg)
     return older_than.timestamp()
+
+
+def check_id(name: str, value: object) -> None:
+    """Check that a value can name a run, or an event sent to one, in every database.
+
+    Raises:
+        ValueError: It can't.
+    """
+    if fault := name_fault(value):
+        msg = f"{name}={value!r:.80}: {fault}"
+        raise ValueError(msg)
 
 
 def following(commit: Commit, stored: int | None) -> int | None:

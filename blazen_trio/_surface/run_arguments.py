@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from blazen_trio._codec.messages import RESERVED_KEY
 from blazen_trio._definitions.events import Delayed, Event, InputResponseEvent
-from blazen_trio._definitions.names import is_positive_seconds, is_seconds, name_fault
+from blazen_trio._definitions.names import is_positive_seconds, is_seconds
 from blazen_trio._definitions.validation import DURABILITIES
 from blazen_trio._stores.base import StoreQueries
+from blazen_trio._stores.store_rules import check_id
 
 __all__ = [
     "check_driving",
     "check_event",
     "check_grace",
-    "check_id",
     "check_key",
     "check_metadata",
     "check_reason",
@@ -31,17 +31,6 @@ __all__ = [
 ]
 
 _STORE_METHODS: Final = ("claim", "commit", "create", "load", "poll", "post", "release", "take")
-
-
-def check_id(name: str, value: object) -> None:
-    """Check that a value can name a run, or an event sent to one, in every database.
-
-    Raises:
-        ValueError: It can't.
-    """
-    if fault := name_fault(value):
-        msg = f"{name}={value!r:.80}: {fault}"
-        raise ValueError(msg)
 
 
 def check_key(key: object) -> None:

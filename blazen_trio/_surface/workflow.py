@@ -17,12 +17,12 @@ from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._dispatch.control import Leave, Phase
 from blazen_trio._dispatch.driving import drive
 from blazen_trio._state.routing import Routing
+from blazen_trio._stores.store_rules import check_id
 from blazen_trio._surface.outcome import Handle
 from blazen_trio._surface.prepare import Options, open_new, open_snapshot, open_stored
 from blazen_trio._surface.run import Run
 from blazen_trio._surface.run_arguments import (
     check_driving,
-    check_id,
     check_metadata,
     check_snapshot,
     check_store,

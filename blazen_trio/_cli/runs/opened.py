@@ -14,7 +14,7 @@ from blazen_trio._concurrency import bare_errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from blazen_trio._stores.sql.looks import SqlLooks
+    from blazen_trio._stores.sql.reading import SqlLooks
     from blazen_trio._stores.sql.store import SqlStore
 
 __all__ = ["look", "with_store"]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from blazen_trio._stores.protocol import StoredRun
-    from blazen_trio._stores.sql.looks import SqlLooks
+    from blazen_trio._stores.sql.reading import SqlLooks
 
 __all__ = ["COMMANDS"]
 

@@ -16,9 +16,8 @@ from blazen_trio._stores.sql.admission import check_engine
 from blazen_trio._stores.sql.batches import Batches
 from blazen_trio._stores.sql.engine import for_writing, make_engine, make_looking_engine, shown
 from blazen_trio._stores.sql.faults import translate
-from blazen_trio._stores.sql.looks import SqlLooks
 from blazen_trio._stores.sql.migrate import prepare_database, read_schema_of
-from blazen_trio._stores.sql.reading import Readers, Watch, observe, watching
+from blazen_trio._stores.sql.reading import Readers, SqlLooks, Watch, observe, watching
 from blazen_trio._stores.sql.sqlite_files import Place
 from blazen_trio._stores.sql.store import SqlStore
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN, Reach

@@ -23,22 +23,28 @@ import sqlalchemy as sa
 import trio
 
 from blazen_trio._concurrency import bare_errors, protected_methods
-from blazen_trio._stores.sql import databases
+from blazen_trio._stores import store_rules
+from blazen_trio._stores.base import StoreQueries
+from blazen_trio._stores.sql import databases, queries
 from blazen_trio._stores.sql.faults import translate
 from blazen_trio._stores.sql.troubles import Patience, is_crowded
 from blazen_trio._telemetry.logs import about, logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from blazen_trio._clock import DatabaseClock
+    from blazen_trio._state.status import RunStatus
+    from blazen_trio._stores.protocol import RunInfo, StoredRun
     from blazen_trio._stores.sql.sqlite_files import Looker, Place
     from blazen_trio._stores.sql.troubles import Reach
 
 __all__ = [
     "Line",
     "Readers",
+    "SqlLooks",
     "Watch",
+    "raise_fault",
     "watching",
 ]
 
@@ -326,3 +332,54 @@ def _socket_of(connection: sa.Connection) -> int | None:
             number = int(fileno())
             return number if number >= 0 else None
     return None
+
+
+@protected_methods
+class SqlLooks(StoreQueries):
+    """Read-only access to the runs of a database.
+
+    Args:
+        readers: Threads that run the queries.
+    """
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
+        """See `CheckpointStore.load`. A `connection` can't be given for read-only access."""
+        assert connection is None
+        [stored] = found = await self._read(
+            lambda connection: queries.load_runs(connection, [queries.find_run(connection, run_id)])
+        )
+        raise_fault(found)
+        return stored
+
+    async def list_runs(
+        self,
+        *,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        workflow: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[RunInfo]:
+        """See `CheckpointStore.list_runs`."""
+        store_rules.check_limit(limit)
+        wanted = store_rules.parse_statuses(status, store_rules.ALL)
+        return await self._read(
+            lambda connection: queries.list_runs(connection, wanted, workflow, limit, after)
+        )
+
+    async def get_run(self, run_id: str) -> RunInfo:
+        """See `CheckpointStore.get_run`."""
+        return await self._read(lambda connection: queries.get_run(connection, run_id))
+
+    async def _read(self, query: Callable[[sa.Connection], T]) -> T:
+        """Run a query in a thread, in one transaction that reads as of one moment."""
+        return await self._readers.read(query)
+
+
+def raise_fault(found: Sequence[StoredRun]) -> None:
+    """Raise the first fault of these runs, if the data of any of them could not be read."""
+    for stored in found:
+        if stored.fault is not None:
+            raise stored.fault

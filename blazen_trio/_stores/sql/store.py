@@ -16,9 +16,8 @@ from blazen_trio._stores import store_rules
 from blazen_trio._stores.sql import claims, jobs, polling, queries
 from blazen_trio._stores.sql.callers import Callers, check_connection
 from blazen_trio._stores.sql.faults import translate
-from blazen_trio._stores.sql.looks import SqlLooks, raise_fault
 from blazen_trio._stores.sql.mailroom import PAGE, SqlDriver
-from blazen_trio._stores.sql.reading import Readers, Watch
+from blazen_trio._stores.sql.reading import Readers, SqlLooks, Watch, raise_fault
 from blazen_trio._stores.sql.troubles import ANSWER_WITHIN
 from blazen_trio._telemetry.logs import about, logger
 from blazen_trio.errors import StoreError, WorkflowError

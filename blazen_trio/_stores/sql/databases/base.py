@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from blazen_trio._stores.sql.statements import Row, Statement, Statements
 
-__all__ = ["SCHEMA_LOCK_WAIT", "Database", "Echo", "PlainTransaction", "wait_for_schema_lock"]
+__all__ = [
+    "KINDS",
+    "SCHEMA_LOCK_WAIT",
+    "Database",
+    "Echo",
+    "PlainTransaction",
+    "of",
+    "wait_for_schema_lock",
+]
 
 SCHEMA_LOCK_WAIT: Final = 60
 """Seconds that another process may take to migrate, or to end a transaction that locks a table."""
@@ -258,6 +266,15 @@ class Database(Sql):
         Raises:
             StoreError: Another process has been migrating for too long.
         """
+
+
+KINDS: Final[dict[str, Database]] = {}
+"""Each database by the name of SQLAlchemy's dialect."""
+
+
+def of(bind: sa.Engine | sa.Connection) -> Database:
+    """Return the database that an engine or a connection is for."""
+    return KINDS[bind.dialect.name]
 
 
 def wait_for_schema_lock(
