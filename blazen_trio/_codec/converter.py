@@ -5,6 +5,15 @@ names that a workflow knows differ between workflows; hooks look them up in `nam
 
 Hooks are strict both ways: encoding checks that a value matches its declared type, so that a wrong
 value is an error where it is created, and not when the run is resumed.
+
+cattrs gives the registry: each type's hooks are made once, from those of its parts, by the one
+factory registered below. Its own hooks for classes and containers (`make_dict_structure_fn` and the
+like) are made for data from outside, and are not used, because stored data needs the opposite:
+
+- They unstructure by the value's class without comparing it with the declared type.
+- They coerce when structuring: a field of type `int` takes "3". Here it must come back as it was.
+- They call `__init__`, with its converters and validators. Here, what could be stored must always
+  be readable again, also by a version whose validators have become stricter.
 """
 
 from __future__ import annotations
