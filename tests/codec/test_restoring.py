@@ -357,7 +357,7 @@ def test_the_deepest_that_is_stored_can_be_stored_within_others() -> None:
         except SerializationError:
             assert levels > 200
         else:
-            assert levels <= 200
+            assert levels <= 201  # 200 from orjson 3.12 on, which writes one level less
             document: Any = orjson.loads(data)
             for _ in range(50):
                 document = {"a": document}
