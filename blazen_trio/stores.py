@@ -7,6 +7,7 @@ store accepts and returns.
 from __future__ import annotations
 
 from blazen_trio._clock import Utc, WallClock
+from blazen_trio._state.entry import Questions
 from blazen_trio._stores.base import StoreQueries
 from blazen_trio._stores.driver import Driver, DriverListener, KeyUsedError, Mail
 from blazen_trio._stores.protocol import SUSPECT, Commit, NewRun, Poll, SnapshotRow, StoredRun
@@ -21,6 +22,7 @@ __all__ = [
     "Mail",
     "NewRun",
     "Poll",
+    "Questions",
     "SnapshotRow",
     "StoreQueries",
     "StoredRun",

@@ -9,7 +9,7 @@ import attrs
 import orjson
 
 from blazen_trio._codec import converter, values
-from blazen_trio._codec.classes import event_wire, load_event
+from blazen_trio._codec.fields import event_wire, load_event
 from blazen_trio._codec.names import Misfit, Names, current
 from blazen_trio._codec.shapes import FIXED, open_fields
 from blazen_trio._definitions.events import (

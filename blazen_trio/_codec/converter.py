@@ -30,7 +30,7 @@ from typing import Any
 
 from cattrs.preconf.orjson import make_converter
 
-from blazen_trio._codec import classes, values
+from blazen_trio._codec import fields, values
 from blazen_trio._codec.containers import (
     ARRAYS,
     DICTS,
@@ -186,10 +186,10 @@ def _make_hooks(type_: Any) -> Hooks:
     if is_typed_dict(kind):
         return _typed_dict_hooks(type_)
     if isinstance(kind, type) and issubclass(kind, Event):
-        return classes.event_hooks(kind)
+        return fields.event_hooks(kind)
     if is_value_class(kind):
         # The field hooks are looked up on use, because a class may contain itself.
-        return classes.value_class_hooks(
+        return fields.value_class_hooks(
             type_, lambda: fields_writer(type_), lambda: fields_reader(type_)
         )
     if is_open(kind):
@@ -337,7 +337,7 @@ def fields_writer(cls: Any) -> Hook:
     """Return the writer of a class's fields, made on first use: a class may contain itself."""
     writer = _writers.get(cls)
     if writer is None:
-        writer = _writers[cls] = classes.fields_writer(cls, unstructure_hook)
+        writer = _writers[cls] = fields.fields_writer(cls, unstructure_hook)
     return writer
 
 
@@ -345,12 +345,12 @@ def fields_reader(cls: Any) -> Hook:
     """Return the reader of a class's fields, made on first use."""
     reader = _readers.get(cls)
     if reader is None:
-        reader = _readers[cls] = classes.fields_reader(cls, structure_hook)
+        reader = _readers[cls] = fields.fields_reader(cls, structure_hook)
     return reader
 
 
 _register()
 values.classes.write_fields = lambda value: fields_writer(type(value))(value)
 values.classes.read_fields = lambda cls, data: fields_reader(cls)(data)
-values.classes.write_event = classes.event_wire
-values.classes.read_event = classes.load_event
+values.classes.write_event = fields.event_wire
+values.classes.read_event = fields.load_event

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from blazen_trio._codec.codec import Codec
     from blazen_trio._definitions.events import Event
     from blazen_trio._state.entry import HistoryRecord
+    from blazen_trio._state.handler_loops import Recovered
     from blazen_trio._state.model import FanOut, Item, RunState
-    from blazen_trio._state.recoveries import Recovered
 
     Texts = Iterable[bytes | None]
     Sections = list[tuple[bytes, bytes, Texts, bytes]]

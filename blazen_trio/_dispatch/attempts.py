@@ -86,6 +86,7 @@ class Attempt:
                 turns.begins(transaction)
                 again = await cls(core, delivery, step, transaction).run()
         finally:
+            # False: queued, so it does not hold the turn. True here: the attempt has raised.
             if again is not False:
                 following = turns.ended(delivery, done=delivery.id not in core.state.deliveries)
                 if following is not None:
@@ -136,6 +137,7 @@ class Attempt:
             if core.recorder.detailed:
                 await self._record(entry)
             if entry.stop is not None:
+                # This records the entry too; the dispatcher writes it once no step is in flight.
                 completed(core, entry, by_step=True)
                 return None
             if core.journal is not None:
@@ -162,6 +164,7 @@ class Attempt:
         if journal.durability == "sync":
             core.last_task = None  # other tasks have run during the commit
         if core.state.questions and core.asks(entry):
+            # On disk before it is shown: its answer may come from another process.
             await journal.settle()
 
     async def _members(self, listed: list[Any]) -> list[Output]:  # noqa: ASYNC910  # if wide
@@ -305,7 +308,7 @@ class Attempt:
             self._undo()
             if isinstance(error, trio.Cancelled):
                 raise error
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()  # raises Cancelled
         if not core.control.ended:
             await self._failed(error)
 

@@ -17,7 +17,7 @@ import trio
 from blazen_trio._concurrency import Changes, Signal
 from blazen_trio._dispatch.control import Control, Hold, Leave, Phase, Stop
 from blazen_trio._dispatch.schedule import BoundedQueue, Timers, WorkClock
-from blazen_trio._dispatch.transaction import Turns
+from blazen_trio._dispatch.turns import Turns
 from blazen_trio._state.machine import Moment
 from blazen_trio._state.model import Delayed, Delivery, Question
 

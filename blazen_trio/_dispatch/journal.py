@@ -293,6 +293,8 @@ class Journal:
         commit = self._take()
         commit.snapshot = SnapshotRow(self._state.seq, data, frozenset(large))
         self._add_blobs(commit, large)
+        # Now, not once it is on disk: entries that are recorded meanwhile follow this snapshot, and
+        # the store deletes all blobs but these. If the commit fails, the journal is dead anyway.
         self._stored_blobs &= large.keys()
         self._snapshot_size, self._tail_size = len(data), 0
         await self._hand_over(commit)

@@ -129,7 +129,7 @@ class StepTasks:
         while ready and not (self._stopped or control.halted):
             delivery = ready.popleft()
             if delivery is None:
-                break
+                break  # all are over their steps' bounds; the task that frees one takes the next
             if ready:
                 self.recruit()
             try:

@@ -374,7 +374,7 @@ class Supervisor:
                 again = f"run {run_id!r} was lost and taken again by this process: get a new handle"
                 self.lost(run_id, StaleRunError(again, run_id=run_id))
                 await self.changes.wait_until(lambda: run_id not in self.driving)
-                self._note(stored, serving=serving)
+                self._note(stored, serving=serving)  # again: `lost` and the old end forget it
                 if stored.fault is not None:
                     raise stored.fault
                 options = self.options(self._workflows[stored.info.workflow])

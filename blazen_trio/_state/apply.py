@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from blazen_trio._state.entry import Questions
+from blazen_trio._state.handler_loops import inherit, inherited, merged
 from blazen_trio._state.model import (
     ID_EPOCH,
     Buffered,
@@ -31,15 +32,14 @@ from blazen_trio._state.model import (
     Question,
     RunState,
 )
-from blazen_trio._state.recoveries import inherit, inherited, merged
 from blazen_trio._state.status import check
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from blazen_trio._state.entry import Collected, Entry, Output
+    from blazen_trio._state.handler_loops import Recovered
     from blazen_trio._state.model import Cell
-    from blazen_trio._state.recoveries import Recovered
 
 __all__ = [
     "SLICE",

@@ -97,8 +97,8 @@ class Questions:
     """Changes to the open questions of a run. No other question of the run ever has the same id.
 
     Attributes:
-        opened: The `request_id`s of the questions that are open now and were not, by id.
-        closed: The `request_id`s of the questions that are not open any more, by id.
+        opened: The `request_id` of each question that is open now and was not, by its id.
+        closed: The `request_id` of each question that is not open any more, by its id.
         whole: Whether the opened ones are all open questions, whatever was open before.
     """
 

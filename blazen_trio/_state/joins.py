@@ -65,7 +65,8 @@ def firing_due(
         state: The run's state.
         group: A fan-out, or the root.
         entry: The entry that makes them due. The new deliveries are added to its effects.
-        fired: The list to which (fan-out id, join) is added for each.
+        fired: The list to which (fan-out id, join) is added for each. It is stored with the entry:
+            a replay fires the same joins and examines no others.
         most: The maximum number of items per slice.
     """
     # A join that has no members and does not fire gives up its place in the enclosing fan-out. That
@@ -79,6 +80,7 @@ def firing_due(
             levels.pop()
             continue
         root = group.id == 0
+        # Read anew: in the root, the delivery of a join that has just fired may hold others.
         if any(join in routing.holds(node, root=root) for node in group.live):
             continue
         if root and _comes_later(routing, join, joins):

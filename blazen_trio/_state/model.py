@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from blazen_trio._state.recoveries import merged
+from blazen_trio._state.handler_loops import merged
 from blazen_trio._state.safe_text import text_of
 from blazen_trio._state.status import RunStatus
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from blazen_trio._definitions.events import Event
-    from blazen_trio._state.recoveries import Recovered
+    from blazen_trio._state.handler_loops import Recovered
 
 __all__ = [
     "ID_EPOCH",

@@ -13,7 +13,6 @@ from blazen_trio._concurrency import in_slices
 from blazen_trio._state.apply import all_questions, applying, state_from_first
 from blazen_trio._state.entry import drained
 from blazen_trio._state.status import RunStatus
-from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
 from blazen_trio.errors import StoreError
 
 if TYPE_CHECKING:
@@ -121,6 +120,8 @@ async def create_whole(store: CheckpointStore, state: RunState) -> Driver | None
     Raises:
         RunExistsError: The store has a run of this id.
     """
+    from blazen_trio._stores.protocol import Commit, NewRun, SnapshotRow
+
     data, large = await written(state)
     history = None
     if state.history:

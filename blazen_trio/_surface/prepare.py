@@ -25,7 +25,6 @@ from blazen_trio._state.model import Delivery, Payload, StoredError
 from blazen_trio._state.routing import answer_to
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.base import create_whole, folding, reading_history
-from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._surface.context import Context
 from blazen_trio._surface.fitting import check_branch, check_fit
 from blazen_trio._surface.run_arguments import new_nonce, new_run_id
@@ -149,6 +148,8 @@ async def _create(
     Raises:
         RunExistsError: The store has a run of this id.
     """
+    from blazen_trio._stores.protocol import Commit, NewRun
+
     data, blobs = encode_entry(entry)
     first = Commit(
         run_id,

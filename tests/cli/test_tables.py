@@ -10,7 +10,7 @@ import trio
 from rich.console import Console
 
 from blazen_trio import StepFailedError, Workflow, open_store
-from blazen_trio._cli.runs.display import table
+from blazen_trio._cli.runs.tables import table
 from tests.cli.orders import fail
 from tests.cli.terminal import Terminal
 

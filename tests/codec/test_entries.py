@@ -14,6 +14,7 @@ from blazen_trio._codec.codec import LARGE, PLAIN
 from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio._codec.histories import decode_history, encode_history
 from blazen_trio._definitions.events import Event, InputRequestEvent, StopEvent
+from blazen_trio._definitions.targets import Targets
 from blazen_trio._state.entry import (
     Collected,
     Entry,
@@ -21,7 +22,6 @@ from blazen_trio._state.entry import (
     HistoryRecord,
     Output,
     Retry,
-    Targets,
 )
 from blazen_trio._state.model import Cell, Payload, StoredError
 from blazen_trio._state.status import RunStatus

@@ -11,9 +11,9 @@ from blazen_trio._cli.arguments import Id, Json, value_of
 from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, option
 from blazen_trio._cli.exits import RUN_EXIT_CODES, ConfigError
 from blazen_trio._cli.output import clean
-from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.events import make_answer, make_event
 from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.tables import print_json
 from blazen_trio._cli.targets import Target, load_workflows, parse_targets
 from blazen_trio._dispatch.inbox import answered_in
 from blazen_trio._stores.excerpts import asked_run

@@ -11,8 +11,8 @@ from blazen_trio._cli.arguments import Age, Id
 from blazen_trio._cli.commands import Command, db_option, json_option, option
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.output import clean
-from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.opened import with_store
+from blazen_trio._cli.runs.tables import print_json
 from blazen_trio._cli.streams import can_ask
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from blazen_trio._cli.exits import RUN_EXIT_CODES, DataError, NotThereError
 from blazen_trio._cli.files import write_file
 from blazen_trio._cli.output import clean
 from blazen_trio._cli.runs import forms
-from blazen_trio._cli.runs.display import print_json
 from blazen_trio._cli.runs.opened import look, with_store
+from blazen_trio._cli.runs.tables import print_json
 from blazen_trio._codec.codec import PLAIN
 from blazen_trio._runtime.remote import keep_snapshot
 from blazen_trio._stores.base import fold

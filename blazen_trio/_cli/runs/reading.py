@@ -13,7 +13,8 @@ from blazen_trio._cli.commands import Command, db_option, json_option, option
 from blazen_trio._cli.exits import RUN_EXIT_CODES
 from blazen_trio._cli.output import clean, quoted
 from blazen_trio._cli.runs import forms
-from blazen_trio._cli.runs.display import (
+from blazen_trio._cli.runs.opened import look
+from blazen_trio._cli.runs.tables import (
     RECORD_GIVES_WAY,
     ago,
     cell,
@@ -27,7 +28,6 @@ from blazen_trio._cli.runs.display import (
     table,
     without_id,
 )
-from blazen_trio._cli.runs.opened import look
 from blazen_trio._cli.streams import at_terminal
 
 if TYPE_CHECKING:

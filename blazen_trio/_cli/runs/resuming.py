@@ -28,10 +28,10 @@ from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES, ConfigError
 from blazen_trio._cli.output import clean, say
 from blazen_trio._cli.runs import forms
 from blazen_trio._cli.runs.asking import load_workflow, parse_target, text_option
-from blazen_trio._cli.runs.display import instant, print_json, show
 from blazen_trio._cli.runs.events import make_answer
 from blazen_trio._cli.runs.opened import with_store
 from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.runs.tables import instant, print_json, show
 from blazen_trio._cli.streams import can_ask
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ from blazen_trio._cli.commands import Command, Seconds, db_option, json_option, 
 from blazen_trio._cli.exits import RUN_EXIT_CODES, STATUS_CODES
 from blazen_trio._cli.output import clean
 from blazen_trio._cli.runs import forms
-from blazen_trio._cli.runs.display import (
+from blazen_trio._cli.runs.opened import look
+from blazen_trio._cli.runs.reading import outcome_parts
+from blazen_trio._cli.runs.tables import (
     RECORD_GIVES_WAY,
     instant,
     make_console,
@@ -27,8 +29,6 @@ from blazen_trio._cli.runs.display import (
     table,
     without_id,
 )
-from blazen_trio._cli.runs.opened import look
-from blazen_trio._cli.runs.reading import outcome_parts
 from blazen_trio._cli.streams import at_terminal
 from blazen_trio._stores.base import history_of
 

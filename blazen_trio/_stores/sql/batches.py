@@ -263,6 +263,7 @@ class Batches:
         self._give_back_abandoned()
         connection, cursor = self._connect()
         self._number += 1
+        # A plain one passes the fence with its first statement, or in its only one (`finish`).
         plain = not (self._heard or self.lease_id is None or any(job.alone for job in jobs))
         begun = PlainTransaction(connection) if plain else self._database.begin(connection)
         transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
@@ -276,6 +277,7 @@ class Batches:
                 try:
                     job.result = job.apply(transaction)
                 except WorkflowError as refusal:
+                    # It leaves nothing that matters, so the others are committed.
                     job.error = refusal
             whole = transaction.finish()
         except BaseException:
@@ -402,6 +404,7 @@ class Batches:
 
     def _connect(self) -> tuple[sa.Connection, DBAPICursor]:
         if self._connection is None or self._cursor is None:
+            self._check_place()  # a new connection would make the file that is there now its own
             self._connection = connection = self._writers.connect()
             self._line = self._watch.line(connection)
             self._line.asked(self._silence)

@@ -294,7 +294,8 @@ def depose(
 ) -> Held | None:
     """Declare a lease dead if that is allowed, and orphan all its runs.
 
-    Otherwise returns its holder.
+    From then on, the holder's fence (`renew`, in `databases/`) finds no live lease. If this is not
+    allowed, returns the holder.
     """
     clock = database.now()
     query = sa.select(lease, (lease.c.expires < clock).label("expired")).where(
@@ -314,11 +315,12 @@ def depose(
         locked = row_of_it.with_for_update(skip_locked=not known_dead)
         if connection.execute(locked).first() is None:
             return Held(str(holder))
-        # Its holder may have renewed it since the first query: then it is alive.
+        # Its holder may have renewed it since the first query, which changes `batch`: it is alive.
         unchanged = (
             (lease.c.lease_id == lease_id) & (lease.c.state == 1) & (lease.c.batch == row["batch"])
         )
         if connection.execute(sa.update(lease).where(unchanged).values(state=0)).rowcount != 1:
             return Held(str(holder))
+    # Also if the lease was gone already: a run that still names it has no driver.
     connection.execute(of_the_lease(database, lease_id, crashed=True))
     return None

@@ -177,6 +177,8 @@ class Writer:
         finally:
             hooks.writers.remove(self)
             self._closed = True
+            # The thread's own calls of `_wake` came before its end, so none of these is on disk as
+            # far as anyone knows.
             for job in self._waiting:
                 job.error = self._refusal()
             self._wake([*self._losses, *self._waiting])
@@ -195,7 +197,7 @@ class Writer:
             self._queue.put(gathered)
 
     async def _hand_over_turns(self) -> None:  # noqa: ASYNC910  # until it is cancelled
-        """Hand over the jobs that were gathered in a turn of the loop, at the end of the turn."""
+        """Hand over the jobs that were gathered in one turn of the loop, in the next."""
         while True:
             self._hand_over()
             await self._turns.park()
@@ -260,7 +262,7 @@ class Writer:
         jobs, closing = self._take()
         told = self._batches.write(jobs)
         if told:
-            if self._written.locked():
+            if self._written.locked():  # only this thread releases it
                 self._written.release()
             self._token.run_sync_soon(self._wake, told)
         return closing
