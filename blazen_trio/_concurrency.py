@@ -205,6 +205,7 @@ class Changes:
             await self._event.wait()
 
 
+@protected_methods
 class Signal:
     """A signal for one task: any number of `set` calls wake it once.
 

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from blazen_trio._concurrency import bare_errors, is_guest, protected_methods
+from blazen_trio._concurrency import Signal, bare_errors, is_guest, protected_methods
 from blazen_trio._telemetry import hooks
 from blazen_trio.errors import StoreError
 
@@ -57,30 +57,6 @@ _SHARE = 0.5  # of a longer turn: for at most that long, the GIL is released aft
 
 def _refuse_abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
-
-
-class _Bench:
-    """A place for one task to park. A call finds it parked, or about to check for work again."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-
-    async def park(self) -> None:
-        """Park this task. It must check for work first."""
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
-
-    def call(self) -> None:
-        """Wake the parked task, in the next turn of the loop."""
-        if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
-
-    def _abort(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @protected_methods
@@ -102,7 +78,7 @@ class Writer:
         self._several = False
         """Set if the last hand-over had several jobs, or came while another was under way."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
-        self._turns, self._paces = _Bench(), _Bench()
+        self._turns, self._paces = Signal(), Signal()
         self._written = threading.Lock()
         """Released by the thread when a batch is written. `_pace` acquires it to wait for that; it
         is also acquired when the waiters are woken.
@@ -133,8 +109,8 @@ class Writer:
         if not self._several:
             self._hand_over()
         elif len(self._gathered) == 1:
-            self._turns.call()
-        self._paces.call()
+            self._turns.set()
+        self._paces.set()
         await trio.lowlevel.wait_task_rescheduled(_refuse_abort)
         if job.error is not None:
             raise job.error
@@ -200,7 +176,7 @@ class Writer:
         """Hand over the jobs that were gathered in one turn of the loop, in the next."""
         while True:
             self._hand_over()
-            await self._turns.park()
+            await self._turns.wait()
 
     async def _pace(self) -> None:
         """Keep the thread from starving beside a busy loop.
@@ -211,8 +187,8 @@ class Writer:
         # is random. Hence the mean of two.
         last = turn = 0.0
         while True:
-            if not self._waiting:
-                await self._paces.park()
+            while not self._waiting:
+                await self._paces.wait()
             mean = (last + turn) / 2
             if _RESTED < mean < sys.getswitchinterval():
                 self._written.acquire(timeout=mean * _SHARE)  # releases the GIL to the thread
