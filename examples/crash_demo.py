@@ -86,6 +86,11 @@ class Demo:
 
     async def run_and_kill(self, total: int) -> None:
         """Start the run, kill and resume it as planned, then let it finish; with a bar over all of that."""
+        print(
+            f"Run {self.run_id} is kept in {self.database}. If you kill this program itself, resume the run with\n"
+            f"    {sys.executable} {sys.argv[0]} --db {self.database} --resume {self.run_id}",
+            flush=True,
+        )
         with progress_bar() as bar:
             task: TaskID = bar.add_task(f"run {self.run_id}", total=total)
 
