@@ -135,9 +135,7 @@ class Codec:
         cls = type(event)
         names = self._open_fields.get(cls)
         if names is None:
-            # A DynamicEvent's fields are its own, and can be anything.
-            names = ["fields"] if issubclass(cls, DynamicEvent) else open_fields(cls)
-            self._open_fields[cls] = names
+            names = self._open_fields[cls] = open_fields(cls)
         return not names or all(type(getattr(event, name, None)) in FIXED for name in names)
 
     def fresh_event(self, event: Event, payload: Payload | None) -> Event:

@@ -41,6 +41,14 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
     assert CODEC.decode_event(CODEC.encode_event(event).data) == event
 
 
+def test_a_dynamic_event_is_handed_out_as_it_was_stored() -> None:
+    event = PLAIN.decode_event(b'["Gone",{"a":[1]}]')
+    payload = PLAIN.encode_event(event)
+    assert isinstance(event, DynamicEvent)
+    event.data["a"].append(2)
+    assert PLAIN.fresh_event(event, payload) == DynamicEvent("Gone", {"a": [1]})
+
+
 @given(events)
 def test_without_a_workflow_it_is_dynamic_and_encodes_to_the_same_bytes(event: Event) -> None:
     data = CODEC.encode_event(event).data
