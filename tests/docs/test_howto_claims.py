@@ -11,7 +11,6 @@ from types import ModuleType
 import pytest
 
 from blazen_trio import StartEvent, StopEvent, Workflow, open_runtime, open_store, step
-from blazen_trio.testing import check_store
 from tests.databases import KINDS, fresh_database
 from tests.docs.test_snippets import find_snippets
 
@@ -72,28 +71,3 @@ def test_the_crash_test_finds_a_missing_idempotency_key(key, passes, tmp_path):
     )
     assert done.returncode == (0 if passes else 1), done.stdout
     assert passes or "assert [50, 50] == [50]" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("promise", "kept", "broken"),
-    [
-        ("a key is accepted once", "key in kept.keys", "False"),
-        (
-            "an earlier driver does not commit",
-            "self._drivers[kept.run_id] is driver",
-            "self._drivers",
-        ),
-        ("replaces the entries", "if entry[0] > folded", "if entry[0] >= folded"),
-    ],
-)
-async def test_a_promise_that_the_store_on_the_page_breaks_is_named(
-    promise, kept, broken, tmp_path
-):
-    code = snippets("writing-a-store.md")["folder_store.py"]
-    assert kept in code
-    program = tmp_path / "folder_store.py"
-    program.write_text(code.replace(kept, broken))
-    folder_store = load(program)
-    folders = iter(range(1000))
-    with pytest.raises(AssertionError, match=promise):
-        await check_store(lambda: folder_store.open_folder(tmp_path / str(next(folders))))
