@@ -1,10 +1,11 @@
-"""The options of each command as the page about the command line lists them.
+"""The commands and their options as the reference of the command line lists them.
 
 `python -m tests.cli.options` writes them into the page.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from collections import Counter
@@ -18,9 +19,9 @@ from blazen_trio._cli.app import app
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "command-line.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 START = "<!-- Written by `python -m tests.cli.options`. -->\n"
-END = "<!-- End of the options. -->\n"
+END = "<!-- End of the commands. -->\n"
 
 
 def commands(
@@ -59,24 +60,40 @@ def listed(several: list[tuple[str, str]]) -> str:
     )
 
 
+def described(name: str, command: click.Command) -> str:
+    """How the command is called, and what it does."""
+    usage = click.Context(command, info_name=f"blazen-trio {name}").get_usage()
+    text = f"    {usage.removeprefix('Usage: ')}\n"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        if paragraph.startswith("\b\n"):  # click's mark of lines that stay as they are
+            text += "\n" + textwrap.indent(paragraph.removeprefix("\b\n"), "    ") + "\n"
+        else:
+            wrapped = textwrap.fill(
+                paragraph, width=100, break_long_words=False, break_on_hyphens=False
+            )
+            text += f"\n{wrapped}\n"
+    return text
+
+
 def section() -> str:
-    """The page's lists of options. Those that most commands share come first, and only once."""
+    """The page's list of commands. Options that most of them share come first, and only once."""
     every = dict(commands())
     counts = Counter(record for command in every.values() for record in records(command))
     shared = [record for record, count in counts.items() if count > len(every) / 2]
-    text = f"\nMost commands have these:\n\n{listed(shared)}"
+    text = f"\nMost commands have these options:\n\n{listed(shared)}"
     for name, command in every.items():
+        text += f"\n### {name}\n\n{described(name, command)}"
         own = [record for record in records(command) if record not in shared]
         if own:
-            text += f"\n### {name}\n\n{listed(own)}"
+            text += f"\n{listed(own)}"
     return text + "\n"
 
 
 def written(page: str) -> str:
-    """The page with its lists of options as they are today."""
+    """The page with its list of commands as they are today."""
     between = re.compile(f"(?<={re.escape(START)}).*(?={re.escape(END)})", re.DOTALL)
     text, count = between.subn(lambda _: section(), page)
-    assert count == 1, f"the page has no place for the options, between {START} and {END}"
+    assert count == 1, f"the page has no place for the commands, between {START} and {END}"
     return text
 
 

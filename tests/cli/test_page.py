@@ -1,4 +1,4 @@
-"""The page about the command line: its session goes as it says, and no command, option or exit code is missing from it."""
+"""The pages about the command line: the session runs as shown, and the reference is complete."""
 
 from __future__ import annotations
 
@@ -18,34 +18,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = (ROOT / "docs" / "how-to" / "command-line.md").read_text("utf-8")
-WORKERS = (ROOT / "docs" / "workers.md").read_text("utf-8")
+REFERENCE = (ROOT / "docs" / "reference" / "command-line.md").read_text("utf-8")
 _VARIES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ|\b\d+[smhd] ago\b|\bnow\b|\b\d+\.\d{3} s\b")
 
 
-@pytest.mark.parametrize(
-    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_every_command_and_option_is_named(name, command):
-    rows = [line for line in PAGE.splitlines() if f"`{name}" in line]
-    assert rows
-    common = PAGE[PAGE.index("## Common options") : PAGE.index("## Looking at runs")]
-    for param in command.params:
-        for option in (
-            (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ()
-        ):
-            assert any(re.search(rf"{option}\b", text) for text in (*rows, common)), option
-
-
-def test_the_page_has_the_help_of_every_option():
-    assert written(PAGE) == PAGE, "`python -m tests.cli.options` writes the options anew"
-    lines = " ".join(PAGE.split())
+def test_the_reference_has_every_command_and_the_help_of_every_option():
+    assert written(REFERENCE) == REFERENCE, "`python -m tests.cli.options` writes the commands anew"
+    lines = " ".join(REFERENCE.split())
     for name, command in commands():
+        assert f"\n### {name}\n" in REFERENCE
         for names, text in records(command):
             assert f"- `{names}`: {' '.join(text.split())}" in lines, (name, names)
 
 
+def test_the_reference_has_the_json_of_every_command_that_prints_it():
+    table = REFERENCE[REFERENCE.index("## JSON") : REFERENCE.index("## Exit codes")]
+    firsts = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    rows = {name for first in firsts for name in re.findall("`([^`]+)`", first)}
+    assert rows == {
+        name
+        for name, command in commands()
+        if any("--json" in param.opts for param in command.params)
+    }
+
+
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_help_shows_the_options_that_the_page_has(name, invoke: Any):
+def test_help_shows_the_options_that_the_reference_has(name, invoke: Any):
     shown = " ".join(invoke(*name.split(), "--help").stdout.split())
     for names, text in records(dict(commands())[name]):
         assert " ".join(f"{names} {text}".split()) in shown
@@ -61,7 +59,7 @@ def test_every_command_has_its_help():
 
 def test_the_exit_codes_are_those_of_the_help():
     in_help = dict(re.findall(r"^  (\d[\d, ]*?)  +(.*)$", RUN_EXIT_CODES, re.MULTILINE))
-    on_page = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", PAGE, re.MULTILINE))
+    on_page = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", REFERENCE, re.MULTILINE))
     assert on_page.keys() == in_help.keys()
 
 
