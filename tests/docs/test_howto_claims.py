@@ -8,9 +8,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import attrs
 import pytest
 
-from blazen_trio import StartEvent, StopEvent, Workflow, open_runtime, open_store, step
+from blazen_trio import (
+    Context,
+    Event,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    open_store,
+    step,
+)
 from tests.databases import KINDS, fresh_database
 from tests.docs.test_snippets import find_snippets
 
@@ -51,6 +61,42 @@ async def test_the_queries_for_operators_run_on_every_database(kind, tmp_path):
     ] * 5
     assert len(found["largest"]) == sum(number for _, _, number in found["by status"])
     assert all(size > 100 for _, size in found["largest"])
+
+
+@attrs.frozen
+class Line(Event):
+    number: int
+
+
+@step
+async def begin(ev: StartEvent) -> None:
+    pass
+
+
+@step(max_concurrency=1)
+async def write(ev: Line, ctx: Context) -> StopEvent | None:
+    lines = [*ctx.get("lines", []), ev.number]
+    ctx.set("lines", lines)
+    return StopEvent(lines) if len(lines) == 20 else None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_events_of_one_sender_are_taken_in_order(kind, tmp_path):
+    writing = Workflow("writing", [begin, write], external=[Line])
+    with fresh_database(kind, tmp_path) as url:
+        async with (
+            open_store(url, migrate=True) as store,
+            open_store(url) as elsewhere,
+            open_runtime(store, [writing]) as runtime,
+            open_runtime(elsewhere) as front,
+        ):
+            await front.submit("writing", run_id="r-1")
+            for number in range(10):  # no process drives the run yet
+                await front.send("r-1", Line(number), key=f"{number}" if number % 2 else None)
+            await runtime.recover()
+            for number in range(10, 20):
+                await front.send("r-1", Line(number), key=f"{number}" if number % 2 else None)
+            assert await runtime.result("r-1") == list(range(20))
 
 
 @pytest.mark.parametrize(
