@@ -67,6 +67,22 @@ async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_
         assert await worker.result(run_id) == ["ann"]
 
 
+async def test_a_handle_that_is_dropped_early_in_the_wait_changes_nothing(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=1000) as worker:
+        await trio.sleep(5000)
+        await worker.submit("approvals", 1, run_id="run")
+        await until(status_is(store, "run", "waiting"))
+        await trio.sleep(10)
+        assert worker.statistics().resting == 1
+        assert await worker.get("run") is not None
+        await trio.sleep(980)
+        assert worker.statistics().left == 0
+        await trio.sleep(20)
+        assert worker.statistics().left == 1
+
+
 async def test_without_serving_a_started_run_stays(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
