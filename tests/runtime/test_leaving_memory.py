@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import trio
 
-from blazen_trio import Context, RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
+from blazen_trio import (
+    Context,
+    RunStatus,
+    Runtime,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    step,
+)
 from blazen_trio._runtime.supervisor import Supervisor
 from tests.runtime.flows import ALL, Approved, Later, serving, status_is, ticks, until
 
@@ -91,6 +100,34 @@ async def test_without_serving_a_started_run_stays(
         await trio.sleep(10)
         assert (runtime.statistics().driving, runtime.statistics().resting) == (1, 1)
         assert await runtime.result("run") == "late"
+
+
+async def test_a_pause_succeeds_though_the_driver_leaves_without_reading_it(
+    opened_in_sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blazen_trio._runtime.anywhere._LEAVES_WITHIN", 0.05, raising=False)
+    opened, paused = opened_in_sqlite, trio.Event()
+
+    async def pause(front: Runtime) -> None:
+        snapshot = await front.pause("run")
+        assert snapshot.status is RunStatus.PAUSED
+        paused.set()
+
+    async with (
+        opened() as here,
+        opened() as there,
+        open_runtime(here, ALL) as front,
+        trio.open_nursery() as nursery,
+    ):
+        async with open_runtime(there, ALL, poll_interval=3600) as driver:
+            await driver.start("approvals", 1, run_id="run")
+            await until(status_is(here, "run", "waiting"))
+            nursery.start_soon(pause, front)
+            await trio.sleep(0.3)  # the request is not read, and the run not taken from its driver
+            assert not paused.is_set()
+        with trio.fail_after(120):
+            await paused.wait()
+        assert (await here.get_run("run")).status is RunStatus.PAUSED
 
 
 @pytest.mark.parametrize("leaving", ["lets_rest", "let_parked_go"])
