@@ -38,6 +38,7 @@ from blazen_trio import (
     step,
 )
 from tests.runtime.conftest import Openings
+from tests.thorough import try_many
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -444,4 +445,4 @@ def test_cancelled_at_each_point_in_memory(tmp_path: Path, call: Call) -> None:
 
 @pytest.mark.parametrize("call", [*UNDONE, *OTHERS])
 def test_cancelled_at_some_points_on_disk(tmp_path: Path, call: Call) -> None:
-    assert sweep(tmp_path, "sqlite", call, every=13) > 0
+    assert sweep(tmp_path, "sqlite", call, every=try_many(37, 13)) > 0

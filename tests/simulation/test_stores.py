@@ -18,6 +18,7 @@ from blazen_trio.errors import StoreError, WorkflowError
 from blazen_trio.testing.promises import Heard
 from tests.simulation.backends import InMemory, InSqlite
 from tests.simulation.storage import Faults, Opening
+from tests.thorough import try_many
 
 if TYPE_CHECKING:
     from blazen_trio._stores.protocol import StoredRun
@@ -131,7 +132,7 @@ class _World:
             return  # it is owed
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(try_many(2, 20)))
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_whatever_fails_mail_is_taken_once_and_no_run_is_stuck(kind: str, seed: int) -> None:
     async def live(backend: Backend) -> None:

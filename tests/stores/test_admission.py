@@ -138,18 +138,22 @@ async def test_sqlite_with_texts_of_another_kind_is_refused(tmp_path: Path) -> N
                 raise AssertionError
 
 
+def _with(url: str, **options: str) -> sa.URL:
+    return sa.make_url(url).update_query_dict(options)
+
+
 @pytest.mark.parametrize("kind", ["mariadb"])
 @pytest.mark.parametrize("charset", ["sjis", "cp932", "gbk", "big5", "latin1", "utf8mb3"])
 async def test_a_client_of_another_character_set_is_refused(url: str, charset: str) -> None:
     with pytest.raises(StoreError, match="charset=utf8mb4"):
-        async with open_by_id(f"{url}?charset={charset}", migrate=True):
+        async with open_by_id(_with(url, charset=charset), migrate=True):
             raise AssertionError
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
 @pytest.mark.parametrize("mode", ["NO_BACKSLASH_ESCAPES", "ANSI", "TRADITIONAL", "ORACLE", ""])
 async def test_modes_of_sql_change_nothing_of_what_is_stored(url: str, mode: str) -> None:
-    await _use(f"{url}?init_command=SET SESSION sql_mode='{mode}'")
+    await _use(_with(url, init_command=f"SET SESSION sql_mode='{mode}'"))
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -165,7 +169,7 @@ async def test_modes_of_sql_change_nothing_of_what_is_stored(url: str, mode: str
 async def test_settings_of_sessions_change_nothing_of_what_is_stored(
     url: str, setting: str
 ) -> None:
-    await _use(f"{url}?options=-c {setting}")
+    await _use(_with(url, options=f"-c {setting}"))
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])

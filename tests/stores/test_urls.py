@@ -33,7 +33,7 @@ async def only(ev: StartEvent) -> StopEvent:
 )
 async def test_options_that_a_driver_can_not_be_given_are_refused(kind, options, tmp_path):
     with fresh_database(kind, tmp_path) as url:
-        wrong = f"{url}{'&' if '?' in url else '?'}{options}"
+        wrong = f"{url.partition('?')[0]}?{options}"
         with pytest.raises(ValueError, match=r"use only options that the driver knows"):
             async with open_store(wrong):
                 raise AssertionError
