@@ -147,13 +147,16 @@ class _Dispatcher:
                     self._tasks.new_nursery()
                     try:
                         await self._dispatch()
-                        if core.control.failure is None and core.journal is not None:
-                            await core.journal.settle()
                     except Exception as failure:  # noqa: BLE001  # raised to every waiter
                         core.crash(failure)
                     over = True
             core.nursery = None
             # The nursery's scope was cancelled, or the loop is over. No step is in flight now.
+        if core.control.failure is None and core.journal is not None:
+            try:
+                await core.journal.settle()
+            except Exception as failure:  # noqa: BLE001  # raised to every waiter
+                core.crash(failure)
 
     async def _dispatch(self) -> None:
         """Decide and act until no action follows."""
@@ -288,8 +291,9 @@ class _Dispatcher:
                 # it would lie in the inbox of a run that this process is about to leave.
                 with suppress(StoreError):
                     await core.journal.store.poll(())
-        core.give_slot()
-        core.enter(Phase.PAUSED)
+        if core.control.accepts:  # the input handler may have failed the run during the commit
+            core.give_slot()
+            core.enter(Phase.PAUSED)
 
     async def _unpause(self) -> None:
         """Record that the run continues; the caller of `unpause` waits until that is on disk."""
@@ -299,7 +303,8 @@ class _Dispatcher:
         core.note(core.machine.changed("unpaused", RunStatus.RUNNING, moment))
         if core.journal is not None:
             await core.journal.settle()
-        core.enter(Phase.WORKING)
+        if core.control.accepts:  # see `_pause`
+            core.enter(Phase.WORKING)
 
 
 class _Now:

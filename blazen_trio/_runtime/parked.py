@@ -116,7 +116,7 @@ class ParkedRun:
 
     def brought_back(self) -> RunCore:
         """Return a core that continues the run."""
-        return open_rested(
+        core = open_rested(
             self.options,
             self.state,
             self.driver,
@@ -125,6 +125,8 @@ class ParkedRun:
             self.timers,
             self.context,
         )
+        core.rest_began = self.since  # a caller's visit does not end the wait
+        return core
 
 
 class ParkedRuns:

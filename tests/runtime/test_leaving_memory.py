@@ -69,6 +69,22 @@ async def test_a_run_whose_handle_is_held_stays_in_memory(
         assert await worker.result(run_id) == ["ann"]
 
 
+async def test_dropping_a_handle_early_in_a_wait_does_not_change_when_the_run_leaves(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=1000) as worker:
+        await trio.sleep(5000)
+        await worker.submit("approvals", 1, run_id="run")
+        await until(status_is(store, "run", "waiting"))
+        await trio.sleep(10)
+        assert worker.statistics().resting == 1
+        assert await worker.get("run") is not None
+        await trio.sleep(980)
+        assert worker.statistics().left == 0
+        await trio.sleep(20)
+        assert worker.statistics().left == 1
+
+
 async def test_a_started_run_stays_in_memory_if_its_runtime_does_not_serve(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
