@@ -148,9 +148,9 @@ async def test_an_answer_from_elsewhere_wins_against_a_slower_input_handler() ->
         while not (await run.snapshot()).input_requests:
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
-        await front.respond("r", "somebody's")
+        await front.respond("r", "the other's")
         answered.set()
-        assert await run.result() == "somebody's"
+        assert await run.result() == "the other's"
 
 
 @pytest.mark.parametrize("request_id", [[], {}, None, 7])

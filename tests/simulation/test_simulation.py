@@ -42,7 +42,7 @@ def test_every_run_ends_correctly_in_sqlite(seed: int) -> None:
 
 @pytest.mark.parametrize("part", range(CRASH_POINTS))
 def test_every_run_survives_a_death_at_any_scheduling_point(part: int) -> None:
-    """The points that are tried are spread evenly over all of them. There are no other faults."""
+    """The tested points are spread evenly over all points. There are no other faults."""
     points = simulate("crash", CALM).points
     at = 1 + part * (points - 1) // CRASH_POINTS
     world = simulate("crash", attrs.evolve(CALM, deaths=1, dies_at=at))

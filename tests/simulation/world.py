@@ -102,7 +102,7 @@ class World(trio.abc.Instrument):
             self.kill(at_turn or self._chance.choice(self._alive))
 
     def _process_of(self, task: trio.lowlevel.Task | None) -> _Process | None:
-        """Return the process that a task belongs to, or `None` if that is no engine."""
+        """Return the process that a task belongs to, or `None` if it is no engine's."""
         while task is not None:
             for process in self._alive:
                 if process.task is task:
