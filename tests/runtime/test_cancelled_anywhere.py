@@ -171,9 +171,8 @@ async def finish(world: World, run_id: str) -> None:
     if status is RunStatus.PAUSED:
         run = await world.runtime.get(run_id) or await world.runtime.resume_from(run_id)
         await run.unpause()
-    with suppress(
-        RunFinishedError, InputResponseError
-    ):  # the call's own message was already on its way
+    # The call's own message may already be on its way.
+    with suppress(RunFinishedError, InputResponseError):
         if RUNS[run_id] is ASKS:
             await world.runtime.respond(run_id, "finished")
         else:
