@@ -28,6 +28,7 @@ from blazen_trio import (
     RunExistsError,
     RunFinishedError,
     RunLockedError,
+    RunPausedError,
     RunStatus,
     Runtime,
     StartEvent,
@@ -164,24 +165,33 @@ async def world_in(opened: Openings) -> AsyncIterator[World]:
 
 
 async def finish(world: World, run_id: str) -> None:
-    """Bring a run to its end in the way that its status allows."""
+    """Bring a run to its end in the way that its status allows.
+
+    The withdrawal of a pause may still be on its way to the process that drives the run. That
+    process then leaves it, and this one has to resume it.
+    """
     status = await world.status(run_id)
     if status is None or status.ended:
         return
-    if status is RunStatus.PAUSED:
-        run = await world.runtime.get(run_id) or await world.runtime.resume_from(run_id)
-        await run.unpause()
-    # The call's own message may already be on its way.
-    with suppress(RunFinishedError, InputResponseError):
-        if RUNS[run_id] is ASKS:
-            await world.runtime.respond(run_id, "finished")
-        else:
-            await world.runtime.send(run_id, Go("finished"))
-    if run_id != "elsewhere" and await world.runtime.get(run_id) is None:
-        with suppress(RunLockedError):  # it has ended, and its end is being written
-            await world.runtime.resume_from(run_id)
+    runtime, sent = world.runtime, False
     with trio.fail_after(120):
-        assert await world.runtime.result(run_id) == "finished"
+        while not (status is None or status.ended):
+            with suppress(RunLockedError):
+                run = await runtime.get(run_id) or await runtime.resume_from(run_id)
+                if status is RunStatus.PAUSED:
+                    await run.unpause()
+            if not sent:
+                # The call's own message may have been taken.
+                with suppress(RunFinishedError, InputResponseError):
+                    if RUNS[run_id] is ASKS:
+                        await runtime.respond(run_id, "finished")
+                    else:
+                        await runtime.send(run_id, Go("finished"))
+                sent = True
+            with trio.move_on_after(1), suppress(RunPausedError):
+                await runtime.result(run_id)
+            status = await world.status(run_id)
+        assert await runtime.result(run_id) == "finished"
 
 
 async def trial(opened: Openings, call: Call, cancel_at: CancelAt) -> None:

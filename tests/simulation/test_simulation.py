@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from blazen_trio._stores import memory
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 from tests.simulation.backends import InSqlite
 from tests.simulation.invariants import BrokenError
 from tests.simulation.storage import Opening
@@ -162,12 +162,12 @@ def test_the_simulation_finds_a_lost_wake_time(monkeypatch: pytest.MonkeyPatch) 
 def test_the_simulation_finds_messages_that_are_taken_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = Transaction.append
+    real = BatchTransaction.append
 
-    def leave_it_there(self: Transaction, run_no: int, commit: Any, *large: Any) -> None:
+    def leave_it_there(self: BatchTransaction, run_no: int, commit: Any, *large: Any) -> None:
         taken, commit.taken = commit.taken, ()
         real(self, run_no, commit, *large)
         commit.taken = taken
 
-    monkeypatch.setattr(Transaction, "append", leave_it_there)
+    monkeypatch.setattr(BatchTransaction, "append", leave_it_there)
     assert "a wrong result of meeting" in some_seed_breaks(in_sql=True, seeds=5, plan=SMALL)

@@ -18,7 +18,7 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 from blazen_trio.errors import RunLockedError, RunNotFoundError, WorkflowError
 from tests.databases import SERVERS, execute
 
@@ -61,7 +61,7 @@ def stretched(store: SqlStore, *heads: str) -> Iterator[Stretched]:
 def stretched_post() -> Iterator[Stretched]:
     """Hold the writer's thread between reading a run and posting to it."""
     moment = Stretched()
-    real = Transaction.add_mail
+    real = BatchTransaction.add_mail
 
     def hold(*given: Any) -> Any:
         moment.reached.set()
@@ -69,7 +69,7 @@ def stretched_post() -> Iterator[Stretched]:
         return real(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Transaction, "add_mail", hold)
+        patch.setattr(BatchTransaction, "add_mail", hold)
         yield moment
 
 

@@ -16,7 +16,7 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.databases import mysql
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 from blazen_trio.errors import StaleRunError, StoreError
 from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, kill_backends, trace
 from tests.stores.by_id import ById, open_by_id
@@ -129,9 +129,9 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
 ) -> None:
     """We have lost the connection, but the statement is still on its way to the server."""
     late: list[Any] = []
-    real = Transaction._write_whole
+    real = BatchTransaction._write_whole
 
-    def lose(self: Transaction, whole: Any, rows: list[tuple[Any, ...]]) -> None:
+    def lose(self: BatchTransaction, whole: Any, rows: list[tuple[Any, ...]]) -> None:
         if late:
             real(self, whole, rows)
         else:
@@ -147,7 +147,7 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
             cursor: Any = slow.connection.cursor()
             return bool(late[0].execute(cursor, *late[1:]))
 
-    monkeypatch.setattr(Transaction, "_write_whole", lose)
+    monkeypatch.setattr(BatchTransaction, "_write_whole", lose)
     async with _driving(url, "a") as store:
         # It arrives after we have looked for it, and before its replacement.
         look = store._batches._look

@@ -284,19 +284,19 @@ import sys, time, trio
 from blazen_trio._state.status import RunStatus
 from tests.stores.by_id import open_by_id
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 
 async def main():
     async with open_by_id(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
-        finish = Transaction.finish
+        finish = BatchTransaction.finish
 
         def freeze(self):
             finish(self)
             print("frozen", flush=True)
             time.sleep(1000)
 
-        Transaction.finish = freeze
+        BatchTransaction.finish = freeze
         await store.commit(Commit("r", [(2, b"never")], status=RunStatus.RUNNING))
 
 trio.run(main)
