@@ -1,4 +1,4 @@
-"""Runs that wait leave memory, and are woken by what they wait for; runs in flight are drained."""
+"""Waiting runs leave memory and are woken by what they wait for; runs in flight are drained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def has_left(runtime: Any) -> Any:
 @pytest.mark.parametrize(
     ("flow", "given"), [("asks", "sure"), ("approvals", 1), ("delays", 3600), ("fails", 2)]
 )
-async def test_a_run_that_waits_leaves_memory_and_is_woken(
+async def test_a_waiting_run_leaves_memory_and_is_woken(
     opened_in_memory: Any, autojump_clock: Any, flow: str, given: Any
 ) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
@@ -50,7 +50,7 @@ async def test_a_run_that_waits_leaves_memory_and_is_woken(
         assert worker.statistics().taken >= 2
 
 
-async def test_a_run_that_waits_for_a_time_is_woken_then(
+async def test_a_run_that_waits_for_a_time_is_woken_at_that_time(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=0) as worker:
@@ -63,7 +63,9 @@ async def test_a_run_that_waits_for_a_time_is_woken_then(
         assert worker.statistics().taken == taken + 1
 
 
-async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_a_run_whose_handle_is_held_stays_in_memory(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
         run = await worker.start("approvals", 1)
         await trio.sleep(10)
@@ -76,7 +78,7 @@ async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_
         assert await worker.result(run_id) == ["ann"]
 
 
-async def test_a_handle_that_is_dropped_early_in_the_wait_changes_nothing(
+async def test_dropping_a_handle_early_in_a_wait_does_not_change_when_the_run_leaves(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1000) as worker:
@@ -92,7 +94,7 @@ async def test_a_handle_that_is_dropped_early_in_the_wait_changes_nothing(
         assert worker.statistics().left == 1
 
 
-async def test_without_serving_a_started_run_stays(
+async def test_a_started_run_stays_in_memory_if_its_runtime_does_not_serve(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=0) as runtime:
@@ -131,10 +133,10 @@ async def test_a_pause_succeeds_though_the_driver_leaves_without_reading_it(
 
 
 @pytest.mark.parametrize("leaving", ["lets_rest", "let_parked_go"])
-async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
+async def test_an_event_sent_while_a_run_leaves_memory_is_not_lost(
     opened_in_memory: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, leaving: str
 ) -> None:
-    """A sender that comes at every point of a run's going to rest, and of its release, in turn."""
+    """Events arrive at each point at which a run is parked, and at each at which it is released."""
     left = trio.Event()
     leave = getattr(Supervisor, leaving)
 
@@ -162,7 +164,7 @@ async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
                 assert await front.result(run_id) == ["ann"]
 
 
-async def test_a_drained_run_ends_its_step_and_goes_on_elsewhere(opened: Any) -> None:
+async def test_a_drained_run_finishes_its_step_and_continues_elsewhere(opened: Any) -> None:
     steps: list[int] = []
 
     @step
@@ -230,7 +232,7 @@ async def test_two_workers_share_the_runs(opened: Any) -> None:
         assert min(counts) > 5
 
 
-async def test_the_handle_of_a_run_that_was_taken_follows_it(opened: Any) -> None:
+async def test_the_handle_of_a_taken_run_follows_the_run(opened: Any) -> None:
     @step
     async def ask(_ev: StartEvent) -> None:
         pass
@@ -263,7 +265,9 @@ async def test_the_handle_of_a_run_that_was_taken_follows_it(opened: Any) -> Non
             await worker.get("")
 
 
-async def test_the_handle_of_a_run_that_rests(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_getting_the_handle_of_a_parked_run_keeps_it_in_memory(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
         await worker.submit("delays", 3600, run_id="run")
 
