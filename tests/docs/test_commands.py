@@ -15,13 +15,16 @@ from click.testing import CliRunner
 from blazen_trio._cli.app import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 
 # A line of a block, or a piece of code in a sentence.
 COMMAND = re.compile(
     r"(?:^\s*(?:\$ )?|`|=)(?:\S*/)?(?:blazen-trio|python -m blazen_trio) ([^`\n]+)", re.MULTILINE
 )
-EXTRAS = re.compile(r"blazen-trio\[([\w,-]+)\]")
+EXTRAS = re.compile(r"(?:blazen-trio|pip install [^\n]*['\"]\.|\.whl)\[([\w,-]+)\]")
 FILE = re.compile(
     r"\b(?:examples|benchmarks|docs|tests|blazen_trio|migrations)/[\w./-]+\.(?:py|md)\b"
 )
@@ -96,7 +99,26 @@ def test_what_a_document_names_exists(document):
     assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
 
 
-def test_the_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize(
+    "document",
+    [*DOCUMENTS, *sorted(ROOT.glob("examples/**/*.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_relative_link_leads_to_a_file(document):
+    prose = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", prose)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert links or document.name != "README.md"
+
+
+def test_the_readme_quotes_only_figures_of_the_benchmarks():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = readme[readme.index("## Performance") : readme.index("## Where to go next")]
+    figures = set(re.findall(r"\b\d+\.\d+\b", section))
+    assert len(figures) > 10
+    tables = [
+        line
+        for line in (ROOT / "benchmarks" / "README.md").read_text("utf-8").splitlines()
+        if line.startswith("|")
+    ]
+    assert figures <= set(re.findall(r"\b\d+\.\d+\b", "\n".join(tables)))
