@@ -1,4 +1,4 @@
-"""How Sphinx builds this documentation: `nox -s docs`. It needs no network."""
+"""The Sphinx configuration of this documentation: `nox -s docs`. The build needs no network."""
 
 from __future__ import annotations
 
@@ -41,19 +41,21 @@ toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Attributes", "params_style"), ("Class attributes", "params_style")]
 
-# `code` in a docstring is a link where it names something of the reference.
+# `code` in a docstring becomes a link if it names something in the reference.
 default_role = "py:obj"
 
-# What annotations name that is described elsewhere.
+# Names in annotations that this reference does not describe.
 nitpick_ignore_regex = [
     ("py:class", r"(collections\.abc|contextlib|datetime|dt|sa|sqlalchemy|trio|types|typing)\..*"),
     (
         "py:class",
-        "AbstractAsyncContextManager|AsyncIterator|Callable|Collection|Iterable|Mapping|Sequence|TracebackType",
+        "AbstractAsyncContextManager|AsyncIterator|Callable|Collection|Iterable|Mapping|Sequence"
+        "|TracebackType",
     ),
     (
         "py:class",
-        r"([\w.]*\.)?(E|F|T|Handle|InputHandler|MeterProvider|RetryOn|TracerProvider|WorkflowDefinition)",
+        r"([\w.]*\.)?(E|F|T|Handle|InputHandler|MeterProvider|RetryOn|TracerProvider"
+        r"|WorkflowDefinition)",
     ),  # type variables, aliases, a base
 ]
 
@@ -69,11 +71,11 @@ def tidy_signature(
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
-    """What the engine makes, and errors, without what they are made with; defaults as the values that they are."""
+    """Hide the arguments of errors and of what users don't create, and show real defaults."""
     if what == "exception" or (what == "class" and name.rpartition(".")[2] in NOT_MADE_BY_USERS):
         return "", None
     if signature is not None:
-        # Where attrs writes the `__init__`, it looks its defaults up in a dict.
+        # An `__init__` that attrs writes looks its defaults up in a dict.
         signature = re.sub(
             r"attr_dict\['(\w+)'\]\.default",
             lambda found: repr(attrs.fields_dict(documented)[found[1]].default),
@@ -84,7 +86,7 @@ def tidy_signature(
 
 
 def link_or_leave(app: Any, env: Any, node: Any, contents: Any) -> Any:
-    """`code` is a link where it is a public name, wherever it is said, and just code where it names nothing of the reference."""
+    """Link `code` to the public name that it is, in any module; leave other code as it is."""
     if node.get("reftype") != "obj":
         return None
     node["py:module"], node["py:class"] = "blazen_trio", None
@@ -101,7 +103,7 @@ PLACE = re.compile(r"[\w/-]+\*\n")
 
 
 def leave_out_missing_pages(app: Any, _docname: str, source: list[str]) -> None:
-    """A path that ends in `*`, on a line of its own, is a place in a table of contents: of pages that there may be."""
+    """Drop a line `path*` from a table of contents if no page has a name that starts so."""
     lines = source[0].splitlines(keepends=True)
     kept = (
         line
@@ -112,12 +114,12 @@ def leave_out_missing_pages(app: Any, _docname: str, source: list[str]) -> None:
 
 
 class Diagrams(SphinxTransform):
-    """State diagrams as the pictures that were drawn of them; other Mermaid blocks as their text."""
+    """Replaces state diagrams by their pictures, and shows other Mermaid blocks as text."""
 
     default_priority = 500
 
     def apply(self, **_kwargs: Any) -> None:
-        """Called by Sphinx, for each page."""
+        """Change one page; called by Sphinx."""
         for block in list(self.document.findall(nodes.literal_block)):
             if block.get("language") != "mermaid":
                 continue
@@ -130,18 +132,18 @@ class Diagrams(SphinxTransform):
                 block["language"] = "text"
                 if block.astext().startswith("stateDiagram"):
                     logger.warning(
-                        "nobody has drawn this diagram: run `python docs/diagrams.py`",
+                        "this diagram has no picture: run `python docs/diagrams.py`",
                         location=block,
                     )
 
 
 class LinksOutOfTheSite(SphinxPostTransform):
-    """A link to a page of the repository that is not on the site is its text there."""
+    """Replaces links to pages of the repository that are not on the site by their text."""
 
     default_priority = 5  # before MyST looks for it
 
     def run(self, **_kwargs: Any) -> None:
-        """Called by Sphinx, for each page."""
+        """Change one page; called by Sphinx."""
         for link in list(self.document.findall(addnodes.pending_xref)):
             if (
                 link["reftype"] == "myst"
@@ -152,7 +154,7 @@ class LinksOutOfTheSite(SphinxPostTransform):
 
 
 def setup(app: Any) -> None:
-    """Called by Sphinx."""
+    """Register the extensions above; called by Sphinx."""
     app.add_transform(Diagrams)
     app.add_post_transform(LinksOutOfTheSite)
     app.connect("source-read", leave_out_missing_pages)

@@ -1,7 +1,8 @@
-"""The state diagrams of these pages as pictures, so that the site shows them without a script or the network.
+"""Pictures of the state diagrams, so that the site shows them without a script or the network.
 
-A page has its diagram as a Mermaid block, and `diagrams/` the picture of each, which names in its `<desc>` what it shows: a block
-without a picture fails the build. `python docs/diagrams.py` draws them all anew, with Graphviz's `dot`.
+A page has its diagram as a Mermaid block. `diagrams/` has a picture of each, whose `<desc>` is the
+block that it shows. A block without a picture fails the build. `python docs/diagrams.py` draws all
+of them again, with Graphviz's `dot`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ _ATTRIBUTES = """
     rankdir=LR; bgcolor=transparent; ranksep=0.7; nodesep=0.35;
     node [shape=box, style=rounded, fontname="sans-serif", fontsize=15];
     edge [fontname="sans-serif", fontsize=13, arrowsize=0.7];
-    "[*]" [shape=point, width=0.15]; "[*] " [shape=doublecircle, label="", width=0.12, style=filled, fillcolor=black];
+    "[*]" [shape=point, width=0.15];
+    "[*] " [shape=doublecircle, label="", width=0.12, style=filled, fillcolor=black];
 """
 
 
 def find_diagrams() -> dict[str, str]:
-    """The state diagrams of all pages: what they say, by the name of their picture."""
+    """Return the Mermaid source of every state diagram, by the name of its picture."""
     return {
         f"{path.stem}-{number}": source
         for path in sorted(HERE.rglob("*.md"))
@@ -36,7 +38,7 @@ def find_diagrams() -> dict[str, str]:
 
 
 def picture_of(source: str) -> str | None:
-    """The SVG that shows this, in the colours of the text around it; `None`: none was drawn."""
+    """Return the SVG of this diagram, in the colours of the text around it, or `None`."""
     for path in PICTURES.glob("*.svg"):
         svg = path.read_text("utf-8")
         if f"<desc>{html.escape(source)}</desc>" in svg:

@@ -1,4 +1,4 @@
-"""The commands, extras and files that the documents name exist."""
+"""The commands, extras, files, links and figures that the documents name exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILE = re.compile(
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """The arguments of every `blazen-trio` in it, without what the shell does with them."""
+    """Return the arguments of every `blazen-trio` in a text, up to a pipe or a redirection."""
     found = []
     for line in COMMAND.findall(text.replace("\\\n", " ")):
         words = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -48,7 +48,7 @@ ALL_COMMANDS = [
 
 
 def takes(command: click.Command, option: str) -> bool:
-    """Whether an option takes a value.
+    """Return whether an option takes a value.
 
     Raises:
         AssertionError: The command has no such option.
@@ -89,7 +89,7 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_document_names_exists(document):
+def test_the_extras_and_files_that_a_document_names_exist(document):
     text = document.read_text("utf-8")
     extras = {extra for several in EXTRAS.findall(text) for extra in several.split(",")}
     known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][

@@ -1,4 +1,4 @@
-"""What the how-to pages claim beyond what their programs assert."""
+"""Claims of the docs beyond what their own programs assert."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages about the internals say what the code does."""
+"""The pages about the internals agree with the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = (PAGES / "schema.md").read_text("utf-8")
 
 
 def words(text: str) -> str:
-    """A statement without its layout."""
+    """Return a statement without its layout."""
     return re.sub(r"\s+", " ", re.sub(r"--.*", "", text)).replace("( ", "(").strip()
 
 
@@ -36,7 +36,7 @@ def test_the_schema_page_has_every_column_and_index_and_no_other(table):
     assert f"Key: {key}" in section[1]
 
 
-def test_the_schema_page_has_every_status_and_no_table_too_many():
+def test_the_schema_page_names_every_status_and_only_tables_that_exist():
     codes = ", ".join(
         f"{code} {status.value.replace('_', ' ')}" for status, code in STATUS_CODES.items()
     )
@@ -57,7 +57,7 @@ def test_the_fence_page_has_the_statements_that_are_run():
         "mariadb+pymysql://host/name",
     ):
         dialect = sa.create_engine(url).dialect
-        dialect.default_isolation_level = "READ COMMITTED"  # as a server would have told
+        dialect.default_isolation_level = "READ COMMITTED"  # as a server reports
         database = databases.KINDS[dialect.name]
         statements = database.statements(dialect, busy_timeout=5.0, lease_ttl=15.0)
         run.append(words(statements.renew.sql))
@@ -67,7 +67,7 @@ def test_the_fence_page_has_the_statements_that_are_run():
     assert shown == run + whole
 
 
-def test_the_numbers_are_the_codes():
+def test_the_pages_have_the_numbers_of_the_code():
     commits = (PAGES / "commits.md").read_text("utf-8")
     assert (_ENTRIES_BEHIND, _BYTES_BEHIND) == (256, 4 * 2**20)
     assert "256 entries or 4 MiB" in commits

@@ -1,4 +1,4 @@
-"""The site builds without a warning and needs no network, and its reference has every public name."""
+"""The site builds without a warning or the network; its reference has every public name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOADED = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["'](htt
 
 
 def public_names() -> set[str]:
-    """Every public name, by the shortest way to it."""
+    """Return every public name, qualified by the shortest module path."""
     modules = [
         module.name
         for module in pkgutil.iter_modules(blazen_trio.__path__)
@@ -36,7 +36,7 @@ def public_names() -> set[str]:
     return own | {f"blazen_trio.{name}" for name in blazen_trio.__all__}
 
 
-def test_the_reference_has_every_public_name_once_and_nothing_that_is_gone():
+def test_the_reference_has_exactly_the_public_names():
     found = [
         name
         for page in DOCS.glob("reference/*.md")
@@ -46,7 +46,7 @@ def test_the_reference_has_every_public_name_once_and_nothing_that_is_gone():
     assert {name for name in found if "._" not in name} == public_names()
 
 
-def test_every_state_diagram_was_drawn_as_it_is_now():
+def test_every_state_diagram_has_an_up_to_date_picture():
     spec = importlib.util.spec_from_file_location("diagrams", DOCS / "diagrams.py")
     diagrams = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(diagrams)
@@ -55,7 +55,7 @@ def test_every_state_diagram_was_drawn_as_it_is_now():
     assert None not in drawn.values(), "run `python docs/diagrams.py`"
 
 
-def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts(tmp_path):
     for package in ("sphinx", "myst_parser", "furo"):
         pytest.importorskip(
             package,

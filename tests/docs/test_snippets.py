@@ -1,5 +1,7 @@
-"""Every Python snippet of the README and the docs runs, each document's in order in a folder of its own. Those that a console
-session of the document runs print there what it shows.
+"""Every Python snippet of the README and the docs runs.
+
+The snippets of a document run in order, in a folder of their own. If a console session of the
+document runs a snippet, it prints what the session shows.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class Snippet:
     """A fenced block of a Markdown file.
 
     Attributes:
-        line: Where it begins.
-        name: What stands behind "python" on its first line: the file that it is, for later ones to import or run.
+        line: Its first line.
+        name: The name after "python" on its first line: the file that later snippets import or run.
         code: The program.
     """
 
@@ -37,7 +39,7 @@ class Snippet:
 
 
 def find_snippets(path: Path) -> list[Snippet]:
-    """All Python blocks of a file, in order."""
+    """Return all Python blocks of a file, in order."""
     text = path.read_text()
     return [
         Snippet(text.count("\n", 0, match.start()) + 1, match["name"], match["code"])
@@ -46,7 +48,7 @@ def find_snippets(path: Path) -> list[Snippet]:
 
 
 def find_commands(path: Path) -> list[re.Match[str]]:
-    """What its console sessions run of its snippets, in order."""
+    """Return the commands by which console sessions of a file run its snippets, in order."""
     return [
         command
         for session in CONSOLE.findall(path.read_text())
@@ -98,7 +100,7 @@ def test_console_sessions_are_found():
     assert commands[0]["shown"].endswith("tick 3\nKilled\n")
 
 
-def test_the_readmes_program_goes_on_after_a_kill(tmp_path):
+def test_the_program_of_the_readme_resumes_after_a_kill(tmp_path):
     [snippet] = [one for one in find_snippets(ROOT / "README.md") if one.name == "countdown.py"]
     (tmp_path / snippet.name).write_text(snippet.code)
     command = [sys.executable, "-W", "error", snippet.name]
