@@ -52,7 +52,7 @@ class _Settings:
 @option("--lease-ttl", group=DATABASE, type=Seconds(min=0, min_open=True), default=15.0,
         envvar="BLAZEN_TRIO_LEASE_TTL",
         help="Let other workers take over the runs of this worker once it has shown no sign of "
-        "life for this long.")  # fmt: skip
+        "life for this long, and as long again.")  # fmt: skip
 @option("--max-concurrent-runs", group=_RUNS, type=click.IntRange(min=1), metavar="N", default=1000,
         envvar="BLAZEN_TRIO_MAX_CONCURRENT_RUNS",
         help="Execute at most this many runs at once.")  # fmt: skip

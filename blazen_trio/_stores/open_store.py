@@ -41,9 +41,11 @@ async def open_store(
             stays yours. Set the time to wait for a connection on the engine, since the store can't:
             `pool_timeout`, the driver's `connect_timeout`, and PyMySQL's `read_timeout`. Its event
             listeners are called. Its pool needs at least two connections.
-        lease_ttl: Seconds without a sign of life after which the runs of a vanished machine may be
-            taken over. The death of a process on the same machine is known at once; a silent
-            process that is seen running there gets twenty times as long.
+        lease_ttl: Seconds without a sign of life after which this opening's lease expires. Its runs
+            may be taken over once another process has seen the expired lease unchanged for as long
+            again: up to twice `lease_ttl` after a machine vanished. The death of a process on the
+            same machine is known at once; a silent process that is seen running there gets twenty
+            times as long.
         busy_timeout: Seconds that a commit waits for a lock that another program holds, before it
             is tried again.
         migrate: Whether to create or upgrade a server's schema too, and to add the tables to an

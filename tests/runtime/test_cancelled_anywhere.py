@@ -99,9 +99,7 @@ class CancelAt(trio.abc.Instrument):
 
 @attrs.frozen
 class World:
-    """A store with waiting runs: two driven by this runtime, two undriven, one driven by another
-    process.
-    """
+    """A store with waiting runs: two driven by `runtime`, two undriven, one driven elsewhere."""
 
     store: Any
     runtime: Runtime
