@@ -6,7 +6,11 @@ document runs a snippet, it prints what the session shows.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -61,33 +65,72 @@ DOCUMENTS = [
 ]
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+FORKS = """
+import json, os, runpy, sys
+import blazen_trio._stores.sql.store
+for command in sys.stdin:
+    if os.fork() == 0:
+        for stream, name in enumerate((os.devnull, "out", "err")):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+        sys.argv = json.loads(command)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+class Programs:
+    """Runs programs in a folder, each in a process forked from one that has imported the engine.
+
+    A process of its own for each would spend most of its time on imports.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._forks = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", FORKS],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Programs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._forks.pid, signal.SIGKILL)
+        with self._forks:
+            self._forks.wait()
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        self._forks.stdin.write(json.dumps(command).encode() + b"\n")
+        self._forks.stdin.flush()
+        assert select.select([self._forks.stdout], [], [], 120)[0], f"{command} does not end"
+        code = int(self._forks.stdout.readline())
+        out, err = [(self._folder / name).read_text() for name in ("out", "err")]
+        return subprocess.CompletedProcess(command, code, out, err)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_snippets_run(document, tmp_path):
     commands = find_commands(document)
     shown = {command["program"] for command in commands}
-    for snippet in find_snippets(document):
-        program = tmp_path / (snippet.name or f"line_{snippet.line}.py")
-        program.write_text(snippet.code)
-        if program.name not in shown:
-            done = run(tmp_path, program.name)
-            assert done.returncode == 0, f"{document.name}, line {snippet.line}:\n{done.stderr}"
-    for command in commands:
-        done = run(tmp_path, command["program"], *command["arguments"].split())
-        is_killed = done.returncode == -signal.SIGKILL
-        assert done.stdout + is_killed * "Killed\n" == command["shown"], (
-            f"{command[0]}{done.stderr}"
-        )
-        assert is_killed or done.returncode == 0, done.stderr
+    with Programs(tmp_path) as programs:
+        for snippet in find_snippets(document):
+            program = tmp_path / (snippet.name or f"line_{snippet.line}.py")
+            program.write_text(snippet.code)
+            if program.name not in shown:
+                done = programs.run(program.name)
+                assert done.returncode == 0, f"{document.name}:{snippet.line}:\n{done.stderr}"
+        for command in commands:
+            done = programs.run(command["program"], *command["arguments"].split())
+            is_killed = done.returncode == -signal.SIGKILL
+            assert done.stdout + is_killed * "Killed\n" == command["shown"], (
+                f"{command[0]}{done.stderr}"
+            )
+            assert is_killed or done.returncode == 0, done.stderr
 
 
 def test_the_readme_has_snippets():
