@@ -235,6 +235,7 @@ class Signal:
         if self._is_set:
             await trio.lowlevel.checkpoint()
         else:
+            assert self._task is None, "a second task waits for a signal that is for one"
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
         self._is_set = False
@@ -252,7 +253,8 @@ _SLICE: Final = 0.004
 async def in_slices(pieces: Generator[None, None, T], *, cancellable: bool = False) -> T:
     """Drain a generator, yielding to other tasks every few milliseconds, and return its result.
 
-    Work that takes less time makes no checkpoint.
+    Work that takes less time makes no checkpoint. Under a clock that jumps, no time passes during
+    the work, so it makes none either.
 
     Args:
         pieces: Does a bounded piece of work per `next()`.

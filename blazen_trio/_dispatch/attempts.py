@@ -20,6 +20,7 @@ from blazen_trio._dispatch.calls import (
 )
 from blazen_trio._dispatch.transaction import Transaction
 from blazen_trio._dispatch.transitions import WIDE, absorb_all, complete, completed, fail
+from blazen_trio._dispatch.turns import Rerun
 from blazen_trio._state.entry import drained
 from blazen_trio._state.routing import check_returned
 from blazen_trio.errors import (
@@ -79,21 +80,21 @@ class Attempt:
         waits in the queue of re-runs, and the holder that ends makes it ready again.
         """
         turns = core.turns
-        again: bool | None = True
+        rerun: Rerun | None = Rerun.NOW
         try:
-            while again:
+            while rerun is Rerun.NOW:
                 transaction = Transaction(delivery, core.state, core.codec)
                 turns.begins(transaction)
-                again = await cls(core, delivery, step, transaction).run()
+                rerun = await cls(core, delivery, step, transaction).run()
         finally:
-            # False: queued, so it does not hold the turn. True here: the attempt has raised.
-            if again is not False:
+            # A queued delivery does not hold the turn. `NOW` here: the attempt raised.
+            if rerun is not Rerun.QUEUED:
                 following = turns.ended(delivery, done=delivery.id not in core.state.deliveries)
                 if following is not None:
                     core.ready.appendleft(following)
                     core.wake()
 
-    async def run(self) -> bool | None:
+    async def run(self) -> Rerun | None:
         """Run the step once, and commit it.
 
         A crash before the commit is on disk loses the attempt and nothing else: the delivery is
@@ -101,7 +102,7 @@ class Attempt:
         nothing: the outputs are in the same transaction, and pending.
 
         Returns:
-            `None`: it is over. `True`: re-run it now. `False`: re-run it when its turn comes.
+            Whether it has to be re-run; `None`: it is over.
         """
         core, delivery, step = self._core, self._delivery, self._step
         transaction = self._transaction
@@ -114,15 +115,15 @@ class Attempt:
             arguments: tuple[Any, ...] = (event,)
             if transaction is not None:
                 arguments = (event, core.make_context(core, transaction))
-            # The call: a failure, a timeout and a cancellation of the step are raised here.
+            # The call raises a failure, a timeout or a cancellation of the step.
             if step.is_async and step.timeout is None:
                 result = await call(step.call, arguments)
             else:
                 result = await run_bounded(step, arguments)
-            # The commit may have to wait; if the run ends meanwhile, the attempt is dropped.
+            # The commit may have to wait. If the run ends during the wait, the attempt is dropped.
             if transaction is not None or core.runs_ahead or core.standstill.gate is not None:
                 await self._wait_turn()
-            if core.control.ended:
+            if core.control.in_ended:
                 return None
             # The decision. From here until the journal has the entry, nothing else is decided (no
             # checkpoint, or a closed gate): a key that changed after the conflict check would be a
@@ -132,6 +133,8 @@ class Attempt:
             returned, listed = check_returned(step, result)
             members = None if listed is None else await self._members(listed)
             entry = self.decide(returned, members, core.encode)
+            # Applied: until the journal has the entry, nothing may raise or be cancelled. The state
+            # in memory would have a transition that is not in the journal.
             if entry.rest is not None:
                 await complete(core, entry)
             if core.recorder.detailed:
@@ -212,7 +215,7 @@ class Attempt:
         """Close the transaction, then wait until the attempt may commit."""
         if self._transaction is not None:
             self._transaction.closed = True
-        while self._has_to_wait() and not self._core.control.ended:
+        while self._has_to_wait() and not self._core.control.in_ended:
             await self._wait()
 
     def _has_to_wait(self) -> bool:
@@ -300,6 +303,8 @@ class Attempt:
         if not is_failure(error):
             self._undo()
             raise error
+        # A `Cancelled` counts as a failure here: it may have leaked from a scope of another task.
+        # Only the scope around this task tells.
         if trio.current_effective_deadline() == float("-inf"):
             # The run was ended, paused or left: the delivery stays pending. An exception that the
             # step raised while it cleaned up is dropped, as everything of this attempt is.
@@ -309,7 +314,7 @@ class Attempt:
             if isinstance(error, trio.Cancelled):
                 raise error
             await trio.lowlevel.checkpoint()  # raises Cancelled
-        if not core.control.ended:
+        if not core.control.in_ended:
             await self._failed(error)
 
     def _undo(self) -> None:
@@ -321,7 +326,7 @@ class Attempt:
         """Schedule a retry, hand the failure to its handler, or fail the run."""
         core, delivery, step = self._core, self._delivery, self._step
         await core.may_decide()
-        if core.control.ended:
+        if core.control.in_ended:
             return
         moment = core.moment()
         began = self._began

@@ -198,10 +198,10 @@ class Control:
             user code broke out of the engine.
         leave: When this process leaves it.
         halted: Whether no further step may start; updated with every change.
-        ended: Whether the run has ended, at least in memory, and is not being left yet.
+        in_ended: Whether the run has ended, at least in memory, and is not being left yet.
     """
 
-    __slots__ = ("cancel_reason", "ended", "failure", "halted", "holds", "leave", "phase")
+    __slots__ = ("cancel_reason", "failure", "halted", "holds", "in_ended", "leave", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.WORKING
@@ -209,11 +209,11 @@ class Control:
         self.cancel_reason: tuple[str | None] | None = None
         self.failure: BaseException | None = None
         self.leave = Leave.NEVER
-        self.halted = self.ended = False
+        self.halted = self.in_ended = False
 
     def _changed(self) -> None:
         phase = self.phase
-        self.ended = phase is Phase.ENDED
+        self.in_ended = phase is Phase.ENDED
         self.halted = (
             phase not in _STEPS_MAY_START
             or bool(self.holds)
@@ -302,6 +302,8 @@ def decide(control: Control, now: Situation) -> Next:
     """
     busy = now.in_flight or now.deciding
     if control.cancel_reason is not None:
+        # Ends do not wait for `deciding`: the journal keeps the order of entries, so the end is
+        # written behind the transition that is on its way.
         return Next.WAIT if now.in_flight else Next.CANCEL
     if now.out_of_time:
         # Before holds and leaving: a run that is paused or left instead would have no time left
@@ -312,6 +314,7 @@ def decide(control: Control, now: Situation) -> Next:
             return Next.WAIT if busy else Next.PAUSE
         return Next.LEAVE if control.leave >= Leave.ONCE_ASKED and not busy else Next.WAIT
     if control.phase is Phase.PAUSED:
+        # Before leaving: no worker takes a run that is paused on disk.
         return Next.UNPAUSE
     if control.leave is Leave.AFTER_STEPS:
         return Next.WAIT if busy else Next.LEAVE

@@ -352,7 +352,10 @@ class RunCore:
             await self.standstill.opened()
 
     def absorb(self, effects: Iterable[Item]) -> None:
-        """Act on the effects of a transition, once it is as durable as it has to be."""
+        """Act on the effects of a transition, once it is as durable as it has to be.
+
+        The caller wakes the dispatcher, unless it is a step task, which takes the next delivery.
+        """
         for item in effects:
             if type(item) is Delivery:
                 (self.ready if self._ready is None else self._ready).append(item)
@@ -386,6 +389,7 @@ class RunCore:
     def queue_for_slot(self) -> None:
         """Ask the host for a slot; the dispatcher is woken once the run has it."""
         if self._place is None and self.host is not None:
+            # If a slot is free, `_slot_given` is called before `queue_up` returns.
             place = self.host.slots.queue_up(self._slot_given)
             self._place = None if place.given else place
 
@@ -414,6 +418,7 @@ class RunCore:
         self.give_slot()
         self.ask = None
         if self.journal is not None and self.control.phase is Phase.LEFT:
+            # A resting run is listened to by its `ParkedRun` by now.
             self.journal.driver.listen(None)
 
     @property
@@ -421,7 +426,8 @@ class RunCore:
         """True if nothing is lost when this object is dropped while the run waits.
 
         There must be no watcher, nothing on its way to or from the disk, no input handler, and no
-        inbox message left for a later version (the store hands each one out only once).
+        inbox message left for a later version (the store hands each one out only once). A run that
+        may be ahead of the disk has a task of its own that writes behind.
         """
         return (
             not self.pins

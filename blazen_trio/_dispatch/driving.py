@@ -66,11 +66,11 @@ async def drive(core: RunCore, *, asked: bool = False) -> None:
                 async with trio.open_nursery() as services:
                     services.start_soon(_write_behind, core, core.journal)
                     try:
-                        await _drive_with_handler(core, asked=asked)
+                        await _drive_in_nursery(core, asked=asked)
                     finally:
                         core.journal.stop_writing_behind()
         elif core.input_handler is not None:
-            await _drive_with_handler(core, asked=asked)
+            await _drive_in_nursery(core, asked=asked)
         else:
             await _Dispatcher(core, None).run(asked=asked)
     except BaseException as error:
@@ -100,7 +100,8 @@ def _tell_end(core: RunCore) -> None:
         listener.ended(core.state)
 
 
-async def _drive_with_handler(core: RunCore, *, asked: bool) -> None:
+async def _drive_in_nursery(core: RunCore, *, asked: bool) -> None:
+    """Drive a run inside a nursery, which is for the calls of its input handler, if it has one."""
     with bare_errors():
         async with trio.open_nursery() as nursery:
             handlers = nursery if core.input_handler is not None else None
@@ -136,7 +137,7 @@ class _Dispatcher:
         """Drive the run until it rests, or has ended and is to be left."""
         core = self._core
         core.machine.slices = True
-        core.signal.clear()  # everything is looked at now
+        core.signal.clear()  # the first decision looks at everything
         if core.state.questions and not asked:
             self._ask(core.state.questions.values())
         over = False
@@ -147,13 +148,19 @@ class _Dispatcher:
                     self._tasks.new_nursery()
                     try:
                         await self._dispatch()
-                        if core.control.failure is None and core.journal is not None:
-                            await core.journal.settle()
                     except Exception as failure:  # noqa: BLE001  # raised to every waiter
                         core.crash(failure)
                     over = True
+            # No step is in flight now. If steps were cancelled (a pause after its grace, a timeout,
+            # an end), the `Cancelled` of their scope has ended the loop as well, before `over` was
+            # set: the run continues in a new nursery. A cancellation from outside is not caught.
             core.nursery = None
-            # The nursery's scope was cancelled, or the loop is over. No step is in flight now.
+        # Only here: an end that is stored while a step is at work would not be the end.
+        if core.control.failure is None and core.journal is not None:
+            try:
+                await core.journal.settle()
+            except Exception as failure:  # noqa: BLE001  # raised to every waiter
+                core.crash(failure)
 
     async def _dispatch(self) -> None:
         """Decide and act until no action follows."""
@@ -232,6 +239,8 @@ class _Dispatcher:
             await core.may_decide()
             if core.control.halted:
                 return
+            # An item is out of the heap for as long as its transition takes, which can't be
+            # cancelled. So no cancellation can lose one.
             id_ = core.timers.pop()
             if (delayed := core.state.delayed.get(id_)) is not None:
                 await settle(
@@ -269,8 +278,8 @@ class _Dispatcher:
             if core.journal is not None:
                 await core.journal.settle()
         if core.state.status is RunStatus.WAITING and core.control.phase is Phase.WORKING:
-            # Nothing has arrived during the commit. A transition would have set both back, and a
-            # run parked in spite of it would not be woken by it again.
+            # An event that arrived during the commit has set the status back to running, and an end
+            # has changed the phase. A run parked in spite of either would never be woken.
             core.give_slot()
             core.slim()
             core.enter(Phase.PARKED)
@@ -288,8 +297,9 @@ class _Dispatcher:
                 # it would lie in the inbox of a run that this process is about to leave.
                 with suppress(StoreError):
                     await core.journal.store.poll(())
-        core.give_slot()
-        core.enter(Phase.PAUSED)
+        if core.control.accepts:  # the input handler may have failed the run during the commit
+            core.give_slot()
+            core.enter(Phase.PAUSED)
 
     async def _unpause(self) -> None:
         """Record that the run continues; the caller of `unpause` waits until that is on disk."""
@@ -299,7 +309,8 @@ class _Dispatcher:
         core.note(core.machine.changed("unpaused", RunStatus.RUNNING, moment))
         if core.journal is not None:
             await core.journal.settle()
-        core.enter(Phase.WORKING)
+        if core.control.accepts:  # see `_pause`
+            core.enter(Phase.WORKING)
 
 
 class _Now:
@@ -371,10 +382,11 @@ async def _leave(core: RunCore, crash: BaseException | None) -> None:
     No deadline is set: neither a commit nor a release can be cancelled, and the store bounds both.
     The order matters. Released before its last commit, the run could be taken by another process,
     which would not find that commit. Notified before the release, a waiter that resumes the run at
-    once would be told that a live process drives it.
+    once would be told that a live process drives it. A run whose end is on disk is not released
+    here: the commit of the end has released it.
     """
     control, journal = core.control, core.journal
-    ended = control.ended
+    ended = control.in_ended
     written = journal is None or journal.settled
     if not (ended and control.failure is None and written):
         control.enter(Phase.CLOSING)

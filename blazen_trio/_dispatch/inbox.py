@@ -125,7 +125,7 @@ def take_up(core: RunCore, mail: Iterable[Mail], *, pauses: bool) -> None:
     """
     assert core.journal is not None
     for each in mail:
-        if core.control.ended:
+        if core.control.in_ended:
             return
         if each.kind == PAUSE and not pauses:
             core.journal.record(core.machine.rejected(core.moment()), (each.id,))

@@ -114,7 +114,7 @@ class StepTasks:
         finally:
             core.in_flight -= 1
             if not core.in_flight:
-                nursery = None if core.control.ended else core.nursery
+                nursery = None if core.control.in_ended else core.nursery
                 core.work.stop(None if nursery is None else nursery.cancel_scope)
                 core.wake()
 

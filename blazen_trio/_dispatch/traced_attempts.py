@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from blazen_trio._definitions.steps import StepDefinition
     from blazen_trio._dispatch.core import RunCore
     from blazen_trio._dispatch.transaction import Transaction
+    from blazen_trio._dispatch.turns import Rerun
     from blazen_trio._state.entry import Entry, Output
     from blazen_trio._state.model import Delivery, Payload
 
@@ -44,7 +45,7 @@ class TracedAttempt(Attempt):
         self._decided = False
         self._error: BaseException | None = None
 
-    async def run(self) -> bool | None:
+    async def run(self) -> Rerun | None:
         """See `Attempt.run`."""
         span = self._span
         try:
@@ -83,6 +84,6 @@ class TracedAttempt(Attempt):
         return entry
 
     async def _interrupted_or_failed(self, error: BaseException) -> None:
-        if not self._core.control.ended:
+        if not self._core.control.in_ended:
             self._error = error
         await super()._interrupted_or_failed(error)

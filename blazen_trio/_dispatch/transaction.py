@@ -236,7 +236,11 @@ class Transaction:
     # At the commit
 
     def footprint(self) -> frozenset[object]:
-        """Return the keys and buffers that this attempt has read and no other commit may change."""
+        """Return the keys and buffers that this attempt has read.
+
+        While it holds the turn, no other commit may change them. A buffer counts as read and
+        changed, since `collect` looks at it and adds to it.
+        """
         return frozenset((*self._reads, *self._collects))
 
     def touches(self, footprint: frozenset[object]) -> bool:
@@ -250,6 +254,10 @@ class Transaction:
 
         A key conflicts if the attempt has read and set it and another step has changed it since. A
         buffer conflicts if collecting from it would have another result by now.
+
+        Cells are replaced, never changed, so the identity of a cell is its version. A key that was
+        only read does not conflict: two steps that each read what the other sets both commit
+        (write skew). A step that must not do so sets the key that it relies on, too.
         """
         cells = self._state.cells
         for key in self.writes:

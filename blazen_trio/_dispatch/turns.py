@@ -9,6 +9,7 @@ can't deadlock.
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from blazen_trio._dispatch.transaction import Transaction
     from blazen_trio._state.model import Delivery
 
-__all__ = ["Turns"]
+__all__ = ["Rerun", "Turns"]
+
+
+class Rerun(enum.Enum):
+    """The answer to a step whose commit conflicts, and which has to run again."""
+
+    NOW = "now"
+    QUEUED = "queued"
+    """The delivery waits for its turn, without a task."""
 
 
 class Turns:
@@ -25,7 +34,7 @@ class Turns:
 
     Only the head of the queue, the holder, is re-run. `_running` is its transaction while it runs,
     and only then do other commits wait, if they would change what it has read. So three steps that
-    update one counter take at most 1 + 2 + 2 attempts:
+    get and set one counter take at most 1 + 2 + 2 attempts:
 
         a reads, b reads, c reads; a commits; b and c conflict
         b holds the turn and runs again; c waits in the queue, without a task
@@ -52,8 +61,9 @@ class Turns:
         if transaction.delivery is self._holder:
             self._running = transaction
 
-    def ask(self, delivery: Delivery) -> bool:
-        """Request a re-run. Return `True` if it may start now; else `ended` hands out its turn.
+    def ask(self, delivery: Delivery) -> Rerun:
+        """Request a re-run. If it is queued, `ended` hands out its turn.
+
         A holder that conflicts again keeps its turn, so it is not overtaken and the re-runs end.
         """
         self._reruns[delivery.id] = self._reruns.get(delivery.id, 0) + 1
@@ -61,9 +71,9 @@ class Turns:
             self._holder = delivery
         if self._holder is delivery:
             self._running = None
-            return True
+            return Rerun.NOW
         self._queue.append(delivery)
-        return False
+        return Rerun.QUEUED
 
     def blocks(self, transaction: Transaction) -> bool:
         """Return whether this commit would change what the running turn holder has read."""
@@ -75,7 +85,7 @@ class Turns:
         )
 
     async def wait_moved(self) -> None:
-        """Wait until the holder's attempt is over."""
+        """Wait until the holder has passed on its turn: it has committed, failed or ended."""
         if self._moved is None:
             self._moved = trio.Event()
         await self._moved.wait()

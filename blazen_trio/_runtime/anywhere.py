@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from blazen_trio._surface.workflow import Workflow
 
 __all__ = ["cancel_anywhere", "pause_elsewhere", "result_anywhere"]
+
+_LEAVES_WITHIN: Final = 5.0
+"""Seconds without a change after which `pause_elsewhere` checks that the run still has a driver."""
 
 
 async def result_anywhere(
@@ -121,16 +124,23 @@ async def pause_elsewhere(
 ) -> Snapshot:
     """Pause a run that this process does not drive; see `Runtime.pause`."""
     asked: Mail | None = None
+    before: RunInfo | None = None
     try:
         while True:
             info = await store.get_run(run_id)
             if info.status in _PAUSED_OR_ENDED:
                 return await _paused_snapshot(store, workflows, info)
-            if asked is not None:
-                await poller.wait_changed(info)
-                continue
-            asked = await remote.ask_or_change(store, run_id, RunStatus.PAUSED)
             if asked is None:
+                asked = await remote.ask_or_change(store, run_id, RunStatus.PAUSED)
+            elif info == before and await remote.change_left(store, run_id, RunStatus.PAUSED):
+                # The driver has left or died without taking the request. If no process serves the
+                # workflow, no other driver would ever take it.
+                asked = None
+            if asked is not None:
+                before = info
+                with trio.move_on_after(_LEAVES_WITHIN):
+                    await poller.wait_changed(info)
+            else:
                 # No process drives the run, and it is paused now. `Cancelled` between this point
                 # and the return would say that it is not.
                 with trio.CancelScope(shield=True):

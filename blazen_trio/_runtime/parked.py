@@ -102,6 +102,8 @@ class ParkedRun:
     def left(self, failure: Exception | None = None) -> RunCore:
         """Return a core that has left the run, for the holder of its `Run`.
 
+        A `Run` needs a core to answer from. This one drives nothing, and says why.
+
         Args:
             failure: The reason, if it is an error.
         """
@@ -116,7 +118,7 @@ class ParkedRun:
 
     def brought_back(self) -> RunCore:
         """Return a core that continues the run."""
-        return open_rested(
+        core = open_rested(
             self.options,
             self.state,
             self.driver,
@@ -125,6 +127,8 @@ class ParkedRun:
             self.timers,
             self.context,
         )
+        core.rest_began = self.since  # a caller's visit does not end the wait
+        return core
 
 
 class ParkedRuns:
@@ -154,8 +158,8 @@ class ParkedRuns:
     def add(self, run: ParkedRun) -> None:
         """Add a run. Inbox messages that have already arrived are passed on before this returns.
 
-        Listening comes last: a message that is passed on brings the run back, and takes it out of
-        the tables again.
+        Listening comes last, since it passes them on: the run is then brought back, which takes it
+        out of the tables. Before that, it must be in them.
         """
         run_id = run.state.run_id
         self._runs[run_id] = run

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "answer_stored",
     "ask_or_change",
+    "change_left",
     "codec_of",
     "keep_snapshot",
     "open_questions",
@@ -165,6 +166,16 @@ async def ask_or_change(
         return asked
     await _change_claimed(store, end, status, reason)
     return None
+
+
+async def change_left(store: CheckpointStore, run_id: str, status: RunStatus) -> bool:
+    """Pause or cancel a run that was asked to, if it no longer has a driver."""
+    try:
+        end = await claim_end(store, run_id, _REQUESTS)
+    except RunLockedError:
+        return False
+    await _change_claimed(store, end, status, None)
+    return True
 
 
 async def _claim_or_ask(

@@ -198,6 +198,7 @@ class Supervisor:
         try:
             await drive(core, asked=core.control.phase is Phase.PARKED)
         finally:
+            # The entry of a resting run may be that of its next task by now: see `rests`.
             if core.control.phase is not Phase.RESTING:
                 del self.driving[run_id]
                 self._mail += core.mail_seen
@@ -372,7 +373,7 @@ class Supervisor:
         try:
             try:
                 again = f"run {run_id!r} was lost and taken again by this process: get a new handle"
-                self.lost(run_id, StaleRunError(again, run_id=run_id))
+                self.lost(run_id, StaleRunError(again, run_id=run_id))  # if it rests here
                 await self.changes.wait_until(lambda: run_id not in self.driving)
                 self._note(stored, serving=serving)  # again: `lost` and the old end forget it
                 if stored.fault is not None:
@@ -391,7 +392,7 @@ class Supervisor:
             self.slots.release()
             await self._give_back(stored.driver)  # noqa: ASYNC102, ASYNC120  # bounded
             raise
-        self._refusals.forget(run_id)
+        self._refusals.forget(run_id)  # earlier failures to open it count no more
         core.host, core.has_slot = self, True
         core.task_context.run(belongs_to, run_id)
         self.driving[run_id] = core

@@ -325,7 +325,7 @@ class MemoryStore(StoreQueries):
     ) -> int:
         """See `CheckpointStore.purge`."""
         before, statuses = (
-            store_rules.cutoff(older_than),
+            store_rules.cutoff(older_than, self.clock()),
             store_rules.parse_statuses(status, store_rules.ENDED),
         )
         await trio.lowlevel.checkpoint_if_cancelled()

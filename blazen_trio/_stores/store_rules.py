@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, overload
 
@@ -20,6 +19,7 @@ from blazen_trio.errors import (
 )
 
 if TYPE_CHECKING:
+    from blazen_trio._clock import Utc
     from blazen_trio._stores.protocol import Commit
 
 __all__ = [
@@ -89,15 +89,19 @@ def check_limit(limit: int) -> None:
         raise ValueError(msg)
 
 
-def cutoff(older_than: dt.timedelta | dt.datetime) -> float:
+def cutoff(older_than: dt.timedelta | dt.datetime, clock: Utc) -> float:
     """Return the instant meant by an age or an instant: UTC, seconds since the epoch.
+
+    Args:
+        older_than: The age or the instant.
+        clock: The clock by which runs are dated. The host's may be wrong.
 
     Raises:
         TypeError: The argument is neither.
         ValueError: The instant has no time zone.
     """
     if isinstance(older_than, dt.timedelta):
-        return time.time() - older_than.total_seconds()
+        return clock.now() - older_than.total_seconds()
     if not isinstance(older_than, dt.datetime):
         msg = (  # type: ignore[unreachable]
             f"older_than={older_than!r:.80}: expected an age (timedelta) or an instant (datetime "

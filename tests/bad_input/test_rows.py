@@ -94,9 +94,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_a_row_with_anything_in_it(
     table: str, column: str, filled: Path, tmp_path: Path
 ) -> None:
-    # The values at once: each has a file of its own, and most of the time is spent waiting.
+    # The values at once: each has a file of its own, and most of the time is spent waiting. Which
+    # ones are tried by default differs by column, and not from run to run.
+    sample = random.Random(f"{table}.{column}").sample(_VALUES, try_many(2, len(_VALUES)))
     async with trio.open_nursery() as nursery:
-        for number, value in enumerate(random.sample(_VALUES, try_many(3, len(_VALUES)))):
+        for number, value in enumerate(sample):
             path = tmp_path / f"{number}.db"
             shutil.copy(filled, path)
             if _tamper(path, table, column, value):

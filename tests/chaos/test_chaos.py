@@ -27,8 +27,8 @@ from tests.databases import KINDS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-RUNS = int(os.environ.get("BLAZEN_TRIO_CHAOS_RUNS", "120"))
-SECONDS = float(os.environ.get("BLAZEN_TRIO_CHAOS_SECONDS", "9"))
+RUNS = int(os.environ.get("BLAZEN_TRIO_CHAOS_RUNS", "60"))
+SECONDS = float(os.environ.get("BLAZEN_TRIO_CHAOS_SECONDS", "6"))
 WORKERS = 3
 PATIENCE = 300.0  # seconds for the runs to come to their ends when all is quiet again
 

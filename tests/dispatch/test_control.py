@@ -235,7 +235,7 @@ def test_only_the_phases_that_may_follow_do(before: Phase, after: Phase) -> None
     if after is before or after in PHASES[before]:
         control.enter(after)
         assert control.phase is after
-        assert control.ended is (after is Phase.ENDED and before is not after)
+        assert control.in_ended is (after is Phase.ENDED and before is not after)
     else:
         with pytest.raises(AssertionError, match=before.value):
             control.enter(after)

@@ -13,13 +13,13 @@ from tests.interrupts.scenarios import SCENARIOS
 ROOT = Path(__file__).parents[2]
 
 
-EVERY = {"run": 179, "entered": 419, "served": 997}
-"""Lines from one interrupt to the next; 89 for the others, which are shorter."""
+EVERY = {"run": 359, "entered": 839, "served": 1999}
+"""Lines from one interrupt to the next; 179 for the others, which are shorter."""
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_ctrl_c_at_any_line_ends_the_program_and_loses_nothing(name: str) -> None:
     # In a process without threads, as each attempt is forked from it.
-    command = [sys.executable, "-m", "tests.interrupts", name, "--every", str(EVERY.get(name, 89))]
+    command = [sys.executable, "-m", "tests.interrupts", name, "--every", str(EVERY.get(name, 179))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,7 @@
-"""What the tests draw, and the pictures of the documentation: `python -m tests.pictures.drawn` writes these anew."""
+"""The runs that the tests draw, and the pictures in the documentation.
+
+`python -m tests.pictures.drawn` writes the pictures in the documentation again.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +142,7 @@ agent = Workflow("agent", [ask_model, call_tool, approved, gather])
 
 
 async def a_book(pages: int = 12, *, workflow: Workflow = book) -> Snapshot:
-    """A run of `book` that waits for its answer."""
+    """Return a snapshot of a run of `book` that waits for its answer."""
     store = MemoryStore()
     try:
         await workflow.run(pages, store=store, run_id="book-1")
@@ -148,10 +151,10 @@ async def a_book(pages: int = 12, *, workflow: Workflow = book) -> Snapshot:
     raise AssertionError
 
 
-def told(
+def recorded(
     *records: tuple[Any, ...], status: RunStatus = RunStatus.COMPLETED, run_id: str = "run-1"
 ) -> Snapshot:
-    """A run with this history: (seconds, kind, step, event type, duration, error) of each."""
+    """Return a run with these records: (seconds, kind, step, event type, duration, error)."""
     began = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
     state = RunState(run_id, "book", "1")
     state.status = status
@@ -168,13 +171,16 @@ def told(
 def attempt(
     step: str, start: float, end: float, event: str = "Page", error: str | None = None
 ) -> list[tuple[Any, ...]]:
-    """The two records of an attempt."""
+    """Return the two records of an attempt."""
     kind = "step_failed" if error else "step_completed"
     return [(start, "step_dispatched", step, event), (end, kind, step, event, end - start, error)]
 
 
 def a_killed_run() -> Snapshot:
-    """It is killed while four fetches are in flight, resumed after ten minutes, and waits two hours for its answer."""
+    """Return a run that was killed while four fetches were in flight.
+
+    It is resumed after ten minutes, and then waits two hours for its answer.
+    """
     records = [
         (0.0, "workflow_started", None, "StartEvent"),
         *attempt("list_pages", 0.01, 0.2, "StartEvent"),
@@ -210,11 +216,11 @@ def a_killed_run() -> Snapshot:
     records.append((answered, "input_received", None, "Approval"))
     records += attempt("publish", answered + 0.05, answered + 0.4, "Approval")
     records.append((answered + 0.4, "workflow_completed", "publish", "StopEvent"))
-    return told(*sorted(records, key=lambda record: record[0]), run_id="book-1")
+    return recorded(*sorted(records, key=lambda record: record[0]), run_id="book-1")
 
 
 def documented() -> dict[str, str]:
-    """The pictures of the documentation, by file name."""
+    """Return the pictures in the documentation, by file name."""
     return {
         "agent.svg": agent.to_svg(),
         "book.svg": book.to_svg(run_without_waiting(a_book)),

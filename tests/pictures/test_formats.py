@@ -1,4 +1,4 @@
-"""The formats that others read: whatever the names are, nothing of them is taken for markup."""
+"""Mermaid, DOT and SVG: no name is taken for markup, whatever it contains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blazen_trio._pictures.svg import clean, shorten, text_width
 from tests.pictures.drawn import agent, book
 
 SVG = "{http://www.w3.org/2000/svg}"
-# Not NUL: no database has it in a text, so it is in no name; nor is a space at a name's end.
+# A name has no NUL, which databases can't store in text, and no space at its end.
 names = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40
 ).filter(lambda name: not name.endswith(" "))
@@ -60,7 +60,7 @@ def workflows(draw):
 
 
 @given(workflows())
-def test_any_name_is_told_in_mermaid(made):
+def test_mermaid_shows_any_name(made):
     workflow, step_name, event_type = made
     labels = []
     lines = workflow.to_mermaid().split("\n")
@@ -78,7 +78,7 @@ def test_any_name_is_told_in_mermaid(made):
 
 
 @given(workflows())
-def test_any_name_is_told_in_dot(made):
+def test_dot_shows_any_name(made):
     workflow, step_name, event_type = made
     quoted = r'"((?:[^"\\\n]|\\.)*)"'
     drawn = workflow.to_dot()
@@ -95,7 +95,7 @@ def test_any_name_is_told_in_dot(made):
 
 
 @given(workflows())
-def test_any_name_is_told_in_svg(made):
+def test_svg_shows_any_name(made):
     workflow, step_name, event_type = made
     root = ET.fromstring(workflow.to_svg())
     titles = [plain(one.text or "") for one in root.iter(f"{SVG}title")]
@@ -104,7 +104,7 @@ def test_any_name_is_told_in_svg(made):
 
 
 @pytest.mark.parametrize("workflow", [book, agent], ids=lambda workflow: workflow.name)
-def test_the_svg_is_accessible_and_needs_nothing_else(workflow):
+def test_the_svg_is_accessible_and_self_contained(workflow):
     drawn = workflow.to_svg()
     root = ET.fromstring(drawn)
     assert root.tag == f"{SVG}svg"
@@ -130,7 +130,7 @@ class Dotted(Event):
     event_type: ClassVar[str] = "orders.Dotted"
 
 
-def test_events_are_called_by_their_stable_type():
+def test_events_are_labelled_with_their_stable_type():
     @step
     async def begin(ev: StartEvent) -> Dotted:
         return Dotted()

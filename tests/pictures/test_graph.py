@@ -1,4 +1,4 @@
-"""What is in a workflow's graph, and what a run adds to it."""
+"""The graph of a workflow, and what a run adds to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blazen_trio import (
     step,
 )
 from blazen_trio._pictures.happened import graph_of
-from tests.pictures.drawn import Approval, Page, Text, a_book, agent, book, fetch, told
+from tests.pictures.drawn import Approval, Page, Text, a_book, agent, book, fetch, recorded
 
 
 def edges(workflow, run=None):
@@ -36,7 +36,7 @@ def statuses(workflow, run):
     return {node["name"]: node["status"] for node in nodes(workflow, run).values()}
 
 
-def test_everything_that_can_come_of_what():
+def test_the_graph_has_every_declared_edge():
     assert edges(book) == {
         ("event:StartEvent", "step:list_pages"): "deliver",
         ("step:list_pages", "event:Page"): "fan_out",
@@ -55,7 +55,7 @@ def test_everything_that_can_come_of_what():
     }
 
 
-def test_entry_exit_and_what_comes_from_outside_are_told_apart():
+def test_entry_exit_and_external_events_are_distinguished():
     kinds = {node["name"]: (node["kind"], node["notes"]) for node in nodes(book).values()}
     assert kinds["StartEvent"] == ("start", ("entry",))
     assert kinds["StopEvent"] == ("stop", ("exit",))
@@ -67,7 +67,7 @@ def test_entry_exit_and_what_comes_from_outside_are_told_apart():
     assert kinds["bind"] == ("step", ("fan-in",))
 
 
-def test_a_handler_of_all_failures_says_so_instead_of_drawing_an_edge_from_each_step():
+def test_a_handler_of_all_failures_has_a_note_instead_of_an_edge_per_step():
     @step
     async def begin(ev: StartEvent) -> StopEvent:
         return StopEvent()
@@ -99,7 +99,7 @@ def test_an_event_goes_to_the_steps_that_accept_its_base():
     assert edges(Workflow("w", [begin, take]))["event:Special", "step:take"] == "deliver"
 
 
-async def test_a_waiting_run(autojump_clock):
+async def test_a_waiting_run_shows_what_is_done_and_what_it_waits_for(autojump_clock):
     snapshot = await a_book()
     assert statuses(book, snapshot) == {
         "list_pages": "done",
@@ -129,7 +129,7 @@ async def test_a_waiting_run(autojump_clock):
     }
 
 
-async def test_a_completed_run(autojump_clock):
+async def test_a_completed_run_shows_the_path_that_it_took(autojump_clock):
     waiting = await a_book()
     async with book.resume(waiting) as run:
         await run.respond(Approval(waiting.input_requests[0].request_id, "yes"))
@@ -145,7 +145,7 @@ async def test_a_completed_run(autojump_clock):
     assert stops == {"step:publish": True, "step:withdraw": False}
 
 
-async def test_a_failed_run_shows_the_step_and_what_it_left(autojump_clock):
+async def test_a_failed_run_shows_the_failed_step_and_pending_work(autojump_clock):
     @step
     async def spread(ev: StartEvent) -> list[Page]:
         return [Page(1), Page(7)]
@@ -176,7 +176,7 @@ async def test_a_failed_run_shows_the_step_and_what_it_left(autojump_clock):
     assert nodes(failing, snapshot)["step:total"]["happened"] == ("1 collected",)
 
 
-async def test_a_run_in_flight_and_delayed_events(autojump_clock):
+async def test_a_run_in_flight_shows_pending_steps_and_delayed_events(autojump_clock):
     @step
     async def begin(ev: StartEvent) -> tuple[Page, Delayed[Text]]:
         return Page(1), Delayed(Text(1), 3600)
@@ -196,7 +196,7 @@ async def test_a_run_in_flight_and_delayed_events(autojump_clock):
     assert nodes(workflow, snapshot)["event:Text"]["happened"] == ("1 delayed",)
 
 
-async def test_without_a_history_only_what_is_left_is_known(autojump_clock):
+async def test_without_a_history_only_pending_work_is_shown(autojump_clock):
     @step
     async def begin(ev: StartEvent, ctx: Context) -> Page:
         return Page(0)
@@ -221,14 +221,14 @@ async def test_without_a_history_only_what_is_left_is_known(autojump_clock):
     assert "history=True" in workflow.to_svg(snapshot)
 
 
-def test_only_a_run_of_the_workflow_can_be_drawn_on_it():
+def test_a_run_of_another_workflow_is_refused():
     with pytest.raises(ValueError, match="run 'run-1' is of workflow 'book'"):
-        agent.to_svg(told((0, "workflow_started")))
+        agent.to_svg(recorded((0, "workflow_started")))
     with pytest.raises(TypeError, match="is not a Snapshot"):
         book.to_dot("run-1")
 
 
-def test_an_answer_that_nobody_asks_for_is_drawn_too():
+def test_an_answer_that_no_step_asks_for_is_drawn():
     @step
     async def begin(ev: StartEvent) -> None:
         return None

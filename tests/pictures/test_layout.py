@@ -1,4 +1,4 @@
-"""Where boxes and edges go, whatever the graph."""
+"""The layout of boxes and edges, for any graph."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_edges_join_their_boxes_and_run_through_no_other(graph):
         assert abs(to_x - end.x) <= end.width / 2
         assert route.back == (to_y < y)
         for (x, y), (to_x, to_y) in itertools.pairwise(route.points):
-            if x == to_x:  # straight down or up; the rest is between the layers
+            if x == to_x:  # vertical; the other segments lie between the layers
                 for box in layout.boxes.values():
                     beside = abs(x - box.x) >= box.width / 2 - 0.1
                     assert (
@@ -79,7 +79,7 @@ def test_the_same_graph_is_drawn_the_same_in_every_process():
     assert len(drawn) == 1
 
 
-def test_a_long_chain_is_no_deep_recursion():
+def test_a_long_chain_does_not_recurse_deeply():
     ids = [f"n{index}" for index in range(3000)]
     layout = lay_out(dict.fromkeys(ids, (50, 20)), list(itertools.pairwise(ids)))
     assert len({box.y for box in layout.boxes.values()}) == 3000

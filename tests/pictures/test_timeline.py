@@ -1,4 +1,4 @@
-"""What a run's history tells of its attempts, and how that is drawn."""
+"""The attempts in a run's history, and the timeline drawn from them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from blazen_trio import (
 from blazen_trio._pictures.attempts import Idle, read_history
 from blazen_trio._pictures.axis import Axis, exactly, in_words
 from blazen_trio.pictures import timeline_html, timeline_svg
-from tests.pictures.drawn import Page, Text, a_book, a_killed_run, attempt, book, fetch, told
+from tests.pictures.drawn import Page, Text, a_book, a_killed_run, attempt, book, fetch, recorded
 
 SVG = "{http://www.w3.org/2000/svg}"
 STARTED = (0.0, "workflow_started", None, "StartEvent")
 
 
 def drawn(snapshot):
-    """How many elements there are of each class."""
+    """Count the elements of each class."""
     root = ET.fromstring(timeline_svg(snapshot))
     found: dict[str, int] = {}
     for one in root.iter():
@@ -50,12 +50,12 @@ def outcomes(snapshot, name="fetch"):
 
 
 def minutes(found):
-    """Real time goes on a little beside the clock that jumps."""
+    """Round to minutes: some real time passes besides the jumps of the mock clock."""
     return [(what, round(start / 60), round(end / 60)) for what, start, end in found]
 
 
-def test_concurrent_attempts_are_told_apart_by_their_durations():
-    run = told(
+def test_concurrent_attempts_are_distinguished_by_their_durations():
+    run = recorded(
         STARTED,
         (1.0, "step_dispatched", "fetch", "Page"),
         (2.0, "step_dispatched", "fetch", "Page"),
@@ -66,11 +66,11 @@ def test_concurrent_attempts_are_told_apart_by_their_durations():
         (7.0, "step_failed", "fetch", "Page", 4.0, "OSError: no"),
     )
     assert outcomes(run) == [("retried", 1, 5), ("completed", 2, 4), ("failed", 3, 7)]
-    assert drawn(run)["mark"] == 4  # of the two that failed, and of their samples
+    assert drawn(run)["mark"] == 4  # the two that failed, and their samples in the key
 
 
-def test_what_was_in_flight_when_a_process_died_ends_with_it_and_the_time_until_the_resume_is_dead():
-    run = told(
+def test_attempts_in_flight_end_with_their_process_and_the_gap_until_the_resume_is_dead():
+    run = recorded(
         STARTED,
         (1.0, "step_dispatched", "fetch", "Page"),
         *attempt("bind", 1.0, 3.0),
@@ -90,8 +90,8 @@ def test_what_was_in_flight_when_a_process_died_ends_with_it_and_the_time_until_
         ((3.0, "workflow_failed", "fetch", None, None, "no"), "ended"),
     ],
 )
-def test_why_nobody_was_at_work(record, kind):
-    run = told(
+def test_idle_time_shows_its_reason(record, kind):
+    run = recorded(
         STARTED,
         *attempt("fetch", 0.0, 3.0),
         record,
@@ -99,11 +99,11 @@ def test_why_nobody_was_at_work(record, kind):
         *attempt("fetch", 60.0, 61.0),
     )
     assert read_history(run).idle == [Idle(kind, 3.0, 60.0)]
-    assert drawn(run)[kind] == 2  # and its sample
+    assert drawn(run)[kind] == 2  # itself, and its sample in the key
 
 
 def test_gaps_between_attempts_are_waits():
-    run = told(
+    run = recorded(
         STARTED,
         *attempt("fetch", 0.0, 1.0),
         *attempt("fetch", 1.001, 2.0),
@@ -112,8 +112,8 @@ def test_gaps_between_attempts_are_waits():
     assert read_history(run).idle == [Idle("waiting", 2.0, 9.0)]
 
 
-def test_an_attempt_that_was_run_again_on_newer_state_ends_where_it_was_run_again():
-    run = told(
+def test_an_attempt_that_is_rerun_on_newer_state_ends_where_the_rerun_starts():
+    run = recorded(
         STARTED,
         (1.0, "step_dispatched", "fetch", "Page"),
         (2.0, "step_dispatched", "fetch", "Page"),
@@ -123,7 +123,7 @@ def test_an_attempt_that_was_run_again_on_newer_state_ends_where_it_was_run_agai
     assert outcomes(run) == [("unfinished", 1, 2), ("completed", 2, 3)]
 
 
-async def test_what_is_in_flight_lasts_to_the_end_of_the_picture(autojump_clock):
+async def test_an_attempt_in_flight_extends_to_the_end_of_the_picture(autojump_clock):
     @step
     async def begin(ev: StartEvent) -> StopEvent:
         await trio.sleep_forever()
@@ -142,7 +142,7 @@ async def test_what_is_in_flight_lasts_to_the_end_of_the_picture(autojump_clock)
     assert minutes(outcomes(snapshot, "tick")) == [("completed", 0, 5)]
 
 
-async def test_a_run_that_is_paused_is_drawn_as_paused(autojump_clock):
+async def test_a_paused_run_is_drawn_as_paused(autojump_clock):
     @step
     async def begin(ev: StartEvent) -> StopEvent:
         await trio.sleep(4 * 60)
@@ -162,8 +162,8 @@ async def test_a_run_that_is_paused_is_drawn_as_paused(autojump_clock):
     ]
 
 
-def test_a_question_that_is_asked_again_after_a_crash_is_one():
-    run = told(
+def test_a_question_that_is_asked_again_after_a_crash_is_drawn_once():
+    run = recorded(
         STARTED,
         *attempt("bind", 0.0, 1.0),
         (1.0, "input_requested", None, "Draft"),
@@ -178,13 +178,13 @@ def test_a_question_that_is_asked_again_after_a_crash_is_one():
     assert "questions" in texts(run)
 
 
-def test_a_clock_that_was_set_back_does_not_turn_time_round():
-    run = told(STARTED, *attempt("fetch", 5.0, 6.0), *attempt("fetch", 2.0, 3.0))
+def test_time_does_not_run_backwards_if_the_clock_was_set_back():
+    run = recorded(STARTED, *attempt("fetch", 5.0, 6.0), *attempt("fetch", 2.0, 3.0))
     assert outcomes(run) == [("completed", 5, 6), ("completed", 6, 6)]
     assert drawn(run)["completed"] == 3
 
 
-async def test_a_run_without_a_history_is_told_what_to_switch_on(autojump_clock):
+async def test_the_timeline_of_a_run_without_a_history_shows_how_to_record_one(autojump_clock):
     @step
     async def begin(ev: StartEvent) -> Page:
         return Page(7)
@@ -201,10 +201,10 @@ async def test_a_run_without_a_history_is_told_what_to_switch_on(autojump_clock)
     assert any("history=True" in line for line in texts(snapshot))
     assert set(drawn(snapshot)) == {"blazen-timeline", "paper", "soft"}
     assert "history=True" in timeline_html(snapshot)
-    assert "page 7 was not there" in timeline_html(snapshot)  # failures are recorded always
+    assert "page 7 was not there" in timeline_html(snapshot)  # failures are always recorded
 
 
-def test_many_attempts_are_a_curve():
+def test_many_attempts_are_drawn_as_a_curve():
     records = [STARTED]
     for number in range(20_000):
         records += attempt(
@@ -213,7 +213,7 @@ def test_many_attempts_are_a_curve():
             number / 100 + 0.5,
             error="OSError: no" if number % 5000 == 0 else None,
         )
-    run = told(*sorted(records, key=lambda record: record[0]))
+    run = recorded(*sorted(records, key=lambda record: record[0]))
     assert len(timeline_svg(run)) < 20_000
     assert len(timeline_html(run)) < 400_000
     assert drawn(run)["curve"] == 2
@@ -223,7 +223,7 @@ def test_many_attempts_are_a_curve():
 
 
 def fan_out(count, step="fetch", start=0.0):
-    """The records of as many attempts at a time."""
+    """Return the records of `count` concurrent attempts."""
     return [
         record
         for n in range(count)
@@ -232,17 +232,17 @@ def fan_out(count, step="fetch", start=0.0):
 
 
 def in_order(*records):
-    return told(STARTED, *sorted(records, key=lambda record: record[0]))
+    return recorded(STARTED, *sorted(records, key=lambda record: record[0]))
 
 
-def test_as_many_bars_as_attempts():
-    run = told(STARTED, *(record for n in range(1900) for record in attempt("fetch", n, n + 1)))
+def test_each_attempt_has_a_bar():
+    run = recorded(STARTED, *(record for n in range(1900) for record in attempt("fetch", n, n + 1)))
     assert drawn(run)["completed"] == 1901
     assert "curve" not in drawn(run)
 
 
 @pytest.mark.parametrize("count", [13, 20, 50, 100])
-def test_a_fan_out_is_a_bar_for_each_of_its_members(count):
+def test_each_member_of_a_fan_out_has_a_bar(count):
     root = ET.fromstring(timeline_svg(in_order(*fan_out(count), *attempt("bind", 6.0, 7.0))))
     bars = [
         group
@@ -255,7 +255,7 @@ def test_a_fan_out_is_a_bar_for_each_of_its_members(count):
         (float(bar.find(f"{SVG}rect").get("y")), float(bar.find(f"{SVG}rect").get("height")))
         for bar in bars
     ]
-    # Apart from each other, and inside of their row.
+    # The bars don't overlap, and stay inside their row.
     assert all(y + height < other for (y, height), (other, _) in itertools.pairwise(places))
     assert all(height >= 3 for _, height in places)
     rows = [
@@ -266,9 +266,9 @@ def test_a_fan_out_is_a_bar_for_each_of_its_members(count):
     assert places[-1][0] + places[-1][1] < rows[1] - rows[0]
 
 
-def test_what_is_too_much_for_bars_is_a_curve():
+def test_too_many_attempts_for_bars_are_drawn_as_a_curve():
     assert drawn(in_order(*fan_out(101)))["curve"] == 2
-    # Of too many in all, the step with the most is the curve, whichever came first.
+    # If there are too many in total, the step with the most is the curve, in either order.
     many = [record for n in range(2000) for record in attempt("fetch", n, n + 1)]
     found = drawn(in_order(*many, *fan_out(50, "bind", 3000)))
     assert (found["completed"], found["curve"]) == (51, 2)
@@ -282,14 +282,14 @@ def test_the_key_explains_every_kind_of_bar():
         "open question",
         "not drawn to scale",
     } <= set(words)
-    # And nothing that is not drawn.
-    idle = texts(told(STARTED, (9.0, "step_dispatched", "fetch", "Page")))
+    # It explains nothing that is not drawn.
+    idle = texts(recorded(STARTED, (9.0, "step_dispatched", "fetch", "Page")))
     assert "running" not in idle
     assert "waiting for an answer, an event, a due time or a commit" in idle
     assert "open question" not in idle
 
 
-def test_long_waits_are_drawn_short_and_say_how_long_they_were():
+def test_long_waits_are_shortened_and_labelled_with_their_length():
     run = a_killed_run()
     assert {"2 h", "9 min 59 s"} <= set(texts(run))
     assert drawn(run)["cut"] == 3
@@ -305,7 +305,7 @@ def test_long_waits_are_drawn_short_and_say_how_long_they_were():
     st.floats(0.001, 1e9),
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=6),
 )
-def test_an_axis_goes_up_and_stays_inside(length, parts):
+def test_an_axis_is_monotonic_and_stays_inside_its_bounds(length, parts):
     idle, last = [], 0.0
     for start, end in sorted(tuple(sorted(part)) for part in parts):
         if start >= last:
@@ -334,7 +334,7 @@ def test_an_axis_goes_up_and_stays_inside(length, parts):
         (3 * 86400 + 7300, "3 d 2 h"),
     ],
 )
-def test_durations_in_words(seconds, words):
+def test_a_duration_is_written_in_words(seconds, words):
     assert in_words(seconds) == words
 
 
@@ -354,23 +354,23 @@ def test_durations_in_words(seconds, words):
         (60, 86400, "0 s"),
     ],
 )
-def test_times_in_words_that_are_as_fine_as_wanted(seconds, fine, words):
+def test_a_time_in_words_is_as_precise_as_requested(seconds, fine, words):
     assert exactly(seconds, fine) == words
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1e-3, 0.05, 1.0, 15.0, 60.0, 900.0, 86400.0]))
-def test_times_that_are_apart_differ_in_words(number, step):
+def test_different_times_differ_in_words(number, step):
     assert exactly(number * step, step) != exactly((number + 1) * step, step)
 
 
 @pytest.mark.parametrize("length", [0.02, 2.0, 30.0, 1200.0, 20_000.0])
-def test_after_a_long_wait_times_are_told_apart(length):
+def test_times_after_a_long_wait_have_distinct_labels(length):
     waited = 9 * 86400 + 3 * 3600
     records = [STARTED, *attempt("bind", 0.0, length / 10)]
     for number in range(10):
         start = waited + number * length / 10
         records += attempt("fetch", start, start + length / 12)
-    run = told(*records)
+    run = recorded(*records)
     axis = Axis(read_history(run).length, 100, 780, read_history(run).idle)
     labels = [label for _, label in axis.ticks()]
     assert len(labels) >= 3
@@ -387,7 +387,7 @@ def test_after_a_long_wait_times_are_told_apart(length):
 # The page
 
 
-async def test_the_page_holds_everything_and_needs_nothing(autojump_clock):
+async def test_the_page_is_complete_and_self_contained(autojump_clock):
     page = timeline_html(await a_book(), book)
     assert page.count("<svg") == 2
     for text in (
@@ -404,14 +404,14 @@ async def test_the_page_holds_everything_and_needs_nothing(autojump_clock):
     assert "default-src 'none'" in page
 
 
-def test_the_page_escapes_what_others_wrote():
+def test_the_page_escapes_untrusted_text():
     evil = "</pre></title><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\x00"
     records = [
         STARTED,
         *attempt(evil, 0.0, 1.0, evil, evil),
         (1.0, "workflow_failed", evil, None, None, evil),
     ]
-    page = timeline_html(told(*records, status=RunStatus.FAILED, run_id="'\"><script>"))
+    page = timeline_html(recorded(*records, status=RunStatus.FAILED, run_id="'\"><script>"))
     assert "<script" not in page
     assert "<img" not in page
     assert page.count("&lt;script&gt;alert(1)") >= 4
@@ -425,9 +425,9 @@ def test_the_page_of_another_workflows_run_is_refused():
 
     other = Workflow("other", [only])
     with pytest.raises(ValueError, match="of workflow 'book'"):
-        timeline_html(told(STARTED), other)
+        timeline_html(recorded(STARTED), other)
 
 
-def test_an_empty_history_is_no_error():
-    assert "history=True" in timeline_svg(told())
-    assert "run-1" in timeline_html(told())
+def test_an_empty_history_is_not_an_error():
+    assert "history=True" in timeline_svg(recorded())
+    assert "run-1" in timeline_html(recorded())

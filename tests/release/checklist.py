@@ -1,4 +1,4 @@
-"""What has to be true of a checkout before it is released, as far as a program can say.
+"""The conditions for a release that a program can check.
 
 `python -m tests.release.checklist` prints what is missing, and fails if anything is.
 """
@@ -24,7 +24,7 @@ URLS = ("Source", "Documentation", "Changelog", "Issues")
 
 
 def version_problems(version: str, changelog: str) -> Iterator[str]:
-    """The version is a final one, and the changelog's newest, dated, with all changes in it."""
+    """Expect a final version, whose changelog entry is the newest, dated and complete."""
     if re.fullmatch(r"\d+\.\d+\.\d+", version) is None:
         yield f"version {version} is not a final one: set __version__ to MAJOR.MINOR.PATCH"
     headings = list(HEADING.finditer(changelog))
@@ -42,7 +42,7 @@ def version_problems(version: str, changelog: str) -> Iterator[str]:
 
 
 def url_problems(project: dict[str, Any]) -> Iterator[str]:
-    """An index shows where the project is: its source, documentation, changelog and issues."""
+    """Expect public addresses of the source, documentation, changelog and issues."""
     urls = project.get("urls", {})
     for name in URLS:
         url = urls.get(name)
@@ -53,7 +53,7 @@ def url_problems(project: dict[str, Any]) -> Iterator[str]:
 
 
 def tree_problems(status: str) -> Iterator[str]:
-    """The distributions are built from what is committed, given what `git status` prints."""
+    """Expect an empty output of `git status`: distributions are built from committed files."""
     if status.strip():
         yield f"the checkout has changes that are not committed:\n{status.rstrip()}"
 

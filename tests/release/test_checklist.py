@@ -1,4 +1,4 @@
-"""The checklist of a release finds what is missing, and nothing else."""
+"""The release checklist finds everything that is missing, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_version_with_a_dated_heading_is_ready():
         ("1.2.0", CHANGELOG.replace("2026-12-24", "soon"), r"no date for \[1.2.0\]"),
     ],
 )
-def test_a_version_that_the_changelog_does_not_have_is_not_ready(version, changelog, problem):
+def test_a_version_without_a_complete_changelog_entry_is_not_ready(version, changelog, problem):
     [found] = version_problems(version, changelog)
     assert re.search(problem, found)
 
@@ -50,12 +50,12 @@ def test_the_changelog_of_this_checkout_can_be_read():
     assert headings[0][0] in ("Unreleased", blazen_trio.__version__)
 
 
-def test_public_addresses_are_ready():
+def test_public_urls_are_ready():
     urls = {name: f"https://host.org/blazen-trio/{name.lower()}" for name in URLS}
     assert list(url_problems({"urls": urls})) == []
 
 
-def test_addresses_that_are_missing_or_made_up_are_not_ready():
+def test_missing_and_placeholder_urls_are_not_ready():
     assert len(list(url_problems({}))) == len(URLS)
     urls = dict.fromkeys(URLS, "https://host.org")
     for wrong in ("http://host.org", "https://example.com/x", "https://docs.example.org", "TODO"):
@@ -63,7 +63,7 @@ def test_addresses_that_are_missing_or_made_up_are_not_ready():
         assert wrong in found
 
 
-def test_addresses_of_this_checkout_are_real_where_there_are_any():
+def test_the_urls_of_this_checkout_are_public():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wrong = [problem for problem in url_problems(project) if "has no" not in problem]
     assert wrong == []

@@ -1,4 +1,7 @@
-"""The wheel and the source distribution: what is in them, what they say of themselves, and that the wheel alone is enough."""
+"""The wheel and the source distribution: their contents and metadata.
+
+The wheel alone is enough to create a database and to run a workflow.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ FILES = {
     "pyproject.toml",
 }
 
-# A database of its own, made by the migrations in the wheel; and the command, as far as it goes without its extra.
+# Creates a database with the migrations in the wheel.
 INSTALLED = """
 import pathlib, sys, trio, blazen_trio
 
@@ -48,7 +51,7 @@ print(trio.run(main))
 
 
 def build(source, folder, *kinds):
-    """What is built of a source tree, without looking for anything on the network."""
+    """Build distributions from a source tree, without using the network."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, *kinds, source]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
@@ -56,8 +59,8 @@ def build(source, folder, *kinds):
     assert done.returncode == 0, done.stdout
 
 
-def of_source(folder):
-    """The files of a folder of this source tree."""
+def source_files(folder):
+    """Return the files in a folder of this source tree."""
     return {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / folder).rglob("*")
@@ -78,7 +81,7 @@ def sdist(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, unpacked, which is all that installing it does."""
+    """The wheel, unpacked. Installing it does no more than that."""
     folder = tmp_path_factory.mktemp("wheel")
     build(ROOT, folder, "--wheel")
     return unpacked(folder)
@@ -99,14 +102,14 @@ def contents(folder):
     }
 
 
-def test_the_wheel_has_the_package_the_migrations_and_nothing_else(wheel):
+def test_the_wheel_contains_only_the_package_and_the_migrations(wheel):
     about = f"blazen_trio-{blazen_trio.__version__}.dist-info"
     names = set(contents(wheel))
-    assert {name for name in names if not name.startswith(f"{about}/")} == of_source(
+    assert {name for name in names if not name.startswith(f"{about}/")} == source_files(
         "blazen_trio"
     ) | {
         name.replace("migrations/", "blazen_trio/_migrations/", 1)
-        for name in of_source("migrations")
+        for name in source_files("migrations")
     }
     assert {
         f"{about}/licenses/LICENSE",
@@ -115,17 +118,17 @@ def test_the_wheel_has_the_package_the_migrations_and_nothing_else(wheel):
     } <= names
 
 
-def test_the_sdist_has_the_tests_and_all_that_they_need(sdist):
+def test_the_sdist_contains_the_tests_and_everything_they_need(sdist):
     names = {name for name in contents(sdist) if name.partition("/")[0] != ".gitignore"}
-    assert names == FILES | {"PKG-INFO"}.union(*map(of_source, FOLDERS))
+    assert names == FILES | {"PKG-INFO"}.union(*map(source_files, FOLDERS))
 
 
-def test_the_wheel_of_the_sdist_is_the_same(sdist, wheel, tmp_path):
+def test_a_wheel_built_from_the_sdist_is_identical(sdist, wheel, tmp_path):
     build(sdist, tmp_path, "--wheel")
     assert contents(unpacked(tmp_path)) == contents(wheel)
 
 
-def test_the_wheel_says_what_it_is(wheel):
+def test_the_wheel_has_complete_metadata(wheel):
     (metadata,) = wheel.glob("*.dist-info/METADATA")
     said = email.message_from_string(metadata.read_text("utf-8"))
     assert (said["Name"], said["Version"]) == ("blazen-trio", blazen_trio.__version__)
@@ -136,15 +139,15 @@ def test_the_wheel_says_what_it_is(wheel):
 
 
 def test_every_supported_python_is_classified():
-    told = [
+    versions = [
         line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if " :: Python :: 3." in line
     ]
-    assert PROJECT["requires-python"] == f">={told[0]}"
-    assert told == [f"3.{11 + place}" for place in range(len(told))]
-    assert f"3.{sys.version_info.minor}" in told
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert versions == [f"3.{11 + place}" for place in range(len(versions))]
+    assert f"3.{sys.version_info.minor}" in versions
 
 
-def test_the_wheel_alone_makes_a_database_and_runs_in_it(wheel, tmp_path):
+def test_the_wheel_alone_creates_a_database_and_runs_a_workflow(wheel, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(wheel), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-W", "error", "-c", INSTALLED, wheel]
     done = subprocess.run(

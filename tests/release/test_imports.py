@@ -1,4 +1,4 @@
-"""What `import blazen_trio` and a run in memory import, and what they leave to those who need it."""
+"""`import blazen_trio` and a run in memory import only the modules that they use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ assert trio.run(Workflow("one", [only], history=True).run, 7) == 7
 
 
 def imported_by(program):
-    """The modules that a program imports, with those that they are in."""
+    """Return the modules that a program imports, with their parent packages."""
     program = f"import sys; before = set(sys.modules)\n{program}\nprint(*set(sys.modules) - before)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
@@ -56,7 +56,7 @@ def imported_by(program):
 
 
 @pytest.mark.parametrize("program", ["import blazen_trio", RUN], ids=["import", "run"])
-def test_a_run_in_memory_imports_what_it_uses(program):
+def test_a_run_in_memory_imports_only_what_it_uses(program):
     assert imported_by(program) & (EXTRAS | DATABASES | WHEN_USED) == set()
 
 
@@ -72,12 +72,15 @@ def test_no_public_module_imports_a_database_or_an_extra(program):
     assert imported_by(program) & (EXTRAS | DATABASES) == set()
 
 
-def test_a_name_that_is_imported_when_used_is_there_from_the_start():
-    program = "import blazen_trio; print(*dir(blazen_trio)); assert blazen_trio.Runtime is blazen_trio.Runtime"
+def test_dir_lists_names_that_are_imported_on_first_use():
+    program = (
+        "import blazen_trio; print(*dir(blazen_trio));"
+        " assert blazen_trio.Runtime is blazen_trio.Runtime"
+    )
     assert imported_by(program) >= {*blazen_trio.__all__, "blazen_trio._runtime.runtime"}
 
 
-def test_a_misspelt_name_is_told():
+def test_a_misspelt_name_raises_an_error():
     with pytest.raises(ImportError, match="cannot import name 'Workflw' from 'blazen_trio'"):
         from blazen_trio import Workflw  # noqa: F401
     with pytest.raises(AttributeError, match="module 'blazen_trio' has no attribute 'runtime'"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Openings:
-    """Opens one storage again and again, as several processes would."""
+    """Open one storage several times, as several processes would."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind

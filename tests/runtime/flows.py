@@ -1,4 +1,4 @@
-"""Workflows for the tests of this folder, and runtimes that serve in the background."""
+"""Workflows for the tests in this folder, and runtimes that serve in the background."""
 
 from __future__ import annotations
 
@@ -107,17 +107,17 @@ ALL = [ticks, asks, approvals, delays, fails]
 async def serving(
     store: CheckpointStore, workflows: Any = ALL, **options: Any
 ) -> AsyncIterator[Runtime]:
-    """A worker, which stops serving when the block ends."""
+    """Run a worker that stops serving when the block ends."""
     async with open_runtime(store, workflows, **options) as runtime, trio.open_nursery() as nursery:
-        nursery.start_soon(runtime.serve)  # noqa: ASYNC113  # it may begin a moment later
+        nursery.start_soon(runtime.serve)  # noqa: ASYNC113  # it may start a moment later
         yield runtime
         nursery.cancel_scope.cancel()
 
 
 async def until(condition: Any, seconds: float = 120.0) -> None:
-    """Look until something is so."""
+    """Poll until a condition holds."""
     with trio.fail_after(seconds):
-        while not await condition():  # noqa: ASYNC110  # what it looks at is in a database
+        while not await condition():  # noqa: ASYNC110  # the condition is in a database
             await trio.sleep(0.05)
 
 

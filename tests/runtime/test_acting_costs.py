@@ -1,7 +1,7 @@
-"""The cost of acting on a run that nobody drives does not depend on the run.
+"""The cost of acting on an undriven run does not depend on the size of the run.
 
-Statements, rows and bytes are counted, never timed: for a run of a few steps, and for one of 10,000
-steps with 1 MB of state.
+The tests count statements, rows and bytes, and measure no time. They compare a run of a few steps
+with one of 10,000 steps and 1 MB of state.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ VALUE = "x" * 1000
 
 @pytest.fixture(autouse=True)
 def still(mock_clock: Any) -> None:
-    """Trio's clock stands still, so nothing is done by the clock."""
+    """Stop Trio's clock, so that nothing happens because time passes."""
 
 
 @attrs.frozen
@@ -83,7 +83,7 @@ ACTS: dict[str, Callable[[Runtime, str], Awaitable[Any]]] = {
     "pause": lambda runtime, run_id: runtime.pause(run_id),
 }
 READ: Counter[str] = Counter()
-"""The rows that all cursors of this test have returned, and the bytes in them."""
+"""The number of rows that the cursors of this test returned, and of bytes in them."""
 
 
 def _size(value: Any) -> int:
@@ -91,7 +91,7 @@ def _size(value: Any) -> int:
 
 
 def _is_time(row: Any) -> bool:
-    """Whether this is the answer to a look at the database's clock, which is due now and then."""
+    """Return whether this row is a reading of the database's clock, which is due now and then."""
     return len(row) == 1 and isinstance(row[0], int) and row[0] > 10**15
 
 
@@ -144,10 +144,10 @@ async def counted(kind: str, folder: Path) -> AsyncIterator[tuple[Any, Callable[
     with (
         fresh_database(kind, folder) as url,
         an_engine(url, connect_args=given) as engine,
-        trace(engine, folder) as told,
+        trace(engine, folder) as traced,
     ):
         async with open_store(engine, migrate=True) as store:
-            yield store, told
+            yield store, traced
 
 
 async def wait_for_an_answer(store: Any, run_id: str, steps: int, keys: int) -> None:
@@ -159,30 +159,30 @@ async def make_runs(store: Any, act: str) -> None:
     for run_id, steps, keys in (("first", 1, 1), ("small", 10, 1), ("large", 10_000, KEYS)):
         await wait_for_an_answer(store, run_id, steps, keys)
     async with open_runtime(store) as runtime:
-        await ACTS[act](runtime, "first")  # now the connections and the lease are there
+        await ACTS[act](runtime, "first")  # opens the connections, takes the lease
 
 
 def reads_payloads(statement: str) -> bool:
-    """Whether a statement returns data of the tables that grow with a run."""
+    """Return whether a statement reads data from the tables that grow with a run."""
     tables = "journal|snapshot|blob|history"
     return bool(re.search(rf"SELECT.*\bdata\b.*FROM blazen_({tables})\b", statement, re.DOTALL))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("act", ["answer", "value", "cancel"])
-async def test_a_large_run_costs_what_a_small_one_costs(
+async def test_acting_on_a_large_run_costs_as_much_as_on_a_small_one(
     kind: str, act: str, tmp_path: Path
 ) -> None:
-    async with counted(kind, tmp_path) as (store, told):
+    async with counted(kind, tmp_path) as (store, traced):
         await make_runs(store, act)
         costs = []
         async with open_runtime(store) as runtime:
             for run_id in ("small", "large"):
-                told()
+                traced()
                 READ.clear()
                 await ACTS[act](runtime, run_id)
                 read = dict(READ)
-                statements = [one for one in told() if "blazen_" in one or one[:6] != "SELECT"]
+                statements = [one for one in traced() if "blazen_" in one or one[:6] != "SELECT"]
                 assert not any(reads_payloads(statement) for statement in statements)
                 costs.append((read, Counter(each.split()[0] for each in statements)))
         assert costs[0] == costs[1]
@@ -197,15 +197,15 @@ async def test_a_large_run_costs_what_a_small_one_costs(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_pause_reads_only_the_snapshot_that_it_returns(kind: str, tmp_path: Path) -> None:
-    async with counted(kind, tmp_path) as (store, told):
+    async with counted(kind, tmp_path) as (store, traced):
         await make_runs(store, "pause")
         more = []
         async with open_runtime(store) as runtime:
             for run_id in ("small", "large"):
-                told()
+                traced()
                 READ.clear()
                 snapshot = await runtime.pause(run_id)
-                paused, statements = READ["bytes"], told("blazen_lease")
+                paused, statements = READ["bytes"], traced("blazen_lease")
                 assert snapshot.status is RunStatus.PAUSED
                 assert not any(map(reads_payloads, statements)), "in the writer's transaction"
                 READ.clear()
@@ -215,7 +215,7 @@ async def test_a_pause_reads_only_the_snapshot_that_it_returns(kind: str, tmp_pa
 
 
 class NeverWhole(MemoryStore):
-    """A store that fails if a run is read as a whole."""
+    """A store that fails if a run is loaded as a whole."""
 
     async def load(self, run_id: str, *, connection: Any = None) -> StoredRun:
         raise AssertionError(run_id, connection)
@@ -225,7 +225,7 @@ class NeverWhole(MemoryStore):
 
 
 @pytest.mark.parametrize("act", ["answer", "value", "cancel"])
-async def test_a_run_in_memory_is_not_read_as_a_whole(act: str) -> None:
+async def test_acting_on_a_run_in_memory_does_not_load_all_of_it(act: str) -> None:
     store = NeverWhole()
     await wait_for_an_answer(store, "run", 10, 1)
     async with open_runtime(store) as runtime:
@@ -237,7 +237,7 @@ async def test_a_run_in_memory_is_not_read_as_a_whole(act: str) -> None:
 
 
 @pytest.mark.parametrize("durability", ["sync", "exit"])
-async def test_a_run_that_was_changed_goes_on_as_if_it_had_been_read(durability: Any) -> None:
+async def test_a_run_that_was_changed_without_loading_it_resumes_normally(durability: Any) -> None:
     store = MemoryStore()
     with pytest.raises(InputRequiredError):
         await FLOW.run([3, 1], store=store, run_id="run", durability=durability)

@@ -1,4 +1,4 @@
-"""Runs whose drivers die: they go on elsewhere, and those that kill again and again are set aside."""
+"""Runs whose drivers die continue elsewhere. Runs that keep killing drivers are set aside."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def never_ends(_ev: Later) -> StopEvent:
 poison = Workflow("poison", [prepare, never_ends])
 
 
-async def driven_to_death(storage: MemoryStore, workflows: Any) -> None:
-    """A worker that is killed: others find its lease expired, and it writes nothing more."""
+async def kill_a_worker(storage: MemoryStore, workflows: Any) -> None:
+    """Kill a worker: other processes find its lease expired, and it writes nothing more."""
     store = storage.beside()
     with trio.CancelScope() as scope:
         async with serving(store, workflows) as worker:
@@ -47,17 +47,18 @@ async def driven_to_death(storage: MemoryStore, workflows: Any) -> None:
             driven = set(worker._supervisor.driving)
             store.expire()
             async with storage.beside() as other:
-                # Whoever looks first declares it dead; a run of no workflow is asked for, so that nothing is taken.
+                # The first process that polls declares it dead. This one asks for runs of no
+                # existing workflow, so it takes nothing.
                 await other.take(["none of these"], 1)
             scope.cancel()
     assert driven
 
 
-async def test_a_run_whose_driver_died_goes_on(autojump_clock: Any) -> None:
+async def test_a_run_whose_driver_died_continues_elsewhere(autojump_clock: Any) -> None:
     storage = MemoryStore()
     async with open_runtime(storage) as front:
         run_id = await front.submit(ticks, 1000)
-        await driven_to_death(storage, [ticks])
+        await kill_a_worker(storage, [ticks])
         assert (await storage.load(run_id)).crashes == 1
         async with serving(storage.beside(), [ticks]):
             assert await front.result(run_id) == 1001
@@ -69,15 +70,15 @@ async def test_a_run_that_kills_its_drivers_is_set_aside(autojump_clock: Any) ->
     async with open_runtime(storage) as front:
         run_id = await front.submit(poison)
         for deaths in range(1, 4):
-            await driven_to_death(storage, [poison])
+            await kill_a_worker(storage, [poison])
             assert (await storage.load(run_id)).crashes == deaths
         async with serving(storage.beside(), [poison], max_crashes=3):
-            with pytest.raises(RunCrashedError, match=r"3 times.*pending: never_ends") as told:
+            with pytest.raises(RunCrashedError, match=r"3 times.*pending: never_ends") as caught:
                 await front.result(run_id)
-            assert told.value.crashes == 3
+            assert caught.value.crashes == 3
         assert (await storage.get_run(run_id)).status is RunStatus.FAILED
         async with open_runtime(storage, [poison]) as runtime:
-            # Who asks for this very run gets it tried again.
+            # Resuming it by its id tries it again.
             run = await runtime.resume_from(run_id)
             assert (await storage.load(run_id)).crashes == 0
             run.cancel()
@@ -88,7 +89,7 @@ async def test_a_worker_drives_one_suspect_at_a_time(autojump_clock: Any) -> Non
     async with open_runtime(storage) as front:
         ids = [await front.submit(poison) for _ in range(3)]
         for _ in range(2):
-            await driven_to_death(storage, [poison])
+            await kill_a_worker(storage, [poison])
         harmless = await front.submit(ticks, 3)
         async with serving(storage.beside(), [poison, ticks]) as worker:
             assert await front.result(harmless) == 4
@@ -105,10 +106,10 @@ async def test_a_worker_drives_one_suspect_at_a_time(autojump_clock: Any) -> Non
                 await front.cancel(run_id)
 
 
-async def test_a_run_that_fails_every_driver_is_set_aside_while_a_supervisor_still_waits(
+async def test_a_run_that_fails_every_driver_is_set_aside_after_growing_pauses(
     autojump_clock: Any,
 ) -> None:
-    """Each failure is waited for longer than the one before, and five of them for some seconds."""
+    """The pause grows with each failure, so five of them take a few seconds."""
 
     class Panic(BaseException):
         pass
@@ -129,10 +130,12 @@ async def test_a_run_that_fails_every_driver_is_set_aside_while_a_supervisor_sti
     pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
     assert len(pauses) == 4
     assert pauses == sorted(pauses)
-    assert pauses[0] >= 0.25  # nobody's machine is kept busy with it
+    assert pauses[0] >= 0.25  # so that the failing run does not keep the machine busy
 
 
-async def test_a_run_that_does_not_fit_is_left_to_newer_workers(autojump_clock: Any) -> None:
+async def test_a_run_that_does_not_fit_the_workflow_is_left_to_newer_workers(
+    autojump_clock: Any,
+) -> None:
     class Unheard(Event):
         pass
 

@@ -1,4 +1,4 @@
-"""Runs that wait cost a worker nothing but one poll, and a poll looks only at what an index gives it."""
+"""Waiting runs cost a worker nothing but a poll, and a poll reads only through an index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN ", "mysql": 
 
 @contextmanager
 def listened_to(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
-    """The statements that are run meanwhile."""
+    """Collect the statements that run inside the block."""
     heard: list[tuple[str, Any]] = []
 
     def hear(
@@ -35,7 +35,7 @@ def listened_to(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
 
 
 def plans(engine: sa.Engine, statements: list[tuple[str, Any]]) -> str:
-    """How the database goes about them, a line each."""
+    """Return the database's plans for these statements, one line each."""
     lines = []
     with engine.connect() as connection:
         for statement, parameters in statements:
@@ -48,7 +48,7 @@ def plans(engine: sa.Engine, statements: list[tuple[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_poll_is_a_look_into_an_index(kind: str, tmp_path: Path) -> None:
+async def test_a_poll_reads_only_through_an_index(kind: str, tmp_path: Path) -> None:
     with fresh_database(kind, tmp_path) as url, an_engine(url) as engine:
         async with open_store(engine, migrate=True) as store:
             add_waiting_runs(engine, 3_000, "flow")
@@ -57,12 +57,12 @@ async def test_a_poll_is_a_look_into_an_index(kind: str, tmp_path: Path) -> None
                 assert (found.ready, len(found.watched)) == (False, 2)
                 assert len(heard) <= 5
                 assert await store.take(["flow", "other"], 10) == []
-            told = plans(engine, heard)
-    assert "blazen_run" in told or "ix_blazen_run" in told
+            plan = plans(engine, heard)
+    assert "blazen_run" in plan or "ix_blazen_run" in plan
     for whole in (
         "SCAN blazen_run",
         "Seq Scan on blazen_run",
         "blazen_run ALL",
         "blazen_run index",
     ):
-        assert whole not in told, told
+        assert whole not in plan, plan

@@ -1,4 +1,4 @@
-"""Runs that wait leave memory, and are woken by what they wait for; runs in flight are drained."""
+"""Waiting runs leave memory and are woken by what they wait for; runs in flight are drained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import trio
 
-from blazen_trio import Context, RunStatus, StartEvent, StopEvent, Workflow, open_runtime, step
+from blazen_trio import (
+    Context,
+    RunStatus,
+    Runtime,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    open_runtime,
+    step,
+)
 from blazen_trio._runtime.supervisor import Supervisor
 from tests.runtime.flows import ALL, Approved, Later, serving, status_is, ticks, until
 
@@ -25,7 +34,7 @@ def has_left(runtime: Any) -> Any:
 @pytest.mark.parametrize(
     ("flow", "given"), [("asks", "sure"), ("approvals", 1), ("delays", 3600), ("fails", 2)]
 )
-async def test_a_run_that_waits_leaves_memory_and_is_woken(
+async def test_a_waiting_run_leaves_memory_and_is_woken(
     opened_in_memory: Any, autojump_clock: Any, flow: str, given: Any
 ) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
@@ -41,7 +50,7 @@ async def test_a_run_that_waits_leaves_memory_and_is_woken(
         assert worker.statistics().taken >= 2
 
 
-async def test_a_run_that_waits_for_a_time_is_woken_then(
+async def test_a_run_that_waits_for_a_time_is_woken_at_that_time(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=0) as worker:
@@ -54,7 +63,9 @@ async def test_a_run_that_waits_for_a_time_is_woken_then(
         assert worker.statistics().taken == taken + 1
 
 
-async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_a_run_whose_handle_is_held_stays_in_memory(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
         run = await worker.start("approvals", 1)
         await trio.sleep(10)
@@ -67,7 +78,23 @@ async def test_a_run_whose_handle_is_held_stays(opened_in_memory: Any, autojump_
         assert await worker.result(run_id) == ["ann"]
 
 
-async def test_without_serving_a_started_run_stays(
+async def test_dropping_a_handle_early_in_a_wait_does_not_change_when_the_run_leaves(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
+    async with opened_in_memory() as store, serving(store, idle_after=1000) as worker:
+        await trio.sleep(5000)
+        await worker.submit("approvals", 1, run_id="run")
+        await until(status_is(store, "run", "waiting"))
+        await trio.sleep(10)
+        assert worker.statistics().resting == 1
+        assert await worker.get("run") is not None
+        await trio.sleep(980)
+        assert worker.statistics().left == 0
+        await trio.sleep(20)
+        assert worker.statistics().left == 1
+
+
+async def test_a_started_run_stays_in_memory_if_its_runtime_does_not_serve(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=0) as runtime:
@@ -77,11 +104,39 @@ async def test_without_serving_a_started_run_stays(
         assert await runtime.result("run") == "late"
 
 
+async def test_a_pause_succeeds_though_the_driver_leaves_without_reading_it(
+    opened_in_sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blazen_trio._runtime.anywhere._LEAVES_WITHIN", 0.05, raising=False)
+    opened, paused = opened_in_sqlite, trio.Event()
+
+    async def pause(front: Runtime) -> None:
+        snapshot = await front.pause("run")
+        assert snapshot.status is RunStatus.PAUSED
+        paused.set()
+
+    async with (
+        opened() as here,
+        opened() as there,
+        open_runtime(here, ALL) as front,
+        trio.open_nursery() as nursery,
+    ):
+        async with open_runtime(there, ALL, poll_interval=3600) as driver:
+            await driver.start("approvals", 1, run_id="run")
+            await until(status_is(here, "run", "waiting"))
+            nursery.start_soon(pause, front)
+            await trio.sleep(0.3)  # the request is not read, and the run not taken from its driver
+            assert not paused.is_set()
+        with trio.fail_after(120):
+            await paused.wait()
+        assert (await here.get_run("run")).status is RunStatus.PAUSED
+
+
 @pytest.mark.parametrize("leaving", ["lets_rest", "let_parked_go"])
-async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
+async def test_an_event_sent_while_a_run_leaves_memory_is_not_lost(
     opened_in_memory: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, leaving: str
 ) -> None:
-    """A sender that comes at every point of a run's going to rest, and of its release, in turn."""
+    """Events arrive at each point at which a run is parked, and at each at which it is released."""
     left = trio.Event()
     leave = getattr(Supervisor, leaving)
 
@@ -109,7 +164,7 @@ async def test_what_comes_in_the_moment_of_leaving_is_not_lost(
                 assert await front.result(run_id) == ["ann"]
 
 
-async def test_a_drained_run_ends_its_step_and_goes_on_elsewhere(opened: Any) -> None:
+async def test_a_drained_run_finishes_its_step_and_continues_elsewhere(opened: Any) -> None:
     steps: list[int] = []
 
     @step
@@ -177,7 +232,7 @@ async def test_two_workers_share_the_runs(opened: Any) -> None:
         assert min(counts) > 5
 
 
-async def test_the_handle_of_a_run_that_was_taken_follows_it(opened: Any) -> None:
+async def test_the_handle_of_a_taken_run_follows_the_run(opened: Any) -> None:
     @step
     async def ask(_ev: StartEvent) -> None:
         pass
@@ -210,7 +265,9 @@ async def test_the_handle_of_a_run_that_was_taken_follows_it(opened: Any) -> Non
             await worker.get("")
 
 
-async def test_the_handle_of_a_run_that_rests(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_getting_the_handle_of_a_parked_run_keeps_it_in_memory(
+    opened_in_memory: Any, autojump_clock: Any
+) -> None:
     async with opened_in_memory() as store, serving(store, idle_after=1) as worker:
         await worker.submit("delays", 3600, run_id="run")
 

@@ -1,4 +1,4 @@
-"""Runs that a runtime starts: their slots, their context, the end of its block."""
+"""Runs that a runtime starts: their slots, their context, and the end of the runtime's block."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.runtime.flows import (
 FAST: Any = {"poll_interval": 0.05}
 
 
-async def test_a_started_run_is_on_disk_and_driven_here(opened: Any) -> None:
+async def test_a_started_run_is_stored_and_driven_here(opened: Any) -> None:
     async with opened() as store, open_runtime(store, ALL) as runtime:
         run = await runtime.start(ticks, 5, run_id="run", metadata={"customer": 7})
         assert (await store.get_run("run")).status is RunStatus.RUNNING
@@ -55,7 +55,7 @@ async def test_a_started_run_is_on_disk_and_driven_here(opened: Any) -> None:
             await runtime.start("unknown", 5)
 
 
-async def test_a_workflow_that_the_runtime_was_not_opened_with(opened: Any) -> None:
+async def test_a_runtime_starts_a_workflow_that_it_was_not_opened_with(opened: Any) -> None:
     async with opened() as store, open_runtime(store) as runtime:
         run = await runtime.start(ticks, 1)
         assert await runtime.result(run.run_id) == 2
@@ -98,7 +98,7 @@ async def test_an_error_in_the_block_leaves_the_runs_resumable(opened: Any) -> N
         assert (await store.get_run("run")).status is RunStatus.CANCELLED
 
 
-async def test_an_outer_cancellation_does_so_too(opened: Any) -> None:
+async def test_an_outer_cancellation_leaves_the_runs_resumable(opened: Any) -> None:
     async with opened() as store:
         with trio.move_on_after(0.2) as scope:
             async with serving(store, **FAST) as runtime:
@@ -112,13 +112,13 @@ async def test_an_outer_cancellation_does_so_too(opened: Any) -> None:
             await runtime.cancel("run")
 
 
-async def test_a_failing_run_is_its_own_affair(opened: Any) -> None:
+async def test_a_failing_run_does_not_affect_others(opened: Any) -> None:
     async with opened() as store, open_runtime(store, ALL) as runtime:
         failing = await runtime.start(ticks, "not a number")
         good = await runtime.start(ticks, 1)
-        with pytest.raises(StepFailedError) as told:
+        with pytest.raises(StepFailedError) as caught:
             await failing.result()
-        assert isinstance(told.value.__cause__, SerializationError)
+        assert isinstance(caught.value.__cause__, SerializationError)
         assert await good.result() == 2
 
 
@@ -208,7 +208,7 @@ async def test_a_run_that_is_driven_here_is_locked(opened: Any) -> None:
         assert await (await runtime.resume_from("run")).result() == ["ann"]
 
 
-async def test_result_tells_of_a_question_and_goes_on_after_the_answer(opened: Any) -> None:
+async def test_result_raises_for_a_question_and_returns_after_the_answer(opened: Any) -> None:
     async with opened() as store, open_runtime(store, ALL) as runtime:
         run = await runtime.start(asks, "sure", run_id="run")
         for asked in (run.result, lambda: runtime.result("run")):
@@ -218,7 +218,7 @@ async def test_result_tells_of_a_question_and_goes_on_after_the_answer(opened: A
         assert await runtime.result("run") == "yes"
 
 
-async def test_cancel_waits_for_the_steps(opened_in_memory: Any, autojump_clock: Any) -> None:
+async def test_cancel_waits_for_running_steps(opened_in_memory: Any, autojump_clock: Any) -> None:
     ended = False
 
     @step
@@ -240,7 +240,7 @@ async def test_cancel_waits_for_the_steps(opened_in_memory: Any, autojump_clock:
         assert (await store.get_run("run")).status is RunStatus.CANCELLED
 
 
-async def test_a_run_whose_store_failed_is_taken_up_again(
+async def test_a_run_whose_store_failed_is_taken_again(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store:
@@ -260,7 +260,7 @@ async def test_a_run_whose_store_failed_is_taken_up_again(
             assert worker.statistics().taken == 2
 
 
-async def test_a_paused_run_leaves_memory_when_nobody_holds_it(opened: Any) -> None:
+async def test_a_paused_run_leaves_memory_once_its_handle_is_gone(opened: Any) -> None:
     async with opened() as store, open_runtime(store, ALL, idle_after=0, **FAST) as runtime:
         run = await runtime.start(ticks, 1000, run_id="run")
         await run.pause()
@@ -284,7 +284,7 @@ async def test_a_runtime_without_workflows_does_not_serve(opened: Any) -> None:
             await runtime.serve()
 
 
-async def test_a_runtime_serves_once(opened: Any) -> None:
+async def test_a_runtime_can_not_serve_twice_at_a_time(opened: Any) -> None:
     async with opened() as store, serving(store) as runtime:
         await trio.sleep(0.05)
         with pytest.raises(RuntimeError, match="serves already"):
@@ -292,7 +292,7 @@ async def test_a_runtime_serves_once(opened: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"max_concurrent_runs": 0}, "max_concurrent_runs=0"),
         ({"max_crashes": "3"}, "max_crashes='3'"),
@@ -301,14 +301,16 @@ async def test_a_runtime_serves_once(opened: Any) -> None:
         ({"drain_timeout": float("nan")}, "drain_timeout=nan"),
     ],
 )
-async def test_options_that_make_no_sense(opened_in_memory: Any, options: Any, told: str) -> None:
+async def test_invalid_options_are_refused(
+    opened_in_memory: Any, options: Any, message: str
+) -> None:
     async with opened_in_memory() as store:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             async with open_runtime(store, ALL, **options):
                 pass
 
 
-async def test_arguments_that_make_no_sense(opened_in_memory: Any) -> None:
+async def test_invalid_arguments_are_refused(opened_in_memory: Any) -> None:
     with pytest.raises(TypeError, match="is not a store"):
         async with open_runtime(None, ALL):  # type: ignore[arg-type]
             pass

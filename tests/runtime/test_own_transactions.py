@@ -1,4 +1,4 @@
-"""What is submitted and sent in the caller's own SQL transaction happens with its commit, or not at all."""
+"""Runs and events in the caller's own SQL transaction exist once it commits, or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def engine(opened_in_sqlite: Any) -> Any:
     engine.dispose()
 
 
-async def test_a_run_comes_to_be_with_its_order(opened_in_sqlite: Any, engine: Any) -> None:
+async def test_a_run_is_created_with_its_order(opened_in_sqlite: Any, engine: Any) -> None:
     async with (
         opened_in_sqlite() as store,
         serving(store, **FAST) as worker,
@@ -61,7 +61,9 @@ async def test_a_run_comes_to_be_with_its_order(opened_in_sqlite: Any, engine: A
             assert sql(connection, "SELECT number FROM orders").scalars().all() == [8]
 
 
-async def test_an_event_is_sent_with_its_reason(opened_in_sqlite: Any, engine: Any) -> None:
+async def test_an_event_is_sent_only_if_the_transaction_commits(
+    opened_in_sqlite: Any, engine: Any
+) -> None:
     async with opened_in_sqlite() as store, open_runtime(store) as front:
         run_id = await front.submit("approvals", 2)
         with engine.connect() as connection, connection.begin() as transaction:
@@ -77,7 +79,7 @@ async def test_an_event_is_sent_with_its_reason(opened_in_sqlite: Any, engine: A
             assert sorted(await front.result(run_id)) == ["ann", "bob"]
 
 
-async def test_a_run_and_its_first_event_in_one_transaction(
+async def test_one_transaction_creates_a_run_and_sends_its_first_event(
     opened_in_sqlite: Any, engine: Any
 ) -> None:
     async with opened_in_sqlite() as store, serving(store, **FAST) as worker:
@@ -87,7 +89,7 @@ async def test_a_run_and_its_first_event_in_one_transaction(
         assert await worker.result("run") == ["ann"]
 
 
-async def test_connections_that_do_not_do(
+async def test_unusable_connections_are_refused(
     opened_in_sqlite: Any, engine: Any, tmp_path: Any
 ) -> None:
     async with opened_in_sqlite() as store, open_runtime(store) as front:
@@ -102,13 +104,13 @@ async def test_connections_that_do_not_do(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_transactions_in_threads_neither_stop_the_loop_nor_each_other(
+async def test_transactions_in_threads_block_neither_the_event_loop_nor_each_other(
     kind: str, tmp_path: Path
 ) -> None:
-    told: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     turns = 0
     with fresh_database(kind, tmp_path) as url, an_engine(url, pool_timeout=60) as engine:
-        # One engine for both, whose pool the requests use up.
+        # Both use one engine, whose pool the requests exhaust.
         async with open_store(engine, migrate=True) as store, open_runtime(store) as front:
             with engine.begin() as connection:
                 sql(connection, "CREATE TABLE purchase (number VARCHAR(50) PRIMARY KEY)")
@@ -123,9 +125,9 @@ async def test_transactions_in_threads_neither_stop_the_loop_nor_each_other(
             async def request(number: str) -> None:
                 try:
                     await trio.to_thread.run_sync(place, number)
-                    told["placed"] += 1
+                    outcomes["placed"] += 1
                 except sa.exc.IntegrityError:
-                    told["placed before"] += 1
+                    outcomes["placed before"] += 1
 
             async def count_turns() -> None:
                 nonlocal turns
@@ -143,5 +145,5 @@ async def test_transactions_in_threads_neither_stop_the_loop_nor_each_other(
             assert len(await store.list_runs()) == 10
             with engine.connect() as connection:
                 assert sql(connection, "SELECT count(*) FROM purchase").scalar() == 10
-    assert told == {"placed": 10, "placed before": 20}
+    assert outcomes == {"placed": 10, "placed before": 20}
     assert turns > 3

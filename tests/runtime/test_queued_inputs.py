@@ -1,5 +1,7 @@
-"""Queued runs whose input a worker can't read: left to others where those may know more, set aside
-where nobody can; and why is to be seen.
+"""Queued runs whose input a worker can't read.
+
+Such a run is left to other workers if they may be able to read it, and otherwise set aside. The
+reason is visible.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def shop(start: Any, version: str = "1") -> Workflow:
     return Workflow("shop", [take], version=version)
 
 
-def told(log: pytest.LogCaptureFixture) -> list[str]:
+def warnings_in(log: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in log.records if one.levelno >= logging.WARNING]
 
 
@@ -65,7 +67,7 @@ def told(log: pytest.LogCaptureFixture) -> list[str]:
     ("newer", "order", "named"),
     [(Fax, Fax("two"), "'Fax'"), (OrderedLater, OrderedLater(2), "Ordered")],
 )
-async def test_an_input_of_a_later_version_is_left_to_others_and_it_is_told_why(
+async def test_an_input_of_a_later_version_is_left_to_others_with_a_reason(
     newer: Any, order: Event, named: str, autojump_clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     old, new = shop(Ordered), shop(newer, "2")
@@ -81,15 +83,15 @@ async def test_an_input_of_a_later_version_is_left_to_others_and_it_is_told_why(
         assert info.error is not None
         assert info.error.startswith("left to other workers")
         assert named in info.error
-        # Once of each run, however often it is looked at.
-        [line] = told(caplog)
+        # One warning per run, however often it is polled.
+        [line] = warnings_in(caplog)
         assert all(part in line for part in (run_id, "'shop'", named, "Start a worker", "cancel"))
         async with serving(storage.beside(), [new]):
             assert await front.result(run_id) == type(order).__name__
         assert (await storage.get_run(run_id)).error is None
 
 
-async def test_an_input_that_does_not_fit_its_class_is_set_aside(
+async def test_a_run_whose_input_does_not_fit_its_class_is_set_aside(
     autojump_clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = MemoryStore()
@@ -102,7 +104,10 @@ async def test_an_input_that_does_not_fit_its_class_is_set_aside(
     assert info.status is RunStatus.FAILED
     assert info.error is not None
     assert "number" in info.error
-    assert f"run {run_id!r} can't be driven by this process and is set aside" in told(caplog)[-1]
+    assert (
+        f"run {run_id!r} can't be driven by this process and is set aside"
+        in warnings_in(caplog)[-1]
+    )
 
 
 async def test_an_input_that_the_workflow_does_not_start_with_fails_the_run(

@@ -1,4 +1,4 @@
-"""Runs that wait rest without a task, a dispatcher or a slot, and go on as if they had not."""
+"""Waiting runs are parked without a task, dispatcher or slot, and resume unchanged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def go(_ev: Go) -> StopEvent:
 goes = Workflow("goes", [wait, go], external=[Go], history=True)
 
 
-def rest(runtime: Any, count: int = 1) -> Any:
+def parked(runtime: Any, count: int = 1) -> Any:
     async def look() -> bool:
         await trio.lowlevel.checkpoint()
         return runtime.statistics().resting == count
@@ -55,7 +55,7 @@ def rest(runtime: Any, count: int = 1) -> Any:
     return look
 
 
-async def test_a_run_that_rests_has_no_task_and_no_dispatcher(
+async def test_a_parked_run_has_no_task_and_no_dispatcher(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL) as runtime:
@@ -64,9 +64,9 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(
         gc.disable()
         try:
             runs = [await runtime.start(approvals, 1) for _ in range(20)]
-            await until(rest(runtime, 20))
+            await until(parked(runtime, 20))
             assert trio.lowlevel.current_statistics().tasks_living == before
-            # They are freed, and not by the garbage collector.
+            # The cores are freed, and not by the garbage collector.
             ids = {run.run_id for run in runs}
             assert [
                 one for one in gc.get_objects() if type(one) is RunCore and one.state.run_id in ids
@@ -74,13 +74,13 @@ async def test_a_run_that_rests_has_no_task_and_no_dispatcher(
         finally:
             gc.enable()
         assert {run.status for run in runs} == {RunStatus.WAITING}
-        assert runtime.statistics().resting == 20  # to look at it is not to wake it
+        assert runtime.statistics().resting == 20  # reading the status does not wake a run
         for run in runs:
             await run.send(Approved("ann"))
         assert [await run.result() for run in runs] == [["ann"]] * 20
 
 
-async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(
+async def test_messages_for_parked_runs_are_taken_by_the_next_poll(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with (
@@ -89,7 +89,7 @@ async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(
         open_runtime(store, [goes], poll_interval=0.5) as runtime,
     ):
         runs = [await runtime.start(goes) for _ in range(20)]
-        await until(rest(runtime, 20))
+        await until(parked(runtime, 20))
         sent = trio.current_time()
         for run in runs:
             assert await front.send(run.run_id, Go())
@@ -100,7 +100,7 @@ async def test_mail_for_runs_at_rest_is_taken_by_the_first_look(
 
 
 @pytest.mark.parametrize("flow", [approvals, asks, delays])
-async def test_runs_that_wait_hold_no_slot(
+async def test_waiting_runs_hold_no_slot(
     opened_in_memory: Any, autojump_clock: Any, flow: Workflow
 ) -> None:
     async with (
@@ -109,14 +109,14 @@ async def test_runs_that_wait_hold_no_slot(
     ):
         with trio.fail_after(5):
             runs = [await runtime.start(flow, 100) for _ in range(10)]
-        await until(rest(runtime, 10))
+        await until(parked(runtime, 10))
         assert runtime.statistics().free_slots == 2
         assert runtime.statistics().driving == 10
         for run in runs:
             run.cancel()
 
 
-async def test_paused_runs_hold_no_slot_and_get_one_when_they_go_on(
+async def test_paused_runs_hold_no_slot_and_get_one_when_they_are_unpaused(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     at_work = most = 0
@@ -153,11 +153,11 @@ async def test_paused_runs_hold_no_slot_and_get_one_when_they_go_on(
         assert most == 2
 
 
-async def test_what_is_asked_of_a_run_that_rests_brings_it_back(opened: Any) -> None:
+async def test_acting_on_a_parked_run_wakes_it(opened: Any) -> None:
     async with opened() as store, open_runtime(store, [goes]) as runtime:
         run = await runtime.start(goes)
         for act in ("snapshot", "pause", "unpause", "stream"):
-            await until(rest(runtime))
+            await until(parked(runtime))
             if act == "snapshot":
                 assert (await run.snapshot()).status is RunStatus.WAITING
             elif act == "pause":
@@ -173,14 +173,14 @@ async def test_what_is_asked_of_a_run_that_rests_brings_it_back(opened: Any) -> 
         assert kinds.count("workflow_resumed") == 1  # by unpause
 
 
-async def test_the_context_of_the_start_is_that_of_every_step(
+async def test_every_step_runs_in_the_context_of_the_start(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, [goes]) as runtime:
         WHO.set("ann")
         run_id = (await runtime.start(goes)).run_id
         WHO.set("bob")
-        await until(rest(runtime))
+        await until(parked(runtime))
         await runtime.send(run_id, Go())
         assert await runtime.result(run_id) == "ann"
 
@@ -199,16 +199,16 @@ async def test_a_question_is_asked_once(opened_in_memory: Any, autojump_clock: A
     flow = Workflow("flow", [ask, answered], history=True)
     async with opened_in_memory() as store, open_runtime(store, [flow]) as runtime:
         run = await runtime.start(flow)
-        await until(rest(runtime))
+        await until(parked(runtime))
         one, two = run.input_requests
         await runtime.respond(run.run_id, InputResponseEvent(one.request_id, 1))
-        await until(rest(runtime))
+        await until(parked(runtime))
         await runtime.respond(run.run_id, InputResponseEvent(two.request_id, 2))
         assert await run.result() == [1, 2]
         assert [record.kind for record in run.history()].count("input_requested") == 2
 
 
-async def test_the_end_of_the_block_waits_for_times_and_for_nothing_else(
+async def test_the_end_of_the_block_waits_only_for_due_times(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store:
@@ -216,19 +216,19 @@ async def test_the_end_of_the_block_waits_for_times_and_for_nothing_else(
             await runtime.start(delays, 3600, run_id="due")
             await runtime.start(approvals, 1, run_id="sent")
             await runtime.start(asks, "sure", run_id="asked")
-            await until(rest(runtime, 3))
+            await until(parked(runtime, 3))
             began = trio.current_time()
         assert 3590 < trio.current_time() - began < 3610
         statuses = {info.run_id: info.status.value for info in await store.list_runs()}
         assert statuses == {"due": "completed", "sent": "waiting", "asked": "waiting"}
-        # They were given back, so that others can go on with them.
+        # They were released, so other processes can resume them.
         async with approvals.resume_from("sent", store=store) as run:
             await run.send(Approved("ann"))
             assert await run.result() == ["ann"]
 
 
 @pytest.mark.parametrize("how", ["error", "cancelled"])
-async def test_runs_that_rest_are_given_back_however_the_block_ends(
+async def test_parked_runs_are_released_however_the_block_ends(
     opened_in_memory: Any, autojump_clock: Any, how: str
 ) -> None:
     async with opened_in_memory() as store:
@@ -236,20 +236,20 @@ async def test_runs_that_rest_are_given_back_however_the_block_ends(
             try:
                 async with open_runtime(store, ALL) as runtime:
                     await runtime.start(delays, 3600, run_id="due")
-                    await until(rest(runtime))
+                    await until(parked(runtime))
                     if how == "error":
                         raise KeyError(how)
                     scope.cancel()
             except KeyError:
                 pass
         async with open_runtime(store, ALL) as other:
-            assert await other.recover() == []  # its time has not come
+            assert await other.recover() == []  # it is not due yet
             await trio.sleep(3600)
             assert await other.recover() == ["due"]
             assert await other.result("due") == "late"
 
 
-async def test_a_run_that_rests_is_left_to_others_only_where_this_process_serves_and_nobody_holds_it(
+async def test_a_parked_run_is_left_to_others_only_if_its_process_serves_and_no_handle_is_held(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL, idle_after=60) as runtime:
@@ -267,45 +267,46 @@ async def test_a_run_that_rests_is_left_to_others_only_where_this_process_serves
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_a_run_that_is_about_to_rest_is_driven_here_all_along(
+async def test_a_run_stays_available_here_while_it_is_being_parked(
     opened_in_memory: Any, autojump_clock: Any, turns: int
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, ALL) as runtime:
         run = await runtime.start(approvals, 1)
-        await _waits(run, turns)
+        await _wait_until_waiting(run, turns)
         assert await runtime.get(run.run_id) is run
         assert await runtime.get(run.run_id) is run
         run.cancel()
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_a_block_ends_at_any_moment_in_which_a_run_comes_to_rest(
+async def test_a_block_can_end_at_any_moment_while_a_run_is_being_parked(
     opened_in_memory: Any, autojump_clock: Any, turns: int
 ) -> None:
     async with opened_in_memory() as store:
         with trio.fail_after(60):
             async with open_runtime(store, ALL) as runtime:
                 run = await runtime.start(approvals, 1)
-                await _waits(run, turns)
-        # It was given back.
+                await _wait_until_waiting(run, turns)
+        # It was released.
         async with approvals.resume_from(run.run_id, store=store) as resumed:
             await resumed.send(Approved("ann"))
+            assert await resumed.result() == ["ann"]
 
 
-async def _waits(run: Any, turns: int) -> None:
-    """Wait until the run waits, and for so many turns of the event loop after that."""
+async def _wait_until_waiting(run: Any, turns: int) -> None:
+    """Wait until the run waits, and then for this many turns of the event loop."""
     while run.status is not RunStatus.WAITING:
         await trio.lowlevel.checkpoint()
     for _ in range(turns):
         await trio.lowlevel.checkpoint()
 
 
-async def test_a_run_with_mail_for_a_later_version_keeps_its_task(
+async def test_a_run_with_a_message_for_a_later_version_is_not_parked(
     opened_in_memory: Any, autojump_clock: Any
 ) -> None:
     async with opened_in_memory() as store, open_runtime(store, [goes]) as runtime:
         run = await runtime.start(goes)
-        await until(rest(runtime))
+        await until(parked(runtime))
         await store.post(run.run_id, "of a later version", b"")
         await trio.sleep(30)
         assert runtime.statistics().resting == 0

@@ -1,4 +1,4 @@
-"""A run that is driven by itself, by one of a workflow's verbs, is acted upon from other processes all the same."""
+"""Other processes can act on a standalone run, which a workflow's own methods drive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blazen_trio import (
 from tests.runtime.flows import Approved, approvals, asks, ticks
 
 
-async def test_they_take_what_others_send(opened: Any) -> None:
+async def test_standalone_runs_receive_events_from_other_processes(opened: Any) -> None:
     async with opened() as here, opened() as there, open_runtime(there) as front:
         first, second = (
             approvals.run(count, store=here, run_id=name)
@@ -29,12 +29,12 @@ async def test_they_take_what_others_send(opened: Any) -> None:
             await run.send(Approved("from here"), key="l")
             await front.send("run", Approved("again"))
             assert sorted(await run.result()) == ["again", "from afar", "from here"]
-            # Whoever looked for both has gone; somebody else looks now.
+            # The task that polled for both has ended. Another one polls now.
             await front.send("other", Approved("ann"))
             assert await other.result() == ["ann"]
 
 
-async def test_it_is_answered(opened: Any) -> None:
+async def test_a_standalone_run_is_answered_from_another_process(opened: Any) -> None:
     async with (
         opened() as here,
         opened() as there,
@@ -48,7 +48,7 @@ async def test_it_is_answered(opened: Any) -> None:
         assert await run.result() == "yes"
 
 
-async def test_it_is_cancelled(opened: Any) -> None:
+async def test_a_standalone_run_is_cancelled_from_another_process(opened: Any) -> None:
     async with (
         opened() as here,
         opened() as there,
@@ -62,7 +62,7 @@ async def test_it_is_cancelled(opened: Any) -> None:
         assert list((await there.load("run")).inbox) == []
 
 
-async def test_it_is_paused(opened: Any) -> None:
+async def test_a_standalone_run_is_paused_from_another_process(opened: Any) -> None:
     async with (
         opened() as here,
         opened() as there,

@@ -1,4 +1,4 @@
-"""A question is answered once, by whomever and in whatever process."""
+"""A question is answered exactly once, in any process and by any means."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def parked(store: Any, run_id: str = "r") -> None:
 
 
 class Answers:
-    """Who was told that they were heard."""
+    """The answers that were accepted, and those that were refused."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -72,7 +72,9 @@ def to_run(runtime: Runtime) -> Any:
 
 
 @pytest.mark.parametrize("driven", [False, True])
-async def test_two_processes_answer_at_the_same_moment(tmp_path: Any, driven: bool) -> None:
+async def test_one_answer_counts_if_two_processes_answer_at_the_same_moment(
+    tmp_path: Any, driven: bool
+) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
     async with (
         open_store(url) as one,
@@ -97,7 +99,7 @@ async def test_two_processes_answer_at_the_same_moment(tmp_path: Any, driven: bo
         assert (len(answers.heard), len(answers.refused)) == (1, 5)
 
 
-async def test_an_answer_that_lies_in_the_inbox_counts_before_one_given_here() -> None:
+async def test_an_answer_in_the_inbox_and_a_local_one_exclude_each_other() -> None:
     store = MemoryStore()
     answers = Answers()
     async with open_runtime(store) as front, FLOW.run(store=store, run_id="r") as run:
@@ -110,11 +112,11 @@ async def test_an_answer_that_lies_in_the_inbox_counts_before_one_given_here() -
     assert len(answers.refused) == 1
 
 
-async def test_an_answer_that_cannot_be_taken_leaves_the_question_to_the_next() -> None:
+async def test_an_unusable_answer_leaves_the_question_open() -> None:
     store = MemoryStore()
     await parked(store)
     async with open_runtime(store) as front:
-        # Of a class that the workflow does not have: whoever drives the run rejects it.
+        # The workflow does not have its class, so the driver of the run rejects it.
         await front.respond("r", _other_answer("q", "lost"))
         with pytest.raises(InputResponseError):
             await front.respond("r", "too late, for all that is known")
@@ -131,7 +133,7 @@ def _other_answer(request_id: str, response: Any) -> Any:
     return cls(request_id, response)
 
 
-async def test_a_handlers_answer_is_one_among_others() -> None:
+async def test_an_answer_from_elsewhere_wins_against_a_slower_input_handler() -> None:
     answered = trio.Event()
 
     async def handler(request: InputRequestEvent) -> str:
@@ -146,14 +148,14 @@ async def test_a_handlers_answer_is_one_among_others() -> None:
         while not (await run.snapshot()).input_requests:
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
-        await front.respond("r", "somebody's")
+        await front.respond("r", "the other's")
         answered.set()
-        assert await run.result() == "somebody's"
+        assert await run.result() == "the other's"
 
 
 @pytest.mark.parametrize("request_id", [[], {}, None, 7])
 @pytest.mark.parametrize("stored", [True, False])
-async def test_an_id_that_is_none_is_refused(request_id: Any, stored: bool) -> None:
+async def test_an_invalid_request_id_is_refused(request_id: Any, stored: bool) -> None:
     store = MemoryStore()
     async with FLOW.run(store=store if stored else None, run_id="r") as run:
         while run.status.value != "waiting":
@@ -168,7 +170,7 @@ async def test_an_id_that_is_none_is_refused(request_id: Any, stored: bool) -> N
             await front.respond("other", InputResponseEvent(request_id, "x"))
 
 
-async def test_keys_of_the_engine_are_nobody_elses() -> None:
+async def test_keys_reserved_for_the_engine_are_refused() -> None:
     store = MemoryStore()
     await parked(store)
     async with open_runtime(store) as front:
@@ -176,7 +178,7 @@ async def test_keys_of_the_engine_are_nobody_elses() -> None:
             await front.send("r", InputResponseEvent("q", 1), key="blazen:answer:3:0")
 
 
-async def test_another_run_of_an_id_has_other_idempotency_keys() -> None:
+async def test_another_run_with_the_same_id_has_other_idempotency_keys() -> None:
     keys = []
 
     @step
@@ -199,8 +201,8 @@ async def test_another_run_of_an_id_has_other_idempotency_keys() -> None:
 
 @pytest.mark.parametrize("how", ["respond", "send", "send under a key"])
 @pytest.mark.parametrize("driven", [False, True])
-async def test_however_an_answer_is_given_the_second_is_told(how: str, driven: bool) -> None:
-    """By the runtime or the run, under a key or not: each is one among others."""
+async def test_a_second_answer_is_refused_however_it_is_given(how: str, driven: bool) -> None:
+    """Two processes answer by `respond` or `send`, with a key or without one."""
     store = MemoryStore()
     numbers = iter(range(100))
 
@@ -227,7 +229,7 @@ async def test_however_an_answer_is_given_the_second_is_told(how: str, driven: b
             except InputResponseError:
                 return
             except RunFinishedError:
-                assert driven  # it has gone on with the first
+                assert driven  # it has already continued with the first
                 return
             heard.append(value)
 
@@ -239,7 +241,7 @@ async def test_however_an_answer_is_given_the_second_is_told(how: str, driven: b
         assert await there.result("r") == heard[0]
 
 
-async def test_an_answer_by_the_run_itself_counts_among_others_under_a_key() -> None:
+async def test_keys_of_answers_apply_to_the_run_and_to_other_processes() -> None:
     store = MemoryStore()
     async with open_runtime(store) as front, TWO.run(store=store, run_id="r") as run:
         with pytest.raises(InputRequiredError):
@@ -250,7 +252,7 @@ async def test_an_answer_by_the_run_itself_counts_among_others_under_a_key() -> 
         for send in (run.send, functools.partial(front.send, "r")):
             with pytest.raises(InputResponseError, match="already answered"):
                 await send(InputResponseEvent("a", 2), key="l")
-        # The key of an answer that was refused was not used.
+        # A refused answer does not use up its key.
         assert await front.send("r", InputResponseEvent("b", 3), key="l")
         assert await run.result() == [1, 3]
 
@@ -270,7 +272,7 @@ async def gather(ev: InputResponseEvent, ctx: Context) -> StopEvent | None:
 TWO = Workflow("two", [ask_two, gather])
 
 
-async def test_a_run_without_a_store_takes_an_answer_once_under_a_key() -> None:
+async def test_a_run_without_a_store_takes_an_answer_once_per_key() -> None:
     async with TWO.run() as run:
         with pytest.raises(InputRequiredError):
             await run.result()
@@ -282,7 +284,7 @@ async def test_a_run_without_a_store_takes_an_answer_once_under_a_key() -> None:
         assert await run.result() == [1, 3]
 
 
-async def test_an_answer_is_given_at_once() -> None:
+async def test_a_delayed_answer_is_refused() -> None:
     store = MemoryStore()
     async with open_runtime(store) as front, FLOW.run(store=store, run_id="r") as run:
         late = Delayed(InputResponseEvent("q", 1), 60)
@@ -296,9 +298,7 @@ async def test_an_answer_is_given_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_answer_in_a_transaction_of_the_callers_counts_once(
-    kind: str, tmp_path: Any
-) -> None:
+async def test_an_answer_in_the_callers_transaction_counts_once(kind: str, tmp_path: Any) -> None:
     with fresh_database(kind, tmp_path) as url, an_engine(url) as engine:
         async with open_store(url, migrate=True) as store, open_runtime(store) as front:
             with pytest.raises(InputRequiredError):
@@ -313,7 +313,7 @@ async def test_an_answer_in_a_transaction_of_the_callers_counts_once(
                     assert await given("a", 0, mine)
                     with pytest.raises(InputResponseError, match="already answered"):
                         await given("a", 1, mine)
-                    mine.rollback()  # so it was not answered
+                    mine.rollback()  # so the question is still open
                 with mine.begin():
                     assert await given("a", 2, mine, key="k")
                     assert not await given("a", 2, mine, key="k")
@@ -331,8 +331,10 @@ async def test_an_answer_in_a_transaction_of_the_callers_counts_once(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_of_answers_in_two_transactions_one_is_taken(kind: str, tmp_path: Any) -> None:
-    """The other waits for it; and goes on with its own rows, where the database lets it."""
+async def test_one_of_several_answers_in_concurrent_transactions_is_taken(
+    kind: str, tmp_path: Any
+) -> None:
+    """The others wait for it, and can then keep their own rows where the database allows that."""
     with fresh_database(kind, tmp_path) as url, an_engine(url) as engine:
         async with open_store(url, migrate=True) as store, open_runtime(store) as front:
             await parked(store)

@@ -1,4 +1,4 @@
-"""What a process that knows no steps, and one that has them, can do with the same runs."""
+"""A process without steps and one with steps act on the same runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_process_without_steps_submits_and_gets_the_result(opened: Any) 
         assert await front.result(run_id) == 4
 
 
-async def test_a_submitted_run_is_queued_until_somebody_takes_it(opened: Any) -> None:
+async def test_a_submitted_run_is_queued_until_a_runtime_takes_it(opened: Any) -> None:
     async with opened() as store:
         async with open_runtime(store, **FAST) as front:
             await front.submit("ticks", 3, run_id="run", metadata={"customer": 7})
@@ -75,7 +75,7 @@ async def test_a_submitted_run_is_queued_until_somebody_takes_it(opened: Any) ->
         assert kinds == ["workflow_started", "workflow_completed"]
 
 
-async def test_a_queued_run_is_gone_on_with_by_its_id(opened: Any) -> None:
+async def test_a_queued_run_is_resumed_by_its_id(opened: Any) -> None:
     async with opened() as store:
         async with open_runtime(store) as front:
             await front.submit(ticks, 2, run_id="run")
@@ -90,9 +90,9 @@ async def test_a_question_is_answered_from_another_process(opened: Any) -> None:
         open_runtime(here, **FAST) as front,
     ):
         run_id = await front.submit("asks", "sure")
-        with pytest.raises(InputRequiredError, match=r"sure\?") as told:
+        with pytest.raises(InputRequiredError, match=r"sure\?") as caught:
             await front.result(run_id)
-        assert told.value.request.prompt == "sure?"
+        assert caught.value.request.prompt == "sure?"
         with pytest.raises(InputResponseError, match="unknown"):
             await front.respond(run_id, InputResponseEvent("other", 1))
         await front.respond(run_id, "yes")
@@ -115,7 +115,7 @@ async def test_an_answer_is_accepted_once(opened: Any) -> None:
                 assert await front.result("run") == "yes"
 
 
-async def test_events_are_sent_whoever_drives_the_run(opened: Any) -> None:
+async def test_events_can_be_sent_to_a_run_that_any_process_or_none_drives(opened: Any) -> None:
     async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
         run_id = await front.submit("approvals", 3)
         assert await front.send(run_id, Approved("queued"), key="first")
@@ -137,7 +137,7 @@ async def test_events_are_sent_whoever_drives_the_run(opened: Any) -> None:
                 await front.send("unknown", Approved("x"))
 
 
-async def test_what_no_step_accepts_is_noted_as_rejected(opened: Any) -> None:
+async def test_an_event_that_no_step_accepts_is_recorded_as_rejected(opened: Any) -> None:
     @attrs.frozen
     class Unknown(Event):
         pass
@@ -156,7 +156,7 @@ async def test_what_no_step_accepts_is_noted_as_rejected(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("driven", [True, False])
-async def test_cancelled_from_another_process(opened: Any, driven: bool) -> None:
+async def test_a_run_is_cancelled_from_another_process(opened: Any, driven: bool) -> None:
     async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
         await front.submit("approvals", 1, run_id="run")
         async with serving(there, **FAST):
@@ -168,9 +168,9 @@ async def test_cancelled_from_another_process(opened: Any, driven: bool) -> None
         if not driven:
             await front.cancel("run", "enough")
             assert (await here.get_run("run")).status is RunStatus.CANCELLED
-        with pytest.raises(RunCancelledError, match="enough") as told:
+        with pytest.raises(RunCancelledError, match="enough") as caught:
             await front.result("run")
-        assert told.value.reason == "enough"
+        assert caught.value.reason == "enough"
         await front.cancel("run", "again")
         with pytest.raises(RunFinishedError):
             await front.send("run", Approved("x"))
@@ -181,7 +181,9 @@ async def test_cancelled_from_another_process(opened: Any, driven: bool) -> None
             assert await run.result() == ["ann"]
 
 
-async def test_what_a_dead_driver_was_asked_is_not_done_again(opened_in_sqlite: Any) -> None:
+async def test_a_cancellation_that_a_former_driver_missed_is_not_repeated(
+    opened_in_sqlite: Any,
+) -> None:
     opened = opened_in_sqlite
     async with opened() as here, open_runtime(here, [approvals], **FAST) as front:
         async with opened() as there, open_runtime(there, [approvals], poll_interval=60) as deaf:
@@ -208,7 +210,7 @@ async def test_a_queued_run_is_cancelled_and_paused(opened: Any) -> None:
         assert await (await runtime.resume_from("cancelled")).result() == 2
 
 
-async def test_paused_from_another_process(opened: Any) -> None:
+async def test_a_run_is_paused_from_another_process(opened: Any) -> None:
     async with (
         opened() as here,
         opened() as there,
@@ -230,7 +232,7 @@ async def test_paused_from_another_process(opened: Any) -> None:
             await front.pause("run")
 
 
-async def test_an_input_that_the_workflow_does_not_start_with(opened: Any) -> None:
+async def test_an_input_that_the_workflow_does_not_start_with_fails_the_run(opened: Any) -> None:
     @attrs.frozen
     class Order(Event):
         number: int
@@ -257,7 +259,7 @@ async def test_an_input_that_the_workflow_does_not_start_with(opened: Any) -> No
             )
 
 
-async def test_a_failure_is_told_to_who_waits_elsewhere(opened: Any) -> None:
+async def test_a_failure_is_raised_where_another_process_waits_for_the_result(opened: Any) -> None:
     async with (
         opened() as here,
         opened() as there,
@@ -265,9 +267,9 @@ async def test_a_failure_is_told_to_who_waits_elsewhere(opened: Any) -> None:
         open_runtime(here, **FAST) as front,
     ):
         run_id = await front.submit("ticks", "not a number")
-        with pytest.raises(StepFailedError) as told:
+        with pytest.raises(StepFailedError) as caught:
             await front.result(run_id)
-        assert (told.value.step_name, told.value.run_id) == ("begin", run_id)
+        assert (caught.value.step_name, caught.value.run_id) == ("begin", run_id)
         with pytest.raises(RunNotFoundError):
             await front.result("unknown")
 
@@ -282,7 +284,7 @@ async def test_a_retry_outlives_its_process(opened_in_memory: Any, autojump_cloc
         assert fails.name == "fails"
 
 
-async def test_steps_of_any_kind_start_with_their_own_events(opened: Any) -> None:
+async def test_a_workflow_can_start_with_its_own_start_event(opened: Any) -> None:
     @attrs.frozen
     class Begin(StartEvent):
         pass

@@ -1,4 +1,4 @@
-"""Many runs that wait, put into a database in bulk."""
+"""Insert many waiting runs into a database in bulk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FAR = 4_000_000_000_000_000  # microseconds since the epoch: in 2096
 
 
 def add_waiting_runs(engine: sa.Engine, count: int, workflow: str) -> None:
-    """Half of them wait for a time that is far, half for an event."""
+    """Insert runs, of which half wait for a distant time and half for an event."""
     with engine.begin() as connection:
         for start in range(0, count, _AT_ONCE):
             connection.execute(

@@ -1,4 +1,4 @@
-"""As many simulations as asked: `python -m tests.simulation [--seeds N] [--from K] [--sql] [--every-point]`."""
+"""Run simulations: `python -m tests.simulation [--seeds N] [--from K] [--sql] [--every-point]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def tries(options: argparse.Namespace) -> Iterator[tuple[int | str, Plan]]:
-    """What to simulate."""
+    """Yield the simulations to run."""
     if options.every_point:
         for point in range(1, simulate("crash", CALM).points):
             yield "crash", attrs.evolve(CALM, deaths=1, dies_at=point)
@@ -29,7 +29,7 @@ def tries(options: argparse.Namespace) -> Iterator[tuple[int | str, Plan]]:
 
 
 def run(seed: int | str, plan: Plan, *, sql: bool) -> World:
-    """One simulation."""
+    """Run one simulation."""
     if not sql:
         return simulate(seed, plan)
     with InSqlite.simulated() as backend:
@@ -37,7 +37,7 @@ def run(seed: int | str, plan: Plan, *, sql: bool) -> World:
 
 
 def main() -> None:
-    """Simulate, and tell of what failed; exits with 1 if anything did."""
+    """Run the simulations and report failures. Exit with 1 if any failed."""
     parser = argparse.ArgumentParser(prog="tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument(
@@ -56,7 +56,7 @@ def main() -> None:
         done += 1
         try:
             world = run(seed, plan, sql=options.sql)
-        except Exception:  # told, and the next is tried
+        except Exception:  # report it, and try the next
             failed += 1
             traceback.print_exc()
         else:
@@ -66,7 +66,8 @@ def main() -> None:
             print(f"{done} simulations, {failed} failed", flush=True)
     seconds = time.monotonic() - began
     print(
-        f"{done} simulations in {seconds:.0f} s: {deaths} deaths, {checks} runs checked, {failed} failed"
+        f"{done} simulations in {seconds:.0f} s: {deaths} deaths, {checks} runs checked,"
+        f" {failed} failed"
     )
     sys.exit(1 if failed else 0)
 

@@ -1,5 +1,7 @@
-"""What a simulation keeps its runs in: the store in memory, or the one over SQL on a real SQLite
-file, without threads and in simulated time.
+"""The stores that a simulation keeps its runs in.
+
+One is the store in memory. The other is the SQL store on a real SQLite file, without threads and
+in simulated time.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ LEASE_TTL = 15.0  # seconds
 
 
 @attrs.frozen
-class Look:
-    """A run's row, as the invariants see it. `wake`, `hold`: UTC, seconds since the epoch; `at`:
-    when it was looked at.
+class RunRow:
+    """A run's row, as the invariants see it.
+
+    `wake` and `hold` are UTC, in seconds since the epoch.
     """
 
     info: RunInfo
@@ -46,33 +49,34 @@ class Look:
 
 
 class Backend(Protocol):
-    """A store that several processes have open."""
+    """A store that several processes have opened."""
 
     def open(self) -> Any:
-        """Another opening of it, as another process has one."""
+        """Open the store once more, as another process would."""
 
     def renew(self, store: Any) -> None:
         """Renew the lease of an opening that does nothing else."""
 
-    async def look_for_mail(self, store: Any) -> None:
-        """What a task of the store's does: it looks for mail that others have posted, for ever."""
+    async def watch_inboxes(self, store: Any) -> None:
+        """Poll forever for inbox messages from other processes, as a task of the store does."""
 
     def expire(self, store: Any) -> None:
-        """Let the others know that whoever had this opening is dead."""
+        """Let the others know that the process of this opening is dead."""
 
     def lapse(self, store: Any) -> None:
-        """An opening has been silent for longer than its lease."""
+        """Handle an opening that has been silent for longer than its lease."""
 
     def abandon(self, store: Any) -> Any:
-        """An opening does not know any more which runs it drives. Returns the one that its process
-        goes on with.
+        """Make an opening forget which runs it drives.
+
+        Return the opening that its process continues with.
         """
 
     def drives(self, store: Any, run_id: str) -> bool:
-        """Whether this opening drives that run, and has not been declared dead."""
+        """Return whether this opening drives the run, and has not been declared dead."""
 
-    def looks(self) -> Iterator[Look]:
-        """All runs."""
+    def rows(self) -> Iterator[RunRow]:
+        """Yield the rows of all runs."""
 
 
 class InMemory:
@@ -87,8 +91,8 @@ class InMemory:
     def renew(self, store: MemoryStore) -> None:
         pass
 
-    async def look_for_mail(self, store: MemoryStore) -> None:
-        await trio.lowlevel.checkpoint()  # whoever posts mail delivers it
+    async def watch_inboxes(self, store: MemoryStore) -> None:
+        await trio.lowlevel.checkpoint()  # `post` delivers messages itself
 
     def expire(self, store: MemoryStore) -> None:
         store.expire()
@@ -102,9 +106,9 @@ class InMemory:
     def drives(self, store: MemoryStore, run_id: str) -> bool:
         return self._storage._runs[run_id].owner is store._lease
 
-    def looks(self) -> Iterator[Look]:
+    def rows(self) -> Iterator[RunRow]:
         for kept in self._storage._runs.values():
-            yield Look(
+            yield RunRow(
                 kept.info,
                 kept.owner,
                 kept.wake,
@@ -117,7 +121,7 @@ class InMemory:
 
 
 class _InlineWriter:
-    """Writes each job at once, in the task that brings it."""
+    """A writer that writes each job immediately, in the task that submits it."""
 
     def __init__(self, batches: Batches, process: int) -> None:
         self._batches = batches
@@ -140,12 +144,13 @@ class _InlineWriter:
 
 
 _writing = [0]
-"""The simulated process that writes now."""
+"""The simulated process that is writing."""
 
 
 class InSqlite:
-    """The store over SQL, on a file. Its threads are replaced by calls, its clock by Trio's, its
-    processes by numbers.
+    """The SQL store on a file.
+
+    Calls replace its threads, Trio's clock replaces the database's, and numbers replace processes.
     """
 
     def __init__(self, url: str) -> None:
@@ -159,7 +164,7 @@ class InSqlite:
     @classmethod
     @contextmanager
     def simulated(cls) -> Iterator[InSqlite]:
-        """One on a new file."""
+        """Provide a store on a new file."""
         holder = leases.Holder
         this_process, known_dead, run_sync = (
             holder.this_process,
@@ -200,7 +205,7 @@ class InSqlite:
         writer: Any = _InlineWriter(batches, self._opened)
         return SqlStore(engine, batches, writer)
 
-    async def look_for_mail(self, store: SqlStore) -> None:
+    async def watch_inboxes(self, store: SqlStore) -> None:
         await store.watch_mail()
 
     def renew(self, store: SqlStore) -> None:
@@ -210,7 +215,7 @@ class InSqlite:
         self._dead.add(store._writer.process)  # type: ignore[attr-defined]
 
     def lapse(self, store: SqlStore) -> None:
-        """The database's clock tells."""
+        """Do nothing: the database's clock shows it."""
 
     def abandon(self, store: SqlStore) -> SqlStore:
         batches = store._batches
@@ -228,26 +233,26 @@ class InSqlite:
             found = connection.execute(owner).scalar()
         return found is not None and found == store._batches.lease_id
 
-    def looks(self) -> Iterator[Look]:
+    def rows(self) -> Iterator[RunRow]:
         with self._engine.connect() as connection, connection.begin():
             last = (
                 sa.select(sa.func.max(journal.c.seq))
                 .where(journal.c.run_no == runs.c.run_no)
                 .scalar_subquery()
             )
-            mails = (
+            messages = (
                 sa.select(sa.func.count()).where(inbox.c.run_no == runs.c.run_no).scalar_subquery()
             )
             for row in connection.execute(
-                sa.select(runs, last.label("last"), mails.label("mails"))
+                sa.select(runs, last.label("last"), messages.label("messages"))
             ).all():
-                yield Look(
+                yield RunRow(
                     queries.info_of(row),
                     row.owner,
                     None if row.wake is None else row.wake / 1e6,
                     row.hold / 1e6,
                     row.crashes,
-                    row.mails,
+                    row.messages,
                     row.last,
                     lambda row=row: queries.load_runs(connection, [row])[0],  # type: ignore[misc]
                 )
@@ -256,7 +261,7 @@ class InSqlite:
 def _utc() -> float:
     try:
         return EPOCH + trio.current_time()
-    except RuntimeError:  # before the simulation begins
+    except RuntimeError:  # before the simulation starts
         return EPOCH
 
 

@@ -1,4 +1,4 @@
-"""The workflows whose runs are driven through the simulation, and what each has to come to, whatever happens to whom."""
+"""The workflows of the simulated runs, and the result of each, which no fault may change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answer(InputResponseEvent):
 
 
 def count(ctx: Context) -> None:
-    """This step has an effect on its run, which has to be there once."""
+    """Count this step's effect on its run, which must be there exactly once."""
     ctx.update(
         "effects",
         lambda effects: {**effects, ctx.step_name: effects.get(ctx.step_name, 0) + 1},
@@ -109,7 +109,7 @@ ALL = [meeting, mixed, short]
 
 
 def meeting_result(go: str) -> Any:
-    """What a run of `meeting` comes to."""
+    """Return the result of a run of `meeting`."""
     return ["yes", go, {"ask": 1, "meet": 3}, ["Answer", "Go", "Later"]]
 
 

@@ -1,4 +1,4 @@
-"""What is true of every run in the store after every single call, whoever made it and whatever happened to them."""
+"""Invariants that hold for every run in the store after every single call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blazen_trio._stores.base import fold
 
 if TYPE_CHECKING:
     from blazen_trio._state.model import RunState
-    from tests.simulation.backends import Backend, Look
+    from tests.simulation.backends import Backend, RunRow
 
 _CLOCK = 1e-3  # seconds to which SQLite's clock is exact
 
@@ -27,17 +27,17 @@ class BrokenError(AssertionError):
 
 @attrs.define(eq=False)
 class _Seen:
-    """What was seen of a run so far, and the state that its entries make."""
+    """The entries of a run that were seen so far, and the state that they make."""
 
     state: RunState | None = None
     entries: dict[int, bytes] = attrs.field(factory=dict)
     done: set[int] = attrs.field(factory=set)
     completed: bool = False
-    looked_at: Look | None = None
+    row: RunRow | None = None
 
 
 class Invariants:
-    """Looks at the whole store, and remembers it."""
+    """Checks the whole store, and remembers what it saw."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -45,23 +45,23 @@ class Invariants:
         self.checks = 0
 
     def check(self) -> None:
-        """Look at each run that has changed since the last look.
+        """Check each run that has changed since the last check.
 
         Raises:
-            BrokenError: Something is not as it always has to be.
+            BrokenError: An invariant does not hold.
         """
-        for look in self._backend.looks():
-            seen = self._seen.setdefault(look.info.run_id, _Seen())
-            if look != seen.looked_at:
-                seen.looked_at = look
+        for row in self._backend.rows():
+            seen = self._seen.setdefault(row.info.run_id, _Seen())
+            if row != seen.row:
+                seen.row = row
                 self.checks += 1
                 try:
-                    self._check(look, seen)
+                    self._check(row, seen)
                 except BrokenError as error:
-                    error.add_note(f"{look}")
+                    error.add_note(f"{row}")
                     raise
 
-    def _check(self, kept: Look, seen: _Seen) -> None:
+    def _check(self, kept: RunRow, seen: _Seen) -> None:
         stored = kept.load()
         for seq, data in stored.entries:
             before = seen.entries.get(seq)
@@ -74,30 +74,30 @@ class Invariants:
         assert seen.state is not None
         _demand(
             seen.state.seq == kept.last or stored.last == seen.state.seq,
-            f"the journal ends at {kept.last}, and what was seen at {seen.state.seq}",
+            f"the journal ends at {kept.last}, the entries seen so far end at {seen.state.seq}",
         )
         folded = fold(stored, PLAIN)
-        folded.history = []  # is kept beside the entries
+        folded.history = []  # the history is kept beside the entries
         _demand(
             _image(folded) == _image(seen.state),
-            "the stored snapshot and journal do not make what its entries made",
+            "the stored snapshot and journal do not make the state that its entries made",
         )
         _demand(
             folded.status is kept.info.status,
-            f"its line says {kept.info.status}, its journal {folded.status}",
+            f"its row says {kept.info.status}, its journal {folded.status}",
         )
         _demand(
             not (kept.info.status.ended and kept.owner is not None),
-            "it has ended, and somebody drives it",
+            "it has ended, but still has a driver",
         )
         _demand(
             not seen.completed or kept.info.status is RunStatus.COMPLETED,
-            "it had completed, and goes on",
+            "it had completed, but continues",
         )
         seen.completed = kept.info.status is RunStatus.COMPLETED
         _demand(
             not (seen.completed and kept.inbox),
-            "it has completed, and has mail that nobody will take",
+            "it has completed, but has inbox messages that no driver will take",
         )
         if kept.owner is None:
             self._check_undriven(kept, folded)
@@ -119,13 +119,13 @@ class Invariants:
         apply_entry(seen.state, entry)
         seen.entries[seq] = data
 
-    def _check_undriven(self, kept: Look, state: RunState) -> None:
-        """Nobody drives it: whatever can happen to it next must be known to whoever looks."""
+    def _check_undriven(self, kept: RunRow, state: RunState) -> None:
+        """Check that a poll finds an undriven run once anything can happen to it."""
         status = kept.info.status
         if status in (RunStatus.QUEUED, RunStatus.RUNNING):
             _demand(
                 kept.wake is not None,
-                f"it is {status.value}, nobody drives it, and no worker will ever look at it",
+                f"it is {status.value} and undriven, but no worker will ever take it",
             )
         elif status is RunStatus.WAITING:
             timed = [
@@ -136,15 +136,15 @@ class Invariants:
             if dues:
                 soonest = max(min(dues), wall_clock().now(), kept.hold)
                 _demand(
-                    kept.wake is not None, "it waits for a time, and no worker will ever look at it"
+                    kept.wake is not None, "it waits for a time, but no worker will ever take it"
                 )
                 assert kept.wake is not None
                 _demand(
                     kept.wake <= soonest + _CLOCK,
-                    f"it is due at {soonest}, and looked at at {kept.wake}",
+                    f"it is due at {soonest}, but can be taken only at {kept.wake}",
                 )
         else:
-            _demand(kept.wake is None, f"it is {status.value}, and workers would take it")
+            _demand(kept.wake is None, f"it is {status.value}, but workers would take it")
 
 
 def _image(state: RunState) -> bytes:

@@ -1,7 +1,7 @@
-"""One Trio run whose every decision follows from a seed: the order of tasks, the clock, UTC, randomness.
+"""One Trio run in which a seed determines task order, clock, UTC and randomness.
 
-Trio has a scheduler that can be seeded, for Hypothesis; it is private. This module is the only one that touches it, and refuses a
-Trio in which it is not as it was when this was written.
+Trio has a scheduler that can be seeded, for Hypothesis, but it is private. Only this module touches
+it, and skips the tests under a version of Trio in which the scheduler is not as it is known here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 EPOCH = 1_800_000_000.0
-"""UTC at which each simulation begins."""
+"""UTC at which each simulation starts."""
 
 
 class SimulatedUtc(WallClock):
-    """UTC that is Trio's clock, and does not look at the system's."""
+    """UTC taken from Trio's clock instead of the system's."""
 
     def now(self) -> float:
         return EPOCH + trio.current_time()
@@ -36,7 +36,7 @@ class SimulatedUtc(WallClock):
 def run_seeded(
     main: Callable[[], Awaitable[Any]], seed: int | str, *, instruments: Any = ()
 ) -> Any:
-    """`trio.run(main)`: the same each time for the same seed, in this process or another."""
+    """Run `main` with Trio: the same seed gives the same run, in this process or another."""
 
     async def in_simulated_time() -> Any:
         set_wall_clock(SimulatedUtc())
@@ -59,15 +59,13 @@ def _deterministic(seed: int | str) -> Iterator[None]:
         step_tasks.perf_counter,
     )
     was_deterministic, collected = _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled()
-    # Whether a `Run` is held by somebody must not hang on when cycles are collected.
+    # Whether a `Run` is still referenced must not depend on when cycles are collected.
     gc.disable()
     try:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True
         _run._r.seed(f"scheduler {seed}")
         random.seed(f"engine {seed}")
-        step_tasks.perf_counter = (
-            trio.current_time
-        )  # how long a step really took is nobody's business here
+        step_tasks.perf_counter = trio.current_time  # real durations must not matter
         yield
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = was_deterministic

@@ -1,6 +1,4 @@
-"""Openings of one store through which the simulation does what databases, networks and killed
-processes do.
-"""
+"""Openings of one store that fail as databases, networks and killed processes do."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ _READS = frozenset({"poll", "load", "asked_run", "get_run", "list_runs"})
 
 @attrs.frozen
 class Faults:
-    """How likely each fault is, for one call."""
+    """The probability of each fault in one call."""
 
     before: float = 0.0
     after: float = 0.0
@@ -36,7 +34,7 @@ class Faults:
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Faults:
-        """Often none, sometimes many."""
+        """Draw probabilities: often of no faults, sometimes of many."""
 
         def rate(most: float) -> float:
             return chance.choice([0.0, most / 10, most])
@@ -45,25 +43,25 @@ class Faults:
 
 
 class Opening(StoreQueries):
-    """What one process sees of the store. Faults are drawn for each call.
+    """The store as one process sees it. Faults are drawn for each call.
 
-        before      it fails, and nothing has happened
-        after       it has happened, and its answer is lost: the caller is told that it failed
+        before      the call fails, and nothing has happened
+        after       the call has happened, but its answer is lost: the caller sees a failure
         delay       the connection is lost and made again, or the process is slow
         long delay  the process is frozen, or the database is away, for longer than the lease lasts
 
-    Writes are done one at a time, in the order of the calls, as by a writer. Whoever does not hear
-    the answer of what makes it the driver of runs does not know which runs are its own: so it
-    leaves its lease to die, and takes a new one. A release that has failed is owed.
+    Writes happen one at a time, in the order of the calls, as with a writer. If the answer to a
+    call that makes the process a driver is lost, the process does not know which runs it drives,
+    so it lets its lease expire and takes a new one. A release that has failed is owed.
 
     Args:
         backend: The store, of which this is one opening.
-        name: Whose opening it is.
-        chance: Where faults are drawn from.
-        faults: How likely they are.
+        name: The name of the process.
+        chance: Draws the faults.
+        faults: The probability of each fault.
         before: Called just before each call happens.
-        observe: Called after each call that has happened, before its caller goes on, with what it
-            was and whether its caller was entitled to it.
+        observe: Called after each call that has happened, before its caller continues, with a
+            description of the call and whether its caller was entitled to it.
     """
 
     def __init__(
@@ -86,13 +84,13 @@ class Opening(StoreQueries):
         self._observe = observe
         self._writer = trio.StrictFIFOLock()
         self._owed: list[Callable[[], Awaitable[None]]] = []
-        self._looking = trio.CancelScope()
+        self._watching = trio.CancelScope()
         self._renewed = trio.current_time()
 
     async def renew(self) -> None:
-        """A task beside whoever uses this: what the store does by itself."""
+        """Do what the store does by itself. Runs as a task of its own."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_for_mail)
+            nursery.start_soon(self._watch_inboxes)
             while not self.severed:
                 await trio.sleep(1.0 if self._owed else LEASE_TTL / 3)
                 async with self._writer:
@@ -103,22 +101,23 @@ class Opening(StoreQueries):
                             await give_back()
                     self._renew()
 
-    async def _look_for_mail(self) -> None:
-        with self._looking:
-            await self._backend.look_for_mail(self._store)
+    async def _watch_inboxes(self) -> None:
+        with self._watching:
+            await self._backend.watch_inboxes(self._store)
 
     def kill(self, *, same_host: bool) -> None:
-        """The process is gone: nothing that it still does has any effect. On the same host others
-        know it at once.
+        """End the process: nothing that it still does has any effect.
+
+        Other processes on the same host know that immediately.
         """
         self.severed = True
-        self._looking.cancel()
+        self._watching.cancel()
         if same_host:
             self._backend.expire(self._store)
             self._renewed = float("-inf")
 
     def lapse(self) -> None:
-        """Let the others find the lease expired if it is."""
+        """Let the other processes find the lease expired if it is."""
         if trio.current_time() - self._renewed > LEASE_TTL:
             self._backend.lapse(self._store)
 
@@ -173,13 +172,13 @@ class Opening(StoreQueries):
         try:
             await self._write(name, driver, *args, **how)
         except StoreError as error:
-            driver.lose(error)  # so that it can be claimed again before what is owed is paid
+            driver.lose(error)  # so that it can be claimed again before the owed release is made
             if not self.severed:
                 self.owe(again)
             raise
 
     def owe(self, give_back: Callable[[], Awaitable[None]]) -> None:
-        """Do it later, and for as long as this is open."""
+        """Make a failed release later, while this is open."""
         self._owed.append(give_back)
 
     async def post(
@@ -205,7 +204,7 @@ class Opening(StoreQueries):
     # What happens to a call
 
     async def _write(self, name: str, *args: Any, **options: Any) -> Any:
-        """One after the other; once begun, none is cancelled."""
+        """Make writes one after the other. A write that has started can't be cancelled."""
         if name in _CANCELLABLE:
             await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):

@@ -1,5 +1,7 @@
-"""Many seeds of a simulated cluster: whatever fails and whoever dies, every invariant holds after every call, and every run comes to
-its right end. `python -m tests.simulation` tries as many as asked.
+"""A simulated cluster, run with many seeds.
+
+Whatever fails and whichever process dies, every invariant holds after every call, and every run
+ends with the right result. `python -m tests.simulation` tries as many seeds as requested.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import attrs
 import pytest
 
 from blazen_trio._stores import memory
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 from tests.simulation.backends import InSqlite
 from tests.simulation.invariants import BrokenError
 from tests.simulation.storage import Opening
@@ -26,21 +28,21 @@ CRASH_POINTS = SEEDS
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_in_memory(seed: int) -> None:
+def test_every_run_ends_correctly_in_memory(seed: int) -> None:
     world = simulate(seed)
     assert world.invariants.checks > 100
 
 
 @pytest.mark.parametrize("seed", range(SQL_SEEDS))
-def test_in_sql(seed: int) -> None:
+def test_every_run_ends_correctly_in_sqlite(seed: int) -> None:
     with InSqlite.simulated() as backend:
         world = simulate(seed, backend=backend)
     assert world.invariants.checks > 100
 
 
 @pytest.mark.parametrize("part", range(CRASH_POINTS))
-def test_a_death_at_any_scheduling_point(part: int) -> None:
-    """Without other faults: which of the points are tried is spread evenly over all that there are."""
+def test_every_run_survives_a_death_at_any_scheduling_point(part: int) -> None:
+    """The tested points are spread evenly over all points. There are no other faults."""
     points = simulate("crash", CALM).points
     at = 1 + part * (points - 1) // CRASH_POINTS
     world = simulate("crash", attrs.evolve(CALM, deaths=1, dies_at=at))
@@ -50,7 +52,7 @@ def test_a_death_at_any_scheduling_point(part: int) -> None:
 _PROGRAM = "from tests.simulation.world import simulate; print(simulate('the same').fingerprint)"
 
 
-def test_a_seed_says_all_that_happens() -> None:
+def test_a_seed_determines_all_that_happens() -> None:
     def run(hash_seed: str) -> str:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         root = Path(__file__).parents[2]
@@ -72,7 +74,7 @@ def test_a_failure_names_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(note.startswith("seed 7, Plan(") for note in failed.value.__notes__)
 
 
-# Would it find what it is there to find? Each of these breaks one promise of a store.
+# Does the simulation find faults? Each of these tests breaks one promise of a store.
 
 
 SMALL = Plan(runs=1, stormy=30.0, deaths=3)
@@ -96,8 +98,8 @@ def _simulate_in_sql(seed: int, plan: Plan | None) -> None:
         simulate(seed, plan, backend)
 
 
-def test_it_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has ever driven a run writes to it."""
+def test_the_simulation_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every former driver of a run can still write to it."""
     real = memory.MemoryStore.commit
 
     async def unfenced(self: memory.MemoryStore, driver: Any, commit: Any) -> None:
@@ -110,13 +112,11 @@ def test_it_finds_a_missing_fence(monkeypatch: pytest.MonkeyPatch) -> None:
             kept.driver = None if commit.release else driving
 
     monkeypatch.setattr(memory.MemoryStore, "commit", unfenced)
-    assert "written by who does not drive the run" in some_seed_breaks()
+    assert "written by a process that does not drive the run" in some_seed_breaks()
 
 
-def test_it_finds_a_store_that_ignores_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opened the store drives all that this opening drives: it does not matter by which
-    claim.
-    """
+def test_the_simulation_finds_a_store_that_ignores_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may write to every run that it drives, under any of its claims."""
 
     def driven_by(self: memory.MemoryStore, driver: Any) -> Any:
         kept = self._runs.get(driver.run_id)
@@ -127,7 +127,9 @@ def test_it_finds_a_store_that_ignores_tokens(monkeypatch: pytest.MonkeyPatch) -
     assert some_seed_breaks() != "nothing"
 
 
-def test_it_finds_mail_that_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_finds_messages_that_are_delivered_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real = memory.MemoryDriver.deliver
 
     def deliver(self: memory.MemoryDriver, mail: Any) -> None:
@@ -137,13 +139,15 @@ def test_it_finds_mail_that_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> N
     assert "TooSlowError" in some_seed_breaks(plan=SMALL)  # a run is stuck
 
 
-def test_it_finds_a_release_that_is_owed_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_finds_an_owed_release_that_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Opening, "owe", lambda _self, _again: None)
-    # Where nobody dies, who would give back what it holds by that.
+    # Without deaths, because a process that dies gives its runs back.
     assert "TooSlowError" in some_seed_breaks(plan=Plan(deaths=0))
 
 
-def test_it_finds_a_lost_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_finds_a_lost_wake_time(monkeypatch: pytest.MonkeyPatch) -> None:
     real = memory.KeptRun.give_back
 
     def forgetful(self: Any, wake: float | None = None, hold: float = 0.0) -> None:
@@ -152,16 +156,18 @@ def test_it_finds_a_lost_wake(monkeypatch: pytest.MonkeyPatch) -> None:
             self.wake = None
 
     monkeypatch.setattr(memory.KeptRun, "give_back", forgetful)
-    assert "no worker will ever look at it" in some_seed_breaks()
+    assert "no worker will ever take it" in some_seed_breaks()
 
 
-def test_it_finds_mail_that_is_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Transaction.append
+def test_the_simulation_finds_messages_that_are_taken_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = BatchTransaction.append
 
-    def leave_it_there(self: Transaction, run_no: int, commit: Any, *large: Any) -> None:
+    def leave_it_there(self: BatchTransaction, run_no: int, commit: Any, *large: Any) -> None:
         taken, commit.taken = commit.taken, ()
         real(self, run_no, commit, *large)
         commit.taken = taken
 
-    monkeypatch.setattr(Transaction, "append", leave_it_there)
+    monkeypatch.setattr(BatchTransaction, "append", leave_it_there)
     assert "a wrong result of meeting" in some_seed_breaks(in_sql=True, seeds=5, plan=SMALL)

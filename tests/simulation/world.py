@@ -1,4 +1,7 @@
-"""Several processes over one store, in one Trio run: engines that serve, a front that submits, sends and answers, and what befalls them."""
+"""Several processes over one store, in one Trio run, and what happens to them.
+
+Engines serve the runs. A front end submits runs, sends events and answers questions.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,22 @@ if TYPE_CHECKING:
     from tests.simulation.backends import Backend
 
 ENGINES = 3
-PATIENCE = 7200.0  # simulated seconds for the runs to come to their ends when all is quiet again
+PATIENCE = 7200.0  # simulated seconds within which the runs must end once it is calm
 _FRONT = Faults(before=0.05, after=0.05, delay=0.1)
 
 
 @attrs.frozen
 class Plan:
-    """What is to happen.
+    """The settings of a simulation.
 
     Attributes:
-        runs: How many runs of each workflow.
-        stormy: For how many simulated seconds there are faults and deaths.
-        deaths: At most so many.
-        between: About how many scheduling points lie between two deaths.
+        runs: The number of runs of each workflow.
+        stormy: The number of simulated seconds with faults and deaths.
+        deaths: The maximum number of deaths.
+        between: The approximate number of scheduling points between two deaths.
         faults: Whether calls of the store fail.
-        dies_at: The scheduling point at which the process whose turn it is dies, and no other does; `None`: it is drawn who dies when.
+        dies_at: The scheduling point at which the process whose turn it is dies, and no other does.
+            `None`: each death is drawn.
     """
 
     runs: int = 3
@@ -50,7 +54,7 @@ class Plan:
 
 
 CALM = Plan(runs=1, stormy=60.0, deaths=0, faults=False)
-"""Nothing happens."""
+"""A plan without faults or deaths."""
 
 
 @attrs.define(eq=False)
@@ -61,7 +65,7 @@ class _Process:
 
 
 class World(trio.abc.Instrument):
-    """One simulation. Whatever happens in it follows from its seed."""
+    """One simulation. Its seed determines everything that happens."""
 
     def __init__(self, seed: int | str, plan: Plan, backend: Backend) -> None:
         self.plan = plan
@@ -79,13 +83,13 @@ class World(trio.abc.Instrument):
 
     @property
     def fingerprint(self) -> str:
-        """Of all that has happened."""
+        """A digest of everything that has happened."""
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
 
-    # What befalls the processes
+    # What happens to the processes
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """A scheduling point: whatever runs next may be what its process does not live to see."""
+        """Count a scheduling point. A process may die there, before its next step."""
         self.points += 1
         if (
             self.points >= self._next_death
@@ -98,7 +102,7 @@ class World(trio.abc.Instrument):
             self.kill(at_turn or self._chance.choice(self._alive))
 
     def _process_of(self, task: trio.lowlevel.Task | None) -> _Process | None:
-        """Whose task it is; `None`: no engine's."""
+        """Return the process that a task belongs to, or `None` if it is no engine's."""
         while task is not None:
             for process in self._alive:
                 if process.task is task:
@@ -107,7 +111,7 @@ class World(trio.abc.Instrument):
         return None
 
     def kill(self, process: _Process) -> None:
-        """End a process: at once, or politely."""
+        """End a process, abruptly or politely."""
         self.deaths += 1
         how = self._chance.choice(["gone", "gone", "gone, on another host", "asked to end"])
         self.trace.append(f"{self.points} {process.opening.name} {how}")
@@ -140,10 +144,12 @@ class World(trio.abc.Instrument):
         self.trace.append(f"{trio.current_time():.6f} {what}")
         try:
             if not entitled:
-                raise BrokenError(f"{what}: it was written by who does not drive the run")
+                raise BrokenError(
+                    f"{what}: it was written by a process that does not drive the run"
+                )
             self.invariants.check()
         except BrokenError as error:
-            # Whoever makes the call may be one whose errors somebody handles.
+            # Kept, because the caller's errors may be handled on the way.
             self._broken = self._broken or error
             raise
 
@@ -154,7 +160,7 @@ class World(trio.abc.Instrument):
 
         Raises:
             BrokenError: An invariant did not hold.
-            trio.TooSlowError: Some run did not come to its end.
+            trio.TooSlowError: A run did not end.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -175,7 +181,7 @@ class World(trio.abc.Instrument):
             opening.faults = Faults()
 
     async def _keep_up(self, number: int) -> None:
-        """A supervisor of one engine: whenever it has ended, it is started again."""
+        """Supervise one engine: start it again whenever it has ended."""
         for generation in range(1_000_000):
             faults = Faults.drawn(self._chance) if self.plan.faults else Faults()
             opening = self._open(f"engine {number}.{generation}", faults)
@@ -246,7 +252,7 @@ class World(trio.abc.Instrument):
             try:
                 await front.submit(workflow, given, run_id=run_id)
             except RunExistsError:
-                return  # an earlier attempt was on disk, though we did not hear of it
+                return  # an earlier attempt was stored, but its answer was lost
 
         await insist(submit)
 
@@ -255,7 +261,10 @@ class World(trio.abc.Instrument):
             check(await insist(lambda: front.result(run_id)))
 
     async def _meet(self, front: Runtime, opening: Opening, run_id: str) -> None:
-        """Send it what it waits for, at any time and more than once; answer its question as soon as it is asked."""
+        """Start a run of `meeting`, and give it what it waits for.
+
+        Send the event at any time, more than once, and answer the question as soon as it is asked.
+        """
         await trio.sleep(self._chance.uniform(0, self.plan.stormy / 4))
         await self._submit(front, "meeting", run_id, None)
         async with trio.open_nursery() as nursery:
@@ -283,13 +292,13 @@ class World(trio.abc.Instrument):
             try:
                 await front.respond(run_id, Answer("question", "yes"))
             except InputResponseError:
-                return  # it is answered: by an earlier attempt, of which we did not hear
+                return  # an earlier attempt, whose confirmation was lost, has answered it
 
         await insist(respond)
 
 
 async def insist(act: Callable[[], Awaitable[Any]]) -> Any:
-    """Do something until the store has said that it is done."""
+    """Repeat an action until the store confirms it."""
     while True:
         try:
             return await act()
@@ -302,13 +311,14 @@ def _is_short(result: Any) -> None:
 
 
 def simulate(seed: int | str, plan: Plan | None = None, backend: Backend | None = None) -> World:
-    """Run one simulation, and tell of its seed where it fails. By default its store is in memory."""
+    """Run one simulation, by default in memory. If it fails, add its seed to the error."""
     world = World(seed, plan or Plan(), backend or InMemory())
     try:
         run_seeded(world.run, seed, instruments=[world])
     except BaseException as error:
         error.add_note(
-            f"seed {seed!r}, {world.plan}, after {world.points} scheduling points and {world.deaths} deaths"
+            f"seed {seed!r}, {world.plan}, after {world.points} scheduling points"
+            f" and {world.deaths} deaths"
         )
         raise
     return world

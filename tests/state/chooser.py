@@ -1,4 +1,4 @@
-"""Chance, by a seed."""
+"""Seeded random choices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Chooser"]
 
 
 class Chooser:
-    """Picks what happens next, by a seed."""
+    """Picks what happens next, as a seed determines."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)

@@ -1,6 +1,6 @@
-"""Drives a state machine by hand through a run of a random workflow, in an order that a test chooses.
+"""Drive a state machine by hand through a run of a random workflow.
 
-After every transition it holds the machine to what must be true: see `Driver.note`.
+A test chooses the order. `Driver.note` checks what must be true after every transition.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.state.oracle import Node, Oracle
 
 @attrs.define(eq=False)
 class Attempt:
-    """A step that has run, and has not committed."""
+    """A step that has run but not committed."""
 
     delivery: Delivery
     transaction: Transaction
@@ -48,12 +48,12 @@ class Attempt:
 
 
 def run_to_end(coroutine: Any) -> Any:
-    """The result of a step that never waits."""
+    """Return the result of a step that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    raise AssertionError("it waits")
+    raise AssertionError("the step waits")
 
 
 def image(state: RunState, family: Family) -> bytes:
@@ -74,7 +74,7 @@ def groups_of(state: RunState) -> list[FanOut]:
 
 
 def check_lists(state: RunState) -> None:
-    """What joins go by is what is there: counts, places, both directions."""
+    """Check what joins rely on: the counts, the places, and the links in both directions."""
     for group in groups_of(state):
         items = list(group)
         assert Counter(item.node for item in items) == group.live
@@ -86,7 +86,9 @@ def check_lists(state: RunState) -> None:
             pending.fan_out is group and pending.join == join
             for join, pending in group.pending.items()
         )
-        assert group is state.root or group.pending, "what has nothing left to fire is not kept"
+        assert group is state.root or group.pending, (
+            "a fan-out with nothing left to fire is not kept"
+        )
 
 
 def all_items(state: RunState) -> list[Item]:
@@ -96,9 +98,10 @@ def all_items(state: RunState) -> list[Item]:
 
 
 class Driver:
-    """One run. `external`, `pauses` and `crashes` are how many of these the chooser may put in.
+    """One run, into which the chooser may put `external` events, `pauses` and `crashes`.
 
-    With `most` its machine applies in slices of so many items, while the journal is folded at once.
+    With `most`, its machine applies transitions in slices of this many items, while the journal is
+    folded in one go.
     """
 
     def __init__(
@@ -154,8 +157,11 @@ class Driver:
     # What must be true
 
     def note(self, entry: Entry) -> None:
-        """After a transition: the journal tells the same as memory; a snapshot holds all of it; the counts are right; no id
-        is given twice; every join has fired that is due, and no other; all items are in the order of their paths.
+        """Check the run after a transition.
+
+        The journal gives the same state as memory, and a snapshot holds all of it. The counts are
+        right, and no id is given twice. Every join that is due has fired, and no other. All items
+        are in the order of their paths.
         """
         drain(entry.rest or ())
         data, blobs = encode_entry(entry)
@@ -196,7 +202,7 @@ class Driver:
         self.there, self.given = there, self.given | new
 
     def _check_order(self) -> None:
-        """The machine's lists against the oracle's paths; then each item is known by its node."""
+        """Compare the machine's lists with the oracle's paths, and note the node of each item."""
         unmatched = list(self.oracle.nodes)
         pairs = [(self.state.root, self.oracle.root)] if self.state.root is not None else []
         opened = {}
@@ -212,7 +218,7 @@ class Driver:
                     assert node.inner is not None
                     opened[node.inner] = item.fan_out
                     pairs.append((item.fan_out, node.inner))
-        # What is left belongs to no list that matters: only what it is is known.
+        # The rest belongs to no list that matters, so only its kinds can be compared.
         loose = sorted(
             (item for item in all_items(self.state) if item.group is None), key=lambda item: item.id
         )
@@ -230,7 +236,7 @@ class Driver:
         for item in loose:
             node = self.nodes.get(item.id)
             if node not in unmatched:
-                # Its group is not kept, so all joins of it have fired.
+                # Its group is not kept, so all joins of the group have fired.
                 alike = (
                     n
                     for n in unmatched
@@ -240,7 +246,7 @@ class Driver:
             assert node is not None
             self.nodes[item.id] = node
             unmatched.remove(node)
-        # Fan-outs that were opened in what belongs to no list: their items are in order all the same.
+        # Fan-outs opened by items that belong to no list: their own items are still in order.
         for item in loose:
             if isinstance(item, Pending):
                 self._check_inner(item.fan_out, self.nodes[item.id].inner, unmatched, opened)
@@ -266,7 +272,7 @@ class Driver:
     # What may happen
 
     def happen(self) -> bool:
-        """Let one of the things happen that may happen now. False: nothing can."""
+        """Do one of the things that may happen now. Return False if there is none."""
         chooser = self.chooser
         if (
             self.budget["pauses"]
@@ -299,7 +305,7 @@ class Driver:
         return True
 
     def drive(self, most: int = 10_000) -> bool:
-        """Let things happen until nothing can, but this many at most. Returns whether it came to its end."""
+        """Let at most `most` things happen. Return whether nothing more can."""
         for _ in range(most):
             if not self.happen():
                 return True
@@ -313,8 +319,8 @@ class Driver:
         return False
 
     def start(self, delivery: Delivery) -> None:
-        """A step runs; it sees the state as it is now."""
-        self.go_on_if_waiting()
+        """Run a step, which sees the state as it is now."""
+        self.wake_if_waiting()
         definition = self.family.definition.steps[delivery.step]
         transaction = Transaction(delivery, self.state, self.family.codec)
         event = list(delivery.event) if isinstance(delivery.event, tuple) else delivery.event
@@ -325,15 +331,15 @@ class Driver:
             error = rotten
         self.in_flight.append(Attempt(delivery, transaction, result, error))
 
-    def go_on_if_waiting(self) -> None:
+    def wake_if_waiting(self) -> None:
         if self.state.status is RunStatus.WAITING:
             self.oracle.fired = []
             self.note(self.machine.changed("woken", RunStatus.RUNNING, self.moment()))
 
     def commit(self, attempt: Attempt) -> None:
-        """What a step came to, or its failure."""
+        """Commit the result of a step, or its failure."""
         self.in_flight.remove(attempt)
-        self.go_on_if_waiting()
+        self.wake_if_waiting()
         machine, delivery, transaction = self.machine, attempt.delivery, attempt.transaction
         encode = self.family.codec.encode_event
         definition = self.family.definition.steps[delivery.step]
@@ -365,7 +371,7 @@ class Driver:
             self.oracle.done(self.nodes.pop(item.id), outputs, members)
 
     def retry(self, delivery: Delivery) -> None:
-        """An attempt is lost, and made again."""
+        """Lose an attempt, and make it again."""
         self.in_flight = [attempt for attempt in self.in_flight if attempt.delivery is not delivery]
         self.oracle.fired = []
         moment = self.moment()
@@ -383,7 +389,7 @@ class Driver:
         self.note(entry)
 
     def receive(self) -> None:
-        """An event comes in from outside."""
+        """Receive an event from outside."""
         self.budget["external"] -= 1
         event: Event = self.chooser.pick(list(self.family.external))(
             f"external{self.budget['external']}", 2
@@ -404,7 +410,7 @@ class Driver:
         self.note(self.machine.changed("unpaused", RunStatus.RUNNING, self.moment()))
 
     def crash(self) -> None:
-        """The process dies; another goes on from a snapshot and the journal since."""
+        """Let the process die. Another resumes from a snapshot and the journal since then."""
         self.budget["crashes"] -= 1
         self.in_flight.clear()
         if self.chooser.pick([True, False]):

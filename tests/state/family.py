@@ -1,4 +1,7 @@
-"""Random workflows: graphs of steps over a few event classes, whose steps are pure functions of their events."""
+"""Random workflows: graphs of steps over a few event classes.
+
+The steps are pure functions of their events.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ from blazen_trio._definitions.definition import WorkflowDefinition
 from blazen_trio._state.routing import Routing
 
 DEEPEST = 4
-"""An event this many hops from the start comes to nothing, so that every run ends, whatever cycles its workflow has."""
+"""Events this many hops from the start lead to no others, so every run ends despite cycles."""
 
 
 @attrs.frozen
 class Labelled(Event):
     label: str
-    """Tells events apart; made of the labels of what an event came of, in order."""
+    """Identifies the event. Made from the labels of the events that led to it, in order."""
     depth: int
 
 
@@ -80,12 +83,12 @@ CLASSES: tuple[type[Labelled], ...] = (E0, E1, E2, E3, E4)
 
 
 class RottenError(Exception):
-    """A step fails."""
+    """The error of a step that fails."""
 
 
 @attrs.frozen
 class StepSpec:
-    """What a step declares, and does with a `Chance` that depends on nothing but its event."""
+    """The declarations of a step. What it does is random, and depends only on its event."""
 
     name: str
     accepts: tuple[type[Event], ...]
@@ -93,12 +96,12 @@ class StepSpec:
     plain: tuple[type[Event], ...] = ()
     listed: tuple[type[Event], ...] = ()
     flags: frozenset[str] = frozenset()
-    """`tuple`, `late`, `ask`, `fail`, `sum`, `collect`: what it may do besides."""
+    """What else the step may do: `tuple`, `late`, `ask`, `fail`, `sum`, `collect`."""
 
 
 @attrs.frozen
 class Family:
-    """A workflow, and what drives it has to know."""
+    """A workflow, and what its driver has to know."""
 
     specs: tuple[StepSpec, ...]
     definition: WorkflowDefinition
@@ -112,7 +115,7 @@ def label_of(*parts: str) -> str:
 
 
 def events_in(event: Any) -> list[Any]:
-    """The labelled events that an event (of a join: a list of them; of a failure: what failed) is about."""
+    """Return the labelled events in an event, in a list of them, or in a failure."""
     if isinstance(event, StepFailedEvent):
         return events_in(event.event)
     if isinstance(event, list | tuple):
@@ -135,7 +138,7 @@ def depth_of(event: Any) -> int:
 
 
 def run_step(spec: StepSpec, event: Any, ctx: Any) -> Any:
-    """What every step of a family does; `ctx` is its transaction."""
+    """Do what every step of a family does. `ctx` is the transaction of the step."""
     listed = event if isinstance(event, list) else [event]
     label = label_of(spec.name, *map(name_of, listed))
     ctx.set(f"ran {label}", 1)
@@ -192,7 +195,7 @@ def _special(cls: type[Labelled], chance: random.Random) -> type[Labelled]:
 
 
 def build(specs: tuple[StepSpec, ...]) -> Family:
-    """The workflow of these steps."""
+    """Build the workflow of these steps."""
     external = tuple(cls for cls in CLASSES if any(cls in spec.accepts for spec in specs))
     definition = WorkflowDefinition("family", [_step(spec) for spec in specs], external=external)
     codec = Codec(definition.event_types, definition.value_types)
@@ -207,8 +210,8 @@ def _step(spec: StepSpec) -> Any:
     if spec.plain and "tuple" in spec.flags:
         emits.append(tuple[functools.reduce(operator.or_, spec.plain), ...])  # type: ignore[misc]
 
-    # No handler reaches its bound. A join that was given nothing has the same depth each time, so a
-    # run may go round and round by it; what drives the run bounds that.
+    # No handler reaches its bound. A join that collected nothing has the same depth each time, so a
+    # run may loop through it forever. The driver bounds that.
     most = 1_000_000 if StepFailedEvent in spec.accepts else 1
 
     @step(
@@ -224,17 +227,21 @@ def _step(spec: StepSpec) -> Any:
 
 
 def family_of(seed: int, *, confluent: bool = False) -> Family:
-    """A workflow with chains, tuples, nested lists, joins, handlers, questions, delays, collects, writes.
+    """Make a random workflow.
+
+    It has chains, tuples, nested lists, joins, handlers, questions, delays, collects and writes.
 
     Args:
-        seed: Tells workflows apart. (Drawn by Hypothesis piece by piece, most would be too small to hold a fault.)
-        confluent: One that comes to the same, whatever the order: without cycles, and without `ctx.collect`.
+        seed: Determines the workflow. (Most workflows that Hypothesis draws piece by piece would be
+            too small to hold a fault.)
+        confluent: Make one that has the same result in any order: without cycles, and without
+            `ctx.collect`.
     """
     return build(tuple(_Specs(random.Random(seed), confluent=confluent).specs()))
 
 
 class _Specs:
-    """Makes up the steps of one workflow."""
+    """Generates the steps of one workflow."""
 
     def __init__(self, chance: random.Random, *, confluent: bool) -> None:
         self.chance, self.confluent = chance, confluent
@@ -290,7 +297,7 @@ class _Specs:
             self.chance.choice([plain, listed]).append(Ask)
         if after and not (plain or listed):
             plain = [self.chance.choice(after)]
-        # What comes first takes events one by one, mostly; the joins are among what they come to.
+        # The first steps mostly take events one by one. Most joins come after them.
         early = accepts[-1] in CLASSES[:2]
         join = self.joins and not begins and self.chance.random() < (0.1 if early else 0.5)
         return StepSpec(
@@ -298,7 +305,7 @@ class _Specs:
         )
 
     def _takers(self, specs: list[StepSpec]) -> list[StepSpec]:
-        """Steps for answers and failures, where the others may ask and fail."""
+        """Return steps for answers and failures, if other steps may ask and fail."""
         after = CLASSES[-1:] if self.confluent else CLASSES
         takers = []
         if any("ask" in spec.flags for spec in specs):

@@ -1,6 +1,7 @@
-"""A naive model of the order of a run's live items: every item carries its whole path, and nothing is counted.
+"""A naive model of the order of a run's live items.
 
-It knows a workflow's declarations (what each step accepts and emits), and finds out by itself what can come of what.
+Every item carries its whole path, and nothing is counted. The model knows the declarations of a
+workflow (what each step accepts and emits), and works out by itself which step can lead to which.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ class Group:
         self, joins: list[str], *, if_any: frozenset[str] = frozenset(), root: bool = False
     ) -> None:
         self.joins = joins
-        """Those that it has still to fire; the root's are always these."""
+        """The joins that it has still to fire. The root keeps all of them."""
         self.if_any = if_any
-        """Those that other lists fire, and only failures lead to from here: they fire if they have collected anything."""
+        """The joins that other lists fire, and that only failures lead to from here.
+
+        They fire if they have collected anything.
+        """
         self.root = root
 
 
 class Node:
-    """A live item: `kind` as in the snapshot's document, `what` tells its step, join or class."""
+    """A live item. `kind` is as in the snapshot's document, `what` is its step, join or class."""
 
     def __init__(
         self, group: Group, path: Path, kind: str, what: Any, label: Any, inner: Group | None = None
@@ -45,7 +49,7 @@ class Node:
 
 
 class Oracle:
-    """What a run's live items have to be."""
+    """The live items that a run must have."""
 
     def __init__(self, definition: WorkflowDefinition) -> None:
         self.steps = definition.steps
@@ -54,8 +58,8 @@ class Oracle:
         self.nodes: list[Node] = []
         self.arrivals = 0
         self.fired: list[tuple[str, list[str]]] = []
-        """Of the last transition: (join, its members' labels in order)."""
-        # Remembered, because declarations do not change and these are asked after every transition.
+        """The joins that the last transition fired: (join, its members' labels in order)."""
+        # Cached, because declarations do not change and every transition needs these.
         self._takers = functools.cache(self._find_takers)
         self._next = functools.cache(self._find_next)
         self._feeds = functools.cache(self._find_feeds)
@@ -66,10 +70,10 @@ class Oracle:
                 self._opens[failing] = found
         self._at_home = frozenset(join for joins in self._opens[False].values() for join in joins)
 
-    # What can come of what
+    # Which step can lead to which
 
     def _find_takers(self, cls: type[Event], *, exact: bool = False) -> list[str]:
-        """The steps that an event declared as this class may go to."""
+        """Find the steps that may receive an event declared as this class."""
         return [
             name
             for name in self.order
@@ -87,7 +91,7 @@ class Oracle:
         ]
 
     def _find_next(self, step: str, failing: bool) -> list[str]:
-        """To which steps of its level the outputs of a step go."""
+        """Find the steps of its level that receive the outputs of a step."""
         found = self._handlers(step) if failing else []
         for cls in self.steps[step].emits:
             found += self._takers(cls)
@@ -104,7 +108,7 @@ class Oracle:
         target: str = "",
         failing: bool = True,
     ) -> set[str]:
-        """The joins that get something, if these steps get something and those are at work."""
+        """Find the joins that get something if `takers` get something and `running` run."""
         joins: set[str] = set()
         done: set[str] = set()
         todo = [(name, False) for name in takers] + [(name, True) for name in running]
@@ -134,9 +138,10 @@ class Oracle:
         return self._feeds(node.kind, node.what, join, root=node.group.root)
 
     def _find_feeds(self, kind: str, what: Any, join: str, *, root: bool) -> bool:
-        """Whether such an item in a fan-out, or in the root, may come to something for the join."""
+        """Return whether such an item, in a fan-out or in the root, may lead to the join."""
         if kind == "member":
-            # A root join gets what other root joins that have members come to, unless each leads to the other.
+            # Other root joins that have members may lead to a root join, unless the two lead to
+            # each other.
             there = join in self._reached([], [what], root=True, target=join)
             back = what in self._reached([], [join], root=True, target=what)
             return root and what != join and there and not back
@@ -163,7 +168,7 @@ class Oracle:
         self._fire()
 
     def done(self, node: Node, outputs: list[Any], members: list[Any] | None = None) -> None:
-        """An item is used up, and these take its place."""
+        """Replace a consumed item with its outputs."""
         self.fired = []
         self.nodes.remove(node)
         group, path = node.group, node.path
@@ -235,13 +240,13 @@ class Oracle:
         self.fired.append((join, labels))
 
     def items(self, group: Group) -> list[Node]:
-        """The live items of a group, in order."""
+        """Return the live items of a group, in order."""
         return sorted(
             (node for node in self.nodes if node.group is group), key=lambda node: node.path
         )
 
     def open_groups(self) -> list[Group]:
-        """The groups whose order matters still."""
+        """Return the groups whose order still matters."""
         if not self.root.joins:
             return []
         return [

@@ -1,4 +1,4 @@
-"""Random workflows in random orders: the journal is the run, joins fire when they are due, and nothing is lost."""
+"""Random workflows in random orders: the journal is the run, due joins fire, nothing is lost."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ def cells_of(driver: Driver) -> dict[str, Any]:
 @given(family=seeds.map(family_of), seed=seeds)
 @example(
     family=family_of(2825745287966400580), seed=5259673980811807493
-)  # alike in a group that is kept and in none
-@example(  # an answer that only a join takes
+)  # two equal items: one in a group that is kept, one in none
+@example(  # an answer that only a join accepts
     family=family_of(6832892905590973747), seed=7106521602475165645
 )
-@example(  # a join of nothing fails again and again
+@example(  # a join that collected nothing fails again and again
     family=family_of(10837282355557331094), seed=10499958131665514997
 )
-def test_any_workflow_in_any_order(family: Family, seed: int) -> None:
-    """`Driver.note` looks after each transition."""
+def test_any_workflow_runs_correctly_in_any_order(family: Family, seed: int) -> None:
+    """`Driver.note` checks each transition."""
     most = (None, 1, 2, 3)[seed // 4 % 4]
     driver = Driver(family, Chooser(seed), external=seed % 4, pauses=1, crashes=2, most=most)
     if not driver.drive(most=300):
         return
     state = driver.state
     assert state.fan_outs == {}, "every fan-out has fired all its joins"
-    assert not any(isinstance(item, Member) for item in state.root or ()), "and so has the root"
+    assert not any(isinstance(item, Member) for item in state.root or ()), (
+        "the root has fired all its joins"
+    )
     for (_, types), by_type in state.buffers.items():
         need = Counter(types)
         assert any(len(by_type.get(name, ())) < count for name, count in need.items()), (
-            "no set is left lying complete"
+            "no complete set is left uncollected"
         )
     ran = cells_of(driver)
     summing = [spec.name for spec in family.specs if "sum" in spec.flags]
@@ -59,7 +61,7 @@ def test_any_workflow_in_any_order(family: Family, seed: int) -> None:
 
 @settings(slow, max_examples=try_many(15, 300))
 @given(family=seeds.map(partial(family_of, confluent=True)), seed=seeds)
-def test_every_prefix_of_the_journal_goes_on_to_the_same_end(family: Family, seed: int) -> None:
+def test_every_prefix_of_the_journal_leads_to_the_same_end(family: Family, seed: int) -> None:
     driver = Driver(family, Chooser(seed))
     assert driver.drive()
     wanted = cells_of(driver)

@@ -1,4 +1,4 @@
-"""Random runs of the state machine, without Trio: whatever the interleaving, the journal is the run."""
+"""Random runs of the state machine, without Trio: the journal is the run in any interleaving."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.thorough import try_many
 
 @attrs.frozen
 class Branch(Event):
-    """A node of a random tree: what it is made of decides what its step returns."""
+    """A node of a random tree. Its subtree determines what its step returns."""
 
     tree: Any
     path: str
@@ -114,11 +114,12 @@ async def tally(leaves: list[Leaf]) -> Total | StopEvent:
 
 @step
 async def lift(ev: Total) -> Leaf:
-    """What a nested fan-out came to is one leaf of the enclosing one, which remembers all of them."""
+    """Make the total of a nested fan-out one leaf of the enclosing one, with all the paths."""
     return Leaf("[" + ",".join(ev.paths) + "]")
 
 
-# A nested fan-out's total goes on as a leaf of the enclosing one; the outermost one's ends in the root, where it is a total too.
+# The total of a nested fan-out becomes a leaf of the enclosing one. That of the outermost one ends
+# in the root, where it becomes a total, too.
 GARDEN = WorkflowDefinition("garden", [plant, grow, answered, mended, tally, lift])
 ROUTING = Routing(GARDEN)
 CODEC = Codec(GARDEN.event_types, GARDEN.value_types)
@@ -135,7 +136,7 @@ trees = st.recursive(
 
 
 def expected(tree: Any, path: str) -> list[str]:
-    """Which leaves come of a node, in order, told by the tree alone."""
+    """Return the leaves that a node leads to, in order, judging by the tree alone."""
     kind = tree if isinstance(tree, str) else tree[0]
     if kind == "none":
         return []
@@ -149,7 +150,7 @@ def expected(tree: Any, path: str) -> list[str]:
 
 
 class Harness:
-    """Drives a machine by hand, and checks after each transition that the journal tells the same."""
+    """Drives a machine by hand, and checks the journal against it after each transition."""
 
     def __init__(self, trees: list[Any], *, state: RunState | None = None) -> None:
         self.now = 1000.0
@@ -192,7 +193,7 @@ class Harness:
         check_counts(self.state)
 
     def choices(self) -> list[Any]:
-        """All that may happen next, in an order of its own."""
+        """Return everything that may happen next, in a fixed order."""
         state = self.state
         return [*state.deliveries.values(), *state.delayed.values(), *state.questions.values()]
 
@@ -241,7 +242,7 @@ def image(state: RunState) -> bytes:
 
 
 def check_counts(state: RunState) -> None:
-    """The counts that joins go by are those of the items that are there; ids never repeat."""
+    """Check that the counts of joins match the live items, and that no id repeats."""
     groups: list[FanOut] = [
         *state.fan_outs.values(),
         *([state.root] if state.root is not None else []),
@@ -273,7 +274,7 @@ async def drive_in_order(harness: Harness) -> None:
 
 @settings(max_examples=try_many(60, 1200), deadline=None)
 @given(trees=st.lists(trees, max_size=4), data=st.data())
-def test_whatever_the_order_each_fan_out_comes_to_its_leaves_in_the_order_of_the_tree(
+def test_each_fan_out_collects_its_leaves_in_tree_order_in_any_interleaving(
     trees: list[Any], data: Any
 ) -> None:
     seen: list[list[str]] = []
@@ -281,15 +282,15 @@ def test_whatever_the_order_each_fan_out_comes_to_its_leaves_in_the_order_of_the
     gather(harness, seen)
     finish(drive(harness, data))
     wanted = [leaf for index, tree in enumerate(trees) for leaf in expected(tree, f"{index:02}")]
-    # The root: the outermost total becomes a leaf of the root, whose join fires for it, and so on for ever: so it is
-    # stopped there by `gather`. The outermost fan-out's join is the last that fired in a fan-out.
+    # The outermost total becomes a leaf of the root, whose join fires for it, and so on forever, so
+    # `gather` ends the run there. The outermost fan-out's join is the last that fired in a fan-out.
     assert seen[-1] == wanted
     assert max(harness.consumed.values(), default=0) <= 1
     assert harness.state.fan_outs == {}
 
 
 def gather(harness: Harness, seen: list[list[str]]) -> None:
-    """Look at what the joins are given, and end the run at the outermost."""
+    """Record what the joins are given, and end the run at the outermost one."""
     run = harness.run
 
     async def watched(item: Delivery, *, retry: bool) -> None:
@@ -311,7 +312,7 @@ def gather(harness: Harness, seen: list[list[str]]) -> None:
 
 @settings(max_examples=try_many(8, 250), deadline=None)
 @given(trees=st.lists(trees, min_size=1, max_size=3), data=st.data())
-def test_every_prefix_of_the_journal_goes_on_to_the_same_end(trees: list[Any], data: Any) -> None:
+def test_every_prefix_of_the_journal_leads_to_the_same_end(trees: list[Any], data: Any) -> None:
     harness = Harness(trees)
     gather(harness, [])
     finish(drive(harness, data))
@@ -323,7 +324,7 @@ def test_every_prefix_of_the_journal_goes_on_to_the_same_end(trees: list[Any], d
         finish(drive_in_order(resumed))
         assert resumed.state.status is RunStatus.COMPLETED
         assert resumed.state.stop == harness.state.stop
-        # An id that was given by the first process is not given again by the second.
+        # The second process does not reuse an id of the first.
         assert resumed.state.epoch == 1
 
 

@@ -1,4 +1,4 @@
-"""A handler leads back to the step that failed a bounded number of times, whatever way it takes."""
+"""A handler leads back to the failed step a bounded number of times, by whatever path."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def flow(most: int = 1, *more: Any) -> WorkflowDefinition:
 
 
 class Harness:
-    """A run, folded and restored after each transition."""
+    """A run that is folded and restored after each transition."""
 
     def __init__(self, definition: WorkflowDefinition | None = None) -> None:
         self.definition = definition or flow()
@@ -134,7 +134,7 @@ class Harness:
         return list(entry.effects)
 
     def check(self) -> None:
-        """Nothing is kept of what is gone."""
+        """Check that no count is kept for an item that is gone."""
         state = self.state
         buffered = [
             one.id
@@ -167,7 +167,7 @@ class Harness:
         )
 
     def fail(self, item: Any) -> Any:
-        """The handler's delivery; `None`: nothing handles it."""
+        """Fail an item. Return the handler's delivery, or `None` if nothing handles the failure."""
         assert isinstance(item, Delivery)
         failure = StepFailedEvent(item.step, item.event, "ValueError", "no", 1)
         entry = self.machine.handled(item, failure, self.codec.encode_event, MOMENT)
@@ -181,19 +181,19 @@ class Harness:
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
-def test_a_handler_leads_back_so_often(most: int) -> None:
+def test_a_handler_leads_back_at_most_max_recoveries_times(most: int) -> None:
     harness = Harness(flow(most))
     [work] = harness.commit(harness.first, Work())
     for count in range(most):
         assert harness.recovered(work) == ({"fragile": count} if count else {})
         [work] = harness.commit(harness.fail(work), Work())
     assert harness.fail(work) is None
-    told = harness.machine.given_up(work)
-    assert ("once" if most == 1 else f"{most} times") in told
-    assert "max_recoveries" in told
+    message = harness.machine.given_up(work)
+    assert ("once" if most == 1 else f"{most} times") in message
+    assert "max_recoveries" in message
 
 
-def test_what_never_failed_is_not_counted() -> None:
+def test_an_event_that_never_failed_is_not_counted() -> None:
     harness = Harness()
     [one, other] = harness.commit(harness.first, Work(1), Work(2))
     [one] = harness.commit(harness.fail(one), Work(1))
@@ -202,7 +202,7 @@ def test_what_never_failed_is_not_counted() -> None:
     assert harness.machine.given_up(other) == ""
 
 
-def test_each_step_is_counted_by_itself() -> None:
+def test_each_step_is_counted_separately() -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     [other] = harness.commit(harness.fail(work), Other())
@@ -265,7 +265,7 @@ def through_empty_join(harness: Harness, handler: Any) -> Any:
 
 
 def through_collect(harness: Harness, handler: Any) -> Any:
-    """The set is completed by what has nothing to do with it."""
+    """Let an unrelated event complete the set."""
     [other] = harness.commit(handler, Other(1))
     types = ("Other", "Other")
     added = ("Other", other.event, harness.codec.encode_event(other.event))
@@ -303,7 +303,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_it_is_counted_on_every_way_back(way: Any) -> None:
+def test_a_recovery_is_counted_on_every_path_back(way: Any) -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     work = way(harness, harness.fail(work))
@@ -312,7 +312,7 @@ def test_it_is_counted_on_every_way_back(way: Any) -> None:
     assert list(harness.state.recovered) == [work.id]
 
 
-def test_a_run_that_failed_and_is_tried_again_counts_afresh() -> None:
+def test_resuming_a_failed_run_resets_the_counts() -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     [work] = harness.commit(harness.fail(work), Work())
@@ -325,7 +325,7 @@ def test_a_run_that_failed_and_is_tried_again_counts_afresh() -> None:
     assert harness.fail(work) is not None
 
 
-def test_an_end_forgets_them() -> None:
+def test_the_end_of_a_run_clears_the_counts() -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     [work] = harness.commit(harness.fail(work), Work())
@@ -333,7 +333,7 @@ def test_an_end_forgets_them() -> None:
     assert harness.state.recovered == {}
 
 
-def test_a_journal_from_before_they_were_counted_is_read() -> None:
+def test_a_journal_without_counts_can_be_read() -> None:
     harness = Harness()
     [work] = harness.commit(harness.first, Work())
     failure = StepFailedEvent("fragile", work.event, "ValueError", "no", 1)
@@ -348,7 +348,7 @@ def test_a_journal_from_before_they_were_counted_is_read() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_failure_is_not_sent_in_from_outside(late: bool) -> None:
+def test_a_failure_sent_from_outside_is_refused(late: bool) -> None:
     harness = Harness()
     event: Any = StepFailedEvent("fragile", Work(), "ValueError", "no", 1)
     before = b"".join(iter_state(harness.state, inline=True))
@@ -362,14 +362,14 @@ def test_a_failure_is_not_sent_in_from_outside(late: bool) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, 1.5, None, "2"])
-def test_a_bound_that_makes_no_sense_is_refused(wrong: Any) -> None:
+def test_an_invalid_bound_is_refused(wrong: Any) -> None:
     with pytest.raises(WorkflowValidationError, match="max_recoveries="):
 
         @step(max_recoveries=wrong)
         async def mend(ev: StepFailedEvent) -> None: ...
 
 
-def test_it_is_said_on_the_handler() -> None:
+def test_a_bound_on_a_step_that_handles_no_failures_is_refused() -> None:
     @step(max_recoveries=2)
     async def wrong(ev: Work) -> StopEvent:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Wide transitions in slices: few items each, and together what is done at once."""
+"""Wide transitions in slices: each changes few items, and all together do the same as one."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ CODEC = Codec(FLOW.event_types, FLOW.value_types)
 
 
 class Harness:
-    """A run whose journal is folded at once, whatever its machine does in slices."""
+    """A run whose journal is folded in one go, while its machine works in slices."""
 
     def __init__(self, flow: WorkflowDefinition = FLOW, most: int = MOST) -> None:
         self.flow = flow
@@ -107,7 +107,7 @@ def image(state: RunState) -> bytes:
 
 
 def live(state: RunState) -> int:
-    """How many items there are, wherever they are."""
+    """Count the items, wherever they are."""
     groups = [*state.fan_outs.values(), *([] if state.root is None else [state.root])]
     grouped = {id(item) for group in groups for item in group}
     buffered = sum(len(events) for types in state.buffers.values() for events in types.values())
@@ -116,7 +116,7 @@ def live(state: RunState) -> int:
 
 
 def changes(state: RunState, entry: Entry) -> Iterator[int]:
-    """By how many items each slice but the first changes what is there."""
+    """Yield by how many items each slice, except the first, changes the state."""
     assert entry.rest is not None
     before = live(state)
     for _ in entry.rest:
@@ -129,7 +129,7 @@ def items(count: int) -> list[Any]:
     return [Item(n) for n in range(count)]
 
 
-def test_what_is_narrow_is_applied_at_once() -> None:
+def test_a_narrow_transition_is_applied_in_one_go() -> None:
     harness = Harness()
     entry = harness.commit(harness.first, [], items(MOST))
     assert entry.rest is None
@@ -137,10 +137,10 @@ def test_what_is_narrow_is_applied_at_once() -> None:
     harness.note(entry)
 
 
-def test_a_wide_fan_out_comes_in_slice_by_slice() -> None:
+def test_a_wide_fan_out_is_applied_slice_by_slice() -> None:
     harness = Harness()
     entry = harness.commit(harness.first, [], items(20), cells={"key": Cell(Payload(b"1"))})
-    assert list(harness.state.cells) == ["key"], "the head of it is there at once"
+    assert list(harness.state.cells) == ["key"], "its head is applied immediately"
     assert len(harness.state.deliveries) <= MOST
     sizes = list(changes(harness.state, entry))
     assert max(sizes) <= MOST
@@ -149,7 +149,7 @@ def test_a_wide_fan_out_comes_in_slice_by_slice() -> None:
     harness.note(entry)
 
 
-def test_a_wide_tuple_and_delayed_events_come_in_slice_by_slice() -> None:
+def test_a_wide_tuple_and_delayed_events_are_applied_slice_by_slice() -> None:
     harness = Harness(LOOSE)
     entry = harness.commit(harness.first, [*items(8), *(Delayed(one, 5.0) for one in items(8))])
     assert max(changes(harness.state, entry)) <= MOST
@@ -158,8 +158,7 @@ def test_a_wide_tuple_and_delayed_events_come_in_slice_by_slice() -> None:
 
 
 def joined(harness: Harness, count: int) -> Entry:
-    """All members of a fan-out but the last are collected; this is the transition that fires the
-    join."""
+    """Collect all members of a fan-out. Return the last transition, which fires the join."""
     entry = harness.commit(harness.first, [], items(count))
     harness.note(entry)
     for one in list(entry.effects)[:-1]:
@@ -170,7 +169,7 @@ def joined(harness: Harness, count: int) -> Entry:
 def test_a_wide_join_takes_its_members_slice_by_slice() -> None:
     harness = Harness()
     entry = joined(harness, 20)
-    assert not entry.effects, "it has not come so far"
+    assert not entry.effects, "the join has not fired yet"
     assert max(changes(harness.state, entry)) <= MOST + 2
     [delivery] = entry.effects
     assert isinstance(delivery, Delivery)
@@ -179,7 +178,7 @@ def test_a_wide_join_takes_its_members_slice_by_slice() -> None:
     harness.note(entry)
 
 
-def test_what_is_left_in_a_fan_out_is_let_go_slice_by_slice() -> None:
+def test_a_fan_out_is_dissolved_slice_by_slice() -> None:
     harness = Harness()
     entry = harness.commit(harness.first, [], items(20))
     harness.note(entry)
@@ -190,7 +189,7 @@ def test_what_is_left_in_a_fan_out_is_let_go_slice_by_slice() -> None:
     assert all(item.group is None for item in entry.effects)
 
 
-def test_a_stop_drops_all_at_once_and_frees_it_slice_by_slice() -> None:
+def test_a_stop_drops_all_items_at_once_and_frees_them_slice_by_slice() -> None:
     harness = Harness()
     entry = harness.commit(harness.first, [], items(20))
     harness.note(entry)
@@ -206,7 +205,7 @@ def test_a_stop_drops_all_at_once_and_frees_it_slice_by_slice() -> None:
     harness.note(stop)
 
 
-def test_members_recorded_by_a_stop_go_nowhere() -> None:
+def test_outputs_next_to_a_stop_are_recorded_but_not_delivered() -> None:
     harness = Harness()
     entry = harness.commit(harness.first, [], [*items(10), StopEvent("over"), *items(10)])
     assert (entry.kind, len(entry.outputs), entry.effects) == ("completed", 20, ())
@@ -233,7 +232,7 @@ def test_many_collected_events_are_taken_slice_by_slice() -> None:
 
 
 def test_a_run_with_many_items_is_resumed_slice_by_slice() -> None:
-    """Its attempts are fresh; and where its workflow has a join now, its items get their places."""
+    """The attempts start again, and the items get places because the workflow now has a join."""
     harness = Harness(LOOSE)
     harness.note(harness.commit(harness.first, items(20)))
     harness.note(

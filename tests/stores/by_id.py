@@ -1,6 +1,4 @@
-"""A store whose runs are committed to and given back by their ids, for tests that are about
-something else than their drivers.
-"""
+"""A store that commits to runs and releases them by id, for tests that are not about drivers."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ __all__ = ["ById", "open_by_id"]
 
 
 class ById:
-    """A store, and whoever it has last given as the driver of each run. All else is the store's
-    own.
+    """A store, and the latest driver that it gave for each run.
+
+    Everything else is the store's own.
     """
 
     def __init__(self, store: SqlStore) -> None:

@@ -1,5 +1,6 @@
-"""A test that takes `url` is run on each kind of database, or on those for which its `kind` is
-parametrized.
+"""Databases for the tests of stores.
+
+A test that takes `url` runs on each kind of database. To choose some kinds, it parametrizes `kind`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Runs in every status, as an earlier version has stored them.
+"""Runs in every status, as an earlier version stored them.
 
-`old_runs.json` has the rows of revision 0002: its tables, each a list of rows, bytes as their UTF-8.
+`old_runs.json` has the rows of revision 0002. Each table is a list of rows; bytes are UTF-8 text.
 `python -m tests.stores.old_runs FILE` writes such a file with the version that is checked out.
 """
 
@@ -35,19 +35,19 @@ from blazen_trio import (
 
 OLD = Path(__file__).with_name("old_runs.json")
 LARGE = "x" * 33_000
-"""What is stored apart, by its digest."""
+"""A value that is large enough to be stored separately, by its digest."""
 
 
 @attrs.frozen
 class Part(Event):
-    """One of three."""
+    """One of three parts."""
 
     number: int
 
 
 @attrs.frozen
 class Word(Event):
-    """Sent in from outside."""
+    """An event that is sent from outside."""
 
     text: str
 
@@ -61,7 +61,7 @@ async def split(event: StartEvent, context: Context) -> list[Part]:
 
 @step
 async def double(event: Part, context: Context) -> Word | None:
-    """Go wrong once where the run is to fail; wait for ever where it is to be found running."""
+    """Fail once if the run is to fail. Wait forever if it is to be found running."""
     kind = context.metadata.get("kind")
     if kind == "failed" and event.number == 1 and not context.metadata.get("again"):
         raise OSError("the first time")
@@ -73,13 +73,13 @@ async def double(event: Part, context: Context) -> Word | None:
 
 @step
 async def listen(event: Word) -> InputRequestEvent:
-    """Ask back."""
+    """Ask a question."""
     return InputRequestEvent(f"sure of {event.text}?", request_id="sure")
 
 
 @step
 async def end(event: InputResponseEvent, context: Context) -> StopEvent:
-    """End with what was answered."""
+    """End with the answer."""
     return StopEvent([event.response, len(context.get("large"))])
 
 
@@ -118,7 +118,7 @@ async def _make(url: str) -> None:
 
 
 def main() -> None:
-    """Write the rows of all tables."""
+    """Write the rows of all tables to a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "runs.db"
         trio.run(_make, f"sqlite:///{file}")

@@ -1,4 +1,4 @@
-"""A way to a server that can go silent: nothing is answered any more, and nothing is closed."""
+"""A proxy to a server that can go silent: it then answers nothing and closes nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Passes on what comes, until `silent` is set; then it accepts, and takes no notice.
+    """Forwards data until `silent` is set. Then it accepts connections, and ignores them.
 
     Attributes:
-        url: Leads through it.
-        silent: Whether it passes nothing on.
-        part: How many bytes it passes on at once.
-        pause: For how many seconds it rests after each part.
+        url: The URL of the server, through the proxy.
+        silent: Whether the proxy forwards nothing.
+        part: The number of bytes to forward at a time.
+        pause: The number of seconds to wait after each part.
     """
 
     def __init__(self, url: str, port: int) -> None:
@@ -32,7 +32,7 @@ class Proxy:
         self._round = 0
 
     def forget(self) -> None:
-        """Pass on nothing more for those who are connected; who connects anew is served."""
+        """Forward nothing more for existing connections. New connections are served."""
         self._round += 1
 
     async def serve(self, client: trio.SocketStream) -> None:
@@ -62,7 +62,7 @@ class Proxy:
 
 @asynccontextmanager
 async def a_proxy(url: str) -> AsyncIterator[Proxy]:
-    """A proxy to the server of this URL, for as long as the block lasts."""
+    """Run a proxy to the server of this URL for as long as the block lasts."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     proxy = Proxy(url, listener.socket.getsockname()[1])
     async with trio.open_nursery() as nursery:

@@ -1,5 +1,6 @@
-"""Databases as people have them: their engines' listeners, pools and schemas, and the settings of
-sessions, are supported or refused at the opening, by name.
+"""Engines with listeners, pools and schemas of their own, and sessions with settings of their own.
+
+Each of these is supported, or refused by name when the store is opened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _EVERY_BYTE = bytes(range(256)) * 20
 
 
 async def _use(given: Any) -> None:
-    """Do all that a store does: alone and together, in its own transactions and in a caller's."""
+    """Do all that a store does: alone and in batches, in its own and a caller's transactions."""
     engine = given if isinstance(given, sa.Engine) else sa.create_engine(given)
     queued = Commit("q", [(1, _EVERY_BYTE)], status=RunStatus.QUEUED, release=True)
     async with open_by_id(given, migrate=True) as store:
@@ -52,7 +53,9 @@ async def _use(given: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["BEGIN", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
-async def test_sqlite_with_transactions_begun_by_listeners(how: str, tmp_path: Path) -> None:
+async def test_sqlite_works_with_transactions_started_by_listeners(
+    how: str, tmp_path: Path
+) -> None:
     with an_engine(f"sqlite:///{tmp_path}/runs.db") as engine:
 
         @sa.event.listens_for(engine, "connect")
@@ -67,7 +70,7 @@ async def test_sqlite_with_transactions_begun_by_listeners(how: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-async def test_what_listeners_do_when_a_transaction_begins_is_done_in_each_of_ours(
+async def test_listeners_for_the_start_of_a_transaction_run_for_each_of_ours(
     url: str,
 ) -> None:
     execute(url, "CREATE SCHEMA tenant")
@@ -84,7 +87,7 @@ async def test_what_listeners_do_when_a_transaction_begins_is_done_in_each_of_ou
 @pytest.mark.parametrize(
     "pool", [sa.pool.StaticPool, sa.pool.SingletonThreadPool, sa.AssertionPool]
 )
-async def test_pools_that_give_one_connection_to_several_are_refused(
+async def test_pools_that_share_one_connection_are_refused(
     url: str, kind: str, pool: type[sa.Pool]
 ) -> None:
     more = {"connect_args": {"check_same_thread": False}} if kind == "sqlite" else {}
@@ -97,12 +100,12 @@ async def test_pools_that_give_one_connection_to_several_are_refused(
 
 
 @pytest.mark.parametrize("pool", [sa.NullPool, sa.QueuePool])
-async def test_pools_of_several_connections_are_used(url: str, pool: type[sa.Pool]) -> None:
+async def test_pools_with_several_connections_work(url: str, pool: type[sa.Pool]) -> None:
     with an_engine(url, poolclass=pool) as engine:
         await _use(engine)
 
 
-async def test_a_pool_of_one_is_refused(url: str) -> None:
+async def test_a_pool_of_one_connection_is_refused(url: str) -> None:
     with (
         an_engine(
             url, poolclass=sa.QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1
@@ -126,7 +129,7 @@ async def test_an_engine_that_translates_our_schema_is_refused(url: str) -> None
         await _use(engine)
 
 
-async def test_sqlite_with_texts_of_another_kind_is_refused(tmp_path: Path) -> None:
+async def test_sqlite_with_another_text_factory_is_refused(tmp_path: Path) -> None:
     with an_engine(f"sqlite:///{tmp_path}/runs.db") as engine:
 
         @sa.event.listens_for(engine, "connect")
@@ -138,18 +141,24 @@ async def test_sqlite_with_texts_of_another_kind_is_refused(tmp_path: Path) -> N
                 raise AssertionError
 
 
+def _with(url: str, **options: str) -> sa.URL:
+    return sa.make_url(url).update_query_dict(options)
+
+
 @pytest.mark.parametrize("kind", ["mariadb"])
 @pytest.mark.parametrize("charset", ["sjis", "cp932", "gbk", "big5", "latin1", "utf8mb3"])
-async def test_a_client_of_another_character_set_is_refused(url: str, charset: str) -> None:
+async def test_a_client_with_an_unsupported_character_set_is_refused(
+    url: str, charset: str
+) -> None:
     with pytest.raises(StoreError, match="charset=utf8mb4"):
-        async with open_by_id(f"{url}?charset={charset}", migrate=True):
+        async with open_by_id(_with(url, charset=charset), migrate=True):
             raise AssertionError
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
 @pytest.mark.parametrize("mode", ["NO_BACKSLASH_ESCAPES", "ANSI", "TRADITIONAL", "ORACLE", ""])
-async def test_modes_of_sql_change_nothing_of_what_is_stored(url: str, mode: str) -> None:
-    await _use(f"{url}?init_command=SET SESSION sql_mode='{mode}'")
+async def test_sql_modes_do_not_change_what_is_stored(url: str, mode: str) -> None:
+    await _use(_with(url, init_command=f"SET SESSION sql_mode='{mode}'"))
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -162,15 +171,15 @@ async def test_modes_of_sql_change_nothing_of_what_is_stored(url: str, mode: str
         "DateStyle=German",
     ],
 )
-async def test_settings_of_sessions_change_nothing_of_what_is_stored(
-    url: str, setting: str
-) -> None:
-    await _use(f"{url}?options=-c {setting}")
+async def test_session_settings_do_not_change_what_is_stored(url: str, setting: str) -> None:
+    await _use(_with(url, options=f"-c {setting}"))
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-async def test_a_database_of_another_encoding_is_read_and_written(url: str, encoding: str) -> None:
+async def test_a_database_with_another_encoding_is_read_and_written(
+    url: str, encoding: str
+) -> None:
     name = f"{sa.make_url(url).database}_other"
     how = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
     execute(url, f"CREATE DATABASE {name} {how}")
@@ -192,8 +201,8 @@ async def test_a_database_of_another_encoding_is_read_and_written(url: str, enco
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_connections_are_kept(url: str) -> None:
-    """Each has its price: PyMySQL reads all certificates of the system for one."""
+async def test_connections_are_reused(url: str) -> None:
+    """Connecting is expensive: PyMySQL reads all of the system's certificates each time."""
     made = 0
     with an_engine(url) as engine:
 

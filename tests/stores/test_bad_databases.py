@@ -1,4 +1,4 @@
-"""Databases that can't be used: each is a clear error of the right class, and harms nothing."""
+"""Databases that can't be used: each raises a clear error of the right class, and is not harmed."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ async def _make(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rubbish", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20]
+    "content", [b"this is a text, and a long one at that. " * 100, bytes(range(256)) * 20]
 )
-async def test_a_file_that_is_no_database(tmp_path: Path, rubbish: bytes) -> None:
-    (tmp_path / "a.db").write_bytes(rubbish)
+async def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.db").write_bytes(content)
     with pytest.raises(SchemaError, match="not an SQLite database"):
         await _make(f"sqlite:///{tmp_path}/a.db")
-    assert rubbish == (tmp_path / "a.db").read_bytes()
+    assert content == (tmp_path / "a.db").read_bytes()
 
 
-async def test_a_database_of_another_program_is_left_alone_unless_asked(tmp_path: Path) -> None:
+async def test_a_database_of_another_program_is_left_alone_unless_requested(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     with closing(sqlite3.connect(tmp_path / "a.db")) as theirs:
         theirs.execute("CREATE TABLE customers (name)")
@@ -53,7 +53,7 @@ async def test_a_database_of_another_program_is_left_alone_unless_asked(tmp_path
         assert theirs.execute("SELECT * FROM customers").fetchall() == []
 
 
-async def test_a_database_made_by_a_newer_version(tmp_path: Path) -> None:
+async def test_a_database_made_by_a_newer_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     await _make(url)
     with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
@@ -64,7 +64,7 @@ async def test_a_database_made_by_a_newer_version(tmp_path: Path) -> None:
                 raise AssertionError
 
 
-async def test_a_payload_packed_by_a_newer_version(tmp_path: Path) -> None:
+async def test_a_payload_packed_by_a_newer_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_by_id(url) as store:
         await store.create(_NEW, Commit("a", [(1, b"")], release=True))
@@ -75,7 +75,7 @@ async def test_a_payload_packed_by_a_newer_version(tmp_path: Path) -> None:
                 await read("a")
 
 
-async def test_a_read_only_database(tmp_path: Path) -> None:
+async def test_a_read_only_database_can_be_read(tmp_path: Path) -> None:
     await _make(f"sqlite:///{tmp_path}/a.db")
     url = f"sqlite:///file:{tmp_path}/a.db?mode=ro&uri=true"
     async with open_by_id(url) as store:
@@ -84,7 +84,7 @@ async def test_a_read_only_database(tmp_path: Path) -> None:
             await store.post("a", "event", b"")
 
 
-async def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
+async def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="directory must exist"):
         await _make(f"sqlite:///{tmp_path}/missing/a.db")
 
@@ -115,7 +115,7 @@ async def test_a_full_disk_stops_the_run_and_leaves_it_resumable(tmp_path: Path)
     engine.dispose()
 
 
-async def test_a_database_locked_by_another_program(tmp_path: Path) -> None:
+async def test_a_commit_fails_if_another_program_keeps_the_database_locked(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_by_id(url, busy_timeout=0.01) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
@@ -129,7 +129,7 @@ async def test_a_database_locked_by_another_program(tmp_path: Path) -> None:
         await store.commit(Commit("a", [(2, b"")]))
 
 
-async def test_a_lock_that_passes_is_waited_for(tmp_path: Path) -> None:
+async def test_a_commit_waits_for_a_short_lock(tmp_path: Path) -> None:
     async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         theirs = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
@@ -142,7 +142,7 @@ async def test_a_lock_that_passes_is_waited_for(tmp_path: Path) -> None:
         assert len((await store.load("a")).entries) == 2
 
 
-async def test_a_table_that_went_missing(tmp_path: Path) -> None:
+async def test_a_missing_table_is_reported(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_by_id(url) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
@@ -162,18 +162,21 @@ async def test_a_database_in_memory_is_refused(url: str) -> None:
         await _make(url)
 
 
-async def test_a_lease_lasts_some_time(tmp_path: Path) -> None:
+async def test_a_lease_ttl_of_zero_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lease_ttl"):
         async with open_by_id(f"sqlite:///{tmp_path}/a.db", lease_ttl=0):
             raise AssertionError
 
 
-async def test_an_unknown_page_is_told(tmp_path: Path) -> None:
+async def test_listing_runs_after_an_unknown_run_is_refused(tmp_path: Path) -> None:
     async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         with pytest.raises(RunNotFoundError, match="'nothing'"):
             await store.list_runs(after="nothing")
 
 
 def test_importing_the_package_loads_no_database_library() -> None:
-    program = "import sys, blazen_trio._stores.open_store, blazen_trio._stores.memory; assert 'sqlalchemy' not in sys.modules"
+    program = (
+        "import sys, blazen_trio._stores.open_store, blazen_trio._stores.memory;"
+        " assert 'sqlalchemy' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

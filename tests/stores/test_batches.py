@@ -1,4 +1,4 @@
-"""Which commits go to disk together."""
+"""Group commit: the commits that are written together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def create_all(store: ById, count: int) -> None:
             )
 
 
-async def test_what_is_submitted_in_one_turn_is_one_batch(tmp_path: Path) -> None:
+async def test_commits_submitted_in_one_turn_are_one_batch(tmp_path: Path) -> None:
     async with open_by_id(f"sqlite:///{tmp_path / 'runs.db'}") as store:
         await create_all(store, 100)
         before = store.statistics()
@@ -35,8 +35,8 @@ async def test_what_is_submitted_in_one_turn_is_one_batch(tmp_path: Path) -> Non
         assert (after.commits, after.batches) == (200, 2)
 
 
-async def test_what_was_submitted_is_written_though_its_store_closes(tmp_path: Path) -> None:
-    """The block of the store ends in the very turn in which others commit."""
+async def test_submitted_commits_are_written_although_their_store_closes(tmp_path: Path) -> None:
+    """The store's block ends in the same turn in which other tasks commit."""
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     refused: list[str] = []
 
@@ -49,7 +49,8 @@ async def test_what_was_submitted_is_written_though_its_store_closes(tmp_path: P
     async with trio.open_nursery() as nursery, open_by_id(url) as store:
         await create_all(store, 10)
         for number in range(10):
-            nursery.start_soon(commit, store, f"r{number}")  # noqa: ASYNC111  # that it closes is what is tried
+            # Closing it is the test.
+            nursery.start_soon(commit, store, f"r{number}")  # noqa: ASYNC111
         await trio.lowlevel.checkpoint()
     async with open_by_id(url) as store:
         stored = {

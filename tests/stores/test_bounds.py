@@ -1,4 +1,4 @@
-"""Every wait for a database has an end, and what it is that was waited for is told."""
+"""Every wait for a database is bounded, and its error says what was waited for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def _create(store: SqlStore, run_id: str) -> None:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter bounds than the right ones; `busy_timeout` is another."""
+    """Make the bounds shorter than usual. `busy_timeout` is another one."""
     for module in (batches, opening, migrate):
         monkeypatch.setattr(module, "ANSWER_WITHIN", 1.0)
     monkeypatch.setattr(engine, "CONNECT_WITHIN", 2)
@@ -48,10 +48,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @on_servers
-async def test_a_server_that_goes_silent_is_told_and_the_block_left(
+async def test_a_server_that_goes_silent_raises_errors_and_the_block_can_be_left(
     url: str, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(troubles, "_REST", 60.0)  # however slow this machine is
+    monkeypatch.setattr(troubles, "_REST", 60.0)  # long enough for a slow machine
     async with a_proxy(url) as proxy:
         with trio.fail_after(60):
             async with _opened(proxy) as store:
@@ -60,7 +60,7 @@ async def test_a_server_that_goes_silent_is_told_and_the_block_left(
                 proxy.silent = True
                 with pytest.raises(StoreError):
                     await _create(store, "b")
-                # What comes right after is told without waiting for the silence again.
+                # The next call fails without waiting for the silent server again.
                 with pytest.raises(StoreError, match="a moment ago"):
                     await _create(store, "c")
 
@@ -72,10 +72,11 @@ async def test_a_store_whose_server_is_silent_can_be_left(url: str, hasty: None)
             async with _opened(proxy) as store:
                 await _create(store, "a")
                 proxy.silent = True
+    assert execute(url, "SELECT run_id FROM blazen_run") == [("a",)]
 
 
 @on_servers
-async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(
+async def test_abandoned_reads_eventually_give_up_their_places(
     url: str, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "ANSWER_WITHIN", 4.0)
@@ -87,7 +88,7 @@ async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(
             async with trio.open_nursery() as nursery:
                 for _ in range(9):
                     nursery.start_soon(store.get_run, "a")
-        assert time.monotonic() - began < 4  # they were left before they had ended
+        assert time.monotonic() - began < 4  # the calls were cancelled before the reads had ended
         proxy.silent = False
         with trio.fail_after(60):
             while True:
@@ -99,7 +100,7 @@ async def test_reads_that_nobody_waits_for_keep_no_place_for_ever(
 
 
 @on_servers
-async def test_a_silent_server_is_told_to_who_asks_for_its_schema(url: str, hasty: None) -> None:
+async def test_reading_the_schema_of_a_silent_server_raises_an_error(url: str, hasty: None) -> None:
     async with open_store(url, migrate=True):
         pass
     async with a_proxy(url) as proxy:
@@ -109,7 +110,7 @@ async def test_a_silent_server_is_told_to_who_asks_for_its_schema(url: str, hast
 
 
 @on_servers
-async def test_a_connection_that_was_forgotten_costs_one_wait(url: str, hasty: None) -> None:
+async def test_a_dead_connection_costs_one_wait(url: str, hasty: None) -> None:
     async with a_proxy(url) as proxy, _opened(proxy) as store:
         await _create(store, "a")
         proxy.forget()
@@ -119,8 +120,10 @@ async def test_a_connection_that_was_forgotten_costs_one_wait(url: str, hasty: N
 
 
 @on_servers
-async def test_a_long_answer_is_no_silence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer in all than a server may be silent, and comes in parts."""
+async def test_a_long_answer_does_not_count_as_silence(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes in parts, and takes longer in total than a server may be silent."""
     monkeypatch.setattr(opening, "ANSWER_WITHIN", 1.0)
     async with a_proxy(url) as proxy, _opened(proxy) as store:
         entries = [(seq, os.urandom(100_000)) for seq in range(1, 9)]
@@ -138,17 +141,17 @@ def small(url: str) -> Iterator[sa.Engine]:
         yield small
 
 
-async def test_a_pool_that_is_used_up_is_told(small: sa.Engine) -> None:
+async def test_a_read_from_an_exhausted_pool_raises_an_error(small: sa.Engine) -> None:
     async with open_store(small, migrate=True) as store:
         await _create(store, "a")
         with small.connect():
             with pytest.raises(StoreError, match="pool_size="):
                 await store.get_run("a")
-            await _create(store, "b")  # the writer has its connection
+            await _create(store, "b")  # the writer has its own connection
         assert (await store.get_run("b")).run_id == "b"
 
 
-async def test_a_writer_waits_for_a_pool_that_is_used_up(small: sa.Engine) -> None:
+async def test_a_writer_waits_for_an_exhausted_pool(small: sa.Engine) -> None:
     async with open_store(small, migrate=True) as store:
         held = [small.connect(), small.connect()]
         async with trio.open_nursery() as nursery:
@@ -159,7 +162,7 @@ async def test_a_writer_waits_for_a_pool_that_is_used_up(small: sa.Engine) -> No
         assert (await store.get_run("a")).run_id == "a"
 
 
-async def test_a_writer_waits_for_a_used_up_pool_for_a_bounded_time(
+async def test_a_writer_waits_for_an_exhausted_pool_for_a_bounded_time(
     small: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.5)
@@ -172,7 +175,7 @@ async def test_a_writer_waits_for_a_used_up_pool_for_a_bounded_time(
 
 
 @on_servers
-async def test_who_waits_for_another_process_to_migrate_can_be_cancelled(url: str) -> None:
+async def test_waiting_for_another_process_to_migrate_can_be_cancelled(url: str) -> None:
     with (
         an_engine(url) as engine,
         engine.connect() as connection,
@@ -187,7 +190,7 @@ async def test_who_waits_for_another_process_to_migrate_can_be_cancelled(url: st
 
 
 @on_servers
-async def test_another_process_that_does_not_end_its_migration_is_told(
+async def test_a_migration_that_another_process_does_not_end_raises_an_error(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "SCHEMA_LOCK_WAIT", 1)
@@ -202,7 +205,7 @@ async def test_another_process_that_does_not_end_its_migration_is_told(
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_a_lock_on_a_table_is_waited_for_by_a_writer_for_a_bounded_time(url: str) -> None:
+async def test_a_writer_waits_for_a_table_lock_for_a_bounded_time(url: str) -> None:
     async with open_store(url, migrate=True, busy_timeout=0.5) as store:
         await _create(store, "a")
         with an_engine(url) as engine, engine.connect() as connection:
@@ -212,7 +215,7 @@ async def test_a_lock_on_a_table_is_waited_for_by_a_writer_for_a_bounded_time(ur
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-async def test_nothing_is_acknowledged_where_the_file_is_gone(tmp_path: Path, how: str) -> None:
+async def test_nothing_is_acknowledged_if_the_file_is_gone(tmp_path: Path, how: str) -> None:
     file = tmp_path / "a.db"
     async with open_store(f"sqlite:///{file}") as store:
         await _create(store, "a")
@@ -229,7 +232,7 @@ async def test_nothing_is_acknowledged_where_the_file_is_gone(tmp_path: Path, ho
     assert execute(f"sqlite:///{file}", "SELECT run_id FROM blazen_run ORDER BY 1")[0] == ("a",)
 
 
-async def test_the_bodys_error_is_not_lost_beside_a_cancellation(tmp_path: Path) -> None:
+async def test_an_error_in_the_block_is_not_lost_next_to_a_cancellation(tmp_path: Path) -> None:
     error = ValueError("the body's")
     with pytest.raises(ValueError, match="the body's") as raised, trio.CancelScope() as scope:
         async with open_store(f"sqlite:///{tmp_path}/a.db") as store:

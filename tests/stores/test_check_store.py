@@ -1,4 +1,4 @@
-"""Both stores keep every promise of the protocol, and a store that breaks one is found out."""
+"""Both stores keep every promise of the protocol. `check_store` detects a store that does not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_sql_store_keeps_every_promise(kind: str, tmp_path: Path) -> None:
 
 
 class _Forgetful(MemoryStore):
-    """Forgets the keys of what was taken."""
+    """Forgets the keys of messages that were taken."""
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
         await super().commit(driver, commit)
@@ -51,7 +51,7 @@ class _Forgetful(MemoryStore):
 
 
 class _Lax(MemoryStore):
-    """Lets two drive one run."""
+    """Lets two drivers drive one run."""
 
     async def claim(self, run_id: str) -> StoredRun:
         if (kept := self._runs.get(run_id)) is not None:
@@ -67,7 +67,7 @@ class _Sloppy(MemoryStore):
 
 
 class _Doubling(MemoryStore):
-    """Takes all rows that are older than the one to be taken."""
+    """Takes all rows older than the one to be taken, too."""
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
         older = range(1, max(commit.taken, default=0) + 1)
@@ -76,7 +76,7 @@ class _Doubling(MemoryStore):
 
 
 class _Narrow(MemoryStore):
-    """Looks for the first of several statuses only."""
+    """Lists only the first of several statuses."""
 
     async def list_runs(self, *, status: Any = None, **options: Any) -> Any:
         return await super().list_runs(
@@ -85,7 +85,7 @@ class _Narrow(MemoryStore):
 
 
 class _AnyDriver(MemoryStore):
-    """Goes by the run's id, and not by its driver."""
+    """Checks the id of the run, not its driver."""
 
     def _current(self, driver: Driver) -> Driver:
         kept = self._runs.get(driver.run_id)
@@ -99,7 +99,7 @@ class _AnyDriver(MemoryStore):
 
 
 class _Repeating(MemoryStore):
-    """Delivers what is in an inbox at each look."""
+    """Delivers the whole inbox at each poll."""
 
     async def poll(self, *given: Any) -> Poll:
         for kept in self._runs.values():
@@ -109,7 +109,7 @@ class _Repeating(MemoryStore):
 
 
 class _Blind(MemoryStore):
-    """Does not look whether the mail that is taken is there."""
+    """Does not check that the messages to be taken are there."""
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
         kept = self._runs.get(driver.run_id)
@@ -118,7 +118,7 @@ class _Blind(MemoryStore):
 
 
 class _Forgetting(MemoryStore):
-    """Forgets to give back what a commit has failed for."""
+    """Forgets to release a run whose commit has failed."""
 
     async def release(self, driver: Driver, **how: Any) -> None:
         if driver.lost is None:
@@ -128,7 +128,7 @@ class _Forgetting(MemoryStore):
 
 
 class _Ruthless(MemoryStore):
-    """Deletes runs under their drivers."""
+    """Deletes runs that are being driven."""
 
     async def delete_run(self, run_id: str) -> None:
         if run_id in self._runs:
@@ -137,7 +137,7 @@ class _Ruthless(MemoryStore):
 
 
 class _Silent(MemoryStore):
-    """Tells nobody that a run is lost."""
+    """Does not notify the driver that a run is lost."""
 
     async def commit(self, driver: Driver, commit: Commit) -> None:
         listener, driver._listener = driver._listener, None
@@ -148,14 +148,14 @@ class _Silent(MemoryStore):
 
 
 class _Uncounting(MemoryStore):
-    """Takes no notice of what a driver has failed with."""
+    """Ignores the crash that a driver reports."""
 
     async def release(self, driver: Driver, *, crash: str | None = None, **how: Any) -> None:
         await super().release(driver, **how)
 
 
 class _Whole(MemoryStore):
-    """Gives only the first page of an inbox."""
+    """Delivers only the first page of an inbox."""
 
     async def claim(self, run_id: str) -> StoredRun:
         stored = await super().claim(run_id)
@@ -165,7 +165,7 @@ class _Whole(MemoryStore):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "promise"),
     [
         (_AnyDriver, "a released run can't be written|an earlier driver does not commit"),
         (_Repeating, "each row is delivered once"),
@@ -182,10 +182,10 @@ class _Whole(MemoryStore):
         (_Doubling, "by its id"),
     ],
 )
-async def test_a_broken_store_is_found_out_by_the_promise_it_breaks(
-    kind: type[MemoryStore], told: str
+async def test_a_broken_store_fails_at_the_promise_that_it_breaks(
+    kind: type[MemoryStore], promise: str
 ) -> None:
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=promise):
         await check_store(kind, reopen=lambda store: store.beside())  # type: ignore[attr-defined]
 
 
@@ -216,7 +216,7 @@ async def test_methods_that_return_are_checkpoints(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
-async def test_cancelled_means_that_nothing_was_written(kind: str, tmp_path: Path) -> None:
+async def test_a_cancelled_post_writes_nothing(kind: str, tmp_path: Path) -> None:
     async with _opened(kind, tmp_path) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         with trio.CancelScope() as scope:
@@ -238,25 +238,25 @@ async def test_a_commit_and_a_release_can_not_be_cancelled(kind: str, tmp_path: 
         assert [seq for seq, _ in (await store.claim("a")).entries] == [1, 2]
 
 
-async def test_what_was_handed_over_is_written_although_its_caller_is_cancelled(
+async def test_a_submitted_post_is_written_although_its_caller_is_cancelled(
     tmp_path: Path,
 ) -> None:
     async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-        told: list[Mail | None] = []
+        posted: list[Mail | None] = []
         async with trio.open_nursery() as nursery:
 
             async def post() -> None:
-                told.append(await store.post("a", "event", b"x"))
+                posted.append(await store.post("a", "event", b"x"))
 
             nursery.start_soon(post)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        assert told == list((await store.load("a")).inbox)
-        assert len(told) == 1
+        assert posted == list((await store.load("a")).inbox)
+        assert len(posted) == 1
 
 
-async def test_a_bad_argument_is_told() -> None:
+async def test_invalid_arguments_are_refused() -> None:
     store = MemoryStore()
     with pytest.raises(ValueError, match="'queued', 'running'"):
         await store.list_runs(status="broken")

@@ -1,4 +1,4 @@
-"""Instants that processes compare are the database's; nobody's own clock can spoil them."""
+"""Processes compare times of the database's clock, so no host's clock can distort them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _by_the_database(url: str) -> float:
     return int(micros) / 1_000_000
 
 
-async def test_the_time_is_the_databases_whatever_the_host_says(
+async def test_the_time_is_the_databases_even_if_the_hosts_clock_is_wrong(
     url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -40,30 +40,30 @@ async def test_the_time_is_the_databases_whatever_the_host_says(
         assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
 
 
-async def test_whoever_reads_brings_the_time_along(
+async def test_a_read_updates_the_time(
     url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with open_store(url, migrate=True) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
-        # As after a suspended machine has woken up: the database's clock has gone on by an hour.
+        # As after the machine was suspended: the database's clock has advanced by an hour.
         store._clock._offset -= 3600
         monkeypatch.setattr(clocks, "_STALE", -10_000.0)
         await store.get_run("a")
         assert store.clock().now() == pytest.approx(_by_the_database(url), abs=1)
 
 
-def test_an_observation_moves_the_time_only_as_far_as_it_has_to() -> None:
+def test_an_observation_moves_the_time_only_as_far_as_necessary() -> None:
     async def main() -> None:
         clock = DatabaseClock(WallClock())
         now = time.perf_counter()
         base = 1_000_000.0
         clock.observed(int((base + now) * 1e6), now, now + 0.002)
         sharp = clock.now() - time.perf_counter()
-        # A slow answer says little, and nothing against what is known.
+        # A slow answer is imprecise, and does not contradict what is known.
         clock.observed(int((base + now + 3) * 1e6), now, now + 5)
         assert clock.now() - time.perf_counter() == pytest.approx(sharp, abs=1e-3)
-        # The clock was set, by more than that answer took.
+        # The clock was set, by more than the answer took.
         clock.observed(int((base + now + 60) * 1e6), now, now + 5)
         assert clock.now() - time.perf_counter() == pytest.approx(base + 55, abs=0.1)
 
@@ -82,24 +82,24 @@ def test_a_mock_clocks_lead_is_added() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_an_hour_that_comes_twice_is_two_hours(url: str) -> None:
-    """Europe's 2 o'clock in the morning of the last Sunday in October, in summer and in winter."""
+async def test_the_repeated_hour_at_the_end_of_summer_time_counts_twice(url: str) -> None:
+    """02:30 on the last Sunday in October in Berlin comes in summer time and in winter time."""
     first = dt.datetime(2026, 10, 25, 0, 30, tzinfo=dt.UTC)
     with an_engine(url) as engine, engine.connect() as connection:
         zone = sa.text("SELECT CONVERT_TZ('2026-10-25 00:30:00', 'UTC', 'Europe/Berlin')")
         if connection.execute(zone).scalar() is None:
-            pytest.skip("this server has no tables of time zones")
+            pytest.skip("this server has no time zone tables")
         connection.exec_driver_sql("SET SESSION time_zone = 'Europe/Berlin'")
         for instant in (first, first + dt.timedelta(hours=1)):
-            # `timestamp` sets what the statement takes for its begin, but not SYSDATE.
+            # `timestamp` sets the start time of the statement, but not SYSDATE.
             connection.exec_driver_sql(f"SET SESSION timestamp = {instant.timestamp()}")
-            told = connection.execute(sa.select(_MARIADB.statement_time())).scalar_one()
-            assert int(told) == instant.timestamp() * 1_000_000
+            found = connection.execute(sa.select(_MARIADB.statement_time())).scalar_one()
+            assert int(found) == instant.timestamp() * 1_000_000
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
 @pytest.mark.parametrize("zone", ["+00:00", "-03:30", "+05:45", "+13:00"])
-async def test_the_time_is_utc_in_each_zone(url: str, zone: str) -> None:
+async def test_the_time_is_utc_in_every_time_zone(url: str, zone: str) -> None:
     with an_engine(url) as engine, engine.connect() as connection:
         connection.exec_driver_sql(f"SET SESSION time_zone = '{zone}'")
         columns = [
@@ -113,7 +113,7 @@ async def test_the_time_is_utc_in_each_zone(url: str, zone: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_the_time_goes_on_within_a_statement(url: str) -> None:
+async def test_the_time_advances_within_a_statement(url: str) -> None:
     with an_engine(url) as engine, engine.connect() as connection:
         moments = [_MARIADB.now(), sa.func.sleep(1), _MARIADB.now()]
         first, _, last = connection.execute(sa.select(*moments)).one()
@@ -121,9 +121,9 @@ async def test_the_time_goes_on_within_a_statement(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_the_time_does_not_leap_where_the_zone_does_within_a_statement(url: str) -> None:
-    """What is added to the statement's begin is a difference of local times; a leap is no time."""
+async def test_the_time_does_not_leap_if_local_time_does_within_a_statement(url: str) -> None:
+    """A difference of local times is added to the statement's start. It must contain no leap."""
     since = mysql._SINCE
     for leap in (-3600, -1800, 0, 1800, 3600):
-        told = since.replace("SYSDATE(6)", f"NOW(6) + INTERVAL {leap + 7} SECOND")
-        assert execute(url, f"SELECT {told}") == [(7_000_000,)]
+        elapsed = since.replace("SYSDATE(6)", f"NOW(6) + INTERVAL {leap + 7} SECOND")
+        assert execute(url, f"SELECT {elapsed}") == [(7_000_000,)]

@@ -1,5 +1,6 @@
-"""What is done only if nobody drives a run is done by a condition: others change rows between our
-statements.
+"""Actions that need an undriven run check that in a condition of the statement itself.
+
+Other processes change rows between our statements.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 from blazen_trio.errors import RunLockedError, RunNotFoundError, WorkflowError
 from tests.databases import SERVERS, execute
 
@@ -42,7 +43,7 @@ class Stretched:
 
 @contextmanager
 def stretched(store: SqlStore, *heads: str) -> Iterator[Stretched]:
-    """Hold the writer's thread before its next statement that begins so."""
+    """Hold the writer's thread before its next statement that starts with one of `heads`."""
     moment = Stretched()
     engine = store._batches._writers
 
@@ -58,9 +59,9 @@ def stretched(store: SqlStore, *heads: str) -> Iterator[Stretched]:
 
 @contextmanager
 def stretched_post() -> Iterator[Stretched]:
-    """Hold the writer's thread between a look at a run and what is posted to it."""
+    """Hold the writer's thread between reading a run and posting to it."""
     moment = Stretched()
-    real = Transaction.add_mail
+    real = BatchTransaction.add_mail
 
     def hold(*given: Any) -> Any:
         moment.reached.set()
@@ -68,7 +69,7 @@ def stretched_post() -> Iterator[Stretched]:
         return real(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Transaction, "add_mail", hold)
+        patch.setattr(BatchTransaction, "add_mail", hold)
         yield moment
 
 
@@ -78,19 +79,19 @@ async def _failed_run(store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize("how", ["delete", "purge"])
-async def test_a_run_that_is_claimed_meanwhile_is_not_deleted(url: str, how: str) -> None:
+async def test_a_run_that_is_claimed_before_the_deletion_is_not_deleted(url: str, how: str) -> None:
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         await _failed_run(store)
-        told: list[Any] = []
+        outcomes: list[Any] = []
 
         async def delete() -> None:
             try:
                 if how == "delete":
-                    told.append(await store.delete_run("a"))
+                    outcomes.append(await store.delete_run("a"))
                 else:
-                    told.append(await store.purge(older_than=dt.timedelta(0)))
+                    outcomes.append(await store.purge(older_than=dt.timedelta(0)))
             except WorkflowError as error:
-                told.append(type(error))
+                outcomes.append(type(error))
 
         with stretched(store, "DELETE FROM blazen_") as moment:
             async with trio.open_nursery() as nursery:
@@ -98,7 +99,7 @@ async def test_a_run_that_is_claimed_meanwhile_is_not_deleted(url: str, how: str
                 await trio.to_thread.run_sync(moment.reached.wait)
                 claimed = await other.claim("a")
                 moment.may.set()
-        assert told == [RunLockedError if how == "delete" else 0]
+        assert outcomes == [RunLockedError if how == "delete" else 0]
         assert claimed.driver is not None
         await other.commit(claimed.driver, Commit("a", [(2, b"2")]))
         assert len((await other.load("a")).entries) == 2
@@ -145,7 +146,7 @@ async def test_a_run_that_is_deleted_while_it_is_claimed_is_not_found(url: str) 
         assert execute(url, _ORPHANS) == [(0,)]
 
 
-async def test_mail_that_got_in_behind_a_deletion_is_purged(url: str) -> None:
+async def test_a_message_that_slipped_in_behind_a_deletion_is_purged(url: str) -> None:
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         first = Commit("a", [(1, b"1")], status=RunStatus.WAITING, at=1.0, release=True)
         await store.create(_NEW, first)
@@ -163,7 +164,7 @@ async def test_mail_that_got_in_behind_a_deletion_is_purged(url: str) -> None:
         assert len((await store.load("b")).inbox) == 1
 
 
-async def test_purging_beside_those_who_try_again_loses_nothing(url: str) -> None:
+async def test_purging_while_failed_runs_are_resumed_loses_nothing(url: str) -> None:
     kept: list[str] = []
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         for number in range(60):

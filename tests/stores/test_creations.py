@@ -1,4 +1,4 @@
-"""Runs created at the same time: few statements for all of them, and each is refused by itself."""
+"""Runs that are created at the same time share few statements, and each is refused separately."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEW = NewRun("w", "1", 1.0)
 
 
 async def _create_all(store: ById, run_ids: Iterable[str], **more: Any) -> list[str]:
-    """Create these runs at once; the ids of those that there are already."""
+    """Create these runs at once. Return the ids of those that exist already."""
     refused: list[str] = []
 
     async def create(run_id: str, number: int) -> None:
@@ -65,8 +65,7 @@ async def test_creations_and_ends_share_their_round_trips(
             batches = store.statistics().batches - before.batches
             assert batches <= 2
             assert [each.split()[0] for each in statements()] == statements_of_a_batch * batches
-            # Each has its own number and entry, whatever the order in which the database numbered
-            # them.
+            # Each has its own number and entry, in whatever order the database numbered them.
             for number, run_id in enumerate(ids):
                 assert list((await store.load(run_id)).entries) == [(1, b"%d" % number)]
             statements()
@@ -81,8 +80,8 @@ async def test_creations_and_ends_share_their_round_trips(
                     )
                     nursery.start_soon(store.commit, end)
             ended = store.statistics().batches - before.batches - batches
-            # On PostgreSQL: it begins, its fence, the entries, the history, the rows of the runs,
-            # the inboxes, it commits.
+            # On PostgreSQL: BEGIN, the fence, the entries, the history, the rows of the runs, the
+            # inboxes and COMMIT.
             assert len(statements()) == ended * {"postgresql": 7, "mariadb": 2}[kind]
             assert {run.run_id for run in await store.list_runs(status=RunStatus.COMPLETED)} == set(
                 ids
@@ -91,7 +90,7 @@ async def test_creations_and_ends_share_their_round_trips(
 
 
 @pytest.mark.parametrize("more", [{}, {"status": RunStatus.QUEUED, "release": True}])
-async def test_each_creation_of_a_batch_is_refused_by_itself(
+async def test_each_creation_of_a_batch_is_refused_separately(
     url: str, more: dict[str, Any]
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -109,7 +108,7 @@ async def test_each_creation_of_a_batch_is_refused_by_itself(
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_alone(
+async def test_only_the_run_that_another_process_is_creating_is_refused(
     url: str,
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -128,9 +127,8 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
 
                 nursery.start_soon(create)
                 await trio.sleep(0.3)
-                assert (
-                    store.statistics().commits <= 3
-                )  # all but "b": others may have been handed over before it came
+                # All but "b": the others may have been submitted before it.
+                assert store.statistics().commits <= 3
                 await trio.to_thread.run_sync(begun.commit)
         assert refused == ["b"]
         assert {run.run_id for run in await store.list_runs()} == {"first", "a", "b", "c"}
@@ -139,10 +137,10 @@ async def test_a_creation_that_another_process_makes_at_that_moment_is_refused_a
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_runs_that_processes_create_at_once_are_each_made_once(
+async def test_runs_that_two_processes_create_at_once_are_each_created_once(
     url: str,
 ) -> None:
-    """Whoever waits for the other's rows, in whatever order, and however deadlocks are resolved."""
+    """This holds in whatever order they wait for each other, and however deadlocks are resolved."""
     refused: list[str] = []
     async with open_by_id(url, migrate=True) as one, open_by_id(url) as another:
 
@@ -160,8 +158,8 @@ async def test_runs_that_processes_create_at_once_are_each_made_once(
     assert sorted(refused) == sorted(runs)
 
 
-# What a deadlock is to whoever is chosen to end it, for some insertions in a row. The count is in
-# a table without transactions: it stays.
+# Makes some insertions in a row fail like the victim of a deadlock. The count is in a table without
+# transactions, so a rollback does not change it.
 _DEADLOCKS = (
     "CREATE TABLE deadlocks (left_over INT) ENGINE=MyISAM",
     "INSERT INTO deadlocks VALUES (0)",
@@ -177,7 +175,7 @@ _DEADLOCKS = (
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_deadlocks_that_are_resolved_at_a_creations_cost_are_not_told(url: str) -> None:
+async def test_a_creation_that_is_the_victim_of_a_deadlock_is_retried(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         for statement in _DEADLOCKS:
             execute(url, statement)
@@ -186,7 +184,7 @@ async def test_deadlocks_that_are_resolved_at_a_creations_cost_are_not_told(url:
         execute(url, "UPDATE deadlocks SET left_over = 8")
         assert await _create_all(store, ["b", "c"]) == ["b"]
         await store.commit(Commit("c", [(2, b"2")]))
-        # There is an end to it.
+        # The retries are bounded.
         execute(url, "UPDATE deadlocks SET left_over = 1000")
         with pytest.raises(StoreError, match="deadlock"):
             await store.create(_NEW, Commit("d", [(1, b"")]))
@@ -194,7 +192,7 @@ async def test_deadlocks_that_are_resolved_at_a_creations_cost_are_not_told(url:
         assert await _create_all(store, ["d"]) == []
 
 
-async def test_what_is_posted_to_a_run_while_it_is_created_is_for_that_run(url: str) -> None:
+async def test_a_message_posted_while_its_run_is_created_reaches_that_run(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _create_all(store, ["first"])
         async with trio.open_nursery() as nursery:

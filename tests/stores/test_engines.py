@@ -1,6 +1,4 @@
-"""What a store can be opened with, and what of it stays the owner's: engines, their connections,
-and URLs that fail.
-"""
+"""Engines, connections and URLs that a store is opened with, and what of them it leaves alone."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ async def _create(store: ById, run_id: str, **more: Any) -> None:
 @pytest.mark.parametrize(
     "level", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 )
-async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, level: str) -> None:
+async def test_an_engine_may_have_any_isolation_level_and_keeps_it(url: str, level: str) -> None:
     with an_engine(url, isolation_level=level, pool_size=1) as engine:
         before = _isolation(engine)
         async with open_by_id(engine, migrate=True) as store, open_by_id(engine) as other:
@@ -42,7 +40,7 @@ async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, lev
                 await store.commit(Commit("a", [(seq, b"")]))
             await store.release("a")
             assert [seq for seq, _ in (await other.take(["w"], 5))[0].entries] == list(range(1, 12))
-            # All that was read is of one moment, and what fails is undone whole.
+            # Each read is of one moment, and a failed commit is rolled back as a whole.
             assert [run.run_id for run in await store.list_runs()] == ["a"]
             execute(url, "INSERT INTO blazen_journal SELECT run_no, 13, 0, 1, 'x' FROM blazen_run")
             with pytest.raises(StaleRunError):
@@ -55,7 +53,7 @@ async def test_a_given_engine_may_isolate_as_it_likes_and_stays_so(url: str, lev
     sys.version_info < (3, 12), reason="sqlite3 has no such mode before Python 3.12"
 )
 @pytest.mark.parametrize("autocommit", [False, True])
-async def test_sqlite_connections_that_begin_and_end_otherwise_are_refused(
+async def test_sqlite_connections_with_autocommit_set_are_refused(
     autocommit: bool, tmp_path: Path
 ) -> None:
     with (
@@ -67,9 +65,7 @@ async def test_sqlite_connections_that_begin_and_end_otherwise_are_refused(
 
 
 def _isolation(engine: sa.Engine) -> tuple[str, bool]:
-    """What a connection of the pool does by itself: its level, and whether it commits each
-    statement.
-    """
+    """Return a pooled connection's isolation level, and whether it commits each statement."""
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection
         commits = (
@@ -104,7 +100,7 @@ async def test_a_run_is_read_as_of_one_moment_while_it_is_folded(url: str) -> No
             reading = False
 
 
-async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits(url: str) -> None:
+async def test_writes_in_a_callers_transaction_exist_once_it_commits(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _create(store, "a", release=True)
         with an_engine(url) as engine:
@@ -131,7 +127,7 @@ async def test_what_is_written_in_a_given_transaction_is_there_when_that_commits
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
+async def test_a_callers_transaction_must_be_in_the_same_database(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _create(store, "a", release=True)
         with an_engine(url) as engine, engine.connect() as theirs:
@@ -150,7 +146,7 @@ async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
 
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"port": 1}, "no server answers"),
         ({"host": "nowhere.invalid"}, "host is unknown"),
@@ -158,15 +154,17 @@ async def test_a_given_transaction_is_in_the_same_database(url: str) -> None:
         ({"username": "blazen_nobody", "password": "a-secret"}, "refuses this user"),
     ],
 )
-async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(StoreError, match=told) as error:
+async def test_a_server_that_can_not_be_used_is_reported(
+    url: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StoreError, match=message) as error:
         async with open_by_id(sa.make_url(url).set(**changes)):
             raise AssertionError
     assert "a-secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("url", "package", "told"),
+    ("url", "package", "message"),
     [
         ("postgresql://a/b", "psycopg", r'pip install "blazen-trio\[postgresql\]"$'),
         ("mysql://a/b", "pymysql", r'pip install "blazen-trio\[mysql\]"$'),
@@ -177,16 +175,16 @@ async def test_a_server_that_can_not_be_used(url: str, changes: dict[str, Any], 
         ),
     ],
 )
-def test_a_driver_that_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, url: str, package: str, told: str
+def test_a_driver_that_is_not_installed_is_reported(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, message: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=message):
         make_engine(url)
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("nonsense", "invalid database URL"),
         ("oracle://a/b", "oracle is not supported"),
@@ -194,13 +192,13 @@ def test_a_driver_that_is_not_installed(
         ("postgresql+asyncpg://a/b", "asyncio driver"),
     ],
 )
-def test_a_url_that_names_no_database_of_ours(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_unsupported_url_is_refused(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make_engine(url)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-def test_connections_of_our_own_prepare_no_statements(url: str) -> None:
+def test_connections_of_our_own_engines_prepare_no_statements(url: str) -> None:
     engine, ours = make_engine(url.replace("+psycopg", ""))
     with engine.connect() as connection:
         assert ours
@@ -212,8 +210,8 @@ def test_connections_of_our_own_prepare_no_statements(url: str) -> None:
     "url",
     ["oracle://u:hidden@h/d", "oracle://h/d?password=hidden", "oracle://h/d?sslpassword=hidden"],
 )
-async def test_passwords_are_not_told(url: str) -> None:
-    with pytest.raises(ValueError, match="is not supported") as told:
+async def test_errors_do_not_show_passwords(url: str) -> None:
+    with pytest.raises(ValueError, match="is not supported") as caught:
         async with open_by_id(url):
             pass
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(caught.value)

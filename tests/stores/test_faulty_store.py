@@ -1,4 +1,4 @@
-"""The store that fails when it is told to."""
+"""The store that fails on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ async def _commit_four(store: FaultyStore) -> None:
     ("where", "number", "stored"),
     [("before", 3, 2), ("after", 3, 3), ("before", 2, 1), ("after", 1, 1)],
 )
-async def test_it_is_severed_where_it_was_told_to(where: str, number: int, stored: int) -> None:
+async def test_the_store_is_severed_at_the_given_commit(
+    where: str, number: int, stored: int
+) -> None:
     below = MemoryStore()
     faulty = FaultyStore(below, **{f"fail_{where}": number})
     with pytest.raises(StoreError, match="severed"):
@@ -41,18 +43,18 @@ async def test_it_is_severed_where_it_was_told_to(where: str, number: int, store
     ):
         with pytest.raises(StoreError, match="severed"):
             await call
-    # Its runs are those of a dead process: whoever comes goes on with them.
+    # Its runs are those of a dead process, so another one can claim them.
     assert stored == len((await below.claim("a")).entries)
 
 
-async def test_before_the_first_commit_there_is_nothing() -> None:
+async def test_a_store_severed_before_its_first_commit_has_no_runs() -> None:
     below = MemoryStore()
     with pytest.raises(StoreError, match="severed"):
         await _commit_four(FaultyStore(below, fail_before=1))
     assert await below.list_runs() == []
 
 
-async def test_untouched_it_is_a_store_like_any_other() -> None:
+async def test_a_faulty_store_without_faults_keeps_every_promise() -> None:
     await check_store(_Whole)
 
 
@@ -63,7 +65,7 @@ class _Whole(MemoryStore):
         return FaultyStore(await super().__aenter__())
 
 
-async def test_it_can_call_a_function_at_each_commit() -> None:
+async def test_on_commit_is_called_at_each_commit() -> None:
     numbers: list[int] = []
     await _commit_four(FaultyStore(MemoryStore(), on_commit=numbers.append))
     assert numbers == [1, 2, 3, 4]

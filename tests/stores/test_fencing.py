@@ -1,5 +1,7 @@
-"""The fence on servers: a batch and whoever deposes its holder exclude each other, however few
-statements the batch has.
+"""The fence on servers.
+
+A batch and a process that deposes the lease's holder exclude each other, however few statements the
+batch has.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.databases import mysql
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 from blazen_trio.errors import StaleRunError, StoreError
 from tests.databases import SERVERS, WRITER_ARGUMENTS, an_engine, execute, kill_backends, trace
 from tests.stores.by_id import ById, open_by_id
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _on_servers = pytest.mark.parametrize("kind", SERVERS)
 _on_postgresql = pytest.mark.parametrize("kind", ["postgresql"])
 _append_and_more = pytest.mark.parametrize("status", [None, RunStatus.WAITING])
-"""An append alone, which has the fewest statements; and one with more to it."""
+"""An append alone, which has the fewest statements, and one that changes more."""
 
 _DEPOSE = "UPDATE blazen_lease SET state = 0 WHERE state = 1"
 _OF_ANOTHER = (
@@ -37,7 +39,7 @@ _OF_ANOTHER = (
 
 @asynccontextmanager
 async def _driving(url: str | sa.Engine, *run_ids: str, **options: Any) -> AsyncIterator[ById]:
-    """A store that drives these runs, each with its first entry."""
+    """Open a store that drives these runs, each with its first entry."""
     async with open_by_id(url, migrate=True, **options) as store:
         for run_id in run_ids:
             await store.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"1")]))
@@ -53,7 +55,7 @@ def _entries(url: str) -> list[int]:
 async def test_a_deposed_holders_batch_waits_for_the_deposer_and_writes_nothing(
     url: str, status: RunStatus | None
 ) -> None:
-    told: list[str] = []
+    refused: list[str] = []
     async with _driving(url, "a", "b") as store:
         with an_engine(url) as engine, engine.connect() as deposer:
             begun = deposer.begin()
@@ -63,24 +65,23 @@ async def test_a_deposed_holders_batch_waits_for_the_deposer_and_writes_nothing(
                 try:
                     await store.commit(Commit(run_id, [(2, b"late")], status=status))
                 except StaleRunError:
-                    told.append(run_id)
+                    refused.append(run_id)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(commit, "a")
                 nursery.start_soon(commit, "b")
                 await trio.sleep(0.3)
-                assert (
-                    store.statistics().commits == 2
-                )  # nothing has been written since the runs were created
-                assert told == []
+                # Nothing has been written since the runs were created.
+                assert store.statistics().commits == 2
+                assert refused == []
                 await trio.to_thread.run_sync(begun.commit)
-        assert sorted(told) == ["a", "b"]
+        assert sorted(refused) == ["a", "b"]
         assert _entries(url) == [1, 1]
 
 
 @_on_servers
 @_append_and_more
-async def test_a_holders_batch_waits_for_a_deposer_who_gives_up(
+async def test_a_holders_batch_waits_for_a_deposer_that_gives_up(
     url: str, status: RunStatus | None
 ) -> None:
     async with _driving(url, "a") as store:
@@ -98,7 +99,7 @@ async def test_a_holders_batch_waits_for_a_deposer_who_gives_up(
 
 @_on_servers
 @_append_and_more
-async def test_an_entry_that_is_there_is_a_second_fence(url: str, status: RunStatus | None) -> None:
+async def test_an_existing_entry_is_a_second_fence(url: str, status: RunStatus | None) -> None:
     async with _driving(url, "a", "b") as store:
         execute(url, _OF_ANOTHER)
         for _ in range(2):
@@ -126,11 +127,11 @@ async def test_an_append_waits_for_a_lock_for_a_bounded_time(url: str) -> None:
 async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
     kind: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is lost for us, but what we sent is still on its way to the server."""
+    """We have lost the connection, but the statement is still on its way to the server."""
     late: list[Any] = []
-    real = Transaction._write_whole
+    real = BatchTransaction._write_whole
 
-    def lose(self: Transaction, whole: Any, rows: list[tuple[Any, ...]]) -> None:
+    def lose(self: BatchTransaction, whole: Any, rows: list[tuple[Any, ...]]) -> None:
         if late:
             real(self, whole, rows)
         else:
@@ -146,9 +147,9 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
             cursor: Any = slow.connection.cursor()
             return bool(late[0].execute(cursor, *late[1:]))
 
-    monkeypatch.setattr(Transaction, "_write_whole", lose)
+    monkeypatch.setattr(BatchTransaction, "_write_whole", lose)
     async with _driving(url, "a") as store:
-        # It comes after we have looked for it, and before what we send in its stead.
+        # It arrives after we have looked for it, and before its replacement.
         look = store._batches._look
 
         def look_and_arrive(lease_id: int) -> bool:
@@ -158,14 +159,14 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
 
         monkeypatch.setattr(store._batches, "_look", look_and_arrive)
         await store.commit(Commit("a", [(2, b"2")]))
-        # It comes last of all.
+        # It arrives last of all.
         assert not arrive()
         await store.commit(Commit("a", [(3, b"3")]))
         assert _entries(url) == [1, 2, 3]
 
 
 @_on_postgresql
-async def test_a_writers_connection_is_in_transactions_again_after_a_statement_without_one(
+async def test_a_writer_uses_transactions_again_after_a_statement_without_one(
     url: str,
 ) -> None:
     async with _driving(url, "a") as store:
@@ -187,7 +188,7 @@ async def test_a_writers_connection_is_in_transactions_again_after_a_statement_w
 
 @_on_postgresql
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-async def test_where_single_statements_are_isolated_otherwise_each_commit_is_a_transaction(
+async def test_each_commit_is_a_transaction_at_stricter_isolation_levels(
     url: str, level: str, tmp_path: Path
 ) -> None:
     execute(
@@ -201,18 +202,18 @@ async def test_where_single_statements_are_isolated_otherwise_each_commit_is_a_t
         async with _driving(engine, "a") as store:
             statements()
             await store.commit(Commit("a", [(2, b"2")]))
-            told = [statement.split()[0] for statement in statements()]
-            assert told == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
+            kinds = [statement.split()[0] for statement in statements()]
+            assert kinds == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_more_than_a_packet_holds_is_written_whole_or_not_at_all(
+async def test_a_commit_larger_than_a_packet_is_written_whole_or_not_at_all(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mysql, "_PACKET", 1000)
     async with _driving(url, "a", "b") as store:
         entries = [(seq, bytes(100)) for seq in range(2, 52)]
-        # Values that look like statements, or like what a driver puts values in the place of.
+        # A value that looks like a statement, and like a driver's placeholders.
         hostile = "%s %(me)s '; DROP TABLE blazen_run; -- \\' \""
         await store.commit(Commit("a", entries, status=RunStatus.FAILED, error=hostile))
         assert (await store.get_run("a")).error == hostile
@@ -229,7 +230,7 @@ async def test_more_than_a_packet_holds_is_written_whole_or_not_at_all(
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_only_the_writers_connections_of_an_engine_of_ours_take_packets(url: str) -> None:
+async def test_only_writers_of_our_own_engines_send_packets(url: str) -> None:
     async with _driving(url, "a") as store:
         await store.load("a")
         with store._engine.connect() as reader:

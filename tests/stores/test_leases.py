@@ -1,4 +1,4 @@
-"""One driver per run: leases, taking over, and the fence against who wakes late."""
+"""One driver per run: leases, take-over, and the fence against a process that wakes up late."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NEW = NewRun("w", "1", 1.0)
 
-# Drives the run `r`, and after each line that it is sent appends one entry and tells how that went.
+# Drives the run `r`. For each line that it reads, it appends an entry and prints the outcome.
 _DRIVER = """
 import sys, trio
 from tests.stores.by_id import open_by_id
@@ -90,7 +90,7 @@ def _hear(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-async def test_of_two_processes_one_drives(url: str) -> None:
+async def test_only_one_of_two_processes_drives_a_run(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")], release=True))
     with _process(_RACER, url) as one, _process(_RACER, url) as two:
@@ -100,7 +100,7 @@ async def test_of_two_processes_one_drives(url: str) -> None:
 
 
 async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
-    # The lease lasts for longer than any test: only the process's death can end it.
+    # The lease lasts longer than any test, so only the death of the process can end it.
     with _process(_DRIVER, url, "3600") as driver:
         assert _hear(driver) == "drives"
         _ask(driver, "2")
@@ -109,12 +109,12 @@ async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
             with pytest.raises(RunLockedError, match=f"process {driver.pid}") as refusal:
                 await store.claim("r")
             assert str(driver.pid) in refusal.value.owner
-            driver.kill()  # and not waited for: it may still be there as a zombie
+            driver.kill()  # not waited for, so it may still exist as a zombie
             with trio.fail_after(120):
                 while True:
                     try:
                         stored = await store.claim("r")
-                    except RunLockedError:  # the signal has not got there yet
+                    except RunLockedError:  # the signal has not arrived yet
                         await trio.lowlevel.checkpoint()
                     else:
                         break
@@ -137,16 +137,16 @@ async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(u
 
 
 def _expire_all(url: str) -> None:
-    """Let the time of all leases run out, without waiting for it."""
+    """Let all leases expire, without waiting for it."""
     execute(url, "UPDATE blazen_lease SET expires = 1")
 
 
-async def test_an_expired_lease_that_nobody_took_is_still_ours(url: str) -> None:
+async def test_an_expired_lease_that_no_process_took_is_still_ours(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
         _expire_all(url)
         await store.commit(Commit("r", [(2, b"")]))
-        async with open_by_id(url, migrate=True) as other:  # and renewed by that commit
+        async with open_by_id(url, migrate=True) as other:  # that commit has renewed the lease
             with pytest.raises(RunLockedError):
                 await other.claim("r")
 
@@ -171,7 +171,7 @@ async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str
         await winner.commit(Commit("a", [(2, b"ours")]))
 
 
-async def test_a_lost_lease_does_not_hinder_what_needs_none(url: str) -> None:
+async def test_a_lost_lease_does_not_prevent_a_post(url: str) -> None:
     async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         await loser.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
         mark_holders_dead(url)
@@ -200,7 +200,7 @@ async def test_a_lease_that_has_lasted_for_a_third_of_its_time_is_renewed_by_the
         await store.commit(Commit("a", [(2, b"")]))
         ((renewed,),) = execute(url, "SELECT expires FROM blazen_lease")
         assert renewed > expires
-        # And one that lasts for too long, since the clock was set back.
+        # So is a lease that lasts too long because the clock was set back.
         execute(url, "UPDATE blazen_lease SET expires = :later", later=renewed + 3_600_000_000)
         await store.commit(Commit("a", [(3, b"")]))
         assert (
@@ -219,7 +219,7 @@ async def test_reading_takes_no_lease_and_closing_leaves_none(url: str) -> None:
     assert execute(url, "SELECT count(*) FROM blazen_lease") == [(0,)]
 
 
-async def test_a_lease_whose_holder_died_counts_as_a_crash_of_what_ran_under_it(url: str) -> None:
+async def test_the_death_of_a_leases_holder_counts_as_a_crash_of_its_running_runs(url: str) -> None:
     async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id, status in (("ran", RunStatus.RUNNING), ("waited", RunStatus.WAITING)):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=status))
@@ -235,7 +235,7 @@ async def test_a_lease_whose_holder_died_counts_as_a_crash_of_what_ran_under_it(
         }
 
 
-async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> None:
+async def test_two_stores_that_take_runs_at_once_get_each_run_once(url: str) -> None:
     taken: list[str] = []
     rounds = 0
 
@@ -258,7 +258,7 @@ async def test_two_openings_that_take_at_once_get_each_run_once(url: str) -> Non
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
+async def test_a_run_that_another_transaction_has_locked_is_not_taken(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         for run_id in ("a", "b"):
             await store.create(
@@ -271,7 +271,7 @@ async def test_what_somebody_else_has_locked_is_left_to_them(url: str) -> None:
         assert [run.info.run_id for run in await store.take(["w"], 10)] == ["a"]
 
 
-async def test_an_expired_lease_that_lives_is_waited_for_and_not_taken(url: str) -> None:
+async def test_an_expired_lease_of_a_living_process_is_not_taken_over(url: str) -> None:
     async with open_by_id(url, lease_ttl=0.6, migrate=True) as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
         async with open_by_id(url, lease_ttl=2.0) as other:
@@ -287,15 +287,12 @@ async def test_an_expired_lease_that_lives_is_waited_for_and_not_taken(url: str)
 
 
 @pytest.mark.parametrize("how", ["claim", "take", "poll", "delete"])
-async def test_whoever_waits_for_long_enough_takes_over(url: str, how: str) -> None:
+async def test_a_store_that_waits_long_enough_takes_over(url: str, how: str) -> None:
     with _process(_DRIVER, url, "3600") as driver:
         assert _hear(driver) == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
         async with open_by_id(url, lease_ttl=0.5) as store:
             _expire_all(url)
-            with trio.move_on_after(0.1) as scope:  # the wait can be cancelled
-                await store.claim("r")
-            assert scope.cancelled_caught
             with trio.fail_after(120):
                 if how == "claim":
                     await store.claim("r")
@@ -313,7 +310,18 @@ async def test_whoever_waits_for_long_enough_takes_over(url: str, how: str) -> N
                 await store.commit(Commit("r", [(2, b"by us")]))
 
 
-async def test_a_clock_that_leaps_costs_nobody_alive_a_lease(tmp_path: Path) -> None:
+async def test_waiting_for_a_lease_to_be_declared_dead_can_be_cancelled(url: str) -> None:
+    with _process(_DRIVER, url, "3600") as driver:
+        assert _hear(driver) == "drives"
+        os.kill(driver.pid, signal.SIGSTOP)
+        async with open_by_id(url, lease_ttl=3600.0) as store:
+            _expire_all(url)
+            with trio.move_on_after(0.1) as scope:
+                await store.claim("r")
+            assert scope.cancelled_caught
+
+
+async def test_a_leap_of_the_clock_costs_no_living_process_its_lease(tmp_path: Path) -> None:
     url, leap = f"sqlite:///{tmp_path}/a.db", 0.0
     with an_engine(url) as engine, an_engine(url) as engine_of_the_other:
         for each in (engine, engine_of_the_other):
@@ -337,7 +345,7 @@ async def test_a_clock_that_leaps_costs_nobody_alive_a_lease(tmp_path: Path) -> 
             await store.commit(Commit("a", [(2, b"still ours")]))
 
 
-# Keeps the GIL, having said that it drives the run: nothing else in its process moves meanwhile.
+# Says that it drives the run, then keeps the GIL: nothing else in its process runs.
 _KEEPS_THE_GIL = _DRIVER.replace(
     "for line in sys.stdin:\n",
     "for line in sys.stdin:\n            if line == 'keep\\n':\n"
@@ -348,7 +356,7 @@ _KEEPS_THE_GIL = _DRIVER.replace(
 ).replace("import sys, trio", "import os, sys, trio")
 
 
-async def test_a_process_that_keeps_its_gil_is_not_taken_for_dead(url: str, tmp_path: Path) -> None:
+async def test_a_process_that_keeps_its_gil_is_not_declared_dead(url: str, tmp_path: Path) -> None:
     done = tmp_path / "done"
     with _process(_KEEPS_THE_GIL, url, "0.5", str(done)) as driver:
         assert _hear(driver) == "drives"
@@ -360,7 +368,7 @@ async def test_a_process_that_keeps_its_gil_is_not_taken_for_dead(url: str, tmp_
                     assert not (await store.poll(["w"])).ready
                     assert await store.take(["w"], 1, patient=True) == []
                     await trio.sleep(0.1)
-            # Somebody who wants it now is told who has it, and does not wait.
+            # A claim does not wait. Its error names the driver.
             with trio.fail_after(60), pytest.raises(RunLockedError, match=str(driver.pid)):
                 await store.claim("r")
             done.touch()

@@ -1,5 +1,6 @@
-"""Servers that go away for a moment, and processes that freeze in a transaction: nothing is lost,
-nothing done twice.
+"""Servers that go away for a moment, and processes that freeze in a transaction.
+
+Nothing is lost, and nothing is done twice.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ async def _create(store: ById, run_id: str = "a", **more: Any) -> None:
 
 
 def refusing(store: ById) -> Callable[..., Any]:
-    """What finds no server, told as its driver tells it."""
+    """Return a function that fails as the driver does if it finds no server."""
 
     def refuse(*_args: Any) -> Any:
         kind = store._engine.dialect.loaded_dbapi.OperationalError
@@ -50,7 +51,7 @@ def refusing(store: ById) -> Callable[..., Any]:
     return refuse
 
 
-async def test_connections_lost_while_idle_are_made_again(
+async def test_connections_lost_while_idle_are_reopened(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -70,14 +71,14 @@ async def test_connections_lost_while_idle_are_made_again(
         await store.claim("other")
         kill_backends(url)
     assert caplog.records == []
-    # Closing has given all back, although its connection was gone.
+    # Closing has released everything, although its connection was gone.
     assert execute(url, "SELECT count(*) FROM blazen_lease") == [(0,)]
     assert execute(url, "SELECT count(*) FROM blazen_run WHERE owner IS NOT NULL") == [(0,)]
 
 
 @pytest.fixture
 def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Loses the connection at the writer's next COMMIT, or at the statement that needs none."""
+    """Lose the connection at the writer's next COMMIT, or at its next statement without one."""
 
     def arm(url: str, when: str) -> None:
         armed = [True]
@@ -90,10 +91,9 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
                 if when == "after":
                     commit(*given)
                 kill_backends(url)
-                # The connection is gone: told as the driver tells it, for the answer that does not
-                # come.
+                # The connection is gone, which this query makes the driver report.
                 query(*given)
-                raise AssertionError("it is not gone")
+                raise AssertionError("the connection is not gone")
 
             return strike
 
@@ -118,7 +118,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("status", [None, RunStatus.WAITING])
-async def test_a_connection_lost_in_a_commit(
+async def test_a_commit_is_written_once_if_its_connection_is_lost(
     url: str, when: str, status: RunStatus | None, strikes: Callable[[str, str], None]
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -131,7 +131,7 @@ async def test_a_connection_lost_in_a_commit(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_connection_lost_in_the_commit_of_the_first_lease(
+async def test_the_first_lease_is_written_once_if_its_connection_is_lost(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -145,7 +145,7 @@ async def test_a_connection_lost_in_the_commit_of_the_first_lease(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_what_was_committed_without_a_lease_is_not_done_again(
+async def test_a_commit_without_a_lease_is_not_repeated_if_its_connection_is_lost(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -153,13 +153,13 @@ async def test_what_was_committed_without_a_lease_is_not_done_again(
         strikes(url, when)
         with pytest.raises(StoreError, match="check before you do it again"):
             await store.post("a", "event", b"x", key="k")
-        # With a key it is safe to say it again.
+        # With a key, it is safe to repeat it.
         assert (await store.post("a", "event", b"x", key="k") is None) == (when == "after")
         assert len((await store.load("a")).inbox) == 1
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
+async def test_looking_for_work_is_repeated_if_its_connection_is_lost(
     url: str, when: str, strikes: Callable[[str, str], None]
 ) -> None:
     async with open_by_id(url, migrate=True) as store:
@@ -170,8 +170,8 @@ async def test_looking_for_work_is_done_again_where_its_commit_is_lost(
         assert (await store.claim("a")).info.status is RunStatus.COMPLETED
 
 
-async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: str) -> None:
-    """The old connection is not dead, but slow: its lease is neither there nor not there yet."""
+async def test_the_search_for_a_new_lease_waits_for_its_transaction_to_end(url: str) -> None:
+    """The old connection is slow, not dead, so its lease may still be committed."""
     async with open_by_id(url, migrate=True) as store:
         await _create(store, "other", release=True)
         writer = store._batches
@@ -180,7 +180,8 @@ async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: st
             columns = "state, expires, batch, host, boot, pid_namespace, pid, started"
             slow.execute(
                 sa.text(
-                    f"INSERT INTO blazen_lease (lease_id, {columns}) VALUES (77, 1, 1, 42, '', '', '', 1, 1)"
+                    f"INSERT INTO blazen_lease (lease_id, {columns})"
+                    " VALUES (77, 1, 1, 42, '', '', '', 1, 1)"
                 )
             )
             writer._number = 42
@@ -200,7 +201,7 @@ async def test_a_new_lease_is_looked_for_until_its_transaction_has_ended(url: st
         writer._drop_connection()
 
 
-async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
+async def test_a_database_that_stays_away_raises_an_error_after_a_bounded_time(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
@@ -216,7 +217,7 @@ async def test_a_database_that_stays_away_is_told_after_a_bounded_time(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck(
+async def test_runs_taken_in_a_commit_with_an_unknown_outcome_are_not_stuck(
     url: str, when: str, strikes: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.3)
@@ -229,8 +230,8 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
             away.setattr(batches.Batches, "_look", refusing(store))
             with pytest.raises(StoreError, match="check before you do it again"):
                 await store.take(["w"], 1)
-        # Nobody here knows whether it has them, so nobody has: they can be taken at once, and are
-        # no suspects.
+        # The store can't know whether it has the runs, so it gives them up: they can be taken at
+        # once, and are not suspects.
         with pytest.raises(StaleRunError):
             await store.commit(Commit("driven", [(2, b"2")]))
         taken = await store.take(["w"], 2)
@@ -241,7 +242,7 @@ async def test_runs_that_were_taken_in_a_commit_that_stays_unclear_are_not_stuck
         assert execute(url, "SELECT count(*) FROM blazen_lease") == [(1,)]
 
 
-async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
+async def test_killing_connections_at_any_moment_loses_nothing(url: str) -> None:
     acknowledged: dict[str, int] = {}
     kills = 0
 
@@ -264,7 +265,8 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
             nursery.start_soon(look, store)
             while kills < 15:
                 enough = sum(acknowledged.values()) + 10
-                while sum(acknowledged.values()) < enough:  # noqa: ASYNC110  # commits tell nobody else
+                # Commits do not notify us.
+                while sum(acknowledged.values()) < enough:  # noqa: ASYNC110
                     await trio.sleep(0.001)
                 kills += await trio.to_thread.run_sync(kill_backends, url)
         assert len(acknowledged) == 10
@@ -276,34 +278,35 @@ async def test_connections_killed_at_any_moment_cost_nothing(url: str) -> None:
             ]
 
 
-# Begins to write to the run `r`, says so, and never goes on.
+# Starts to write to the run `r`, says so, and freezes.
 _FROZEN = """
 import sys, time, trio
 from blazen_trio._state.status import RunStatus
 from tests.stores.by_id import open_by_id
 from blazen_trio._stores.protocol import Commit, NewRun
-from blazen_trio._stores.sql.transaction import Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction
 
 async def main():
     async with open_by_id(sys.argv[1], lease_ttl=1.0, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")]))
-        finish = Transaction.finish
+        finish = BatchTransaction.finish
 
         def freeze(self):
             finish(self)
             print("frozen", flush=True)
             time.sleep(1000)
 
-        Transaction.finish = freeze
+        BatchTransaction.finish = freeze
         await store.commit(Commit("r", [(2, b"never")], status=RunStatus.RUNNING))
 
 trio.run(main)
 """
 
 
-async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) -> None:
+async def test_the_server_ends_the_transaction_of_a_frozen_process(url: str) -> None:
     command = [sys.executable, "-c", _FROZEN, url]
-    frozen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220  # nothing runs beside it
+    # No other task runs.
+    frozen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
     try:
         assert frozen.stdout is not None
         assert frozen.stdout.readline() == "frozen\n"
@@ -311,7 +314,8 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
         async with open_by_id(url, lease_ttl=1.0) as store:
             execute(url, "UPDATE blazen_run SET wake = NULL WHERE run_id = 'r'")
             with trio.fail_after(120):
-                while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the server tells nobody
+                # The server does not notify us.
+                while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110
                     await trio.sleep(0.1)
             assert list(taken[0].entries) == [(1, b"")]
             assert taken[0].crashes == 1
@@ -322,7 +326,7 @@ async def test_a_frozen_processs_transaction_is_ended_by_the_server(url: str) ->
         frozen.communicate()
 
 
-async def test_a_lease_lost_while_away_is_noticed_when_back(url: str) -> None:
+async def test_a_lease_lost_while_disconnected_is_noticed_on_reconnecting(url: str) -> None:
     async with open_by_id(url, migrate=True) as loser, open_by_id(url) as winner:
         await _create(loser)
         mark_holders_dead(url)

@@ -1,5 +1,6 @@
-"""The migrations make the schema that the code has, in any order of opening, and wherever they were
-interrupted.
+"""The migrations make the schema that the code has.
+
+That holds in any order of opening, and wherever they were interrupted.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def engine(url: str) -> Iterator[sa.Engine]:
 
 
 def _check_schema(engine: sa.Engine) -> None:
-    """The schema is that of the code."""
+    """Check that the schema is that of the code."""
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
@@ -88,12 +89,12 @@ def test_the_newest_migration_is_the_one_that_the_code_needs() -> None:
     assert ScriptDirectory.from_config(migrations_config()).get_current_head() == HEAD
 
 
-def test_upgrading_makes_the_tables_of_the_code(engine: sa.Engine) -> None:
+def test_upgrading_creates_the_tables_of_the_code(engine: sa.Engine) -> None:
     _migrate(engine, "head", "upgrade")
     _check_schema(engine)
 
 
-def test_each_step_can_be_taken_back_and_taken_again(engine: sa.Engine) -> None:
+def test_each_migration_can_be_reverted_and_repeated(engine: sa.Engine) -> None:
     for to in ("0001", "base"):
         _migrate(engine, "head", "upgrade")
         _migrate(engine, to, "downgrade")
@@ -103,7 +104,7 @@ def test_each_step_can_be_taken_back_and_taken_again(engine: sa.Engine) -> None:
     _check_schema(engine)
 
 
-def test_an_upgrade_keeps_what_is_stored(engine: sa.Engine, url: str) -> None:
+def test_an_upgrade_keeps_stored_runs(engine: sa.Engine, url: str) -> None:
     _migrate(engine, "0001", "upgrade")
     for number, status, owner in ((1, 2, "NULL"), (2, 2, "7"), (3, 5, "NULL")):
         values = f"'r{number}', 'w', '1', {status}, {owner}, 1, 2"
@@ -120,9 +121,9 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])  # PostgreSQL takes all of it back
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])  # PostgreSQL rolls back all of it
 @pytest.mark.parametrize("how", ["upgrade", "downgrade"])
-def test_a_migration_that_was_killed_anywhere_is_begun_anew(
+def test_a_migration_that_was_killed_anywhere_can_be_repeated(
     kind: str, how: str, tmp_path: Path
 ) -> None:
     number, reached = random.randrange(EVERY), True
@@ -142,12 +143,13 @@ def test_a_migration_that_was_killed_anywhere_is_begun_anew(
 
 
 EVERY = try_many(3, 1)
-"""Statements from one kill to the next."""
+"""The number of statements from one kill to the next."""
 
 
 def _interrupt(engine: sa.Engine, number: int, how: str) -> bool:
-    """Migrate, and be killed before the statement of this number that changes the schema; whether
-    there was one.
+    """Migrate, but get killed before the `number`-th statement that changes the schema.
+
+    Return whether there was such a statement.
     """
     left = number
 
@@ -177,15 +179,17 @@ def _interrupt(engine: sa.Engine, number: int, how: str) -> bool:
 
 def test_the_alembic_command_upgrades_a_database(url: str, engine: sa.Engine) -> None:
     program = (
-        "from alembic import command; from blazen_trio._stores.sql.migrate import migrations_config; import argparse, sys;"
-        "config = migrations_config(); config.cmd_opts = argparse.Namespace(x=['url=' + sys.argv[1]]);"
+        "import argparse, sys; from alembic import command;"
+        "from blazen_trio._stores.sql.migrate import migrations_config;"
+        "config = migrations_config();"
+        "config.cmd_opts = argparse.Namespace(x=['url=' + sys.argv[1]]);"
         "command.upgrade(config, 'head')"
     )
     subprocess.run([sys.executable, "-c", program, url], check=True)
     assert sa.inspect(engine).has_table("blazen_run")
 
 
-def test_processes_that_open_a_new_database_at_once(url: str) -> None:
+def test_processes_can_open_a_new_database_at_the_same_time(url: str) -> None:
     openers = [
         subprocess.Popen(
             [sys.executable, "-c", _OPENER, url],
@@ -204,7 +208,7 @@ def test_processes_that_open_a_new_database_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
-async def test_a_migration_that_takes_too_long_is_not_waited_for(
+async def test_the_wait_for_another_processs_migration_is_bounded(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "SCHEMA_LOCK_WAIT", 0)
@@ -222,9 +226,7 @@ async def test_a_migration_that_takes_too_long_is_not_waited_for(
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_servers_schema_is_changed_only_by_who_asks_for_it(
-    url: str, engine: sa.Engine
-) -> None:
+async def test_a_servers_schema_is_changed_only_on_request(url: str, engine: sa.Engine) -> None:
     secret = sa.make_url(url).set(password="a-secret").render_as_string(hide_password=False)
     for state in ("missing", "at '0001'"):
         with pytest.raises(
@@ -245,7 +247,7 @@ async def test_a_servers_schema_is_changed_only_by_who_asks_for_it(
 
 
 def _trusts(url: str) -> bool:
-    """Whether the server lets this user in with any password."""
+    """Return whether the server lets this user in with any password."""
     with an_engine(url, poolclass=sa.NullPool) as engine:
         try:
             with closing(engine.connect()):
@@ -254,14 +256,14 @@ def _trusts(url: str) -> bool:
             return False
 
 
-async def test_what_is_stored_is_there_when_opened_again(url: str) -> None:
+async def test_stored_runs_are_there_after_reopening(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"x")]))
     async with open_by_id(sa.make_url(url)) as store:
         assert list((await store.claim("a")).entries) == [(1, b"x")]
 
 
-def test_a_script_can_be_written_for_a_database_of_another(
+def test_the_migrations_can_be_written_as_an_sql_script(
     kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = migrations_config()

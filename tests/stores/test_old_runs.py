@@ -1,4 +1,4 @@
-"""Runs that an earlier version has left behind, in every status, go on in this one."""
+"""Runs that an earlier version stored, in every status, can be used by this one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def old_url(url: str) -> str:
 
 
 async def _answered(run: Run) -> Any:
-    """Answer its question as soon as it is asked, and see the run to its end."""
+    """Answer the question of a run as soon as it is asked. Return the result of the run."""
     with trio.fail_after(120):
         while True:
             try:
@@ -70,7 +70,7 @@ async def _answered(run: Run) -> Any:
                 return await run.result()
 
 
-async def test_each_can_be_read_and_folded(old_url: str) -> None:
+async def test_each_old_run_can_be_read_and_folded(old_url: str) -> None:
     async with open_store(old_url) as store:
         assert {run.run_id: run.status for run in await store.list_runs()} == _STATUS
         for run_id, status in _STATUS.items():
@@ -79,7 +79,7 @@ async def test_each_can_be_read_and_folded(old_url: str) -> None:
             assert snapshot.metadata == {"kind": run_id}
 
 
-async def test_each_goes_on_to_its_end(old_url: str) -> None:
+async def test_each_old_run_can_be_resumed(old_url: str) -> None:
     async with open_store(old_url) as store:
         assert await old_runs.resume_from("completed", store=store) == ["yes", len("small")]
         for run_id in ("waiting", "paused", "cancelled", "running", "queued"):
@@ -93,7 +93,7 @@ async def test_each_goes_on_to_its_end(old_url: str) -> None:
             await old_runs.resume_from("timed_out", store=store, timeout=0.1)
 
 
-async def test_each_is_acted_on_before_it_is_driven_again(old_url: str) -> None:
+async def test_old_runs_can_be_acted_on_before_they_are_driven_again(old_url: str) -> None:
     async with open_store(old_url) as store, open_runtime(store) as front:
         await front.respond("waiting", "yes")
         with pytest.raises(InputResponseError, match="has 0 open questions"):
@@ -110,7 +110,7 @@ async def test_each_is_acted_on_before_it_is_driven_again(old_url: str) -> None:
                 assert await _answered(run) == ["yes", len("small")]
 
 
-async def test_a_worker_takes_what_nobody_drives(old_url: str) -> None:
+async def test_a_worker_takes_undriven_old_runs(old_url: str) -> None:
     async with (
         open_store(old_url) as store,
         open_runtime(store, [old_runs], poll_interval=0.05) as runtime,

@@ -1,4 +1,4 @@
-"""Runs and mail written in a transaction of the caller's: with their rows, or not at all."""
+"""Runs and messages in a caller's transaction are written with the caller's rows, or not at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _click(connection: sa.Connection, who: str) -> None:
     connection.execute(sa.text("INSERT INTO clicks VALUES (:who)"), {"who": who})
 
 
-async def test_what_is_refused_leaves_the_callers_rows_alone(url: str, engine: sa.Engine) -> None:
+async def test_a_refused_call_leaves_the_callers_rows_alone(url: str, engine: sa.Engine) -> None:
     async with open_store(url, migrate=True) as store:
         execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
         await _create(store, "there")
@@ -57,8 +57,10 @@ async def test_what_is_refused_leaves_the_callers_rows_alone(url: str, engine: s
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_who_was_faster_leaves_the_others_rows_alone(url: str, engine: sa.Engine) -> None:
-    """The slower one's statement waits for the key, and fails when the faster one commits."""
+async def test_losing_a_race_for_a_run_id_leaves_the_callers_rows_alone(
+    url: str, engine: sa.Engine
+) -> None:
+    """The slower transaction's statement waits for the key, and fails when the faster commits."""
     async with open_store(url, migrate=True) as store:
         execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
 
@@ -77,7 +79,7 @@ async def test_who_was_faster_leaves_the_others_rows_alone(url: str, engine: sa.
         assert _clicks(url) == ["ann"]
 
 
-async def test_what_the_caller_rolls_back_is_gone(url: str, engine: sa.Engine) -> None:
+async def test_a_run_does_not_exist_if_the_caller_rolls_back(url: str, engine: sa.Engine) -> None:
     async with open_store(url, migrate=True) as store:
         with engine.connect() as connection:
             begun = connection.begin()
@@ -88,8 +90,10 @@ async def test_what_the_caller_rolls_back_is_gone(url: str, engine: sa.Engine) -
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_who_waits_for_another_takes_nobodys_thread(url: str, engine: sa.Engine) -> None:
-    told: list[str] = []
+async def test_callers_that_wait_for_another_do_not_use_up_the_stores_threads(
+    url: str, engine: sa.Engine
+) -> None:
+    refusals: list[str] = []
 
     async with open_store(url, migrate=True) as store:
         await _create(store, "there")
@@ -99,7 +103,7 @@ async def test_who_waits_for_another_takes_nobodys_thread(url: str, engine: sa.E
                 try:
                     await _create(store, "order", connection)
                 except (RunExistsError, StoreError) as error:
-                    told.append(type(error).__name__)
+                    refusals.append(type(error).__name__)
 
         with trio.fail_after(120), engine.connect() as first, first.begin():
             await _create(store, "order", first)
@@ -110,10 +114,10 @@ async def test_who_waits_for_another_takes_nobodys_thread(url: str, engine: sa.E
                 await store.get_run("there")
                 await store.post("order", "event", b"x", connection=first)
                 await trio.to_thread.run_sync(first.commit)
-        assert told == ["RunExistsError"] * 6
+        assert refusals == ["RunExistsError"] * 6
 
 
-async def test_a_connection_that_commits_by_itself_is_refused(url: str) -> None:
+async def test_a_connection_with_autocommit_is_refused(url: str) -> None:
     async with open_store(url, migrate=True) as store:
         with an_engine(url, isolation_level="AUTOCOMMIT") as engine:
             given = engine.connect()
@@ -127,8 +131,8 @@ async def test_a_connection_that_commits_by_itself_is_refused(url: str) -> None:
             await store.get_run("a")
 
 
-async def test_a_transaction_that_the_caller_begins_by_hand_is_one(tmp_path: Path) -> None:
-    """SQLAlchemy's recipe for SQLite: the driver begins nothing, a listener does."""
+async def test_a_transaction_that_a_listener_starts_is_accepted(tmp_path: Path) -> None:
+    """SQLAlchemy's recipe for SQLite: a listener starts transactions, the driver does not."""
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_store(url) as store:
         with an_engine(url) as engine:
@@ -143,7 +147,9 @@ def _without_level(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
 
 
-async def test_another_database_is_refused(kind: str, url: str, tmp_path: Path) -> None:
+async def test_a_connection_to_another_database_is_refused(
+    kind: str, url: str, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     with fresh_database(kind, tmp_path / "other") as other, an_engine(other) as engine:
         async with open_store(url, migrate=True) as store:
@@ -152,7 +158,9 @@ async def test_another_database_is_refused(kind: str, url: str, tmp_path: Path) 
                 await _create(store, "a", given)
 
 
-async def test_one_database_by_another_name_is_taken(kind: str, url: str, tmp_path: Path) -> None:
+async def test_a_connection_to_the_same_database_by_another_name_is_accepted(
+    kind: str, url: str, tmp_path: Path
+) -> None:
     named = sa.make_url(url)
     if kind == "sqlite":
         again = named.set(database=f"{tmp_path}/./{Path(named.database or '').name}")
@@ -165,10 +173,10 @@ async def test_one_database_by_another_name_is_taken(kind: str, url: str, tmp_pa
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_deadlock_of_callers_is_told_as_what_it_is(
+async def test_a_deadlock_of_callers_is_reported_as_a_deadlock(
     url: str, kind: str, engine: sa.Engine
 ) -> None:
-    """Each of two has a row that the other waits for. One is told, and the other goes on."""
+    """Each of two has a row that the other waits for. One gets an error, the other continues."""
     errors: list[StoreError] = []
     async with open_store(url, migrate=True) as store:
         execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
@@ -185,7 +193,7 @@ async def test_a_deadlock_of_callers_is_told_as_what_it_is(
                     await store.post("r", "event", b"x", key=f"k{1 - me}", connection=connection)
                 except StoreError as error:
                     errors.append(error)
-                    if kind == "mariadb":  # which has rolled the whole of it back
+                    if kind == "mariadb":  # which has rolled back the whole transaction
                         assert not transaction.is_active
                         with pytest.raises(sa.exc.InvalidRequestError):
                             _click(connection, f"{me} after")
@@ -202,7 +210,7 @@ async def test_a_deadlock_of_callers_is_told_as_what_it_is(
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-async def test_callers_wait_for_the_only_writer(url: str, engine: sa.Engine) -> None:
+async def test_callers_wait_for_the_only_writer_of_sqlite(url: str, engine: sa.Engine) -> None:
     async with open_store(url) as store:
         execute(url, "CREATE TABLE clicks (who VARCHAR(10))")
 
@@ -219,7 +227,7 @@ async def test_callers_wait_for_the_only_writer(url: str, engine: sa.Engine) -> 
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-async def test_a_caller_who_read_before_others_wrote_is_told_what_to_do(
+async def test_the_error_of_a_caller_that_read_before_others_wrote_says_what_to_do(
     url: str, engine: sa.Engine
 ) -> None:
     async with open_store(url) as store:

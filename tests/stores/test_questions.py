@@ -1,4 +1,4 @@
-"""The list of open questions that a store keeps, which follows the journal commit by commit."""
+"""A store's list of open questions, which follows the journal commit by commit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def answer(n: int, kind: type[InputResponseEvent] = InputResponseEvent) -> Input
 
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_it_follows_the_run(kind: str, durability: Any, tmp_path: Path) -> None:
+async def test_the_list_of_open_questions_follows_the_run(
+    kind: str, durability: Any, tmp_path: Path
+) -> None:
     async with opened(kind, tmp_path) as (store, url), open_runtime(store) as front:
         with pytest.raises(InputRequiredError):
             await FLOW.run(4, store=store, run_id="run", durability=durability)

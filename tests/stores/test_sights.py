@@ -1,4 +1,4 @@
-"""What is known of those who hold leases: who has died, who runs, and who is only silent."""
+"""The state of lease holders: which are dead, which are running, and which are only silent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blazen_trio._stores.sql.leases import Holder, Sights
 
 
 class _Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -27,19 +27,19 @@ def _row(**changed: int | bool | str) -> dict[str, Any]:
     return {"lease_id": 7, "expires": 1, "batch": 1, "expired": True, **holder, **changed}
 
 
-def test_an_expired_lease_is_that_of_the_dead_once_it_was_seen_unchanged_for_its_time() -> None:
+def test_a_lease_is_dead_once_it_was_seen_expired_and_unchanged_for_its_ttl() -> None:
     clock = _Clock()
     sights = Sights(15.0, clock)
     assert sights.judge(_row()) == 15.0
     for clock.now in (5.0, 10.0):
         assert sights.judge(_row()) == 15.0 - clock.now
-    # It was renewed, and has expired again: it is seen anew.
+    # It was renewed and has expired again, so the wait starts again.
     assert sights.judge(_row(batch=2)) == 15.0
     clock.now = 14.0
     assert sights.judge(_row(batch=2)) == 11.0
     assert sights.judge(_row(batch=2, expired=False)) == float("inf")
     assert sights.judge(_row(batch=2)) == 15.0
-    # The database was away for long, and nobody could renew anything: that time does not count.
+    # The database was away for long. No lease could be renewed, so that time does not count.
     clock.now = 1000.0
     assert sights.judge(_row(batch=2)) == 10.0
     for clock.now in (1005.0, 1010.0):
@@ -49,7 +49,7 @@ def test_an_expired_lease_is_that_of_the_dead_once_it_was_seen_unchanged_for_its
     assert sights.judge(_row(batch=2)) == 15.0
 
 
-def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
+def test_a_process_is_known_to_be_dead_only_if_that_is_certain() -> None:
     me = Holder.this_process()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     elsewhere = {"host": me.host, "pid": 2**22 + 1, "started": 1}
@@ -64,7 +64,7 @@ def test_a_process_is_known_to_be_dead_only_where_that_is_certain() -> None:
     child.communicate()
 
 
-def test_even_the_living_are_given_up_in_the_end() -> None:
+def test_even_a_living_process_is_given_up_eventually() -> None:
     clock = _Clock()
     program = [sys.executable, "-c", "input()"]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
@@ -73,14 +73,14 @@ def test_even_the_living_are_given_up_in_the_end() -> None:
         there = {"boot": me.boot, "pid_namespace": me.pid_namespace}
         row = _row(**there, pid=process.pid, started=started)
         sights = Sights(15.0, clock)
-        for clock.now in range(0, 300, 5):  # 300 is twenty times the lease's time
+        for clock.now in range(0, 300, 5):  # 300 is twenty times the lease's TTL
             assert sights.judge(row) == float("inf"), clock.now
         for clock.now in range(300, 316, 5):
             judged = sights.judge(row)
         assert judged == 0.0
-        # Whoever has another start is another process, and this one is gone.
+        # Another start time means another process, so this one is gone.
         assert sights.judge(_row(**there, pid=process.pid, started=started + 1)) == 0.0
-        # One that was stopped has no excuse, and neither has one elsewhere, or we ourselves.
+        # A stopped process gets no extra time, and neither does one elsewhere, or our own.
         others = [_row(lease_id=8), _row(**there, pid=me.pid, started=me.started, lease_id=9)]
         os.kill(process.pid, signal.SIGSTOP)
         others.append(_row(**there, pid=process.pid, started=started, lease_id=10))

@@ -1,4 +1,4 @@
-"""Each written statement is run on each database: it does to the tables what its name says."""
+"""Each handwritten statement is run on each database, and does what its name says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RUN = dict(
     )
 )
 _HOSTILE = {"format": 1, "data": b"\\'%s{}"}
-"""Bytes that look like what stands for a value in a statement."""
+"""Bytes that look like placeholders in a statement."""
 _INSERTS: dict[str, tuple[sa.Table, dict[str, Any]]] = {
     "add_entry": (schema.journal, {"run_no": 5, "seq": 2**40, **_PAYLOAD}),
     "add_snapshot": (schema.snapshot, {"run_no": 5, "seq": 2**40, **_PAYLOAD}),
@@ -52,7 +52,7 @@ _INSERTS: dict[str, tuple[sa.Table, dict[str, Any]]] = {
 }
 _NUMBERED = {"add_mail": schema.inbox.c.mail_id, "add_run": schema.runs.c.run_no}
 _UPDATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    # What is given, and what else is set.
+    # The given values, and what else is set.
     "set_status": ({"status": 4, "error": "e", "updated": 9}, {}),
     "set_status_only": ({"status": 4, "updated": 9}, {}),
     "set_version": ({"version": "2"}, {}),
@@ -71,7 +71,7 @@ def _at(**key: Any) -> dict[str, Any]:
 
 _MAIL, _OTHER_MAIL = {"run_no": 0, "mail_id": 1}, {"run_no": 1, "mail_id": 2}
 _DELETES: dict[str, tuple[sa.Table, dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = {
-    # What is given; the rows that it deletes, and one that it leaves.
+    # The given values, the rows that are deleted, and one that is kept.
     "take_mail": (schema.inbox, _MAIL, [_MAIL], _OTHER_MAIL),
     "take_mail_parts": (schema.inbox_part, _MAIL, [_MAIL], _OTHER_MAIL),
     "drop_mail": (schema.inbox, {"run_no": 0}, [_MAIL], _OTHER_MAIL),
@@ -171,7 +171,7 @@ def test_values_are_stored_in_the_columns_of_their_names(prepared: Prepared, nam
 
 
 @pytest.mark.parametrize("name", _UPDATES)
-def test_a_change_sets_the_columns_of_its_names(prepared: Prepared, name: str) -> None:
+def test_an_update_sets_the_columns_of_its_names(prepared: Prepared, name: str) -> None:
     given, also = _UPDATES[name]
     for run_no in range(1, 5):
         prepared.add_run(run_no, wake=3, hold=3, listed=None)
@@ -194,7 +194,7 @@ def test_a_change_sets_the_columns_of_its_names(prepared: Prepared, name: str) -
 
 
 def _nth(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A row of another run, and another message."""
+    """Return this row for another run and another message."""
     numbered = {key: row[key] * 10 + number for key in ("run_no", "mail_id") if key in row}
     return {**row, **numbered}
 
@@ -219,7 +219,7 @@ def test_a_deletion_finds_its_rows_and_no_others(prepared: Prepared, name: str) 
     assert sorted(left, key=str) == [_nth(kept, number) for number in (1, 2, 3)]
 
 
-def test_queries_find_what_they_are_asked_for(prepared: Prepared) -> None:
+def test_queries_find_the_given_keys(prepared: Prepared) -> None:
     statements, cursor = prepared.statements, prepared.cursor
     for run_no in (1, 2, 3):
         prepared.add_run(run_no)
@@ -237,12 +237,12 @@ def test_queries_find_what_they_are_asked_for(prepared: Prepared) -> None:
 
 def test_the_codes_in_the_sql_are_those_of_the_statuses(prepared: Prepared) -> None:
     runs = dict(enumerate(RunStatus, 1))
-    told = {"error": None, "crashed": 0, "hold": 8, "lease_id": _LEASE}
+    common = {"error": None, "crashed": 0, "hold": 8, "lease_id": _LEASE}
     for wake in (None, NEVER, 7):
         for number, status in runs.items():
             code = schema.STATUS_CODES[status]
             prepared.add_run(number, status=code, error="e", crashes=2)
-        rows = [{**told, "wake": wake, "run_no": number} for number in runs]
+        rows = [{**common, "wake": wake, "run_no": number} for number in runs]
         assert prepared.run("give_back", *rows) == len(runs)
         time = prepared.connection.execute(sa.select(prepared.database.now())).scalar_one()
         for number, status in runs.items():
@@ -288,14 +288,16 @@ def test_the_fence_finds_a_living_lease_with_the_last_number(
 
 
 @pytest.mark.parametrize("style", ["qmark", "format"])
-def test_a_driver_with_positional_parameters_gets_one_for_each_place(kind: str, style: str) -> None:
+def test_a_driver_with_positional_parameters_gets_one_for_each_placeholder(
+    kind: str, style: str
+) -> None:
     dialect = databases.KINDS[kind]
     driver: Any = attrs.make_class("Driver", ["paramstyle", "driver"])(style, "another")
     statements = dialect.statements(driver, **_LIMITS)
     for name in {*_INSERTS, *_UPDATES, *_DELETES, *_OTHERS} - {"find_runs", "bound"}:
         statement: Statement = getattr(statements, name)
         given = statement.given(tuple(statement.names))
-        # With its names for values, the statement reads as its SQL does.
+        # With the names as values, the statement reads like its SQL.
         places = statement.sql.replace("?", "%s") % tuple(f"{{{each}}}" for each in given)
         for each in statement.names:
             assert f"{{{each}}}" in places

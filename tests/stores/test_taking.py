@@ -1,5 +1,6 @@
-"""Taking runs: they are read when others may write again, and whatever happens meanwhile none of
-them is stuck.
+"""Taking runs.
+
+Taken runs are read while others can write again. Whatever happens during the read, none gets stuck.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ async def _submit(store: ById, *run_ids: str) -> None:
 
 
 class Reading:
-    """Reads runs only when it may."""
+    """Reads runs, but only once it may."""
 
     def __init__(self) -> None:
         self.may = threading.Event()
@@ -53,7 +54,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     return reading
 
 
-async def test_others_write_while_what_was_taken_is_read(url: str, reading: Reading) -> None:
+async def test_others_can_write_while_taken_runs_are_read(url: str, reading: Reading) -> None:
     taken: list[str] = []
     inbox: dict[str, Sequence[Mail]] = {}
     async with open_by_id(url, migrate=True) as store:
@@ -70,10 +71,10 @@ async def test_others_write_while_what_was_taken_is_read(url: str, reading: Read
             with trio.fail_after(120):
                 await trio.to_thread.run_sync(reading.begun.wait)
                 await store.commit(Commit("ours", [(2, b"2")]))
-                # What comes meanwhile is found in the inbox, or by polling.
+                # A message that arrives during the read is found in the inbox, or by polling.
                 await store.post("a", "event", b"x")
             assert taken == []
-            # They are ours: whoever took them is not cancelled any more.
+            # The runs are ours, so taking them can no longer be cancelled.
             nursery.cancel_scope.cancel()
             reading.may.set()
         assert sorted(taken) == ["a", "b"]
@@ -85,9 +86,7 @@ async def test_others_write_while_what_was_taken_is_read(url: str, reading: Read
             await store.commit(Commit("b", [(3, b"a gap")]))
 
 
-async def test_a_lease_that_is_lost_while_what_was_taken_is_read(
-    url: str, reading: Reading
-) -> None:
+async def test_a_lease_can_be_lost_while_taken_runs_are_read(url: str, reading: Reading) -> None:
     taken: list[StoredRun] = []
     async with open_by_id(url, migrate=True) as store, open_by_id(url) as other:
         await _submit(store, "a")
@@ -109,7 +108,7 @@ async def test_a_lease_that_is_lost_while_what_was_taken_is_read(
         assert list((await store.load("a")).entries) == [(1, b"1"), (2, b"theirs")]
 
 
-async def test_what_can_not_be_read_of_one_run_is_its_fault_alone(url: str) -> None:
+async def test_an_unreadable_run_does_not_affect_the_others(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await _submit(store, "a", "b", "c", "d")
         change = "WHERE run_no = (SELECT run_no FROM blazen_run WHERE run_id = '{}')"
@@ -126,8 +125,7 @@ async def test_what_can_not_be_read_of_one_run_is_its_fault_alone(url: str) -> N
         info = await store.get_run("a")
         assert (info.status, info.error) == (RunStatus.FAILED, "can't be read")
         assert [run.run_id for run in await store.list_runs()] == ["a", "d", "b"]
-        # Nor does the one whose status is not known keep anybody busy, or take anybody's post down
-        # with it.
+        # The run with an unknown status keeps no worker busy, and does not make other posts fail.
         assert not (await store.poll(["w"])).ready
         async with trio.open_nursery() as nursery:
 
@@ -143,7 +141,7 @@ async def test_what_can_not_be_read_of_one_run_is_its_fault_alone(url: str) -> N
 
 
 @pytest.mark.parametrize("how", ["claim", "take"])
-async def test_what_can_not_be_read_for_want_of_a_database_is_given_back(
+async def test_runs_that_can_not_be_read_without_a_database_are_released(
     url: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_by_id(url, migrate=True) as store, open_by_id(url) as other:
@@ -161,7 +159,7 @@ async def test_what_can_not_be_read_for_want_of_a_database_is_given_back(
         assert [run.info.run_id for run in await other.take(["w"], 5)] == ["a"]
 
 
-async def test_what_can_be_neither_read_nor_given_back_is_owed(
+async def test_the_release_of_runs_that_can_be_neither_read_nor_released_is_owed(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "RECONNECT_FOR", 0.2)
@@ -183,8 +181,9 @@ async def test_what_can_be_neither_read_nor_given_back_is_owed(
             with pytest.raises(StoreError, match="nowhere"):
                 await store.take(["w"], 5)
         with trio.fail_after(120):
-            while not (taken := await other.take(["w"], 5)):  # noqa: ASYNC110  # the store tells nobody
+            # The store does not notify us.
+            while not (taken := await other.take(["w"], 5)):  # noqa: ASYNC110
                 await trio.sleep(0.05)
         assert [(run.info.run_id, run.crashes) for run in taken] == [("a", 0)]
-        # What else it drives is not touched by that.
+        # The other run that the store drives is not affected.
         await store.commit(Commit("driven", [(2, b"2")]))

@@ -31,9 +31,9 @@ async def only(ev: StartEvent) -> StopEvent:
         ("sqlite", "timeout=soon"),
     ],
 )
-async def test_options_that_a_driver_can_not_be_given_are_refused(kind, options, tmp_path):
+async def test_options_that_the_driver_does_not_accept_are_refused(kind, options, tmp_path):
     with fresh_database(kind, tmp_path) as url:
-        wrong = f"{url}{'&' if '?' in url else '?'}{options}"
+        wrong = f"{url.partition('?')[0]}?{options}"
         with pytest.raises(ValueError, match=r"use only options that the driver knows"):
             async with open_store(wrong):
                 raise AssertionError
@@ -51,7 +51,7 @@ URIS = [
 
 
 @pytest.mark.parametrize("uri", URIS)
-async def test_a_look_by_a_uri_creates_no_file(uri, tmp_path, monkeypatch):
+async def test_reading_the_schema_by_a_uri_creates_no_file(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = database(uri, tmp_path, "a b.db")
     assert (await trio.to_thread.run_sync(read_schema, url)).standing == "missing"
@@ -80,13 +80,13 @@ async def test_a_store_stays_where_it_was_opened(uri, tmp_path, monkeypatch):
 
 
 def database(uri, folder, name):
-    """The URL of a URI, which is a path's with escapes."""
+    """Return the database URL of an SQLite URI, with the path escaped."""
     absolute = f"{str(folder).replace('é', '%C3%A9')}/{name.replace(' ', '%20')}"
     given = uri.format(name.replace(" ", "%20"), absolute=absolute)
     return f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
 
 
-def test_a_failed_look_does_not_say_that_nothing_was_written():
+def test_the_error_of_a_failed_read_does_not_mention_writes():
     strange = sa.exc.OperationalError("SELECT 1", {}, Exception("a strange thing"))
     assert "written" not in str(translate(strange, "opening x", writing=False))
     assert "not known whether anything was written" in str(

@@ -1,4 +1,4 @@
-"""The group-commit writer: few statements, every waiter settled, faults where they belong."""
+"""The group-commit writer: few statements, an answer for every waiter, faults in one run only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NEW = NewRun("w", "1", 1.0)
 async def _traced(
     url: str, folder: Path, options: dict[str, Any]
 ) -> AsyncIterator[tuple[ById, Callable[[], list[str]]]]:
-    """A store, and what tells the statements that its database was given since the last time."""
+    """Open a store. Yield it with a function that returns the statements since its last call."""
     with an_engine(url, **options) as engine, trace(engine, folder) as statements:
         async with open_by_id(engine, migrate=True) as store:
             await store.create(_NEW, Commit("first", [(1, b"")]))
@@ -39,7 +39,7 @@ async def _traced(
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "told"),
+    ("kind", "options", "expected"),
     [
         ("sqlite", {}, ["INSERT"]),
         ("postgresql", WRITER_ARGUMENTS["postgresql"], ["WITH"]),
@@ -48,16 +48,16 @@ async def _traced(
     ],
 )
 async def test_a_commit_is_one_short_transaction(
-    url: str, tmp_path: Path, options: dict[str, Any], told: list[str]
+    url: str, tmp_path: Path, options: dict[str, Any], expected: list[str]
 ) -> None:
     async with _traced(url, tmp_path, options) as (store, statements):
         for seq in (2, 3):
             await store.commit(Commit("first", [(seq, b"x")]))
             kinds = [statement.split(maxsplit=1)[0] for statement in statements()]
-            assert kinds == told
+            assert kinds == expected
 
 
-async def test_what_waits_is_written_together(kind: str, url: str, tmp_path: Path) -> None:
+async def test_waiting_commits_are_written_together(kind: str, url: str, tmp_path: Path) -> None:
     async with _traced(url, tmp_path, WRITER_ARGUMENTS[kind]) as (store, statements):
         for number in range(50):
             await store.create(_NEW, Commit(f"r{number}", [(1, b"")]))
@@ -69,16 +69,16 @@ async def test_what_waits_is_written_together(kind: str, url: str, tmp_path: Pat
                     store.commit, Commit(f"r{number}", [(2, b"x")], status=RunStatus.WAITING)
                 )
         batches = store.statistics().batches - before.batches
-        assert batches <= 3  # the first to come, and those who came meanwhile
-        told = statements()
-        assert batches == told.count("COMMIT") == sum("blazen_lease" in each for each in told)
+        assert batches <= 3  # the first commit, and those that came during its write
+        sent = statements()
+        assert batches == sent.count("COMMIT") == sum("blazen_lease" in each for each in sent)
         assert store.statistics().commits - before.commits == 50
-        # However many rows: on SQLite each is a statement, which costs no round trip.
-        assert sum("INTO blazen_journal" in each for each in told) == (
+        # One statement for any number of rows. On SQLite it is one per row, without round trips.
+        assert sum("INTO blazen_journal" in each for each in sent) == (
             50 if kind == "sqlite" else batches
         )
         assert (
-            len(told)
+            len(sent)
             == {"sqlite": 3 * batches + 100, "postgresql": 5 * batches, "mariadb": 2 * batches}[
                 kind
             ]
@@ -87,7 +87,7 @@ async def test_what_waits_is_written_together(kind: str, url: str, tmp_path: Pat
         assert {line.run_id for line in lines} == {f"r{number}" for number in range(50)}
 
 
-async def test_of_several_changes_in_one_batch_the_last_counts(url: str) -> None:
+async def test_the_last_of_several_changes_in_one_batch_counts(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         for run_id in ("a", "b", "c"):
             await store.create(_NEW, Commit(run_id, [(1, b"")]))
@@ -130,7 +130,7 @@ async def test_a_poisoned_record_harms_its_own_run_only(url: str) -> None:
         async def commit(commit: Commit) -> None:
             try:
                 await store.commit(commit)
-            except Exception as error:  # looked at below
+            except Exception as error:  # checked below
                 failed[f"{commit.run_id}{commit.entries[0][0]}"] = error
 
         async with trio.open_nursery() as nursery:
@@ -146,7 +146,7 @@ async def test_a_poisoned_record_harms_its_own_run_only(url: str) -> None:
         await store.create(_NEW, Commit("later", [(1, b"")]))
 
 
-async def test_two_creations_of_one_run_at_once(url: str) -> None:
+async def test_only_one_of_several_creations_of_a_run_succeeds(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         refused: list[BaseException] = []
 
@@ -162,7 +162,7 @@ async def test_two_creations_of_one_run_at_once(url: str) -> None:
         assert len(refused) == 4
 
 
-async def test_a_crashed_writer_settles_everybody(
+async def test_a_crashed_writer_answers_every_waiter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[BaseException] = []
@@ -192,27 +192,27 @@ async def test_a_crashed_writer_settles_everybody(
     assert all(isinstance(error.__cause__, MemoryError) for error in errors)
 
 
-async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+async def test_a_closed_store_refuses_commits(tmp_path: Path) -> None:
     async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
         await store.create(_NEW, Commit("a", [(1, b"")]))
     with pytest.raises(StoreError, match="closed"):
         await store.commit(Commit("a", [(2, b"")]))
 
 
-async def test_an_error_in_the_block_comes_out_bare(tmp_path: Path) -> None:
+async def test_an_error_in_the_block_is_not_wrapped(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
             await store.create(_NEW, Commit("a", [(1, b"")]))
             raise KeyError
     with trio.move_on_after(3600) as scope:
         async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
-            await store.claim("a")  # it was given back
+            await store.claim("a")  # it was released
             scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
 
 
-async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
+async def test_a_commit_that_was_written_although_it_failed_is_recognized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_by_id(f"sqlite:///{tmp_path}/a.db") as store:
@@ -229,14 +229,13 @@ async def test_a_commit_that_landed_although_it_failed_is_known_by_looking(
                 raise sqlite3.OperationalError(msg)
 
         monkeypatch.setattr(PlainTransaction, "commit", lose_connection)
-        await store.commit(
-            Commit("a", [(2, b"stored"), (3, b"too")])
-        )  # one alone is no transaction of statements
+        # A single entry would not be written in a transaction of several statements.
+        await store.commit(Commit("a", [(2, b"stored"), (3, b"too")]))
         with pytest.raises(StoreError, match="connection lost"):
             await store.commit(Commit("a", [(4, b"not"), (5, b"stored")]))
         assert [seq for seq, _ in (await store.load("a")).entries] == [1, 2, 3]
-        # What failed is over for this driver, and the run can be taken up again, by the same store
-        # too.
+        # The driver of the failed commit is lost, and the run can be claimed again, even by the
+        # same store.
         with pytest.raises(StoreError, match="earlier commit"):
             await store.commit(Commit("a", [(6, b"")]))
         await store.claim("a")
@@ -258,6 +257,7 @@ async def test_a_busy_loop_does_not_stop_the_writer(tmp_path: Path) -> None:
         with trio.fail_after(120):
             for seq in range(2, 102):
                 await store.commit(Commit("a", [(seq, b"x")]))
+        assert store.statistics().commits == 101
         nursery.cancel_scope.cancel()
 
 

@@ -1,4 +1,7 @@
-"""A process that traces: `python child.py URL go|stay FILE`. Its spans are lines of a file, and `stay` never comes to its run's end."""
+"""A process that traces its run: `python child.py URL go|stay FILE`.
+
+It writes each span to a line of the file. With `stay`, its run never ends.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ URL, HOW, FILE = sys.argv[1:]
 
 
 class Lines(SpanExporter):
-    """Writes each span at once, so that it outlives the process."""
+    """Writes each span immediately, so that it outlives the process."""
 
     def export(self, spans: list[ReadableSpan]) -> SpanExportResult:
         with Path(FILE).open("a", encoding="utf-8") as file:

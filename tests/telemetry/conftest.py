@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> Iterator[Seen]:
-    """What is traced and measured, in this process."""
+    """Trace and measure this process."""
     found = Seen()
     instrument(tracer_provider=found.tracers, meter_provider=found.meters)
     yield found

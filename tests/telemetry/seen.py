@@ -1,4 +1,4 @@
-"""What was traced and measured; and workflows to trace."""
+"""Recorded spans and metrics, and workflows to trace."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ asks = Workflow("asks", [ask, answered])
 
 
 def parent_of(span: ReadableSpan) -> int | None:
-    """The id of its parent."""
+    """Return the id of a span's parent."""
     return None if span.parent is None else span.parent.span_id
 
 
@@ -81,16 +81,16 @@ class Seen:
         self.meters = MeterProvider([self._reader], shutdown_on_exit=False)
 
     def spans(self, name: str | None = None) -> list[ReadableSpan]:
-        """Those that have ended, in the order of their ends."""
+        """Return the spans that have ended, in the order of their ends."""
         return [span for span in self._exporter.get_finished_spans() if name in (None, span.name)]
 
     def span(self, name: str) -> ReadableSpan:
-        """The only one of this name."""
+        """Return the only span of this name."""
         [span] = self.spans(name)
         return span
 
     def points(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-        """Each metric's points: their attributes, and what was measured."""
+        """Return the points of each metric: their attributes and values."""
         data = self._reader.get_metrics_data()
         found: dict[str, list[tuple[dict[str, Any], Any]]] = {}
         for resource in data.resource_metrics if data is not None else ():
@@ -102,7 +102,7 @@ class Seen:
         return found
 
     def counts(self, name: str, attribute: str) -> Counter[Any]:
-        """What a counter counted, or how often a histogram was told, by one of the attributes."""
+        """Return the values of a counter, or the counts of a histogram, by an attribute."""
         found: Counter[Any] = Counter()
         for attributes, point in self.points()[name]:
             found[attributes[attribute]] += getattr(point, "value", None) or point.count

@@ -1,4 +1,4 @@
-"""What is imported, and what is asked for where it is not there."""
+"""OpenTelemetry is imported when it is used, and an error names it if it is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_opentelemetry_is_imported_when_it_is_asked_for_and_not_before() -> None:
+def test_opentelemetry_is_imported_by_instrument_and_not_before() -> None:
     done = run(
         "import sys, trio, blazen_trio, blazen_trio.telemetry as telemetry\n"
         "from blazen_trio import StartEvent, StopEvent, Workflow, step\n"
@@ -36,7 +36,7 @@ def test_opentelemetry_is_imported_when_it_is_asked_for_and_not_before() -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_where_it_is_not_installed_the_error_names_the_extra() -> None:
+def test_the_error_names_the_extra_if_opentelemetry_is_not_installed() -> None:
     done = run(
         "import sys; sys.modules['opentelemetry'] = None\nimport blazen_trio.telemetry as t\n"
         "try: t.instrument()\nexcept ImportError as error: print(error)"
@@ -46,7 +46,7 @@ def test_where_it_is_not_installed_the_error_names_the_extra() -> None:
     )
 
 
-def test_providers_are_named() -> None:
+def test_providers_must_be_given_by_name() -> None:
     with pytest.raises(TypeError):
         instrument(object())
     uninstrument()

@@ -1,4 +1,4 @@
-"""The log: what it says of a run, at which levels, with which fields."""
+"""The log of a run: its records, their levels and their fields."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def lines(log: pytest.LogCaptureFixture) -> list[str]:
-    """Each record has all the fields that a format may ask for."""
+    """Format all records. Each must have every field that a format may use."""
     assert {record.name for record in log.records} <= {"blazen_trio"}
     return [FORMAT.format(record).partition("\n")[0] for record in log.records]
 
 
-async def test_a_run_is_told_at_info(log) -> None:
+async def test_a_run_is_logged_at_info(log) -> None:
     await ticks.run(run_id="r")
     assert lines(log) == [
         "INFO r ticks None run 'r': workflow started, StartEvent",
@@ -57,7 +57,7 @@ async def test_a_run_is_told_at_info(log) -> None:
     ]
 
 
-async def test_each_step_is_told_at_debug(log) -> None:
+async def test_each_step_is_logged_at_debug(log) -> None:
     log.set_level(logging.DEBUG, "blazen_trio")
     await ticks.run(run_id="r")
     steps = [
@@ -69,7 +69,7 @@ async def test_each_step_is_told_at_debug(log) -> None:
     assert "run 'r': event received, Go" in log.text
 
 
-async def test_a_retry_is_no_warning_and_has_its_traceback(autojump_clock, log) -> None:
+async def test_a_retry_is_not_a_warning_and_has_its_traceback(autojump_clock, log) -> None:
     await wobbles.run(2, run_id="r")
     assert lines(log)[1:3] == [
         "INFO r wobbles wobble run 'r': step 'wobble' failed, StartEvent, "
@@ -81,18 +81,18 @@ async def test_a_retry_is_no_warning_and_has_its_traceback(autojump_clock, log) 
     assert [record for record in log.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_failed_run_is_an_error_with_what_its_step_raised(autojump_clock, log) -> None:
+async def test_a_failed_run_is_an_error_with_the_exception_of_its_step(autojump_clock, log) -> None:
     log.set_level(logging.WARNING, "blazen_trio")
-    with pytest.raises(StepFailedError) as told:
+    with pytest.raises(StepFailedError) as caught:
         await wobbles.run(9, run_id="r")
     [line] = lines(log)
     failed = "workflow failed: step 'wobble' of run 'r' failed after 3"
     assert line.startswith(f"ERROR r wobbles wobble run 'r': {failed}")
-    # The object itself, which error trackers look at.
-    assert log.records[0].exc_info[1] is told.value.__cause__
+    # The object itself, which error trackers inspect.
+    assert log.records[0].exc_info[1] is caught.value.__cause__
 
 
-async def test_a_failed_input_handler_is_an_error_with_what_it_raised(log) -> None:
+async def test_a_failed_input_handler_is_an_error_with_its_exception(log) -> None:
     async def broken(_question: object) -> None:
         raise ZeroDivisionError
 
@@ -103,7 +103,7 @@ async def test_a_failed_input_handler_is_an_error_with_what_it_raised(log) -> No
 
 
 @pytest.mark.parametrize("store", [None, MemoryStore()], ids=["memory", "store"])
-async def test_what_a_step_sets_in_its_context_ends_with_it_in_the_log(log, store) -> None:
+async def test_context_variables_set_by_a_step_are_not_seen_by_the_engines_log(log, store) -> None:
     order: ContextVar[str] = ContextVar("order", default="none")
     log.set_level(logging.DEBUG, "blazen_trio")
 
@@ -134,12 +134,12 @@ async def test_what_a_step_sets_in_its_context_ends_with_it_in_the_log(log, stor
         ("blazen_trio", "the caller's"),
         ("shop", "the caller's in its step"),
     }
-    told = [record.getMessage() for record in log.records if record.name == "blazen_trio"]
+    messages = [record.getMessage() for record in log.records if record.name == "blazen_trio"]
     for part in ("step 'first' failed", "retried", "workflow failed", "workflow completed"):
-        assert any(part in text for text in told), part
+        assert any(part in text for text in messages), part
 
 
-async def test_a_record_is_one_line_whatever_was_sent_in(log) -> None:
+async def test_a_record_is_one_line_whatever_was_sent(log) -> None:
     forged = "Evil\n2026-01-01 blazen_trio: all is well\r\x1b[2J\u2028"
 
     @step
@@ -153,7 +153,8 @@ async def test_a_record_is_one_line_whatever_was_sent_in(log) -> None:
     async with open_runtime(store, [asks]) as runtime:
         await runtime.recover()
         with trio.fail_after(120):
-            while not any("rejected" in line for line in lines(log)):  # noqa: ASYNC110  # nothing tells of it
+            # Nothing signals it.
+            while not any("rejected" in line for line in lines(log)):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         await runtime.cancel("r" + forged, forged)
     with pytest.raises(StepFailedError):
@@ -174,17 +175,17 @@ async def test_a_timeout_is_a_warning(autojump_clock, log) -> None:
     assert lines(log)[-1].startswith("WARNING r slow None run 'r': workflow timed out: ")
 
 
-async def test_questions_pauses_and_resumptions_are_told_and_are_no_warnings(log) -> None:
+async def test_questions_pauses_and_resumptions_are_logged_at_info(log) -> None:
     store = MemoryStore()
     async with asks.run(store=store, run_id="r") as run:
-        while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
+        while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # nothing signals it
             await trio.sleep(0.001)
         await run.pause()
     async with asks.resume_from("r", store=store) as run:
         await run.respond("yes")
         await run.result()
-    told = [record.getMessage().removeprefix("run 'r': ") for record in log.records]
-    assert [text for text in told if "input requested" not in text] == [
+    messages = [record.getMessage().removeprefix("run 'r': ") for record in log.records]
+    assert [text for text in messages if "input requested" not in text] == [
         "workflow started, StartEvent",
         "workflow paused: input",
         "workflow paused: manual",
@@ -195,7 +196,7 @@ async def test_questions_pauses_and_resumptions_are_told_and_are_no_warnings(log
     assert {record.levelno for record in log.records} == {logging.INFO}
 
 
-async def test_what_is_done_to_a_run_that_nobody_drives_is_told(log) -> None:
+async def test_actions_on_an_undriven_run_are_logged(log) -> None:
     async with open_runtime(MemoryStore()) as runtime:
         await runtime.submit("elsewhere", run_id="r")
         await runtime.cancel("r", "not needed")
@@ -217,7 +218,7 @@ async def test_a_workers_json_lines_have_the_fields_that_apply(log) -> None:
     assert completed["step"] == "go"
 
 
-async def test_a_run_that_did_not_begin_is_not_told(log) -> None:
+async def test_a_run_that_did_not_start_is_not_logged(log) -> None:
     store = MemoryStore()
     await ticks.run(store=store, run_id="r")
     log.clear()
@@ -231,7 +232,8 @@ async def test_a_lost_lease_is_a_warning(tmp_path: Path, log) -> None:
 
     @step
     async def depose(ev: StartEvent) -> StopEvent:
-        execute(url, "UPDATE blazen_lease SET state = 0")  # noqa: ASYNC200  # one statement on a file
+        # One statement on a file.
+        execute(url, "UPDATE blazen_lease SET state = 0")  # noqa: ASYNC200
         return StopEvent()
 
     async with open_store(url) as store:
@@ -242,7 +244,7 @@ async def test_a_lost_lease_is_a_warning(tmp_path: Path, log) -> None:
     assert line.endswith("runs no longer driven by this process: 1")
 
 
-async def test_a_run_that_fits_no_workflow_is_told_with_its_name(log) -> None:
+async def test_a_run_that_does_not_fit_its_workflow_is_logged_with_its_name(log) -> None:
     @step
     async def old(ev: StartEvent) -> StopEvent:
         scope.cancel()

@@ -1,4 +1,4 @@
-"""The metrics, by what they say of runs whose course is known."""
+"""The metrics of runs whose course is known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_runs_and_attempts_are_counted_by_how_they_ended(autojump_clock, seen: Seen) -> None:
+async def test_runs_and_attempts_are_counted_by_their_outcomes(autojump_clock, seen: Seen) -> None:
     await ticks.run()
     await wobbles.run(2)
     with pytest.raises(StepFailedError):
@@ -47,7 +47,9 @@ async def test_runs_and_attempts_are_counted_by_how_they_ended(autojump_clock, s
     }
 
 
-async def test_a_runs_duration_is_from_its_creation_to_its_end(autojump_clock, seen: Seen) -> None:
+async def test_a_runs_duration_lasts_from_its_creation_to_its_end(
+    autojump_clock, seen: Seen
+) -> None:
     with pytest.raises(StepFailedError):
         await wobbles.run(9)  # waits for 5 and 10 seconds, give or take a tenth
     [(about, point)] = seen.points()["blazen_workflow_duration_seconds"]
@@ -55,7 +57,7 @@ async def test_a_runs_duration_is_from_its_creation_to_its_end(autojump_clock, s
     assert 13 < point.sum < 17
 
 
-async def test_a_run_counts_once_over_all_its_processes(seen: Seen) -> None:
+async def test_a_run_counts_once_for_all_its_processes(seen: Seen) -> None:
     store = MemoryStore()
     async with open_runtime(store, [asks]) as runtime:
         run_id = await runtime.submit(asks)
@@ -67,7 +69,7 @@ async def test_a_run_counts_once_over_all_its_processes(seen: Seen) -> None:
     assert seen.counts("blazen_workflow_total", "status") == {"completed": 1}
 
 
-async def test_a_run_that_is_cancelled_while_nobody_drives_it_counts(seen: Seen) -> None:
+async def test_a_run_that_is_cancelled_while_undriven_counts(seen: Seen) -> None:
     async with open_runtime(MemoryStore()) as runtime:
         run_id = await runtime.submit("elsewhere")
         await runtime.cancel(run_id)
@@ -77,17 +79,21 @@ async def test_a_run_that_is_cancelled_while_nobody_drives_it_counts(seen: Seen)
     assert (about, point.value) == ({"workflow_name": "elsewhere", "status": "cancelled"}, 1)
 
 
-async def test_commits_and_batches_are_what_the_store_counts(tmp_path: Path, seen: Seen) -> None:
+async def test_commits_and_batches_equal_the_stores_statistics(tmp_path: Path, seen: Seen) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(start, store, str(number))
-        told = store.statistics()
+        counted = store.statistics()
     points = seen.points()
     [(_, commits)] = points["blazen_commits_total"]
     [(_, sizes)] = points["blazen_batch_size"]
-    assert commits.value == told.commits >= 60
-    assert (sizes.count, sizes.sum, sizes.max) == (told.batches, told.commits, told.largest_batch)
+    assert commits.value == counted.commits >= 60
+    assert (sizes.count, sizes.sum, sizes.max) == (
+        counted.batches,
+        counted.commits,
+        counted.largest_batch,
+    )
 
 
 async def start(store: Any, run_id: str) -> None:
@@ -99,7 +105,8 @@ async def test_a_lost_lease_is_counted(tmp_path: Path, seen: Seen) -> None:
 
     @step
     async def depose(ev: StartEvent) -> StopEvent:
-        execute(url, "UPDATE blazen_lease SET state = 0")  # noqa: ASYNC200  # one statement on a file
+        # One statement on a file.
+        execute(url, "UPDATE blazen_lease SET state = 0")  # noqa: ASYNC200
         return StopEvent()
 
     async with open_store(url) as store:
@@ -109,7 +116,7 @@ async def test_a_lost_lease_is_counted(tmp_path: Path, seen: Seen) -> None:
     assert point.value == 1
 
 
-async def test_the_gauges_tell_what_is_so_now(tmp_path: Path, seen: Seen) -> None:
+async def test_the_gauges_show_the_current_state(tmp_path: Path, seen: Seen) -> None:
     hold = trio.Event()
 
     @step
@@ -131,7 +138,8 @@ async def test_the_gauges_tell_what_is_so_now(tmp_path: Path, seen: Seen) -> Non
         run = await runtime.start(holds)
         for _ in range(2):
             await runtime.start(asks)
-        while runs() != {"working": 1, "resting": 2}:  # noqa: ASYNC110  # until what was started rests
+        # Until the started runs are parked.
+        while runs() != {"working": 1, "resting": 2}:  # noqa: ASYNC110
             await trio.sleep(0.001)
         hold.set()
         await run.result()
@@ -142,7 +150,7 @@ async def test_the_gauges_tell_what_is_so_now(tmp_path: Path, seen: Seen) -> Non
     assert (runs(), queue()) == ({"working": 0, "resting": 0}, 0)
 
 
-async def test_who_listens_no_more_measures_nothing(seen: Seen) -> None:
+async def test_nothing_is_measured_after_uninstrument(seen: Seen) -> None:
     await ticks.run()
     uninstrument()
     await ticks.run()
@@ -150,7 +158,7 @@ async def test_who_listens_no_more_measures_nothing(seen: Seen) -> None:
     assert not seen.points().keys() & {"blazen_runs", "blazen_writer_queue"}
 
 
-async def test_a_second_listener_takes_the_place_of_the_first(seen: Seen) -> None:
+async def test_a_second_listener_replaces_the_first(seen: Seen) -> None:
     other = Seen()
     instrument(tracer_provider=other.tracers, meter_provider=other.meters)
     await ticks.run()

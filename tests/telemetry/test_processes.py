@@ -1,4 +1,4 @@
-"""One trace over crashes, processes and rests."""
+"""One trace across crashes, processes and waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHILD = Path(__file__).with_name("child.py")
 
 
-def test_a_killed_process_and_its_successor_are_one_trace(tmp_path: Path) -> None:
+def test_a_killed_process_and_its_successor_share_a_trace(tmp_path: Path) -> None:
     url, lines = f"sqlite:///{tmp_path / 'runs.db'}", tmp_path / "spans"
     command = [sys.executable, "-W", "error", str(CHILD), url]
     with subprocess.Popen(
@@ -42,7 +42,7 @@ def test_a_killed_process_and_its_successor_are_one_trace(tmp_path: Path) -> Non
         spans
     )
     assert {trace_id for _, trace_id, _, _, _ in spans} == {first_trace}
-    # The successor's run is a child of the run that the first process never got to tell the end of.
+    # The successor's run is a child of the first process's, which was killed before its span ended.
     assert run_parent == first_run
     assert second_run == run_id != first_run
 
@@ -62,7 +62,7 @@ async def test_a_run_that_another_process_submitted_is_a_child_of_its_submitters
     assert {span.context.trace_id for span in seen.spans()} == {request.get_span_context().trace_id}
 
 
-async def test_a_run_that_was_queued_by_nobody_in_particular_has_its_first_drivers_trace(
+async def test_a_run_that_was_submitted_without_a_span_has_its_first_drivers_trace(
     seen: Seen,
 ) -> None:
     store = MemoryStore()
@@ -79,12 +79,13 @@ async def test_a_run_that_was_queued_by_nobody_in_particular_has_its_first_drive
 
 
 async def until_waits(store: Any, run_id: str) -> None:
-    while (await store.get_run(run_id)).status is not RunStatus.WAITING:  # noqa: ASYNC110  # seen from outside
+    # Nothing signals it.
+    while (await store.get_run(run_id)).status is not RunStatus.WAITING:  # noqa: ASYNC110
         await trio.sleep(0.001)
 
 
 async def left_waiting(store: Any) -> Snapshot:
-    """A run that a process leaves while it waits for an answer."""
+    """Leave a run while it waits for an answer. Return its snapshot."""
     with trio.CancelScope() as scope:
         async with asks.run(store=store, run_id="r"):
             await until_waits(store, "r")
@@ -93,7 +94,7 @@ async def left_waiting(store: Any) -> Snapshot:
     return await store.load_snapshot("r")
 
 
-async def test_who_resumes_a_run_is_linked_to_it(tmp_path: Path, seen: Seen) -> None:
+async def test_the_span_that_resumes_a_run_is_linked_to_it(tmp_path: Path, seen: Seen) -> None:
     for _ in range(2):
         async with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
             if not await store.list_runs():
@@ -107,7 +108,8 @@ async def test_who_resumes_a_run_is_linked_to_it(tmp_path: Path, seen: Seen) -> 
     assert first.attributes["status"] == "waiting"
     assert parent_of(second) == first.context.span_id
     assert [link.context.span_id for link in second.links] == [asked.get_span_context().span_id]
-    # From one process to the next; and there until the answer has come through the inbox.
+    # One pause lasts from one process to the next, and one there until the answer has come through
+    # the inbox.
     traces = [span.context.trace_id for span in seen.spans("workflow.pause")]
     assert traces == [first.context.trace_id] * 2
     assert {span.status.status_code for span in seen.spans()} == {StatusCode.UNSET}
@@ -125,7 +127,7 @@ async def test_a_snapshot_carries_the_trace(form: str, seen: Seen) -> None:
     assert parent_of(second) == first.context.span_id
 
 
-async def test_a_trace_lasts_through_the_folding_of_the_journal(tmp_path: Path, seen: Seen) -> None:
+async def test_a_trace_survives_the_folding_of_the_journal(tmp_path: Path, seen: Seen) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
         with trio.CancelScope() as scope:
             async with asks.run(store=store, run_id="r", durability="exit"):
@@ -140,7 +142,7 @@ async def test_a_trace_lasts_through_the_folding_of_the_journal(tmp_path: Path, 
     assert parent_of(second) == first.context.span_id
 
 
-async def test_a_run_that_rests_and_goes_on_is_one_trace(autojump_clock, seen: Seen) -> None:
+async def test_a_run_that_is_parked_and_resumed_has_one_trace(autojump_clock, seen: Seen) -> None:
     store = MemoryStore()
     async with open_runtime(store, [wobbles]) as runtime:
         run_id = (await runtime.start(wobbles, 3)).run_id
@@ -155,7 +157,7 @@ async def test_a_run_that_rests_and_goes_on_is_one_trace(autojump_clock, seen: S
     assert [parent_of(one) for one in attempts] == [one.context.span_id for one in runs]
 
 
-async def test_what_a_started_run_does_is_a_child_of_its_starters_span(seen: Seen) -> None:
+async def test_a_started_run_is_a_child_of_its_starters_span(seen: Seen) -> None:
     async with open_runtime(MemoryStore(), [ticks]) as runtime:
         with seen.tracers.get_tracer("web").start_as_current_span("POST /orders") as request:
             run = await runtime.start(ticks)
@@ -163,12 +165,10 @@ async def test_what_a_started_run_does_is_a_child_of_its_starters_span(seen: See
     assert parent_of(seen.span("workflow.run")) == request.get_span_context().span_id
 
 
-@pytest.mark.parametrize("spoilt", ['{"traceparent":"rubbish"}', "{}"])
-async def test_a_stored_context_that_means_nothing_is_nobody_s_parent(
-    spoilt: str, seen: Seen
-) -> None:
+@pytest.mark.parametrize("invalid", ['{"traceparent":"nonsense"}', "{}"])
+async def test_an_invalid_stored_context_is_not_used_as_a_parent(invalid: str, seen: Seen) -> None:
     snapshot = await left_waiting(MemoryStore())
-    text = with_trace(snapshot, spoilt)
+    text = with_trace(snapshot, invalid)
     assert await asks.resume_with_input(Snapshot.from_json(text), "yes") == "yes"
     assert parent_of(seen.spans("workflow.run")[1]) is None
 
@@ -186,7 +186,7 @@ def spans_by_run(spans: list[ReadableSpan]) -> dict[Any, set[int]]:
     return found
 
 
-async def test_runs_at_the_same_time_are_traces_of_their_own(seen: Seen) -> None:
+async def test_concurrent_runs_have_separate_traces(seen: Seen) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(10):
             nursery.start_soon(partial(ticks.run, run_id=str(number)))

@@ -32,21 +32,21 @@ from blazen_trio.testing import FaultyStore
 from tests.telemetry.seen import Go, Seen, asks, parent_of, ticks, wobbles
 
 
-def told(span: ReadableSpan, *names: str) -> tuple[object, ...]:
+def values_of(span: ReadableSpan, *names: str) -> tuple[object, ...]:
     return tuple(span.attributes[name] for name in names)
 
 
-async def test_a_run_is_a_span_with_one_for_each_attempt_in_it(seen: Seen) -> None:
+async def test_a_run_is_a_span_with_a_child_for_each_attempt(seen: Seen) -> None:
     assert await ticks.run(run_id="r") == "gone"
     run, steps = seen.span("workflow.run"), seen.spans("workflow.step")
     assert dict(run.attributes) == {"workflow_name": "ticks", "run_id": "r", "status": "completed"}
-    assert [told(one, "step_name", "event_type", "attempt", "outcome") for one in steps] == [
+    assert [values_of(one, "step_name", "event_type", "attempt", "outcome") for one in steps] == [
         ("begin", "StartEvent", 1, "completed"),
         ("go", "Go", 1, "completed"),
     ]
     for one in steps:
         assert parent_of(one) == run.context.span_id
-        assert told(one, "workflow_name", "run_id") == ("ticks", "r")
+        assert values_of(one, "workflow_name", "run_id") == ("ticks", "r")
         assert one.attributes["duration_ms"] >= 0
     assert {span.status.status_code for span in seen.spans()} == {StatusCode.UNSET}
 
@@ -57,12 +57,12 @@ async def test_a_run_is_a_child_of_its_callers_span(seen: Seen) -> None:
     assert parent_of(seen.span("workflow.run")) == request.get_span_context().span_id
 
 
-async def test_each_attempt_is_a_span_and_one_that_failed_has_its_exception(
+async def test_each_attempt_is_a_span_and_a_failed_one_has_its_exception(
     autojump_clock, seen: Seen
 ) -> None:
     assert await wobbles.run(3) == 3
     attempts = seen.spans("workflow.step")
-    assert [told(one, "attempt", "outcome") for one in attempts] == [
+    assert [values_of(one, "attempt", "outcome") for one in attempts] == [
         (1, "retried"),
         (2, "retried"),
         (3, "completed"),
@@ -75,7 +75,7 @@ async def test_each_attempt_is_a_span_and_one_that_failed_has_its_exception(
     assert event.attributes["exception.type"] == "builtins.OSError"
     assert event.attributes["exception.message"] == "attempt 1"
     assert "raise OSError" in event.attributes["exception.stacktrace"]
-    # It waited for its retries, and that was no error.
+    # The wait for a retry is not an error.
     assert seen.span("workflow.run").status.status_code is StatusCode.UNSET
 
 
@@ -97,7 +97,7 @@ async def test_a_failed_run_has_its_exception(autojump_clock, seen: Seen) -> Non
     assert "raise OSError" in event.attributes["exception.stacktrace"]
 
 
-async def test_an_exception_that_can_t_be_told_takes_nothing_down(seen: Seen) -> None:
+async def test_an_exception_whose_message_can_not_be_shown_breaks_nothing(seen: Seen) -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
@@ -113,7 +113,7 @@ async def test_an_exception_that_can_t_be_told_takes_nothing_down(seen: Seen) ->
     assert texts == ["(MuteError.__str__ failed: RuntimeError)", "\\udcff"]
 
 
-async def test_a_timeout_is_an_error_and_what_it_cancelled_is_none(
+async def test_a_timeout_is_an_error_but_the_attempt_that_it_cancels_is_not(
     autojump_clock, seen: Seen
 ) -> None:
     @step
@@ -132,7 +132,7 @@ async def test_a_timeout_is_an_error_and_what_it_cancelled_is_none(
     assert [event.attributes["exception.type"] for event in run.events] == ["RunTimeoutError"]
 
 
-async def test_a_cancelled_run_is_no_error(seen: Seen) -> None:
+async def test_a_cancelled_run_is_not_an_error(seen: Seen) -> None:
     with pytest.raises(RunCancelledError):
         async with asks.run() as run:
             run.cancel("not needed")
@@ -141,7 +141,7 @@ async def test_a_cancelled_run_is_no_error(seen: Seen) -> None:
     assert (span.attributes["status"], span.status.status_code) == ("cancelled", StatusCode.UNSET)
 
 
-async def test_a_question_is_no_error_and_what_it_waits_is_a_pause(seen: Seen) -> None:
+async def test_a_question_is_a_pause_and_not_an_error(seen: Seen) -> None:
     async with asks.run() as run:
         with pytest.raises(InputRequiredError) as waits:
             await run.result()
@@ -152,7 +152,7 @@ async def test_a_question_is_no_error_and_what_it_waits_is_a_pause(seen: Seen) -
     assert parent_of(pause) == span.context.span_id
     assert pause.start_time <= pause.end_time
     assert span.status.status_code is StatusCode.UNSET
-    # The same in a process that goes on with what was left: the pause is as long as it was.
+    # The same in a process that resumes the run: the pause lasts for the whole wait.
     since = time.time_ns()
     await trio.sleep(0.01)
     assert await asks.resume_with_input(waits.value.snapshot, "no") == "no"
@@ -162,12 +162,12 @@ async def test_a_question_is_no_error_and_what_it_waits_is_a_pause(seen: Seen) -
     assert {one.status.status_code for one in seen.spans()} == {StatusCode.UNSET}
 
 
-async def test_a_run_that_is_left_waiting_is_no_error(seen: Seen) -> None:
+async def test_a_run_that_is_left_waiting_is_not_an_error(seen: Seen) -> None:
     with pytest.raises(InputRequiredError):
         await asks.run()
     run = seen.span("workflow.run")
     assert (run.attributes["status"], run.status.status_code) == ("waiting", StatusCode.UNSET)
-    assert seen.spans("workflow.pause") == []  # it is not over
+    assert seen.spans("workflow.pause") == []  # the pause is not over
 
 
 async def test_a_manual_pause_is_a_span(seen: Seen) -> None:
@@ -188,7 +188,7 @@ async def test_a_manual_pause_is_a_span(seen: Seen) -> None:
     assert seen.span("workflow.run").status.status_code is StatusCode.UNSET
 
 
-async def test_a_delayed_event_is_no_pause_and_no_error(autojump_clock, seen: Seen) -> None:
+async def test_a_delayed_event_is_neither_a_pause_nor_an_error(autojump_clock, seen: Seen) -> None:
     @step
     async def wait(ev: StartEvent) -> Delayed[Go]:
         return Delayed(Go(), 3600)
@@ -206,7 +206,7 @@ async def test_a_delayed_event_is_no_pause_and_no_error(autojump_clock, seen: Se
     assert {span.status.status_code for span in seen.spans()} == {StatusCode.UNSET}
 
 
-async def test_a_step_that_is_run_again_for_a_conflict_is_two_attempts(seen: Seen) -> None:
+async def test_a_step_that_is_rerun_for_a_conflict_is_two_attempts(seen: Seen) -> None:
     both = trio.Event()
 
     class Both(Event):
@@ -234,7 +234,7 @@ async def test_a_step_that_is_run_again_for_a_conflict_is_two_attempts(seen: See
 
     assert await Workflow("counts", [fan, count, end]).run() == 2
     counts = [one for one in seen.spans("workflow.step") if one.attributes["step_name"] == "count"]
-    assert sorted(told(one, "attempt", "outcome") for one in counts) == [
+    assert sorted(values_of(one, "attempt", "outcome") for one in counts) == [
         (1, "completed"),
         (1, "rerun"),
         (2, "completed"),
@@ -242,7 +242,7 @@ async def test_a_step_that_is_run_again_for_a_conflict_is_two_attempts(seen: See
 
 
 @pytest.mark.parametrize("kind", ["async", "with a context", "in a thread"])
-async def test_a_step_sees_its_span_and_nothing_of_it_is_left_behind(kind: str, seen: Seen) -> None:
+async def test_a_step_sees_its_span_and_leaves_nothing_of_it_behind(kind: str, seen: Seen) -> None:
     ids: list[int] = []
     tasks: set[object] = set()
 
@@ -277,7 +277,7 @@ async def test_a_step_sees_its_span_and_nothing_of_it_is_left_behind(kind: str, 
     await Workflow("looks", [first, second]).run()
     assert ids == [span.context.span_id for span in seen.spans("workflow.step")]
     assert len(set(ids)) == 2
-    assert len(tasks) == 1  # a worker goes on with the next step
+    assert len(tasks) == 1  # the task of the first step runs the next one, too
     assert not trace.get_current_span().get_span_context().is_valid
 
 
@@ -290,7 +290,7 @@ async def test_an_input_handlers_spans_are_children_of_the_run(seen: Seen) -> No
     assert parent_of(seen.span("ask")) == seen.span("workflow.run").context.span_id
 
 
-async def test_a_run_that_the_store_fails_is_an_error(seen: Seen) -> None:
+async def test_a_run_whose_store_fails_is_an_error(seen: Seen) -> None:
     with pytest.raises(StoreError):
         await ticks.run(store=FaultyStore(MemoryStore(), fail_before=2))
     run = seen.span("workflow.run")
@@ -299,7 +299,7 @@ async def test_a_run_that_the_store_fails_is_an_error(seen: Seen) -> None:
     assert "status" not in run.attributes
 
 
-async def test_a_run_that_can_t_begin_is_an_error(seen: Seen) -> None:
+async def test_a_run_that_can_not_start_is_an_error(seen: Seen) -> None:
     store = MemoryStore()
     await ticks.run(store=store, run_id="r")
     with pytest.raises(RunExistsError):
@@ -307,14 +307,14 @@ async def test_a_run_that_can_t_begin_is_an_error(seen: Seen) -> None:
     assert seen.spans("workflow.run")[1].status.description.startswith("RunExistsError")
 
 
-async def test_a_completed_run_that_is_asked_for_again_is_no_span(seen: Seen) -> None:
+async def test_resuming_a_completed_run_makes_no_span(seen: Seen) -> None:
     store = MemoryStore()
     await ticks.run(store=store, run_id="r")
     assert await ticks.resume_from("r", store=store) == "gone"
     assert len(seen.spans("workflow.run")) == 1
 
 
-async def test_a_run_that_began_before_the_end_of_listening_is_traced_to_its_end(
+async def test_a_run_that_started_before_uninstrument_is_traced_to_its_end(
     seen: Seen,
 ) -> None:
     async with asks.run() as run:

@@ -1,4 +1,4 @@
-"""How the trace's context is stored with a run."""
+"""The trace context that is stored with a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def entry(**created: Any) -> Entry:
     return made
 
 
-def test_an_entry_has_it_where_there_is_one() -> None:
+def test_an_entry_has_the_context_if_there_is_one() -> None:
     data, blobs = encode_entry(entry(trace=HEADERS))
     assert decode_entry(data, blobs, PLAIN).created["trace"] == HEADERS
     data, blobs = encode_entry(entry())
@@ -35,7 +35,7 @@ def test_an_entry_has_it_where_there_is_one() -> None:
     assert "trace" not in decode_entry(data, blobs, PLAIN).created
 
 
-def test_a_snapshot_has_it_where_there_is_one() -> None:
+def test_a_snapshot_has_the_context_if_there_is_one() -> None:
     state = RunState("r", "ticks", "1")
     before = b"".join(iter_state(state, inline=True))
     assert b"trace" not in before
@@ -46,19 +46,19 @@ def test_a_snapshot_has_it_where_there_is_one() -> None:
     assert json.loads(after) == {**json.loads(before), "trace": HEADERS}
 
 
-@pytest.mark.parametrize("rubbish", [1, "text", ["a"], {"traceparent": 1}, {"traceparent": None}])
-def test_what_is_no_context_is_refused_by_its_place(rubbish: object) -> None:
+@pytest.mark.parametrize("invalid", [1, "text", ["a"], {"traceparent": 1}, {"traceparent": None}])
+def test_the_error_for_an_invalid_context_names_its_place(invalid: object) -> None:
     state = RunState("r", "ticks", "1")
     state.metadata = Payload(b"{}")
     document = json.loads(b"".join(iter_state(state, inline=True)))
     with pytest.raises(SerializationError, match="at trace"):
-        Snapshot.from_json(json.dumps({**document, "trace": rubbish})).to_state(PLAIN)
-    data, blobs = encode_entry(entry(trace=rubbish))
+        Snapshot.from_json(json.dumps({**document, "trace": invalid})).to_state(PLAIN)
+    data, blobs = encode_entry(entry(trace=invalid))
     with pytest.raises(SerializationError, match=r"at b\.trace"):
         decode_entry(data, blobs, PLAIN)
 
 
-async def test_a_run_keeps_the_first(seen: Seen) -> None:
+async def test_a_run_keeps_its_first_context(seen: Seen) -> None:
     store = MemoryStore()
     await ticks.run(store=store, run_id="r")
     run = seen.span("workflow.run")
@@ -69,7 +69,7 @@ async def test_a_run_keeps_the_first(seen: Seen) -> None:
     )
 
 
-async def test_nothing_is_stored_where_nobody_listens() -> None:
+async def test_no_context_is_stored_without_instrumentation() -> None:
     store = MemoryStore()
     await ticks.run(store=store, run_id="r")
     assert "trace" not in json.loads((await store.load_snapshot("r")).to_json())

@@ -1,4 +1,4 @@
-"""One step tried alone, through the engine's own pieces; and time that jumps."""
+"""Tests for `try_step`, which runs one step as the engine does, and `run_without_waiting`."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ SHOP = Workflow("shop", [start, spread, work, note, total])
 
 
 def alone(function: Any, **options: Any) -> Workflow:
-    """A workflow of a start and this step."""
+    """Make a workflow of this step alone."""
     return Workflow("alone", [function], **options)
 
 
-async def test_what_was_sent_comes_before_what_was_returned() -> None:
+async def test_sent_events_come_before_returned_ones() -> None:
     trial = await try_step(SHOP, work, Part(3), state={"done": 4, "other": [1]})
     assert trial == StepTrial(
         (Note("sent"), Done(3)), None, {"done": 5, "other": [1]}, (Note("part 3"),)
@@ -110,7 +110,7 @@ async def test_trials_share_nothing() -> None:
     assert given == {"done": 1}
 
 
-async def test_a_returned_list_is_the_members() -> None:
+async def test_a_returned_list_gives_the_members() -> None:
     trial = await try_step(SHOP, "spread", Order(3))
     assert (trial.outputs, trial.members) == ((), (Part(0), Part(1), Part(2)))
     assert (await try_step(SHOP, "spread", Order(0))).members == ()
@@ -133,7 +133,7 @@ async def test_a_delayed_event_stays_delayed() -> None:
     )
 
 
-async def test_the_context_tells_of_the_trial() -> None:
+async def test_the_context_describes_the_trial() -> None:
     @step
     async def look(ev: StartEvent, ctx: Context) -> StopEvent:
         return StopEvent(
@@ -144,7 +144,7 @@ async def test_the_context_tells_of_the_trial() -> None:
     assert trial.outputs == (StopEvent(["alone", "look", 1, {"customer": 7}, None]),)
 
 
-async def test_state_is_deleted_and_collected() -> None:
+async def test_a_trial_deletes_state_and_collects_events() -> None:
     @step
     async def tidy(ev: StartEvent, ctx: Context) -> StopEvent | None:
         ctx.delete("old")
@@ -156,7 +156,7 @@ async def test_state_is_deleted_and_collected() -> None:
     assert trial.outputs == ()
 
 
-async def test_a_state_value_of_a_class_that_the_workflow_knows_is_itself() -> None:
+async def test_a_state_value_of_a_known_class_is_returned_as_it_is() -> None:
     @step
     async def fill(ev: StartEvent, ctx: Context) -> StopEvent:
         ctx.set("basket", Basket(ctx.get("basket").size + 1))
@@ -178,7 +178,7 @@ async def test_a_state_value_of_another_class_is_shown_as_stored() -> None:
     assert trial.state == {"basket": DynamicValue("Basket", {"size": 1})}
 
 
-async def test_many_published_events_are_all_there() -> None:
+async def test_all_of_many_published_events_are_returned() -> None:
     @step
     def tell(ev: StartEvent, ctx: Context) -> StopEvent:
         for n in range(500):
@@ -190,7 +190,7 @@ async def test_many_published_events_are_all_there() -> None:
     assert trial.outputs == (StopEvent("in a thread"),)
 
 
-async def test_output_errors_are_the_engines() -> None:
+async def test_output_errors_are_those_of_the_engine() -> None:
     @step
     async def wrong(ev: StartEvent) -> StopEvent:
         return ev.data
@@ -211,7 +211,7 @@ async def test_output_errors_are_the_engines() -> None:
         await try_step(alone(swallows), swallows, StartEvent())
 
 
-async def test_what_cannot_be_stored_is_refused() -> None:
+async def test_values_that_can_not_be_stored_are_refused() -> None:
     @step
     async def opaque(ev: StartEvent) -> Opaque | StopEvent:
         return Opaque(object())
@@ -239,7 +239,7 @@ async def test_a_value_changed_in_place_is_refused() -> None:
         await try_step(alone(forgets), forgets, StartEvent(), state={"list": []})
 
 
-async def test_what_the_step_raises_comes_out_and_is_not_retried() -> None:
+async def test_an_exception_of_the_step_is_raised_and_not_retried() -> None:
     contexts = []
 
     @step
@@ -284,7 +284,7 @@ async def test_an_event_that_the_step_does_not_accept_is_refused(
         await try_step(SHOP, name, event)
 
 
-async def test_a_key_that_is_no_str_is_refused() -> None:
+async def test_a_state_key_that_is_not_a_str_is_refused() -> None:
     with pytest.raises(TypeError, match="a key of the run's state must be a str"):
         await try_step(SHOP, "work", Part(), state={1: 1})  # type: ignore[dict-item]
 
@@ -305,7 +305,7 @@ def test_a_timeout_of_an_hour_takes_no_time() -> None:
     assert time.monotonic() - began < 60
 
 
-def test_run_without_waiting_returns_and_raises_what_the_function_does() -> None:
+def test_run_without_waiting_returns_and_raises_like_the_function() -> None:
     async def nap(value: int, by: int) -> int:
         await trio.sleep(86400)
         return value // by

@@ -59,13 +59,13 @@ class Order(Event):
 
     @classmethod
     def upcast(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
-        """Version 1 called it differently."""
+        """Convert version 1, in which the number had another name."""
         return {"number": data["no"]} if version == 1 else data
 
 
 @attrs.frozen
 class Shipped(Event):
-    """Another."""
+    """Another event."""
 
     number: int
 
@@ -91,7 +91,7 @@ async def begin(ev: StartEvent) -> list[Order]:
     ),
 )
 async def ship(ev: Order, ctx: Context) -> Shipped | Delayed[Order] | None:
-    """Use the whole of the context."""
+    """Use the whole context."""
     assert_type(ctx.run_id, str)
     assert_type(ctx.workflow_name, str)
     assert_type(ctx.step_name, str)
@@ -118,16 +118,16 @@ def close(ev: Shipped) -> StopEvent:
 
 @step(handles=["ship"])
 async def failed(ev: StepFailedEvent) -> StopEvent:
-    """Take what failed for good."""
+    """Handle a step that has failed for good."""
     return StopEvent(f"{ev.step_name}: {ev.error_type}: {ev.message} after {ev.attempts}")
 
 
 class Service:
-    """Its methods are steps."""
+    """A class whose methods are steps."""
 
     @step
     async def answer(self, ev: InputResponseEvent) -> StopEvent:
-        """A step."""
+        """A step that is a method."""
         return StopEvent(ev.response)
 
 
@@ -152,13 +152,13 @@ orders = Workflow(
 
 
 async def steps_stay_functions() -> None:
-    """A step can be called as it was."""
+    """Call steps, which keep their signatures."""
     assert_type(await begin(StartEvent([1])), list[Order])
     assert_type(close(Shipped(1)), StopEvent)
 
 
 async def verbs(store: CheckpointStore, saved: Snapshot) -> None:
-    """Each verb, awaited and entered."""
+    """Await and enter what each verb returns."""
     await orders.run()
     await orders.run(
         [1, 2], run_id="r", metadata={"owner": "ann"}, store=store, durability="exit", timeout=5
@@ -173,7 +173,7 @@ async def verbs(store: CheckpointStore, saved: Snapshot) -> None:
 
 
 async def handle(run: Run) -> None:
-    """Use the whole of the handle."""
+    """Use the whole handle."""
     assert_type(run.run_id, str)
     assert_type(run.status, RunStatus)
     async for event in run.stream(buffer=16):
@@ -193,7 +193,7 @@ async def handle(run: Run) -> None:
 
 
 async def snapshots(run: Run) -> None:
-    """Round trips and fields."""
+    """Use a snapshot's round trips and fields."""
     snapshot = await run.snapshot()
     text = snapshot.to_json()
     packed = snapshot.to_msgpack()
@@ -207,7 +207,7 @@ async def snapshots(run: Run) -> None:
 
 
 async def pictures(snapshot: Snapshot) -> None:
-    """Of workflows and of runs."""
+    """Draw workflows and runs."""
     assert_type(orders.to_mermaid(), str)
     assert_type(orders.to_dot(snapshot), str)
     assert_type(orders.to_svg(run=snapshot), str)
@@ -217,7 +217,7 @@ async def pictures(snapshot: Snapshot) -> None:
 
 
 async def stores() -> None:
-    """The users' queries, of either store."""
+    """Use the queries of both stores."""
     memory: CheckpointStore = MemoryStore()
     await verbs(memory, Snapshot.from_json(b"{}"))
     async with open_store("sqlite:///runs.db") as store:
@@ -238,7 +238,7 @@ async def stores() -> None:
 
 
 async def runtimes(runtime: Runtime) -> None:
-    """Runs by their ids."""
+    """Use runs by their ids."""
     assert_type(await runtime.get("r"), Run | None)
     assert_type(await runtime.submit("orders", 1), str)
     assert_type(await runtime.start(orders, [1], run_id="r"), Run)
@@ -247,11 +247,12 @@ async def runtimes(runtime: Runtime) -> None:
     assert_type(runtime.statistics(), RuntimeStatistics)
     async with open_runtime(MemoryStore(), [orders], max_concurrent_runs=10) as other:
         assert_type(other, Runtime)
-    print(blazen_trio.Runtim)  # type: ignore[attr-defined]  # found, though some names are imported when used
+    # Misspelt names are found, although some names are imported on first use.
+    print(blazen_trio.Runtim)  # type: ignore[attr-defined]
 
 
 class OwnStore(StoreQueries):
-    """It has the queries once it can load."""
+    """A store that has the queries because it can load runs."""
 
     async def load(self, run_id: str) -> StoredRun:
         """See `CheckpointStore.load`."""
@@ -259,7 +260,7 @@ class OwnStore(StoreQueries):
 
 
 async def tests(run: Run, own: OwnStore) -> None:
-    """What tests of users call."""
+    """Use the helpers for users' tests."""
     trial = await try_step(orders, "ship", Order(1), state={"shipped": 1})
     assert_type(trial, StepTrial)
     assert_type(trial.state, dict[str, Any])
@@ -272,14 +273,14 @@ async def tests(run: Run, own: OwnStore) -> None:
 
 
 def traced() -> None:
-    """Whoever makes the spans."""
+    """Choose the providers of spans and metrics."""
     instrument()
     instrument(tracer_provider=None, meter_provider=None)
     uninstrument()
 
 
 async def errors(store: CheckpointStore) -> None:
-    """They carry their parts."""
+    """Use the attributes of errors."""
     try:
         await orders.resume_from("r", store=store)
     except InputRequiredError as error:

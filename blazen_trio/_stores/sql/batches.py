@@ -16,7 +16,7 @@ from blazen_trio._stores.sql.leases import Sights, of_the_lease
 from blazen_trio._stores.sql.mailroom import Drivers, Mailroom
 from blazen_trio._stores.sql.reading import Watch
 from blazen_trio._stores.sql.schema import lease
-from blazen_trio._stores.sql.transaction import LeaseLostError, Transaction
+from blazen_trio._stores.sql.transaction import BatchTransaction, LeaseLostError
 from blazen_trio._stores.sql.troubles import (
     ANSWER_WITHIN,
     Patience,
@@ -80,7 +80,9 @@ class Batches:
         self._engine = engine
         self._database = databases.of(engine)
         self._writers = writers or engine  # makes the connection
-        self._heard = bool(engine.get_execution_options().get("blazen_trio_begins_otherwise"))
+        self._begins_otherwise = bool(
+            engine.get_execution_options().get("blazen_trio_begins_otherwise")
+        )
         self.lease_ttl = lease_ttl
         self._limits = {"busy_timeout": busy_timeout, "lease_ttl": lease_ttl}
         self._statements = self._database.statements(engine.dialect, **self._limits)
@@ -149,8 +151,8 @@ class Batches:
                     self._write_all([job], persist=persist)
                 return
             self._drop_connection()
-            passes = is_lost(error) or is_busy(error) or isinstance(error, UnclearCommitError)
-            if len(jobs) == 1 and not passes and jobs[0].plainer():
+            is_temporary = is_lost(error) or is_busy(error) or isinstance(error, UnclearCommitError)
+            if len(jobs) == 1 and not is_temporary and jobs[0].plainer():
                 self._write_all(jobs, persist=persist)
                 return
             for job in jobs:
@@ -264,7 +266,9 @@ class Batches:
         connection, cursor = self._connect()
         self._number += 1
         # A plain one passes the fence with its first statement, or in its only one (`finish`).
-        plain = not (self._heard or self.lease_id is None or any(job.alone for job in jobs))
+        plain = not (
+            self._begins_otherwise or self.lease_id is None or any(job.alone for job in jobs)
+        )
         begun = PlainTransaction(connection) if plain else self._database.begin(connection)
         transaction = self.transaction(connection, cursor, lease_id=self.lease_id)
         try:
@@ -309,9 +313,9 @@ class Batches:
 
     def transaction(
         self, connection: sa.Connection, cursor: DBAPICursor, *, lease_id: int | None
-    ) -> Transaction:
+    ) -> BatchTransaction:
         """Return the writer for a transaction that has been started on this connection."""
-        return Transaction(
+        return BatchTransaction(
             connection,
             cursor,
             self._statements,
@@ -322,7 +326,7 @@ class Batches:
             sights=self.sights,
         )
 
-    def _settle(self, jobs: Sequence[Job], transaction: Transaction) -> None:
+    def _settle(self, jobs: Sequence[Job], transaction: BatchTransaction) -> None:
         """Record that these jobs are on disk."""
         self.lease_id, self._last = transaction.lease_id, transaction.last
         self._reached = True
@@ -340,7 +344,7 @@ class Batches:
     def _landed(
         self,
         jobs: Sequence[Job],
-        transaction: Transaction,
+        transaction: BatchTransaction,
         error: Exception,
         patience: Patience,
     ) -> bool:

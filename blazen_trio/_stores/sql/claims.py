@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blazen_trio._stores.sql.mailroom import Drivers
-    from blazen_trio._stores.sql.transaction import Transaction
+    from blazen_trio._stores.sql.transaction import BatchTransaction
 
 __all__ = ["Claim", "Delete", "MaybeDeadError", "Purge", "Take", "Taken"]
 
@@ -86,7 +86,7 @@ class Claim(Job):
         self.run_id: str = run_id
         self._drivers = drivers
 
-    def apply(self, transaction: Transaction) -> tuple[sa.Row[Any], SqlDriver | None]:
+    def apply(self, transaction: BatchTransaction) -> tuple[sa.Row[Any], SqlDriver | None]:
         for _ in range(_LOOKS):
             row = queries.find_run(transaction.connection, self.run_id)
             if row.status == _COMPLETED:
@@ -128,7 +128,7 @@ class Take(Job):
         self._workflows, self._limit, self._suspects = workflows, limit, suspects
         self._drivers = drivers
 
-    def apply(self, transaction: Transaction) -> list[Taken]:
+    def apply(self, transaction: BatchTransaction) -> list[Taken]:
         for each in polling.dead_leases(
             transaction.connection, transaction.lease_id, transaction.sights
         ):
@@ -170,7 +170,7 @@ class Delete(Job):
         self.run_id: str = run_id
         self._drivers = drivers
 
-    def apply(self, transaction: Transaction) -> None:
+    def apply(self, transaction: BatchTransaction) -> None:
         for _ in range(_LOOKS):
             row = queries.find_run(transaction.connection, self.run_id)
             # If another process has changed it since it was read, read it again.
@@ -204,7 +204,7 @@ class Purge(Job):
         )
         self._deleted: list[str] = []
 
-    def apply(self, transaction: Transaction) -> tuple[int, int | None]:
+    def apply(self, transaction: BatchTransaction) -> tuple[int, int | None]:
         old = (
             sa.select(runs)
             .where(
@@ -251,7 +251,9 @@ def _drop_mail_of_nobody(connection: sa.Connection) -> None:
                 connection.execute(sa.delete(table).where(table.c.run_no == gone))
 
 
-def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.ColumnElement[bool]:
+def _free(
+    transaction: BatchTransaction, row: sa.Row[Any], drivers: Drivers
+) -> sa.ColumnElement[bool]:
     """Take the run from a dead holder, and return the condition that it still has no driver.
 
     Raises:
@@ -277,7 +279,7 @@ def _free(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> sa.Co
     )
 
 
-def _delete(transaction: Transaction, row: sa.Row[Any], drivers: Drivers) -> bool:
+def _delete(transaction: BatchTransaction, row: sa.Row[Any], drivers: Drivers) -> bool:
     """Delete a run if its row is still as it was read. Returns whether it was deleted."""
     free = _free(transaction, row, drivers)
     unchanged = (runs.c.status == row.status) & (runs.c.updated == row.updated)

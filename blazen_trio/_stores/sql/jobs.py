@@ -21,7 +21,7 @@ from blazen_trio.errors import WorkflowError
 if TYPE_CHECKING:
     from blazen_trio._stores.protocol import Commit, NewRun
     from blazen_trio._stores.sql.mailroom import Drivers
-    from blazen_trio._stores.sql.transaction import Transaction
+    from blazen_trio._stores.sql.transaction import BatchTransaction
 
 __all__ = ["Append", "Create", "Job", "Loss", "Post", "Release"]
 
@@ -44,10 +44,10 @@ class Job:
     error: BaseException | None = None
     run_id: str | None = None
 
-    def prepare(self, transaction: Transaction) -> None:
+    def prepare(self, transaction: BatchTransaction) -> None:
         """Register the runs that the job will look up, before any job of the batch is done."""
 
-    def apply(self, transaction: Transaction) -> Any:
+    def apply(self, transaction: BatchTransaction) -> Any:
         """Do the job, in the writer's thread.
 
         A `WorkflowError` refuses the job before it has written anything.
@@ -91,7 +91,7 @@ class Append(Job):
         self._large = driver.large.intersection(commit.taken) if driver.large else ()
         self._drivers = drivers
 
-    def apply(self, transaction: Transaction) -> None:
+    def apply(self, transaction: BatchTransaction) -> None:
         driver = self.driver
         driver.check()
         # The driver is the token. If this opening has released the run and drives it again, it has
@@ -144,10 +144,10 @@ class Create(Job):
         self.size = _size(first)
         self._drivers = drivers
 
-    def prepare(self, transaction: Transaction) -> None:
+    def prepare(self, transaction: BatchTransaction) -> None:
         transaction.look_for(self.first.run_id)
 
-    def apply(self, transaction: Transaction) -> SqlDriver | None:
+    def apply(self, transaction: BatchTransaction) -> SqlDriver | None:
         run, first = self.run, self.first
         if transaction.find(first.run_id) is not None:
             raise store_rules.exists(first.run_id)
@@ -232,7 +232,7 @@ class Release(Job):
         """
         return cls(Return(driver, fault=store_rules.storable(error), at=micros(at)), drivers)
 
-    def apply(self, transaction: Transaction) -> None:
+    def apply(self, transaction: BatchTransaction) -> None:
         each = self._given_back
         driver = each.driver
         if not self._drivers.is_current(driver):
@@ -275,10 +275,10 @@ class Post(Job):
         self.size = len(data)
         self._driver: SqlDriver | None = None
 
-    def prepare(self, transaction: Transaction) -> None:
+    def prepare(self, transaction: BatchTransaction) -> None:
         transaction.look_for(self.run_id)
 
-    def apply(self, transaction: Transaction) -> Mail | None:
+    def apply(self, transaction: BatchTransaction) -> Mail | None:
         found = transaction.find(self.run_id)
         if found is None:
             raise store_rules.not_found(self.run_id)

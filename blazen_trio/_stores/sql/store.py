@@ -363,7 +363,7 @@ class SqlStore(SqlLooks):
         Each transaction deletes at most a hundred runs, so other writes are not delayed.
         """
         before, statuses = (
-            store_rules.cutoff(older_than),
+            store_rules.cutoff(older_than, self._clock),
             store_rules.parse_statuses(status, store_rules.ENDED),
         )
         total = after_no = 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from blazen_trio._stores.sql.leases import Held, Sights
     from blazen_trio._stores.sql.statements import Row, Statement, Statements, Whole
 
-__all__ = ["LeaseLostError", "MailGoneError", "Transaction"]
+__all__ = ["BatchTransaction", "LeaseLostError", "MailGoneError"]
 
 
 class LeaseLostError(Exception):
@@ -35,7 +35,7 @@ class MailGoneError(Exception):
     """An inbox row to be taken is missing: another driver has taken it."""
 
 
-class Transaction:
+class BatchTransaction:
     """Writes of one transaction, in the writer's thread.
 
     Nothing is sent earlier than necessary: the fence is sent with the first statement, so rows that
@@ -44,7 +44,14 @@ class Transaction:
 
     The fence locks our lease's row until the COMMIT, before any row of a run is locked: the order
     of locks that `claims` lists. A process that declares our lease dead therefore comes entirely
-    before this transaction, whose fence then finds nothing, or entirely after it.
+    before this transaction, whose fence then finds nothing, or entirely after it. In SQL, the fence
+    is
+
+        UPDATE blazen_lease SET expires = :now + :ttl, batch = :number
+        WHERE lease_id = :lease_id AND state = 1 AND batch = :last
+
+    It has to find one row: `state` is 0 once the lease was declared dead, and `batch` differs if a
+    statement of an abandoned connection arrives late.
 
     Attributes:
         connection: The connection, in a transaction, for statements that are rarely run.
@@ -348,7 +355,8 @@ class Transaction:
         Returns:
             If no statement was sent and there are only entries to write, a function to call instead
             of a COMMIT. On a server it writes the entries, and raises `LeaseLostError` or the
-            database's error; on SQLite they are already on disk. Otherwise `None`.
+            database's error. On SQLite, whose statement is a transaction by itself, they are on
+            disk already, and the function does nothing. Otherwise `None`.
         """
         entries = self._gathered.get(self._sql.add_entry)
         if entries and not self._fenced and len(self._gathered) == 1 and not self._last_of_all:

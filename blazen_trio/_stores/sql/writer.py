@@ -79,11 +79,8 @@ class Writer:
         """Set if the last hand-over had several jobs, or came while another was under way."""
         self._waiting: dict[Job, trio.lowlevel.Task] = {}
         self._turns, self._paces = Signal(), Signal()
-        self._written = threading.Lock()
-        """Released by the thread when a batch is written. `_pace` acquires it to wait for that; it
-        is also acquired when the waiters are woken.
-        """
-        self._written.acquire()
+        self._written = threading.Event()
+        """Set by the thread when a batch is written, and cleared when its waiters are woken."""
         self._closed = False
         self._fault: BaseException | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -191,7 +188,7 @@ class Writer:
                 await self._paces.wait()
             mean = (last + turn) / 2
             if _RESTED < mean < sys.getswitchinterval():
-                self._written.acquire(timeout=mean * _SHARE)  # releases the GIL to the thread
+                self._written.wait(mean * _SHARE)  # releases the GIL to the thread
             else:
                 await trio.sleep(_TICK)
             began = time.perf_counter()
@@ -211,7 +208,7 @@ class Writer:
 
     def _wake(self, jobs: list[Job]) -> None:
         """Settle these jobs and wake their waiters, in the loop's thread."""
-        self._written.acquire(blocking=False)
+        self._written.clear()
         # Settle all jobs first: a waiter that resumes must see the changes of the whole batch.
         for job in jobs:
             job.settle()
@@ -232,14 +229,13 @@ class Writer:
     def _write(self) -> bool:
         """Write the next batch. Returns whether it was the last.
 
-        No job is referenced any more when this returns.
+        A method of its own, so that no local variable of an idle thread keeps a batch in memory.
         """
         assert self._token is not None
         jobs, closing = self._take()
         told = self._batches.write(jobs)
         if told:
-            if self._written.locked():  # only this thread releases it
-                self._written.release()
+            self._written.set()
             self._token.run_sync_soon(self._wake, told)
         return closing
 

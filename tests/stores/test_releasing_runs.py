@@ -1,4 +1,4 @@
-"""Runs that can't be given back at once are owed; who loses a run hears it at once."""
+"""A failed release is owed and repeated. The driver of a lost run is notified immediately."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ async def _create(store: CheckpointStore, run_id: str = "a") -> Driver:
 
 async def _taken(store: CheckpointStore) -> StoredRun:
     with trio.fail_after(120):
-        while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110  # the store tells nobody
+        # The store does not notify us.
+        while not (taken := await store.take(["w"], 1)):  # noqa: ASYNC110
             await trio.sleep(0.05)
     return taken[0]
 
 
 @pytest.mark.parametrize("how", ["release", "crash", "set aside", "after a commit"])
-async def test_a_run_that_can_not_be_given_back_is_owed(tmp_path: Path, how: str) -> None:
+async def test_a_failed_release_is_owed(tmp_path: Path, how: str) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_store(url, busy_timeout=0.01) as store, open_store(url) as other:
         driver = await _create(store)
@@ -59,7 +60,7 @@ async def test_a_run_that_can_not_be_given_back_is_owed(tmp_path: Path, how: str
                     await store.release(driver, crash="broke" if how == "crash" else None)
             assert store.statistics().driven == 0
             theirs.execute("ROLLBACK")
-        # It goes on trying by itself.
+        # The store keeps trying by itself.
         if how == "set aside":
             with trio.fail_after(120):
                 while (await other.get_run("a")).error != "unreadable":  # noqa: ASYNC110
@@ -72,7 +73,7 @@ async def test_a_run_that_can_not_be_given_back_is_owed(tmp_path: Path, how: str
             assert [seq for seq, _ in taken.entries] == [1]
 
 
-async def test_a_run_that_is_owed_can_be_claimed_by_who_owes_it(tmp_path: Path) -> None:
+async def test_a_run_whose_release_is_owed_can_be_claimed_by_the_same_store(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_store(url, busy_timeout=0.01) as store, open_store(url) as other:
         driver = await _create(store)
@@ -83,7 +84,7 @@ async def test_a_run_that_is_owed_can_be_claimed_by_who_owes_it(tmp_path: Path) 
             theirs.execute("ROLLBACK")
         claimed = await store.claim("a")
         assert claimed.driver is not None
-        # What was owed does not touch it any more.
+        # The owed release does not affect the claimed run.
         await store.post("a", "event", b"")
         with pytest.raises(RunLockedError):
             await other.claim("a")
@@ -92,7 +93,7 @@ async def test_a_run_that_is_owed_can_be_claimed_by_who_owes_it(tmp_path: Path) 
         await store.commit(claimed.driver, Commit("a", [(3, b"3")]))
 
 
-async def test_what_is_owed_goes_with_the_next_batch_and_with_the_close(tmp_path: Path) -> None:
+async def test_owed_releases_are_written_by_the_next_batch_or_on_closing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_store(url) as other:
         async with open_store(url, busy_timeout=0.01) as store:
@@ -104,29 +105,29 @@ async def test_what_is_owed_goes_with_the_next_batch_and_with_the_close(tmp_path
                     with pytest.raises(StoreError, match="locked"):
                         await store.release(driver, hold=later, crash="broke")
                 theirs.execute("ROLLBACK")
-        # A lease that is given back whole would not say so.
+        # Giving back the whole lease would not record the crashes.
         rows = execute(url, "SELECT error, crashes, hold > 0 FROM blazen_run WHERE owner IS NULL")
         assert rows == [("broke", 1, 1)] * 2
         assert await other.take(["w"], 5) == []
 
 
-async def test_a_commit_that_failed_is_told_to_its_driver(tmp_path: Path) -> None:
+async def test_a_failed_commit_notifies_its_driver(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_store(url, busy_timeout=0.01) as store:
         driver = await _create(store)
         heard = Heard(driver)
-        told_before: list[Any] = []
+        reported: list[Any] = []
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as theirs:
             theirs.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked") as raised:
                 await store.commit(driver, Commit("a", [(2, b"2")]))
-            told_before += heard.lost
-            assert told_before == [raised.value]
+            reported += heard.lost
+            assert reported == [raised.value]
             theirs.execute("ROLLBACK")
-        assert driver.lost is told_before[0]
+        assert driver.lost is reported[0]
 
 
-async def test_who_loses_the_lease_hears_it_at_once_though_nobody_waits(url: str) -> None:
+async def test_drivers_are_notified_of_a_lost_lease_although_no_call_waits(url: str) -> None:
     async with open_store(url, lease_ttl=0.6, migrate=True) as loser, open_store(url) as winner:
         drivers = {run_id: await _create(loser, run_id) for run_id in ("a", "b")}
         heard = {run_id: Heard(driver) for run_id, driver in drivers.items()}
@@ -136,7 +137,8 @@ async def test_who_loses_the_lease_hears_it_at_once_though_nobody_waits(url: str
                 with suppress(RunLockedError):  # renewed in between
                     await winner.claim("a")
                     break
-            while not all(each.lost for each in heard.values()):  # noqa: ASYNC110  # told, tells nobody
+            # A listener can't wake this task.
+            while not all(each.lost for each in heard.values()):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         for run_id, each in heard.items():
             assert [type(error) for error in each.lost] == [StaleRunError]
@@ -144,7 +146,7 @@ async def test_who_loses_the_lease_hears_it_at_once_though_nobody_waits(url: str
             with pytest.raises(StaleRunError):
                 await loser.commit(drivers[run_id], Commit(run_id, [(2, b"late")]))
             assert len(each.lost) == 1
-        # It takes a new lease when it needs one, and who comes late says so too.
+        # The store takes a new lease when it needs one, and a late listener is notified, too.
         claimed = await loser.claim("b")
         await loser.release(drivers["b"])
         assert claimed.driver is not None
@@ -153,7 +155,7 @@ async def test_who_loses_the_lease_hears_it_at_once_though_nobody_waits(url: str
         assert late.lost == heard["a"].lost
 
 
-async def test_who_loses_a_run_in_memory_hears_it_when_that_happens() -> None:
+async def test_the_driver_of_a_lost_run_in_memory_is_notified_immediately() -> None:
     store = MemoryStore()
     other = store.beside()
     driver = await _create(store)
@@ -169,14 +171,14 @@ async def test_who_loses_a_run_in_memory_hears_it_when_that_happens() -> None:
     await store.commit(claimed.driver, Commit("a", [(2, b"2")]))
 
 
-async def test_a_store_that_closes_tells_who_still_drives(url: str) -> None:
+async def test_a_closing_store_notifies_its_drivers(url: str) -> None:
     async with open_store(url, migrate=True) as store:
         heard = Heard(await _create(store))
     assert [type(error) for error in heard.lost] == [StoreError]
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-async def test_an_error_that_the_database_has_no_letters_for_is_stored_in_ascii(url: str) -> None:
+async def test_an_error_that_the_database_can_not_encode_is_stored_in_ascii(url: str) -> None:
     name = sa.make_url(url).database
     server = sa.make_url(url).set(database="postgres").render_as_string(hide_password=False)
     execute(server, f"DROP DATABASE {name}")

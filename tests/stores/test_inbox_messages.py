@@ -1,5 +1,6 @@
-"""Mail in a database: each driver is given each row once, whatever looks, posts and commits
-overlap.
+"""Inbox messages in a database.
+
+Each driver is given each row once, however polls, posts and commits overlap.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ async def _create(store: SqlStore, run_id: str = "a") -> Driver:
 
 async def _wait_for(heard: Heard, count: int) -> None:
     with trio.fail_after(120):
-        while len(heard.mail) < count:  # noqa: ASYNC110  # a listener is told, and tells nobody
+        while len(heard.mail) < count:  # noqa: ASYNC110  # a listener can't wake this task
             await trio.sleep(0.01)
 
 
-class SlowLook:
-    """A look whose thread has read, and does not come back before it may."""
+class SlowPoll:
+    """A poll whose thread has read, but may not return yet."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.may, self.has_read = threading.Event(), threading.Event()
@@ -58,18 +59,18 @@ class SlowLook:
 
 
 @pytest.mark.parametrize("taker", ["itself", "another opening"])
-async def test_what_a_slow_look_brings_is_not_given_again(
+async def test_messages_found_by_a_slow_poll_are_not_delivered_again(
     url: str, taker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meanwhile the row was taken, and the run left and taken up again."""
+    """During the poll, the row was taken, and the run was released and claimed again."""
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         driver = await _create(store)
-        # The store's own looks, which may come at any moment, find nothing.
+        # The store's own polls, which may happen at any moment, find nothing.
         monkeypatch.setattr(polling, "new_mail", lambda *_: {})
         heard = Heard(driver)
         mail = await other.post("a", "event", b"x")
         assert mail is not None
-        slow = SlowLook(monkeypatch, "poll")
+        slow = SlowPoll(monkeypatch, "poll")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.poll, [])
             await trio.to_thread.run_sync(slow.has_read.wait)
@@ -95,7 +96,7 @@ async def test_what_a_slow_look_brings_is_not_given_again(
         )
 
 
-async def test_a_row_that_is_taken_while_a_look_is_under_way_is_given_once(
+async def test_a_row_that_is_taken_during_a_poll_is_delivered_once(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_store(url, migrate=True) as store:
@@ -103,9 +104,9 @@ async def test_a_row_that_is_taken_while_a_look_is_under_way_is_given_once(
         heard = Heard(driver)
         mail = await store.post("a", "event", b"x")
         assert mail is not None
-        slow = SlowLook(monkeypatch, "poll")
+        slow = SlowPoll(monkeypatch, "poll")
         real = polling.mail_by_id
-        # As if it had not been given yet when the look decided what to read.
+        # As if it had not been delivered yet when the poll decided what to read.
         monkeypatch.setattr("blazen_trio._stores.sql.mailroom.Look.given", lambda *_: ())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.poll, [])
@@ -116,7 +117,7 @@ async def test_a_row_that_is_taken_while_a_look_is_under_way_is_given_once(
         assert real is polling.mail_by_id
 
 
-async def test_what_comes_while_a_run_is_claimed_is_given_once(
+async def test_a_message_that_arrives_during_a_claim_is_delivered_once(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_store(url, migrate=True) as store:
@@ -151,7 +152,7 @@ async def test_what_comes_while_a_run_is_claimed_is_given_once(
         assert sorted(given, key=lambda mail: mail.id) == [first, second]
 
 
-async def test_a_flood_delays_nobody_elses_mail_and_comes_in_pages(url: str) -> None:
+async def test_a_flood_is_delivered_in_pages_and_does_not_delay_other_runs(url: str) -> None:
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         flooded, quiet = Heard(await _create(store, "a")), Heard(await _create(store, "b"))
         async with trio.open_nursery() as nursery:
@@ -165,12 +166,12 @@ async def test_a_flood_delays_nobody_elses_mail_and_comes_in_pages(url: str) -> 
         assert len({mail.id for mail in flooded.mail}) == 300
 
 
-async def test_rows_that_commit_late_are_given_too(url: str) -> None:
-    """The id is given when a row is written, and it is seen when that is committed."""
+async def test_rows_that_commit_late_are_delivered_too(url: str) -> None:
+    """A row gets its id when it is written, and is visible once it is committed."""
     async with open_store(url, migrate=True) as store:
         heard = Heard(await _create(store))
         if "sqlite" in url:
-            pytest.skip("one writes at a time there")
+            pytest.skip("SQLite has one writer at a time")
         with an_engine(url) as engine, engine.connect() as connection:
             begun = connection.begin()
             early = await store.post("a", "event", b"early", connection=connection)
@@ -182,18 +183,18 @@ async def test_rows_that_commit_late_are_given_too(url: str) -> None:
             assert heard.mail == [late, early]
 
 
-async def test_a_poll_stands_for_a_look_and_one_that_fails_does_not(
+async def test_a_poll_replaces_the_stores_own_one_unless_it_fails(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         heard = Heard(await _create(store))
-        looks: list[Any] = []
+        own_polls: list[Any] = []
         real = polling.new_mail
-        monkeypatch.setattr(polling, "new_mail", lambda *given: looks.append(0) or real(*given))
+        monkeypatch.setattr(polling, "new_mail", lambda *given: own_polls.append(0) or real(*given))
         for _ in range(12):
             await store.poll([])
             await trio.sleep(0.1)
-        assert len(looks) <= 1  # the first, which may have come before the first poll
+        assert len(own_polls) <= 1  # the first, which may have happened before the first poll
 
         def fail(*_given: Any) -> Any:
             msg = "no poll"
@@ -209,12 +210,12 @@ async def test_a_poll_stands_for_a_look_and_one_that_fails_does_not(
         assert heard.mail == [mail]
 
 
-async def test_mail_that_another_took_refuses_its_taker_alone(url: str) -> None:
+async def test_only_the_commit_whose_message_another_driver_took_is_refused(url: str) -> None:
     async with open_store(url, migrate=True) as store:
         drivers = {run_id: await _create(store, run_id) for run_id in ("a", "b", "c")}
         mail = {run_id: await store.post(run_id, "event", b"") for run_id in drivers}
         execute(url, f"DELETE FROM blazen_inbox WHERE mail_id = {mail['b'].id if mail['b'] else 0}")
-        told: list[str] = []
+        refused: list[str] = []
 
         async def take(run_id: str) -> None:
             row = mail[run_id]
@@ -223,13 +224,13 @@ async def test_mail_that_another_took_refuses_its_taker_alone(url: str) -> None:
                 commit = Commit(run_id, [(2, b"2")], taken=[row.id], status=RunStatus.RUNNING)
                 await store.commit(drivers[run_id], commit)
             except StaleRunError as error:
-                told.append(f"{run_id}: {error}")
+                refused.append(f"{run_id}: {error}")
 
         async with trio.open_nursery() as nursery:
             for run_id in drivers:
                 nursery.start_soon(take, run_id)
-        assert len(told) == 1
-        assert "'b': another driver took its inbox messages" in told[0]
+        assert len(refused) == 1
+        assert "'b': another driver took its inbox messages" in refused[0]
         assert {each: len((await store.load(each)).entries) for each in drivers} == {
             "a": 2,
             "b": 1,
@@ -240,7 +241,7 @@ async def test_mail_that_another_took_refuses_its_taker_alone(url: str) -> None:
         assert isinstance(drivers["b"].lost, StaleRunError)
 
 
-async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
+async def test_a_poll_for_messages_reads_only_through_an_index(url: str) -> None:
     with an_engine(url) as engine:
         async with open_store(engine, migrate=True) as store:
             Heard(await _create(store))
@@ -253,8 +254,8 @@ async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
                 await store.post("a", "event", b"")
             with listened_to(engine) as heard:
                 await store.poll([])
-            told = plans(engine, [each for each in heard if "blazen_inbox" in each[0]])
-    assert "ix_blazen_inbox_run_no_mail_id" in told, told
+            plan = plans(engine, [each for each in heard if "blazen_inbox" in each[0]])
+    assert "ix_blazen_inbox_run_no_mail_id" in plan, plan
     for whole in (
         "SCAN blazen_inbox\n",
         "Seq Scan on blazen_inbox",
@@ -262,7 +263,7 @@ async def test_a_look_for_mail_is_a_look_into_an_index(url: str) -> None:
         "Sort  ",
         "filesort",
     ):
-        assert whole not in told, told
+        assert whole not in plan, plan
 
 
 _LARGE = bytes(range(256)) * 40_000  # 10 MB: three parts
@@ -272,7 +273,7 @@ def _parts(url: str) -> int:
     return int(execute(url, "SELECT count(*) FROM blazen_inbox_part")[0][0])
 
 
-async def test_a_large_letter_comes_whole_and_leaves_nothing(url: str) -> None:
+async def test_a_large_message_arrives_whole_and_leaves_no_parts(url: str) -> None:
     async with open_store(url, migrate=True) as store:
         driver = await _create(store)
         heard = Heard(driver)
@@ -291,7 +292,7 @@ async def test_a_large_letter_comes_whole_and_leaves_nothing(url: str) -> None:
         assert (_parts(url), (await store.load("a")).inbox) == (0, ())
 
 
-async def test_a_large_letter_of_another_process_is_brought_by_a_look(url: str) -> None:
+async def test_a_large_message_of_another_process_is_found_by_a_poll(url: str) -> None:
     async with open_store(url, migrate=True) as store, open_store(url) as other:
         driver = await _create(store)
         heard = Heard(driver)
@@ -304,7 +305,7 @@ async def test_a_large_letter_of_another_process_is_brought_by_a_look(url: str) 
 
 
 @pytest.mark.parametrize("how", ["completed", "deleted", "purged"])
-async def test_parts_go_with_their_run(url: str, how: str) -> None:
+async def test_the_parts_of_a_message_are_deleted_with_its_run(url: str, how: str) -> None:
     async with open_store(url, migrate=True) as store:
         driver = await _create(store)
         with an_engine(url) as engine, engine.begin() as theirs:

@@ -1,4 +1,4 @@
-"""An application's own Alembic, beside ours: in one process, and in one database."""
+"""An application's own Alembic next to ours, in one process and in one database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def upgrade():
 
 
 def upgrade_with(in_the_middle: Callable[[], None], folder: Path) -> list[str]:
-    """Run an application's migration, and something in its middle; return its tables."""
+    """Run an application's migration with a call in its middle. Return its tables."""
     (folder / "theirs" / "versions").mkdir(parents=True)
     (folder / "theirs" / "env.py").write_text(_ENV)
     (folder / "theirs" / "versions" / "a1.py").write_text(_FIRST)
@@ -74,7 +74,7 @@ def open_a_new_store(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["in the same thread", "in another thread"])
-def test_a_store_is_created_in_the_middle_of_others_migrations(where, tmp_path):
+def test_a_store_can_be_created_in_the_middle_of_an_applications_migration(where, tmp_path):
     def in_the_middle() -> None:
         if where == "in the same thread":
             open_a_new_store(tmp_path)
@@ -83,7 +83,7 @@ def test_a_store_is_created_in_the_middle_of_others_migrations(where, tmp_path):
         thread.start()
         thread.join()
 
-    # Theirs go on, and are made in their database; ours in ours.
+    # Their migration continues in their database, and ours runs in ours.
     assert upgrade_with(in_the_middle, tmp_path) == ["after", "alembic_version", "before"]
     with an_engine(f"sqlite:///{tmp_path}/runs.db") as engine:
         assert not sa.inspect(engine).has_table("before")
@@ -102,7 +102,7 @@ async def test_autogenerate_leaves_our_tables_alone(url):
             assert (
                 compare_metadata(MigrationContext.configure(connection, opts=options), theirs) == []
             )
-            # Of theirs it sees all, also what is called like ours.
+            # It sees all of their tables, even one that is named like ours.
             found = compare_metadata(
                 MigrationContext.configure(connection, opts=options), sa.MetaData()
             )

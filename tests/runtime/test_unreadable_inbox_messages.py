@@ -1,4 +1,4 @@
-"""What lies in an inbox and can't be read is noted as rejected; nothing goes down with it."""
+"""Inbox messages that can't be read are recorded as rejected, and break nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.runtime.flows import ALL, Approved, approvals, serving, status_is, un
 FAST: Any = {"poll_interval": 0.05}
 
 
-def letter(event: Any, **parts: Any) -> bytes:
+def message(event: Any, **parts: Any) -> bytes:
     return json.dumps({"f": 1, "event": event, "seconds": None, "answers": None, **parts}).encode()
 
 
@@ -33,13 +33,13 @@ UNREADABLE = [
     b"\xff\x00 no JSON",
     b"[]",
     b"{}",
-    letter(None),
-    letter(["Approved", {"by": 7}]),
-    letter(["Approved", {"by": "ann"}, 2]),
-    letter(["Approved", {"by": "ann"}], seconds="soon"),
-    letter(["Approved", {"by": "ann"}], seconds=-1),
-    letter(["Approved", {"by": "ann"}], f=99),
-    letter(["StopEvent", {"result": 1}]),
+    message(None),
+    message(["Approved", {"by": 7}]),
+    message(["Approved", {"by": "ann"}, 2]),
+    message(["Approved", {"by": "ann"}], seconds="soon"),
+    message(["Approved", {"by": "ann"}], seconds=-1),
+    message(["Approved", {"by": "ann"}], f=99),
+    message(["StopEvent", {"result": 1}]),
 ]
 
 
@@ -51,7 +51,7 @@ async def rejections(store: Any, run_id: str) -> list[tuple[str | None, str | No
     ]
 
 
-async def test_an_event_with_other_fields_is_rejected_and_all_runs_go_on(opened: Any) -> None:
+async def test_an_event_with_other_fields_is_rejected_and_all_runs_continue(opened: Any) -> None:
     async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
         async with serving(there, **FAST):
             await front.submit("approvals", 1, run_id="other")
@@ -69,7 +69,7 @@ async def test_an_event_with_other_fields_is_rejected_and_all_runs_go_on(opened:
 
 
 @pytest.mark.parametrize("driven", [True, False])
-async def test_what_can_not_be_read_is_rejected(opened: Any, driven: bool) -> None:
+async def test_unreadable_messages_are_rejected(opened: Any, driven: bool) -> None:
     async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
         await front.submit("approvals", 1, run_id="run")
         async with serving(there, **FAST):
@@ -88,7 +88,7 @@ async def test_what_can_not_be_read_is_rejected(opened: Any, driven: bool) -> No
         assert not (await here.load("run")).inbox
 
 
-async def test_a_run_alone_rejects_it_too(opened: Any) -> None:
+async def test_a_standalone_run_rejects_unreadable_messages(opened: Any) -> None:
     async with (
         opened() as here,
         opened() as there,
@@ -96,12 +96,12 @@ async def test_a_run_alone_rejects_it_too(opened: Any) -> None:
     ):
         for data in UNREADABLE:
             await here.post("run", "event", data)
-        await here.post("run", "event", letter(["Approved", {"by": "ann"}]))
+        await here.post("run", "event", message(["Approved", {"by": "ann"}]))
         assert await run.result() == ["ann"]
         assert len(await rejections(here, "run")) == len(UNREADABLE)
 
 
-async def test_a_question_whose_answer_can_not_be_read_stays_open(opened: Any) -> None:
+async def test_a_question_with_an_unreadable_answer_stays_open(opened: Any) -> None:
     async with opened() as here, opened() as there, open_runtime(here, **FAST) as front:
         await front.submit("asks", "Ship it", run_id="run")
         async with serving(there, **FAST):
@@ -111,30 +111,30 @@ async def test_a_question_whose_answer_can_not_be_read_stays_open(opened: Any) -
             await here.post(
                 "run",
                 "event",
-                letter(["InputResponseEvent", {"answer": "yes"}], answers=request_id),
+                message(["InputResponseEvent", {"answer": "yes"}], answers=request_id),
             )
 
             async def rejected() -> bool:
                 return bool(await rejections(here, "run"))
 
             await until(rejected)
-            await here.post("run", "event", b"rubbish")
+            await here.post("run", "event", b"no JSON")
             await front.respond("run", "yes")
             assert await front.result("run") == "yes"
 
 
-async def test_a_cancellation_whose_reason_can_not_be_read_still_cancels(opened: Any) -> None:
+async def test_a_cancellation_with_an_unreadable_reason_still_cancels(opened: Any) -> None:
     async with opened() as here, opened() as there, open_runtime(here, ALL, **FAST) as front:
         await front.submit("approvals", 1, run_id="run")
         async with serving(there, **FAST):
             await until(status_is(here, "run", "waiting"))
             await here.post("run", "cancel", b'{"f": 1, "reason": {}}')
-            with pytest.raises(RunCancelledError) as told:
+            with pytest.raises(RunCancelledError) as caught:
                 await front.result("run")
-        assert told.value.reason is None
+        assert caught.value.reason is None
 
 
-async def test_a_question_under_the_id_of_an_open_one_is_rejected(opened: Any) -> None:
+async def test_a_question_with_the_id_of_an_open_one_is_rejected(opened: Any) -> None:
     @step
     async def begin(ev: StartEvent) -> InputRequestEvent:
         return InputRequestEvent("first", request_id="one")
