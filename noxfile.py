@@ -1,4 +1,4 @@
-"""The checks of this project. `nox` runs those that a change must pass; `nox -s NAME`, one."""
+"""The project's checks. `nox` runs those that a change must pass; `nox -s NAME` runs one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PYTHONS = [
     if line.startswith("Programming Language :: Python :: 3.")
 ]
 EXTRAS = ["postgresql", "mysql", "cli", "otel"]
-"""The extras for users of the package; the others are for work on it."""
+"""The extras for users of the package. The others are for developing it."""
 CODE = ["blazen_trio", "migrations", "tests", "benchmarks", "examples", "noxfile.py"]
 
 
@@ -62,7 +62,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def thorough(session: nox.Session) -> None:
-    """Run the tests that try a part by default with all that they can try: seeds, examples, points."""
+    """Run the exhaustive tests with all their seeds, examples and points, not just some."""
     session.install("-e", ".[test]")
     everything = {"BLAZEN_TRIO_TEST_THOROUGH": "1", "BLAZEN_TRIO_SIMULATION_SEEDS": "200"}
     paths = [
@@ -83,7 +83,7 @@ def thorough(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Simulate failing clusters: 1,000 seeds in memory and 100 in SQL, or as the arguments say."""
+    """Simulate failing clusters with 1,000 seeds in memory and 100 in SQL, or with arguments."""
     session.install("-e", ".[test]")
     for arguments in (
         [session.posargs]
@@ -95,9 +95,9 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Kill and freeze workers, and the databases under them, for longer than the tests do.
+    """Kill and freeze workers and their databases for longer than the default tests do.
 
-    BLAZEN_TRIO_CHAOS_SECONDS and BLAZEN_TRIO_CHAOS_RUNS set for how long.
+    BLAZEN_TRIO_CHAOS_SECONDS and BLAZEN_TRIO_CHAOS_RUNS set the length.
     """
     session.install("-e", ".[test]")
     longer = {"BLAZEN_TRIO_CHAOS_SECONDS": "120", "BLAZEN_TRIO_CHAOS_RUNS": "2000"}
@@ -108,21 +108,21 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Fuzz everything that reads input from outside. `-- --rounds N TARGET...` selects what."""
+    """Fuzz everything that reads external input. `-- --rounds N TARGET...` selects targets."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
 def interrupts(session: nox.Session) -> None:
-    """Interrupt programs at each line of the package. Names of scenarios go after `--`."""
+    """Interrupt programs at each line of the package. Arguments after `--` select scenarios."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.interrupts", *session.posargs)
 
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """Measure a worker next to 100,000 waiting runs, and a database's size over 10,000 runs."""
+    """Measure a worker beside 100,000 waiting runs, and a database's growth over 10,000 runs."""
     session.install(".[benchmarks]")
     session.run("python", "-m", "benchmarks.idle", *session.posargs)
     session.run("python", "-m", "benchmarks.retention", *session.posargs)
@@ -130,7 +130,7 @@ def scale(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format and lint, without changing anything."""
+    """Check formatting and lint, without changing anything."""
     session.install(".[lint]")
     session.run("ruff", "format", "--check", *CODE)
     session.run("ruff", "check", *CODE)
@@ -139,15 +139,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package, and the public ones as a user's type checker sees them."""
-    session.install("-e", ".[types]")  # has what benchmarks and examples import, too
+    """Check the package's types, and its public types as a user's type checker sees them."""
+    session.install("-e", ".[types]")  # includes the imports of benchmarks and examples
     session.run("mypy", "blazen_trio", "benchmarks", "examples", "tests/typing/api.py")
     session.run("pyright", "tests/typing/api.py")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into build/docs; a warning is an error."""
+    """Build the documentation into build/docs. Warnings are errors."""
     session.install("-e", ".[docs]")
     session.run(
         "python", "-m", "sphinx", "-W", "-n", "--keep-going", "docs", "build/docs", *session.posargs
@@ -156,13 +156,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def docs_snippets(session: nox.Session) -> None:
-    """Test the README and the docs: their snippets, commands and links, and the site's build."""
+    """Test the snippets, commands and links of the README and the docs, and the site's build."""
     session.install("-e", ".[test,docs]")
     session.run("python", "-m", "pytest", "tests/docs", *session.posargs)
 
 
 def build(session: nox.Session) -> tuple[Path, Path, Path]:
-    """Build and check a source distribution and a wheel; return their new folder and both."""
+    """Build and check a source distribution and a wheel. Return their folder and their paths."""
     session.install("build", "twine")
     out = Path(session.create_tmp()).resolve()
     shutil.rmtree(out)
@@ -175,7 +175,7 @@ def build(session: nox.Session) -> tuple[Path, Path, Path]:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Install the wheel in a clean environment, and run an example outside the checkout."""
+    """Install the wheel in a clean environment and run an example outside the checkout."""
     out, _, built = build(session)
     clean = out / "clean"
     session.run("python", "-m", "venv", str(clean))
@@ -188,17 +188,16 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def installed(session: nox.Session) -> None:
-    """Run the source distribution's tests on the wheel, with no source of the package present."""
+    """Run the source distribution's tests against the wheel, without the package's source."""
     out, sdist, built = build(session)
     session.install(f"{built}[test]")
-    session.install(
-        "--force-reinstall", "--no-deps", str(built)
-    )  # an earlier build may be there, of the same version
+    # An earlier build of the same version may be installed.
+    session.install("--force-reinstall", "--no-deps", str(built))
     shutil.unpack_archive(sdist, out, filter="data")
     source = out / sdist.name.removesuffix(".tar.gz")
     for folder in ("blazen_trio", "migrations"):
         shutil.rmtree(source / folder)
-    of_the_source = (
+    need_the_source = (
         "tests/docs",
         "tests/release/test_distributions.py",
         "tests/test_house.py",
@@ -209,15 +208,15 @@ def installed(session: nox.Session) -> None:
             "python",
             "-m",
             "pytest",
-            *(f"--ignore={path}" for path in of_the_source),
+            *(f"--ignore={path}" for path in need_the_source),
             *(session.posargs or ["-n", "auto"]),
         )
 
 
 @nox.session
 def release(session: nox.Session) -> None:
-    """Check the first table of docs/internals/releasing.md: can this commit be released?"""
-    # Queued first, so that they run even if this session fails: one call reports everything.
+    """Check if this commit can be released: the first table of docs/internals/releasing.md."""
+    # Queued first, so that they run even if this session fails, and one call reports everything.
     session.notify("docs", posargs=[])
     session.notify("wheel", posargs=[])
     session.notify("installed")
@@ -228,7 +227,7 @@ def release(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure the engine against its baselines. Arguments go to `python -m benchmarks`."""
+    """Measure the engine against its baselines. Arguments after `--` go to its command line."""
     session.install(".[benchmarks]")
     session.run("python", "-m", "benchmarks", *session.posargs)
     if not session.posargs:

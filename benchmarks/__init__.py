@@ -1,1 +1,1 @@
-"""Measures the engine beside its limits, in the same run: `python -m benchmarks`."""
+"""Benchmarks of the engine beside its limits, measured in the same run: `python -m benchmarks`."""

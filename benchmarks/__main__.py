@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`; its `--help` tells what else there is to measure."""
+"""The command `python -m benchmarks`. Its `--help` shows what else it can measure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rich.progress import track
 from benchmarks import compare, imports, memory, plots
 from benchmarks.cases import all_cases, named
 from benchmarks.curves import all_curves, measure_curve
-from benchmarks.databases import available, tell_what_is_left_out
+from benchmarks.databases import available, print_left_out
 from benchmarks.harness import Measurement, measure
 from benchmarks.peers import runner
 from benchmarks.report import as_json, show, surroundings
 
 Task = Callable[[], list[Measurement]]
-"""Takes some measurements."""
+"""A function that takes some measurements."""
 
 
 def tasks(kinds: Sequence[str], repeat: int, folder: Path) -> dict[str, dict[str, Task]]:
-    """All that can be measured: the subjects, and in each what `--only` can name."""
+    """Return everything that can be measured: by subject, then by a name for `--only`."""
     return {
         "cases": {
             case.name: partial(_one, partial(measure, case, repeat, folder))
@@ -46,10 +46,10 @@ def _one(function: Callable[[], Measurement]) -> list[Measurement]:
 def chosen(
     known: dict[str, dict[str, Task]], subjects: Sequence[str], names: Sequence[str]
 ) -> dict[str, Task]:
-    """Those of these subjects; or, where there are names, what they mean.
+    """Return the tasks that the names stand for or, without names, those of the subjects.
 
     Raises:
-        ValueError: A name stands for nothing.
+        ValueError: A name matches nothing.
     """
     everything = {name: task for members in known.values() for name, task in members.items()}
     if names:
@@ -59,7 +59,7 @@ def chosen(
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line takes."""
+    """Return the parser of the command line."""
     found = argparse.ArgumentParser(
         prog="benchmarks", description="Measure the engine beside its limits."
     )
@@ -68,48 +68,53 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="this case or curve, or all that begin so; several times, too",
+        help="measure only this case or curve, or all whose names start with it; may be repeated",
     )
-    found.add_argument("--curves", action="store_true", help="the scaling curves as well")
+    found.add_argument("--curves", action="store_true", help="also measure the scaling curves")
     found.add_argument(
-        "--memory", action="store_true", help="what idle runs hold, and how soon they wake, as well"
+        "--memory",
+        action="store_true",
+        help="also measure the memory of idle runs, and how fast they wake",
     )
-    found.add_argument("--imports", action="store_true", help="the time that imports take as well")
+    found.add_argument("--imports", action="store_true", help="also measure import times")
     found.add_argument(
-        "--peers", action="store_true", help="other engines on the same workloads as well"
+        "--peers", action="store_true", help="also measure other engines on the same workloads"
     )
     found.add_argument(
         "--peers-dir",
         type=Path,
         default=Path(".benchmark-peers"),
         metavar="DIR",
-        help="where their environments are made and kept (default: %(default)s)",
+        help="keep the environments of other engines here (default: %(default)s)",
     )
     found.add_argument(
         "--repeat", type=int, default=5, help="repetitions of each side (default: 5)"
     )
-    found.add_argument("--json", metavar="FILE", type=Path, help="write all numbers there as well")
+    found.add_argument("--json", metavar="FILE", type=Path, help="write all numbers to FILE")
     found.add_argument(
-        "--plots", metavar="DIR", type=Path, help="draw the curves into SVG files there"
+        "--plots", metavar="DIR", type=Path, help="draw the curves as SVG files in DIR"
     )
     found.add_argument(
         "--compare",
         metavar="OLD.json",
         type=Path,
-        help="tell what has changed since that was written",
+        help="show what has changed since OLD.json was written",
     )
     found.add_argument(
-        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+        "--dir",
+        type=Path,
+        default=Path(),
+        help="a folder on the disk to measure (default: the current folder)",
     )
     return found
 
 
 def main() -> None:
-    """Measure what the command line says, print it, and write it where it says."""
+    """Measure what the command line asks for. Print the results and write the files it names."""
     arguments = parser()
     options = arguments.parse_args()
     if options.repeat < 1:
-        arguments.error("--repeat is at least 1")
+        arguments.error("--repeat must be at least 1")
     old = compare.read(options.compare) if options.compare else []
     subjects = [
         "cases",
@@ -129,7 +134,7 @@ def main() -> None:
         works = [one for one in runner.works(kinds) if not options.only or one.name in meant]
         peers = runner.measure(works, options.repeat, options.dir, options.peers_dir, console)
         runner.show(peers, Console())
-    tell_what_is_left_out(console)
+    print_left_out(console)
     if options.compare:
         compare.show(compare.changes(old, measurements), Console())
     if options.json:

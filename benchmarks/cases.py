@@ -1,4 +1,4 @@
-"""The cases: what is measured beside what, and how large."""
+"""The cases: each pairs a workload of the engine with its limit, and sets the size of both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SPAWN = "bare Trio, a task per step"
 _SPAWN_CHECKPOINT = "that, with a checkpoint"
 
 WIDTHS = (1_000, 10_000, 100_000)
-"""Of the fan-outs."""
+"""Widths of the fan-outs."""
 
 
 def chain(steps: int = 2000, *, checkpoint: bool = False) -> Case:
-    """One long run in memory."""
+    """Return the case of one long run in memory."""
     return Case(
         "chain-checkpoint" if checkpoint else "chain",
         steps,
@@ -28,7 +28,7 @@ def chain(steps: int = 2000, *, checkpoint: bool = False) -> Case:
 
 
 def fan(width: int, *, checkpoint: bool = False) -> Case:
-    """One wide run in memory."""
+    """Return the case of one wide run in memory."""
     name = "fan-checkpoint" if checkpoint else "fan"
     return Case(
         f"{name}-{width}",
@@ -42,7 +42,7 @@ def fan(width: int, *, checkpoint: bool = False) -> Case:
 
 
 def many(runs: int = 500, steps: int = 10, *, checkpoint: bool = False) -> Case:
-    """Many runs at once in memory."""
+    """Return the case of many concurrent runs in memory."""
     return Case(
         "many-checkpoint" if checkpoint else "many",
         runs * steps,
@@ -64,7 +64,7 @@ IN_MEMORY = [
 
 
 def durable_chain(kind: str, steps: int = 300) -> Case:
-    """One run in a database of this kind, where each step is committed before the next begins."""
+    """Return the case of one stored run that commits each step before the next one starts."""
     return Case(
         f"durable-chain-{kind}",
         steps,
@@ -77,7 +77,7 @@ def durable_chain(kind: str, steps: int = 300) -> Case:
 
 
 def async_chain(kind: str, steps: int = 300) -> Case:
-    """One run in a database of this kind, whose steps go on before they are committed."""
+    """Return the case of one stored run that does not wait for the commits of its steps."""
     return Case(
         f"async-chain-{kind}",
         steps,
@@ -89,7 +89,7 @@ def async_chain(kind: str, steps: int = 300) -> Case:
 
 
 def durable_many(kind: str, runs: int = 200, steps: int = 10) -> Case:
-    """Many runs in a database of this kind, whose steps share their commits."""
+    """Return the case of many stored runs, whose steps share commits."""
     return Case(
         f"durable-many-{kind}",
         runs * steps,
@@ -102,7 +102,7 @@ def durable_many(kind: str, runs: int = 200, steps: int = 10) -> Case:
 
 
 def async_many(kind: str, runs: int = 200, steps: int = 10) -> Case:
-    """Many runs in a database of this kind, whose steps go on before they are committed."""
+    """Return the case of many stored runs that do not wait for the commits of their steps."""
     return Case(
         f"async-many-{kind}",
         runs * steps,
@@ -114,7 +114,10 @@ def async_many(kind: str, runs: int = 200, steps: int = 10) -> Case:
 
 
 def durable_beside_busy(kind: str, steps: int = 300) -> Case:
-    """One run in a database of this kind beside a task that keeps the event loop busy, and the same alone."""
+    """Return the case of one stored run beside a task that keeps the event loop busy.
+
+    Its limit is the same run alone.
+    """
     return Case(
         f"durable-busy-{kind}",
         steps,
@@ -127,7 +130,7 @@ def durable_beside_busy(kind: str, steps: int = 300) -> Case:
 
 
 def all_cases(kinds: Sequence[str]) -> list[Case]:
-    """Every case, the durable ones in each of these kinds of databases."""
+    """Return every case, the durable ones once for each of these kinds of databases."""
     return [
         *IN_MEMORY,
         *(
@@ -140,10 +143,12 @@ def all_cases(kinds: Sequence[str]) -> list[Case]:
 
 
 def named(known: Iterable[str], names: Iterable[str]) -> set[str]:
-    """Those of the known names that are meant. One that is not known stands for all that begin with it and a dash.
+    """Return the known names that these names stand for.
+
+    A name that is not known stands for all known names that start with it and a dash.
 
     Raises:
-        ValueError: A name stands for nothing.
+        ValueError: A name matches nothing.
     """
     known = set(known)
     found: set[str] = set()

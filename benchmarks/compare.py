@@ -1,7 +1,8 @@
-"""What a change did: `python -m benchmarks.compare OLD.json NEW.json`, of what `python -m benchmarks --json` wrote.
+"""Compare two result files of `python -m benchmarks --json` to see the effect of a change.
 
-Ratios are compared, and not seconds: what the machine did meanwhile is in both sides of a ratio. A limit's own part of a change can be
-seen beside it.
+The command is `python -m benchmarks.compare OLD.json NEW.json`. It compares ratios, not seconds,
+because other load on the machine affects both sides of a ratio. The change of the engine's own
+speed is shown next to the ratio's.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from benchmarks.report import from_json, number
 
 @attrs.frozen
 class Change:
-    """Of one measurement.
+    """The change of one measurement.
 
     Attributes:
-        name: Its name.
+        name: The measurement's name.
         old: The ratios before.
         new: The ratios now.
-        ours: By what the engine's own median was multiplied.
-        verdict: `"better"` or `"worse"` where no ratio of one side lies among the other's, else `"as before"`.
+        ours: The engine's own median now, divided by the one before.
+        verdict: `"better"` or `"worse"` if the ranges of the ratios before and now do not overlap,
+            else `"as before"`.
     """
 
     name: str
@@ -39,18 +41,18 @@ class Change:
 
 
 def read(file: Path) -> list[Measurement]:
-    """What was measured, of a file that was written with `--json`."""
+    """Return the measurements in a file that was written with `--json`."""
     return from_json(json.loads(file.read_text())["measurements"])
 
 
 def changes(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Change]:
-    """Those of what is in both, in the order of the new."""
+    """Return the changes of all measurements that are in both, in the order of the new ones."""
     before = {one.name: one for one in old}
     return [_change(before[one.name], one) for one in new if one.name in before]
 
 
 def _change(old: Measurement, new: Measurement) -> Change:
-    # A point of a curve is beside the first point, which is always as fast as itself.
+    # The limit of a curve's points is its first point, whose own ratio is therefore always 1.
     was, now = (Spread.of(one.ratios if one.ours != one.limit else one.ours) for one in (old, new))
     verdict = "as before"
     if now.least > was.greatest:
@@ -66,7 +68,7 @@ def show(found: Sequence[Change], console: Console) -> None:
     """Print the table."""
     table = Table(
         title="what has changed: ratios to the limit, median and least-greatest",
-        caption="better, worse: no repetition of one is among those of the other",
+        caption="better, worse: the ranges before and now do not overlap",
     )
     table.add_column("case")
     for heading in ("before", "now", "change", "engine's own", ""):
@@ -88,7 +90,7 @@ def show(found: Sequence[Change], console: Console) -> None:
 
 
 def main() -> None:
-    """Compare the two files."""
+    """Compare the two files that the command line names."""
     parser = argparse.ArgumentParser(prog="benchmarks.compare", description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)

@@ -1,7 +1,7 @@
-"""The scaling curves: what should not depend on the size of the state, a run's age or the runs that are stored; and how long
-a resume takes.
+"""The scaling curves: step throughput and resume time at several sizes.
 
-The limit of a point is the first point of its curve, taken in the same turn.
+A step's speed should not depend on the size of the state, the age of the run or the number of
+stored runs. The limit of each point is the first point of its curve, measured in the same turn.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.sql import schema
 
 STEPS_TIMED = 300
-_KEY_SIZE = 1000  # bytes of one of the keys that nobody touches
-_AT_ONCE = 5_000
-_LEFT_BY_A_RUN = (250, *[120] * 10)  # bytes of the journal entries that a run of ten steps leaves
+_KEY_SIZE = 1000  # bytes of each untouched key
+_BATCH = 5_000
+_ENTRY_SIZES = (250, *[120] * 10)  # bytes of the journal entries that a run of ten steps leaves
 
 
 @attrs.frozen
@@ -34,14 +34,14 @@ class Curve:
     """A workload in several sizes.
 
     Attributes:
-        name: What `--only` selects, with the kind of database.
-        axis: What grows.
+        name: The name for `--only`, with the kind of database.
+        axis: The quantity that grows.
         points: The sizes.
-        workload: Does the work beside that size, in a database that it may have done so in before, and times it.
+        workload: Does the work at a given size and times it. It may get the same database again.
         prepare: Brings the new database of a point to its size, or `None`.
-        steps: How many steps are timed; `None`: the time is what is told, in milliseconds.
-        aim: What is aimed at, of the ratio of each point to the first.
-        database: The kind.
+        steps: The number of timed steps. `None`: the time itself is reported, in milliseconds.
+        aim: The aim for the ratio of each point to the first.
+        database: The kind of database.
     """
 
     name: str
@@ -55,18 +55,18 @@ class Curve:
 
     @property
     def unit(self) -> str:
-        """What the numbers of its points are."""
+        """The unit of the numbers at its points."""
         return "milliseconds" if self.steps is None else STEPS
 
 
 class _Counted:
-    """Steps that count up from a number, timed from one of them on.
+    """Steps that count up from 0, and start the stopwatch at one of the numbers.
 
     Args:
-        stopwatch: Started when the timed steps begin.
-        timed_from: At which number that is.
+        stopwatch: Started when the timed steps start.
+        timed_from: The number of the first timed step.
         last: The last number.
-        size: Bytes of state in all that the first step sets and no other touches.
+        size: Total bytes of state that the first step sets and no other step touches.
     """
 
     def __init__(self, stopwatch: Stopwatch, timed_from: int, last: int, size: int = 0) -> None:
@@ -86,9 +86,9 @@ class _Counted:
 
     @step
     async def count(self, ev: Tick, ctx: Context) -> Tick | StopEvent:
-        """One step, with a key of its own that it writes."""
+        """Count one up, and store the number."""
         if ev.n == self._timed_from:
-            if self.reached is not None:  # in the first part of two, which ends here
+            if self.reached is not None:  # the first of two parts ends here
                 self.reached.set()
                 await trio.sleep_forever()
             self._stopwatch.start()
@@ -97,7 +97,7 @@ class _Counted:
 
 
 async def beside_state(stopwatch: Stopwatch, size: int, *, steps: int) -> None:
-    """`sync` steps of a run that has so many bytes of state."""
+    """Time `sync` steps of a run that has this many bytes of state."""
     counted = _Counted(stopwatch, 0, steps - 1, size)
     counted.reached = None
     async with open_store(stopwatch.url, migrate=True) as store:
@@ -107,7 +107,7 @@ async def beside_state(stopwatch: Stopwatch, size: int, *, steps: int) -> None:
 
 
 async def at_age(stopwatch: Stopwatch, age: int, *, steps: int) -> None:
-    """`sync` steps of a run that has done so many with `exit`."""
+    """Time `sync` steps of a run that has done `age` steps with `exit`."""
     counted = _Counted(stopwatch, age, age + steps - 1)
     async with open_store(stopwatch.url, migrate=True) as store:
         run_id = await _leave_at(counted, "exit", stopwatch.url)
@@ -117,7 +117,7 @@ async def at_age(stopwatch: Stopwatch, age: int, *, steps: int) -> None:
 
 
 async def _leave_at(counted: _Counted, durability: str, url: str) -> str:
-    """Run until the timed steps would begin, and leave the run; returns its id."""
+    """Run until the timed steps would start, and leave the run. Return its id."""
     reached = counted.reached
     assert reached is not None
     async with (
@@ -131,16 +131,16 @@ async def _leave_at(counted: _Counted, durability: str, url: str) -> str:
 
 
 async def beside_stored(stopwatch: Stopwatch, _count: int, *, steps: int) -> None:
-    """`sync` steps of a run in a database in which there are others."""
+    """Time `sync` steps of a run in a database that holds other runs."""
     await beside_state(stopwatch, 0, steps=steps)
 
 
 def add_ended_runs(url: str, count: int) -> None:
-    """Put so many runs of ten steps that have ended into the database, in bulk."""
-    trio.run(_make_tables, url)
+    """Insert this many ended runs of ten steps into the database, in bulk."""
+    trio.run(_create_tables, url)
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        for start in range(0, count, _AT_ONCE):
+        for start in range(0, count, _BATCH):
             rows = [
                 {
                     "run_id": f"ended {number}",
@@ -150,10 +150,10 @@ def add_ended_runs(url: str, count: int) -> None:
                     "created": number,
                     "updated": number,
                 }
-                for number in range(start, min(count, start + _AT_ONCE))
+                for number in range(start, min(count, start + _BATCH))
             ]
             connection.execute(sa.insert(schema.runs), rows)
-        for table, sizes in ((schema.journal, _LEFT_BY_A_RUN), (schema.history, (90, 90))):
+        for table, sizes in ((schema.journal, _ENTRY_SIZES), (schema.history, (90, 90))):
             for seq, size in enumerate(sizes, 1):
                 entry = sa.select(
                     schema.runs.c.run_no,
@@ -168,13 +168,13 @@ def add_ended_runs(url: str, count: int) -> None:
     engine.dispose()
 
 
-async def _make_tables(url: str) -> None:
+async def _create_tables(url: str) -> None:
     async with open_store(url, migrate=True):
         pass
 
 
 class _FirstOfMany:
-    """The members of a fan-out, of which the first that is run after `resuming` was set stops the watch."""
+    """A fan-out whose first member to run after `resuming` was set stops the stopwatch."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
@@ -184,7 +184,7 @@ class _FirstOfMany:
 
     @step
     async def work(self, ev: Item) -> Done:
-        """One member."""
+        """Process one member."""
         if not self.resuming:
             self.spread_out.set()
             await trio.sleep_forever()
@@ -194,7 +194,7 @@ class _FirstOfMany:
 
 
 async def with_deliveries(stopwatch: Stopwatch, width: int) -> None:
-    """From `resume_from` of a run with so many undone deliveries until the first of them is run."""
+    """Time the resume of a run with `width` pending deliveries, until the first of them runs."""
     members = _FirstOfMany(stopwatch)
     async with open_store(stopwatch.url, migrate=True) as store:
         async with members.workflow.run(width, store=store) as run:
@@ -202,15 +202,16 @@ async def with_deliveries(stopwatch: Stopwatch, width: int) -> None:
             await run.pause(grace=0)
         members.resuming = True
         stopwatch.start()
-        # What comes after the first is there to be checked, and quick.
+        # The rest is not timed. It only has to be quick and give a result to check.
         found = await members.workflow.resume_from(run.run_id, store=store, durability="exit")
     expect(found, list(range(width)))
 
 
 async def with_journal(stopwatch: Stopwatch, entries: int, *, size: int) -> None:
-    """From `resume_from` of a run with so many entries in its journal until its next step is run.
+    """Time the resume of a run with this many journal entries, until its next step runs.
 
-    A run with little state has few, because they are folded into a snapshot: this one has `size` bytes.
+    The journal of a run with little state stays short, because it is folded into a snapshot. So
+    this run has `size` bytes of state.
     """
     counted = _Counted(stopwatch, entries, entries, size)
     async with open_store(stopwatch.url, migrate=True) as store:
@@ -228,7 +229,7 @@ async def with_journal(stopwatch: Stopwatch, entries: int, *, size: int) -> None
 
 
 def all_curves(kinds: Sequence[str], steps: int = STEPS_TIMED) -> list[Curve]:
-    """Every curve, in each of these kinds of databases."""
+    """Return every curve, once for each of these kinds of databases."""
     flat = Aim(0.9)
     found = []
     for kind in kinds:
@@ -265,7 +266,7 @@ def all_curves(kinds: Sequence[str], steps: int = STEPS_TIMED) -> list[Curve]:
             ),
             Curve(
                 f"resume-deliveries-{kind}",
-                "undone deliveries",
+                "pending deliveries",
                 (100, 10_000, 100_000),
                 with_deliveries,
                 None,
@@ -288,7 +289,7 @@ def all_curves(kinds: Sequence[str], steps: int = STEPS_TIMED) -> list[Curve]:
 
 
 def measure_curve(curve: Curve, repeat: int, folder: Path) -> list[Measurement]:
-    """All points in turns, each in a database of its own that lasts for all turns."""
+    """Measure all points in turns. Each has one database, which it keeps for all turns."""
     with ExitStack() as stack:
         sides = {}
         for point in curve.points:

@@ -1,4 +1,4 @@
-"""The databases that are measured: SQLite always, the servers whose URLs are in the environment."""
+"""The databases to measure: SQLite, and the servers whose URLs are in the environment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from rich.console import Console
 
 SERVERS = {"postgresql": "BLAZEN_TRIO_TEST_POSTGRESQL", "mariadb": "BLAZEN_TRIO_TEST_MARIADB"}
-"""Each server's environment variable: the URL of a database from which others may be created."""
+"""Each server's environment variable: a URL of it whose user may create databases."""
 
 KINDS = ("sqlite", *SERVERS)
 
 
 def left_out() -> dict[str, str]:
-    """The kinds of databases that can't be measured here, and why not."""
+    """Return the kinds of databases that can't be measured here, with the reasons."""
     reasons = {kind: _missing(name) for kind, name in SERVERS.items()}
     return {kind: reason for kind, reason in reasons.items() if reason}
 
@@ -36,12 +36,12 @@ def _missing(name: str) -> str:
 
 
 def available() -> list[str]:
-    """The kinds of databases that can be measured here."""
+    """Return the kinds of databases that can be measured here."""
     return [kind for kind in KINDS if kind not in left_out()]
 
 
-def tell_what_is_left_out(console: Console) -> None:
-    """One line, if anything is."""
+def print_left_out(console: Console) -> None:
+    """Print which databases are left out, if any."""
     missing = left_out()
     if missing:
         reasons = "; ".join(f"{kind} ({reason})" for kind, reason in missing.items())
@@ -50,12 +50,12 @@ def tell_what_is_left_out(console: Console) -> None:
 
 @contextmanager
 def new_database(kind: str, folder: Path, server: str | None = None) -> Iterator[str]:
-    """The URL of an empty database, dropped afterwards.
+    """Yield the URL of an empty database, which is dropped afterwards.
 
     Args:
         kind: One of `available()`.
-        folder: An SQLite file is in a new folder of this one.
-        server: The URL of a server; by default the one in the environment.
+        folder: Where to create a folder for an SQLite file.
+        server: The URL of a server. By default, the one in the environment.
     """
     name = f"blazen_bench_{secrets.token_hex(6)}"
     if kind == "sqlite":
@@ -71,7 +71,7 @@ def new_database(kind: str, folder: Path, server: str | None = None) -> Iterator
 
 
 def run_on(url: str | sa.URL, statement: str) -> list[Any]:
-    """What a statement gives, on a connection of its own."""
+    """Execute a statement on a connection of its own. Return its rows."""
     engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         result = connection.exec_driver_sql(statement)
@@ -79,7 +79,7 @@ def run_on(url: str | sa.URL, statement: str) -> list[Any]:
 
 
 def version_of(url: str) -> str:
-    """The version that the database names itself by."""
+    """Return the version that the database reports."""
     function = (
         "sqlite_version()" if sa.make_url(url).get_backend_name() == "sqlite" else "version()"
     )
@@ -87,10 +87,11 @@ def version_of(url: str) -> str:
 
 
 def size_of(url: str) -> int:
-    """How many bytes the database takes on disk.
+    """Return the size of the database on disk, in bytes.
 
-    On a server only what is this database's own: not the log, nor MariaDB's undo log, which all databases share. The files of
-    its tables never get smaller on MariaDB, and on the others only now and then: what was deleted is used again.
+    On a server, the log and MariaDB's undo log are not included, since all databases share them.
+    MariaDB never shrinks the files of tables, and the others do so only now and then: they reuse
+    the space of deleted rows.
     """
     parsed = sa.make_url(url)
     kind, name = parsed.get_backend_name(), parsed.database or ""
@@ -99,8 +100,12 @@ def size_of(url: str) -> int:
             Path(name + tail).stat().st_size for tail in ("", "-wal") if Path(name + tail).exists()
         )
     if kind == "postgresql":
-        # As autovacuum does every minute: space of what was deleted can be used again, and is not given back.
+        # As autovacuum does every minute. It makes the space of deleted rows reusable but does not
+        # return it to the system.
         run_on(url, "VACUUM")
         return int(run_on(url, "SELECT pg_database_size(current_database())")[0][0])
-    tables = "SELECT SUM(FILE_SIZE) FROM information_schema.INNODB_SYS_TABLESPACES WHERE NAME LIKE CONCAT(DATABASE(), '/%%')"
+    tables = (
+        "SELECT SUM(FILE_SIZE) FROM information_schema.INNODB_SYS_TABLESPACES"
+        " WHERE NAME LIKE CONCAT(DATABASE(), '/%%')"
+    )
     return int(run_on(url, tables)[0][0])

@@ -1,4 +1,7 @@
-"""Runs cases A B A B ..., so that a machine whose speed drifts drifts for both sides, and reports ratios."""
+"""The harness: runs both sides of a case in turns (A B A B ...) and reports ratios.
+
+If the speed of the machine drifts, it drifts for both sides.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ STEPS = "steps per second"
 
 
 class Stopwatch:
-    """Measures what is inside its `with` blocks, or from `start` to `stop`, where that is not one block.
+    """A stopwatch for `with` blocks, or for `start` and `stop` where one block does not fit.
 
     Attributes:
         seconds: The sum over all blocks.
@@ -32,11 +35,11 @@ class Stopwatch:
         self._started = 0.0
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def stop(self) -> None:
-        """Add what has passed since `start`."""
+        """Stop the clock, and add the time since `start`."""
         self.seconds += time.perf_counter() - self._started
 
     def __enter__(self) -> None:
@@ -52,17 +55,20 @@ class Stopwatch:
 
 
 Workload = Callable[[Stopwatch], Awaitable[None]]
-"""Sets up, does its steps inside `with stopwatch`, and checks what came out: raises where anything was left out."""
+"""A function that sets up, does its steps inside `with stopwatch`, and checks the result.
+
+It raises an error if any work was left out.
+"""
 
 
 @attrs.frozen
 class Aim:
-    """What is aimed at.
+    """A target for a measurement.
 
     Attributes:
         number: The bound.
-        at_least: Whether it is a lower bound, or an upper one.
-        of_ratio: Whether it is of the ratio to the limit, or of the engine's own number.
+        at_least: True for a lower bound, false for an upper one.
+        of_ratio: True for a bound of the ratio to the limit, false for one of the engine's number.
     """
 
     number: float
@@ -73,7 +79,7 @@ class Aim:
         return f"{'≥' if self.at_least else '≤'} {self.number:g}"
 
     def is_met(self, measurement: Measurement) -> bool:
-        """Whether the median is within the bound."""
+        """Return true if the median is within the bound."""
         found = statistics.median(measurement.ratios if self.of_ratio else measurement.ours)
         return found >= self.number if self.at_least else found <= self.number
 
@@ -83,14 +89,14 @@ class Case:
     """A workload of the engine beside its limit.
 
     Attributes:
-        name: What `--only` selects.
-        steps: How many steps either side does.
-        ours: The workload with the engine, with default settings.
-        limit: The same work with what the engine stands on.
-        limit_name: What that is.
+        name: The name for `--only`.
+        steps: The number of steps that each side does.
+        ours: The workload on the engine, with default settings.
+        limit: The same work done directly with the libraries below the engine.
+        limit_name: A short description of the limit.
         aim: The ratio aimed at, or `None`.
-        database: The kind of database that either side gets a new one of, or `None`.
-        curve: The curve that it is a point of, if it is one, and where on it.
+        database: The kind of database that each side gets a new one of, or `None`.
+        curve: The curve that this is a point of and its place there, or `None`.
     """
 
     name: str
@@ -105,17 +111,17 @@ class Case:
 
 @attrs.frozen
 class Measurement:
-    """What came out: one number per repetition of either side, in the order taken.
+    """The results of a case: one number per repetition for each side, in the order taken.
 
     Attributes:
-        name: Of the case, or of the curve and the point on it.
-        limit_name: What the limit is.
+        name: The name of the case, or of the curve and the point on it.
+        limit_name: A short description of the limit.
         ours: The engine's numbers.
-        limit: The limit's.
-        unit: What the numbers are.
-        more_is_better: Whether they are better when they are greater.
-        aim: What is aimed at, or `None`.
-        curve: The curve that it is a point of, if it is one, and where on it.
+        limit: The limit's numbers.
+        unit: The unit of the numbers.
+        more_is_better: True if greater numbers are better.
+        aim: The target, or `None`.
+        curve: The curve that this is a point of and its place there, or `None`.
     """
 
     name: str
@@ -129,7 +135,7 @@ class Measurement:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours to the limit's, repetition by repetition."""
+        """The engine's number divided by the limit's, for each repetition."""
         return [a / b for a, b in zip(self.ours, self.limit, strict=True)]
 
 
@@ -143,21 +149,21 @@ class Spread:
 
     @classmethod
     def of(cls, numbers: list[float]) -> Spread:
-        """Compute it."""
+        """Compute the spread of these numbers."""
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 def once(workload: Workload, folder: Path, database: str | None = None) -> float:
-    """Run a workload in a Trio program of its own; returns seconds.
+    """Run a workload in a Trio program of its own. Return the seconds it took.
 
     Args:
-        workload: What to run.
-        folder: On the disk to be measured.
-        database: The kind of database that it gets an empty one of.
+        workload: The workload.
+        folder: A folder on the disk to measure.
+        database: The kind of empty database that the workload gets, or `None`.
     """
     with new_database(database, folder) if database else nullcontext("") as url:
         stopwatch = Stopwatch(url)
-        gc.collect()  # what the turn before has left is not this one's to clear away
+        gc.collect()  # so that this turn does not pay for garbage of the one before
         trio.run(workload, stopwatch)
     return stopwatch.seconds
 
@@ -165,12 +171,12 @@ def once(workload: Workload, folder: Path, database: str | None = None) -> float
 def in_turns(
     sides: Mapping[str, Callable[[], float]], repeat: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """What each side gives, each once in each turn.
+    """Call each side once per turn. Return the results by side.
 
     Args:
-        sides: By their names.
-        repeat: How many turns.
-        warm_up: Whether there is a turn before that doesn't count.
+        sides: The sides, by name.
+        repeat: The number of turns.
+        warm_up: True to start with an extra turn that doesn't count.
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     if warm_up:
@@ -183,12 +189,12 @@ def in_turns(
 
 
 def measure(case: Case, repeat: int, folder: Path) -> Measurement:
-    """Warm both sides up once, then take them in turns.
+    """Warm both sides up once, then measure them in turns.
 
     Args:
-        case: What to measure.
-        repeat: How many times each.
-        folder: On the disk to be measured.
+        case: The case.
+        repeat: The number of repetitions of each side.
+        folder: A folder on the disk to measure.
     """
     found = in_turns(
         {

@@ -1,7 +1,8 @@
-"""What runs that wait cost a worker: `python -m benchmarks.idle [--runs N]`.
+"""Measure what waiting runs cost a worker: `python -m benchmarks.idle [--runs N]`.
 
-The runs are put into the database in bulk: half wait for a time, half for an event. Then a look at the store is timed, and from
-sending one of them what it waits for to its end. The limit is the same with 100 runs in the database.
+The runs are inserted in bulk. Half of them wait for a time, half for an event. Two times are
+measured: that of a poll of the store, and that from sending a run the event it waits for until the
+run ends. The limit is the same with 100 runs in the database.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.databases import available, new_database, tell_what_is_left_out
+from benchmarks.databases import available, new_database, print_left_out
 from benchmarks.limits import expect
 from blazen_trio import Event, StartEvent, StopEvent, Workflow, open_runtime, open_store, step
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.sql.schema import STATUS_CODES, runs
 
-_AT_ONCE = 5_000
+_BATCH = 5_000
 _FAR = 4_000_000_000_000_000  # microseconds since the epoch: in 2096
-_LOOKS = 50
+_POLLS = 50
 
 
 @attrs.frozen
 class Go(Event):
-    """What the runs wait for."""
+    """The event that the runs wait for."""
 
 
 @step
 async def begin(_ev: StartEvent) -> None:
-    """Wait."""
+    """Emit nothing, so that the run waits."""
 
 
 @step
 async def go(_ev: Go) -> StopEvent:
-    """Come to an end."""
+    """End the run."""
     return StopEvent()
 
 
@@ -49,10 +50,10 @@ FLOW = Workflow("idle", [begin, go], external=[Go])
 
 
 def add_waiting_runs(url: str, count: int) -> None:
-    """Rows of runs that wait, without their journals."""
+    """Insert rows of waiting runs, without their journals."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        for start in range(0, count, _AT_ONCE):
+        for start in range(0, count, _BATCH):
             rows = [
                 {
                     "run_id": f"waiting {number}",
@@ -63,7 +64,7 @@ def add_waiting_runs(url: str, count: int) -> None:
                     "updated": number,
                     "wake": _FAR + number if number % 2 else None,
                 }
-                for number in range(start, min(count, start + _AT_ONCE))
+                for number in range(start, min(count, start + _BATCH))
             ]
             connection.execute(sa.insert(runs), rows)
     engine.dispose()
@@ -71,63 +72,73 @@ def add_waiting_runs(url: str, count: int) -> None:
 
 @attrs.frozen
 class Cost:
-    """Seconds per look, seconds from a send to the run's end, and how many bytes the process grew by."""
+    """The cost of waiting runs.
 
-    look: float
+    Attributes:
+        poll: Seconds per poll.
+        wake: Seconds from a send to the run's end.
+        grown: The bytes by which the process grew.
+    """
+
+    poll: float
     wake: float
     grown: int
 
 
 def memory() -> int:
-    """How many bytes of memory the process has now."""
+    """Return the resident memory of this process, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def measure(url: str, count: int, wakes_taken: int = 10) -> Cost:
-    """With so many runs that wait in the database."""
+    """Measure the costs with this many waiting runs in the database."""
     async with open_store(url, migrate=True) as store:
         await trio.to_thread.run_sync(add_waiting_runs, url, count)
         before = memory()
-        looks = []
-        for _ in range(_LOOKS):
-            began = time.perf_counter()
+        polls = []
+        for _ in range(_POLLS):
+            start = time.perf_counter()
             ready = (await store.poll(["idle"])).ready
-            looks.append(time.perf_counter() - began)
+            polls.append(time.perf_counter() - start)
             expect(ready, False)
         wakes = []
         async with (
             open_runtime(store, [FLOW], poll_interval=0.05, idle_after=0) as worker,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(worker.serve)  # noqa: ASYNC113  # it may begin a moment later
+            nursery.start_soon(worker.serve)  # noqa: ASYNC113  # it may start a moment later
             for number in range(wakes_taken):
                 run_id = await worker.submit(FLOW, run_id=f"measured {number}")
-                while worker.statistics().left <= number:  # noqa: ASYNC110  # until it has left memory
+                # Until the run has left memory.
+                while worker.statistics().left <= number:  # noqa: ASYNC110
                     await trio.sleep(0.01)
-                began = time.perf_counter()
+                start = time.perf_counter()
                 await worker.send(run_id, Go())
                 await worker.result(run_id)
-                wakes.append(time.perf_counter() - began)
+                wakes.append(time.perf_counter() - start)
             nursery.cancel_scope.cancel()
         grown = memory() - before
-    return Cost(statistics.median(looks), statistics.median(wakes), grown)
+    return Cost(statistics.median(polls), statistics.median(wakes), grown)
 
 
 def main() -> None:
-    """Measure on each database, and print the table."""
+    """Measure on each database and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.idle", description=__doc__)
     parser.add_argument(
-        "--runs", type=int, default=100_000, help="runs that wait (default: 100,000)"
+        "--runs", type=int, default=100_000, help="number of waiting runs (default: 100,000)"
     )
     parser.add_argument(
-        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+        "--dir",
+        type=Path,
+        default=Path(),
+        help="a folder on the disk to measure (default: the current folder)",
     )
     options = parser.parse_args()
     table = Table(title=f"a worker beside {options.runs:,} waiting runs, and beside 100")
     for heading in (
         "database",
-        "a look, ms",
+        "a poll, ms",
         "beside 100",
         "ratio",
         "send to end, ms",
@@ -142,9 +153,9 @@ def main() -> None:
                 found[count] = trio.run(measure, url, count)
         few, many = found[100], found[options.runs]
         numbers = (
-            many.look * 1e3,
-            few.look * 1e3,
-            many.look / few.look,
+            many.poll * 1e3,
+            few.poll * 1e3,
+            many.poll / few.poll,
             many.wake * 1e3,
             few.wake * 1e3,
             many.grown / 1e6,
@@ -152,7 +163,7 @@ def main() -> None:
         table.add_row(kind, *(f"{number:.2f}" for number in numbers))
     console = Console()
     console.print(table)
-    tell_what_is_left_out(console)
+    print_left_out(console)
 
 
 if __name__ == "__main__":

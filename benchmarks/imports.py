@@ -1,4 +1,4 @@
-"""How long the imports take, each in a new process, beside the libraries that the engine stands on."""
+"""Import times of the package, each in a new process, beside those of the libraries it imports."""
 
 from __future__ import annotations
 
@@ -12,39 +12,46 @@ from benchmarks.harness import Measurement, in_turns
 
 _TIMED = """
 import time
-began = time.perf_counter()
+start = time.perf_counter()
 {statement}
-print(1000 * (time.perf_counter() - began))
+print(1000 * (time.perf_counter() - start))
 """
 
 _LIBRARIES = "import trio, attrs, cattrs, orjson, ormsgpack"
 
 IMPORTS = {
     "import": ("import blazen_trio", _LIBRARIES, "trio, attrs, cattrs, orjson, ormsgpack"),
-    "import-all": (
-        "from blazen_trio import *",
-        _LIBRARIES,
-        "the same",
-    ),  # with what is imported when used
+    # Includes the modules that the package imports only on first use.
+    "import-all": ("from blazen_trio import *", _LIBRARIES, "the same"),
     "import-sql": (
         "import blazen_trio, blazen_trio._stores.sql.store",
         f"{_LIBRARIES}, sqlalchemy",
         "the same and SQLAlchemy",
     ),
 }
-"""The statement, its limit, and what that is: the libraries that the statement imports too."""
+"""Each measurement's statement, its limit, and the limit's name.
+
+The limit imports the libraries that the statement imports, too.
+"""
 
 
 def milliseconds(statement: str, bytecode: str) -> float:
-    """How long a statement takes in a new process, whose compiled modules are in that folder."""
+    """Return the time that a statement takes in a new process.
+
+    Args:
+        statement: The statement.
+        bytecode: The folder for compiled modules.
+    """
     command = [sys.executable, "-c", _TIMED.format(statement=statement)]
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode, "PYTHONDONTWRITEBYTECODE": ""}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, check=True, capture_output=True, text=True, env=environment
+    )
     return float(done.stdout)
 
 
 def measure_all(repeat: int) -> list[Measurement]:
-    """All in turns; the first, which doesn't count, compiles what is not compiled yet."""
+    """Measure all imports in turns. The first turn doesn't count: it compiles the modules."""
     statements = dict.fromkeys(statement for both in IMPORTS.values() for statement in both[:2])
     with tempfile.TemporaryDirectory() as bytecode:
         found = in_turns({one: partial(milliseconds, one, bytecode) for one in statements}, repeat)

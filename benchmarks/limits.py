@@ -1,4 +1,4 @@
-"""What the engine stands on, doing the same work with nothing around it: bare Trio, and SQLAlchemy Core on one connection."""
+"""The limits: the same work on bare Trio, and on SQLAlchemy Core with one connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 from benchmarks.harness import Stopwatch, Workload
 
 PAYLOAD = b"x" * 200
-"""What one step writes, in bytes."""
+"""The data that one step writes."""
 
 metadata = sa.MetaData()
 journal = sa.Table(
@@ -28,15 +28,13 @@ journal = sa.Table(
 
 
 def expect(found: object, expected: object) -> None:
-    """Fail where a workload did not do what it was to do."""
+    """Fail if a workload did not do its work."""
     if found != expected:
-        raise AssertionError(
-            f"the workload gave {found!r} instead of {expected!r}: what was measured is not the work"
-        )
+        raise AssertionError(f"the workload returned {found!r}, expected {expected!r}")
 
 
 async def run_chain(steps: int, *, checkpoint: bool) -> int:
-    """One run: an event comes out of a channel, a task is spawned for it, and its result goes into the channel."""
+    """Do one run: receive events from a channel, and spawn a task for each that sends the next."""
     send, receive = trio.open_memory_channel[int](math.inf)
 
     async def step(n: int) -> None:
@@ -54,14 +52,14 @@ async def run_chain(steps: int, *, checkpoint: bool) -> int:
 
 
 async def trio_chain(stopwatch: Stopwatch, *, steps: int, checkpoint: bool) -> None:
-    """One long run."""
+    """Time one long run."""
     with stopwatch:
         found = await run_chain(steps, checkpoint=checkpoint)
     expect(found, steps)
 
 
 async def trio_fan(stopwatch: Stopwatch, *, width: int, checkpoint: bool) -> None:
-    """One run that spawns a task per event of a list, and collects their results from a channel."""
+    """Time one run that spawns a task per event and collects the results from a channel."""
     send, receive = trio.open_memory_channel[int](math.inf)
 
     async def step(n: int) -> None:
@@ -78,7 +76,7 @@ async def trio_fan(stopwatch: Stopwatch, *, width: int, checkpoint: bool) -> Non
 
 
 async def trio_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: bool) -> None:
-    """Many runs at once."""
+    """Time many concurrent runs."""
     found: list[int] = []
 
     async def one() -> None:
@@ -93,8 +91,9 @@ async def trio_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: 
 
 @contextmanager
 def database(url: str) -> Iterator[sa.Connection]:
-    """A connection to this database, where the table is made: SQLite with WAL and synchronous=FULL as the engine has it, a server
-    as it is.
+    """Yield a connection to this database, and create the table.
+
+    SQLite uses WAL and synchronous=FULL, as the engine does. A server keeps its settings.
     """
     engine = sa.create_engine(url)
 
@@ -113,24 +112,25 @@ def database(url: str) -> Iterator[sa.Connection]:
 
 
 def count_rows(connection: sa.Connection) -> int:
-    """How many steps are on disk."""
+    """Return the number of stored steps."""
     with connection.begin():
         return int(connection.scalar(sa.select(sa.func.count()).select_from(journal)) or 0)
 
 
 async def sql_one_by_one(stopwatch: Stopwatch, *, steps: int) -> None:
-    """One INSERT and one COMMIT per step, with no thread and no event loop in between."""
+    """Time one INSERT and one COMMIT per step, with no thread and no event loop in between."""
     insert = sa.insert(journal)
     with database(stopwatch.url) as connection:
         with stopwatch:
             for seq in range(steps):
+                row = {"run_id": "run", "seq": seq, "data": PAYLOAD}
                 with connection.begin():
-                    connection.execute(insert, {"run_id": "run", "seq": seq, "data": PAYLOAD})  # noqa: ASYNC200
+                    connection.execute(insert, row)  # noqa: ASYNC200
         expect(count_rows(connection), steps)
 
 
 async def sql_by_hundreds(stopwatch: Stopwatch, *, steps: int) -> None:
-    """100 rows per COMMIT, given to one `execute`: SQLAlchemy and the driver make of it what is fastest."""
+    """Time one COMMIT per 100 rows. One `execute` gets them all and sends them the fastest way."""
     insert = sa.insert(journal)
     with database(stopwatch.url) as connection:
         with stopwatch:
@@ -154,15 +154,15 @@ async def keep_busy() -> None:
 
 
 def chain(steps: int, *, checkpoint: bool = False) -> Workload:
-    """`trio_chain` of so many steps."""
+    """Return `trio_chain` with this many steps."""
     return partial(trio_chain, steps=steps, checkpoint=checkpoint)
 
 
 def fan(width: int, *, checkpoint: bool = False) -> Workload:
-    """`trio_fan` of that width."""
+    """Return `trio_fan` with this width."""
     return partial(trio_fan, width=width, checkpoint=checkpoint)
 
 
 def many(runs: int, steps: int, *, checkpoint: bool = False) -> Workload:
-    """`trio_many` of so many runs of so many steps."""
+    """Return `trio_many` with this many runs of this many steps each."""
     return partial(trio_many, runs=runs, steps=steps, checkpoint=checkpoint)

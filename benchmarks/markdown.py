@@ -1,4 +1,4 @@
-"""The tables of `README.md`, of what was measured: `python -m benchmarks.markdown RESULTS.json`."""
+"""Print the tables of `README.md` from results: `python -m benchmarks.markdown RESULTS.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.report import from_json, number
 
 
 def measured(measurements: Iterable[Measurement]) -> Iterator[str]:
-    """A line for each, under a heading for each unit."""
+    """Yield a line for each measurement, under a heading for each unit."""
     unit = ""
     for one in measurements:
         if one.unit != unit:
@@ -29,13 +29,13 @@ def measured(measurements: Iterable[Measurement]) -> Iterator[str]:
 
 
 def spread(numbers: list[float]) -> str:
-    """Median, and least and greatest."""
+    """Return the median, least and greatest of some numbers, as text."""
     found = Spread.of(numbers)
     return f"{number(found.median)} ({number(found.least)}-{number(found.greatest)})"
 
 
 def peers(results: Sequence[Result]) -> Iterator[str]:
-    """A line for each engine and workload: what is better than ours is bold."""
+    """Yield a line for each engine and workload. A ratio above this engine's is bold."""
     yield from (
         "",
         "| workload | engine | steps/s | ratio to blazen_trio | syncs per step |",
@@ -53,9 +53,9 @@ def peers(results: Sequence[Result]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables of the results that the command line names."""
     parser = argparse.ArgumentParser(prog="benchmarks.markdown", description=__doc__)
-    parser.add_argument("results", type=Path, help="what `python -m benchmarks --json` wrote")
+    parser.add_argument("results", type=Path, help="a file from `python -m benchmarks --json`")
     found = json.loads(parser.parse_args().results.read_text())
     lines = [*measured(from_json(found["measurements"]))]
     if found["peers"]:

@@ -1,4 +1,4 @@
-"""What runs that wait hold in memory, and how soon they wake: each kind in a process of its own.
+"""Measure the memory of waiting runs and how fast they wake, each kind in its own process.
 
     python -m benchmarks.memory runtime 1000 URL
 
@@ -30,18 +30,19 @@ from benchmarks.limits import expect
 from blazen_trio import RunStatus, open_runtime, open_store
 
 _WARM_UP = 50
-_ONE_BY_ONE = 20  # are woken so, before the others are at once
+_ONE_BY_ONE = 20  # this many are woken one by one, before all others together
 _TASKS = "parked Trio tasks"
 
 
 @attrs.frozen
 class Idle:
-    """What was found with so many that wait.
+    """The cost of a number of waiting runs or tasks.
 
     Attributes:
-        mebibytes: By which the process grew, per 1,000 of them.
-        woken: How many per second went on to their end when all were woken at once.
-        latency: Milliseconds from waking one of them, while the others wait, to its end (the median of some).
+        mebibytes: The growth of the process, per 1,000 of them.
+        woken: The number that ended per second when all were woken together.
+        latency: Milliseconds from waking one of them to its end, while the others wait (the median
+            of some).
     """
 
     mebibytes: float
@@ -50,15 +51,15 @@ class Idle:
 
 
 Wake = Callable[[int], Any]
-"""Wakes the one of that number, and waits for its end (async)."""
+"""An async function that wakes the one with this number and waits for its end."""
 
 Opener = Callable[[int, str], AbstractAsyncContextManager[Wake]]
-"""Makes so many that wait; inside, they do."""
+"""A function that opens a block during which this many wait."""
 
 
 @asynccontextmanager
 async def tasks(count: int, _url: str) -> AsyncGenerator[Wake]:
-    """Bare tasks, each parked on an event."""
+    """Open bare tasks, each parked on an event."""
     events: dict[int, trio.Event] = {}
     ended: dict[int, trio.Event] = {}
 
@@ -75,14 +76,14 @@ async def tasks(count: int, _url: str) -> AsyncGenerator[Wake]:
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(one, number)
-        while len(events) < count:  # noqa: ASYNC110  # until each has begun
+        while len(events) < count:  # noqa: ASYNC110  # until each has started
             await trio.lowlevel.checkpoint()
         yield wake
 
 
 @asynccontextmanager
 async def in_runtime(count: int, url: str) -> AsyncGenerator[Wake]:
-    """Runs that were started through a runtime, in a database, and rest there; nobody holds them."""
+    """Open stored runs that a runtime started and that rest, with no task holding a handle."""
     async with (
         open_store(url, migrate=True) as store,
         open_runtime(store, [FLOW], max_concurrent_runs=count + _WARM_UP) as runtime,
@@ -96,18 +97,17 @@ async def in_runtime(count: int, url: str) -> AsyncGenerator[Wake]:
             await runtime.send(f"{prefix} {number}", Go())
             await runtime.result(f"{prefix} {number}")
 
-        for done in range(
-            0, count, _WARM_UP
-        ):  # few at once, so that what starting takes for a while is not what is held
+        # Few at once, so that memory needed only while runs start is not counted as held.
+        for done in range(0, count, _WARM_UP):
             await _each(min(_WARM_UP, count - done), begin, done)
-        while runtime.statistics().resting < count:  # noqa: ASYNC110  # nothing else tells of it
+        while runtime.statistics().resting < count:  # noqa: ASYNC110  # no event announces it
             await trio.sleep(0.01)
         yield wake
 
 
 @asynccontextmanager
 async def entered(count: int, _url: str) -> AsyncGenerator[Wake]:
-    """Runs in memory that were entered with `async with`, each by a task of its own."""
+    """Open runs in memory, each entered with `async with` by a task of its own."""
     runs: dict[int, Any] = {}
     ended: dict[int, trio.Event] = {}
 
@@ -127,7 +127,9 @@ async def entered(count: int, _url: str) -> AsyncGenerator[Wake]:
             for number in range(first, min(first + _WARM_UP, count)):
                 nursery.start_soon(one, number)
             started = range(first, number + 1)
-            while not all(one in runs and runs[one].status is RunStatus.WAITING for one in started):  # noqa: ASYNC110
+            while not all(  # noqa: ASYNC110
+                one in runs and runs[one].status is RunStatus.WAITING for one in started
+            ):
                 await trio.sleep(0.001)
         yield wake
 
@@ -142,7 +144,7 @@ async def _each(count: int, function: Callable[[int], Any], first: int = 0) -> N
 
 
 async def measure(kind: str, count: int, url: str) -> Idle:
-    """Have so many of a kind wait, and wake them."""
+    """Let this many of a kind wait, and wake them."""
     async with KINDS[kind](_WARM_UP, url) as wake:
         await _each(_WARM_UP, wake)
     gc.collect()
@@ -157,13 +159,13 @@ async def measure(kind: str, count: int, url: str) -> Idle:
 
 
 async def _timed(function: Callable[[Any], Any], argument: Any) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     await function(argument)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def in_own_process(kind: str, count: int, folder: Path) -> Idle:
-    """`measure`, where nothing else was before."""
+    """Run `measure` in a new process, where nothing else has used memory before."""
     with new_database("sqlite", folder) if kind == "runtime" else nullcontext("") as url:
         command = [sys.executable, "-m", "benchmarks.memory", kind, str(count), url]
         done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
@@ -173,7 +175,7 @@ def in_own_process(kind: str, count: int, folder: Path) -> Idle:
 def measure_all(
     repeat: int, folder: Path, few: int = 1_000, many: int = 10_000
 ) -> list[Measurement]:
-    """All kinds in turns, with few and with many that wait; and waking them."""
+    """Measure all kinds in turns, with few and with many that wait, and waking them."""
     sizes = (few, many)
     sides = {
         (kind, count): partial(in_own_process, kind, count, folder)
@@ -230,10 +232,10 @@ def measure_all(
 
 
 def main() -> None:
-    """Measure one kind, and print the numbers as JSON."""
+    """Measure one kind and print the numbers as JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
     parser.add_argument("kind", choices=list(KINDS))
-    parser.add_argument("count", type=int, help="how many wait")
+    parser.add_argument("count", type=int, help="the number that wait")
     parser.add_argument(
         "url", nargs="?", default="", help="an empty database, for the runs of a runtime"
     )

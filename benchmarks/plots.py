@@ -1,4 +1,4 @@
-"""The scaling curves as SVG: `python -m benchmarks.plots RESULTS.json FOLDER`."""
+"""Draw the scaling curves as SVG: `python -m benchmarks.plots RESULTS.json FOLDER`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness import Measurement, Spread
 
 
 def curves(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
-    """The points of each curve, by what grows."""
+    """Return the points of each curve, sorted by size."""
     found: dict[str, list[Measurement]] = {}
     for one in measurements:
         if one.curve is not None:
@@ -26,7 +26,7 @@ def _place(point: Measurement) -> int:
 
 
 def write(measurements: Iterable[Measurement], folder: Path) -> list[Path]:
-    """Draw each curve, with the spread at each point, into a file of its name; returns the files.
+    """Draw each curve with its spreads into a file with the curve's name. Return the files.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -38,7 +38,7 @@ def write(measurements: Iterable[Measurement], folder: Path) -> list[Path]:
 
 
 def _draw(name: str, points: list[Measurement], file: Path) -> Path:
-    # It is looked up here because it is an extra, and slow to import.
+    # Imported here because it is an optional dependency, and slow to import.
     matplotlib = import_module("matplotlib")
     matplotlib.rcParams["svg.hashsalt"] = name  # so that the same numbers make the same file
     figure = import_module("matplotlib.figure").Figure(figsize=(6, 3.5), layout="constrained")
@@ -48,7 +48,7 @@ def _draw(name: str, points: list[Measurement], file: Path) -> Path:
         if points[-1].limit_name.startswith("at ")
         else ("", "", "")
     )
-    # The limit of a point of such a curve is the first point: a line of its own it has only elsewhere.
+    # If there is an axis, the limit is the curve's first point and needs no line of its own.
     _line(axes, points, "blazen_trio", [one.ours for one in points])
     if not axis:
         _line(axes, points, points[0].limit_name, [one.limit for one in points])
@@ -76,10 +76,10 @@ def _line(axes: object, points: list[Measurement], label: str, numbers: list[lis
 
 
 def main() -> None:
-    """Draw what is in a file of results."""
+    """Draw the curves in a file of results."""
     parser = argparse.ArgumentParser(prog="benchmarks.plots", description=__doc__)
-    parser.add_argument("results", type=Path, help="what `python -m benchmarks --json` wrote")
-    parser.add_argument("folder", type=Path, help="where the files go")
+    parser.add_argument("results", type=Path, help="a file from `python -m benchmarks --json`")
+    parser.add_argument("folder", type=Path, help="the folder for the SVG files")
     options = parser.parse_args()
     for file in write(read(options.results), options.folder):
         print(file)

@@ -1,4 +1,4 @@
-"""Workers in processes of their own, and what they tell."""
+"""Workers in processes of their own, and their output."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 import attrs
 
 _PATIENCE = 60.0
-_GLANCE = 0.005  # seconds between two looks at what they told
+_POLL_SECONDS = 0.005
 
 
 @attrs.frozen
-class Began:
-    """A step began.
+class StepStart:
+    """The start of a step.
 
     Attributes:
-        pid: In this process.
-        run_id: Of this run.
-        at: Seconds, as `time.monotonic` tells them to every process of the machine.
+        pid: The process.
+        run_id: The run.
+        at: The time by `time.monotonic`, a clock that all processes of the machine share.
     """
 
     pid: int
@@ -36,40 +36,41 @@ class Worker:
     """A process of `benchmarks.worker`."""
 
     process: subprocess.Popen[bytes]
-    told: Path
+    output: Path
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """The process's id."""
         return self.process.pid
 
     def ready(self) -> bool:
-        """Whether it serves."""
+        """Return true once the worker serves."""
         return any(line[0] == "ready" for line in self._lines())
 
-    def began(self) -> list[Began]:
-        """The steps of `held` that it began, in order."""
+    def started(self) -> list[StepStart]:
+        """Return the starts of the steps of `held` in this worker, in order."""
         return [
-            Began(int(line[1]), line[2], float(line[3]))
+            StepStart(int(line[1]), line[2], float(line[3]))
             for line in self._lines()
-            if line[0] == "began"
+            if line[0] == "started"
         ]
 
     def wait(self, until: Callable[[], bool], seconds: float = _PATIENCE) -> None:
-        """Wait for something that it does.
+        """Wait until a condition holds.
 
         Raises:
-            RuntimeError: It ended, or did not do so in this time.
+            RuntimeError: The process ended, or the condition did not hold in time.
         """
         deadline = time.monotonic() + seconds
         while not until():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                msg = f"a worker did not do its part within {seconds} s: {self.told.read_text()[-2000:]}"
+                output = self.output.read_text()[-2000:]
+                msg = f"a worker ended, or did not do its part within {seconds} s: {output}"
                 raise RuntimeError(msg)
-            time.sleep(_GLANCE)
+            time.sleep(_POLL_SECONDS)
 
     def kill(self) -> float:
-        """SIGKILL; when, by `time.monotonic`."""
+        """Send SIGKILL. Return the time by `time.monotonic`."""
         at = time.monotonic()
         self.process.kill()
         self.process.wait()
@@ -77,16 +78,16 @@ class Worker:
 
     def _lines(self) -> list[list[str]]:
         # The last line may not be complete yet.
-        return [line.split() for line in self.told.read_text().split("\n")[:-1] if line.strip()]
+        return [line.split() for line in self.output.read_text().split("\n")[:-1] if line.strip()]
 
 
 @contextmanager
 def worker(url: str, *options: str) -> Iterator[Worker]:
-    """A worker for this database that serves already, with these options; ended with the block."""
-    with tempfile.NamedTemporaryFile(prefix=".benchmark-") as told:
+    """Start a worker for this database, and yield it once it serves. It ends with the block."""
+    with tempfile.NamedTemporaryFile(prefix=".benchmark-") as output:
         command = [sys.executable, "-m", "benchmarks.worker", url, *options]
-        process = subprocess.Popen(command, stdout=told, stderr=told)  # noqa: S603
-        found = Worker(process, Path(told.name))
+        process = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603
+        found = Worker(process, Path(output.name))
         try:
             found.wait(found.ready)
             yield found

@@ -1,4 +1,4 @@
-"""What was measured, as a table and as JSON."""
+"""Reports of measurements, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PACKAGES = ("blazen-trio", "trio", "SQLAlchemy", "attrs", "cattrs", "orjson")
 
 
 def number(value: float) -> str:
-    """With as many digits as mean something."""
+    """Format a number with its significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def cell(numbers: list[float]) -> str:
-    """The median, and under it the least and the greatest."""
+    """Format numbers as their median, with the least and the greatest below it."""
     spread = Spread.of(numbers)
     return f"{number(spread.median)}\n[dim]{number(spread.least)}-{number(spread.greatest)}[/dim]"
 
@@ -54,7 +54,7 @@ def show(measurements: Iterable[Measurement], console: Console) -> None:
 
 
 def aim_of(one: Measurement) -> str:
-    """What was aimed at, and whether it was missed."""
+    """Format a measurement's aim, and mark it if it was missed."""
     if one.aim is None:
         return ""
     unit = "" if one.aim.of_ratio else f" {one.unit.split()[0]}"
@@ -62,7 +62,7 @@ def aim_of(one: Measurement) -> str:
 
 
 def surroundings(kinds: set[str], folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers were taken on: machine, versions, settings."""
+    """Return the conditions of the measurements: machine, versions, settings."""
     found = {}
     for kind in sorted(kinds):
         with new_database(kind, folder) as url:
@@ -78,12 +78,12 @@ def surroundings(kinds: set[str], folder: Path, settings: Mapping[str, Any]) -> 
 
 
 def as_json(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """All numbers; the ratios, too, for who reads it without this program."""
+    """Return all numbers as JSON. It includes the ratios, for readers without this program."""
     return [{**attrs.asdict(one), "ratios": one.ratios} for one in measurements]
 
 
 def from_json(found: Iterable[Mapping[str, Any]]) -> list[Measurement]:
-    """The reverse of `as_json`."""
+    """Return the measurements that `as_json` has turned into JSON."""
     return [
         Measurement(
             **{

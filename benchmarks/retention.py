@@ -1,7 +1,8 @@
-"""Whether a database in steady state grows: `python -m benchmarks.retention [--runs N]`.
+"""Check that a database does not grow in a steady state: `python -m benchmarks.retention`.
 
-Runs in waves of 500, each purged when it is over; the database's size after each wave, as `size_of` tells it: what is deleted makes
-no database smaller at once, and MariaDB's files never, so that what is looked for is that the size stays.
+Runs are started in waves of 500, and each wave is purged when it is over. `size_of` gives the size
+of the database after each wave. Deleting rows does not shrink a database immediately, and never
+shrinks MariaDB's files, so the size should stay the same, not fall.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.databases import available, new_database, size_of, tell_what_is_left_out
+from benchmarks.databases import available, new_database, print_left_out, size_of
 from benchmarks.limits import expect
 from benchmarks.workloads import CHAIN
 from blazen_trio import RunStatus, open_runtime, open_store
@@ -24,7 +25,7 @@ _STEPS = 10
 
 
 async def soak(url: str, waves: int, wave: int = _WAVE) -> list[int]:
-    """The database's size, in bytes, after each of so many waves of so many runs."""
+    """Return the size of the database, in bytes, after each of a number of waves of runs."""
     sizes = []
     async with open_store(url, migrate=True) as store:
         for number in range(waves):
@@ -40,18 +41,23 @@ async def soak(url: str, waves: int, wave: int = _WAVE) -> list[int]:
 
 
 def main() -> None:
-    """Soak each database, and print the table."""
+    """Soak each database and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.retention", description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_000, help="runs in all (default: 10,000)")
+    parser.add_argument("--runs", type=int, default=10_000, help="number of runs (default: 10,000)")
     parser.add_argument(
-        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+        "--dir",
+        type=Path,
+        default=Path(),
+        help="a folder on the disk to measure (default: the current folder)",
     )
     options = parser.parse_args()
     if options.runs < 2 * _WAVE:
-        parser.error(f"--runs is at least {2 * _WAVE}, two waves")
+        parser.error(f"--runs must be at least {2 * _WAVE}, two waves")
     table = Table(
-        title=f"{options.runs:,} runs of {_STEPS} steps in waves of {_WAVE}, each purged: size of the database, MB",
-        caption="sqlite: the file and its log; postgresql: after a VACUUM; mariadb: the files of its tables, without undo",
+        title=f"{options.runs:,} runs of {_STEPS} steps in waves of {_WAVE}, each purged: "
+        "size of the database, MB",
+        caption="sqlite: the file and its log; postgresql: after a VACUUM; "
+        "mariadb: the files of its tables, without undo",
     )
     for heading in ("database", "after 2 waves", "half way", "at the end", "end / half way"):
         table.add_column(heading, justify="right")
@@ -64,7 +70,7 @@ def main() -> None:
         )
     console = Console()
     console.print(table)
-    tell_what_is_left_out(console)
+    print_left_out(console)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Database servers of the benchmark's own, whose counters nobody else moves: from the installed binaries, with their defaults."""
+"""Database servers started for a benchmark alone, so that no other client moves their counters.
+
+They run the installed binaries with default settings.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,21 @@ _STOP_SECONDS = 60.0
 
 
 class NotInstalledError(Exception):
-    """There are no binaries to start such a server from."""
+    """Something that a benchmark needs is not installed."""
 
 
 @contextmanager
 def own_server(kind: str, parent: Path) -> Iterator[str]:
-    """The URL of a new server, which is stopped and deleted afterwards.
+    """Yield the URL of a new server, which is stopped and deleted afterwards.
 
     Args:
         kind: `"postgresql"` or `"mariadb"`.
-        parent: Its data is in a new folder of this one.
+        parent: Where to create a folder for its data.
 
     Raises:
         NotInstalledError: Its binaries were not found.
     """
-    user = _without_rights()
+    user = _unprivileged_user()
     with tempfile.TemporaryDirectory(dir=parent.resolve(), prefix=".benchmark-") as name:
         folder = Path(name)
         if user is not None:
@@ -50,13 +53,13 @@ def own_server(kind: str, parent: Path) -> Iterator[str]:
             _wait(process, url, folder / "log")
             yield url
         finally:
-            # To PostgreSQL, SIGINT says: end now, but in good order.
+            # SIGINT makes PostgreSQL shut down cleanly without waiting for its clients.
             process.send_signal(signal.SIGINT if kind == "postgresql" else signal.SIGTERM)
             process.wait(_STOP_SECONDS)
 
 
-def _without_rights() -> str | None:
-    """Servers refuse to run as root: then they run as somebody else."""
+def _unprivileged_user() -> str | None:
+    """Return the user to run a server as, because servers refuse to run as root."""
     if os.geteuid() != 0:
         return None
     users = {entry.pw_name for entry in pwd.getpwall()}
@@ -64,21 +67,21 @@ def _without_rights() -> str | None:
 
 
 def _give(folder: Path, user: str) -> None:
-    """Let them have the folder, and see to it that they come to it.
+    """Make a user the owner of a folder, and check that the user can reach it.
 
     Raises:
-        PermissionError: They can't: a folder above it is closed to them.
+        PermissionError: A folder above it is closed to the user.
     """
     entry = pwd.getpwnam(user)
     os.chown(folder, entry.pw_uid, entry.pw_gid)
     for each in folder.parents:
         if not each.stat().st_mode & 0o001:
-            msg = f"{each} is closed to {user!r}, as whom the server would run: give another --dir"
+            msg = f"the server would run as {user!r}, who can't enter {each}: use another --dir"
             raise PermissionError(msg)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Until it answers."""
+    """Wait until the server answers."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     deadline = time.monotonic() + _START_SECONDS
     while True:
@@ -104,16 +107,11 @@ def _postgresql(folder: Path, user: str | None) -> tuple[list[str], str]:
 
 
 def _mariadb(folder: Path, user: str | None) -> tuple[list[str], str]:
-    install, server = (
-        _find("mariadb-install-db", "usr/bin"),
-        _find("mariadbd", "usr/sbin", "usr/libexec"),
-    )
+    install = _find("mariadb-install-db", "usr/bin")
+    server = _find("mariadbd", "usr/sbin", "usr/libexec")
     data, port = folder / "data", _free_port()
-    own = [
-        "--no-defaults",
-        f"--datadir={data}",
-        f"--tmpdir={folder}",
-    ]  # TMPDIR may be closed to the user
+    # TMPDIR may be closed to the user.
+    own = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]
     _run([install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
     paths = [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}"]
     where = [f"--port={port}", "--bind-address=127.0.0.1", *paths]

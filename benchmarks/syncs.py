@@ -1,7 +1,8 @@
-"""How often the disk is synced per step: `python -m benchmarks.syncs [--runs N] [--steps N]`.
+"""Count the syncs of the disk per step: `python -m benchmarks.syncs [--runs N] [--steps N]`.
 
-Counted, not timed: on servers of the benchmark's own, which nobody else uses, by their counters; on SQLite by strace, where that is
-installed. What is counted lasts from the opening of a database whose tables are there to its closing.
+Nothing is timed. For a server, the program starts one that no other client uses, and reads its
+counters. For SQLite it uses strace, if that is installed. It counts from opening a database whose
+tables exist until closing it.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ from benchmarks.once import case_of, prepare
 from benchmarks.servers import NotInstalledError, own_server
 
 AIM = 0.1
-"""Syncs per step of many runs: fewer than that."""
+"""The aim for many runs: fewer syncs per step than this."""
 
 Count = Callable[[str, str, str, int, int], int]
-"""Counts what one side of a case does: its name, the side, the database's URL, runs and steps of each."""
+"""A function that counts the syncs of one side of a case.
+
+It takes the case's name, the side, the database's URL, the number of runs, and the steps per run.
+"""
 
 _SYNC = re.compile(r"\bf(?:data)?sync\(")
 _LEAVE_SECONDS = 10.0
@@ -40,14 +44,14 @@ _LEAVE_SECONDS = 10.0
 
 @attrs.frozen
 class Syncs:
-    """What was counted for one case in one kind of database.
+    """The counts for one case in one kind of database.
 
     Attributes:
-        database: The kind.
+        database: The kind of database.
         case: The case's name.
-        steps: How many steps either side did.
-        ours: How often the engine had the disk synced.
-        limit: How often its limit had.
+        steps: The number of steps that each side did.
+        ours: The number of syncs by the engine.
+        limit: The number of syncs by its limit.
     """
 
     database: str
@@ -58,9 +62,10 @@ class Syncs:
 
 
 def count_by_strace(case: str, side: str, url: str, runs: int, steps: int) -> int:
-    """The calls of fsync and fdatasync that a process made, for SQLite."""
+    """Count the calls of fsync and fdatasync in a process that uses SQLite."""
     with tempfile.NamedTemporaryFile(prefix=".benchmark-") as log:
-        # Only these two calls stop the process: with every call traced it would be so slow that more steps shared a commit.
+        # Stop the process at these two calls only. If every call were traced, it would be so slow
+        # that more steps would share a commit.
         trace = ["strace", "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-o", log.name]
         sizes = ["--runs", str(runs), "--steps", str(steps)]
         work = [sys.executable, "-m", "benchmarks.once", case, side, url, *sizes]
@@ -69,7 +74,7 @@ def count_by_strace(case: str, side: str, url: str, runs: int, steps: int) -> in
 
 
 def count_by_server(server: str, case: str, side: str, url: str, runs: int, steps: int) -> int:
-    """By how much the server's counter moves."""
+    """Count the syncs by the server's own counter."""
     one = case_of(case, "", runs, steps)
     before = syncs_of(server)
     trio.run(one.ours if side == "ours" else one.limit, Stopwatch(url))
@@ -77,27 +82,30 @@ def count_by_server(server: str, case: str, side: str, url: str, runs: int, step
 
 
 def syncs_of(server: str) -> int:
-    """How often a server has had its log synced so far."""
+    """Return how often a server has synced its log so far."""
     if "postgresql" in server:
-        # Each process of it tells at its end what it did.
-        others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        # A backend adds its counts to the statistics when it ends, so wait for all others to end.
+        others = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
         deadline = time.monotonic() + _LEAVE_SECONDS
         while run_on(server, others)[0][0]:
             if time.monotonic() > deadline:
-                msg = f"somebody else has been connected to {server} for {_LEAVE_SECONDS} s"
+                msg = f"another client has been connected to {server} for {_LEAVE_SECONDS} s"
                 raise RuntimeError(msg)
             time.sleep(0.02)
         return int(run_on(server, "SELECT wal_sync FROM pg_stat_wal")[0][0])
-    # Newer servers count the log's syncs only among all of InnoDB's, those of its tables included.
+    # Newer servers have no count for the log alone: theirs includes the syncs of InnoDB's tables.
     found: dict[str, str] = dict(run_on(server, "SHOW GLOBAL STATUS LIKE 'Innodb%%fsyncs'"))
     return int(found.get("Innodb_os_log_fsyncs") or found["Innodb_data_fsyncs"])
 
 
 def count_all(kind: str, folder: Path, runs: int, steps: int) -> list[Syncs]:
-    """Both cases, both sides, each in a new database of this kind.
+    """Count for both sides of both cases, each in a new database of this kind.
 
     Raises:
-        NotInstalledError: What it takes is not there.
+        NotInstalledError: The server or strace is not installed.
     """
     found = []
     with ExitStack() as stack:
@@ -139,15 +147,15 @@ def show(found: list[Syncs], console: Console) -> None:
 
 
 def main() -> None:
-    """Count on each kind of database, and print the table."""
+    """Count on each kind of database and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.syncs", description=__doc__)
-    parser.add_argument("--runs", type=int, default=200, help="runs at once (default: 200)")
-    parser.add_argument("--steps", type=int, default=10, help="steps of each (default: 10)")
+    parser.add_argument("--runs", type=int, default=200, help="concurrent runs (default: 200)")
+    parser.add_argument("--steps", type=int, default=10, help="steps per run (default: 10)")
     parser.add_argument(
         "--dir",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="for the databases (default: the temporary folder)",
+        help="a folder for the databases (default: the temporary folder)",
     )
     options = parser.parse_args()
     console = Console()

@@ -1,7 +1,7 @@
-"""A process that serves runs of two workflows: `python -m benchmarks.worker URL`, until it is killed, or drained by SIGTERM.
+"""Serve runs of two workflows until killed or drained: `python -m benchmarks.worker URL`.
 
-It prints a line `ready PID` when it serves, and `began PID RUN SECONDS` for each step of the workflow `held`, by the clock that
-all processes of a machine share.
+SIGTERM drains it. It prints `ready PID` when it serves, and `started PID RUN SECONDS` for each step
+of the workflow `held`. The seconds are those of the clock that all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -33,40 +33,46 @@ NAP_SECONDS = 0.01
 
 @attrs.frozen
 class Nap(Event):
-    """A step that is still to be done."""
+    """A step that is pending."""
 
     n: int
     last: int
 
 
 async def nap(n: int, last: int) -> Nap | StopEvent:
-    """Wait, as for an answer from somewhere; what follows the `n`-th step of `last`."""
+    """Wait, as if for a remote answer. Return the event after the `n`-th step of `last`."""
     await trio.sleep(NAP_SECONDS)
     return StopEvent({"steps": n, "by": os.getpid()}) if n == last else Nap(n + 1, last)
 
 
 @step
 async def first(ev: StartEvent) -> Nap | StopEvent:
-    """The first step."""
+    """Do the first step."""
     return await nap(1, ev.data)
 
 
 @step
 async def another(ev: Nap) -> Nap | StopEvent:
-    """Every other one."""
+    """Do one of the other steps."""
     return await nap(ev.n, ev.last)
 
 
 NAPS = Workflow("naps", [first, another])
-"""So many steps as its input says, each of which waits 10 ms. Results in their number, and the process that did the last."""
+"""A chain of steps that wait 10 ms each. Its input is their number.
+
+The result is their number and the process that did the last one.
+"""
 
 
 def held(*, for_ever: bool) -> Workflow:
-    """One step, which tells when it began; here it ends, or never does. Results in the process that did it."""
+    """Return a workflow of one step, which reports its start and, with `for_ever`, never ends.
+
+    The result is the process that did the step.
+    """
 
     @step
     async def hold(_ev: StartEvent, ctx: Context) -> StopEvent:
-        print("began", os.getpid(), ctx.run_id, time.monotonic(), flush=True)
+        print("started", os.getpid(), ctx.run_id, time.monotonic(), flush=True)
         if for_ever:
             await trio.sleep_forever()
         return StopEvent({"by": os.getpid()})
@@ -90,15 +96,15 @@ async def serve(url: str, *, slots: int, lease_ttl: float, hold: bool) -> None:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Serve with the options on the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.worker", description=__doc__)
-    parser.add_argument("url", help="a database that has the tables")
-    parser.add_argument("--slots", type=int, default=1000, help="runs at once (default: 1000)")
+    parser.add_argument("url", help="the URL of a database that has the tables")
+    parser.add_argument("--slots", type=int, default=1000, help="concurrent runs (default: 1000)")
     parser.add_argument("--lease-ttl", type=float, default=15.0, help="seconds (default: 15)")
     parser.add_argument("--hold", action="store_true", help="steps of 'held' never end")
     parser.add_argument("--boot", help="claim to be on a machine with this boot id")
     options = parser.parse_args()
-    # A machine is told by the id of its boot: a process that claims another can't be looked for from here.
+    # The boot id identifies a machine. If a process claims another one, it can't be looked up here.
     elsewhere = (
         mock.patch.object(leases, "_boot", return_value=options.boot)
         if options.boot

@@ -1,8 +1,8 @@
-"""What a second worker process adds: `python -m benchmarks.workers [--runs N] [--database KIND]`.
+"""Measure the gain from a second worker process: `python -m benchmarks.workers [--runs N]`.
 
-Runs of steps that wait 10 ms, driven by one process and by two with 20 slots each, in turns. The limit of a process is what its
-slots can do if nothing but the waiting takes time. What is timed lasts from the first submission to the last run's end, while all
-processes serve.
+One process and two, with 20 slots each, take turns to drive runs whose steps wait 10 ms. The limit
+of a process is the rate of its slots if only the waiting took time. The time runs from the first
+submission to the last run's end, while all processes serve.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.databases import KINDS, available, new_database, tell_what_is_left_out
+from benchmarks.databases import KINDS, available, new_database, print_left_out
 from benchmarks.harness import Spread
 from benchmarks.limits import expect
 from benchmarks.processes import worker
@@ -30,14 +30,20 @@ from blazen_trio._stores.sql.store import SqlStore
 
 SLOTS = 20
 AIM = 1.6
-"""Two processes to one, in runs per second."""
+"""The aim for the rate of two processes divided by that of one."""
 
-_GLANCE = 0.02  # seconds between two looks at whether all have ended
+_POLL_SECONDS = 0.02
 
 
 @attrs.frozen
 class Turn:
-    """One process's rate, and then two processes', in runs per second; and what part of the runs each of the two ended."""
+    """The rates of one turn.
+
+    Attributes:
+        one: Runs per second of one process.
+        two: Runs per second of two processes.
+        shares: The parts of the runs that each of the two ended.
+    """
 
     one: float
     two: float
@@ -45,16 +51,16 @@ class Turn:
 
 
 async def work_off(url: str, runs: int, steps: int) -> tuple[float, Counter[int]]:
-    """Submit them to the workers that serve; runs per second, and which process ended how many."""
+    """Submit runs to the workers. Return runs per second, and how many runs each process ended."""
     async with open_store(url) as store, open_runtime(store) as front:
         ids = [f"run {number}" for number in range(runs)]
-        began = time.perf_counter()
+        start = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for run_id in ids:
                 nursery.start_soon(partial(front.submit, NAPS.name, steps, run_id=run_id))
-        while await _left(store):  # noqa: ASYNC110  # nothing tells of it
-            await trio.sleep(_GLANCE)
-        seconds = time.perf_counter() - began
+        while await _left(store):  # noqa: ASYNC110  # no event announces it
+            await trio.sleep(_POLL_SECONDS)
+        seconds = time.perf_counter() - start
         by: Counter[int] = Counter()
         for run_id in ids:
             result = await front.result(run_id)
@@ -64,7 +70,7 @@ async def work_off(url: str, runs: int, steps: int) -> tuple[float, Counter[int]
 
 
 async def _left(store: SqlStore) -> bool:
-    """Whether any run has not ended yet. The store is asked for one run only: what it is asked is not to cost the workers time."""
+    """Return true if any run has not ended. Read only one, so as not to cost the workers time."""
     for status in (RunStatus.QUEUED, RunStatus.RUNNING):
         if await store.list_runs(status=status, limit=1):
             return True
@@ -74,9 +80,9 @@ async def _left(store: SqlStore) -> bool:
 def rate(
     kind: str, folder: Path, processes: int, runs: int, steps: int
 ) -> tuple[float, Counter[int]]:
-    """Runs per second of so many processes, in a new database; and which of them ended how many."""
+    """Return runs per second of this many processes, and how many runs each process ended."""
     with new_database(kind, folder) as url, ExitStack() as stack:
-        trio.run(make_tables, url)
+        trio.run(create_tables, url)
         pids = {
             stack.enter_context(worker(url, "--slots", str(SLOTS))).pid for _ in range(processes)
         }
@@ -85,14 +91,14 @@ def rate(
     return found, by
 
 
-async def make_tables(url: str) -> None:
-    """So that nobody has to while it counts."""
+async def create_tables(url: str) -> None:
+    """Create the tables, so that no worker does so while the time runs."""
     async with open_store(url, migrate=True):
         pass
 
 
 def turn(kind: str, folder: Path, runs: int, steps: int) -> Turn:
-    """One process, then two."""
+    """Measure one process, then two."""
     one, _ = rate(kind, folder, 1, runs, steps)
     two, by = rate(kind, folder, 2, runs, steps)
     return Turn(one, two, [count / runs for count in sorted(by.values())])
@@ -102,7 +108,8 @@ def show(turns: dict[str, list[Turn]], runs: int, steps: int, console: Console) 
     """Print the table."""
     limit = SLOTS / (steps * NAP_SECONDS)
     table = Table(
-        title=f"runs per second: {runs:,} runs of {steps} steps that wait 10 ms, {SLOTS} at once in each process",
+        title=f"runs per second: {runs:,} runs of {steps} steps that wait 10 ms, "
+        f"{SLOTS} at once in each process",
         caption=f"limit: {limit:,.0f} for one process, twice that for two",
     )
     table.add_column("database")
@@ -133,16 +140,22 @@ def show(turns: dict[str, list[Turn]], runs: int, steps: int, console: Console) 
 
 
 def main() -> None:
-    """Measure on each database, and print the table."""
+    """Measure on each database and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.workers", description=__doc__)
-    parser.add_argument("--runs", type=int, default=800, help="runs in all (default: 800)")
-    parser.add_argument("--steps", type=int, default=10, help="steps of each (default: 10)")
-    parser.add_argument("--repeat", type=int, default=3, help="turns (default: 3)")
+    parser.add_argument("--runs", type=int, default=800, help="number of runs (default: 800)")
+    parser.add_argument("--steps", type=int, default=10, help="steps per run (default: 10)")
+    parser.add_argument("--repeat", type=int, default=3, help="number of turns (default: 3)")
     parser.add_argument(
-        "--database", action="append", choices=KINDS, help="only this kind; several times, too"
+        "--database",
+        action="append",
+        choices=KINDS,
+        help="measure only this kind; may be repeated",
     )
     parser.add_argument(
-        "--dir", type=Path, default=Path(), help="on the disk to be measured (default: this folder)"
+        "--dir",
+        type=Path,
+        default=Path(),
+        help="a folder on the disk to measure (default: the current folder)",
     )
     options = parser.parse_args()
     console = Console()
@@ -154,7 +167,7 @@ def main() -> None:
     for kind in bar:
         turns.setdefault(kind, []).append(turn(kind, options.dir, options.runs, options.steps))
     show(turns, options.runs, options.steps, console)
-    tell_what_is_left_out(console)
+    print_left_out(console)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same work with the engine, as a user would write it, with default settings."""
+"""The workloads on the engine, written as a user would, with default settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blazen_trio import CheckpointStore, Event, StartEvent, StopEvent, Workflow,
 
 @attrs.frozen
 class Tick(Event):
-    """A step of a chain that is still to be done."""
+    """A pending step of a chain."""
 
     n: int
     last: int
@@ -31,31 +31,31 @@ class Item(Event):
 
 @attrs.frozen
 class Done(Event):
-    """What became of it."""
+    """The result of a member."""
 
     n: int
 
 
 def next_tick(n: int, last: int) -> Tick | StopEvent:
-    """What follows the `n`-th step of a chain of `last`."""
+    """Return the event after the `n`-th step of a chain of `last` steps."""
     return StopEvent(n) if n == last else Tick(n + 1, last)
 
 
 @step(name="begin")
 async def begin(ev: StartEvent) -> Tick | StopEvent:
-    """The first step of a chain."""
+    """Do the first step of a chain."""
     return next_tick(1, ev.data)
 
 
 @step(name="tick")
 async def tick(ev: Tick) -> Tick | StopEvent:
-    """Every other step."""
+    """Do one of the other steps."""
     return next_tick(ev.n, ev.last)
 
 
 @step(name="tick")
 async def tick_with_checkpoint(ev: Tick) -> Tick | StopEvent:
-    """Every other step, with a turn of the event loop in it."""
+    """Do one of the other steps, with a checkpoint."""
     await trio.lowlevel.checkpoint()
     return next_tick(ev.n, ev.last)
 
@@ -68,13 +68,13 @@ async def spread(ev: StartEvent) -> list[Item]:
 
 @step(name="work")
 async def work(ev: Item) -> Done:
-    """One member's work."""
+    """Process one member."""
     return Done(ev.n)
 
 
 @step(name="work")
 async def work_with_checkpoint(ev: Item) -> Done:
-    """The same, with a turn of the event loop in it."""
+    """Process one member, with a checkpoint."""
     await trio.lowlevel.checkpoint()
     return Done(ev.n)
 
@@ -96,21 +96,21 @@ FAN = {
 
 
 async def run_chain(stopwatch: Stopwatch, *, steps: int, checkpoint: bool) -> None:
-    """One long run in memory."""
+    """Time one long run in memory."""
     with stopwatch:
         found = await CHAIN[checkpoint].run(steps)
     expect(found, steps)
 
 
 async def run_fan(stopwatch: Stopwatch, *, width: int, checkpoint: bool) -> None:
-    """One wide run in memory."""
+    """Time one wide run in memory."""
     with stopwatch:
         found = await FAN[checkpoint].run(width)
     expect(found, list(range(width)))
 
 
 async def run_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: bool) -> None:
-    """Many runs at once in memory."""
+    """Time many concurrent runs in memory."""
     found: list[int] = []
 
     async def one() -> None:
@@ -125,14 +125,17 @@ async def run_many(stopwatch: Stopwatch, *, runs: int, steps: int, checkpoint: b
 
 @asynccontextmanager
 async def warm_store(url: str) -> AsyncIterator[CheckpointStore]:
-    """A store that has its connection and its lease already, as the limit has its connection: by one step of a run of its own."""
+    """Yield a store that has its connection and its lease, as the limit has its connection.
+
+    A run of one step makes it take both.
+    """
     async with open_store(url, migrate=True) as store:
         await CHAIN[False].run(1, store=store)
         yield store
 
 
 async def durable_chain(stopwatch: Stopwatch, *, steps: int, durability: str = "sync") -> None:
-    """One long run in a database."""
+    """Time one long run in a database."""
     async with warm_store(stopwatch.url) as store:
         with stopwatch:
             found = await CHAIN[False].run(steps, store=store, durability=durability)
@@ -142,7 +145,7 @@ async def durable_chain(stopwatch: Stopwatch, *, steps: int, durability: str = "
 async def durable_many(
     stopwatch: Stopwatch, *, runs: int, steps: int, durability: str = "sync"
 ) -> None:
-    """Many runs at once in a database."""
+    """Time many concurrent runs in a database."""
     found: list[int] = []
 
     async with warm_store(stopwatch.url) as store:
@@ -158,7 +161,7 @@ async def durable_many(
 
 
 async def durable_beside_busy(stopwatch: Stopwatch, *, steps: int) -> None:
-    """One long run in a database, beside a task that keeps the event loop busy for 1 ms at a time."""
+    """Time one long run in a database beside a task that keeps the loop busy for 1 ms at a time."""
     async with warm_store(stopwatch.url) as store, trio.open_nursery() as nursery:
         nursery.start_soon(keep_busy)
         with stopwatch:
@@ -168,15 +171,15 @@ async def durable_beside_busy(stopwatch: Stopwatch, *, steps: int) -> None:
 
 
 def chain(steps: int, *, checkpoint: bool = False) -> Workload:
-    """`run_chain` of so many steps."""
+    """Return `run_chain` with this many steps."""
     return partial(run_chain, steps=steps, checkpoint=checkpoint)
 
 
 def fan(width: int, *, checkpoint: bool = False) -> Workload:
-    """`run_fan` of that width."""
+    """Return `run_fan` with this width."""
     return partial(run_fan, width=width, checkpoint=checkpoint)
 
 
 def many(runs: int, steps: int, *, checkpoint: bool = False) -> Workload:
-    """`run_many` of so many runs of so many steps."""
+    """Return `run_many` with this many runs of this many steps each."""
     return partial(run_many, runs=runs, steps=steps, checkpoint=checkpoint)

@@ -1,8 +1,8 @@
-"""Kills a run of the example with SIGKILL again and again, goes on by its run id, and tells what that changed.
+"""Kill a run with SIGKILL repeatedly, resume it, and show that its report is the same.
 
-A run in this process, with no store and nothing killed, says what the report has to be. Then the same workflow runs
-in a child process on a SQLite file. When it has got as far as a random place in its work, it is killed; a new
-process resumes it by its id, up to the next kill. The last one is left to finish.
+A run in this process, with no store and no kills, gives the expected report. Then a child process
+runs the same workflow on a SQLite file. It is killed at a random point of its work, and a new
+process resumes the run by its id, until the next kill. The last process may finish.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from stdlib_workflow import Report
 
 KILLS_NEEDED = 3
-"""Kills that land between the first and the last commit; fewer prove nothing (unless fewer were asked for)."""
+"""Kills that must land between the first and the last commit, unless fewer were asked for.
+
+Fewer kills prove nothing.
+"""
 
 
 @attrs.define
 class Kill:
-    """One child process that was started to be killed.
+    """The kill of one child process.
 
     Attributes:
-        target: So many files are begun, by all processes together, before the kill.
-        measured: So many that were on disk after it.
-        landed: Whether it came between the run's first and last commit.
+        target: The number of files that all processes together start before the kill.
+        measured: The number of measured files that were durable after the kill.
+        landed: True if the kill came between the run's first and last commit.
     """
 
     target: int
@@ -51,10 +54,10 @@ class Demo:
 
     Args:
         database: The SQLite file.
-        log: The side log, which every step appends a line to when it begins.
-        files: How many files to take at most.
-        kills: How often to kill.
-        seed: For the moments of the kills; `None`: different ones each time.
+        log: The side log, to which every step appends a line when it starts.
+        files: The number of files to take at most.
+        kills: The number of kills.
+        seed: The seed for the moments of the kills. `None`: different ones each time.
     """
 
     def __init__(self, database: Path, log: Path, files: int, kills: int, seed: int | None) -> None:
@@ -67,64 +70,64 @@ class Demo:
         self.run_id = f"stdlib-{uuid.uuid4().hex[:8]}"
 
     async def show(self) -> bool:
-        """Run it all and print what was seen; whether the report came out the same, with some steps redone."""
+        """Run the demonstration and print its outcome.
+
+        Returns true if the report is the same although some steps were redone.
+        """
         async with stdlib_report.run(survey(self.files)) as run:
             expected = await follow(run, "undisturbed, in memory")
         self.choose_targets(expected.files)
         await self.run_and_kill(expected.files)
         async with open_store(f"sqlite:///{self.database}") as store:
-            found = await stdlib_report.resume_from(
-                self.run_id, store=store
-            )  # completed: gives the recorded result
-        return self.tell(expected, found)
+            # The run has completed, so this returns the recorded result.
+            found = await stdlib_report.resume_from(self.run_id, store=store)
+        return self.print_outcome(expected, found)
 
     def choose_targets(self, total: int) -> None:
-        """Spread the kills over the work: one at a random place of each stretch, none at its very ends."""
+        """Spread the kills over the work: one at a random place in each part, not at its ends."""
         for i, kill in enumerate(self.kills):
             place = (i + self.random.uniform(0.1, 0.9)) / len(self.kills)
             kill.target = max(1, int(0.03 * total + 0.9 * total * place))
 
     async def run_and_kill(self, total: int) -> None:
-        """Start the run, kill and resume it as planned, then let it finish; with a bar over all of that."""
+        """Start the run, kill and resume it as planned, then let it finish, all with a bar."""
+        command = f"{sys.executable} {sys.argv[0]} --db {self.database} --resume {self.run_id}"
         print(
-            f"Run {self.run_id} is kept in {self.database}. If you kill this program itself, resume the run with\n"
-            f"    {sys.executable} {sys.argv[0]} --db {self.database} --resume {self.run_id}",
+            f"Run {self.run_id} is kept in {self.database}. "
+            f"If you kill this program itself, resume the run with\n    {command}",
             flush=True,
         )
         with progress_bar() as bar:
             task: TaskID = bar.add_task(f"run {self.run_id}", total=total)
 
             def show() -> int:
-                begun = len(self.begun()["measure"])
-                bar.update(task, completed=begun)
-                return begun
+                started = len(self.started()["measure"])
+                bar.update(task, completed=started)
+                return started
 
             for number, kill in enumerate(self.kills, 1):
                 bar.update(task, description=f"run {self.run_id}, kill {number}")
-                begun = show()
-                await self.child(
-                    show, until=max(kill.target, begun + 1)
-                )  # each process does something new before it dies
-                await self.look(kill)
+                # Each process does something new before it dies.
+                await self.run_child(show, until=max(kill.target, show() + 1))
+                await self.inspect(kill)
                 if not kill.landed:
                     break
             bar.update(task, description=f"run {self.run_id}, to its end")
-            await self.child(show)
+            await self.run_child(show)
             show()
 
-    async def child(self, show: Callable[[], int], until: int | None = None) -> None:
-        """Run the workflow in a process of its own; kill that when so many files have been begun."""
-        started = self.log.exists()
+    async def run_child(self, show: Callable[[], int], until: int | None = None) -> None:
+        """Run the workflow in a child process, and kill it once `until` files were started."""
+        resumed = self.log.exists()
         command = [sys.executable, str(Path(__file__).with_name("stdlib_report.py")), "--quiet"]
         command += ["--db", str(self.database), "--log", str(self.log), "--files", str(self.files)]
-        command += ["--resume" if started else "--run", self.run_id]
+        command += ["--resume" if resumed else "--run", self.run_id]
         process = await trio.lowlevel.open_process(command)
         try:
             while process.poll() is None:
                 if show() >= (until or sys.maxsize):
-                    await trio.sleep(
-                        self.random.uniform(0, 0.02)
-                    )  # anywhere within a step, not only at its start
+                    # So that the kill hits any point of a step, not only its start.
+                    await trio.sleep(self.random.uniform(0, 0.02))
                     break
                 await trio.sleep(0.01)
             else:
@@ -137,17 +140,17 @@ class Demo:
             with trio.CancelScope(shield=True):
                 await process.wait()
 
-    async def look(self, kill: Kill) -> None:
-        """See what the database holds after a kill."""
+    async def inspect(self, kill: Kill) -> None:
+        """Read from the database how far the run was at a kill."""
         async with open_store(f"sqlite:///{self.database}") as store:
             info = await store.get_run(self.run_id)
             snapshot = await store.load_snapshot(self.run_id)
         kill.measured = snapshot.state.get("measured", 0)
         kill.landed = info.status is RunStatus.RUNNING and snapshot.seq > 1
 
-    def begun(self) -> dict[str, Counter[str]]:
-        """How often each step was begun, by the step's name and its idempotency key."""
-        begun: dict[str, Counter[str]] = {
+    def started(self) -> dict[str, Counter[str]]:
+        """Count how often each step was started, by the step's name and its idempotency key."""
+        started: dict[str, Counter[str]] = {
             "list_files": Counter(),
             "measure": Counter(),
             "report": Counter(),
@@ -155,13 +158,12 @@ class Demo:
         if self.log.exists():
             for line in self.log.read_text().splitlines():
                 name, key, _ = line.split(" ", 2)
-                begun[name][key] += 1
-        return begun
+                started[name][key] += 1
+        return started
 
-    def tell(self, expected: Report, found: Report) -> bool:
-        """Print the report and what happened."""
-        begun = self.begun()
-        keys = [key for counter in begun.values() for key in counter.elements()]
+    def print_outcome(self, expected: Report, found: Report) -> bool:
+        """Print the report and the outcome. Return true if the demonstration succeeded."""
+        keys = [key for counter in self.started().values() for key in counter.elements()]
         redone = len(keys) - len(set(keys))
         landed = [kill for kill in self.kills if kill.landed]
         enough = len(landed) >= min(KILLS_NEEDED, len(self.kills))
@@ -169,19 +171,16 @@ class Demo:
 
         print_report(found)
         print()
-        print(
-            f"Run {self.run_id} read {found.files} files, with {found.files + 2} steps to do (seed {self.seed})."
-        )
+        steps = found.files + 2
+        print(f"Run {self.run_id} read {found.files} files in {steps} steps (seed {self.seed}).")
         places = ", ".join(str(kill.measured) for kill in landed)
         print(
-            f"It was killed with SIGKILL {len(landed)} times, when {places} files were on disk as measured,"
+            f"It was killed with SIGKILL {len(landed)} times and resumed by its run id each time."
         )
-        print("and resumed by its run id each time.")
+        print(f"Measured files stored in the database at each kill: {places}.")
         print(f"Steps redone, because a kill came between their start and their commit: {redone}.")
         print(f"Identical to the report of an undisturbed run: {'yes' if same else 'NO'}.")
         if not enough or not redone:
-            print(
-                "That proves nothing: too few kills came between the first and the last commit, or none hit a step."
-            )
-            print("Try again with more --files.")
+            print("This proves nothing: too few kills came between the first and the last commit,")
+            print("or none of them hit a step. Try again with more --files.")
         return same and enough and redone > 0

@@ -1,4 +1,4 @@
-"""What the example shows in the terminal: a progress bar on stderr, the report on stdout."""
+"""Output of the example to the terminal: a progress bar on stderr, the report on stdout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr, so that stdout holds nothing but the report."""
+    """Return a bar on stderr, so that stdout holds only the report."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<34}"),
@@ -32,7 +32,7 @@ def progress_bar() -> Progress:
 
 
 async def follow(run: Run, title: str) -> Report:
-    """Show how a run gets on until it has ended, and return what it found."""
+    """Show the progress of a run until it ends. Return its report."""
     events = run.stream()
     state = (await run.snapshot()).state
     with progress_bar() as bar:
@@ -48,14 +48,15 @@ async def follow(run: Run, title: str) -> Report:
 
 
 def print_report(found: Report) -> None:
-    """Print it for people."""
+    """Print a report for people."""
     print(
-        f"{found.files} files, {found.lines:,} lines, {found.functions:,} functions, {found.classes:,} classes"
+        f"{found.files} files, {found.lines:,} lines, {found.functions:,} functions, "
+        f"{found.classes:,} classes"
     )
     print("Largest functions:")
     for function in found.largest[:5]:
         print(f"  {function.lines:5} lines  {function.name} ({function.path})")
-    print("Imported by most files:")
+    print("Modules imported by the most files:")
     for module, count in list(found.most_imported.items())[:5]:
         print(f"  {count:5} files  {module}")
     for problem in found.unreadable:

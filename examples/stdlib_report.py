@@ -1,11 +1,11 @@
-"""Reads the source files of Python's own standard library and reports on them, durably.
+"""Read the source files of Python's own standard library and report on them, durably.
 
-    python examples/stdlib_report.py                                   # shows that kill -9 changes nothing
-    python examples/stdlib_report.py --db runs.db --run my-run         # one run by hand: kill it, and then ...
-    python examples/stdlib_report.py --db runs.db --resume my-run      # ... go on with it
+    python examples/stdlib_report.py                                # show that kill -9 is harmless
+    python examples/stdlib_report.py --db runs.db --run my-run      # start one run, and kill it
+    python examples/stdlib_report.py --db runs.db --resume my-run   # resume it
 
-Progress is kept in a SQLite file, one commit per step. The workflow is in `stdlib_workflow.py`, the demonstration in
-`crash_demo.py`.
+Progress is kept in a SQLite file, with one commit per step. `stdlib_workflow.py` has the workflow
+and `crash_demo.py` has the demonstration.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def run_once(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Parse the command line and do what it says; returns the exit code."""
+    """Do what the command line asks for. Return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,22 +50,22 @@ def main() -> int:
         "--db", help="the SQLite file to keep progress in (default: a temporary one)"
     )
     parser.add_argument(
-        "--files", type=int, default=600, help="at most so many files (default: 600)"
+        "--files", type=int, default=600, help="read at most this many files (default: 600)"
     )
     parser.add_argument(
         "--kills", type=int, default=5, help="how often to kill the run (default: 5)"
     )
-    parser.add_argument("--seed", type=int, help="makes the moments of the kills the same again")
+    parser.add_argument("--seed", type=int, help="repeat the kills of the run with this seed")
     by_hand = parser.add_mutually_exclusive_group()
     by_hand.add_argument(
-        "--run", metavar="RUN_ID", help="start a run of this id, without killing it"
+        "--run", metavar="RUN_ID", help="start a run with this id, without killing it"
     )
-    by_hand.add_argument("--resume", metavar="RUN_ID", help="go on with the run of this id")
+    by_hand.add_argument("--resume", metavar="RUN_ID", help="resume the run with this id")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
-    parser.add_argument("--log", help="append a line to this file for every step that is begun")
+    parser.add_argument("--log", help="append a line to this file for every step that starts")
     options = parser.parse_args()
     if options.files < 1 or options.kills < 1:
-        parser.error("--files and --kills are at least 1")
+        parser.error("--files and --kills must be at least 1")
     if options.run or options.resume:
         if not options.db:
             parser.error("--run and --resume need --db FILE")

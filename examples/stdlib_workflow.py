@@ -1,4 +1,4 @@
-"""The workflow of the example: one step lists the files, a fan-out measures each in threads, a fan-in makes the report."""
+"""The workflow: a step lists the files, a fan-out measures them in threads, a fan-in reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_KEPT = 10
 
 @attrs.frozen(kw_only=True)
 class Survey(StartEvent):
-    """Where to look, and how many files to take at most (evenly spread over all there are)."""
+    """The folder to survey, and how many files to take at most, spread evenly over all of them."""
 
     root: str
     files: int
@@ -26,7 +26,7 @@ class Survey(StartEvent):
 
 @attrs.frozen
 class Source(Event):
-    """One file to be measured; its path is relative to the root."""
+    """A file to measure. Its path is relative to the root."""
 
     root: str
     path: str
@@ -34,14 +34,14 @@ class Source(Event):
 
 @attrs.frozen
 class Found(Event):
-    """Published, for those who watch: how many files there are to be measured."""
+    """A published event with the number of files to measure, for observers of the run."""
 
     count: int
 
 
 @attrs.frozen
 class Function:
-    """A function and how long it is."""
+    """A function and its length."""
 
     lines: int
     name: str
@@ -50,7 +50,7 @@ class Function:
 
 @attrs.frozen
 class Measured(Event):
-    """What one file holds."""
+    """The contents of one file, in numbers."""
 
     path: str
     lines: int = 0
@@ -75,9 +75,9 @@ class Report(StopEvent):
 
 
 def leave_trace(ctx: Context, subject: str) -> None:
-    """Append a line to the side log, if there is one: the only thing here that a killed step leaves behind.
+    """Append a line to the side log, if there is one. A killed step leaves nothing else behind.
 
-    It is how the demonstration counts the steps that were done twice: they have the same idempotency key.
+    The demonstration uses it to count the steps that ran twice: they have the same idempotency key.
     """
     if log := ctx.metadata.get("log"):
         line = f"{ctx.step_name} {ctx.idempotency_key} {subject}\n"
@@ -108,7 +108,7 @@ def list_files(ev: Survey, ctx: Context) -> list[Source]:
 
 @step(max_concurrency=4)
 def measure(ev: Source, ctx: Context) -> Measured:
-    """Parse one file, in a worker thread: a step that is not async may block."""
+    """Parse one file. The step is not async, so it runs in a worker thread and may block."""
     leave_trace(ctx, ev.path)
     try:
         source = Path(ev.root, ev.path).read_bytes()
@@ -116,14 +116,14 @@ def measure(ev: Source, ctx: Context) -> Measured:
     except (OSError, SyntaxError, ValueError) as error:
         measured = Measured(ev.path, problem=f"{type(error).__name__}: {error}")
     else:
-        measured = look_at(ev.path, source, tree)
+        measured = count_in(ev.path, source, tree)
     ctx.update("measured", lambda done: done + 1, default=0)
     ctx.publish(measured)
     return measured
 
 
-def look_at(path: str, source: bytes, tree: ast.Module) -> Measured:
-    """Count what is in a parsed file."""
+def count_in(path: str, source: bytes, tree: ast.Module) -> Measured:
+    """Count the contents of a parsed file."""
     functions: list[Function] = []
     imports: set[str] = set()
     classes = 0
@@ -150,13 +150,13 @@ def look_at(path: str, source: bytes, tree: ast.Module) -> Measured:
 
 
 def largest(functions: list[Function]) -> list[Function]:
-    """The longest ones, longest first."""
+    """Return the longest functions, longest first."""
     return sorted(functions, key=lambda f: (-f.lines, f.path, f.name))[:LARGEST_KEPT]
 
 
 @step
 def report(found: list[Measured], ctx: Context) -> Report:
-    """Fan in: runs once, when every file has been measured, with all of them in the order of the list."""
+    """Fan in: run once, after all files were measured. The results are in the list's order."""
     leave_trace(ctx, "report")
     imported = Counter(module for one in found for module in one.imports)
     return Report(
@@ -176,5 +176,5 @@ stdlib_report = Workflow("stdlib_report", [list_files, measure, report], types=[
 
 
 def survey(files: int) -> Survey:
-    """The input of a run over this Python's standard library."""
+    """Return the input of a run over this Python's standard library."""
     return Survey(root=sysconfig.get_path("stdlib"), files=files)

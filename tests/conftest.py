@@ -1,4 +1,4 @@
-"""Makes the tests fit for several processes: their reports can be sent, and Ctrl-C ends them all."""
+"""Hooks that let the tests run in several processes, and let Ctrl-C end all of them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 TOGETHER = {
-    # Each of these kills a server of its own, and is a load by itself.
+    # Each of these starts and kills a server of its own, and keeps a machine busy by itself.
     "tests/chaos/": "own servers",
     "tests/benchmarks/test_programs.py::test_syncs_of_a_server": "own servers",
-    # Some of these check what the kills of the others hit.
+    # Some of these check, over all seeds, which steps the kills of the others hit.
     "tests/kills/": "kills",
-    # These share what is costly to make.
+    # These share fixtures that are expensive to build.
     "tests/release/test_distributions.py": "distributions",
     "tests/examples/test_web.py": "web",
 }
-"""Tests that run in one process, one after the other; the first words of their names, their group.
-"""
+"""Prefixes of test ids, with their groups. One process runs a group's tests one after the other."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return three processes for two cores: for much of the time a test waits for a database."""
+    """Return three processes for two cores, since tests spend much time waiting for a database."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return len(os.sched_getaffinity(0)) * 3 // 2
@@ -35,9 +34,9 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each test to the next process that is free, and a group's tests to the same one.
+    """Give each test to the next free process, and all tests of a group to the same one.
 
-    Groups come first. (The marks of `--dist loadgroup` have no effect with pytest 9.2.)
+    Groups start first. (The marks of `--dist loadgroup` have no effect with pytest 9.2.)
     """
     if config.getvalue("dist") != "load":
         return None
@@ -45,15 +44,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            names = (group for words, group in TOGETHER.items() if nodeid.startswith(words))
-            return next(names, nodeid)
+            groups = (group for prefix, group in TOGETHER.items() if nodeid.startswith(prefix))
+            return next(groups, nodeid)
 
     return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
-    """Escape lone surrogates: pytest-xdist sends UTF-8, and a log or a message may hold them."""
+    """Escape lone surrogates in logs and messages, because pytest-xdist sends UTF-8."""
     return _escaped((yield))
 
 

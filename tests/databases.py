@@ -1,7 +1,7 @@
-"""New empty databases of each kind that the store knows, for tests.
+"""Fresh, empty databases of each kind that the store supports, for tests.
 
-The servers' URLs are taken from `BLAZEN_TRIO_TEST_POSTGRESQL` and `BLAZEN_TRIO_TEST_MARIADB`. A
-test whose server does not answer is skipped, or fails where `BLAZEN_TRIO_TEST_REQUIRE_SERVERS=1`.
+`BLAZEN_TRIO_TEST_POSTGRESQL` and `BLAZEN_TRIO_TEST_MARIADB` are the servers' URLs. A test whose
+server does not answer is skipped. With `BLAZEN_TRIO_TEST_REQUIRE_SERVERS=1` it fails instead.
 """
 
 from __future__ import annotations
@@ -34,27 +34,28 @@ _URLS = {
         "mysql+pymysql://root@127.0.0.1:3306/test?ssl_disabled=true",
     ),
 }
-_CLIENT_FLAGS = (
-    0x10000 | 0x2
-)  # several statements in one packet; rows are counted where they are found
+# Allow several statements in one packet, and count the rows found instead of those changed.
+_CLIENT_FLAGS = 0x10000 | 0x2
 _DROP = {"postgresql": "DROP DATABASE {} WITH (FORCE)", "mariadb": "DROP DATABASE {}"}
-# One that the frontend sends, alone or with parameters; the first line of its text.
+# A statement that the frontend sends, with or without parameters. Matches its first line.
 _STATEMENT = re.compile(r'\tF\t\d+\t(?:Query\t|Parse\t "") "(.*?)(?:" ?[\d ]*)?$')
-LIKE_OURS: dict[str, dict[str, Any]] = {
+WRITER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "sqlite": {},
     "postgresql": {"connect_args": {"prepare_threshold": None}},
     "mariadb": {"connect_args": {"client_flag": _CLIENT_FLAGS}},
 }
-"""What an engine is made with that sends what the writer's own connections do. (And whose
-statements can be traced: those that psycopg has prepared are called by names.)
+"""Arguments for an engine whose connections send what the writer's own connections send.
+
+They also make its statements traceable: a trace shows only the name of a statement that psycopg has
+prepared.
 """
 
-_SILENT: dict[str, str] = {}  # servers that did not answer, and what was said of it
+_SILENT: dict[str, str] = {}  # the servers that did not answer, and their errors
 
 
 @contextmanager
 def fresh_database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a new empty database, which is dropped afterwards."""
+    """Yield the URL of a new empty database, which is dropped afterwards."""
     name = f"blazen_{secrets.token_hex(8)}"
     if kind == "sqlite":
         yield f"sqlite:///{folder}/{name}.db"
@@ -73,17 +74,14 @@ def _run(kind: str, statement: str) -> None:
     except (sa.exc.OperationalError, ModuleNotFoundError) as error:
         _SILENT[kind] = str(getattr(error, "orig", None) or error)
     if kind in _SILENT:
-        tell = (
-            pytest.fail
-            if os.environ.get("BLAZEN_TRIO_TEST_REQUIRE_SERVERS") == "1"
-            else pytest.skip
-        )
-        tell(f"no {kind} server answers: {_SILENT[kind]}")
+        required = os.environ.get("BLAZEN_TRIO_TEST_REQUIRE_SERVERS") == "1"
+        give_up = pytest.fail if required else pytest.skip
+        give_up(f"no {kind} server answers: {_SILENT[kind]}")
 
 
 @contextmanager
 def an_engine(url: str, **arguments: Any) -> Iterator[sa.Engine]:
-    """An engine of the test's own, disposed of afterwards."""
+    """Yield an engine for this test alone, which is disposed of afterwards."""
     engine = sa.create_engine(url, **arguments)
     try:
         yield engine
@@ -92,7 +90,7 @@ def an_engine(url: str, **arguments: Any) -> Iterator[sa.Engine]:
 
 
 def execute(url: str, statement: str, **parameters: Any) -> list[Any]:
-    """What a statement returns, run on a connection of its own and committed at once."""
+    """Execute and commit a statement on a connection of its own. Return its rows."""
     with (
         an_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT") as engine,
         engine.connect() as connection,
@@ -102,52 +100,56 @@ def execute(url: str, statement: str, **parameters: Any) -> list[Any]:
 
 
 def kill_backends(url: str) -> int:
-    """End all other connections to this database, on the server's side; how many there were."""
+    """Close all other connections to this database on the server. Return how many there were."""
     name = sa.make_url(url).database
     if "postgresql" in url:
-        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
+        query = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = :name AND pid <> pg_backend_pid()"
+        )
         return len(execute(url, query, name=name))
     query = (
         "SELECT id FROM information_schema.processlist WHERE db = :name AND id <> connection_id()"
     )
     found = execute(url, query, name=name)
     for (number,) in found:
-        with suppress(sa.exc.OperationalError):  # it has gone meanwhile
+        with suppress(sa.exc.OperationalError):  # it has ended in the meantime
             execute(url, f"KILL {number}")
     return len(found)
 
 
 @contextmanager
 def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[..., list[str]]]:
-    """What tells the statements that the database was given since it was last asked, one connection
-    after the other: one is one round trip. `naming` leaves out connections none of whose statements
-    has this in it.
+    """Yield a function that returns the statements sent since its last call.
+
+    Each statement is one round trip. They are ordered by connection. With `naming`, the function
+    leaves out connections that sent no statement containing that text.
     """
-    told: list[list[str]] = []  # of each connection
+    sent: list[list[str]] = []  # by connection
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        told.append([])
+        sent.append([])
         if engine.dialect.name == "sqlite":
-            connection.set_trace_callback(told[-1].append)
+            connection.set_trace_callback(sent[-1].append)
         elif engine.dialect.driver == "pymysql":
-            _trace_pymysql(connection, told[-1])
+            _trace_pymysql(connection, sent[-1])
         else:
             traces.append((folder / f"{secrets.token_hex(8)}.trace").open("x"))
             connection.pgconn.trace(traces[-1].fileno())
 
     traces: list[Any] = []
-    read: Counter[str] = Counter()  # lines of each file
+    read: Counter[str] = Counter()  # lines read so far, by file
 
     def statements(naming: str = "") -> list[str]:
         for number, file in enumerate(traces):
             lines = Path(file.name).read_text().splitlines()
-            told[number].extend(
+            sent[number].extend(
                 found[1] for line in lines[read[file.name] :] if (found := _STATEMENT.search(line))
             )
             read[file.name] = len(lines)
-        found = [each.copy() for each in told]
-        for each in told:
+        found = [each.copy() for each in sent]
+        for each in sent:
             each.clear()
         return [one for each in found if naming in "\n".join(each) for one in each]
 
@@ -159,17 +161,17 @@ def trace(engine: sa.Engine, folder: Path) -> Iterator[Callable[..., list[str]]]
             file.close()
 
 
-def _trace_pymysql(connection: Any, told: list[str]) -> None:
+def _trace_pymysql(connection: Any, sent: list[str]) -> None:
     send = connection._execute_command
 
     def execute_command(command: int, sql: Any) -> None:
         if command == 3:  # a statement; pings and the like are other commands
-            told.append(sql if isinstance(sql, str) else bytes(sql).decode(errors="replace"))
+            sent.append(sql if isinstance(sql, str) else bytes(sql).decode(errors="replace"))
         send(command, sql)
 
     connection._execute_command = execute_command
 
 
-def end_holders(url: str) -> None:
-    """As if all processes that hold leases had died on this host."""
+def mark_holders_dead(url: str) -> None:
+    """Make all processes that hold leases look as if they had died on this host."""
     execute(url, "UPDATE blazen_lease SET pid = 4194305, started = 1")

@@ -1,9 +1,8 @@
-"""A workflow that has one of everything, for the tests that crash it; and what is to come out of it."""
+"""A workflow that has one of everything, for the tests that crash it, and its expected result."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import attrs
@@ -83,15 +82,15 @@ class Approved(InputResponseEvent):
     pass
 
 
-def undone_keys_of(snapshot: Snapshot) -> set[str]:
-    """Return the idempotency keys of a run's undone deliveries."""
+def pending_keys_of(snapshot: Snapshot) -> set[str]:
+    """Return the idempotency keys of a run's pending deliveries."""
     nonce = json.loads(snapshot.to_json())["nonce"]
     run = f"{snapshot.run_id}:{nonce}"
     return {f"{run}:{delivery.id}:{delivery.step}" for delivery in snapshot.deliveries}
 
 
 class Log:
-    """What ran in this process: for each attempt (idempotency key, attempt)."""
+    """The attempts that started in this process, as pairs of idempotency key and attempt number."""
 
     def __init__(self) -> None:
         self.attempts: list[tuple[str, int]] = []
@@ -108,9 +107,10 @@ class Log:
 def mixed_workflow(
     log: Any, *, slowness: float = 0.01, in_thread: bool = False, **options: Any
 ) -> Workflow:
-    """Fan-out and fan-in, nested; a chain; retries; a question; collect; delays; state with conflicts; a failure handled.
+    """Return the workflow.
 
-    `in_thread`: the chain's step is a synchronous function.
+    It has a nested fan-out and fan-in, a chain, retries, a question, `collect`, delays, state with
+    conflicts and a handled failure. With `in_thread`, the chain's step is a synchronous function.
     """
 
     @step
@@ -141,7 +141,7 @@ def mixed_workflow(
         return Delayed(pages, slowness) if ev.number == 3 else pages
 
     @step(handles=["read"])
-    async def mend(ev: StepFailedEvent, ctx: Context) -> Read:
+    async def replace_book(ev: StepFailedEvent, ctx: Context) -> Read:
         log.note(ctx)
         return Read(-ev.event.number)
 
@@ -174,7 +174,9 @@ def mixed_workflow(
         log.note(ctx)
         both = ctx.collect(ev, [Left, Right])
         await trio.sleep(slowness)
-        return None if both is None else Asked("good?", pages=both[0].n * 10 + both[1].n)  # type: ignore[attr-defined]
+        if both is None:
+            return None
+        return Asked("good?", pages=both[0].n * 10 + both[1].n)  # type: ignore[attr-defined]
 
     @step
     async def finish(ev: Approved | Counted, ctx: Context) -> StopEvent | None:
@@ -187,7 +189,8 @@ def mixed_workflow(
         await trio.sleep(slowness)
         return Approved(request.request_id, "yes")
 
-    steps = [open_library, open_shelf, read, mend, close_shelf, close_library, count, pair, finish]
+    shelf_steps = [open_shelf, read, replace_book, close_shelf]
+    steps = [open_library, *shelf_steps, close_library, count, pair, finish]
     return Workflow("mixed", steps, input_handler=approve, **options)
 
 
@@ -196,14 +199,9 @@ SHELVES = [[shelf * 100, shelf * 100 + 1, -2, shelf * 100 + 3] for shelf in rang
 
 
 def check_result(result: list[Any]) -> None:
-    """What every run of it comes to."""
+    """Check the result that every run has to return."""
     response, shelves, seen, counted = result
     assert response == "yes"
     assert shelves == SHELVES
     assert seen == 9
     assert counted == [3, 2, 1, 0]
-
-
-def steps_done(attempts: list[tuple[str, int]]) -> Counter[str]:
-    """How often each step began, of attempts as `Log` notes them."""
-    return Counter(key.rpartition(":")[2] for key, _ in attempts)

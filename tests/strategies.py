@@ -191,7 +191,7 @@ instants = st.floats(0, 4e9)
 
 @st.composite
 def states(draw: st.DrawFn) -> RunState:
-    """A run's state with a bit of everything."""
+    """Draw a run's state with a bit of everything."""
     state = RunState(draw(text), draw(text), "1")
     state.created = state.updated = draw(instants)
     state.seq, state.epoch = draw(st.integers(1, 99)), draw(st.integers(0, 3))

@@ -1,4 +1,4 @@
-"""Errors come out of a nursery bare where they are alone, and none is lost where they are not."""
+"""Concurrency helpers: bare errors, protection from interrupts, clocks, guest mode and signals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def _fail(error: BaseException) -> None:
 
 
 async def _raised(body: BaseException, *children: BaseException) -> BaseException:
-    """Return what comes out of a nursery in which these are raised."""
+    """Return the exception that leaves a nursery in which these are raised."""
     with pytest.raises(BaseException) as raised, bare_errors():
         async with trio.open_nursery() as nursery:
             for child in children:
@@ -37,7 +37,7 @@ async def _raised(body: BaseException, *children: BaseException) -> BaseExceptio
     return raised.value
 
 
-async def test_an_error_alone_is_raised_as_it_is() -> None:
+async def test_a_single_error_is_raised_unchanged() -> None:
     cause, context = KeyError("cause"), TypeError("context")
     error = ValueError("alone")
     error.__cause__, error.__context__ = cause, context
@@ -59,14 +59,14 @@ def _depth(error: BaseException) -> int:
     return depth
 
 
-async def test_an_error_that_has_no_context_gets_none() -> None:
+async def test_an_error_without_a_context_gets_none() -> None:
     error = ValueError("alone")
     await _raised(error)
     assert error.__context__ is None
     assert error.__cause__ is None
 
 
-async def test_a_childs_error_is_raised_bare_beside_the_cancellation_of_the_body() -> None:
+async def test_a_childs_error_is_raised_bare_when_it_cancels_the_body() -> None:
     error = ValueError("a child's")
     with pytest.raises(ValueError, match="a child's") as raised, bare_errors():
         async with trio.open_nursery() as nursery:
@@ -89,17 +89,17 @@ async def test_several_errors_stay_in_a_group() -> None:
             raise ValueError("the body's")
 
 
-async def test_a_group_of_the_body_is_an_error_like_any_other() -> None:
+async def test_a_group_raised_by_the_body_stays_a_group() -> None:
     one = ValueError("one")
     raised = await _raised(ExceptionGroup("mine", [one]))
     assert isinstance(raised, ExceptionGroup)
-    # Trio's scopes make another of it, equal in all.
+    # Trio's scopes replace it with an equal group.
     assert (raised.message, raised.exceptions) == ("mine", (one,))
 
 
-async def test_the_bodys_error_comes_out_although_the_scope_around_is_cancelled() -> None:
+async def test_the_bodys_error_is_raised_even_if_the_outer_scope_is_cancelled() -> None:
     async def hold() -> None:
-        # What outlives the nursery's own cancellation is ended by the one around it.
+        # Outlives the nursery's own cancellation, so that the outer scope's one ends it.
         with trio.CancelScope(shield=True):
             await trio.testing.wait_all_tasks_blocked()
         await trio.sleep_forever()
@@ -118,7 +118,7 @@ async def test_the_bodys_error_comes_out_although_the_scope_around_is_cancelled(
     assert raised.value is error
 
 
-async def test_a_cancellation_alone_is_left_to_its_scope() -> None:
+async def test_a_cancellation_without_an_error_reaches_its_scope() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         with bare_errors():
@@ -129,7 +129,7 @@ async def test_a_cancellation_alone_is_left_to_its_scope() -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-async def test_an_interrupt_comes_out_bare_and_what_was_raised_beside_it_is_its_context(
+async def test_an_interrupt_is_raised_bare_with_other_errors_as_its_context(
     kind: type[BaseException],
 ) -> None:
     before = KeyError("before")
@@ -154,7 +154,7 @@ async def test_an_interrupt_comes_out_bare_and_what_was_raised_beside_it_is_its_
     assert [str(each) for each in beside.exceptions] == ["beside"]
 
 
-async def test_one_interrupt_goes_before_an_exit() -> None:
+async def test_of_an_interrupt_and_an_exit_one_is_raised_bare() -> None:
     ended = await _raised(SystemExit(3), KeyboardInterrupt())
     assert isinstance(ended, KeyboardInterrupt | SystemExit)
 
@@ -181,7 +181,7 @@ def _interrupted(main: Callable[[], Awaitable[None]]) -> BaseException | None:
     return None
 
 
-def test_a_protected_block_is_entered_and_left_protected_and_its_body_is_not() -> None:
+def test_entry_and_exit_of_a_protected_block_are_protected_but_not_its_body() -> None:
     seen: list[bool] = []
 
     async def main() -> None:
@@ -193,7 +193,7 @@ def test_a_protected_block_is_entered_and_left_protected_and_its_body_is_not() -
     assert seen == [True, False, True]
 
 
-def test_an_interrupt_in_a_protected_block_comes_out_bare() -> None:
+def test_an_interrupt_in_a_protected_block_is_raised_bare() -> None:
     async def main() -> None:
         async with _block([]):
             signal.raise_signal(signal.SIGINT)
@@ -211,30 +211,30 @@ def test_an_error_of_the_body_keeps_its_traceback_through_a_protected_block() ->
     assert error.__context__ is None
 
 
-def test_utc_goes_on_with_a_mock_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utc_follows_only_a_mock_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     host = 1_000_000.0
     monkeypatch.setattr("time.time", lambda: host)
 
     async def main() -> None:
         nonlocal host
-        clock, began = wall_clock(), wall_clock().now()
+        clock, start = wall_clock(), wall_clock().now()
         await trio.sleep(3600)
-        assert clock.now() == pytest.approx(began + 3600, abs=1)
+        assert clock.now() == pytest.approx(start + 3600, abs=1)
         host += 600
-        assert clock.now() == pytest.approx(began + 3600, abs=1)
+        assert clock.now() == pytest.approx(start + 3600, abs=1)
         assert not clock.may_be_set
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_utc_follows_the_hosts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utc_follows_the_host_clock_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     host = 1_000_000.0
     monkeypatch.setattr("time.time", lambda: host)
 
     async def main() -> None:
         nonlocal host
         clock = wall_clock()
-        for leap in (3600, -7200, 0.5):  # a suspended machine wakes; somebody sets the clock back
+        for leap in (3600, -7200, 0.5):  # a suspended machine wakes; the clock is set back
             host += leap
             assert clock.now() == host
         assert clock.may_be_set
@@ -254,7 +254,7 @@ def guest_run(function: Callable[[], Awaitable[Any]]) -> Any:
     return outcomes[0].unwrap()
 
 
-def test_a_guest_is_told_from_a_loop_of_its_own() -> None:
+def test_is_guest_is_true_only_in_guest_mode() -> None:
     async def main() -> bool:
         await trio.lowlevel.checkpoint()
         return is_guest()
@@ -274,7 +274,7 @@ def test_a_store_works_in_guest_mode(tmp_path: Path) -> None:
 # Signals
 
 
-async def test_a_signal_wakes_its_task_once_however_often_it_is_set(autojump_clock: Any) -> None:
+async def test_a_signal_set_several_times_wakes_its_task_once(autojump_clock: Any) -> None:
     waker, woken = Signal(), 0
 
     async def wait() -> None:
@@ -284,7 +284,7 @@ async def test_a_signal_wakes_its_task_once_however_often_it_is_set(autojump_clo
             woken += 1
 
     async with trio.open_nursery() as nursery:
-        waker.set()  # before anybody waits
+        waker.set()  # before a task waits
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         assert woken == 1
@@ -293,13 +293,13 @@ async def test_a_signal_wakes_its_task_once_however_often_it_is_set(autojump_clo
         await trio.testing.wait_all_tasks_blocked()
         assert woken == 2
         waker.set()
-        waker.clear()  # too late for a task that is being woken
+        waker.clear()  # too late: the task is already being woken
         await trio.testing.wait_all_tasks_blocked()
         assert woken == 3
         nursery.cancel_scope.cancel()
 
 
-async def test_a_signal_that_is_set_while_its_wait_is_cancelled_is_kept() -> None:
+async def test_a_signal_set_while_its_wait_is_cancelled_is_kept() -> None:
     waker = Signal()
 
     async def wait(scope: trio.CancelScope) -> None:
@@ -314,9 +314,9 @@ async def test_a_signal_that_is_set_while_its_wait_is_cancelled_is_kept() -> Non
         waker.set()
     assert scope.cancelled_caught
     with trio.fail_after(1):
-        await waker.wait()  # at once
+        await waker.wait()  # returns immediately
     with trio.move_on_after(0) as over:
-        await waker.wait()  # it was cleared
+        await waker.wait()  # blocks: the first wait cleared it
     assert over.cancelled_caught
 
 

@@ -1,4 +1,4 @@
-"""What holds for every file and every public name."""
+"""House rules for every file and every public name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_is_too_long_to_read_in_one_sitting(path):
+def test_no_file_is_longer_than_450_lines(path):
     assert path.read_text().count("\n") <= 450
 
 
@@ -67,7 +67,7 @@ def test_no_line_is_longer_than_100_columns(path):
 
 
 @pytest.mark.parametrize("path", IN_PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_docstring_begins_with_what_the_thing_is_or_does(path):
+def test_docstrings_open_with_what_a_thing_is_or_does(path):
     documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
     openings = [(ast.get_docstring(node) or "").partition("\n")[0] for node in nodes]
@@ -87,8 +87,9 @@ def test_public_names_are_documented(module, name):
 @pytest.mark.parametrize(
     ("module", "name"), PUBLIC, ids=lambda value: getattr(value, "__name__", value)
 )
-def test_public_names_are_our_own(module, name):
-    # `__module__` stays the real one: annotations of events are resolved in it, so rewriting it would break the codec.
+def test_public_names_are_defined_in_the_package(module, name):
+    # `__module__` keeps the defining module: annotations of events are resolved in it, so
+    # rewriting it would break the codec.
     value = getattr(module, name)
     if inspect.isclass(value) or inspect.isfunction(value):
         assert value.__module__.partition(".")[0] == "blazen_trio"
@@ -104,7 +105,7 @@ def test_public_names_are_our_own(module, name):
         blazen_trio.testing,
     ],
 )
-def test_names_are_sorted_and_there(module):
+def test_exported_names_exist_and_are_sorted(module):
     assert sorted(module.__all__) == list(module.__all__)
     assert all(hasattr(module, name) for name in module.__all__)
 
@@ -117,7 +118,7 @@ def test_every_error_is_public():
     )
 
 
-def test_no_module_but_the_documented_ones_is_public():
+def test_only_the_documented_modules_are_public():
     modules = {module.name for module in pkgutil.iter_modules(blazen_trio.__path__)}
     assert {name for name in modules if not name.startswith("_")} == {
         "errors",

@@ -1,4 +1,4 @@
-"""Imports go downward only, and Trio and SQL are known only where they belong."""
+"""Layers import downward only, and only some layers may import Trio or SQL libraries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LAYERS = [
     "_cli",
     "__main__",
 ]
-"""Each may import from itself and from those before it."""
+"""The layers, lowest first. Each may import from itself and from the layers before it."""
 
 PURE = {
     "errors",
@@ -46,7 +46,7 @@ PURE = {
     "_telemetry",
     "telemetry",
 }
-"""The layers that know nothing of Trio."""
+"""The layers that must not import Trio."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -64,9 +64,10 @@ def is_for_types_only(node: ast.AST) -> bool:
 
 
 def imports_in(node: ast.AST, *, types: bool) -> Iterator[tuple[int, str]]:
-    """The modules that are imported anywhere in `node`, by line; `from a import b` gives both a and a.b.
+    """Yield the line and name of each module imported anywhere in `node`.
 
-    `types=False` leaves out what only a type checker sees.
+    `from a import b` yields both `a` and `a.b`. `types=False` leaves out imports that only a type
+    checker sees.
     """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
@@ -84,7 +85,7 @@ def imported_by(path: Path, *, types: bool = True) -> list[tuple[int, str]]:
 
 
 def layers_imported(path: Path) -> list[tuple[int, str]]:
-    """The layers of this package that a file imports from; the package itself counts as its face."""
+    """Return the layers that a file imports from. The package itself counts as `__init__`."""
     found = []
     for line, module in imported_by(path):
         first, _, rest = module.partition(".")
@@ -93,7 +94,7 @@ def layers_imported(path: Path) -> list[tuple[int, str]]:
             if part in LAYERS:
                 found.append((line, part))
             elif part:
-                found.append((line, "__init__"))  # a public name taken from the face
+                found.append((line, "__init__"))  # a public name, imported from the package itself
     return found
 
 
@@ -102,7 +103,7 @@ def test_every_module_is_in_a_layer():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_downward_only(path):
+def test_layers_import_downward_only(path):
     own = LAYERS.index(layer_of(path))
     upward = [
         f"{path.name}:{line} imports {layer}"
@@ -113,7 +114,7 @@ def test_imports_go_downward_only(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_trio_and_sql_are_where_they_belong(path):
+def test_only_the_layers_that_may_import_trio_and_sql_do(path):
     libraries = {module.partition(".")[0] for _, module in imported_by(path, types=False)}
     if layer_of(path) in PURE:
         assert "trio" not in libraries
@@ -122,14 +123,14 @@ def test_trio_and_sql_are_where_they_belong(path):
     assert not libraries & {"pickle", "marshal", "shelve", "asyncio", "anyio"}
 
 
-def test_no_modules_import_each_other():
-    """Not for types either: what two modules need of each other belongs into one below both."""
+def test_there_are_no_import_cycles():
+    """Imports for types count, too: code that two modules share belongs in one below both."""
     names = {_name_of(path): path for path in FILES}
     graph = {
         name: {each for _, each in imported_by(path) if each in names and each != name}
         for name, path in names.items()
     }
-    # A package that a module is in, or takes another from, is no import of what that has.
+    # Importing `a.b` also names the package `a`. That is not an import of what `a` contains.
     for name, imported in graph.items():
         graph[name] = {
             each for each in imported if not any(other.startswith(f"{each}.") for other in imported)
@@ -143,7 +144,7 @@ def _name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_the_dispatcher_knows_stores_by_their_protocol_only():
+def test_the_dispatcher_imports_only_the_protocol_of_stores():
     allowed = {"blazen_trio._stores"} | {
         f"blazen_trio._stores.{name}"
         for name in ("protocol", "driver", "base", "excerpts", "excerpts.asked_run")
@@ -158,15 +159,16 @@ def test_the_dispatcher_knows_stores_by_their_protocol_only():
         assert modules <= allowed, path.name
 
 
-def test_migrations_need_no_other_layer_than_the_stores():
+def test_migrations_import_from_stores_only():
     for path in (ROOT / "migrations").rglob("*.py"):
         assert {layer for _, layer in layers_imported(path)} <= {"_stores"}, path.name
 
 
 def test_importing_the_package_loads_no_database_library():
-    # What is there already, such as what measures coverage, is not the package's.
+    # Modules loaded before the import do not count: a coverage tool may have loaded them.
     program = (
-        "import sys; before = {*sys.modules}; import blazen_trio; loaded = {*sys.modules} - before; "
+        "import sys; before = {*sys.modules}; import blazen_trio; "
+        "loaded = {*sys.modules} - before; "
         "sys.exit(sorted({'sqlalchemy', 'alembic', 'sqlite3'} & loaded) or 0)"
     )
     done = subprocess.run(
@@ -180,7 +182,7 @@ def is_private(name: str) -> bool:
 
 
 def own_private_names(tree: ast.AST) -> set[str]:
-    """What a module itself makes under a private name: functions, classes, attributes of its objects, slots."""
+    """Return the private names that a module defines: functions, classes, attributes, slots."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -197,7 +199,7 @@ def own_private_names(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nobody_reaches_into_another_modules_private_names(path):
+def test_modules_do_not_use_each_others_private_names(path):
     tree = ast.parse(path.read_text())
     own = own_private_names(tree)
     reached = {
@@ -206,7 +208,7 @@ def test_nobody_reaches_into_another_modules_private_names(path):
         if isinstance(node, ast.Attribute)
         and is_private(node.attr)
         and node.attr not in own
-        # What a class inherits is its own.
+        # Inherited names are the class's own.
         and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
         and not (isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()")
     }
@@ -226,4 +228,4 @@ ALLOWED = {
     "shapes.py: origin._fields",
     "migrate.py: scripts._upgrade_revs",
 }
-"""What is of other packages, and has no other way to it; the reason stands beside each in the code."""
+"""Private names of other packages that have no public equivalent. The code says why at each use."""

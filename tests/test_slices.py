@@ -1,4 +1,4 @@
-"""Work in slices: other tasks have their turns meanwhile, and nobody sees it half done."""
+"""Long work runs in slices: other tasks get turns in between, and none sees it half done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blazen_trio._state.model import RunState
 
 
 def slow(clock: MockClock, pieces: int, done: list[int]) -> Generator[None, None, str]:
-    """Each piece takes a millisecond."""
+    """Do work in pieces that take a millisecond each."""
     for piece in range(pieces):
         clock.jump(0.001)
         done.append(piece)
@@ -28,23 +28,23 @@ def slow(clock: MockClock, pieces: int, done: list[int]) -> Generator[None, None
     return "all of it"
 
 
-async def test_other_tasks_have_their_turns(mock_clock: MockClock) -> None:
+async def test_other_tasks_get_turns_between_slices(mock_clock: MockClock) -> None:
     done: list[int] = []
     seen: list[int] = []
 
-    async def look() -> None:
+    async def watch() -> None:
         while len(done) < 100:
             seen.append(len(done))
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(look)
+        nursery.start_soon(watch)
         assert await in_slices(slow(mock_clock, 100, done)) == "all of it"
     assert len(seen) >= 100 // 6
     assert max(after - before for before, after in pairwise(seen)) <= 12
 
 
-async def test_what_is_short_makes_no_checkpoint(mock_clock: MockClock) -> None:
+async def test_short_work_makes_no_checkpoint(mock_clock: MockClock) -> None:
     done: list[int] = []
     with trio.CancelScope() as scope, trio.testing.assert_no_checkpoints():
         scope.cancel()
@@ -53,7 +53,7 @@ async def test_what_is_short_makes_no_checkpoint(mock_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("cancellable", [True, False])
-async def test_only_what_may_be_is_broken_off(mock_clock: MockClock, cancellable: bool) -> None:
+async def test_only_cancellable_work_is_cancelled(mock_clock: MockClock, cancellable: bool) -> None:
     done: list[int] = []
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -65,7 +65,7 @@ async def test_only_what_may_be_is_broken_off(mock_clock: MockClock, cancellable
         next(pieces)
 
 
-async def test_a_run_stands_still_until_all_is_done(mock_clock: MockClock) -> None:
+async def test_a_run_stands_still_until_all_slices_are_done(mock_clock: MockClock) -> None:
     state = RunState("run", "flow", "1")
     recorder = Recorder(Broadcast(), history=False, lifecycle=False, stored=False)
     standstill = Standstill(state, PLAIN, recorder)
@@ -85,7 +85,7 @@ async def test_a_run_stands_still_until_all_is_done(mock_clock: MockClock) -> No
     assert done == [*range(50), -1]
 
 
-async def test_it_opens_also_where_the_work_fails() -> None:
+async def test_a_standstill_ends_even_if_the_work_fails() -> None:
     def failing() -> Generator[None, None, None]:
         yield
         raise ValueError
@@ -107,7 +107,7 @@ class Member(Event):
     n: int
 
 
-async def test_what_a_wide_fan_out_is_made_of_is_recorded_in_slices(
+async def test_a_wide_fan_out_is_recorded_in_slices(
     mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = 0
@@ -132,13 +132,13 @@ async def test_what_a_wide_fan_out_is_made_of_is_recorded_in_slices(
     seen: list[int] = []
     over = False
 
-    async def look() -> None:
+    async def watch() -> None:
         while not over:
             seen.append(recorded)
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(look)
+        nursery.start_soon(watch)
         workflow = Workflow("wide", [spread, gather], history=True, timeout=None)
         assert await workflow.run(store=MemoryStore()) == 20_000
         over = True

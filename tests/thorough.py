@@ -1,4 +1,4 @@
-"""How much of what they could try the tests try: a part of it, or with `nox -s thorough` all."""
+"""The amount of work in exhaustive tests: a part by default, all with `nox -s thorough`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ THOROUGH: Final = os.environ.get("BLAZEN_TRIO_TEST_THOROUGH") == "1"
 
 
 def try_many(usually: int, thoroughly: int) -> int:
-    """How many seeds, examples or points a test tries."""
+    """Return the number of seeds, examples or points that a test tries."""
     return thoroughly if THOROUGH else usually

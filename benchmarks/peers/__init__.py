@@ -1,1 +1,1 @@
-"""Other engines on the same workloads, each in an environment of its own: `python -m benchmarks --peers`."""
+"""Other engines on the same workloads, each in its own environment: `benchmarks --peers`."""

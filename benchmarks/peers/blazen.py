@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: D103  # a program for another environment
-"""Blazen, the engine in Rust, by its Python binding."""
+"""The workloads on Blazen, the engine in Rust, through its Python binding."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from benchmarks.peers.program import Size, Timer, UnsupportedError, expect, main
 
 
 class Tick(blazen.Event):
-    """A step that is still to be done."""
+    """A pending step."""
 
     n: int
     last: int
@@ -49,7 +49,7 @@ class Item(blazen.Event):
 
 
 class Done(blazen.Event):
-    """What became of it."""
+    """The result of a member."""
 
     n: int
 
@@ -65,7 +65,7 @@ async def work(ctx: blazen.Context, ev: Item) -> Done:
 
 
 async def fan(size: Size) -> float:
-    found = []  # its binding has no step that collects events: that is written by hand
+    found = []  # the binding has no step that collects events, so this one does it by hand
 
     @blazen.step
     async def gather(ctx: blazen.Context, ev: Done) -> blazen.StopEvent | None:
@@ -80,7 +80,7 @@ async def fan(size: Size) -> float:
 
 
 def durable(_size: Size) -> float:
-    raise UnsupportedError("its Python binding takes a checkpoint store and leaves it out")
+    raise UnsupportedError("its Python binding accepts a checkpoint store and ignores it")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN201, D102, D103  # a program for another environment
-"""Apache Burr, with its own persisters, which store the whole state after each step."""
+"""The workloads on Apache Burr, with its persisters, which store the whole state at each step."""
 
 import asyncio
 import uuid
@@ -34,7 +34,7 @@ def end(state: State) -> State:
 
 
 def building(last: int, do) -> ApplicationBuilder:
-    # The end is a step, too: so there are as many as are to be done.
+    # The end is a step, too, so there are `last` steps in total.
     return (
         ApplicationBuilder()
         .with_actions(tick=do, end=end)
@@ -101,7 +101,8 @@ async def durable_many(size: Size) -> float:
     if size.kind == "sqlite":
         made = AsyncSQLitePersister.from_values(db_path=size.file)
     else:
-        AsyncPostgreSQLPersister._pool = None  # noqa: SLF001  # it keeps one for ever, of the event loop before
+        # The class keeps its pool for ever, even if it belongs to a former event loop.
+        AsyncPostgreSQLPersister._pool = None  # noqa: SLF001
         made = AsyncPostgreSQLPersister.from_values(**server_of(size), use_pool=True)
     async with made as persister:
         await persister.initialize()
@@ -114,7 +115,7 @@ async def work(state: State) -> State:
 
 
 class Fan(MapStates):
-    """An action whose parts are applications of their own."""
+    """An action that runs an application for each of its parts."""
 
     def action(self, state, inputs):
         return work
@@ -122,7 +123,7 @@ class Fan(MapStates):
     def is_async(self) -> bool:
         return True
 
-    async def states(self, state, context, inputs):  # noqa: ASYNC900  # so it is asked for
+    async def states(self, state, context, inputs):  # noqa: ASYNC900  # Burr's interface
         for n in range(state["width"]):
             yield state.update(n=n)
 

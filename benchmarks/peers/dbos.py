@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: D103  # a program for another environment
-"""DBOS, with its default settings: each step's result is recorded in its system database."""
+"""The workloads on DBOS. By default, it records each step's result in its system database."""
 
 import asyncio
 import logging
@@ -49,7 +49,7 @@ def launched(size: Size) -> float:
 
 
 def in_memory(_size: Size) -> float:
-    raise UnsupportedError("it records each workflow in a database, always")
+    raise UnsupportedError("it always records workflows in a database")
 
 
 if __name__ == "__main__":

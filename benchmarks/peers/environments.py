@@ -1,4 +1,4 @@
-"""The peers, and an environment for each, made once and kept in a cache folder."""
+"""The peers, and an environment for each, created once and kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 
 
 class UnavailableError(Exception):
-    """A peer can't be installed or loaded; the message says why."""
+    """A peer can't be installed or loaded. The message says why."""
 
 
 @attrs.frozen
@@ -19,10 +19,10 @@ class Peer:
     """Another engine.
 
     Attributes:
-        name: The distribution whose version is told.
-        module: Its program's, in this package.
-        packages: What pip installs.
-        imports: A statement that shows whether it loads.
+        name: The distribution whose version is shown.
+        module: The module of its program in this package.
+        packages: The packages that pip installs.
+        imports: A statement that fails if the peer can't be loaded.
     """
 
     name: str
@@ -60,14 +60,14 @@ PEERS = (
 
 @attrs.frozen
 class Environment:
-    """One that a peer's program runs in: its interpreter, and the peer's version."""
+    """The environment of a peer's program: its interpreter, and the peer's version."""
 
     python: str
     version: str
 
 
 def environment_of(peer: Peer, cache: Path) -> Environment:
-    """Make it, where it is not there yet.
+    """Return a peer's environment, and create it first if necessary.
 
     Raises:
         UnavailableError: The peer can't be installed or loaded.
@@ -85,7 +85,7 @@ def environment_of(peer: Peer, cache: Path) -> Environment:
 
 
 def own_environment(version: str) -> Environment:
-    """The one that this program runs in."""
+    """Return the environment of this program."""
     return Environment(sys.executable, version)
 
 

@@ -1,6 +1,10 @@
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201, D101, D103  # a program for another environment: annotations are read at run time
-"""LangGraph; durable with its own savers and `durability="sync"`, which stores each step before the next."""
+# ruff: noqa: ANN001, ANN201, D101, D103
+# It runs in another environment, whose libraries read its annotations at run time.
+"""The workloads on LangGraph.
+
+The durable ones use its own savers and `durability="sync"`, which stores each step before the next.
+"""
 
 import asyncio
 import operator

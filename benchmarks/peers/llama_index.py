@@ -1,6 +1,7 @@
 # mypy: ignore-errors
-# ruff: noqa: D101, D102, D103  # a program for another environment: annotations are read at run time
-"""LlamaIndex Workflows, with its default settings (four workers per step)."""
+# ruff: noqa: D101, D102, D103
+# It runs in another environment, whose libraries read its annotations at run time.
+"""The workloads on LlamaIndex Workflows, with its default settings (four workers per step)."""
 
 import asyncio
 

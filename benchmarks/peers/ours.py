@@ -1,4 +1,4 @@
-"""This engine, as a peer among the others."""
+"""The program of this engine, as one of the peers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from benchmarks.peers.program import Size, main
 
 
 def timed(workload: Workload, url: str = "") -> float:
-    """The seconds that a workload takes."""
+    """Return the seconds that a workload takes."""
     stopwatch = Stopwatch(url)
     trio.run(workload, stopwatch)
     return stopwatch.seconds
 
 
 def durable_chain(size: Size) -> float:
-    """One run, each step on disk before the next."""
+    """Time one run in which each step is durable before the next one starts."""
 
     async def work(stopwatch: Stopwatch) -> None:
         await workloads.durable_chain(stopwatch, steps=size.steps)
@@ -26,7 +26,7 @@ def durable_chain(size: Size) -> float:
 
 
 def durable_many(size: Size) -> float:
-    """Many runs at once, each step on disk before the next of its run."""
+    """Time many concurrent runs in which each step is durable before the next one of its run."""
 
     async def work(stopwatch: Stopwatch) -> None:
         await workloads.durable_many(stopwatch, runs=size.runs, steps=size.steps)

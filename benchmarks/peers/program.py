@@ -1,6 +1,8 @@
-"""What the peers' programs have in common: `python -m benchmarks.peers.NAME WORKLOAD [--runs N] [--steps N] [--url URL]`.
+"""The common part of the peers' programs.
 
-It imports nothing that is not Python's own, because each program runs in its peer's environment.
+    python -m benchmarks.peers.NAME WORKLOAD [--runs N] [--steps N] [--url URL]
+
+This module imports only the standard library, because each program runs in its peer's environment.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ from dataclasses import dataclass, replace
 
 
 class UnsupportedError(Exception):
-    """The peer can't do this workload; the message says why."""
+    """The peer can't do this workload. The message says why."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is to be done.
+    """The size of a workload.
 
     Attributes:
-        runs: At once.
-        steps: Of each; for a fan-out its width.
-        url: A database, where the workload is durable.
+        runs: The number of concurrent runs.
+        steps: The steps per run, or the width of a fan-out.
+        url: The database of a durable workload.
     """
 
     runs: int = 1
@@ -37,38 +39,38 @@ class Size:
 
     @property
     def file(self) -> str:
-        """The database's file, of SQLite."""
+        """The file of an SQLite database."""
         return self.url.removeprefix("sqlite:///")
 
     @property
     def plain_url(self) -> str:
-        """The URL as libraries write it that are not SQLAlchemy."""
+        """The URL for libraries other than SQLAlchemy."""
         return self.url.replace("+psycopg", "")
 
 
 class Timer:
-    """Seconds inside its `with` block."""
+    """A timer that measures the seconds inside its `with` block."""
 
     def __enter__(self) -> Timer:
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
         return self
 
     def __exit__(self, *_details: object) -> None:
-        self.seconds = time.perf_counter() - self._began
+        self.seconds = time.perf_counter() - self._start
 
 
 Do = Callable[[Size], float]
-"""Does the work, checks what came out, and returns the seconds that it took."""
+"""A function that does the work, checks the result, and returns the seconds it took."""
 
 
 def expect(found: object, expected: object) -> None:
-    """Fail where the work was not done."""
+    """Fail if the work was not done."""
     if found != expected:
-        raise AssertionError(f"the workload gave {found!r:.200} instead of {expected!r:.200}")
+        raise AssertionError(f"the workload returned {found!r:.200}, expected {expected!r:.200}")
 
 
 def main(workloads: Mapping[str, Do]) -> None:
-    """Do what the command line says, after a little of it as a warm-up, and print the seconds as JSON."""
+    """Run the command line's workload after a small warm-up, and print the seconds as JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__)
     parser.add_argument("workload")
     parser.add_argument("--runs", type=int, default=1)
@@ -78,7 +80,7 @@ def main(workloads: Mapping[str, Do]) -> None:
     size = Size(options.runs, options.steps, options.url)
     try:
         if options.workload not in workloads:
-            raise UnsupportedError("it has nothing of the kind")
+            raise UnsupportedError("not supported")
         do = workloads[options.workload]
         do(replace(size, runs=min(3, size.runs), steps=min(10, size.steps)))
         print(json.dumps({"seconds": do(size)}))

@@ -1,6 +1,7 @@
 # mypy: ignore-errors
-# ruff: noqa: ANN201, D101, D102, D103  # a program for another environment: annotations are read at run time
-"""pydantic-graph."""
+# ruff: noqa: ANN201, D101, D102, D103
+# It runs in another environment, whose libraries read its annotations at run time.
+"""The workloads on pydantic-graph."""
 
 import asyncio
 from dataclasses import dataclass

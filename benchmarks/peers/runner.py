@@ -1,4 +1,4 @@
-"""Runs the workloads with every peer in turns, each time in a new process, and counts what their durability costs."""
+"""Run the workloads on all peers in turns, each time in a new process, and count disk syncs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from benchmarks.syncs import syncs_of
 
 OURS = "blazen-trio"
 KINDS = ("sqlite", "postgresql")
-"""The databases that several of them know."""
+"""The databases that several peers support."""
 
 _SYNC = re.compile(r"\bf(?:data)?sync\(")
 _SECONDS = 300.0  # for one process
@@ -48,12 +48,13 @@ class Work:
     """A workload that several engines can do.
 
     Attributes:
-        name: What it is called in the tables.
-        program: What the peers' programs call it.
-        runs: At once.
-        steps: Of each; for a fan-out its width.
+        name: The name in the tables.
+        program: The name in the peers' programs.
+        runs: The number of concurrent runs.
+        steps: The steps per run, or the width of a fan-out.
         database: The kind of database, or `None`.
-        counted: Two sizes, in which its syncs are counted: their difference has nothing of beginning and end in it.
+        counted: Two sizes for counting syncs. Their difference does not contain the syncs of start
+            and end.
     """
 
     name: str
@@ -66,16 +67,16 @@ class Work:
 
 @attrs.frozen
 class Result:
-    """Of one engine on one workload.
+    """The result of one engine on one workload.
 
     Attributes:
         work: The workload's name.
-        peer: The engine's.
-        version: Of the engine.
+        peer: The engine's name.
+        version: The engine's version.
         per_second: Steps per second, one number per turn.
-        ratios: This engine's number to ours, turn by turn.
-        syncs: Of the disk, per step, where they were counted.
-        reason: Why there are no numbers, where there are none.
+        ratios: The engine's number divided by ours, for each turn.
+        syncs: Disk syncs per step, or `None` if they were not counted.
+        reason: The reason why there are no numbers, or `""`.
     """
 
     work: str
@@ -88,7 +89,7 @@ class Result:
 
 
 def works(kinds: Sequence[str]) -> list[Work]:
-    """All of them, the durable ones in each of these kinds of databases."""
+    """Return all workloads, the durable ones once for each of these kinds of databases."""
     chain, many = ((1, 20), (1, 60)), ((50, 10), (250, 10))
     return [
         Work("chain", "chain", 1, 2000),
@@ -108,23 +109,23 @@ def works(kinds: Sequence[str]) -> list[Work]:
 
 
 class UnsupportedError(Exception):
-    """The engine can't do the workload; the message says why."""
+    """The engine can't do the workload. The message says why."""
 
 
 def command(
     environment: Environment, module: str, work: Work, size: tuple[int, int], url: str
 ) -> list[str]:
-    """What runs a workload in a size: so many runs, of so many steps each."""
+    """Return the command that runs a workload in a size: the runs, and the steps of each."""
     runs, steps = size
     program = [environment.python, "-m", f"benchmarks.peers.{module}", work.program]
     return [*program, "--runs", str(runs), "--steps", str(steps), "--url", url]
 
 
 def seconds(arguments: Sequence[str]) -> float:
-    """How long the program says that it took.
+    """Run a program. Return the seconds that it reports.
 
     Raises:
-        UnsupportedError: It says that it can't, or it failed.
+        UnsupportedError: The program does not support the workload, or failed.
     """
     root = Path(benchmarks.__file__).parents[1]  # where `-m` finds the programs
     try:
@@ -135,7 +136,7 @@ def seconds(arguments: Sequence[str]) -> float:
         raise UnsupportedError(f"not done after {_SECONDS:.0f} s") from error
     if done.returncode:
         raise UnsupportedError(
-            f"failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}"
+            f"failed: {(done.stderr.strip().splitlines() or ['without a message'])[-1]}"
         )
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     if "unsupported" in answer:
@@ -144,7 +145,7 @@ def seconds(arguments: Sequence[str]) -> float:
 
 
 def once(environment: Environment, module: str, work: Work, folder: Path) -> float:
-    """Steps per second of one process, in a new database where there is one."""
+    """Return steps per second of one process, with a new database if the workload needs one."""
     with new_database(work.database, folder) if work.database else nullcontext("") as url:
         return (
             work.runs
@@ -156,14 +157,14 @@ def once(environment: Environment, module: str, work: Work, folder: Path) -> flo
 def syncs_per_step(
     environment: Environment, module: str, work: Work, folder: Path, server: str | None
 ) -> float:
-    """How often the disk is synced for a step: by strace on SQLite, on PostgreSQL by a server's counter.
+    """Return the disk syncs per step, counted by strace or by a PostgreSQL server.
 
     Args:
-        environment: The engine's.
+        environment: The engine's environment.
         module: The engine's program.
-        work: What is done.
-        folder: For the databases.
-        server: One that nobody else uses.
+        work: The workload.
+        folder: A folder for the databases.
+        server: A server that no other client uses. `None`: SQLite and strace.
     """
     assert work.database is not None
     assert work.counted is not None
@@ -177,7 +178,7 @@ def syncs_per_step(
                 else _count_by_server(server, arguments)
             )
     (few, some), (more, most) = work.counted
-    # Where many share one there may be none in between, or one less by chance.
+    # If many steps share a sync, the counts may be equal, or the second may be lower by chance.
     return max(0, counts[1] - counts[0]) / (more * most - few * some)
 
 
@@ -199,7 +200,7 @@ def _count_by_strace(arguments: list[str]) -> int:
 
 
 def _count_by_server(server: str, arguments: list[str]) -> int:
-    # Its own syncs now and then are not of the engine.
+    # So that the server has no reason to sync of its own accord while the engine runs.
     run_on(server, "CHECKPOINT")
     before = syncs_of(server)
     seconds(arguments)
@@ -207,9 +208,12 @@ def _count_by_server(server: str, arguments: list[str]) -> int:
 
 
 def environments(cache: Path, console: Console) -> dict[str, tuple[str, Environment]]:
-    """The module and the environment of each engine that can be installed and loaded here, ours first; one line for each other."""
+    """Return module and environment of each engine that works here, this one first.
+
+    Print a line for each engine that can't be installed or loaded.
+    """
     found = {OURS: ("ours", own_environment(version(OURS)))}
-    for peer in track(PEERS, "making the peers' environments", console=console, transient=True):
+    for peer in track(PEERS, "preparing the peers' environments", console=console, transient=True):
         try:
             found[peer.name] = (peer.module, environment_of(peer, cache))
         except UnavailableError as error:
@@ -226,15 +230,15 @@ def measure(
     *,
     count: bool = True,
 ) -> list[Result]:
-    """All engines on these workloads, in turns.
+    """Measure all engines on these workloads, in turns.
 
     Args:
         chosen: The workloads.
-        repeat: How many turns.
-        folder: On the disk to be measured.
-        cache: Where the peers' environments are.
-        console: Told what is left out.
-        count: Whether syncs are counted, too.
+        repeat: The number of turns.
+        folder: A folder on the disk to measure.
+        cache: The folder with the peers' environments.
+        console: Where to print what is left out.
+        count: True to count syncs, too.
     """
     engines = environments(cache, console)
     found = []
@@ -253,7 +257,7 @@ def measure(
 def _servers(
     kinds: set[str | None], folder: Path, stack: ExitStack, console: Console
 ) -> dict[str | None, str | None]:
-    """What syncs are counted on, by the kind of database; `None` is strace."""
+    """Return the servers that count syncs, by kind of database. `None` stands for strace."""
     found: dict[str | None, str | None] = {}
     if "sqlite" in kinds and shutil.which("strace"):
         found["sqlite"] = None
@@ -308,7 +312,7 @@ def show(found: Sequence[Result], console: Console) -> None:
     """Print the table."""
     table = Table(
         title="peers: steps per second, the ratio to blazen-trio, syncs of the disk per step",
-        caption="medians, least-greatest; a ratio of more than 1: the peer is faster",
+        caption="medians, least-greatest; with a ratio above 1, the peer is faster",
         box=box.SIMPLE,
     )
     table.add_column("workload\n[dim]engine[/dim]", no_wrap=True)

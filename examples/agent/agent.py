@@ -1,8 +1,9 @@
-"""The agent: think, use tools concurrently, think again. What a tool may break is asked of a person first.
+"""The agent: think, use tools concurrently, think again. A person approves dangerous calls first.
 
-A turn is a fan-out: `think` returns the list of the tool calls that the model wants, each is carried out by a delivery of its own, and
-`gather` runs once, with all results in the order of the calls. A question is one of the fan-out's members until it is answered, so the turn
-waits for it, however long, and in no process at all if need be.
+A turn is a fan-out: `think` returns the list of tool calls that the model wants. Each call is a
+delivery of its own, and `gather` runs once, with all results in the order of the calls. A question
+is a member of the fan-out until it is answered. So the turn waits for it as long as it takes, even
+if no process drives the run.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ MAX_TURNS = 20
 
 @attrs.frozen
 class Tool:
-    """Something that the agent can do.
+    """A tool for the agent.
 
     Attributes:
         name: The name by which the model calls it.
-        run: Takes the call's arguments and an idempotency key; returns what the model is told. With one key it has its effect once.
-        dangerous: Whether a person has to agree to each call.
+        run: Takes the call's arguments and an idempotency key, and returns the text for the model.
+            It has its effect once per key.
+        dangerous: True if a person has to approve each call.
     """
 
     name: str
@@ -46,43 +48,43 @@ class Tool:
 
 
 class ToolUnavailableError(Exception):
-    """A tool does not work now, and may in a while."""
+    """A tool does not work now, but may work later."""
 
 
 @attrs.frozen
 class Turn(Event):
-    """It is the model's turn, for the nth time."""
+    """The model's turn, with its number."""
 
     number: int
 
 
 @attrs.frozen
 class Call(Event):
-    """A tool is to be used."""
+    """A request to use a tool."""
 
     call: ToolCall
 
 
 @attrs.frozen
 class DangerousCall(Event):
-    """A tool is to be used, if a person agrees."""
+    """A request to use a tool if a person approves."""
 
     call: ToolCall
 
 
 @attrs.frozen
 class Approval(InputRequestEvent):
-    """May the agent do this? Its `request_id` is the call's id, its `metadata` the arguments."""
+    """A question to a person: `request_id` is the call's id, `metadata` has its arguments."""
 
 
 @attrs.frozen
 class Decision(InputResponseEvent):
-    """A person's answer to an `Approval`: `response` is whether it may."""
+    """A person's answer to an `Approval`: `response` is true if the call is approved."""
 
 
 @attrs.frozen
 class Result(Event):
-    """What came of a call."""
+    """The result of a call."""
 
     call_id: str
     text: str
@@ -90,30 +92,32 @@ class Result(Event):
 
 @attrs.frozen
 class Said(Event):
-    """Published, for those who watch: a message was added to the conversation."""
+    """A published event, for observers of the run: a message was added to the conversation."""
 
     message: Message
 
 
 @attrs.frozen
 class Acting(Event):
-    """Published, for those who watch: a tool is being used."""
+    """A published event, for observers of the run: a tool is being used."""
 
     call: ToolCall
 
 
 class Conversation:
-    """The messages so far. Each is a key of the run's state, so that a turn writes what it adds, and not all that was said before.
+    """The messages so far.
+
+    Each is a key of the run's state, so a turn writes only the messages that it adds.
 
     Args:
-        ctx: The step that reads and adds.
+        ctx: The context of the step that reads or adds messages.
     """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
     def add(self, *messages: Message) -> None:
-        """Add messages, and show them to those who watch."""
+        """Add messages, and publish them."""
         count: int = self._ctx.get("messages", 0)
         for number, message in enumerate(messages, count):
             self._ctx.set(f"message/{number}", message)
@@ -121,18 +125,18 @@ class Conversation:
         self._ctx.set("messages", count + len(messages))
 
     def read(self) -> list[Message]:
-        """All messages, oldest first."""
+        """Return all messages, oldest first."""
         return [
             self._ctx.get(f"message/{n}", type=Message) for n in range(self._ctx.get("messages", 0))
         ]
 
 
 class Agent:
-    """A workflow over a model and some tools: `agent.workflow`. What both do is theirs; the run holds the conversation.
+    """A workflow over a model and some tools: `agent.workflow`. The run holds the conversation.
 
     Args:
-        model: What thinks.
-        tools: What it can do.
+        model: The model.
+        tools: The tools that the model can use.
     """
 
     def __init__(self, model: Model, tools: Iterable[Tool]) -> None:
@@ -140,21 +144,32 @@ class Agent:
         self._tools = {tool.name: tool for tool in tools}
         self.workflow = Workflow(
             "agent",
-            [self.begin, self.think, self.ask, self.heed, self.act, self.tell_failure, self.gather],
+            [
+                self.begin,
+                self.think,
+                self.ask,
+                self.apply_decision,
+                self.act,
+                self.report_failure,
+                self.gather,
+            ],
             types=[Message, ToolCall],
         )
 
     @step
     async def begin(self, ev: StartEvent, ctx: Context) -> Turn:
-        """The run's input is what the user says."""
+        """Start with the run's input, which is the user's message."""
         Conversation(ctx).add(Message("user", ev.data))
         return Turn(1)
 
     @step(timeout=120, retry=RetryPolicy(max_attempts=6, retry_on=ModelError))
     async def think(self, ev: Turn, ctx: Context) -> list[Call | DangerousCall] | StopEvent:
-        """Ask the model. Its reply and the calls that it wants are one commit: they are on disk together, before any tool is used."""
+        """Ask the model.
+
+        Its reply and the calls are one commit, so both are durable before any tool is used.
+        """
         if ev.number > MAX_TURNS:
-            return StopEvent(f"I have not come to an end in {MAX_TURNS} turns.")
+            return StopEvent(f"I did not finish in {MAX_TURNS} turns.")
         conversation = Conversation(ctx)
         reply = await self._model.reply(conversation.read())
         conversation.add(reply)
@@ -167,15 +182,15 @@ class Agent:
 
     @step
     async def ask(self, ev: DangerousCall, ctx: Context) -> Approval:
-        """Ask a person. The answer will carry the question's id only, so the call is put by under it."""
+        """Ask a person. The answer has only the question's id, so store the call under that id."""
         ctx.set(f"asked/{ev.call.id}", ev.call)
         return Approval(
             f"May I use {ev.call.tool}?", metadata=ev.call.arguments, request_id=ev.call.id
         )
 
     @step
-    async def heed(self, ev: Decision, ctx: Context) -> Call | Result:
-        """Go on as the person said. Anything but a clear yes is a no."""
+    async def apply_decision(self, ev: Decision, ctx: Context) -> Call | Result:
+        """Apply the person's decision. Anything but a clear yes is a no."""
         call = ctx.get(f"asked/{ev.request_id}", type=ToolCall)
         ctx.delete(f"asked/{ev.request_id}")
         return (
@@ -188,12 +203,15 @@ class Agent:
         retry=RetryPolicy(max_attempts=4, retry_on=(ToolUnavailableError, StepTimeoutError)),
     )
     async def act(self, ev: Call, ctx: Context) -> Result:
-        """Use a tool. A process that dies here does it again: the key is the same then, and belongs to no other call."""
+        """Use a tool.
+
+        If the process dies here, the step runs again with the same key, which no other call has.
+        """
         call = ev.call
         if call.tool not in self._tools:
             return Result(
                 call.id,
-                f"There is no tool {call.tool!r}; there are {', '.join(sorted(self._tools))}.",
+                f"There is no tool {call.tool!r}. The tools are {', '.join(sorted(self._tools))}.",
             )
         ctx.publish(Acting(call))
         return Result(
@@ -201,13 +219,16 @@ class Agent:
         )
 
     @step(handles=[act], max_recoveries=20)
-    async def tell_failure(self, ev: StepFailedEvent) -> Result:
-        """A tool that has failed for good does not fail the run: the model is told, and may have another idea."""
+    async def report_failure(self, ev: StepFailedEvent) -> Result:
+        """Report a tool's final failure to the model, which may try something else.
+
+        The failure does not fail the run.
+        """
         return Result(ev.event.call.id, f"It failed: {ev.message}")
 
     @step
     async def gather(self, results: list[Result], ctx: Context) -> Turn:
-        """All results of a turn, in the order of its calls, whenever each came in."""
+        """Add a turn's results in the order of its calls, whichever came first. Start the next."""
         Conversation(ctx).add(
             *(Message("tool", result.text, answers=result.call_id) for result in results)
         )

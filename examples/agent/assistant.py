@@ -1,8 +1,12 @@
-"""A travel agent in the terminal, durable: kill it whenever you like, and start it again.
+"""A durable travel agent in the terminal: kill it at any time, and start it again.
 
-python examples/agent/assistant.py --db agent.db --run trip                       # starts the run, or goes on with it
-python examples/agent/assistant.py --db agent.db --run trip --approve flight      # in another terminal, or later
-python examples/agent/assistant.py --db agent.db --run trip --refuse hotel
+Start or resume the run:
+
+    python examples/agent/assistant.py --db agent.db --run trip
+
+In another terminal, or later:
+
+    python examples/agent/assistant.py --db agent.db --run trip --approve flight --refuse hotel
 """
 
 from __future__ import annotations
@@ -30,8 +34,9 @@ QUESTION = "Find me three sunny days in Lisbon or Porto, and book them."
 
 
 async def converse(runtime: Runtime, agent: Agent, run_id: str) -> None:
-    """Start the run, or go on with it, and show what happens until it has ended. A question that nobody answers keeps it waiting: an
-    answer comes from another process, through the database.
+    """Start or resume the run, and print what happens until it ends.
+
+    The run waits until its questions are answered. Another process does so, through the database.
     """
     try:
         run = await runtime.resume_from(run_id)
@@ -42,7 +47,10 @@ async def converse(runtime: Runtime, agent: Agent, run_id: str) -> None:
 
 
 async def show(run: Run) -> None:
-    """Print what a run publishes. Questions that were open before are in no stream, so they are printed first."""
+    """Print a run's published events.
+
+    Questions that were open before are not in the stream, so they are printed first.
+    """
     events = run.stream()
     for question in run.input_requests:
         print_question(question)
@@ -57,7 +65,7 @@ async def show(run: Run) -> None:
 
 
 def print_question(question: InputRequestEvent) -> None:
-    """Print a question, and how it is answered."""
+    """Print a question, and the options that answer it."""
     name = question.request_id
     print(
         f"  {question.prompt} {question.metadata}  (--approve {name} or --refuse {name})",
@@ -66,7 +74,7 @@ def print_question(question: InputRequestEvent) -> None:
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Answer questions, or hold the conversation, as the options say."""
+    """Answer questions if the options say so, else run the conversation."""
     desk = TravelDesk(Path(options.db).with_suffix(".bookings"), options.pace)
     agent = Agent(ScriptedModel(SCRIPT, options.pace, options.outages), desk.tools)
     async with (
@@ -77,7 +85,8 @@ async def main(options: argparse.Namespace) -> None:
             Decision(name, False) for name in options.refuse
         ]
         for answer in answers:
-            # On disk when it returns. If no process drives the run now, the next one that does will find it.
+            # The answer is durable once this returns. If no process drives the run now, the next
+            # driver finds it.
             await runtime.respond(options.run, answer)
             print(f"{answer.request_id}: {'approved' if answer.response else 'refused'}")
         if not answers:
@@ -92,19 +101,27 @@ if __name__ == "__main__":
         "--db", default="agent.db", help="the SQLite file to keep runs in (default: agent.db)"
     )
     parser.add_argument(
-        "--run", default="trip", metavar="RUN_ID", help="the run to start or to go on with"
+        "--run", default="trip", metavar="RUN_ID", help="the run to start or resume"
     )
     parser.add_argument(
-        "--approve", action="append", default=[], metavar="CALL", help="agree to a call; repeatable"
+        "--approve",
+        action="append",
+        default=[],
+        metavar="CALL",
+        help="approve a call; may be repeated",
     )
     parser.add_argument(
-        "--refuse", action="append", default=[], metavar="CALL", help="refuse a call; repeatable"
+        "--refuse",
+        action="append",
+        default=[],
+        metavar="CALL",
+        help="refuse a call; may be repeated",
     )
     parser.add_argument(
         "--pace", type=float, default=1.0, help="seconds per reply and per tool (default: 1)"
     )
     parser.add_argument(
-        "--outages", type=int, default=0, help="so many requests to the model fail first"
+        "--outages", type=int, default=0, help="number of requests to the model that fail first"
     )
     try:
         trio.run(main, parser.parse_args())

@@ -1,4 +1,4 @@
-"""What a conversation is made of, and the seam where a language model goes."""
+"""The parts of a conversation, and the interface of a language model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import trio
 
 @attrs.frozen
 class ToolCall:
-    """The model wants a tool to be used.
+    """A request of the model to use a tool.
 
     Attributes:
-        id: Names the call within the conversation.
+        id: The call's id within the conversation.
         tool: The tool's name.
-        arguments: What the tool is given.
+        arguments: The arguments for the tool.
     """
 
     id: str
@@ -29,10 +29,10 @@ class Message:
     """One message of the conversation.
 
     Attributes:
-        role: Who says it: `user`, `assistant` or `tool`.
-        text: What is said.
-        calls: In an assistant's message: the tools that it wants to be used.
-        answers: In a tool's message: the id of the call that this is the result of.
+        role: The author: `user`, `assistant` or `tool`.
+        text: The text.
+        calls: In an assistant's message: the tool calls that it requests.
+        answers: In a tool's message: the id of the call whose result this is.
     """
 
     role: str
@@ -42,17 +42,17 @@ class Message:
 
 
 class ModelError(Exception):
-    """The model could not be asked, and may be in a while: it is overloaded, or can't be reached."""
+    """The model is overloaded or can't be reached now. It may answer later."""
 
 
 class Model(Protocol):
-    """A language model. A client of a real one has this one method: it makes one request of the messages."""
+    """A language model. A client of a real one needs only this method, which makes one request."""
 
     async def reply(self, messages: Sequence[Message]) -> Message:
-        """The assistant's next message.
+        """Return the assistant's next message.
 
         Raises:
-            ModelError: It is worth trying again.
+            ModelError: The request failed, and a retry may succeed.
         """
         ...
 
@@ -61,13 +61,15 @@ Line = Message | Callable[[Sequence[Message]], Message]
 
 
 class ScriptedModel:
-    """A model that says what its script says next. It keeps nothing: where it is in its script it sees from the conversation, so
-    it goes on in a new process, as a real one does.
+    """A model that replies from a script.
+
+    It has no state of its own: it finds its place in the script from the conversation. So it
+    continues in a new process, as a real model does.
 
     Args:
-        script: The assistant's messages in order, or functions that make them of the conversation.
+        script: The assistant's messages in order, or functions that derive them from the messages.
         pace: Seconds that a reply takes.
-        outages: So many requests fail first.
+        outages: The number of requests that fail first.
     """
 
     def __init__(self, script: Sequence[Line], pace: float = 0.0, outages: int = 0) -> None:
@@ -76,7 +78,7 @@ class ScriptedModel:
         self._outages = outages
 
     async def reply(self, messages: Sequence[Message]) -> Message:
-        """The next message of the script."""
+        """Return the next message of the script."""
         await trio.sleep(self._pace)
         if self._outages:
             self._outages -= 1

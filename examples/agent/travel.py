@@ -1,4 +1,4 @@
-"""The tools of a travel agent, the booking service behind them, and what the scripted model says."""
+"""The tools of a travel agent, the booking service behind them, and the script of the model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FLIGHTS = {"Lisbon": "TP 571, 140 euros", "Porto": "TP 503, 95 euros"}
 
 
 class TravelDesk:
-    """The tools. A SQLite file stands for a booking service of somebody else's, which books once per idempotency key.
+    """The tools. A SQLite file stands for a remote service that books once per idempotency key.
 
     Args:
-        bookings: The file.
+        bookings: The SQLite file.
         pace: Seconds that each tool takes.
     """
 
@@ -35,7 +35,7 @@ class TravelDesk:
         ]
 
     def booked(self) -> list[str]:
-        """What has been booked, oldest first."""
+        """Return all bookings, oldest first."""
         with self._open() as service:
             return [what for (what,) in service.execute("SELECT what FROM booking ORDER BY rowid")]
 
@@ -49,7 +49,8 @@ class TravelDesk:
 
     async def _book(self, arguments: dict[str, Any], key: str) -> str:
         number = await trio.to_thread.run_sync(self._enter, arguments["what"], key)
-        # Booked, and not yet committed by the run: killed here, the call is made again, with the same key.
+        # Booked, but the run has not committed yet. If the process is killed here, the call is made
+        # again, with the same key.
         await trio.sleep(self._pace)
         return f"Booked {arguments['what']}, number {number}."
 
@@ -71,7 +72,7 @@ class TravelDesk:
 
 
 def sum_up(messages: Sequence[Message]) -> Message:
-    """The last line of the script: what came of the last two calls."""
+    """Return the last message of the script, with the results of the last two calls."""
     flight, hotel = (message.text for message in messages[-2:])
     return Message("assistant", f"Flight: {flight} Hotel: {hotel}")
 
@@ -79,7 +80,7 @@ def sum_up(messages: Sequence[Message]) -> Message:
 SCRIPT: list[Line] = [
     Message(
         "assistant",
-        "I look at both cities.",
+        "I will check both cities.",
         [
             ToolCall("weather-1", "weather", {"city": "Lisbon"}),
             ToolCall("weather-2", "weather", {"city": "Porto"}),
@@ -89,7 +90,7 @@ SCRIPT: list[Line] = [
     ),
     Message(
         "assistant",
-        "Lisbon is sunny. I book.",
+        "Lisbon is sunny, so I will book it.",
         [
             ToolCall("flight", "book_flight", {"what": "TP 571 to Lisbon"}),
             ToolCall("hotel", "book_hotel", {"what": "three nights in Alfama"}),

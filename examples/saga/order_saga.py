@@ -1,11 +1,12 @@
-"""A payment saga: reserve the stock, charge the card, ship; and if one fails, undo what was done, last first.
+"""A payment saga: reserve the stock, charge the card, ship. If a step fails, undo all, last first.
 
     Order -> reserve -> charge -> ship -> Shipped
                 \\        |        /
                  give_up: Undo -> undo -> Undo -> ... -> NotShipped
 
-Each step asks one service for one thing, with an idempotency key. Between the effect there and the commit here the process may die,
-and then the step is run again: the key makes that one effect.
+Each step makes one request to one service, with an idempotency key. The process may die between the
+effect at the service and the commit of the step. Then the step runs again, and the key makes sure
+that there is only one effect.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from blazen_trio import (
 
 
 def is_worth_another_try(error: BaseException) -> bool:
-    """A refusal is final; everything else may pass, and with the same key there is no harm in trying."""
+    """Return false for a refusal, which is final. Other errors may pass; a retry is harmless."""
     return not isinstance(error, DeclinedError)
 
 
 FORWARD = RetryPolicy(max_attempts=4, initial_delay=0.5, retry_on=is_worth_another_try)
 BACKWARD = RetryPolicy(max_attempts=50, initial_delay=0.5, max_delay=300.0)
-"""There is nothing to fall back on behind a compensation, so it is tried for hours before a person is asked."""
+"""The policy for compensations, which have no fallback: retry for hours, then ask a person."""
 
 
 @attrs.frozen(kw_only=True)
 class Order(StartEvent):
-    """So many of an article, and what they cost together, in cents."""
+    """An order of an article: the quantity, and the total price in cents."""
 
     sku: str
     quantity: int
@@ -48,7 +49,7 @@ class Order(StartEvent):
 
 @attrs.frozen
 class Reserved(Event):
-    """The stock is put by."""
+    """The stock is reserved."""
 
     order: Order
 
@@ -62,14 +63,14 @@ class Charged(Event):
 
 @attrs.frozen(kw_only=True)
 class Shipped(StopEvent):
-    """The run's result if all went well."""
+    """The run's result if all steps succeeded."""
 
     order: Order
 
 
 @attrs.frozen
 class Undo(Event):
-    """These are to be undone, the last of them first."""
+    """The effects that have yet to be undone, last first."""
 
     effects: list[str]
     reason: str
@@ -77,19 +78,19 @@ class Undo(Event):
 
 @attrs.frozen(kw_only=True)
 class NotShipped(StopEvent):
-    """The run's result otherwise: nothing is left of what was done."""
+    """The run's result otherwise. All effects are undone."""
 
     reason: str
 
 
 @attrs.frozen
 class Stuck(InputRequestEvent):
-    """A compensation has failed for hours: a person has to see to it."""
+    """A question to a person, because a compensation has failed for hours."""
 
 
 @attrs.frozen
 class TryAgain(InputResponseEvent):
-    """It may work now."""
+    """A person's answer: try the compensation again."""
 
 
 class OrderSaga:
@@ -109,14 +110,15 @@ class OrderSaga:
                 self.ship,
                 self.give_up,
                 self.undo,
-                self.call_for_help,
-                self.go_on,
+                self.ask_for_help,
+                self.retry_undo,
             ],
+            timeout=None,
         )
 
     @step(timeout=30, retry=FORWARD)
     async def reserve(self, ev: Order, ctx: Context) -> Reserved:
-        """Put the stock by."""
+        """Reserve the stock."""
         await self._provider.do("reserve", key(ctx, "reserve"), sku=ev.sku, amount=ev.quantity)
         return Reserved(ev)
 
@@ -130,7 +132,7 @@ class OrderSaga:
 
     @step(timeout=30, retry=FORWARD)
     async def ship(self, ev: Charged, ctx: Context) -> Shipped:
-        """Hand it to the carrier."""
+        """Hand the order to the carrier."""
         await self._provider.do(
             "ship", key(ctx, "ship"), sku=ev.order.sku, amount=ev.order.quantity
         )
@@ -138,33 +140,39 @@ class OrderSaga:
 
     @step(handles=[reserve, charge, ship])
     async def give_up(self, ev: StepFailedEvent) -> Undo:
-        """Undo what was done. The step that failed is undone too: it may have had its effect, and only the answer was lost."""
+        """Undo all effects so far.
+
+        The failed step's effect is undone, too: maybe only the answer of the service was lost.
+        """
         return Undo(list(EFFECTS[: EFFECTS.index(ev.step_name) + 1]), ev.message)
 
     @step(timeout=30, retry=BACKWARD)
     async def undo(self, ev: Undo, ctx: Context) -> Undo | NotShipped:
-        """Undo the last one. One step each, so that each is retried for itself, and none is done again because of another."""
+        """Undo the last effect.
+
+        Each effect has a step of its own, so a retry repeats only one of them.
+        """
         *left, last = ev.effects
         await self._provider.undo(last, key(ctx, last))
         return Undo(left, ev.reason) if left else NotShipped(reason=ev.reason)
 
     @step(handles=[undo], max_recoveries=1000)
-    async def call_for_help(self, ev: StepFailedEvent, ctx: Context) -> Stuck:
-        """Wait for a person, with all that is still to be undone."""
+    async def ask_for_help(self, ev: StepFailedEvent, ctx: Context) -> Stuck:
+        """Ask a person, and store the effects that have yet to be undone."""
         question = Stuck(f"Undoing {ev.event.effects[-1]} fails ({ev.message}). Try again?")
         ctx.set(f"stuck/{question.request_id}", ev.event)
         return question
 
     @step
-    async def go_on(self, ev: TryAgain, ctx: Context) -> Undo:
-        """Try again, as a person said."""
+    async def retry_undo(self, ev: TryAgain, ctx: Context) -> Undo:
+        """Try the compensation again."""
         return ctx.get(f"stuck/{ev.request_id}", type=Undo)
 
 
 def key(ctx: Context, effect: str) -> str:
-    """Names an effect of this run, for the step that has it and for the one that undoes it.
+    """Return the key of an effect of this run, for the step that has it and the one that undoes it.
 
-    `ctx.idempotency_key` would do for the first alone: it belongs to one delivery, and an attempt that failed leaves nothing behind by
-    which another step could learn it.
+    `ctx.idempotency_key` would only do for the first. It belongs to one delivery, and a failed
+    attempt leaves nothing behind from which another step could learn it.
     """
     return f"{ctx.run_id}/{effect}"

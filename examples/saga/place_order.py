@@ -1,7 +1,9 @@
-"""Places an order, durably: kill it whenever you like, and start it again with the same `--run`.
+"""Place an order, durably: kill the program at any time, and start it again with the same `--run`.
 
-python examples/saga/place_order.py --db orders.db --run order-1                      # reserves, charges, ships
-python examples/saga/place_order.py --db orders.db --run order-2 --decline ship       # ... and undoes it all
+    python examples/saga/place_order.py --db orders.db --run order-1
+    python examples/saga/place_order.py --db orders.db --run order-2 --decline ship
+
+The first command reserves, charges and ships. The second one is refused at the end and undoes all.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ PRICE = {"teapot": 2500, "cup": 400}
 
 
 def make_trouble(declined: str | None, flakiness: float) -> Callable[[str], None]:
-    """What goes wrong at the services: one effect is refused, and any request or answer may be lost."""
+    """Return a function that refuses one effect, and loses requests and answers at random."""
 
     def trouble(where: str) -> None:
         print(f"  {where}", flush=True)
@@ -37,7 +39,7 @@ def make_trouble(declined: str | None, flakiness: float) -> Callable[[str], None
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Start the run, or go on with it, and print the result and the books."""
+    """Start or resume the run, and print the result and the books."""
     path = Path(options.db)
     services = Services(path.with_suffix(".services"))
     provider = Provider(services, options.pace, make_trouble(options.decline, options.flaky))
@@ -56,9 +58,7 @@ async def main(options: argparse.Namespace) -> None:
                 for question in run.input_requests:
                     await run.respond(TryAgain(question.request_id))
             result: Shipped | NotShipped = await run.result()
-    print(
-        "shipped" if isinstance(result, Shipped) else f"not shipped, because of {result.reason!r}"
-    )
+    print("shipped" if isinstance(result, Shipped) else f"not shipped: {result.reason!r}")
     print("books:", services.books())
 
 
@@ -70,16 +70,14 @@ if __name__ == "__main__":
         "--db", default="orders.db", help="the SQLite file to keep runs in (default: orders.db)"
     )
     parser.add_argument(
-        "--run", default="order-1", metavar="RUN_ID", help="the order to place or to go on with"
+        "--run", default="order-1", metavar="RUN_ID", help="the order to place or to resume"
     )
     parser.add_argument(
-        "--sku", choices=sorted(PRICE), default="teapot", help="what (default: teapot)"
+        "--sku", choices=sorted(PRICE), default="teapot", help="the article (default: teapot)"
     )
-    parser.add_argument("--quantity", type=int, default=1, help="how many (default: 1)")
-    parser.add_argument("--decline", choices=EFFECTS, help="have this refused")
-    parser.add_argument(
-        "--again", action="store_true", help="have a stuck compensation tried again"
-    )
+    parser.add_argument("--quantity", type=int, default=1, help="the quantity (default: 1)")
+    parser.add_argument("--decline", choices=EFFECTS, help="the services refuse this effect")
+    parser.add_argument("--again", action="store_true", help="retry a stuck compensation")
     parser.add_argument(
         "--flaky",
         type=float,

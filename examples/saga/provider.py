@@ -1,9 +1,10 @@
-"""The warehouse, the bank and the carrier: three services of others, in one SQLite file.
+"""The warehouse, the bank and the carrier: three external services, in one SQLite file.
 
-Each does a thing once per idempotency key, and each can undo by the same key. Two rules make that safe, whatever was lost on the way:
+Each has an effect once per idempotency key, and can undo it by the same key. Two rules make that
+safe, even if requests or answers get lost:
 
-- Undoing what was never done is no error, since who undoes can't know.
-- What was undone stays so. A request that was under way all the time, and comes in after it was undone, is refused.
+- It is not an error to undo an effect that never happened, because the client can't know.
+- An undone effect stays undone. A request that was delayed, and arrives after the undo, is refused.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ import trio
 
 STOCK = {"teapot": 5, "cup": 20}
 EFFECTS = ("reserve", "charge", "ship")
-"""In the order in which an order has them."""
+"""The effects of an order, in their order."""
 
 
 class DeclinedError(Exception):
-    """A service refuses for good: out of stock, no money, no such address."""
+    """A service refuses a request for good: out of stock, no money, no such address."""
 
 
 class ServiceDownError(Exception):
-    """A service does not answer now, and may in a while."""
+    """A service does not answer now, but may answer later."""
 
 
 class Services:
-    """All three.
+    """All three services.
 
     Args:
         path: The SQLite file that stands for them.
@@ -40,37 +41,37 @@ class Services:
         self._path = path
 
     def do(self, effect: str, key: str, sku: str, amount: int) -> None:
-        """Reserve or ship so many of an article, or charge so many cents for it. With one key it happens once.
+        """Reserve or ship a quantity of an article, or charge cents for it, once per key.
 
         Raises:
-            DeclinedError: It is refused for good, or was undone.
+            DeclinedError: The service refuses for good, or the effect was undone.
         """
         with self._open() as db:
             before = db.execute("SELECT undone FROM done WHERE key = ?", (key,)).fetchone()
             if before == (1,):
-                msg = f"{effect} was undone, so it is not done any more"
+                msg = f"{effect} was undone already"
                 raise DeclinedError(msg)
             if before is not None:
                 return
             if effect == "reserve" and amount > STOCK.get(sku, 0) - self._reserved(db, sku):
-                msg = f"there are no {amount} of {sku} left"
+                msg = f"fewer than {amount} of {sku} left"
                 raise DeclinedError(msg)
             db.execute("INSERT INTO done VALUES (?, ?, ?, ?, 0)", (key, effect, sku, amount))
             db.execute("INSERT INTO log VALUES (?)", (f"{effect} {sku} {amount}",))
 
     def undo(self, effect: str, key: str) -> None:
-        """Take back what was done with this key, if it was, and see to it that it never will be."""
+        """Undo the effect with this key if it happened, and make sure that it never will."""
         with self._open() as db:
             undone = db.execute(
                 "UPDATE done SET undone = 1 WHERE key = ? AND NOT undone", (key,)
             ).rowcount
-            # A row without an effect, where there was none: it keeps out a request that is late.
+            # If there is no row, insert one without an effect. It keeps out a late request.
             db.execute("INSERT OR IGNORE INTO done VALUES (?, ?, '', 0, 1)", (key, effect))
             if undone:
                 db.execute("INSERT INTO log VALUES (?)", (f"undo {effect}",))
 
     def books(self) -> dict[str, dict[str, int]]:
-        """What stands after all that was done and undone: per effect, how much of which article."""
+        """Return the amounts that are not undone, by effect and article."""
         found = {effect: Counter[str]() for effect in EFFECTS}
         with self._open() as db:
             for effect, sku, amount in db.execute(
@@ -80,13 +81,16 @@ class Services:
         return {effect: dict(counted) for effect, counted in found.items()}
 
     def log(self) -> list[str]:
-        """What has happened, in order; what was asked for twice is in it once."""
+        """Return what happened, in order. A repeated request is not in it twice."""
         with self._open() as db:
             return [line for (line,) in db.execute("SELECT line FROM log ORDER BY rowid")]
 
     @staticmethod
     def _reserved(db: sqlite3.Connection, sku: str) -> int:
-        query = "SELECT coalesce(sum(amount), 0) FROM done WHERE effect = 'reserve' AND sku = ? AND NOT undone"
+        query = (
+            "SELECT coalesce(sum(amount), 0) FROM done"
+            " WHERE effect = 'reserve' AND sku = ? AND NOT undone"
+        )
         reserved: int = db.execute(query, (sku,)).fetchone()[0]
         return reserved
 
@@ -105,13 +109,17 @@ class Services:
 
 
 class Provider:
-    """The client of all three. Its methods raise `ServiceDownError` where a request or its answer was lost: the effect may be there, or not.
+    """The client of all three services.
+
+    Its methods raise `ServiceDownError` if a request or its answer was lost: the effect may have
+    happened or not.
 
     Args:
-        services: The other side.
-        pace: Seconds that the way back takes: the effect is there, and who asked for it does not know yet.
-        trouble: Called with `charge` when that request is sent, with `charge answered` when its answer comes back, and so on for each;
-            raises what is to go wrong there.
+        services: The services.
+        pace: Seconds that an answer takes. In that time, the effect has happened but the client
+            does not know it.
+        trouble: Called with `charge` when that request is sent, with `charge answered` when its
+            answer comes back, and so on. It raises an error to simulate a failure at that point.
     """
 
     def __init__(
@@ -125,11 +133,11 @@ class Provider:
         self._trouble = trouble
 
     async def do(self, effect: str, key: str, *, sku: str, amount: int) -> None:
-        """As `Services.do`."""
+        """Call `Services.do`."""
         await self._ask(effect, self._services.do, effect, key, sku, amount)
 
     async def undo(self, effect: str, key: str) -> None:
-        """As `Services.undo`."""
+        """Call `Services.undo`."""
         await self._ask(f"undo {effect}", self._services.undo, effect, key)
 
     async def _ask(self, what: str, service: Callable[..., None], *args: object) -> None:

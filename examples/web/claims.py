@@ -1,4 +1,4 @@
-"""The workflow behind the service: an expense claim. Receipts are checked concurrently, and a high total is asked about."""
+"""The workflow of an expense claim: check its receipts concurrently, get a high total approved."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from blazen_trio import (
 )
 
 LIMIT = 100_00
-"""Cents up to which nobody is asked."""
+"""The total in cents up to which no approval is needed."""
 
 
 @attrs.frozen
 class Receipt:
-    """What was bought, and for how many cents."""
+    """A receipt: the item bought, and its price in cents."""
 
     what: str
     cents: int
@@ -30,7 +30,7 @@ class Receipt:
 
 @attrs.frozen(kw_only=True)
 class Claim(StartEvent):
-    """Somebody wants money back."""
+    """An employee's claim for expenses."""
 
     employee: str
     receipts: list[Receipt]
@@ -38,26 +38,26 @@ class Claim(StartEvent):
 
 @attrs.frozen
 class Check(Event):
-    """A receipt is to be checked."""
+    """A request to check a receipt."""
 
     receipt: Receipt
 
 
 @attrs.frozen
 class Checked(Event):
-    """A receipt is good for so many cents."""
+    """The amount of a checked receipt, in cents."""
 
     cents: int
 
 
 @attrs.frozen
 class Approval(InputRequestEvent):
-    """May so much be paid?"""
+    """A question to a person: may the total be paid?"""
 
 
 @attrs.frozen(kw_only=True)
 class Decision(InputResponseEvent):
-    """Somebody's answer."""
+    """A person's answer."""
 
     approved: bool
     by: str
@@ -65,7 +65,7 @@ class Decision(InputResponseEvent):
 
 @step
 async def receive(ev: Claim, ctx: Context) -> list[Check]:
-    """One check for each receipt. What `set` puts into the state is what the service shows of the run."""
+    """Request a check for each receipt. The service shows the state that is set here."""
     ctx.set("employee", ev.employee)
     ctx.set("receipts", len(ev.receipts))
     return [Check(receipt) for receipt in ev.receipts]
@@ -73,7 +73,7 @@ async def receive(ev: Claim, ctx: Context) -> list[Check]:
 
 @step(timeout=60, max_concurrency=4)
 async def check(ev: Check, ctx: Context) -> Checked:
-    """Looks at a receipt, which takes a while."""
+    """Check a receipt, which takes a while."""
     await trio.sleep(ctx.metadata.get("pace", 0))
     ctx.update("checked", lambda checked: checked + 1, default=0)
     return Checked(ev.receipt.cents)
@@ -81,7 +81,7 @@ async def check(ev: Check, ctx: Context) -> Checked:
 
 @step
 async def add_up(found: list[Checked], ctx: Context) -> Approval | StopEvent:
-    """A small total is paid at once; a high one is asked about."""
+    """Approve a small total, and ask about a high one."""
     cents = sum(one.cents for one in found)
     ctx.set("cents", cents)
     if cents <= LIMIT:
@@ -91,7 +91,7 @@ async def add_up(found: list[Checked], ctx: Context) -> Approval | StopEvent:
 
 @step
 async def settle(ev: Decision, ctx: Context) -> StopEvent:
-    """As the person said."""
+    """Record the person's decision."""
     return StopEvent({"approved": ev.approved, "cents": ctx.get("cents"), "by": ev.by})
 
 

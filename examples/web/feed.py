@@ -1,8 +1,10 @@
 """A run's events as server-sent events (SSE), for browsers' `EventSource`.
 
-Two kinds are sent: `history`, for each thing that happened to the run, with its number as the event's id; and `claim`, the run as it stands,
-whenever that has changed. Both are read from the store. So it does not matter which process drives the run, nothing is shown that a crash could
-take back, and a client that comes again with `Last-Event-ID` gets what it missed, also from another process, and after a `kill -9`.
+There are two kinds. A `history` event has one record of the run's history, and the record's number
+as its id. A `claim` event has the run's current state, and is sent when that has changed. Both are
+read from the store. So it does not matter which process drives the run, and the feed shows nothing
+that a crash could take back. A client that reconnects with `Last-Event-ID` gets the events that it
+missed, even from another process and after a `kill -9`.
 """
 
 from __future__ import annotations
@@ -17,18 +19,19 @@ from starlette.types import Receive, Scope, Send
 
 from blazen_trio import Snapshot
 
-LOOK_EVERY = 0.25
+POLL_SECONDS = 0.25
 KEEP_ALIVE = 15.0
-"""Seconds after which a silent connection gets a comment, so that no proxy takes it for dead."""
+"""Seconds until a silent connection gets a comment, so that no proxy closes it as dead."""
 
 
 class EventFeed:
-    """The response, an ASGI application of its own.
+    """The response, as an ASGI application of its own.
 
     Args:
         read: Reads the run from the store.
-        last: The number of the last `history` event that the client has; 0: none.
-        closing: Set when the server is to end. Then so does the feed, and the client comes again, to the next server.
+        last: The number of the last `history` event that the client has, or 0.
+        closing: Set when the server shuts down. The feed ends then, and the client reconnects to
+            the next server.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class EventFeed:
         self._shown: dict[str, Any] | None = None
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until the run has ended, the client has gone, or the server is to end."""
+        """Send events until the run ends, the client disconnects, or the server shuts down."""
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async with trio.open_nursery() as nursery:
@@ -50,23 +53,23 @@ class EventFeed:
         await send(_body(b"", more=False))
 
     async def _feed(self, send: Send) -> None:
-        heard_of = trio.current_time()
+        last_sent = trio.current_time()
         while True:
             snapshot = await self._read()
             text = self._news(snapshot)
-            if not text and trio.current_time() - heard_of >= KEEP_ALIVE:
-                text = b": still here\n\n"
+            if not text and trio.current_time() - last_sent >= KEEP_ALIVE:
+                text = b": keep-alive\n\n"
             if text:
                 await send(_body(text))
-                heard_of = trio.current_time()
+                last_sent = trio.current_time()
             if snapshot.status.ended:
                 return
-            with trio.move_on_after(LOOK_EVERY):
+            with trio.move_on_after(POLL_SECONDS):
                 await self._closing.wait()
                 return
 
     def _news(self, snapshot: Snapshot) -> bytes:
-        """What the client does not have yet."""
+        """Return the events that the client does not have yet."""
         fresh = [record for record in snapshot.history if record.sequence > self._last]
         texts = [
             _event("history", show_record(record), b"id: %d\n" % record.sequence)

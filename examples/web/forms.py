@@ -1,4 +1,4 @@
-"""What clients send, and what they are shown."""
+"""The input from clients, and the output for them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ClaimId = NewType("ClaimId", str)
 Cents = NewType("Cents", int)
 Words = NewType("Words", str)
 
-MOST_CENTS = 1_000_000_00
-MOST_RECEIPTS = 1000
-LONGEST = 1000
-"""Characters of a text."""
-LARGEST = 1024 * 1024
-"""Bytes of a body."""
+MAX_CENTS = 1_000_000_00
+MAX_RECEIPTS = 1000
+MAX_CHARACTERS = 1000
+"""The limit for a text."""
+MAX_BYTES = 1024 * 1024
+"""The limit for a body."""
 
 
 @attrs.frozen
 class ReceiptForm:
-    """A receipt. Sums of all that is taken can be stored and shown: JSON's readers end at 64 bits."""
+    """A receipt. The limits keep a claim's total within 64 bits, which all JSON readers support."""
 
     what: Words
     cents: Cents
@@ -39,7 +39,7 @@ class ReceiptForm:
 
 @attrs.frozen(kw_only=True)
 class ClaimForm:
-    """A new claim. Its id is the client's: sent again, since the answer was lost, it is the same claim."""
+    """A new claim. The client chooses its id, so that a claim sent twice is the same claim."""
 
     id: ClaimId
     employee: Words
@@ -57,16 +57,16 @@ class DecisionForm:
 
 @attrs.frozen(kw_only=True)
 class CancelForm:
-    """Why a claim is cancelled."""
+    """The reason for cancelling a claim."""
 
     reason: Words
 
 
 class BadInputError(Exception):
-    """The request's body is not what it should be.
+    """The request's body is invalid.
 
     Attributes:
-        problems: One sentence for each fault.
+        problems: One sentence for each problem.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -75,15 +75,15 @@ class BadInputError(Exception):
 
 
 class TooLargeError(BadInputError):
-    """The request's body is larger than any that is meant."""
+    """The request's body is too large."""
 
 
 class _BadValueError(ValueError):
-    """A value is not what it should be; its text is for the client."""
+    """A value is invalid. The message is for the client."""
 
 
 def _exactly(value: object, cls: type) -> object:
-    """No guessing: 1.5 cents are not 1, and "false" is not true."""
+    """Require the exact type: 1.5 cents are not 1, and "false" is not true."""
     if type(value) is not cls:
         msg = f"expected {cls.__name__}, found {value!r:.80}"
         raise _BadValueError(msg)
@@ -98,15 +98,15 @@ def _claim_id(value: object, _cls: type) -> ClaimId:
 
 
 def _cents(value: object, _cls: type) -> Cents:
-    if type(value) is not int or not 0 < value <= MOST_CENTS:
-        msg = f"expected int from 1 to {MOST_CENTS}, found {value!r:.80}"
+    if type(value) is not int or not 0 < value <= MAX_CENTS:
+        msg = f"expected int from 1 to {MAX_CENTS}, found {value!r:.80}"
         raise _BadValueError(msg)
     return Cents(value)
 
 
 def _words(value: object, _cls: type) -> Words:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST or "\0" in value:
-        msg = f"expected 1 to {LONGEST} characters without NUL, found {value!r:.80}"
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_CHARACTERS or "\0" in value:
+        msg = f"expected 1 to {MAX_CHARACTERS} characters without NUL, found {value!r:.80}"
         raise _BadValueError(msg)
     return Words(value)
 
@@ -126,18 +126,19 @@ for _cls in (str, int, bool):
 
 
 async def read_form(request: Request, form: type[T]) -> T:
-    """The request's JSON body as a form.
+    """Read the request's JSON body as a form.
 
     Raises:
-        TooLargeError: It is too large.
-        BadInputError: It is none.
+        TooLargeError: The body is too large.
+        BadInputError: The body is not JSON, or does not fit the form.
     """
     body = bytearray()
-    async for part in request.stream():  # to its end, or the client would not read the answer
-        if len(body) <= LARGEST:
+    # Read to the end, because a client that is still sending would not read the answer.
+    async for part in request.stream():
+        if len(body) <= MAX_BYTES:
             body += part
-    if len(body) > LARGEST:
-        raise TooLargeError([f"the body has more than {LARGEST} bytes"])
+    if len(body) > MAX_BYTES:
+        raise TooLargeError([f"the body has more than {MAX_BYTES} bytes"])
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -148,18 +149,18 @@ async def read_form(request: Request, form: type[T]) -> T:
         made = _converter.structure(content, form)
     except cattrs.BaseValidationError as error:
         raise BadInputError(cattrs.transform_error(error, format_exception=_explain)) from error
-    if isinstance(made, ClaimForm) and not 0 < len(made.receipts) <= MOST_RECEIPTS:
-        raise BadInputError([f"expected 1 to {MOST_RECEIPTS} receipts @ $.receipts"])
+    if isinstance(made, ClaimForm) and not 0 < len(made.receipts) <= MAX_RECEIPTS:
+        raise BadInputError([f"expected 1 to {MAX_RECEIPTS} receipts @ $.receipts"])
     return made
 
 
 def read_number(text: str) -> int:
-    """The number of the last event that a client has; 0 for what is no number of ours."""
+    """Return the number of the last event that a client has, or 0 if the text is not a number."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
 
 
 def show_claim(snapshot: Snapshot) -> dict[str, Any]:
-    """A run as clients see it, as it is on disk."""
+    """Return a stored run as clients see it."""
     return {
         "id": snapshot.run_id,
         "status": snapshot.status.value,
@@ -178,5 +179,5 @@ def show_claim(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def show_record(record: HistoryRecord) -> dict[str, Any]:
-    """Something that happened to a run, as clients see it."""
+    """Return a record of a run's history as clients see it."""
     return {key: value for key, value in attrs.asdict(record).items() if value is not None}

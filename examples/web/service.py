@@ -1,13 +1,15 @@
 """The web service: an ASGI application over one runtime.
 
-    POST /claims                {"id": "c-1", "employee": "ann", "receipts": [{"what": "train", "cents": 4200}]}
-    GET  /claims/{id}           how it stands
-    GET  /claims/{id}/events    the same as it changes, as server-sent events
+    POST /claims                {"id": "c-1", "employee": "ann",
+                                 "receipts": [{"what": "train", "cents": 4200}]}
+    GET  /claims/{id}           the claim's state
+    GET  /claims/{id}/events    its changes, as server-sent events
     POST /claims/{id}/answers   {"request_id": "...", "approved": true, "by": "bob"}
     POST /claims/{id}/cancel    {"reason": "a mistake"}
 
-A request touches the database only: it submits, answers, reads. Who drives the runs is the runtime, in the background; or another process of the
-same program, or a worker. So a request never waits for a run, and what was accepted is on disk when the client is told so.
+A request only uses the database: it submits, answers or reads. The runtime drives the runs in the
+background, or another process of this program does, or a worker. So a request never waits for a
+run, and a claim is durable before the client learns that it was accepted.
 """
 
 from __future__ import annotations
@@ -57,11 +59,11 @@ STATUS_CODES: dict[type[Exception], int] = {
     TooLargeError: 413,
     StoreError: 503,
 }
-"""What an error of the engine means to a client. Any other is a bug, and a 500."""
+"""The status codes for errors. Any other error is a bug, and a 500."""
 
 
 class ClaimIdConvertor(StringConvertor):
-    """What can be no claim's id is no claim's path either: 404."""
+    """A path that contains a valid claim id. Any other path is a 404."""
 
     regex = CLAIM_ID
 
@@ -70,26 +72,29 @@ register_url_convertor("claim", ClaimIdConvertor())
 
 
 def make_app(database: str, closing: trio.Event, *, pace: float = 0.0) -> Starlette:
-    """The application.
+    """Return the application.
 
     Args:
         database: The URL of the database.
-        closing: Set when the server is to end: feeds end then.
+        closing: Set when the server shuts down. Feeds end then.
         pace: Seconds that the check of a receipt takes.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        # If the runtime fails for good, the lifespan does, and with it the server: whoever watches over it starts it again.
+        # If the runtime fails for good, so do the lifespan and the server. A supervisor has to
+        # restart the server then.
         async with (
             open_store(database) as store,
             open_runtime(store, [claims], poll_interval=0.1, drain_timeout=20) as runtime,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(runtime.serve)  # noqa: ASYNC113  # what comes in before it looks is on disk, and found then
+            # Claims that come in before its first poll are stored, so that poll finds them.
+            nursery.start_soon(runtime.serve)  # noqa: ASYNC113
             yield {"store": store, "runtime": runtime, "closing": closing, "pace": pace}
-            # No more requests come in. Take no more runs; the end of the runtime's block drains those that are in flight.
-            nursery.cancel_scope.cancel(reason="the server ends")
+            # No more requests come in. Take no more runs. The end of the runtime's block drains the
+            # runs in flight.
+            nursery.cancel_scope.cancel(reason="the server shuts down")
 
     return Starlette(
         routes=[
@@ -105,7 +110,7 @@ def make_app(database: str, closing: trio.Event, *, pace: float = 0.0) -> Starle
 
 
 async def post_claim(request: Request) -> Response:
-    """Submit a claim. 201; or 409 where there is one of this id, which is what a client that tries again wants to know."""
+    """Submit a claim: 201, or 409 if its id exists, which is success to a client that retries."""
     form = await read_form(request, ClaimForm)
     receipts = [Receipt(one.what, one.cents) for one in form.receipts]
     claim = Claim(employee=form.employee, receipts=receipts)
@@ -116,12 +121,15 @@ async def post_claim(request: Request) -> Response:
 
 
 async def get_claim(request: Request) -> Response:
-    """How it stands."""
+    """Return a claim's state."""
     return as_json(show_claim(await request.state.store.load_snapshot(request.path_params["id"])))
 
 
 async def get_events(request: Request) -> Any:
-    """The feed; 204, at which an `EventSource` comes no more, where the client knows all that there will ever be."""
+    """Return a claim's feed, or 204 if the client has all events of an ended run.
+
+    An `EventSource` does not reconnect after a 204.
+    """
     read = functools.partial(request.state.store.load_snapshot, request.path_params["id"])
     snapshot = await read()
     header = request.headers.get("last-event-id", "")
@@ -132,7 +140,7 @@ async def get_events(request: Request) -> Any:
 
 
 async def post_answer(request: Request) -> Response:
-    """Answer a question: on disk when the client gets its 202, and taken up by whoever drives the run, or will."""
+    """Answer a question. It is durable when the client gets its 202, and waits for a driver."""
     form = await read_form(request, DecisionForm)
     answer = Decision(request_id=form.request_id, approved=form.approved, by=form.by)
     await request.state.runtime.respond(request.path_params["id"], answer)
@@ -140,14 +148,14 @@ async def post_answer(request: Request) -> Response:
 
 
 async def post_cancel(request: Request) -> Response:
-    """Cancel a claim; nothing happens to one that has ended."""
+    """Cancel a claim. This does nothing if the claim has ended."""
     form = await read_form(request, CancelForm)
     await request.state.runtime.cancel(request.path_params["id"], form.reason)
     return Response(status_code=202)
 
 
 async def show_error(_request: Request, error: Exception) -> Response:
-    """An error as JSON, with the status code that says what the client can do about it."""
+    """Return an error as JSON, with its status code."""
     status = next(STATUS_CODES[cls] for cls in type(error).__mro__ if cls in STATUS_CODES)
     problems = error.problems if isinstance(error, BadInputError) else [str(error)]
     return as_json({"problems": problems}, status)
@@ -156,5 +164,5 @@ async def show_error(_request: Request, error: Exception) -> Response:
 def as_json(
     content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """A response of JSON."""
+    """Return a response with JSON."""
     return Response(orjson.dumps(content), status, headers, "application/json")

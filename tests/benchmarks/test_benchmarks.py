@@ -1,4 +1,4 @@
-"""The benchmarks do what they say they measure: each workload checks its own result, and here does little of it."""
+"""Each benchmark does the work that it measures, in a small size. Workloads check their results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DURABLE = [
     async_many("{}", 30, 4),
     durable_beside_busy("{}", 5),
 ]
-# A limit that another case has, too, is looked at there.
+# The other cases have the same limits as these two.
 SIDES = [(case, "ours") for case in DURABLE] + [
     (case, "limit") for case in (DURABLE[0], DURABLE[2])
 ]
@@ -63,13 +63,13 @@ def test_each_durable_workload_does_its_work(case, side, kind, tmp_path):
     assert stopwatch.seconds > 0
 
 
-def test_a_database_of_each_side_is_gone_afterwards(tmp_path):
+def test_the_databases_of_both_sides_are_deleted_afterwards(tmp_path):
     case = durable_many("sqlite", 2, 3)
     assert len(measure(case, 1, tmp_path).ratios) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_stands_for_itself_or_for_all_that_begin_so():
+def test_a_name_selects_one_case_or_all_cases_with_that_prefix():
     known = [case.name for case in all_cases(KINDS)]
     assert len(set(known)) == len(known)
     assert named(known, ["chain"]) == {"chain"}
@@ -96,12 +96,12 @@ def test_fan_outs_are_the_points_of_a_curve():
         (Aim(3, of_ratio=False), True, "≥ 3"),
     ],
 )
-def test_an_aim_is_a_bound_of_the_median(aim, met, text):
+def test_an_aim_is_a_bound_on_the_median(aim, met, text):
     assert aim.is_met(Measurement("x", "y", [3.0, 1.0, 9.0], [6.0, 2.0, 18.0])) is met
     assert str(aim) == text
 
 
-def test_sides_take_turns_and_the_first_turn_does_not_count():
+def test_sides_take_turns_after_a_warm_up_turn():
     order = []
     sides = {name: lambda name=name: float(order.append(name) or len(order)) for name in "abc"}
     assert in_turns(sides, 2) == {"a": [4, 7], "b": [5, 8], "c": [6, 9]}
@@ -126,10 +126,10 @@ def test_both_sides_are_measured_in_turns(tmp_path):
     assert len(found.ours) == len(found.limit) == len(found.ratios) == 2
 
 
-def test_a_workload_that_leaves_something_out_is_an_error():
-    with pytest.raises(AssertionError, match="is not the work"):
+def test_a_workload_that_does_not_finish_its_work_fails():
+    with pytest.raises(AssertionError, match=r"expected \[1, 2, 3\]"):
         limits.expect([1, 2], [1, 2, 3])
 
 
-def test_a_spread_is_median_least_and_greatest():
+def test_a_spread_has_median_least_and_greatest():
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)

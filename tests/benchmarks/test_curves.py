@@ -1,4 +1,4 @@
-"""The scaling curves, what idle runs hold, imports; and what is made of the numbers: tables, JSON, comparisons, plots."""
+"""Curves, memory and imports, and reports: tables, JSON, comparisons, plots, the command."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SIZES = {
 }
 
 
-def text(what):
+def printed(show):
     console = Console(file=io.StringIO(), width=120)
-    what(console)
+    show(console)
     return console.file.getvalue()
 
 
@@ -49,7 +49,7 @@ def test_each_curve_measures_its_points_in_turns(subject, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stored_runs_are_what_runs_of_ten_steps_leave(kind, tmp_path):
+def test_inserted_runs_have_the_rows_of_ended_runs_of_ten_steps(kind, tmp_path):
     with fresh_database(kind, tmp_path) as url:
         add_ended_runs(url, 12)
         counts = [
@@ -60,14 +60,14 @@ def test_stored_runs_are_what_runs_of_ten_steps_leave(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", memory.KINDS)
-def test_idle_ones_wait_and_are_woken(kind, tmp_path):
+def test_idle_runs_wait_and_are_woken(kind, tmp_path):
     with new_database("sqlite", tmp_path) as url:
         found = trio.run(memory.measure, kind, 30, url)
     assert found.woken > 0
     assert found.latency > 0
 
 
-def test_a_process_of_its_own_tells_what_idle_ones_hold(tmp_path):
+def test_a_new_process_measures_the_memory_of_idle_runs(tmp_path):
     assert memory.in_own_process("runtime", 300, tmp_path).mebibytes > 0
 
 
@@ -93,8 +93,8 @@ def curve(ratios, name="fan", limit=1000.0):
     ]
 
 
-def test_what_was_measured_is_shown_with_what_was_missed():
-    found = text(lambda console: show(curve([1.0, 1.2, 1.1]), console))
+def test_a_table_shows_measurements_and_missed_aims():
+    found = printed(lambda console: show(curve([1.0, 1.2, 1.1]), console))
     assert "steps per second" in found
     assert "1,100" in found
     assert "1-1.2" in found
@@ -102,14 +102,14 @@ def test_what_was_measured_is_shown_with_what_was_missed():
     assert "missed" in found
 
 
-def test_json_has_all_numbers_and_comes_back():
+def test_measurements_survive_a_round_trip_through_json():
     found = curve([1.0, 1.2])
     written = json.loads(json.dumps(as_json(found)))
     assert written[0]["ratios"] == [1.0, 1.2]
     assert from_json(written) == found
 
 
-def test_tables_for_the_readme_mark_what_is_missed_and_who_is_better():
+def test_tables_for_the_readme_mark_missed_aims_and_better_peers():
     lines = [*markdown.measured(curve([1.0, 1.2]))]
     assert lines[-1] == "| `fan-100` | 1,100 | 1,000 | 1.1 (1-1.2) | **≥ 1.5** |"
     peers = [
@@ -123,7 +123,7 @@ def test_tables_for_the_readme_mark_what_is_missed_and_who_is_better():
     assert peers[3:] == ["| `chain` | x 1.0 | 50 | **2 (2-2)** | 1.00 |"]
 
 
-def test_a_change_is_told_by_ratios_that_have_nothing_in_common():
+def test_a_change_is_better_or_worse_only_if_the_ratios_do_not_overlap():
     before = curve([1.0, 1.1, 1.2])
     assert [one.verdict for one in compare.changes(before, curve([1.3, 1.4], limit=500.0))] == [
         "better"
@@ -134,12 +134,12 @@ def test_a_change_is_told_by_ratios_that_have_nothing_in_common():
     less = [attrs.evolve(one, more_is_better=False) for one in before]
     more = [attrs.evolve(one, more_is_better=False) for one in curve([1.5])]
     assert [one.verdict for one in compare.changes(less, more)] == ["worse"] * 2
-    assert "better" in text(
+    assert "better" in printed(
         lambda console: compare.show(compare.changes(before, curve([1.5])), console)
     )
 
 
-def test_the_first_point_of_a_curve_is_compared_by_itself():
+def test_the_first_point_of_a_curve_is_compared_by_its_own_speed():
     first = Measurement("state at 1", "at 1", [100.0], [100.0])
     (found,) = compare.changes([first], [attrs.evolve(first, ours=[50.0], limit=[50.0])])
     assert found.verdict == "worse"
@@ -155,7 +155,7 @@ def test_curves_are_drawn(tmp_path):
     assert all("<svg" in file.read_text() for file in files)
 
 
-def test_what_the_command_measures_is_chosen_by_subject_or_name():
+def test_the_command_selects_tasks_by_subject_or_name():
     known = command.tasks(["sqlite"], 1, Path())
 
     def names(*arguments, subjects=("cases",)):

@@ -1,6 +1,6 @@
-"""What the workloads of the benchmarks cost, counted, so that a regression fails without a clock.
+"""Costs of the benchmarks' workloads, counted, so that a regression is found without a clock.
 
-The bounds are a tenth above what was counted, which is told beside them. A number that has become less is a reason to lower its bound.
+Each bound is a tenth above the count, which its docstring names. If a count falls, lower its bound.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 async def calls_of(function: Any) -> int:
-    """How many Python functions are called, Trio's included."""
+    """Return the number of calls of Python functions, Trio's included."""
     found = 0
 
     def see(_frame: Any, event: str, _argument: Any) -> None:
         nonlocal found
         found += event == "call"
 
-    await function()  # what is made once is made now
-    gc.disable()  # its callbacks (Hypothesis has one) are none of ours
+    await function()  # so that one-time costs are not counted
+    gc.disable()  # so that its callbacks (Hypothesis has one) are not counted
     sys.setprofile(see)
     try:
         await function()
@@ -45,7 +45,7 @@ async def calls_of(function: Any) -> int:
 
 
 async def calls_per(function: Any, few: int, many: int) -> tuple[float, float]:
-    """How many calls one more of what the function takes costs, and how many none."""
+    """Return the calls per unit of a function's size, and the calls of a function of size 0."""
     less, more = [await calls_of(partial(function, size)) for size in (few, many)]
     each = (more - less) / (many - few)
     return each, less - few * each
@@ -59,10 +59,12 @@ async def calls_per(function: Any, few: int, many: int) -> tuple[float, float]:
 async def test_calls_per_step_of_a_chain_in_memory(
     checkpoint: bool, step: float, run: float
 ) -> None:
-    """18.8 and 272; with a checkpoint 44.8 and 272. A step is called in a frame of its own, which
-    alone is open to KeyboardInterrupt. Before the next one runs, the task looks whether the step
-    has changed context variables. And the dispatcher is always in its loop: what comes next is
-    decided by one table, once in a run without a store, with a wait for a signal.
+    """Counted: 18.8 and 272, with a checkpoint 44.8 and 272.
+
+    A step is called in a frame of its own, and only that frame admits KeyboardInterrupt. Before the
+    next step runs, the task checks if this one has changed context variables. The dispatcher is
+    always in its loop. One table decides what comes next: once in a run without a store, including
+    a wait for a signal.
     """
     each, none = await calls_per(CHAIN[checkpoint].run, 100, 600)
     assert each < step
@@ -73,7 +75,10 @@ async def test_calls_per_step_of_a_chain_in_memory(
     ("checkpoint", "bound"), [(False, 28.5), (True, 52)], ids=["plain", "checkpoint"]
 )
 async def test_calls_per_member_of_a_fan_out(checkpoint: bool, bound: float) -> None:
-    """25.9, with a checkpoint 47.5 (the step's own frame is resumed twice): for the member's step and its place in the join, at every width."""
+    """Counted: 25.9, with a checkpoint 47.5, since the step's own frame is resumed twice.
+
+    This is the member's step and its place in the join, at every width.
+    """
     for few, many in ((100, 600), (1000, 3000)):
         each, _ = await calls_per(FAN[checkpoint].run, few, many)
         assert each < bound
@@ -83,7 +88,10 @@ async def test_calls_per_member_of_a_fan_out(checkpoint: bool, bound: float) -> 
     ("checkpoint", "bound"), [(False, 490), (True, 850)], ids=["plain", "checkpoint"]
 )
 async def test_calls_per_run_of_ten_steps_among_many(checkpoint: bool, bound: float) -> None:
-    """445, with a checkpoint up to 771: Trio's share depends on who is scheduled with whom."""
+    """Counted: 445, with a checkpoint up to 771.
+
+    Trio's share depends on which tasks are scheduled together.
+    """
     many = partial(run_many, Stopwatch(), steps=10, checkpoint=checkpoint)
     each, _ = await calls_per(lambda runs: many(runs=runs), 10, 60)
     assert each < bound
@@ -91,8 +99,10 @@ async def test_calls_per_run_of_ten_steps_among_many(checkpoint: bool, bound: fl
 
 @pytest.mark.parametrize(("durability", "bound"), [("sync", 85), ("async", 51.5), ("exit", 37)])
 async def test_calls_per_stored_step(durability: str, bound: float) -> None:
-    """77.4, 46.9 and 33.8, with a store that costs little itself. It checks the driver's token; and
-    each event is checked to be all in its fields, and each attempt not to be given a changed one.
+    """Counted: 77.4, 46.9 and 33.8, with a store that costs little itself.
+
+    This includes checks of the driver's token, that each event consists of its fields, and that no
+    attempt gets a changed event.
     """
 
     async def run(steps: int) -> None:
@@ -102,8 +112,8 @@ async def test_calls_per_stored_step(durability: str, bound: float) -> None:
     assert each < bound
 
 
-def heard_by(*packages: str) -> tuple[Counter[str], Callable[..., None]]:
-    """Counts the calls of these packages' functions, by name."""
+def counter_of(*packages: str) -> tuple[Counter[str], Callable[..., None]]:
+    """Return a counter of calls by function name, and a profiler that counts in these packages."""
     found: Counter[str] = Counter()
 
     def see(frame: Any, event: str, _argument: Any) -> None:
@@ -116,13 +126,13 @@ def heard_by(*packages: str) -> tuple[Counter[str], Callable[..., None]]:
 
 
 @pytest.mark.parametrize("store", [None, MemoryStore()], ids=["in memory", "stored"])
-async def test_telemetry_costs_one_call_per_run_where_nobody_listens(
+async def test_telemetry_costs_one_call_per_run_without_a_listener(
     store: MemoryStore | None,
 ) -> None:
-    """Whether the log wants more than warnings. A step asks nobody, also after somebody has listened."""
+    """The call checks the log's level. Steps make none, even after a listener has been removed."""
     run = partial(CHAIN[True].run, 50, store=store)
     await run()
-    found, see = heard_by(
+    found, see = counter_of(
         "blazen_trio/_telemetry/", "blazen_trio/_dispatch/heard", "opentelemetry/", "logging/"
     )
     for listened in (False, True):
@@ -157,7 +167,7 @@ async def tasks_of(function: Any) -> int:
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-async def test_a_run_is_one_task_besides_its_callers(checkpoint: bool) -> None:
+async def test_a_run_takes_one_task_besides_its_callers(checkpoint: bool) -> None:
     runs = 20
     assert (
         await tasks_of(partial(run_many, Stopwatch(), runs=runs, steps=10, checkpoint=checkpoint))
@@ -166,14 +176,13 @@ async def test_a_run_is_one_task_besides_its_callers(checkpoint: bool) -> None:
 
 
 async def test_a_fan_out_of_short_steps_takes_few_tasks() -> None:
-    """8, and 114 to 122: workers grow in number as long as there is more to do than they are."""
+    """Counted: 8, and 114 to 122. A run adds step tasks while it has more deliveries than tasks."""
     assert await tasks_of(partial(FAN[False].run, 1000)) <= 12
     assert await tasks_of(partial(FAN[True].run, 1000)) <= 140
 
 
-async def test_a_run_of_a_runtime_is_a_task_that_drives_it_and_one_for_its_steps_and_none_while_it_waits() -> (
-    None
-):
+async def test_a_run_in_a_runtime_takes_two_tasks_and_none_while_it_waits() -> None:
+    """One task drives the run and one runs its steps."""
     runs = 20
 
     async def start_all() -> None:
@@ -187,12 +196,12 @@ async def test_a_run_of_a_runtime_is_a_task_that_drives_it_and_one_for_its_steps
         assert await tasks_of(start_all) <= 2 * runs
         while runtime.statistics().resting < runs:
             await trio.lowlevel.checkpoint()
-        await trio.testing.wait_all_tasks_blocked()  # the last of them has still to end
+        await trio.testing.wait_all_tasks_blocked()  # until the last of them has ended
         assert trio.lowlevel.current_statistics().tasks_living == living
 
 
 class Sizes(MemoryStore):
-    """Counts the bytes of what is committed."""
+    """A store that counts the bytes committed to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +217,7 @@ class Sizes(MemoryStore):
 
 
 async def test_bytes_per_step_and_per_run() -> None:
-    """123 for a step of a chain; 1,480 for a run of ten, its beginning and end included."""
+    """Counted: 123 for a step of a chain, 1,480 for a run of ten, including its start and end."""
     written = []
     for steps in (10, 110):
         store = Sizes()

@@ -1,4 +1,4 @@
-"""The other engines' side of the benchmarks, as far as it goes without installing them."""
+"""The benchmarks of other engines, as far as they can be tested without installing those."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def console():
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_each_peer_has_a_program_that_needs_nothing_of_ours(peer):
+def test_each_peer_has_a_program_that_does_not_import_the_package(peer):
     found = importlib.util.find_spec(f"benchmarks.peers.{peer.module}")
     tree = ast.parse(Path(found.origin).read_text())
     ours = {
@@ -38,14 +38,14 @@ def test_each_peer_has_a_program_that_needs_nothing_of_ours(peer):
     assert ours == {"benchmarks.peers.program"}
 
 
-def test_a_size_tells_its_database():
+def test_a_size_describes_its_database():
     postgresql = Size(url="postgresql+psycopg://me@host:1/name")
     assert (postgresql.kind, postgresql.plain_url) == ("postgresql", "postgresql://me@host:1/name")
     sqlite = Size(url="sqlite:////folder/file.db")
     assert (sqlite.kind, sqlite.file) == ("sqlite", "/folder/file.db")
 
 
-def test_a_program_warms_up_and_tells_its_seconds(monkeypatch, capsys):
+def test_a_program_warms_up_and_prints_its_seconds(monkeypatch, capsys):
     sizes = []
 
     def refuse(_size):
@@ -63,19 +63,19 @@ def test_a_program_warms_up_and_tells_its_seconds(monkeypatch, capsys):
     assert answer("chain") == {"seconds": 1.5}
     assert sizes == [(3, 10), (100, 20)]
     assert answer("many") == {"unsupported": "no"}
-    assert answer("fan") == {"unsupported": "it has nothing of the kind"}
+    assert answer("fan") == {"unsupported": "not supported"}
 
 
 @pytest.fixture
 def alone(monkeypatch):
-    """Only this engine, and one that fails."""
+    """Leave only this engine and one that fails."""
     monkeypatch.setattr(runner, "PEERS", [Peer("pytest", "no_such_program", (), "")])
     monkeypatch.setattr(
         runner, "environment_of", lambda peer, cache: Environment(sys.executable, "1")
     )
 
 
-def test_engines_take_turns_and_one_that_fails_says_why(alone, tmp_path):
+def test_engines_take_turns_and_a_failure_is_reported(alone, tmp_path):
     sizes = ((1, 10), (1, 15))
     work = Work("durable-chain-sqlite", "durable-chain", 1, 5, "sqlite", sizes)
     ours, other = runner.measure([work], 1, tmp_path, tmp_path, console(), count=True)
@@ -87,7 +87,7 @@ def test_engines_take_turns_and_one_that_fails_says_why(alone, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_workload_is_one_that_our_own_program_does(monkeypatch, tmp_path):
+def test_this_engines_program_does_every_workload(monkeypatch, tmp_path):
     known = {}
     monkeypatch.setattr(program, "main", known.update)
     runpy.run_module("benchmarks.peers.ours", run_name="__main__")
@@ -96,30 +96,30 @@ def test_each_workload_is_one_that_our_own_program_does(monkeypatch, tmp_path):
             assert known[work.program](Size(min(2, work.runs), 5, url)) > 0
 
 
-def test_what_can_not_be_installed_or_loaded_is_said(tmp_path, monkeypatch):
+def test_peers_that_can_not_be_installed_or_loaded_are_reported(tmp_path, monkeypatch):
     with pytest.raises(UnavailableError, match="doesn't load: ModuleNotFoundError"):
         environments._run([sys.executable, "-c", "import no_such_module"], "doesn't load")
 
     def unavailable(peer, cache):
-        raise UnavailableError("doesn't load: so it is")
+        raise UnavailableError("doesn't load: no such module")
 
     monkeypatch.setattr(runner, "environment_of", unavailable)
-    told = console()
-    assert list(runner.environments(tmp_path, told)) == [runner.OURS]
-    assert "left out: dbos doesn't load: so it is" in told.file.getvalue()
+    output = console()
+    assert list(runner.environments(tmp_path, output)) == [runner.OURS]
+    assert "left out: dbos doesn't load: no such module" in output.file.getvalue()
 
 
-def test_results_are_shown_with_what_they_cost_and_what_is_missing():
-    told = console()
+def test_the_table_of_peers_shows_ratios_syncs_and_missing_results():
+    output = console()
     runner.show(
         [
             Result("chain", runner.OURS, "1", [100.0, 200.0, 300.0], [1.0, 1.0, 1.0], 1.0),
             Result("chain", "dbos", "1", [10.0, 20.0, 30.0], [0.1, 0.2, 0.3], 4.0),
             Result("chain", "burr", "1", [], [], reason="it [can't]"),
         ],
-        told,
+        output,
     )
-    found = told.file.getvalue()
+    found = output.file.getvalue()
     assert "0.1-0.3" in found
     assert "4.00" in found
     assert "burr is not in chain: it [can't]" in found

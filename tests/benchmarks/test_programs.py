@@ -1,4 +1,4 @@
-"""The benchmarks that are programs of their own do what they say they measure, each in a small size."""
+"""Each stand-alone benchmark program does the work that it measures, in a small size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PROGRAMS = [
 
 @pytest.fixture
 def reachable(tmp_path, monkeypatch):
-    """Makes a kind of database one that is measured, or skips the test."""
+    """Return a function that makes a kind of database available, or skips the test."""
     with_servers = []
 
     def reach(kind):
@@ -51,7 +51,7 @@ def reachable(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_each_program_says_what_it_takes(name, monkeypatch, capsys):
+def test_each_program_has_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
     with pytest.raises(SystemExit) as end:
         import_module(f"benchmarks.{name}").main()
@@ -60,7 +60,7 @@ def test_each_program_says_what_it_takes(name, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_database_is_empty_and_goes_away(kind, reachable, tmp_path):
+def test_a_new_database_is_empty_and_is_dropped_afterwards(kind, reachable, tmp_path):
     reachable(kind)
     assert kind in available()
     assert kind not in left_out()
@@ -72,7 +72,7 @@ def test_a_new_database_is_empty_and_goes_away(kind, reachable, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_can_not_be_measured_is_said(monkeypatch):
+def test_databases_that_can_not_be_measured_are_reported(monkeypatch):
     monkeypatch.delenv(SERVERS["postgresql"], raising=False)
     monkeypatch.setenv(SERVERS["mariadb"], "mysql+pymysql://host/name")
     monkeypatch.setitem(sys.modules, "pymysql", None)
@@ -84,15 +84,15 @@ def test_what_can_not_be_measured_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_runs_that_wait_are_measured(kind, reachable, tmp_path):
+def test_the_cost_of_waiting_runs_is_measured(kind, reachable, tmp_path):
     with new_database(reachable(kind), tmp_path) as url:
         cost = trio.run(idle.measure, url, 20, 1)
-    assert cost.look > 0
+    assert cost.poll > 0
     assert cost.wake > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sizes_are_measured(kind, reachable, tmp_path):
+def test_database_sizes_are_measured(kind, reachable, tmp_path):
     with new_database(reachable(kind), tmp_path) as url:
         sizes = trio.run(retention.soak, url, 2, 3)
     assert len(sizes) == 2
@@ -100,7 +100,7 @@ def test_sizes_are_measured(kind, reachable, tmp_path):
 
 
 def test_runs_are_shared_between_processes(reachable, tmp_path):
-    # Longer than it takes until either of them looks for runs again.
+    # Enough runs to last longer than either worker's next poll.
     turn = workers.turn(reachable("postgresql"), tmp_path, 160, 20)
     assert min(turn.one, turn.two) > 0
     assert sum(turn.shares) == 1
@@ -108,7 +108,7 @@ def test_runs_are_shared_between_processes(reachable, tmp_path):
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_killed_workers_runs_go_on(elsewhere, tmp_path):
+def test_a_killed_workers_runs_resume_elsewhere(elsewhere, tmp_path):
     found = takeover.take_over("sqlite", tmp_path, 3, lease_ttl=1.5, elsewhere=elsewhere)
     assert 0 < found.first <= found.last
 
@@ -125,7 +125,7 @@ def test_syncs_of_a_process_are_counted(tmp_path):
 def test_syncs_of_a_server_are_counted(kind):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # a server that was started by root runs as somebody else
+        folder.chmod(0o755)  # a server started by root runs as another user
         try:
             found = syncs.count_all(kind, folder, 4, 5)
         except (NotInstalledError, ModuleNotFoundError) as error:

@@ -9,7 +9,7 @@ import pytest
 
 from blazen_trio import MemoryStore, RunNotFoundError, RunStatus, StoreError, open_store
 from blazen_trio.testing import FaultyStore
-from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, pending_keys_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def undone_keys(store: Any, run_id: str) -> set[str] | None:
         snapshot = await store.load_snapshot(run_id)
     except RunNotFoundError:
         return None
-    return undone_keys_of(snapshot)
+    return pending_keys_of(snapshot)
 
 
 async def crash_and_resume(

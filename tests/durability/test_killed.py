@@ -32,7 +32,7 @@ from blazen_trio import (
 )
 from blazen_trio.testing import FaultyStore
 from tests.durability.openings import Storage
-from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, pending_keys_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,7 +190,7 @@ async def test_a_run_killed_again_and_again_comes_to_the_same_end(
     else:
         pytest.fail("it never ends")
     assert committed["read"] == 9
-    assert committed["mend"] == 3
+    assert committed["replace_book"] == 3
     assert committed["close_shelf"] == 3
     assert committed["close_library"] == 1
     assert committed["count"] == 4
@@ -204,4 +204,4 @@ async def undone_keys(store: Any) -> set[str] | None:
         snapshot = await store.load_snapshot("run")
     except RunNotFoundError:
         return None
-    return undone_keys_of(snapshot)
+    return pending_keys_of(snapshot)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from blazen_trio import Context, Event, StartEvent, StopEvent, Workflow, open_store, step
-from tests.databases import KINDS, LIKE_OURS, an_engine, fresh_database, trace
+from tests.databases import KINDS, WRITER_ARGUMENTS, an_engine, fresh_database, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -104,7 +104,7 @@ def _kind(statement: str) -> str:
 async def counted(folder: Path, kind: str = "sqlite") -> AsyncIterator[Counted]:
     with (
         fresh_database(kind, folder) as url,
-        an_engine(url, **LIKE_OURS[kind]) as engine,
+        an_engine(url, **WRITER_ARGUMENTS[kind]) as engine,
         trace(engine, folder) as told,
     ):
         async with open_store(engine, migrate=True) as store:

@@ -1,4 +1,4 @@
-"""Examples are programs in folders of their own, which import each other as if they were run there."""
+"""A fixture to import the examples, whose modules import each other as top-level modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def example(monkeypatch):
-    """Imports a module of an example: `example("agent", "travel")`."""
+    """Return a function that imports an example's module: `example("agent", "travel")`."""
 
     def load(folder, name):
         monkeypatch.syspath_prepend(EXAMPLES / folder)

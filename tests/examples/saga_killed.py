@@ -1,8 +1,9 @@
-"""Runs one order in process after process, each killed with SIGKILL at the first place that none before it has come to.
+"""Run one order in a series of processes, each killed at the first place that no other has reached.
 
     python saga_killed.py FOLDER DECLINED
 
-The parent has imported everything and only forks, so that each process costs little. The places, in order, are in FOLDER/places.
+The kills are SIGKILLs. The parent imports everything and only forks, so that each process costs
+little. FOLDER/places lists the places in order.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-import alembic.operations  # noqa: F401  # it and SQLAlchemy are imported when a store is opened; here, once for all processes
+# Opening a store imports Alembic and SQLAlchemy. Import them once, for all processes.
+import alembic.operations  # noqa: F401
 import trio
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "saga"))

@@ -1,4 +1,4 @@
-"""The agent: concurrent tools, a person's say, retries, and a real process that is killed at the worst moments."""
+"""The agent: concurrent tools, approval, retries, and a process that is killed at bad moments."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def model(example):
 
 @pytest.fixture
 def make(agent, model):
-    """An agent whose model first wants these tools to be used, and then tells what came of it."""
+    """Return a function that makes an agent whose model calls tools, then repeats their results."""
 
     def make_agent(tools, *calls, outages=0):
         wanted = [model.ToolCall(f"call-{n}", tool, {}) for n, tool in enumerate(calls)]
-        script = [model.Message("assistant", "", wanted), tell_results(model)]
+        script = [model.Message("assistant", "", wanted), repeat_results(model)]
         return agent.Agent(model.ScriptedModel(script, outages=outages), tools).workflow
 
     return make_agent
 
 
-def tell_results(model):
+def repeat_results(model):
     return lambda messages: model.Message(
         "assistant", " ".join(one.text for one in messages if one.role == "tool")
     )
 
 
-async def test_the_tools_of_a_turn_run_at_once_and_answer_in_the_order_of_the_calls(
+async def test_tools_run_concurrently_and_answer_in_the_order_of_the_calls(
     agent, make, autojump_clock
 ):
     in_use = []
@@ -56,8 +56,8 @@ async def test_the_tools_of_a_turn_run_at_once_and_answer_in_the_order_of_the_ca
         place = len(in_use)
         if place == 3:
             all_in.set()
-        await all_in.wait()  # one after the other, they would never be three
-        await trio.sleep(30 - place)  # the last one is ready first
+        await all_in.wait()  # would wait for ever if the tools ran one after the other
+        await trio.sleep(30 - place)  # the last one finishes first
         return f"<{place}>"
 
     tools = [agent.Tool("slow", slow)]
@@ -67,51 +67,51 @@ async def test_the_tools_of_a_turn_run_at_once_and_answer_in_the_order_of_the_ca
 
 
 @pytest.mark.parametrize(
-    ("response", "used", "told"),
+    ("response", "used", "text"),
     [
         (True, 1, "boom"),
         (False, 0, "The user did not allow this."),
         ("no", 0, "The user did not allow this."),
     ],
 )
-async def test_a_dangerous_tool_waits_for_a_person(agent, make, response, used, told):
+async def test_a_dangerous_tool_waits_for_approval(agent, make, response, used, text):
     uses = []
 
     async def explode(arguments, key):
         uses.append(key)
         return "boom"
 
-    async def look(arguments, key):
+    async def check(arguments, key):
         return "fine"
 
-    tools = [agent.Tool("explode", explode, dangerous=True), agent.Tool("look", look)]
-    async with make(tools, "explode", "look").run("go", store=MemoryStore()) as run:
+    tools = [agent.Tool("explode", explode, dangerous=True), agent.Tool("check", check)]
+    async with make(tools, "explode", "check").run("go", store=MemoryStore()) as run:
         with pytest.raises(InputRequiredError) as parked:
             await run.result()
         assert not uses
         assert isinstance(parked.value.request, agent.Approval)
         await run.respond(agent.Decision(parked.value.request.request_id, response))
-        assert await run.result() == f"{told} fine"
+        assert await run.result() == f"{text} fine"
     assert len(uses) == used
 
 
-async def test_a_model_that_fails_is_asked_again_and_the_conversation_has_its_reply_once(
+async def test_a_failed_request_is_retried_and_the_reply_is_added_once(
     agent, model, autojump_clock
 ):
-    heard = []
+    roles = []
 
-    def tell(messages):
-        heard.extend(message.role for message in messages)
+    def reply(messages):
+        roles.extend(message.role for message in messages)
         return model.Message("assistant", "done")
 
-    script = [model.Message("assistant", "wait", [model.ToolCall("1", "none", {})]), tell]
+    script = [model.Message("assistant", "wait", [model.ToolCall("1", "none", {})]), reply]
     flaky = agent.Agent(model.ScriptedModel(script, outages=5), []).workflow
 
     assert await flaky.run("go", store=MemoryStore()) == "done"
-    assert heard == ["user", "assistant", "tool"]
+    assert roles == ["user", "assistant", "tool"]
 
 
-async def test_what_tools_can_not_do_the_model_is_told(agent, make, autojump_clock):
+async def test_failures_of_tools_are_reported_to_the_model(agent, make, autojump_clock):
     attempts = []
 
     async def broken(arguments, key):
@@ -124,24 +124,24 @@ async def test_what_tools_can_not_do_the_model_is_told(agent, make, autojump_clo
         raise agent.ToolUnavailableError(msg)
 
     tools = [agent.Tool("broken", broken), agent.Tool("away", away)]
-    told = await make(tools, "broken", "unknown", "away").run("go")
+    text = await make(tools, "broken", "unknown", "away").run("go")
 
-    assert "no such city" in told
-    assert "There is no tool 'unknown'; there are away, broken." in told
-    assert "closed" in told
-    assert len(attempts) == 4  # each with the same key
+    assert "no such city" in text
+    assert "There is no tool 'unknown'. The tools are away, broken." in text
+    assert "closed" in text
+    assert len(attempts) == 4  # all with the same key
     assert len(set(attempts)) == 1
 
 
-async def test_a_model_that_comes_to_no_end_is_stopped(agent, model):
+async def test_a_model_that_never_stops_is_stopped(agent, model):
     again = model.Message("assistant", "hm", [model.ToolCall("1", "none", {})])
     endless = agent.Agent(model.ScriptedModel([again] * 100), []).workflow
 
-    assert await endless.run("go") == "I have not come to an end in 20 turns."
+    assert await endless.run("go") == "I did not finish in 20 turns."
 
 
 class Terminal:
-    """The program, as a person has it in a terminal."""
+    """The program, run as in a terminal."""
 
     def __init__(self, folder, *options):
         command = [
@@ -166,14 +166,14 @@ class Terminal:
         self._process.communicate()
 
     def read_until(self, *parts):
-        """Read on until each of these was in a line."""
+        """Read lines until each of these parts was in one."""
         missing = set(parts)
         for line in self._process.stdout:
             self.lines.append(line)
             missing -= {part for part in missing if part in line}
             if not missing:
                 return
-        pytest.fail(f"it has ended without {missing}: {self.lines}")
+        pytest.fail(f"the program ended without {missing}: {self.lines}")
 
     def wait(self):
         self.lines += self._process.stdout.readlines()
@@ -184,16 +184,16 @@ def bookings(folder):
     with contextlib.closing(sqlite3.connect(folder / "agent.bookings")) as service:
         try:
             return [what for (what,) in service.execute("SELECT what FROM booking ORDER BY rowid")]
-        except sqlite3.OperationalError:  # no such table: nobody has booked yet
+        except sqlite3.OperationalError:  # no such table: there are no bookings yet
             return []
 
 
-def test_killed_while_it_waits_and_in_the_middle_of_a_tool_it_books_once(tmp_path):
+def test_an_agent_killed_while_it_waits_and_while_it_books_books_once(tmp_path):
     with Terminal(tmp_path, "--pace", "0", "--outages", "1") as waiting:
         waiting.read_until("--approve flight", "--approve hotel")
     assert bookings(tmp_path) == []
 
-    with Terminal(tmp_path, "--approve", "flight") as person:  # while nobody drives the run
+    with Terminal(tmp_path, "--approve", "flight") as person:  # while no process drives the run
         assert person.wait() == 0
 
     with Terminal(tmp_path, "--pace", "1000") as booking:
@@ -214,7 +214,7 @@ def test_killed_while_it_waits_and_in_the_middle_of_a_tool_it_books_once(tmp_pat
     assert bookings(tmp_path) == ["TP 571 to Lisbon", "three nights in Alfama"]
 
 
-def test_two_terminals_one_waits_and_one_answers(tmp_path):
+def test_a_second_process_answers_for_one_that_waits(tmp_path):
     with Terminal(tmp_path, "--pace", "0") as waiting:
         waiting.read_until("--approve flight", "--approve hotel")
         with Terminal(tmp_path, "--refuse", "flight", "--refuse", "hotel") as person:

@@ -1,4 +1,4 @@
-"""The payment saga: whatever is refused, lost or killed, the books balance."""
+"""The payment saga: the books balance after refusals, lost requests and kills."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def services(provider, tmp_path):
 
 
 class Direct:
-    """A client without threads, past which a clock can jump."""
+    """A client that uses no threads, so that a mock clock can autojump."""
 
     def __init__(self, services, trouble=lambda where: None):
         self._services = services
@@ -60,7 +60,7 @@ def order_of(saga):
     return saga.Order(sku="cup", quantity=2, cents=800)
 
 
-async def test_all_goes_well(saga, services):
+async def test_an_order_is_reserved_charged_and_shipped(saga, services):
     workflow = saga.OrderSaga(Direct(services)).workflow
 
     assert isinstance(await workflow.run(order_of(saga)), saga.Shipped)
@@ -75,7 +75,7 @@ async def test_all_goes_well(saga, services):
         ("ship", ["reserve cup 2", "charge cup 800", "undo charge", "undo reserve"]),
     ],
 )
-async def test_what_was_done_before_a_refusal_is_undone_last_first(
+async def test_after_a_refusal_all_effects_are_undone_last_first(
     saga, provider, services, declined, log
 ):
     client = Direct(services, raise_at(provider.DeclinedError("no"), declined))
@@ -87,7 +87,7 @@ async def test_what_was_done_before_a_refusal_is_undone_last_first(
     assert services.books() == NOTHING
 
 
-async def test_an_effect_whose_answer_is_never_heard_is_undone_too(
+async def test_an_effect_whose_answers_are_all_lost_is_undone(
     saga, provider, services, autojump_clock
 ):
     client = Direct(services, raise_at(provider.ServiceDownError(), "charge answered"))
@@ -97,7 +97,9 @@ async def test_an_effect_whose_answer_is_never_heard_is_undone_too(
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_any_losses_end_all_or_nothing(saga, provider, services, autojump_clock, seed):
+async def test_an_order_with_losses_is_shipped_or_fully_undone(
+    saga, provider, services, autojump_clock, seed
+):
     dice = random.Random(seed)
 
     def lose(where):
@@ -111,7 +113,7 @@ async def test_any_losses_end_all_or_nothing(saga, provider, services, autojump_
     assert services.books() == (SHIPPED if isinstance(result, saga.Shipped) else NOTHING)
 
 
-async def test_a_compensation_that_fails_for_hours_waits_for_a_person(
+async def test_a_compensation_that_fails_for_hours_asks_a_person(
     saga, provider, services, autojump_clock
 ):
     down = {"ship": provider.DeclinedError("no"), "undo charge": provider.ServiceDownError("gone")}
@@ -129,7 +131,7 @@ async def test_a_compensation_that_fails_for_hours_waits_for_a_person(
     assert services.books() == NOTHING
 
 
-def test_a_request_that_comes_after_it_was_undone_is_refused(provider, services):
+def test_a_request_that_arrives_after_its_undo_is_refused(provider, services):
     services.undo("charge", "order-1/charge")
 
     with pytest.raises(provider.DeclinedError):
@@ -137,7 +139,7 @@ def test_a_request_that_comes_after_it_was_undone_is_refused(provider, services)
     assert services.books() == NOTHING
 
 
-def test_there_is_no_more_than_there_is(provider, services):
+def test_no_more_than_the_stock_can_be_reserved(provider, services):
     services.do("reserve", "order-1/reserve", "teapot", 3)
     with pytest.raises(provider.DeclinedError):
         services.do("reserve", "order-2/reserve", "teapot", 3)
@@ -157,7 +159,7 @@ BACKWARD = [
     ("declined", "killed_at", "books"),
     [("nothing", FORWARD, SHIPPED), ("ship", [*FORWARD[:-1], *BACKWARD], NOTHING)],
 )
-def test_killed_before_and_after_every_effect_the_books_balance(
+def test_the_books_balance_after_kills_before_and_after_every_effect(
     services, tmp_path, declined, killed_at, books
 ):
     child = Path(__file__).with_name("saga_killed.py")
@@ -175,7 +177,7 @@ def test_killed_before_and_after_every_effect_the_books_balance(
     assert sorted(services.log()) == sorted(set(services.log()))  # each effect once
 
 
-def test_the_program_goes_on_where_it_was(tmp_path):
+def test_the_program_resumes_an_order_that_has_ended(tmp_path):
     program = Path(__file__).parents[2] / "examples" / "saga" / "place_order.py"
     command = [
         sys.executable,
@@ -196,6 +198,6 @@ def test_the_program_goes_on_where_it_was(tmp_path):
         for _ in range(2)
     )
 
-    assert "not shipped, because of 'no ship today'" in first.stdout
+    assert "not shipped: 'no ship today'" in first.stdout
     assert "undo reserve" in first.stdout
     assert again.stdout.splitlines() == first.stdout.splitlines()[-2:]

@@ -1,4 +1,4 @@
-"""The example works, and proves what it says."""
+"""The main example works, and its demonstration fails if it proves nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_killed_run_gives_the_report_of_an_undisturbed_one(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_by_hand_is_resumed_by_its_id(tmp_path):
+def test_a_run_started_by_hand_is_resumed_by_its_id(tmp_path):
     first = run_example("--db", "runs.db", "--run", "mine", "--files", "20", cwd=tmp_path)
     again = run_example("--db", "runs.db", "--resume", "mine", cwd=tmp_path)
 
@@ -41,7 +41,7 @@ def test_a_run_by_hand_is_resumed_by_its_id(tmp_path):
     assert "20 files" in first.stdout
 
 
-def test_too_few_files_prove_nothing(tmp_path):
+def test_a_demonstration_with_too_few_files_fails(tmp_path):
     done = run_example("--files", "1", "--kills", "3", cwd=tmp_path)
 
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The web service, as its clients see it: a real server process, and a real HTTP client."""
+"""The web service, tested with a real server process and a real HTTP client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOW = [{"what": "train", "cents": 40_00}, {"what": "tea", "cents": 3_50}]
 
 
 class Server:
-    """A server process, and a client of it."""
+    """A server process with a client."""
 
     def __init__(self, folder, pace="0"):
         command = [sys.executable, "-W", "error", PROGRAM, "--port", "0", "--pace", pace]
@@ -58,7 +58,7 @@ class Server:
         return self.client.post(f"/claims/{claim_id}/answers", json=form)
 
     def follow(self, claim_id, last=0, until=lambda event: False):
-        """The events of a feed, up to the end of the feed or the first of a kind."""
+        """Return a feed's events, until the feed ends or `until` holds for an event."""
         found = []
         headers = {"Last-Event-ID": str(last)} if last else {}
         with self.client.stream("GET", f"/claims/{claim_id}/events", headers=headers) as response:
@@ -117,7 +117,7 @@ def test_a_small_claim_is_followed_to_its_end(server):
     assert server.client.get("/claims/c-1/events", headers=last).status_code == 204
 
 
-def test_killed_while_it_waits_for_an_answer_and_started_again(tmp_path):
+def test_a_server_killed_while_a_claim_waits_resumes_the_claim(tmp_path):
     with Server(tmp_path) as first:
         first.post_claim("c-1", HIGH)
         before = first.follow("c-1", until=waits)
@@ -131,13 +131,12 @@ def test_killed_while_it_waits_for_an_answer_and_started_again(tmp_path):
         after = second.follow("c-1", last=ids(before)[-1])
         assert second.answer("c-1", question["request_id"], approved=True).status_code == 409
 
-    assert ids(before) + ids(after) == list(
-        range(1, len(ids(before) + ids(after)) + 1)
-    )  # nothing twice, nothing missed
+    received = ids(before) + ids(after)
+    assert received == list(range(1, len(received) + 1))  # no event is missing or repeated
     assert after[-1].data["result"] == {"approved": False, "cents": 270_00, "by": "bob"}
 
 
-def test_killed_in_the_middle_of_its_steps_and_started_again(tmp_path):
+def test_a_server_killed_during_steps_resumes_the_claim(tmp_path):
     with Server(tmp_path, pace="1000") as first:
         first.post_claim("c-1", LOW)
         before = first.follow("c-1", until=lambda event: event.data.get("kind") == "step_completed")
@@ -145,7 +144,8 @@ def test_killed_in_the_middle_of_its_steps_and_started_again(tmp_path):
         first.process.wait()
 
     with Server(tmp_path) as second:
-        # The pace is the run's: it was given at its start. So the steps are in flight again, and it can be cancelled.
+        # The run keeps the pace of its start. So its steps are in flight again, and it can be
+        # cancelled.
         after = second.follow(
             "c-1",
             last=ids(before)[-1],
@@ -161,26 +161,25 @@ def test_killed_in_the_middle_of_its_steps_and_started_again(tmp_path):
     assert claim["result"] is None
 
 
-def test_told_to_end_it_drains(tmp_path):
+def test_sigterm_drains_the_server(tmp_path):
     with Server(tmp_path, pace="1") as first:
         first.post_claim("c-1", LOW)
         first.follow("c-1", until=lambda event: event.data.get("step") == "check")
         with first.client.stream("GET", "/claims/c-1/events") as feed:
             first.process.send_signal(signal.SIGTERM)
-            feed.read()  # the server ends it: no client holds up the end
+            feed.read()  # the server ends the feed, so that clients do not delay the shutdown
         assert first.process.wait(timeout=20) == 0
 
     with Server(tmp_path) as second:
         events = second.follow("c-1")
     dispatched = [one.data for one in events if one.data.get("kind") == "step_dispatched"]
-    assert [one["step"] for one in dispatched].count(
-        "check"
-    ) == 2  # those in flight could end, and were not run again
+    # The steps in flight could end, and were not run again.
+    assert [one["step"] for one in dispatched].count("check") == 2
     assert events[-1].data["status"] == "completed"
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "told"),
+    ("method", "path", "body", "status", "problem"),
     [
         ("GET", "/claims/none", None, 404, "run 'none' not found"),
         ("GET", "/claims/none/events", None, 404, "run 'none' not found"),
@@ -242,15 +241,15 @@ def test_told_to_end_it_drains(tmp_path):
         ("POST", "/claims/waits/cancel", {}, 422, "reason"),
     ],
 )
-def test_errors_tell_what_is_wrong(busy_server, method, path, body, status, told):
+def test_error_responses_name_the_problem(busy_server, method, path, body, status, problem):
     answer = busy_server.client.request(method, path, json=body)
 
     assert answer.status_code == status, answer.text
-    assert any(told in problem for problem in answer.json()["problems"]), answer.text
+    assert any(problem in text for text in answer.json()["problems"]), answer.text
 
 
 @pytest.mark.parametrize("cents", [2**64 - 1, 2**70, -5, 0, True, "1", 1e30, None])
-def test_amounts_that_make_no_claim(busy_server, cents):
+def test_invalid_amounts_are_rejected(busy_server, cents):
     form = {"id": "odd", "employee": "ann", "receipts": [{"what": "x", "cents": cents}] * 2}
     answer = busy_server.client.post("/claims", json=form)
     assert answer.status_code == 422
@@ -269,7 +268,7 @@ def test_amounts_that_make_no_claim(busy_server, cents):
         ("receipts", [{"what": "a\0b", "cents": 1}]),
     ],
 )
-def test_what_is_too_long_or_no_text(busy_server, field, value):
+def test_invalid_texts_and_lists_are_rejected(busy_server, field, value):
     form = {"id": "odd", "employee": "ann", "receipts": LOW} | {field: value}
     assert busy_server.client.post("/claims", json=form).status_code == 422
     for path in ("answers", "cancel"):
@@ -281,13 +280,13 @@ def test_what_is_too_long_or_no_text(busy_server, field, value):
 @pytest.mark.parametrize(
     "content", [b"[" * 100_000, b" " * 2_000_000, b'{"id": "\\ud800"}', b"1" * 10_000]
 )
-def test_bodies_that_are_rubbish(busy_server, content):
+def test_invalid_bodies_are_rejected(busy_server, content):
     for path in ("/claims", "/claims/waits/answers", "/claims/waits/cancel"):
         assert 400 <= busy_server.client.post(path, content=content).status_code < 500
 
 
 @pytest.mark.parametrize("last", ["9" * 5000, "9" * 18, "-1", "x", "\u0663".encode(), "1e3", ""])
-def test_a_last_event_id_that_is_no_number_of_ours_is_none(busy_server, last):
+def test_an_invalid_last_event_id_counts_as_none(busy_server, last):
     headers = {"Last-Event-ID": last}
     answer = busy_server.client.get("/claims/ended/events", headers=headers)
     assert answer.status_code in (200, 204)
@@ -295,7 +294,7 @@ def test_a_last_event_id_that_is_no_number_of_ours_is_none(busy_server, last):
         assert "id: 1\n" in answer.text
 
 
-def test_what_is_no_json_and_what_is_no_id(busy_server):
+def test_invalid_json_and_invalid_ids_are_rejected(busy_server):
     assert busy_server.client.post("/claims", content=b"{").status_code == 422
     assert busy_server.client.post("/claims", content=b"\xff").status_code == 422
     for name in ("a%00b", "x" * 300, "a%20b", "%ff"):
@@ -329,7 +328,7 @@ async def end(ev: InputResponseEvent) -> StopEvent:
 
 @pytest.fixture
 async def read_waiting():
-    """Reads a run that waits for an answer."""
+    """Return a function that reads a run that waits for an answer."""
     store = MemoryStore()
     with pytest.raises(InputRequiredError):
         await Workflow("asks", [ask, end]).run(store=store, run_id="r")
@@ -340,7 +339,7 @@ async def stay():
     await trio.sleep_forever()
 
 
-async def test_a_silent_feed_says_that_it_is_still_there(example, read_waiting, autojump_clock):
+async def test_a_silent_feed_sends_keep_alive_comments(example, read_waiting, autojump_clock):
     feed = example("web", "feed")
     sent = []
 
@@ -351,10 +350,10 @@ async def test_a_silent_feed_says_that_it_is_still_there(example, read_waiting, 
         await feed.EventFeed(read_waiting, 0, trio.Event())({}, stay, send)
     comments = [body for body in sent if body and body.startswith(b":")]
     assert len(comments) == 3
-    assert len(sent) == 5  # the headers, the run as it stands, and these
+    assert len(sent) == 5  # the headers, the claim, and these
 
 
-async def test_a_feed_ends_with_its_client_and_with_its_server(
+async def test_a_feed_ends_when_its_client_or_its_server_goes(
     example, read_waiting, autojump_clock
 ):
     feed = example("web", "feed")

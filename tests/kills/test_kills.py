@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from blazen_trio import MemoryStore, RunLockedError, RunNotFoundError, RunStatus, open_store
-from tests.mixed import INPUT, Log, check_result, mixed_workflow, undone_keys_of
+from tests.mixed import INPUT, Log, check_result, mixed_workflow, pending_keys_of
 from tests.thorough import try_many
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_killed_again_and_again_until_done(scene: Scene, seed: int) -> Non
         snapshot = await stored(scene)
         if snapshot.status is not RunStatus.COMPLETED:
             kills_inside += snapshot.seq > 1
-        ledger.kill(scene.attempts(), undone_keys_of(snapshot))
+        ledger.kill(scene.attempts(), pending_keys_of(snapshot))
     ledger.check(scene.attempts())
     check_result(ast.literal_eval(scene.last_words(child)))
     assert not ledger.in_flight, "a step that was in flight at a kill was never redone"

@@ -34,7 +34,7 @@ from blazen_trio import (
     open_store,
     step,
 )
-from tests.databases import KINDS, LIKE_OURS, an_engine, fresh_database, trace
+from tests.databases import KINDS, WRITER_ARGUMENTS, an_engine, fresh_database, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -140,7 +140,7 @@ COUNTING: dict[str, dict[str, Any]] = {
 @asynccontextmanager
 async def counted(kind: str, folder: Path) -> AsyncIterator[tuple[Any, Callable[..., list[str]]]]:
     """Open a store whose statements are traced and whose rows are counted."""
-    given = {**LIKE_OURS[kind].get("connect_args", {}), **COUNTING[kind]}
+    given = {**WRITER_ARGUMENTS[kind].get("connect_args", {}), **COUNTING[kind]}
     with (
         fresh_database(kind, folder) as url,
         an_engine(url, connect_args=given) as engine,

@@ -12,7 +12,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import jobs
 from blazen_trio.errors import RunExistsError, StoreError
-from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, fresh_database, trace
+from tests.databases import SERVERS, WRITER_ARGUMENTS, an_engine, execute, fresh_database, trace
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def test_creations_and_ends_share_their_round_trips(
 ) -> None:
     with (
         fresh_database(kind, tmp_path) as url,
-        an_engine(url, **LIKE_OURS[kind]) as engine,
+        an_engine(url, **WRITER_ARGUMENTS[kind]) as engine,
         trace(engine, tmp_path) as statements,
     ):
         async with open_by_id(engine, migrate=True) as store:

@@ -18,7 +18,7 @@ from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.databases import mysql
 from blazen_trio._stores.sql.transaction import BatchTransaction
 from blazen_trio.errors import StaleRunError, StoreError
-from tests.databases import LIKE_OURS, SERVERS, an_engine, execute, kill_backends, trace
+from tests.databases import SERVERS, WRITER_ARGUMENTS, an_engine, execute, kill_backends, trace
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ async def test_a_statement_that_arrives_after_its_successor_writes_nothing(
 
     def arrive() -> bool:
         with (
-            an_engine(url, isolation_level="AUTOCOMMIT", **LIKE_OURS[kind]) as engine,
+            an_engine(url, isolation_level="AUTOCOMMIT", **WRITER_ARGUMENTS[kind]) as engine,
             engine.connect() as slow,
         ):
             cursor: Any = slow.connection.cursor()
@@ -195,7 +195,10 @@ async def test_each_commit_is_a_transaction_at_stricter_isolation_levels(
         url,
         f"ALTER DATABASE {sa.make_url(url).database} SET default_transaction_isolation = '{level}'",
     )
-    with an_engine(url, **LIKE_OURS["postgresql"]) as engine, trace(engine, tmp_path) as statements:
+    with (
+        an_engine(url, **WRITER_ARGUMENTS["postgresql"]) as engine,
+        trace(engine, tmp_path) as statements,
+    ):
         async with _driving(engine, "a") as store:
             statements()
             await store.commit(Commit("a", [(2, b"2")]))

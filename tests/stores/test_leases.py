@@ -18,7 +18,7 @@ import trio
 from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunLockedError, StaleRunError
-from tests.databases import SERVERS, an_engine, end_holders, execute
+from tests.databases import SERVERS, an_engine, execute, mark_holders_dead
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str
         for run_id in ("a", "b", "c"):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")]))
         lost = loser.statistics().lease_id
-        end_holders(url)
+        mark_holders_dead(url)
         await winner.claim("a")
         await winner.claim("b")
         for run_id in ("a", "b", "c"):
@@ -174,7 +174,7 @@ async def test_losing_a_lease_loses_all_its_runs_and_a_new_one_is_taken(url: str
 async def test_a_lost_lease_does_not_prevent_a_post(url: str) -> None:
     async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         await loser.create(NewRun("w", "1", 1.0), Commit("a", [(1, b"")]))
-        end_holders(url)
+        mark_holders_dead(url)
         await winner.claim("a")
         assert await loser.post("a", "event", b"x") is not None
 
@@ -223,12 +223,12 @@ async def test_the_death_of_a_leases_holder_counts_as_a_crash_of_its_running_run
     async with open_by_id(url, migrate=True) as loser, open_by_id(url, migrate=True) as winner:
         for run_id, status in (("ran", RunStatus.RUNNING), ("waited", RunStatus.WAITING)):
             await loser.create(NewRun("w", "1", 1.0), Commit(run_id, [(1, b"")], status=status))
-        end_holders(url)
+        mark_holders_dead(url)
         assert (await winner.poll(["w"])).ready
         taken = {run.info.run_id: run.crashes for run in await winner.take(["w"], 10)}
         assert taken == {"ran": 1, "waited": 0}
         await winner.commit(Commit("ran", [(2, b"got further")], progress=True))
-        end_holders(url)
+        mark_holders_dead(url)
         assert {run.info.run_id: run.crashes for run in await loser.take(["w"], 10)} == {
             "ran": 1,
             "waited": 0,

@@ -21,7 +21,7 @@ from blazen_trio._stores.sql import batches, troubles
 from blazen_trio._stores.sql.databases.base import PlainTransaction
 from blazen_trio._stores.sql.statements import Whole
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
-from tests.databases import SERVERS, an_engine, end_holders, execute, kill_backends
+from tests.databases import SERVERS, an_engine, execute, kill_backends, mark_holders_dead
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ async def test_the_server_ends_the_transaction_of_a_frozen_process(url: str) -> 
 async def test_a_lease_lost_while_disconnected_is_noticed_on_reconnecting(url: str) -> None:
     async with open_by_id(url, migrate=True) as loser, open_by_id(url) as winner:
         await _create(loser)
-        end_holders(url)
+        mark_holders_dead(url)
         await winner.claim("a")
         kill_backends(url)
         with pytest.raises(StaleRunError):

@@ -18,7 +18,7 @@ from blazen_trio._stores.open_store import open_store
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunLockedError, StaleRunError, StoreError
 from blazen_trio.testing.promises import Heard
-from tests.databases import end_holders, execute
+from tests.databases import execute, mark_holders_dead
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +133,7 @@ async def test_drivers_are_notified_of_a_lost_lease_although_no_call_waits(url: 
         heard = {run_id: Heard(driver) for run_id, driver in drivers.items()}
         with trio.fail_after(120):
             while True:
-                end_holders(url)
+                mark_holders_dead(url)
                 with suppress(RunLockedError):  # renewed in between
                     await winner.claim("a")
                     break

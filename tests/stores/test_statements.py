@@ -13,7 +13,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.sql import databases, schema
 from blazen_trio._stores.sql.leases import NEVER
 from blazen_trio._stores.sql.migrate import upgrade_schema
-from tests.databases import LIKE_OURS, an_engine
+from tests.databases import WRITER_ARGUMENTS, an_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ def prepared(url: str, kind: str) -> Iterator[Prepared]:
 
 @contextmanager
 def _prepared(url: str, kind: str) -> Iterator[Prepared]:
-    with an_engine(url, **LIKE_OURS[kind]) as engine, engine.connect() as connection:
+    with an_engine(url, **WRITER_ARGUMENTS[kind]) as engine, engine.connect() as connection:
         database = databases.of(connection)
         begun = database.begin(database.as_writer(connection))
         statements = database.statements(connection.dialect, **_LIMITS)

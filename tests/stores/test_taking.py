@@ -16,7 +16,7 @@ from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import batches, queries, troubles
 from blazen_trio.errors import SchemaError, StaleRunError, StoreError
 from blazen_trio.testing.promises import Heard
-from tests.databases import end_holders, execute
+from tests.databases import execute, mark_holders_dead
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ async def test_a_lease_can_be_lost_while_taken_runs_are_read(url: str, reading: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take)
             await trio.to_thread.run_sync(reading.begun.wait)
-            end_holders(url)
+            mark_holders_dead(url)
             reading.may.set()
             await other.claim("a")
             await other.commit(Commit("a", [(2, b"theirs")]))

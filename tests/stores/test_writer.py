@@ -15,7 +15,7 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql.databases.base import PlainTransaction
 from blazen_trio.errors import RunExistsError, StaleRunError, StoreError
-from tests.databases import LIKE_OURS, an_engine, execute, trace
+from tests.databases import WRITER_ARGUMENTS, an_engine, execute, trace
 from tests.stores.by_id import ById, open_by_id
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ async def _traced(
     ("kind", "options", "expected"),
     [
         ("sqlite", {}, ["INSERT"]),
-        ("postgresql", LIKE_OURS["postgresql"], ["WITH"]),
-        ("mariadb", LIKE_OURS["mariadb"], ["BEGIN"]),
+        ("postgresql", WRITER_ARGUMENTS["postgresql"], ["WITH"]),
+        ("mariadb", WRITER_ARGUMENTS["mariadb"], ["BEGIN"]),
         ("mariadb", {}, ["BEGIN"]),  # an engine that takes one statement at a time
     ],
 )
@@ -58,7 +58,7 @@ async def test_a_commit_is_one_short_transaction(
 
 
 async def test_waiting_commits_are_written_together(kind: str, url: str, tmp_path: Path) -> None:
-    async with _traced(url, tmp_path, LIKE_OURS[kind]) as (store, statements):
+    async with _traced(url, tmp_path, WRITER_ARGUMENTS[kind]) as (store, statements):
         for number in range(50):
             await store.create(_NEW, Commit(f"r{number}", [(1, b"")]))
         statements()
