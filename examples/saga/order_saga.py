@@ -113,7 +113,7 @@ class OrderSaga:
                 self.ask_for_help,
                 self.retry_undo,
             ],
-            timeout=None,
+            timeout=None,  # what was done must be undone, however long that takes
         )
 
     @step(timeout=30, retry=FORWARD)
