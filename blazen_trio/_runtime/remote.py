@@ -168,14 +168,12 @@ async def ask_or_change(
     return None
 
 
-async def change_left(  # noqa: ASYNC910  # the store suspends
-    store: CheckpointStore, run_id: str, status: RunStatus
-) -> bool:
+async def change_left(store: CheckpointStore, run_id: str, status: RunStatus) -> bool:
     """Pause or cancel a run that was asked to, if it no longer has a driver."""
     try:
         end = await claim_end(store, run_id, _REQUESTS)
     except RunLockedError:
-        return False
+        return False  # noqa: ASYNC910  # the store suspends
     await _change_claimed(store, end, status, None)
     return True
 
