@@ -1,4 +1,4 @@
-"""Stores for the tests of this folder: opened again and again over what is stored, and seen from beneath."""
+"""Storages for the tests of this folder, which open them repeatedly and read what is stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Storage"]
 
 
 class Storage:
-    """Where runs are kept: each `opened()` is another opening of it, as another process would have."""
+    """A storage of runs. Each `opened()` is another opening, as another process would have."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.file = folder / "runs.db"
@@ -31,7 +31,7 @@ class Storage:
                 yield store
 
     def rows(self, query: str) -> list[Any]:
-        """What an SQL query over the SQLite file gives."""
+        """Return the rows of an SQL query on the SQLite file."""
         connection = sqlite3.connect(self.file)
         try:
             with connection:

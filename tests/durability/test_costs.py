@@ -1,4 +1,4 @@
-"""What things cost, counted: tasks, commits, bytes, memory. Never timed."""
+"""Costs, which are counted and never timed: tasks, commits, bytes and memory."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def tasks_of(workflow: Workflow, size: int, store: Any = None) -> int:
     return tasks.spawned
 
 
-async def test_a_chain_costs_one_task_however_long_it_is() -> None:
+async def test_a_chain_of_any_length_costs_one_task() -> None:
     assert [await tasks_of(CHAIN, size) for size in (1, 10, 1000)] == [1, 1, 1]
     assert await tasks_of(CHAIN, 100, MemoryStore()) == 1
 
@@ -101,7 +101,7 @@ async def test_a_fan_out_of_steps_that_never_wait_costs_few_tasks() -> None:
 
 
 class Counting(MemoryStore):
-    """Counts what is committed."""
+    """A store that counts commits and bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,14 +114,14 @@ class Counting(MemoryStore):
         await super().commit(driver, commit)
 
 
-async def test_a_step_is_one_commit_of_its_own_few_bytes() -> None:
+async def test_a_step_is_one_commit_of_few_bytes() -> None:
     store = Counting()
     await CHAIN.run(200, store=store)
     assert store.commits == 202
     assert max(store.sizes) < 200
 
 
-async def test_a_fan_outs_bytes_per_event_do_not_depend_on_its_width() -> None:
+async def test_the_bytes_per_event_of_a_fan_out_do_not_depend_on_its_width() -> None:
     per_event = []
     for width in (1000, 10_000):
         store = Counting()
@@ -138,7 +138,7 @@ async def test_a_join_of_many_members_is_an_entry_of_few_bytes() -> None:
     assert sorted(store.sizes)[-2] < 250
 
 
-async def test_the_journal_is_folded_when_it_has_outgrown_the_snapshot(tmp_path: Path) -> None:
+async def test_a_journal_larger_than_its_snapshot_is_folded(tmp_path: Path) -> None:
     store = MemoryStore()
     await CHAIN.run(3000, store=store, run_id="run")
     stored = await store.load("run")
@@ -182,7 +182,7 @@ async def test_a_large_value_is_written_once() -> None:
     assert (await store.load_snapshot("run")).state["large"] == large
 
 
-async def test_a_fan_out_of_100_000_resumes_where_it_was() -> None:
+async def test_a_fan_out_of_100_000_resumes_from_its_last_commit() -> None:
     store = MemoryStore()
     ran = 0
 
@@ -206,8 +206,8 @@ async def test_a_fan_out_of_100_000_resumes_where_it_was() -> None:
     assert ran - 10**9 == 100_000 - done
 
 
-async def test_memory_does_not_grow_with_the_steps_done() -> None:
-    """A run that has done ten times as much holds no more."""
+async def test_memory_does_not_grow_with_the_number_of_steps() -> None:
+    """A run with ten times as many steps uses no more memory."""
     peaks = []
     for steps in (2000, 20_000):
         gc.collect()
@@ -229,7 +229,7 @@ async def answer(ev: InputResponseEvent) -> StopEvent:
 
 
 class Forgetful(MemoryStore):
-    """Says that it has stored everything, and holds nothing, as a database on a disk does."""
+    """A store that acknowledges every commit and keeps nothing in memory, as a database does."""
 
     async def create(self, run: Any, first: Any) -> Driver:
         await trio.lowlevel.checkpoint()
@@ -240,7 +240,7 @@ class Forgetful(MemoryStore):
 
 
 @pytest.mark.parametrize("kind", ["none", "stored"])
-async def test_an_idle_run_that_waits_costs_at_most_20_kb(kind: str) -> None:
+async def test_a_waiting_run_costs_at_most_20_kb(kind: str) -> None:
     workflow = Workflow("idle", [ask, answer])
     store = None if kind == "none" else Forgetful()
     runs = 200
@@ -250,7 +250,8 @@ async def test_an_idle_run_that_waits_costs_at_most_20_kb(kind: str) -> None:
     async def one() -> None:
         nonlocal waiting
         async with workflow.run(store=store) as run:
-            while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # nothing else tells of it and holds nothing
+            # Anything that could wait for it would use memory.
+            while run.status is not RunStatus.WAITING:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
             waiting += 1
             await release.wait()

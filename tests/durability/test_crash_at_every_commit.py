@@ -1,4 +1,4 @@
-"""The world is stopped before, and after, each commit of a run with one of everything; it always goes on to the same end."""
+"""A run that uses every feature is stopped before and after each commit, and ends the same way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[CheckpointStore]:
 
 
 async def undone_keys(store: Any, run_id: str) -> set[str] | None:
-    """The deliveries that are undone on disk, as idempotency keys; `None`: the run is not there."""
+    """Return the idempotency keys of the deliveries pending on disk; `None`: there is no run."""
     try:
         snapshot = await store.load_snapshot(run_id)
     except RunNotFoundError:
@@ -39,7 +39,7 @@ async def undone_keys(store: Any, run_id: str) -> set[str] | None:
 async def crash_and_resume(
     store: Any, run_id: str, *, before: int | None, after: int | None, durability: str
 ) -> Log:
-    """Crash a run at a commit, go on with it, check its end. Returns what ran after the crash."""
+    """Crash a run at a commit, resume it, and check its end. Return what ran after the crash."""
     first, second = Log(), Log()
     faulty = FaultyStore(store, fail_before=before, fail_after=after)
     workflow = mixed_workflow(first, durability=durability)
@@ -68,7 +68,7 @@ async def commits_of_an_undisturbed_run(store: Any, durability: str) -> int:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_each_commit_in_memory(when: str, autojump_clock: Any) -> None:
+async def test_a_crash_at_each_commit_in_memory(when: str, autojump_clock: Any) -> None:
     store = MemoryStore()
     commits = await commits_of_an_undisturbed_run(store, "sync")
     redone = 0
@@ -77,13 +77,13 @@ async def test_each_commit_in_memory(when: str, autojump_clock: Any) -> None:
         try:
             log = await crash_and_resume(store, f"{when} {number}", durability="sync", **at)
         except pytest.fail.Exception:
-            # Conflicts make the number of commits vary a little: this run was over before.
+            # Conflicts make the number of commits vary a little: this run had ended before.
             assert number > commits - 6
             continue
         redone += len(log.attempts)
         snapshot = await store.load_snapshot(f"{when} {number}")
         assert snapshot.status is RunStatus.COMPLETED
-        # Each step's effect on the run is there exactly once, however often it began.
+        # Each step has had its effect on the run exactly once, however often it started.
         assert (
             snapshot.state["commits"] == (await store.load_snapshot("undisturbed")).state["commits"]
         )
@@ -91,7 +91,9 @@ async def test_each_commit_in_memory(when: str, autojump_clock: Any) -> None:
 
 
 @pytest.mark.parametrize("durability", ["async", "exit"])
-async def test_each_commit_with_less_durability(durability: str, autojump_clock: Any) -> None:
+async def test_a_crash_at_each_commit_with_less_durability(
+    durability: str, autojump_clock: Any
+) -> None:
     store = MemoryStore()
     commits = await commits_of_an_undisturbed_run(store, durability)
     for number in range(1, commits + 1):
@@ -106,7 +108,7 @@ async def test_each_commit_with_less_durability(durability: str, autojump_clock:
 
 
 @pytest.mark.parametrize("number", range(1, 40, 3))
-async def test_some_commits_on_sqlite(number: int, tmp_path: Path) -> None:
+async def test_a_crash_at_some_commits_on_sqlite(number: int, tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as store:
         await crash_and_resume(store, "before", before=number, after=None, durability="sync")
     async with opened("sqlite", tmp_path) as store:

@@ -1,4 +1,4 @@
-"""A journal is folded again and again: the run goes on from each fold exactly, and what was folded is gone."""
+"""A run resumes exactly from each fold of its journal, and folded entries are deleted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def begin(ev: StartEvent) -> Tick:
 
 @step
 async def tick(ev: Tick, ctx: Context) -> Tick | StopEvent:
-    """Half a kilobyte of journal per step, over a state of a few bytes."""
+    """Write half a kilobyte of journal per step over a state of a few bytes."""
     ctx.update("sum", lambda total: total + ev.n, 0)
     if ev.n == 0:
         return StopEvent(ctx.get("sum"))
@@ -57,7 +57,7 @@ SUM = STEPS * (STEPS + 1) // 2
 
 
 class Folds(FaultyStore):
-    """Notes at which of its commits there was a snapshot."""
+    """A store that records which of its commits contained a snapshot."""
 
     def __init__(self, store: Any, **options: Any) -> None:
         super().__init__(store, **options)
@@ -96,7 +96,9 @@ async def test_a_crash_around_each_fold(kind: str, tmp_path: Path) -> None:
 
 
 @WRITTEN_ALONG
-async def test_what_was_folded_is_gone_from_the_database(durability: str, tmp_path: Path) -> None:
+async def test_folded_entries_are_deleted_from_the_database(
+    durability: str, tmp_path: Path
+) -> None:
     storage = Storage("sqlite", tmp_path)
     async with storage.opened() as store:
         folds = Folds(store)
@@ -111,7 +113,7 @@ async def test_what_was_folded_is_gone_from_the_database(durability: str, tmp_pa
         assert await CHAIN.resume_from("run", store=store) == SUM
 
 
-async def test_an_exit_run_is_one_snapshot_whatever_it_did(tmp_path: Path) -> None:
+async def test_a_run_of_exit_durability_is_stored_as_one_snapshot(tmp_path: Path) -> None:
     storage = Storage("sqlite", tmp_path)
     async with storage.opened() as store:
         faulty = FaultyStore(store)
@@ -121,8 +123,8 @@ async def test_an_exit_run_is_one_snapshot_whatever_it_did(tmp_path: Path) -> No
         assert (await store.load_snapshot("run")).state["sum"] == SUM
 
 
-async def test_a_run_that_only_fails_and_tries_again_is_folded_too(autojump_clock: Any) -> None:
-    """The journal is bounded by the state, whatever wrote it."""
+async def test_a_run_that_only_retries_is_folded_too(autojump_clock: Any) -> None:
+    """The state bounds the journal, whichever kind of entry fills it."""
 
     @step(retry=RetryPolicy(max_attempts=2000, initial_delay=1, multiplier=1, jitter=0))
     async def fails(ev: StartEvent) -> StopEvent:
@@ -157,7 +159,7 @@ async def start(ev: StartEvent, ctx: Context) -> Write:
 
 @step
 async def write(ev: Write, ctx: Context) -> Write | StopEvent:
-    """A new large value in each tenth step, in the place of the one before."""
+    """Replace a large value by a new one in each tenth step."""
     assert ctx.get("kept") == large(0)
     if ev.n % 10 == 0:
         ctx.set("current", large(ev.n))
@@ -169,7 +171,7 @@ LARGE = Workflow("large", [start, write], timeout=None)
 
 
 class Blobs(Folds):
-    """Notes each large value that it is given."""
+    """A store that records the large values that it receives."""
 
     def __init__(self, store: Any, **options: Any) -> None:
         super().__init__(store, **options)
@@ -186,7 +188,7 @@ class Blobs(Folds):
 
 @on_each_store
 @WRITTEN_ALONG
-async def test_large_values_are_stored_once_and_swept(
+async def test_large_values_are_stored_once_and_deleted_when_unused(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
     storage = Storage(kind, tmp_path)
@@ -196,7 +198,7 @@ async def test_large_values_are_stored_once_and_swept(
         assert len(blobs.digests) == len(set(blobs.digests)) == 31
         assert blobs.widest < 4000, "a large value is in an entry or a snapshot"
         assert len(blobs.folds) >= 3
-        # Kept are those that the last snapshot or an entry after it refers to.
+        # Values that the last snapshot or a later entry refers to are kept.
         assert len((await store.load("run")).blobs) < 15
         state = (await store.load_snapshot("run")).state
         assert (state["kept"], state["current"]) == (large(0), large(300))
@@ -207,7 +209,7 @@ async def test_large_values_are_stored_once_and_swept(
 
 
 @pytest.mark.parametrize("number", range(20, 300, 40))
-async def test_large_values_over_a_crash_are_not_stored_again(number: int) -> None:
+async def test_large_values_are_not_stored_again_after_a_crash(number: int) -> None:
     store = MemoryStore()
     before, after = Blobs(store, fail_after=number), Blobs(store)
     with pytest.raises(StoreError):
@@ -250,7 +252,7 @@ FAN = Workflow("fan", [spread, work, gather], timeout=None, max_concurrency=50)
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_a_fan_out_keeps_its_order_over_folds_and_crashes(
+async def test_a_fan_out_keeps_its_order_across_folds_and_crashes(
     durability: str, autojump_clock: Any
 ) -> None:
     store = MemoryStore()
@@ -269,7 +271,7 @@ async def test_a_fan_out_keeps_its_order_over_folds_and_crashes(
     assert (await store.get_run("run")).status is RunStatus.COMPLETED
 
 
-async def test_a_wide_fan_out_on_sqlite_in_bytes_per_event(tmp_path: Path) -> None:
+async def test_a_wide_fan_out_on_sqlite_costs_few_bytes_per_event(tmp_path: Path) -> None:
     width = 30_000
     storage = Storage("sqlite", tmp_path)
 
@@ -285,7 +287,8 @@ async def test_a_wide_fan_out_on_sqlite_in_bytes_per_event(tmp_path: Path) -> No
                 width, store=store, run_id="run"
             ),
         ):
-            while store.statistics().bytes < width:  # noqa: ASYNC110  # until the fan-out is on disk
+            # Until the fan-out is on disk.
+            while store.statistics().bytes < width:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             scope.cancel()
     for table in ("blazen_journal", "blazen_snapshot"):

@@ -1,6 +1,7 @@
-"""A process killed in each status, on each store; and one that is killed again and again, by fresh openings.
+"""A process is killed in each status of its run, and repeatedly, on each store.
 
-A killed process's handle on its store is severed first, and its tasks are cancelled then: what it still does, no store sees.
+To kill a simulated process, its store is severed first, so nothing that its tasks do while they
+are cancelled reaches the storage.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 on_each_store = pytest.mark.parametrize("kind", ["memory", "sqlite"])
 in_each_mode = pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 KILLED_IN = {
-    # status -> what resume_from does with it, in a new process
+    # status -> the outcome of resume_from in a new process
     "running": "goes on",
     "paused": "goes on",
     "waiting": "goes on, parks again",
@@ -65,7 +66,7 @@ class Attempt:
 
 
 class World:
-    """What the steps find and leave outside of the run."""
+    """The world outside the run, which the steps read and change."""
 
     def __init__(self) -> None:
         self.mended = False
@@ -115,7 +116,7 @@ async def bring(run: Run, status: str, world: World) -> None:
 @on_each_store
 @in_each_mode
 @pytest.mark.parametrize("status", KILLED_IN)
-async def test_a_process_killed_in_each_status(
+async def test_a_run_resumes_after_its_process_was_killed_in_each_status(
     status: str, durability: str, kind: str, tmp_path: Path
 ) -> None:
     storage, world = Storage(kind, tmp_path), World()
@@ -134,7 +135,7 @@ async def test_a_process_killed_in_each_status(
     before, world.attempts = world.attempts, []
     world.mended = True
     async with storage.opened() as store:
-        # It stays what it was.
+        # Its status is unchanged.
         assert (await store.get_run("run")).status is RunStatus(status)
         async with world.workflow().resume_from("run", store=store) as run:
             if "parks again" in KILLED_IN[status]:
@@ -145,22 +146,23 @@ async def test_a_process_killed_in_each_status(
     if KILLED_IN[status] == "recorded result" or status == "waiting":
         assert not world.attempts
     else:
-        # Fresh attempts, the same key.
+        # Another attempt has the same key.
         assert world.attempts == [Attempt(before[-1].key, 1)]
 
 
-# Killed again and again
+# Killed repeatedly
 
 
 @on_each_store
 @in_each_mode
 @pytest.mark.parametrize("every", [2, 5, 17])
-async def test_a_run_killed_again_and_again_comes_to_the_same_end(
+async def test_a_run_killed_repeatedly_ends_the_same_way(
     every: int, durability: str, kind: str, tmp_path: Path
 ) -> None:
-    """Each process gets so many commits far, counted from its own first; odd ones die before, even ones after the last."""
+    """Each process makes `every` commits; odd ones die before the last of them, even ones after."""
     if durability == "exit" and every == 2:
-        every = 3  # a process that dies at its second commit never gets its answers to the disk, and would never end
+        # A process that dies at its second commit never stores an answer: no run would end.
+        every = 3
     storage = Storage(kind, tmp_path)
     committed: dict[str, int] = {}
     began: set[str] = set()
@@ -199,7 +201,7 @@ async def test_a_run_killed_again_and_again_comes_to_the_same_end(
 
 
 async def undone_keys(store: Any) -> set[str] | None:
-    """The deliveries that are undone on disk, as idempotency keys; `None`: the run is not there."""
+    """Return the idempotency keys of the deliveries pending on disk; `None`: there is no run."""
     try:
         snapshot = await store.load_snapshot("run")
     except RunNotFoundError:

@@ -1,4 +1,4 @@
-"""Going on from a snapshot, with and without a store; keys, answers and deadlines over a resume."""
+"""Resuming from a snapshot and from a store; keys, answers and deadlines across resumes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def waiting_snapshot(store: Any = None) -> Snapshot:
 
 
 @on_each_store
-async def test_a_snapshot_at_the_newest_entry_goes_on(kind: str, tmp_path: Path) -> None:
+async def test_a_snapshot_of_the_newest_entry_resumes(kind: str, tmp_path: Path) -> None:
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
         snapshot = await waiting_snapshot(store)
@@ -89,7 +89,7 @@ async def test_a_snapshot_at_the_newest_entry_goes_on(kind: str, tmp_path: Path)
 
 
 @on_each_store
-async def test_a_snapshot_that_the_run_has_left_behind_is_stale(kind: str, tmp_path: Path) -> None:
+async def test_a_snapshot_older_than_the_stored_run_is_stale(kind: str, tmp_path: Path) -> None:
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
         snapshot = await waiting_snapshot(store)
@@ -104,16 +104,16 @@ async def test_a_snapshot_that_the_run_has_left_behind_is_stale(kind: str, tmp_p
             with pytest.raises(StaleRunError, match=r"further|up to entry") as caught:
                 await resumed
             assert caught.value.run_id == "run"
-        # Nobody drives it, and it is as it was.
+        # It is undriven, and unchanged.
         async with ASKING.resume_from("run", store=store) as run:
             await run.respond("late")
             assert await run.result() == ["late", 5, 1, len(LARGE)]
-        # Without the store, the old snapshot is a run of its own.
+        # Without the store, the old snapshot is an independent run.
         assert await ASKING.resume_with_input(snapshot, "yes") == ["yes", 0, 1, len(LARGE)]
 
 
 @on_each_store
-async def test_a_snapshot_of_a_run_that_the_store_does_not_know_is_stored(
+async def test_a_snapshot_of_a_run_that_the_store_lacks_is_stored(
     kind: str, tmp_path: Path
 ) -> None:
     snapshot = Snapshot.from_json((await waiting_snapshot()).to_json())
@@ -132,7 +132,7 @@ async def test_a_snapshot_of_a_run_that_the_store_does_not_know_is_stored(
 
 
 @on_each_store
-async def test_the_snapshot_of_a_completed_run_gives_its_result_everywhere(
+async def test_the_snapshot_of_a_completed_run_gives_its_result_in_any_store(
     kind: str, tmp_path: Path
 ) -> None:
     source = MemoryStore()
@@ -144,16 +144,14 @@ async def test_the_snapshot_of_a_completed_run_gives_its_result_everywhere(
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
         assert await ASKING.resume(final, store=store) == result
-        # It is stored, and nobody drives it.
+        # It is stored, and undriven.
         assert await ASKING.resume_from("run", store=store) == result
         assert (await store.get_run("run")).status is RunStatus.COMPLETED
         await store.delete_run("run")
 
 
 @on_each_store
-async def test_a_snapshot_of_a_run_that_somebody_drives_is_refused(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_a_snapshot_of_a_driven_run_is_refused(kind: str, tmp_path: Path) -> None:
     async with (
         Storage(kind, tmp_path).opened() as store,
         ASKING.run(store=store, run_id="run") as run,
@@ -167,7 +165,7 @@ async def test_a_snapshot_of_a_run_that_somebody_drives_is_refused(
 
 
 @on_each_store
-async def test_a_wrong_answer_leaves_the_run_to_others(kind: str, tmp_path: Path) -> None:
+async def test_a_wrong_answer_releases_the_run(kind: str, tmp_path: Path) -> None:
     async with Storage(kind, tmp_path).opened() as store:
         snapshot = await waiting_snapshot(store)
         with pytest.raises(InputResponseError) as caught:
@@ -184,7 +182,7 @@ async def test_a_wrong_answer_leaves_the_run_to_others(kind: str, tmp_path: Path
 async def test_an_answer_given_with_a_snapshot_is_on_disk_before_any_step_runs() -> None:
     store = MemoryStore()
     snapshot = await waiting_snapshot(store)
-    # `claim` is no commit: the first one is the answer's. The next, of the step that takes it, fails.
+    # The first commit is that of the answer. The next, of the step that takes it, fails.
     with pytest.raises(StoreError):
         await ASKING.resume_with_input(snapshot, "yes", store=FaultyStore(store, fail_before=2))
     stored = await store.load_snapshot("run")
@@ -194,7 +192,7 @@ async def test_an_answer_given_with_a_snapshot_is_on_disk_before_any_step_runs()
 
 
 @on_each_store
-async def test_a_key_is_refused_twice_over_any_number_of_resumes(kind: str, tmp_path: Path) -> None:
+async def test_a_used_key_is_refused_after_any_number_of_resumes(kind: str, tmp_path: Path) -> None:
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store, ASKING.run(store=store, run_id="run") as run:
         assert await run.send(Add(1), key="mine")
@@ -217,11 +215,11 @@ async def test_a_key_is_refused_twice_over_any_number_of_resumes(kind: str, tmp_
 async def test_a_keyed_event_whose_commit_failed_is_delivered_once(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
-    """The row of the inbox is on disk, the entry that takes it is not: the resume takes it, and its key stays used."""
+    """The inbox row is on disk without the entry that takes it: the resume takes it."""
     storage = Storage(kind, tmp_path)
     async with storage.opened() as store:
         faulty = FaultyStore(store)
-        with pytest.raises(StoreError):  # the block's end has nothing to add
+        with pytest.raises(StoreError):  # the end of the block raises nothing else
             async with ASKING.run(store=faulty, run_id="run", durability=durability) as run:
                 with pytest.raises(InputRequiredError):
                     await run.result()
@@ -261,7 +259,7 @@ TICKING = Workflow("ticking", [begin, tick], timeout=25)
 async def killed_after(
     seconds: float, store: Any, durability: str = "sync", **options: Any
 ) -> None:
-    """A run, killed then: its handle on the store is severed first, and its tasks are cancelled then."""
+    """Run a workflow, then kill it: its store is severed before its tasks are cancelled."""
     faulty = FaultyStore(store)
     with trio.CancelScope() as scope:
         async with TICKING.run(store=faulty, run_id="run", durability=durability, **options):
@@ -271,22 +269,22 @@ async def killed_after(
 
 
 @pytest.mark.parametrize("durability", ["sync", "async"])
-async def test_what_has_elapsed_rides_on_each_commit(durability: str, autojump_clock: Any) -> None:
+async def test_each_commit_stores_the_time_at_work(durability: str, autojump_clock: Any) -> None:
     store = MemoryStore()
     await killed_after(21, store, durability)
     assert (await store.load_snapshot("run")).elapsed == pytest.approx(20, abs=0.5)
-    await trio.sleep(1000)  # nobody drives it: its time stands still
+    await trio.sleep(1000)  # no time at work passes while it is undriven
     began = trio.current_time()
     with pytest.raises(RunTimeoutError) as caught:
         await TICKING.resume_from("run", store=store)
     assert trio.current_time() - began == pytest.approx(5, abs=0.5)
     assert caught.value.active_steps == ("tick",)
-    # One that timed out gets its full time again.
+    # A run that timed out gets its full time again.
     assert await TICKING.resume_from("run", store=store) == "end"
     assert (await store.load_snapshot("run")).elapsed == pytest.approx(10, abs=0.5)
 
 
-async def test_exit_durability_counts_from_what_is_on_disk(autojump_clock: Any) -> None:
+async def test_exit_durability_resumes_with_the_time_on_disk(autojump_clock: Any) -> None:
     store = MemoryStore()
     await killed_after(21, store, "exit")
     assert (await store.load_snapshot("run")).elapsed == pytest.approx(0, abs=0.5)
@@ -303,7 +301,7 @@ async def test_a_timeout_given_to_run_survives_a_resume(
     assert await TICKING.resume_from("run", store=store) == "end"
 
 
-async def test_a_timeout_given_to_a_resume_counts_from_then_on(autojump_clock: Any) -> None:
+async def test_a_timeout_given_to_a_resume_starts_with_it(autojump_clock: Any) -> None:
     store = MemoryStore()
     await killed_after(21, store)
     began = trio.current_time()
@@ -314,7 +312,7 @@ async def test_a_timeout_given_to_a_resume_counts_from_then_on(autojump_clock: A
     assert await TICKING.resume_from("run", store=store, timeout=11) == "end"
 
 
-async def test_a_pause_and_a_snapshot_carry_the_time_with_them(autojump_clock: Any) -> None:
+async def test_a_pause_and_a_snapshot_contain_the_time_at_work(autojump_clock: Any) -> None:
     async with TICKING.run() as run:
         await trio.sleep(21)
         await run.pause(grace=0)

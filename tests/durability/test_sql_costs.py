@@ -1,4 +1,4 @@
-"""What a durable step costs the database, counted: statements, transactions and bytes. Never timed."""
+"""The costs of a durable step, counted in statements, transactions and bytes, and never timed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def still(mock_clock: Any) -> None:
-    """Trio's clock stands still: so the store does not look for mail, nor renew its lease, which it
-    does by the clock and not for a step.
-    """
+    """Stop Trio's clock, so that the store neither polls its inbox nor renews an idle lease."""
 
 
 @attrs.frozen
@@ -74,15 +72,19 @@ FAN = Workflow("fan", [spread, work, gather], timeout=None)
 
 
 class Counted:
-    """A store, and each statement that its database has executed, by its first word and table: each is one round trip to a server."""
+    """A store and the statements that its database has executed, each a round trip to a server.
+
+    They are named by their first word and their table.
+    """
 
     def __init__(self, store: Any, told: Callable[..., list[str]]) -> None:
         self.store = store
         self._told = told
 
     async def cost(self, run: Any, *, reads: bool = False) -> Counter[str]:
-        """What a run costs, all that is its beginning and its end included; without what was only
-        read meanwhile, as the store looks for mail by the clock. All that writes names the lease.
+        """Return the statements of a run, its start and end included.
+
+        Without `reads`, statements that only read are left out.
         """
         self._told()
         await run
@@ -108,19 +110,19 @@ async def counted(folder: Path, kind: str = "sqlite") -> AsyncIterator[Counted]:
         trace(engine, folder) as told,
     ):
         async with open_store(engine, migrate=True) as store:
-            await CHAIN.run(1, store=store)  # so that the lease is there
+            await CHAIN.run(1, store=store)  # which creates the lease
             yield Counted(store, told)
 
 
 _PER_STEP = {
-    "sqlite": {"INSERT blazen_journal": 1},  # a transaction by itself, that looks at the lease
-    "postgresql": {"WITH fence": 1},  # all of it in one
-    "mariadb": {"BEGIN": 1},  # a block of all statements
+    "sqlite": {"INSERT blazen_journal": 1},  # a transaction by itself, which checks the lease
+    "postgresql": {"WITH fence": 1},  # one statement for everything
+    "mariadb": {"BEGIN": 1},  # one packet for all statements
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_durable_step_costs_the_same_however_old_the_run_and_large_its_state(
+async def test_the_cost_of_a_durable_step_does_not_depend_on_the_run(
     kind: str, tmp_path: Path
 ) -> None:
     async with counted(tmp_path, kind) as db:
@@ -129,9 +131,9 @@ async def test_a_durable_step_costs_the_same_however_old_the_run_and_large_its_s
         per_step = {
             what: (long[what] - short[what]) / 100 for what in long if long[what] != short[what]
         }
-        # The lease is renewed and checked, the entry is written; and that is all.
+        # The lease is renewed and checked, and the entry is written. Nothing else is.
         assert per_step == _PER_STEP[kind]
-        # The run itself costs one transaction, its creation: its end is told with the last of its 12 steps.
+        # The run itself costs one transaction, its creation. Its end is part of the last step's.
         told = {
             "sqlite": "BEGIN",
             "postgresql": "UPDATE blazen_lease",
@@ -146,12 +148,12 @@ async def test_less_durable_runs_cost_fewer_transactions(durability: str, tmp_pa
     async with counted(tmp_path) as db:
         cost = await db.cost(CHAIN.run(500, store=db.store, durability=durability))
         assert cost["COMMIT"] < {"async": 250, "exit": 6}[durability]
-        # The store counts what it was given, in the same words.
+        # The store's own statistics agree.
         statistics = db.store.statistics()
         assert statistics.batches <= statistics.commits
 
 
-async def test_concurrent_steps_and_runs_share_their_transactions(tmp_path: Path) -> None:
+async def test_concurrent_steps_and_runs_share_transactions(tmp_path: Path) -> None:
     async with counted(tmp_path) as db:
         fan = await db.cost(FAN.run(300, store=db.store))
         assert fan["INSERT blazen_journal"] == 303  # the start, the fan-out, its members, the end
@@ -178,7 +180,7 @@ async def test_bytes_per_step_on_disk_do_not_grow_with_the_run(tmp_path: Path) -
         assert per_step[1] < 200
 
 
-async def test_resuming_costs_the_same_however_much_the_run_has_done(
+async def test_the_cost_of_resuming_does_not_depend_on_the_steps_done(
     tmp_path: Path, mock_clock: Any
 ) -> None:
     async with counted(tmp_path) as db:

@@ -1,4 +1,4 @@
-"""A store that fails, or that was taken away, stops the run: everybody who asks is told, and the run stays resumable."""
+"""A run stops if its store fails or it is lost; every caller gets the error; it can be resumed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def until_asked(run: Run) -> None:
 
 @in_each_mode
 @pytest.mark.parametrize("call", ["send", "send with a key", "respond", "pause"])
-async def test_the_call_whose_commit_fails_is_told_and_so_is_everybody_after(
+async def test_a_call_whose_commit_fails_raises_and_so_do_all_later_calls(
     call: str, durability: str
 ) -> None:
     CANCELLED.clear()
@@ -119,18 +119,20 @@ async def test_the_call_whose_commit_fails_is_told_and_so_is_everybody_after(
             told.append(caught.value)
         assert len({id(error) for error in told}) == len(told)
         assert CANCELLED == ["slow"], "a step in flight was not cancelled and awaited"
-    # It is as it was on disk before, and goes on.
+    # The stored run is as it was before, and resumes.
     stored = await store.load_snapshot("run")
     assert stored.status in (RunStatus.RUNNING, RunStatus.WAITING)
     assert len(stored.input_requests) == 1
     async with WORKFLOW.resume_from("run", store=store) as run:
-        if call != "respond":  # its answer was in the inbox before the commit that took it failed
+        if call != "respond":  # its answer was in the inbox before the commit that takes it failed
             await run.respond("yes")
         assert await run.result() == "yes"
 
 
 @in_each_mode
-async def test_the_end_of_the_block_tells_what_nobody_was_told(durability: str) -> None:
+async def test_the_end_of_the_block_raises_an_error_that_no_call_has_raised(
+    durability: str,
+) -> None:
     store = MemoryStore()
     with pytest.raises(StoreError, match="severed"):
         async with WORKFLOW.run(
@@ -142,7 +144,7 @@ async def test_the_end_of_the_block_tells_what_nobody_was_told(durability: str) 
 
 
 @in_each_mode
-async def test_a_stop_that_could_not_be_stored_is_no_result(durability: str) -> None:
+async def test_a_stop_event_that_could_not_be_stored_is_not_a_result(durability: str) -> None:
     store = MemoryStore()
     faulty = FaultyStore(store)
     async with WORKFLOW.run(store=faulty, run_id="run", durability=durability) as run:
@@ -156,14 +158,14 @@ async def test_a_stop_that_could_not_be_stored_is_no_result(durability: str) -> 
         await run.send(Nudge(0))
         faulty.fail_next()
         with pytest.raises(StoreError):
-            # Unpausing is told to nobody's disk; what the step makes of the event is.
+            # Unpausing is not stored by itself; the outcome of the step is.
             await run.unpause()
             await run.result()
         assert [event async for event in stream if isinstance(event, StopEvent)] == []
     assert await WORKFLOW.resume_from("run", store=store) == 3
 
 
-async def test_no_step_starts_after_a_commit_that_failed(autojump_clock: Any) -> None:
+async def test_no_step_starts_after_a_failed_commit(autojump_clock: Any) -> None:
     started: list[int] = []
 
     @step
@@ -187,7 +189,7 @@ async def test_no_step_starts_after_a_commit_that_failed(autojump_clock: Any) ->
 
 @on_each_store
 @in_each_mode
-async def test_outer_cancellation_flushes_what_is_committed_and_gives_the_lease_back(
+async def test_a_cancelled_run_writes_its_commits_and_releases_itself(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
     storage = Storage(kind, tmp_path)
@@ -219,7 +221,7 @@ async def test_outer_cancellation_flushes_what_is_committed_and_gives_the_lease_
         assert stored.status is RunStatus.RUNNING
         assert stored.state == {"at": 0}
         assert [one.step for one in stored.deliveries] == ["last"]
-        # The other opening may drive it at once, although the first is still open.
+        # The other opening may drive it immediately, although the first is still open.
         assert await workflow.resume_from("run", store=other) == "end"
 
 
@@ -230,7 +232,7 @@ class WillNotRelease(FaultyStore):
         raise StoreError(msg)
 
 
-async def test_a_store_that_fails_at_the_release_hides_no_cancellation() -> None:
+async def test_a_failed_release_does_not_hide_a_cancellation() -> None:
     with trio.CancelScope() as scope:
         async with WORKFLOW.run("slow", store=WillNotRelease(MemoryStore())) as run:
             await until_asked(run)
@@ -239,7 +241,7 @@ async def test_a_store_that_fails_at_the_release_hides_no_cancellation() -> None
     assert scope.cancelled_caught
 
 
-async def test_a_store_that_fails_at_the_release_is_told_at_the_end_of_the_block() -> None:
+async def test_the_end_of_the_block_raises_a_failed_release() -> None:
     store = MemoryStore()
     with pytest.raises(StoreError, match="has gone"):
         async with WORKFLOW.run(store=WillNotRelease(store), run_id="run") as run:
@@ -256,14 +258,14 @@ async def test_a_store_that_fails_at_the_release_is_told_at_the_end_of_the_block
 
 @asynccontextmanager
 async def lost(kind: str, folder: Path, durability: str) -> AsyncIterator[tuple[Run, Any]]:
-    """A run that waits here, and that somebody else has taken over; and the other's opening."""
+    """A waiting run that another opening has taken over, and that opening."""
     storage = Storage(kind, folder)
     async with storage.opened() as store, storage.opened() as other:
         async with WORKFLOW.run("slow", store=store, run_id="run", durability=durability) as run:
             await until_asked(run)
             await run.snapshot()
             if kind == "sqlite":
-                # As a lease that has run out and was declared dead.
+                # Like a lease that has expired and was declared dead.
                 storage.rows("update blazen_lease set state = 0")
             else:
                 store.expire()
@@ -276,7 +278,7 @@ async def lost(kind: str, folder: Path, durability: str) -> AsyncIterator[tuple[
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 @in_each_mode
-async def test_a_run_that_was_lost_writes_nothing_more_and_says_so(
+async def test_a_lost_run_writes_nothing_more_and_raises(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
     CANCELLED.clear()
@@ -291,7 +293,7 @@ async def test_a_run_that_was_lost_writes_nothing_more_and_says_so(
 
 
 @in_each_mode
-async def test_a_run_that_was_lost_tells_at_the_end_of_the_block(durability: str) -> None:
+async def test_the_end_of_the_block_raises_the_loss_of_a_run(durability: str) -> None:
     store = MemoryStore()
     with pytest.raises(StaleRunError):
         async with WORKFLOW.run(store=store, run_id="run", durability=durability) as run:
@@ -304,7 +306,7 @@ async def test_a_run_that_was_lost_tells_at_the_end_of_the_block(durability: str
             await other.release(driver)
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await run.send(Nudge(1))  # cancelled: it did not happen, and nobody was told
+                await run.send(Nudge(1))  # cancelled, so it did not happen
             run.cancel()
     with pytest.raises(InputRequiredError):
         await WORKFLOW.resume_from("run", store=store)
@@ -314,7 +316,7 @@ async def test_a_run_that_was_lost_tells_at_the_end_of_the_block(durability: str
 
 
 class Stuck(FaultyStore):
-    """Stores nothing while `go` is not set; in order, as a store has to."""
+    """A store whose commits wait, in order, until `go` is set."""
 
     def __init__(self, store: Any) -> None:
         super().__init__(store)
@@ -330,7 +332,7 @@ class Stuck(FaultyStore):
 
 
 @in_each_mode
-async def test_a_snapshot_of_an_end_that_was_not_stored_is_none(durability: str) -> None:
+async def test_an_end_that_was_not_stored_has_no_snapshot(durability: str) -> None:
     faulty = FaultyStore(MemoryStore())
     async with WORKFLOW.run(store=faulty, run_id="run", durability=durability) as run:
         await until_asked(run)
@@ -346,7 +348,7 @@ async def test_a_snapshot_of_an_end_that_was_not_stored_is_none(durability: str)
 
 @in_each_mode
 @pytest.mark.parametrize("call", ["pause", "result", "snapshot"])
-async def test_what_a_snapshot_holds_is_on_disk(
+async def test_a_snapshot_contains_only_what_is_on_disk(
     call: str, durability: str, autojump_clock: Any
 ) -> None:
     store = MemoryStore()
@@ -376,10 +378,10 @@ async def test_what_a_snapshot_holds_is_on_disk(
 
 
 @pytest.mark.parametrize("what", ["retries", "delayed"])
-async def test_async_waits_for_the_disk_whatever_it_is_that_commits(
+async def test_every_kind_of_commit_waits_once_an_async_run_is_far_ahead(
     what: str, autojump_clock: Any
 ) -> None:
-    """At most 256 commits behind: also with failing steps, and with events that are due all at once."""
+    """At most 256 commits are behind, also of failing steps and of events due at the same time."""
 
     @step
     async def fan(ev: StartEvent) -> list[Nudge | Delayed[Nudge]]:
@@ -395,7 +397,7 @@ async def test_async_waits_for_the_disk_whatever_it_is_that_commits(
 
     @step
     async def keep(ev: StartEvent) -> None:
-        """Without it, the run parks between two due times, and waits for the disk to say so."""
+        """Keep the run from parking between two due times, which would wait for the disk."""
         await trio.sleep(10)
 
     @step

@@ -1,4 +1,4 @@
-"""Ctrl-C at each line of the package, one after the other, while a scenario runs.
+"""Interrupts a scenario by Ctrl-C at each line of the package, one line per attempt.
 
 Each attempt is a process of its own: it counts the lines of `blazen_trio` that the main thread
 comes to, raises SIGINT at one of them, as a Ctrl-C would that came there, and tells how it ended.
@@ -54,7 +54,7 @@ class Scenario:
 
 @attrs.frozen
 class Attempt:
-    """How a scenario that was interrupted has ended.
+    """The end of an interrupted scenario.
 
     Attributes:
         at: At which line, counted from 1.
@@ -122,7 +122,7 @@ def _outcome(child: int, reading: int, at: int, patience: float) -> Attempt:
             break
         told += part
     else:
-        os.kill(child, signal.SIGABRT)  # it prints where its threads are
+        os.kill(child, signal.SIGABRT)  # it prints its threads' stacks
     os.waitpid(child, 0)
     try:
         line, fault = json.loads(told)
@@ -154,7 +154,7 @@ def _run(scenario: Scenario, at: int, folder: Path) -> tuple[str | None, str | N
     if fault is None:
         try:
             scenario.check(folder, acknowledged)
-        except Exception as error:  # told
+        except Exception as error:  # reported
             fault = _told(error)
     return interrupt.line, fault
 
@@ -183,7 +183,7 @@ def _told(error: BaseException) -> str:
 
 
 class _Interrupt:
-    """Counts lines of the package, and raises SIGINT at one of them."""
+    """A tracer that counts lines of the package and raises SIGINT at one of them."""
 
     def __init__(self, at: int) -> None:
         self._left = at

@@ -1,4 +1,4 @@
-"""The programs that are interrupted, by their names."""
+"""The programs to interrupt, by name."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NEW = NewRun("w", "1", 1.0)
 
 @attrs.frozen
 class Page(Event):
-    """One of a run's pages."""
+    """A page of the run."""
 
     number: int
 
 
 @attrs.frozen
 class Approved(Event):
-    """Sent to a run that waits for it."""
+    """An event that a run waits for."""
 
 
 @step

@@ -1,4 +1,4 @@
-"""A sample of the lines at which a Ctrl-C may come; `nox -s interrupts` takes them all."""
+"""Ctrl-C at a sample of the package's lines; `nox -s interrupts` tries every line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EVERY = {"run": 359, "entered": 839, "served": 1999}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_ctrl_c_at_any_line_ends_the_program_and_loses_nothing(name: str) -> None:
-    # In a process without threads, as each attempt is forked from it.
+def test_ctrl_c_at_any_line_ends_the_program_and_loses_no_commit(name: str) -> None:
+    # In a process without threads, since each attempt is forked from it.
     command = [sys.executable, "-m", "tests.interrupts", name, "--every", str(EVERY.get(name, 179))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

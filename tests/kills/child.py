@@ -1,8 +1,9 @@
 """A process that drives one run and is to be killed.
 
-What it does is a line of a log, written at once with O_APPEND, so that it outlives the process: `pid key attempt` for each
-attempt of the mixed workflow, `pid tick n` for each tick of the chain, `pid acknowledged n` when a call of the chain's
-run has returned, and the last words: `pid result ...` or `pid error ...`.
+It logs what it does. Each line is written immediately with O_APPEND, so it outlives the process:
+`pid key attempt` for each attempt of the mixed workflow, `pid tick n` for each tick of the chain,
+`pid acknowledged n` when a call of the chain's run has returned, and finally `pid result ...` or
+`pid error ...`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.mixed import INPUT, Log, mixed_workflow
 
 @attrs.frozen
 class Order:
-    """What a child is to do.
+    """The instructions for a child.
 
     Attributes:
         url: The database.
@@ -39,7 +40,7 @@ class Order:
         slowness: Seconds that a step of the mixed workflow sleeps.
         ticks: With a number, the run is a chain of so many, instead of the mixed workflow.
         acknowledge: The chain's tick at which to call `snapshot`.
-        standing: Whether that tick waits for the call to return; the chain goes on meanwhile otherwise.
+        standing: Whether that tick waits for the call to return. If not, the chain continues.
         hold: The chain's tick that does not end.
     """
 
@@ -56,7 +57,7 @@ class Order:
 
 
 class FileLog(Log):
-    """Notes what happens in a file that outlives the process."""
+    """Records what happens in a file that outlives the process."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class Tick(Event):
 
 
 def chain(order: Order, log: FileLog, reached: trio.Event, returned: trio.Event) -> Workflow:
-    """Ticks from 0; each adds itself to a sum."""
+    """Tick from 0; each tick adds its number to a sum."""
 
     @step
     async def begin(ev: StartEvent) -> Tick:
@@ -128,7 +129,7 @@ async def drive_chain(order: Order, log: FileLog) -> object:
 
 
 def run(order: Order) -> None:
-    """Drive the run to its end, unless killed."""
+    """Drive the run to its end, unless killed before."""
     log = FileLog(order.log)
     try:
         log.write("result", trio.run(drive_chain if order.ticks else drive_mixed, order, log))

@@ -1,4 +1,4 @@
-"""Children to be killed: forked from a helper process that has imported all that they need, so that many can be."""
+"""Children to be killed, forked from a process that has already done their imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.kills.child import Order, run
 
 FORKS = multiprocessing.get_context("forkserver")
-# pytest too: each child imports the module that its parent was started by.
+# pytest too, since each child imports the module that its parent was started with.
 FORKS.set_forkserver_preload(
     [
         "pytest",
@@ -31,18 +31,18 @@ FORKS.set_forkserver_preload(
 
 @attrs.define
 class Scene:
-    """One run in one database, driven by one child process after the other."""
+    """One run in one database, driven by one child process after another."""
 
     folder: Path
     children: list[Any] = attrs.field(factory=list)
 
     @property
     def url(self) -> str:
-        """The database."""
+        """The URL of the database."""
         return f"sqlite:///{self.folder / 'runs.db'}"
 
     def start(self, **order: Any) -> Any:
-        """A child that drives the run; see `Order` for what it can be told."""
+        """Start a child that drives the run; see `Order` for its instructions."""
         child = FORKS.Process(
             target=run, args=(Order(self.url, str(self.folder / "log"), **order),)
         )
@@ -51,20 +51,20 @@ class Scene:
         return child
 
     def lines(self) -> list[list[str]]:
-        """The log so far: pid, what, and its words."""
+        """Return the lines of the log so far: the pid, the kind, and the words."""
         log = self.folder / "log"
         return [line.split(" ", 2) for line in log.read_text().splitlines()] if log.exists() else []
 
     def attempts(self) -> list[str]:
-        """The idempotency keys of all attempts of the mixed workflow so far, in order."""
+        """Return the idempotency keys of all attempts of the mixed workflow so far, in order."""
         return [what for _, what, _ in self.lines() if what.startswith("run:")]
 
     def noted(self, kind: str) -> list[int]:
-        """The numbers of the chain's `tick` or `acknowledged` lines so far, in order."""
+        """Return the numbers of the chain's `tick` or `acknowledged` lines so far, in order."""
         return [int(number) for _, what, number in self.lines() if what == kind]
 
     def wait(self, child: Any, until: Callable[[], bool]) -> bool:
-        """Wait until something is in the log; false if the child has ended before."""
+        """Wait until a line is in the log. Return `False` if the child has ended before."""
         while not until():
             if not child.is_alive():
                 return until()
@@ -72,14 +72,14 @@ class Scene:
         return True
 
     def kill(self, child: Any, chance: random.Random | None = None) -> None:
-        """SIGKILL, a random moment from now."""
+        """Kill a child with SIGKILL after a random delay."""
         if chance is not None:
             time.sleep(chance.random() * 0.004)
         os.kill(child.pid, signal.SIGKILL)
         child.join()
 
     def last_words(self, child: Any) -> str:
-        """What a child that ended by itself came to: its result, or the name of its error."""
+        """Return the result of a child that ended by itself, or the name of its error."""
         child.join()
         words = [
             words
@@ -92,7 +92,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    """A run of its own for each test, and no child left behind."""
+    """A new run for each test. No child outlives it."""
     made = Scene(tmp_path)
     yield made
     for child in made.children:

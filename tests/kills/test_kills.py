@@ -1,4 +1,4 @@
-"""Real processes, really killed: a run with one of everything goes on by its id, with nothing lost and nothing doubled."""
+"""Real processes are killed. A run that uses every feature resumes, nothing lost or doubled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOST: dict[str, list[int]] = {}
 
 
 async def stored(scene: Scene) -> Any:
-    """What is on disk while nobody drives the run; `None`: nothing yet."""
+    """Return the stored, undriven run; `None`: nothing is stored yet."""
     async with open_store(scene.url) as store:
         try:
             return await store.load_snapshot("run")
@@ -37,7 +37,7 @@ async def stored(scene: Scene) -> Any:
 
 
 async def undisturbed_commits() -> Any:
-    """How often each step commits, if nobody kills it."""
+    """Return how often each step commits in an undisturbed run."""
     store = MemoryStore()
     check_result(await mixed_workflow(Log(), slowness=0.0).run(INPUT, store=store, run_id="run"))
     return (await store.load_snapshot("run")).state["commits"]
@@ -45,7 +45,7 @@ async def undisturbed_commits() -> Any:
 
 @attrs.define
 class Ledger:
-    """Which deliveries, by their keys, were committed or in flight at the kills so far."""
+    """The deliveries, by key, that were committed or in flight at the kills so far."""
 
     seen: int = 0
     committed: set[str] = attrs.field(factory=set)
@@ -53,21 +53,21 @@ class Ledger:
     redone: int = 0
 
     def check(self, attempts: list[str]) -> None:
-        """What has begun since the last kill, against what was on disk then."""
+        """Check what has started since the last kill against what was on disk then."""
         since = set(attempts[self.seen :])
         assert not since & self.committed, "a step whose commit was on disk ran again"
         self.redone += len(since & self.in_flight)
         self.in_flight -= since
 
     def kill(self, attempts: list[str], undone: set[str]) -> None:
-        """A kill, after which these deliveries are undone on disk."""
+        """Record a kill, after which these deliveries are pending on disk."""
         self.seen = len(attempts)
         self.committed |= set(attempts) - undone
         self.in_flight |= set(attempts) & undone
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_killed_again_and_again_until_done(scene: Scene, seed: int) -> None:
+async def test_a_run_killed_repeatedly_ends_correctly(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     ledger = Ledger()
     kills_inside = 0
@@ -92,13 +92,13 @@ async def test_killed_again_and_again_until_done(scene: Scene, seed: int) -> Non
     REDONE[seed] = ledger.redone
 
 
-def test_some_steps_were_redone_over_all_seeds() -> None:
+def test_some_steps_were_redone_in_some_seed() -> None:
     if len(REDONE) < len(SEEDS):
         pytest.skip("the seeds did not all run in this process")
     assert sum(REDONE.values()) > 0, "no kill hit a step in flight: this proves nothing"
 
 
-async def test_taking_over_does_not_wait_for_the_lease(scene: Scene) -> None:
+async def test_a_take_over_on_the_same_host_does_not_wait_for_the_lease(scene: Scene) -> None:
     child = scene.start()
     assert scene.wait(child, lambda: len(scene.attempts()) >= 10)
     scene.kill(child)
@@ -115,8 +115,10 @@ async def test_taking_over_does_not_wait_for_the_lease(scene: Scene) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_what_a_kill_loses(scene: Scene, durability: str, seed: int) -> None:
-    """Of a chain of ticks, of which the last one that has begun is known, and which of them a call has acknowledged."""
+async def test_a_kill_loses_only_what_the_durability_allows(
+    scene: Scene, durability: str, seed: int
+) -> None:
+    """The log of a chain of ticks shows the last started tick, and the last acknowledged one."""
     chance = random.Random(seed)
     order: dict[str, Any] = {
         "durability": durability,
@@ -129,7 +131,7 @@ async def test_what_a_kill_loses(scene: Scene, durability: str, seed: int) -> No
         **order,
         acknowledge=acknowledge,
         standing=standing,
-        # Where nothing is written in the meantime, it makes no difference that it stands still when it is killed.
+        # If nothing is written in between, it makes no difference that it waits when it is killed.
         hold=until if durability == "exit" else -1,
     )
     if scene.wait(
@@ -139,11 +141,9 @@ async def test_what_a_kill_loses(scene: Scene, durability: str, seed: int) -> No
     (acknowledged,), ticks = scene.noted("acknowledged"), scene.noted("tick")
     on_disk = await stored(scene)
     if on_disk.status is RunStatus.COMPLETED:
-        return  # it was too quick for us
+        return  # it ended before the kill
     kept = on_disk.state["n"]
-    lost = (
-        ticks[-1] - 1 - kept
-    )  # of those that were surely decided; the last one may have been decided too
+    lost = ticks[-1] - 1 - kept  # that were certainly decided; the last one may have been, too
     LOST.setdefault(durability, []).append(lost)
     assert acknowledged <= kept <= ticks[-1]
     if durability == "sync":
@@ -151,21 +151,23 @@ async def test_what_a_kill_loses(scene: Scene, durability: str, seed: int) -> No
     elif durability == "async":
         assert lost <= 256
     elif standing:
-        assert kept == acknowledged, "what nobody asked for is on disk"
+        assert kept == acknowledged, "more is on disk than was acknowledged"
     again = len(ticks)
     assert int(scene.last_words(scene.start(**order))) == sum(range(order["ticks"]))
-    # What was lost is redone, in order, and nothing before it.
+    # Lost ticks are redone in order, and no earlier ones.
     assert scene.noted("tick")[again:] == list(range(kept + 1, order["ticks"]))
 
 
-def test_each_durability_was_killed_in_its_midst() -> None:
+def test_each_durability_was_killed_in_the_middle() -> None:
     if len(LOST) < 3:
         pytest.skip("not all of them ran in this process")
     assert max(LOST["exit"]) > 0
 
 
 @pytest.mark.parametrize("durability", ["async", "exit"])
-async def test_one_of_everything_with_less_durability(scene: Scene, durability: str) -> None:
+async def test_a_run_with_every_feature_and_less_durability_ends_correctly(
+    scene: Scene, durability: str
+) -> None:
     chance = random.Random(durability)
     for _ in range(3):
         child = scene.start(durability=durability)
@@ -181,14 +183,14 @@ async def test_one_of_everything_with_less_durability(scene: Scene, durability: 
 # Two at once
 
 
-async def test_of_two_processes_that_resume_one_run_one_drives(scene: Scene) -> None:
+async def test_only_one_of_two_processes_that_resume_a_run_drives_it(scene: Scene) -> None:
     child = scene.start()
     assert scene.wait(child, lambda: len(scene.attempts()) >= 3)
     scene.kill(child)
     before = len(scene.lines())
     children = [scene.start(slowness=0.02) for _ in range(2)]
     words = {scene.last_words(child) for child in children}
-    # The second one is refused, unless it came so late that it is told the recorded result.
+    # The second one is refused, unless it came so late that it gets the stored result.
     words.discard("RunLockedError")
     (result,) = words
     check_result(ast.literal_eval(result))
@@ -196,7 +198,7 @@ async def test_of_two_processes_that_resume_one_run_one_drives(scene: Scene) -> 
     assert len(drove) == 1, "both ran steps of it"
 
 
-async def test_while_one_drives_another_is_refused(scene: Scene) -> None:
+async def test_a_driven_run_is_refused_to_another_process(scene: Scene) -> None:
     child = scene.start(ticks=100, hold=5)
     assert scene.wait(child, lambda: 5 in scene.noted("tick"))
     other = scene.start(ticks=100)
@@ -206,7 +208,7 @@ async def test_while_one_drives_another_is_refused(scene: Scene) -> None:
     assert int(scene.last_words(scene.start(ticks=100))) == sum(range(100))
 
 
-async def test_a_frozen_driver_that_was_replaced_writes_nothing_more(scene: Scene) -> None:
+async def test_a_frozen_and_replaced_driver_writes_nothing_more(scene: Scene) -> None:
     child = scene.start(lease_ttl=0.5)
     assert scene.wait(child, lambda: len(scene.attempts()) >= 8)
     freeze_between_transactions(scene, child)
@@ -220,7 +222,9 @@ async def test_a_frozen_driver_that_was_replaced_writes_nothing_more(scene: Scen
 
 
 def freeze_between_transactions(scene: Scene, child: Any) -> None:
-    """A process that is frozen inside its transaction keeps an SQLite file locked until it goes on: not what is tested.
+    """Freeze a process outside of a transaction.
+
+    Inside one, it would keep an SQLite file locked until it continues, which is not tested here.
     So it is frozen while the lock is ours.
     """
     with contextlib.closing(
@@ -228,12 +232,12 @@ def freeze_between_transactions(scene: Scene, child: Any) -> None:
     ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         os.kill(child.pid, signal.SIGSTOP)
-        time.sleep(0.05)  # until the signal has reached all its threads, of which nobody tells us
+        time.sleep(0.05)  # until the signal has reached all its threads, which can't be observed
         connection.execute("ROLLBACK")
 
 
 def rows(scene: Scene) -> list[Any]:
-    """All that is stored of runs."""
+    """Return everything that is stored of runs."""
     with contextlib.closing(sqlite3.connect(scene.folder / "runs.db")) as connection:
         tables = [
             "blazen_run",
@@ -247,7 +251,7 @@ def rows(scene: Scene) -> list[Any]:
 
 
 async def resume_when_free(workflow: Any, store: Any) -> Any:
-    """Its lease has to expire first, on the database's clock."""
+    """Wait until its lease has expired by the database's clock."""
     while True:
         try:
             return await workflow.resume_from("run", store=store)

@@ -1,6 +1,6 @@
-"""What happens in each status: every cell of the table, in memory, on a MemoryStore and on SQLite.
+"""Each call on a run in each status, without a store, on a MemoryStore and on SQLite.
 
-The columns `queued`, and the rows of `serve()` and `recover()`, belong to the runtime.
+Queued runs, `serve()` and `recover()` are tested in tests/runtime.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def take(ev: Nudge | InputResponseEvent) -> StopEvent:
     return StopEvent(ev.text if isinstance(ev, Nudge) else ev.response)
 
 
-WORKFLOW = Workflow("table", [begin, work, take], external=[Nudge], timeout=100)
+WORKFLOW = Workflow("each status", [begin, work, take], external=[Nudge], timeout=100)
 STATUSES = ["running", "paused", "waiting", "completed", "failed", "timed_out", "cancelled"]
 ENDED = ["completed", "failed", "timed_out", "cancelled"]
 ERRORS = {"failed": StepFailedError, "timed_out": RunTimeoutError, "cancelled": RunCancelledError}
@@ -95,7 +95,7 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def run_in(status: str, store: Any, run_id: str = "run") -> AsyncIterator[Run]:
-    """A run brought into a status; leaving it cancels it unless it has ended, so that tests need not wait for it."""
+    """Bring a run into a status. It is cancelled at the end of the block, unless it has ended."""
     start = WORKFLOW.run(
         status, store=store, run_id=run_id, timeout=0.01 if status == "timed_out" else 100
     )
@@ -129,7 +129,7 @@ async def bring(run: Run, status: str) -> None:
 
 @everywhere
 @in_every_status
-async def test_result(kind: str, status: str, tmp_path: Path) -> None:
+async def test_result_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         if status == "running":
             with trio.move_on_after(0.05) as scope:
@@ -151,7 +151,7 @@ async def test_result(kind: str, status: str, tmp_path: Path) -> None:
 
 @everywhere
 @in_every_status
-async def test_stream(kind: str, status: str, tmp_path: Path) -> None:
+async def test_stream_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         events = []
         with trio.move_on_after(0.05) as scope:
@@ -163,7 +163,7 @@ async def test_stream(kind: str, status: str, tmp_path: Path) -> None:
 
 @everywhere
 @in_every_status
-async def test_send(kind: str, status: str, tmp_path: Path) -> None:
+async def test_send_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         if status in ENDED:
             with pytest.raises(RunFinishedError) as caught:
@@ -180,7 +180,7 @@ async def test_send(kind: str, status: str, tmp_path: Path) -> None:
 
 @everywhere
 @in_every_status
-async def test_respond(kind: str, status: str, tmp_path: Path) -> None:
+async def test_respond_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         if status in ENDED:
             with pytest.raises(RunFinishedError):
@@ -192,7 +192,7 @@ async def test_respond(kind: str, status: str, tmp_path: Path) -> None:
 
 @everywhere
 @in_every_status
-async def test_pause_and_unpause(kind: str, status: str, tmp_path: Path) -> None:
+async def test_pause_and_unpause_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         if status in ENDED:
             with pytest.raises(RunFinishedError):
@@ -213,7 +213,7 @@ async def test_pause_and_unpause(kind: str, status: str, tmp_path: Path) -> None
 
 @everywhere
 @in_every_status
-async def test_snapshot(kind: str, status: str, tmp_path: Path) -> None:
+async def test_snapshot_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         snapshot = await run.snapshot()
         assert snapshot.status is RunStatus(status)
@@ -225,7 +225,7 @@ async def test_snapshot(kind: str, status: str, tmp_path: Path) -> None:
 
 @everywhere
 @in_every_status
-async def test_cancel(kind: str, status: str, tmp_path: Path) -> None:
+async def test_cancel_in_each_status(kind: str, status: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as store:
         async with run_in(status, store) as run:
             run.cancel("why not")
@@ -240,9 +240,9 @@ async def test_cancel(kind: str, status: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind", ["none", "memory"]
-)  # a database's threads don't stop the clock that jumps here
+)  # the mock clock would jump while a database's thread is at work
 @in_every_status
-async def test_the_end_of_the_block(
+async def test_the_end_of_the_block_in_each_status(
     kind: str, status: str, tmp_path: Path, autojump_clock: Any
 ) -> None:
     async with opened(kind, tmp_path) as store:
@@ -254,7 +254,7 @@ async def test_the_end_of_the_block(
                     await run.pause(grace=0)
                 elif status == "cancelled":
                     run.cancel()
-        except Exception as error:  # which it is is what is tested
+        except Exception as error:  # its type is checked below
             told = error
         ends: dict[str, Any] = {"waiting": InputRequiredError, **ERRORS, "cancelled": None}
         assert type(told) is (ends.get(status) or type(None))
@@ -263,7 +263,7 @@ async def test_the_end_of_the_block(
 
 @everywhere
 @when_ended
-async def test_what_was_delivered_is_not_raised_again_by_the_end_of_the_block(
+async def test_the_end_of_the_block_does_not_raise_an_error_again(
     kind: str, status: str, tmp_path: Path
 ) -> None:
     async with opened(kind, tmp_path) as store:
@@ -277,7 +277,9 @@ async def test_what_was_delivered_is_not_raised_again_by_the_end_of_the_block(
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("how", ["outer cancel", "error in the block"])
 @pytest.mark.parametrize("status", ["running", "paused", "waiting"])
-async def test_a_block_that_is_broken_off(kind: str, how: str, status: str, tmp_path: Path) -> None:
+async def test_a_block_that_is_cancelled_or_raises(
+    kind: str, how: str, status: str, tmp_path: Path
+) -> None:
     async with opened(kind, tmp_path) as store:
         with trio.CancelScope() as scope:
             try:
@@ -291,14 +293,14 @@ async def test_a_block_that_is_broken_off(kind: str, how: str, status: str, tmp_
             except LookupError:
                 assert how != "outer cancel"
         assert scope.cancelled_caught == (how == "outer cancel")
-        # It stays what it was, and nobody drives it.
+        # Its status is unchanged, and it is undriven.
         assert (await store.get_run("run")).status is RunStatus(status)
         assert (await store.claim("run")).info.status is RunStatus(status)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @in_every_status
-async def test_resume_from_while_nobody_drives(
+async def test_resume_from_an_undriven_run_in_each_status(
     kind: str, status: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     async with opened(kind, tmp_path) as store:
@@ -312,7 +314,7 @@ async def test_resume_from_while_nobody_drives(
             async with run_in(status, store):
                 pass
         monkeypatch.setattr(f"{__name__}.FIXED", True)
-        # The time of one that timed out was short, and on a busy machine it would be over again.
+        # A run that timed out had a short timeout, which a busy machine would use up again.
         async with WORKFLOW.resume_from("run", store=store, timeout=100) as run:
             if status == "completed":
                 assert await run.result() == "result"
@@ -331,7 +333,9 @@ async def test_resume_from_while_nobody_drives(
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("status", ["running", "paused", "waiting"])
-async def test_resume_from_while_somebody_drives(kind: str, status: str, tmp_path: Path) -> None:
+async def test_resume_from_a_driven_run_in_each_status(
+    kind: str, status: str, tmp_path: Path
+) -> None:
     async with opened(kind, tmp_path) as store, run_in(status, store) as run:
         with pytest.raises(RunLockedError) as caught:
             await WORKFLOW.resume_from("run", store=store)
@@ -345,7 +349,9 @@ async def test_resume_from_while_somebody_drives(kind: str, status: str, tmp_pat
 
 @pytest.mark.parametrize("kind", ["none", "memory"])
 @pytest.mark.parametrize("status", ["running", "paused", "waiting"])
-async def test_the_deadline(kind: str, status: str, tmp_path: Path, autojump_clock: Any) -> None:
+async def test_the_timeout_in_each_status(
+    kind: str, status: str, tmp_path: Path, autojump_clock: Any
+) -> None:
     async with (
         opened(kind, tmp_path) as store,
         WORKFLOW.run(status, store=store, timeout=20) as run,

@@ -1,4 +1,4 @@
-"""What is on disk when a call returns: every cell of the table, seen through a second opening of the database."""
+"""The stored run when a call returns, for each durability, read through a second opening."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Nudge(Event):
 
 
 class Stage:
-    """Two openings of one storage: one drives, the other looks."""
+    """Two openings of one storage: one drives, the other reads."""
 
     def __init__(self, store: Any, looker: Any) -> None:
         self.store, self.looker = store, looker
@@ -70,7 +70,7 @@ async def staged(kind: str, folder: Path) -> AsyncIterator[Stage]:
 
 @on_each_store
 @in_each_mode
-async def test_before_the_first_step_starts_the_run_its_input_and_its_lease(
+async def test_the_run_its_input_and_its_lease_are_stored_before_the_first_step(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
     async with staged(kind, tmp_path) as stage:
@@ -89,7 +89,9 @@ async def test_before_the_first_step_starts_the_run_its_input_and_its_lease(
 
 @on_each_store
 @in_each_mode
-async def test_when_a_steps_outputs_run(kind: str, durability: str, tmp_path: Path) -> None:
+async def test_a_commit_is_as_durable_as_promised_before_the_next_step_starts(
+    kind: str, durability: str, tmp_path: Path
+) -> None:
     async with staged(kind, tmp_path) as stage:
         behind: list[int] = []
 
@@ -114,7 +116,9 @@ async def test_when_a_steps_outputs_run(kind: str, durability: str, tmp_path: Pa
 
 @on_each_store
 @in_each_mode
-async def test_send_and_respond(kind: str, durability: str, tmp_path: Path) -> None:
+async def test_send_and_respond_are_stored_when_they_return(
+    kind: str, durability: str, tmp_path: Path
+) -> None:
     @step
     async def begin(ev: StartEvent) -> InputRequestEvent:
         return InputRequestEvent("?", request_id="q")
@@ -131,7 +135,7 @@ async def test_send_and_respond(kind: str, durability: str, tmp_path: Path) -> N
     ):
         await run.send(Nudge(1))
         assert [one.event.event_type for one in (await stage.on_disk()).deliveries][-1] == "Nudge"
-        while not run.input_requests:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
+        while not run.input_requests:  # noqa: ASYNC110  # no event reports it
             await trio.lowlevel.checkpoint()
         await run.respond(InputResponseEvent("q", "yes"))
         stored = await stage.on_disk()
@@ -145,7 +149,7 @@ async def test_send_and_respond(kind: str, durability: str, tmp_path: Path) -> N
 
 @on_each_store
 @in_each_mode
-async def test_result_pause_snapshot_a_parking_error_and_the_end_of_the_block(
+async def test_every_call_that_waits_for_the_run_returns_after_its_commit(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
     @step
@@ -189,7 +193,7 @@ async def test_async_is_never_more_than_256_commits_behind(autojump_clock: Any) 
     done = 0
 
     class Stuck(FaultyStore):
-        """Takes the run, and then nothing more."""
+        """A store that accepts the run, and no commit."""
 
         async def commit(self, driver: Any, commit: Any) -> None:
             await trio.sleep_forever()
@@ -214,8 +218,8 @@ async def test_async_is_never_more_than_256_commits_behind(autojump_clock: Any) 
 
 
 @pytest.mark.parametrize("durability", MODES)
-async def test_what_a_kill_loses(durability: str) -> None:
-    """The store is severed after its fifth commit, while the run is far ahead of it in all but `sync`."""
+async def test_a_kill_loses_only_what_the_durability_allows(durability: str) -> None:
+    """The store is severed after its fifth commit. Only a `sync` run is not far ahead of it."""
     store = MemoryStore()
     ran: list[int] = []
 
@@ -235,7 +239,7 @@ async def test_what_a_kill_loses(durability: str) -> None:
         )
     killed_at = ran[-1]
     if durability == "exit":
-        # Its second commit is the snapshot of its end: nothing was written between that and its start.
+        # Its second commit is the snapshot of its end. Nothing was written in between.
         assert (await store.load_snapshot("run")).result == "end"
         return
     ran.clear()
@@ -245,7 +249,7 @@ async def test_what_a_kill_loses(durability: str) -> None:
     assert sorted(ran, reverse=True) == ran
 
 
-async def test_without_a_store_nothing_is_kept() -> None:
+async def test_without_a_store_nothing_is_stored() -> None:
     @step
     async def begin(ev: StartEvent) -> StopEvent:
         return StopEvent("end")
@@ -258,7 +262,7 @@ async def test_without_a_store_nothing_is_kept() -> None:
 
 @on_each_store
 @in_each_mode
-async def test_a_snapshot_of_a_run_at_work_is_not_ahead_of_the_disk(
+async def test_a_snapshot_of_a_working_run_is_not_ahead_of_the_disk(
     kind: str, durability: str, tmp_path: Path
 ) -> None:
     @step
