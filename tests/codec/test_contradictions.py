@@ -143,7 +143,7 @@ ERROR = {"kind": "StepFailedError", "message": "no"}
         (asking, first_item(event=STOP), "items[0].request_id"),
     ],
 )
-async def test_what_contradicts_itself(
+async def test_a_snapshot_that_contradicts_itself_is_refused(
     make: Any, change: Callable[[Document], None], path: str
 ) -> None:
     document = await make()
@@ -155,7 +155,7 @@ async def test_what_contradicts_itself(
         assert caught.value.path == path
 
 
-async def test_a_question_of_a_class_that_is_none() -> None:
+async def test_a_question_of_an_unknown_class_is_checked() -> None:
     document = await asking()
     fields = {"prompt": "?", "request_id": "q"}
 
@@ -171,7 +171,7 @@ async def test_a_question_of_a_class_that_is_none() -> None:
         await fake.resume(snapshot)
 
 
-async def test_an_item_without_a_place_that_may_lead_to_a_join() -> None:
+async def test_an_item_that_may_lead_to_a_join_needs_a_place() -> None:
     document = await running()
     del next(item for item in document["items"] if "delayed" in item)["group"]
     snapshot = Snapshot.from_json(orjson.dumps(document))
@@ -181,7 +181,7 @@ async def test_an_item_without_a_place_that_may_lead_to_a_join() -> None:
         await FLOW.resume(snapshot)
 
 
-async def test_a_fan_out_within_itself() -> None:
+async def test_a_fan_out_within_itself_is_refused() -> None:
     document = await running()
     pending = next(item for item in document["items"] if "pending" in item)
     pending["group"] = pending["fan_out"]
@@ -189,7 +189,7 @@ async def test_a_fan_out_within_itself() -> None:
         Snapshot.from_json(orjson.dumps(document))
 
 
-async def test_names_that_are_counted_stay_few() -> None:
+async def test_the_number_of_names_in_collect_buffers_is_bounded() -> None:
     half = Workflow("half", [step(name="start")(begin_parts), gather], external=[Part])
     async with half.run() as run:
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -212,7 +212,7 @@ async def begin_parts(ev: StartEvent) -> Part:
     return Part(1)
 
 
-def test_a_large_value_is_what_its_digest_says() -> None:
+def test_a_large_value_must_match_its_digest() -> None:
     payload = payload_of(orjson.dumps("x" * 50_000))
     assert payload.digest == hashlib.sha256(payload.data).hexdigest()
     entry = b'{"f":1,"q":2,"t":[1,0],"c":{"k":{"$blob":"%s"}}}' % payload.digest.encode()
@@ -223,7 +223,7 @@ def test_a_large_value_is_what_its_digest_says() -> None:
 
 
 @pytest.mark.parametrize("run_id", ["", "x" * 201, "a\0b", "ends with a space "])
-async def test_an_id_that_nothing_could_name_is_not_stored(run_id: str) -> None:
+async def test_an_invalid_run_id_is_not_stored(run_id: str) -> None:
     document = await asking()
     snapshot = Snapshot.from_json(orjson.dumps({**document, "run_id": run_id}))
     store = MemoryStore()

@@ -1,4 +1,4 @@
-"""Journal entries to bytes and back: small, complete, and each event encoded once."""
+"""Journal entries round-trip; they are small, complete, and encode each event once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RUNTIME_ONLY = {"effects", "sealed", "rest"}
 
 
 def plain(value: Any) -> Any:
-    """An entry and its parts as something that can be compared."""
+    """Return an entry and its parts in a form that can be compared."""
     if isinstance(value, Event):
         return value
     if isinstance(value, Cell):
@@ -94,7 +94,7 @@ def entries(draw: st.DrawFn) -> Entry:
             Collected(("A",), None, (1, 2), step="tick"),
         ]
     if entry.kind == "committed":
-        return entry  # the commit of a step has none of the rest
+        return entry  # the commit of a step has no other parts
     if draw(st.booleans()):
         entry.retry = Retry(draw(ids), 2, 1.5, 0.5)
         entry.status, entry.error = (
@@ -116,7 +116,7 @@ def entries(draw: st.DrawFn) -> Entry:
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(entries())
-def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+def test_an_entry_round_trips(entry: Entry) -> None:
     data, blobs = encode_entry(entry)
     assert plain(decode_entry(data, blobs, CODEC)) == plain(entry)
     again, _ = encode_entry(decode_entry(data, blobs, PLAIN))
@@ -138,7 +138,7 @@ def test_a_plain_commit_is_small() -> None:
     assert not blobs
 
 
-def test_an_event_is_written_once_however_many_steps_get_it() -> None:
+def test_an_event_for_several_steps_is_written_once() -> None:
     entry = committed()
     entry.outputs = [output(Tick(987654321), "a", "b", "c")]
     assert encode_entry(entry)[0].count(b"987654321") == 1
@@ -154,7 +154,7 @@ def test_an_event_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dumped == []
 
 
-def test_large_values_are_referred_to() -> None:
+def test_large_values_are_stored_by_reference() -> None:
     entry = committed()
     entry.outputs = [output(StopEvent("x" * LARGE), "tick")]
     entry.cells = {"big": Cell(CODEC.encode_value("y" * LARGE, "big"))}
@@ -167,7 +167,7 @@ def test_large_values_are_referred_to() -> None:
         decode_entry(data, {}, CODEC)
 
 
-def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_one() -> None:
+def test_the_cost_of_a_collected_event_does_not_depend_on_the_number_of_types() -> None:
     def size(count: int) -> int:
         entry = committed()
         entry.collected = [
@@ -183,7 +183,7 @@ def test_a_large_set_to_collect_costs_each_of_its_events_no_more_than_a_small_on
 
 
 @pytest.mark.parametrize("types", ['["Tick","Tick"]', '[["Tick",2]]', '["Tick",["Tick",1]]'])
-def test_a_set_to_collect_may_be_spelled_out(types: str) -> None:
+def test_collected_types_may_be_written_out(types: str) -> None:
     entry = decode_entry(
         b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC
     )
@@ -194,14 +194,14 @@ def test_a_set_to_collect_may_be_spelled_out(types: str) -> None:
     "types",
     ["[1]", '["Tick",[]]', '[["Tick"]]', '[["Tick",0]]', '[["Tick",4000001]]', "[[1,1]]", "{}"],
 )
-def test_a_set_to_collect_is_checked(types: str) -> None:
+def test_collected_types_are_checked(types: str) -> None:
     with pytest.raises(SerializationError, match=r"at l\[0\]\[1\]"):
         decode_entry(
             b'{"f":1,"q":1,"t":[1,0],"l":[["tick",%s,null,[1]]]}' % types.encode(), {}, CODEC
         )
 
 
-def test_a_newer_format_is_told() -> None:
+def test_a_newer_format_is_refused() -> None:
     with pytest.raises(SnapshotVersionError) as caught:
         decode_entry(b'{"f":4}', {}, CODEC)
     assert (caught.value.found, caught.value.supported) == (4, 3)
@@ -211,7 +211,7 @@ def test_a_newer_format_is_told() -> None:
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(entries(), st.data())
-def test_a_spoiled_entry_is_a_serialization_error(entry: Entry, data: st.DataObject) -> None:
+def test_a_corrupt_entry_is_a_serialization_error(entry: Entry, data: st.DataObject) -> None:
     wire, blobs = encode_entry(entry)
     document = orjson.loads(wire)
     document[data.draw(st.sampled_from([*document, "n", "l", "y", "b", "w", "c"]))] = data.draw(
@@ -238,7 +238,7 @@ def test_a_spoiled_entry_is_a_serialization_error(entry: Entry, data: st.DataObj
         )
     )
 )
-def test_history_comes_back(records: list[HistoryRecord]) -> None:
+def test_history_round_trips(records: list[HistoryRecord]) -> None:
     assert decode_history(encode_history(records)) == records
 
 
@@ -247,7 +247,7 @@ def test_history_comes_back(records: list[HistoryRecord]) -> None:
     | json_values.map(orjson.dumps)
     | json_values.map(lambda r: orjson.dumps({"f": 1, "r": r}))
 )
-def test_rubbish_history_is_a_serialization_error(data: bytes) -> None:
+def test_invalid_history_is_a_serialization_error(data: bytes) -> None:
     try:
         records = decode_history(data)
     except SerializationError:
@@ -261,7 +261,7 @@ def test_an_error_of_another_version_can_be_read() -> None:
     entry.error = StoredError("StepFailedError", "no tea", traceback="Traceback ...")
     data, blobs = encode_entry(entry)
     wire = orjson.loads(data)
-    del wire["w"]["traceback"]  # as before there was one
+    del wire["w"]["traceback"]  # as in versions without one
     wire["w"]["later"] = [1]
     error = decode_entry(orjson.dumps(wire), blobs, CODEC).error
     assert error is not None

@@ -1,4 +1,4 @@
-"""Events: typed fields are checked both ways, unknown types and other versions are told."""
+"""Events: fields are checked both ways, unknown types and other versions are reported."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ UserId = NewType("UserId", int)
 
 
 @given(events)
-def test_an_event_comes_back_as_it_was(event: Event) -> None:
+def test_an_event_round_trips(event: Event) -> None:
     assert CODEC.decode_event(CODEC.encode_event(event).data) == event
 
 
-def test_a_dynamic_event_is_handed_out_as_it_was_stored() -> None:
+def test_a_dynamic_event_is_encoded_as_it_was_stored() -> None:
     event = PLAIN.decode_event(b'["Gone",{"a":[1]}]')
     payload = PLAIN.encode_event(event)
     assert isinstance(event, DynamicEvent)
@@ -50,7 +50,7 @@ def test_a_dynamic_event_is_handed_out_as_it_was_stored() -> None:
 
 
 @given(events)
-def test_without_a_workflow_it_is_dynamic_and_encodes_to_the_same_bytes(event: Event) -> None:
+def test_without_a_workflow_an_event_is_dynamic_and_encodes_to_the_same_bytes(event: Event) -> None:
     data = CODEC.encode_event(event).data
     plain = PLAIN.decode_event(data)
     assert isinstance(plain, DynamicEvent)
@@ -59,7 +59,7 @@ def test_without_a_workflow_it_is_dynamic_and_encodes_to_the_same_bytes(event: E
 
 
 @given(dynamic)
-def test_a_dynamic_event_comes_back(event: DynamicEvent) -> None:
+def test_a_dynamic_event_round_trips(event: DynamicEvent) -> None:
     assert PLAIN.decode_event(PLAIN.encode_event(event).data) == event
 
 
@@ -103,7 +103,7 @@ def test_an_event_class_without_fields_needs_no_decorator() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_value_is_refused_where_it_is_made(change: dict[str, Any], path: str) -> None:
+def test_a_wrong_value_is_refused_when_it_is_encoded(change: dict[str, Any], path: str) -> None:
     for event in (
         Order(**{"id": "a", "items": [], **change}),
         attrs.evolve(Order("a", []), **change),
@@ -131,7 +131,7 @@ def test_stored_fields_that_do_not_fit_are_refused(fields: Any, path: str, messa
 
 
 @given(json_values)
-def test_rubbish_is_a_serialization_error(wire: Any) -> None:
+def test_invalid_data_is_a_serialization_error(wire: Any) -> None:
     for data in (wire, ["Tick", wire], ["shop.Order", wire, 2], ["Tick", {"n": 1}, wire]):
         try:
             event = CODEC.decode_event(orjson.dumps(data))
@@ -164,7 +164,7 @@ class Boxed(Event):
 
 
 class TestFields:
-    """Fields of every making."""
+    """Fields of every kind."""
 
     def round_trip(self, event: Event, *types: type) -> Event:
         codec = Codec({type(event).event_type: type(event)}, {one.__name__: one for one in types})
@@ -172,7 +172,7 @@ class TestFields:
         assert back == event
         return back
 
-    def test_private_keyword_only_and_computed_fields(self) -> None:
+    def test_private_keyword_only_and_computed_fields_round_trip(self) -> None:
         @attrs.frozen
         class Odd(Event):
             _secret: int
@@ -189,7 +189,7 @@ class TestFields:
         assert isinstance(back, Odd)
         assert (back.later, back.total) == ("x", 2)
 
-    def test_what_a_converter_made_is_not_made_again(self) -> None:
+    def test_converters_are_not_run_again_when_an_event_is_restored(self) -> None:
         @attrs.frozen
         class Words(Event):
             words: list[str] = attrs.field(converter=str.split)
@@ -205,7 +205,7 @@ class TestFields:
         assert self.round_trip(Double(1)) == Double(1)
 
     def test_restoring_runs_no_validators(self) -> None:
-        # One that looks at the clock would make an event unreadable that was fine when it was made.
+        # A validator that reads the clock could reject an event that was valid when it was made.
         expired = False
 
         def check(_event: object, _field: object, _value: object) -> None:
@@ -221,20 +221,21 @@ class TestFields:
         expired = True
         assert codec.decode_event(data) == event
 
-    def test_generics_new_types_and_annotated(self) -> None:
+    def test_generics_new_types_and_annotated_round_trip(self) -> None:
         self.round_trip(Boxed(UserId(1), Box(1, [2]), bare=Box("x", [1.5])))
         codec = Codec({"Boxed": Boxed}, {})
         with pytest.raises(SerializationError) as caught:
             codec.encode_event(Boxed(UserId(1), Box(1, ["2"])))  # type: ignore[list-item]
         assert caught.value.path == "box.more[0]"
 
-    def test_a_subclass_is_kept_where_known_and_refused_where_not(self) -> None:
+    def test_a_known_subclass_is_kept_and_an_unknown_one_refused(self) -> None:
         event = Order("a", [SpecialItem("b", note="c")], extra=None)
-        assert self.round_trip(event, SpecialItem).items[0].note == "c"  # type: ignore[attr-defined]
+        item: Any = self.round_trip(event, SpecialItem).items[0]
+        assert item.note == "c"
         with pytest.raises(SerializationError, match=r"Workflow\(types="):
             Codec({"shop.Order": Order}, {}).encode_event(event)
 
-    def test_an_unknown_class_in_an_any_field_is_refused_at_once(self) -> None:
+    def test_an_unknown_class_in_an_any_field_is_refused_when_it_is_encoded(self) -> None:
         codec = Codec({"StopEvent": StopEvent}, {})
         with pytest.raises(SerializationError, match=r"Workflow\(types="):
             codec.encode_event(StopEvent([Color.RED]))
@@ -253,7 +254,7 @@ class TestFields:
             self.round_trip(Holding(range(3)))
         assert caught.value.path == "what"
 
-    def test_unions_keep_their_arms(self) -> None:
+    def test_union_values_keep_their_class(self) -> None:
         @attrs.frozen
         class Either(Event):
             a: int | float | str | bool | None
@@ -278,7 +279,7 @@ def test_a_subclass_that_the_workflow_does_not_know_is_refused() -> None:
         CODEC.encode_event(Tock(1))
     with pytest.raises(SerializationError, match="Tock"):
         CODEC.encode_event(StopEvent([Tock(1)]))
-    # Without a workflow, nobody is to load it again.
+    # Without a workflow, it is never loaded again.
     assert PLAIN.encode_event(Tock(1)).data == b'["Tock",{"n":1}]'
     assert CODEC.decode_event(b'["Tock",{"n":1}]') == DynamicEvent("Tock", {"n": 1})
 
@@ -292,7 +293,7 @@ def test_another_class_of_the_same_event_type_is_refused() -> None:
         CODEC.encode_event(Impostor())
 
 
-def test_a_class_that_contains_itself_in_a_circle_is_refused() -> None:
+def test_an_object_that_contains_itself_is_refused() -> None:
     @attrs.define
     class Node:
         next: Any = None

@@ -1,4 +1,4 @@
-"""What is wide is stored in lines, each a bounded piece to write and to read."""
+"""Wide entries and states are stored in lines, each a bounded amount of work."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def wide_entry(count: int = 1000) -> Entry:
 
 
 def pieces_of(generator: Generator[None, None, Any]) -> tuple[int, Any]:
-    """How many pieces it has, and what it comes to."""
+    """Return the number of pieces, and the result."""
     count = 1
     while True:
         try:
@@ -102,7 +102,7 @@ def pieces_of(generator: Generator[None, None, Any]) -> tuple[int, Any]:
 
 
 def lines_of(data: bytes) -> list[Any]:
-    """The lines of a document, each a document."""
+    """Return the lines of a document, each of which is a document."""
     _, *lines, last = data.split(b"\n")
     assert last == b"]}"
     return [orjson.loads(line.removesuffix(b",")) for line in lines]
@@ -138,8 +138,8 @@ def test_a_wide_entry_comes_back_from_its_lines() -> None:
     assert sum((part.taken for part in back.collected), ()) == entry.collected[0].taken
 
 
-def test_all_of_it_is_one_document_that_names_its_number() -> None:
-    """So code that knows format 1 only, and parses it whole, refuses it by that."""
+def test_a_wide_entry_is_one_document_that_states_its_format() -> None:
+    """Code that knows only format 1, and parses the whole document, refuses it for that reason."""
     data, _ = encode_entry(wide_entry())
     with pytest.raises(SnapshotVersionError) as refused:
         parse(data, "journal entry", "f", 1)
@@ -149,7 +149,7 @@ def test_all_of_it_is_one_document_that_names_its_number() -> None:
     assert (refused.value.found, refused.value.supported) == (3, 2)
 
 
-def test_few_large_items_are_put_in_lines_too() -> None:
+def test_a_few_large_items_are_split_into_lines_too() -> None:
     entry = Entry(2, "committed", 1.0, 1.0)
     entry.outputs = outputs(30, "x" * (LARGE - 100))
     data, blobs = encode_entry(entry)
@@ -159,7 +159,7 @@ def test_few_large_items_are_put_in_lines_too() -> None:
     assert len(decode_entry(data, {}, CODEC).outputs) == 30
 
 
-def test_what_is_narrow_is_written_as_ever() -> None:
+def test_a_narrow_entry_is_not_split_into_lines() -> None:
     entry = Entry(2, "committed", 1.0, 1.0)
     entry.outputs = outputs(1)
     assert (
@@ -181,7 +181,7 @@ def test_an_old_wide_entry_is_read_in_pieces() -> None:
     assert [one.event for one in back.fan_out.outputs] == [one.event for one in back.outputs]
 
 
-def test_large_values_of_a_wide_entry_are_referred_to() -> None:
+def test_large_values_of_a_wide_entry_are_stored_by_reference() -> None:
     entry = Entry(2, "completed", 1.0, 1.0)
     entry.outputs = [*outputs(600), *outputs(1, "x" * LARGE)]
     entry.stop = StopEvent("y" * LARGE)
@@ -215,13 +215,13 @@ def test_a_wide_entry_that_can_t_be_encoded_is_refused_when_it_is_sealed(
 
 
 @pytest.mark.parametrize("cut", [1, 3, 20, 3000])
-def test_lines_that_were_cut_off_are_refused(cut: int) -> None:
+def test_truncated_lines_are_refused(cut: int) -> None:
     data, _ = encode_entry(wide_entry())
     with pytest.raises(SerializationError, match="journal entry"):
         decode_entry(data[:-cut], {}, CODEC)
 
 
-def test_rubbish_in_a_line_is_refused_by_its_place() -> None:
+def test_an_invalid_line_is_refused_and_its_place_named() -> None:
     data, _ = encode_entry(wide_entry())
     head, first, second, rest = data.split(b"\n", 3)
     for wrong in (b"[1],", b"nonsense,", b'{"o":[["x"]]},', b'{"m":3},'):
@@ -280,7 +280,7 @@ def written(state: RunState, *, inline: bool) -> tuple[list[bytes], bytes]:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_large_state_comes_back_piece_by_piece(inline: bool) -> None:
+def test_a_large_state_round_trips_in_pieces(inline: bool) -> None:
     state = wide_state()
     pieces, data = written(state, inline=inline)
     assert max(map(len, pieces)) <= 2 * LINE_BYTES
@@ -297,7 +297,7 @@ def test_a_large_state_comes_back_piece_by_piece(inline: bool) -> None:
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 512, 1000])
 @pytest.mark.parametrize("inline", [True, False])
-def test_the_events_of_a_join_are_written_some_at_a_time(count: int, inline: bool) -> None:
+def test_the_events_of_a_join_are_written_in_batches(count: int, inline: bool) -> None:
     state = RunState("run", "flow", "1")
     deliver(state, tuple(Item(n) for n in range(count)))
     deliver(state, Item(0))
@@ -309,7 +309,7 @@ def test_the_events_of_a_join_are_written_some_at_a_time(count: int, inline: boo
     ]
 
 
-def test_a_small_state_is_stored_plainly() -> None:
+def test_a_small_state_is_not_split_into_lines() -> None:
     state = RunState("run", "flow", "1")
     state.cells = {"key": cell(1)}
     assert orjson.loads(written(state, inline=False)[1])["version"] == 1
@@ -319,7 +319,7 @@ def test_a_small_state_is_stored_plainly() -> None:
     assert bounded(data)
 
 
-def test_large_values_are_found_while_it_is_written() -> None:
+def test_large_values_are_extracted_while_a_state_is_written() -> None:
     state = wide_state(200)
     deliver(state, Item(1, "x" * LARGE))
     state.cells["large"] = cell("y" * LARGE)
@@ -330,8 +330,8 @@ def test_large_values_are_found_while_it_is_written() -> None:
     assert large_values(decode_state(data, blobs, CODEC)) == blobs
 
 
-def test_what_people_get_is_plain() -> None:
-    """However large, and code that knows version 1 only reads it."""
+def test_an_exported_snapshot_is_one_plain_document() -> None:
+    """Whatever its size, code that knows only version 1 can read it."""
     snapshot = Snapshot.from_state(wide_state())
     document = orjson.loads(snapshot.to_json())
     assert document["version"] == 1
@@ -344,7 +344,7 @@ def test_what_people_get_is_plain() -> None:
 @pytest.mark.parametrize(
     "item", [{"more": 1, "events": []}, {"more": 3, "events": []}, {"more": "x"}]
 )
-def test_events_that_go_on_with_no_join_are_refused(item: dict[str, Any]) -> None:
+def test_event_lines_without_a_join_are_refused(item: dict[str, Any]) -> None:
     state = RunState("run", "flow", "1")
     deliver(state, Item(0))
     document = orjson.loads(written(state, inline=True)[1])
@@ -353,7 +353,7 @@ def test_events_that_go_on_with_no_join_are_refused(item: dict[str, Any]) -> Non
         decode_state(orjson.dumps(document), {}, CODEC)
 
 
-def test_a_long_history_is_in_lines() -> None:
+def test_a_long_history_is_split_into_lines() -> None:
     records = [
         HistoryRecord(n, dt.datetime.fromtimestamp(n, dt.UTC), "step_completed")
         for n in range(1, 1001)
@@ -369,7 +369,7 @@ def test_a_long_history_is_in_lines() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 512, 513, 2000])
-def test_records_that_are_encoded_as_they_come_read_alike(count: int) -> None:
+def test_records_encoded_one_by_one_are_read_like_others(count: int) -> None:
     records = [
         HistoryRecord(n, dt.datetime.fromtimestamp(n, dt.UTC), "step_completed")
         for n in range(7, 7 + count)

@@ -1,4 +1,4 @@
-"""Objects of the classes that people have come back as they were, or are refused when stored."""
+"""Objects of users' classes round-trip, or are refused when they are encoded."""
 
 from __future__ import annotations
 
@@ -134,14 +134,14 @@ def round_trip(type_: Any, value: Any, known: dict[str, type] | None = None) -> 
     cls = carrier(type_)
     codec = Codec({"Carrier": cls}, KNOWN if known is None else known)
     codec.encode_event(cls(value))
-    # And by what was compiled for the first.
+    # Also by the code compiled for the first one.
     back: Any = codec.decode_event(codec.encode_event(cls(value)).data)
     return back.v
 
 
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("value", OBJECTS, ids=lambda value: type(value).__name__)
-def test_what_its_class_made_of_an_object_is_not_made_again(value: Any, declared: bool) -> None:
+def test_an_object_is_restored_without_its_constructor(value: Any, declared: bool) -> None:
     back = round_trip(type(value) if declared else Any, value)
     assert back == value
     assert type(back) is type(value)
@@ -155,13 +155,13 @@ def test_an_exception_keeps_its_arguments() -> None:
     assert (back.code, back.args, str(back)) == (3, (3,), str(Trouble(3)))
 
 
-def test_what_a_cached_property_holds_is_made_again() -> None:
+def test_a_cached_property_is_computed_again() -> None:
     for value in (Lazy(1), LazyToo(1)):
         assert value.double == 2
         assert round_trip(Any, value).double == 2
 
 
-def test_an_object_that_is_more_than_its_fields_is_refused() -> None:
+def test_an_object_with_more_than_its_fields_is_refused() -> None:
     @dataclasses.dataclass
     class Cached:
         x: int
@@ -207,7 +207,7 @@ class OpenText(enum.StrEnum):
 
 @pytest.mark.parametrize("member", [Open(299), OpenText("b")])
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_member_that_its_enum_does_not_declare_is_refused(member: Any, declared: bool) -> None:
+def test_an_undeclared_enum_member_is_refused(member: Any, declared: bool) -> None:
     cls = type(member)
     with pytest.raises(SerializationError, match="is not a member that") as caught:
         round_trip(cls if declared else Any, member, {cls.__name__: cls})
@@ -246,11 +246,13 @@ def test_literals_of_enum_members_need_no_types() -> None:
     ],
     ids=str,
 )
-def test_arms_that_differ_in_their_arguments_only(type_: Any, value: Any) -> None:
+def test_union_members_that_differ_only_in_their_arguments_are_told_apart(
+    type_: Any, value: Any
+) -> None:
     assert round_trip(type_, value) == value
 
 
-def test_arms_of_a_union_are_called_alike_by_every_python() -> None:
+def test_union_members_have_the_same_names_in_every_python() -> None:
     cls = carrier(list[int | None] | str)
     data = Codec({"Carrier": cls}, {}).encode_event(cls([1])).data  # type: ignore[call-arg]
     assert orjson.loads(data)[1] == {"v": {"$union": ["list[int | NoneType]", [1]]}}
@@ -262,7 +264,7 @@ class Document(Event):
     quoted: list["Json"]  # noqa: UP037
 
 
-def test_a_recursive_alias() -> None:
+def test_a_recursive_alias_round_trips() -> None:
     @step
     async def begin(ev: StartEvent) -> Document: ...
 
@@ -277,7 +279,7 @@ def test_a_recursive_alias() -> None:
     assert caught.value.path == "body['a'][0]"
 
 
-def test_a_union_without_tags_is_not_guessed_at_for_ever() -> None:
+def test_trying_the_members_of_an_untagged_union_is_bounded() -> None:
     wire: Any = "x"
     for _ in range(60):
         wire = [wire]
@@ -301,14 +303,14 @@ def test_a_typed_dict_is_checked_key_by_key() -> None:
         assert caught.value.path == path
 
 
-def test_a_named_tuple_of_collections() -> None:
+def test_a_named_tuple_of_collections_round_trips() -> None:
     pair = collections.namedtuple("pair", "a b")
     back = round_trip(pair, pair(1, [2]))
     assert (back, type(back)) == (pair(1, [2]), pair)
     assert round_trip(Any, pair(1, 2), {"pair": pair}) == pair(1, 2)
 
 
-def test_zones_keep_their_names() -> None:
+def test_time_zones_keep_their_names() -> None:
     named = dt.timezone(dt.timedelta(hours=1, seconds=5), "CET")
     for value in (
         dt.datetime(2026, 1, 1, 12, tzinfo=named),
@@ -324,7 +326,7 @@ def test_zones_keep_their_names() -> None:
         )
 
 
-def test_a_zone_that_was_read_from_a_file_is_refused() -> None:
+def test_a_time_zone_read_from_a_file_is_refused() -> None:
     for folder in zoneinfo.TZPATH:
         path = Path(folder, "Europe/Berlin")
         if path.exists():
@@ -336,7 +338,7 @@ def test_a_zone_that_was_read_from_a_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", ["/srv/data", 5, Path("/srv")])
-def test_a_field_of_a_type_that_is_not_ours_is_refused(value: Any) -> None:
+def test_a_field_of_a_foreign_type_is_refused(value: Any) -> None:
     with pytest.raises(SerializationError, match="fields of type Path") as caught:
         round_trip(Path, value)
     assert caught.value.path == "v"
@@ -349,7 +351,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-def test_the_deepest_that_is_stored_can_be_stored_within_others() -> None:
+def test_a_value_of_the_maximum_depth_can_be_nested_in_an_event() -> None:
     assert round_trip(Any, nested(190)) == nested(190)
     for levels in range(198, 260):
         try:
@@ -373,7 +375,7 @@ def test_the_deepest_that_is_stored_can_be_stored_within_others() -> None:
     ],
     ids=["int", "decimal", "object"],
 )
-def test_members_of_one_hash_are_refused_both_ways(members: list[Any]) -> None:
+def test_equal_members_of_a_set_are_refused_both_ways(members: list[Any]) -> None:
     @attrs.frozen(hash=False)
     class Same:
         x: int
@@ -389,7 +391,7 @@ def test_members_of_one_hash_are_refused_both_ways(members: list[Any]) -> None:
         codec.encode_value({Same(n) for n in range(150)}, "k")
 
 
-def test_objects_without_their_class_have_hashes_of_their_own() -> None:
+def test_dynamic_objects_are_hashable() -> None:
     codec = Codec({"Document": Document}, {"Hashed": Hashed})
     data = codec.encode_value({Hashed(n) for n in range(3000)}, "k").data
     assert len(PLAIN.decode_value(data, "k")) == 3000
@@ -398,7 +400,7 @@ def test_objects_without_their_class_have_hashes_of_their_own() -> None:
     assert sys.getrecursionlimit() >= 1000
 
 
-def test_models_of_pydantic() -> None:
+def test_pydantic_models_round_trip() -> None:
     pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model(
         "Model", a=(int, ...), b=(list[Spot], []), when=(dt.datetime | None, None)
@@ -419,7 +421,7 @@ def test_models_of_pydantic() -> None:
         round_trip(extra, extra(a=1, b=2))
 
 
-def test_structs_of_msgspec() -> None:
+def test_msgspec_structs_round_trip() -> None:
     msgspec = pytest.importorskip("msgspec")
     struct = msgspec.defstruct("Struct", [("a", int), ("b", list[Spot], [])], frozen=True)
     for type_ in (struct, Any):

@@ -1,4 +1,4 @@
-"""Nothing can fail once an entry is applied: what can't be encoded is told before."""
+"""Nothing can fail once an entry is applied: encoding errors are raised before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots: the whole state to bytes and back, for stores and for people."""
+"""Snapshots: a whole state round-trips, both for stores and for users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.strategies import CODEC, Order, Tick, json_values, states
 
 
 def plain(value: Any) -> Any:
-    """A state and its parts as something that can be compared, lists of fan-outs in order."""
+    """Return a state and its parts in a form that can be compared, fan-outs in order."""
     if isinstance(value, Event):
         return value
     if isinstance(value, (list, tuple)):
@@ -73,7 +73,7 @@ def whole(state: RunState, *, inline: bool = False) -> bytes:
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(states())
-def test_a_state_comes_back_as_it_was(state: RunState) -> None:
+def test_a_state_round_trips(state: RunState) -> None:
     for inline in (False, True):
         data = whole(state, inline=inline)
         back = decode_state(data, large_values(state), CODEC)
@@ -115,7 +115,7 @@ def small_state() -> RunState:
     return state
 
 
-def test_what_people_see_of_it() -> None:
+def test_the_attributes_of_a_snapshot() -> None:
     state = small_state()
     when = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     record = HistoryRecord(1, when, "workflow_started")
@@ -141,7 +141,7 @@ def test_what_people_see_of_it() -> None:
     assert snapshot.to_json().startswith('{"version":1,"workflow":"countdown"')
 
 
-def test_a_typed_result_and_a_question_of_an_unknown_class() -> None:
+def test_a_typed_result_and_a_question_of_an_unknown_class_are_readable() -> None:
     @attrs.frozen
     class Approve(InputRequestEvent):
         amount: int = 0
@@ -175,7 +175,7 @@ def test_events_of_a_run_without_a_store_are_encoded_when_a_snapshot_is_taken() 
     assert (caught.value.subject, caught.value.path) == ("Tick", "n")
 
 
-def test_pieces_are_small() -> None:
+def test_a_snapshot_is_encoded_in_small_pieces() -> None:
     state = small_state()
     for id_ in range(10, 10_010):
         state.deliveries[id_] = Delivery(id_, "tick", Tick(1), CODEC.encode_event(Tick(1)))
@@ -184,7 +184,7 @@ def test_pieces_are_small() -> None:
     assert max(map(len, pieces)) < 256 * 100
 
 
-def test_large_values_are_referred_to_or_in_it() -> None:
+def test_large_values_are_included_or_stored_by_reference() -> None:
     state = small_state()
     state.cells["big"] = Cell(CODEC.encode_value("x" * LARGE, "big"))
     [digest] = blob_digests(state)
@@ -202,13 +202,13 @@ class TestBadInput:
         "data",
         [b"", b"rubbish", b"[]", b"{}", b'{"version":"1"}', b"\xff", b"[" * 5000, b'{"version":1}'],
     )
-    def test_rubbish(self, data: bytes) -> None:
+    def test_invalid_snapshots_are_refused(self, data: bytes) -> None:
         with pytest.raises(SerializationError):
             Snapshot.from_json(data)
         with pytest.raises(SerializationError):
             Snapshot.from_msgpack(data)
 
-    def test_truncated(self) -> None:
+    def test_truncated_snapshots_are_refused(self) -> None:
         snapshot = Snapshot.from_state(small_state())
         for end in range(0, len(snapshot.to_json()), 7):
             with pytest.raises(SerializationError):
@@ -218,7 +218,7 @@ class TestBadInput:
             with pytest.raises(SerializationError):
                 Snapshot.from_msgpack(packed[:end])
 
-    def test_newer(self) -> None:
+    def test_newer_snapshots_are_refused(self) -> None:
         document = orjson.loads(Snapshot.from_state(small_state()).to_json())
         document["version"] = 2
         for load in (
@@ -231,7 +231,9 @@ class TestBadInput:
 
     @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
     @given(states(), st.data())
-    def test_spoiled_anywhere(self, state: RunState, data: st.DataObject) -> None:
+    def test_snapshots_corrupt_anywhere_are_refused(
+        self, state: RunState, data: st.DataObject
+    ) -> None:
         document = orjson.loads(whole(state, inline=True))
         place: Any = document
         while True:
@@ -343,7 +345,7 @@ class TestFold:
         assert await Store().history("r1") == [record]
 
 
-def test_a_snapshot_that_has_an_event_of_the_wrong_shape_names_it() -> None:
+def test_the_error_of_a_snapshot_names_its_invalid_event() -> None:
     snapshot = Snapshot.from_state(small_state())
     spoiled = Snapshot.from_json(snapshot.to_json().replace('{"n":3}', '{"n":"3"}'))
     with pytest.raises(SerializationError) as caught:

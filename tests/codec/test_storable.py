@@ -1,6 +1,4 @@
-"""Fields of events of which nothing could be stored are told when the workflow is built; what may
-turn out right is not.
-"""
+"""Event fields whose values can never be stored are refused when the workflow is built."""
 
 from __future__ import annotations
 
@@ -123,7 +121,7 @@ class Struct(msgspec.Struct):
 
 
 def built(type_: Any) -> tuple[Workflow, type[Event]]:
-    """A workflow with an event that has a field of this type."""
+    """Return a workflow with an event that has a field of this type."""
     cls = attrs.make_class("Carries", {"it": attrs.field(type=type_)}, bases=(Event,), frozen=True)
 
     @step(accepts=[StartEvent], emits=[cls])
@@ -177,7 +175,7 @@ class Give:
     ],
     ids=str,
 )
-def test_what_can_never_be_stored_is_told_when_the_workflow_is_built(
+def test_a_field_that_can_never_be_stored_is_reported_when_the_workflow_is_built(
     type_: Any, where: str, named: str
 ) -> None:
     with pytest.warns(UnstorableFieldWarning) as told:
@@ -189,7 +187,7 @@ def test_what_can_never_be_stored_is_told_when_the_workflow_is_built(
     assert "or Any, if" in fault
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_together() -> None:
     @attrs.frozen
     class Two(Event):
         a: Plain
@@ -210,7 +208,7 @@ def test_all_faults_are_told_at_once() -> None:
     ]
 
 
-async def test_a_run_without_a_store_carries_it_all_the_same() -> None:
+async def test_a_run_without_a_store_accepts_such_fields() -> None:
     with pytest.warns(UnstorableFieldWarning):
         workflow, _ = built(Plain)
     value = Plain(1)
@@ -247,7 +245,9 @@ async def test_a_run_without_a_store_carries_it_all_the_same() -> None:
     ],
     ids=str,
 )
-async def test_what_may_be_right_is_taken_and_comes_back(type_: Any, value: Any) -> None:
+async def test_a_field_that_may_be_storable_is_accepted_and_round_trips(
+    type_: Any, value: Any
+) -> None:
     workflow, cls = built(type_)
     event = cls(value)
     again = workflow.codec.decode_event(workflow.codec.encode_event(event).data)
@@ -256,7 +256,7 @@ async def test_what_may_be_right_is_taken_and_comes_back(type_: Any, value: Any)
     assert await workflow.run(Give(value), store=MemoryStore()) == [value]
 
 
-def test_a_value_of_another_class_than_the_abstract_one_is_refused() -> None:
+def test_a_value_that_is_not_of_the_abstract_class_is_refused() -> None:
     workflow, cls = built(Shape)
     with pytest.raises(SerializationError, match="expected Shape"):
         workflow.codec.encode_event(cls(5))

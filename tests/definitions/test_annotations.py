@@ -1,4 +1,4 @@
-"""What a step accepts and returns is read from its annotations, postponed and local ones too."""
+"""Annotations, including postponed and local ones, tell what a step accepts and returns."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def with_annotations(parameter: Any, returned: Any) -> Callable[..., Any]:
         ("list[A] | list[B]", (A, B), True),
     ],
 )
-def test_reads_the_event_parameter(
+def test_the_event_parameter_is_read(
     annotation: Any, accepts: tuple[Any, ...], is_join: bool
 ) -> None:
     definition = define(with_annotations(annotation, None))
@@ -123,7 +123,7 @@ def test_reads_the_event_parameter(
         ("list[A] | tuple[A, B]", (A, B), (A,), "list tuple"),
     ],
 )
-def test_reads_the_return_annotation(
+def test_the_return_annotation_is_read(
     annotation: Any, emits: Any, list_emits: Any, flags: str
 ) -> None:
     definition = define(with_annotations(A, annotation))
@@ -168,7 +168,7 @@ def test_faults_name_the_step_the_place_and_what_was_found(
     assert any(re.search(fault, one) for one in found), found
 
 
-def test_both_annotations_are_told_at_once() -> None:
+def test_faults_of_both_annotations_are_reported_together() -> None:
     assert len(faults_of(with_annotations(int, int))) == 2
 
 
@@ -231,7 +231,7 @@ def test_names_of_the_class_body_are_found() -> None:
     assert define(Service().work).accepts == (Service.Job,)
 
 
-def test_an_enclosing_name_hides_the_modules() -> None:
+def test_an_enclosing_name_shadows_the_modules() -> None:
     def make() -> tuple[Any, Callable[..., Any]]:
         @attrs.frozen
         class A(Event):
@@ -248,7 +248,7 @@ def test_an_enclosing_name_hides_the_modules() -> None:
     assert inner is not A
 
 
-def test_a_callers_names_are_not_the_steps() -> None:
+def test_the_callers_names_are_not_visible_to_the_step() -> None:
     A = B  # noqa: N806, F841
 
     assert define(make_module_like()).accepts[0].__name__ == "A"
@@ -355,7 +355,7 @@ def with_default(ev: A, factor: int = 2, *, ctx: Context[int], scale: int = 1) -
 
 
 @pytest.mark.parametrize("name", CONTEXT_SHAPES)
-def test_the_context_goes_where_it_is_asked_for(name: str) -> None:
+def test_the_context_is_passed_as_the_annotated_parameter(name: str) -> None:
     function = step(name=name, emits=())(
         functools.wraps(CONTEXT_SHAPES[name])(lambda *a, **k: CONTEXT_SHAPES[name](*a, **k))
     )
@@ -367,7 +367,7 @@ def test_the_context_goes_where_it_is_asked_for(name: str) -> None:
         assert definition.call(event) == (event, None)
 
 
-def test_the_common_shapes_are_called_without_an_adapter() -> None:
+def test_common_signatures_are_called_without_an_adapter() -> None:
     @step
     async def alone(ev: A) -> None:
         del ev
@@ -392,7 +392,7 @@ def test_the_common_shapes_are_called_without_an_adapter() -> None:
         ("ev: A = None, b: B = None", "would each have to take an event"),
     ],
 )
-def test_parameter_faults_teach(parameters: str, fault: str) -> None:
+def test_errors_about_parameters_say_what_to_do(parameters: str, fault: str) -> None:
     names = dict(globals())
     exec(f"def odd({parameters}) -> None: ...", names)
     [found] = faults_of(step(names["odd"]))
@@ -407,7 +407,7 @@ def test_a_missing_return_annotation_is_a_fault() -> None:
     assert "no return annotation" in faults_of(silent)[0]
 
 
-def test_by_hand_needs_no_annotations() -> None:
+def test_explicit_classes_replace_annotations() -> None:
     @step(accepts=[A, B], emits=[Delayed[A], list[B], None])
     async def bare(ev, ctx):  # type: ignore[no-untyped-def]
         return ev, ctx
@@ -418,7 +418,7 @@ def test_by_hand_needs_no_annotations() -> None:
     assert definition.passes_context
 
 
-def test_by_hand_joins_and_single_classes() -> None:
+def test_explicit_joins_and_single_classes() -> None:
     @step(accepts=list[A], emits=tuple[A, B])
     async def bare(evs):  # type: ignore[no-untyped-def]
         return evs
@@ -429,7 +429,7 @@ def test_by_hand_joins_and_single_classes() -> None:
     assert definition.emits == (A, B)
 
 
-def test_by_hand_faults_say_where() -> None:
+def test_errors_about_explicit_classes_name_the_option() -> None:
     @step(accepts=int, emits=[str])
     async def bare(ev):  # type: ignore[no-untyped-def]
         return ev

@@ -58,7 +58,7 @@ def workflow(*steps: Any, **options: Any) -> WorkflowDefinition:
     return WorkflowDefinition("w", steps, **options)
 
 
-def test_options_are_kept_and_defaulted() -> None:
+def test_options_and_their_defaults() -> None:
     default = workflow(made("ok", StartEvent, StopEvent))
     assert (default.name, default.version, default.timeout, default.durability) == (
         "w",
@@ -92,7 +92,7 @@ def test_steps_keep_the_order_of_declaration() -> None:
     assert [one.index for one in found.steps.values()] == [0, 1, 2]
 
 
-def test_it_is_immutable() -> None:
+def test_a_workflow_is_immutable() -> None:
     found = workflow(made("ok", StartEvent, StopEvent))
     with pytest.raises(AttributeError, match="workflow 'w' is immutable"):
         found.timeout = 3
@@ -105,7 +105,7 @@ def test_it_is_immutable() -> None:
             table["new"] = None  # type: ignore[index]
 
 
-def test_a_subclass_can_add_verbs() -> None:
+def test_a_subclass_can_add_methods() -> None:
     class Workflow(WorkflowDefinition):
         def run(self) -> str:
             return self.name
@@ -122,7 +122,7 @@ def test_starts_are_the_accepted_start_events() -> None:
     )
 
 
-def test_or_else_what_nothing_emits_and_nobody_sends_in() -> None:
+def test_without_start_events_unemitted_internal_events_are_starts() -> None:
     found = workflow(
         made("a", A, B, StopEvent), made("b", B, None), made("f", StepFailedEvent, None)
     )
@@ -131,7 +131,7 @@ def test_or_else_what_nothing_emits_and_nobody_sends_in() -> None:
     assert outside.starts == (A,)
 
 
-def test_or_else_every_accepted_event() -> None:
+def test_with_neither_every_accepted_event_is_a_start() -> None:
     found = workflow(
         made("a", A, B), made("b", B, A, StopEvent), made("c", InputResponseEvent, None)
     )
@@ -145,7 +145,7 @@ def test_plain_input_is_wrapped() -> None:
     assert found.can_emit_start(3)
 
 
-def test_an_event_of_a_start_is_used_as_it_is() -> None:
+def test_a_start_event_is_used_unchanged() -> None:
     order = Parcel(number=3)
     assert workflow(made("ok", StartEvent, StopEvent)).start_event(order) is order
     assert workflow(made("ok", Parcel, StopEvent)).start_event(order) is order
@@ -153,7 +153,7 @@ def test_an_event_of_a_start_is_used_as_it_is() -> None:
     assert workflow(made("ok", A, StopEvent)).start_event(special) is special
 
 
-def test_any_other_event_is_refused() -> None:
+def test_an_input_of_any_other_event_class_is_refused() -> None:
     found = workflow(made("ok", Parcel, A), made("a", A, StopEvent))
     assert not found.can_emit_start(A())
     with pytest.raises(NoHandlerError, match="can't start with A: it starts with Parcel") as caught:
@@ -186,7 +186,7 @@ def test_a_route_goes_to_each_step_that_accepts_the_class_or_a_base() -> None:
     assert found.targets(B).steps
 
 
-def test_failures_go_to_those_that_name_them() -> None:
+def test_failures_go_to_the_handlers_that_name_their_step() -> None:
     found = workflow(
         made("begin", StartEvent, A),
         made("work", A, StopEvent),
@@ -202,7 +202,7 @@ def test_failures_go_to_those_that_name_them() -> None:
     assert found.failure_targets("care").steps == ("rest",)
 
 
-def test_event_types_hold_all_that_may_be_stored() -> None:
+def test_event_types_contain_every_event_that_may_be_stored() -> None:
     found = workflow(
         made("begin", StartEvent, A, StopEvent), made("a", A, None), external=[B]
     ).event_types
@@ -234,7 +234,7 @@ def test_undeclared_subclasses_that_share_a_name_are_not_known() -> None:
     assert two.event_type == "Twin"
 
 
-def test_an_undeclared_subclass_gives_way_to_a_declared_class() -> None:
+def test_a_declared_class_takes_precedence_over_an_undeclared_subclass() -> None:
     @attrs.frozen
     class Base(Event):
         pass
@@ -293,7 +293,7 @@ def test_local_value_types_are_found() -> None:
     assert found.value_types == {"Item": Item}
 
 
-def test_value_types_of_one_name_are_not_known_by_it_unless_given() -> None:
+def test_value_types_with_the_same_name_need_explicit_types() -> None:
     def make() -> Any:
         @attrs.frozen
         class Item:
@@ -314,7 +314,7 @@ def test_value_types_of_one_name_are_not_known_by_it_unless_given() -> None:
     assert WorkflowDefinition("w", steps, types=[two]).value_types["Item"] is two
 
 
-def test_methods_of_instances() -> None:
+def test_the_steps_of_two_instances_are_independent() -> None:
     class Service:
         @step
         async def fetch(self, ev: StartEvent) -> A:

@@ -1,4 +1,4 @@
-"""Event classes and names that could not be stored are told when the workflow is built."""
+"""Event classes and names that can't be stored are refused when the workflow is built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def workflow(cls: type[Event], **options: Any) -> Workflow:
 
 @pytest.mark.parametrize("slots", [True, False])
 @pytest.mark.parametrize("field", ["event_type", "schema_version", "upcast"])
-def test_a_field_that_hides_what_the_engine_asks_of_a_class(field: str, slots: bool) -> None:
+def test_a_field_may_not_shadow_an_attribute_of_the_engine(field: str, slots: bool) -> None:
     fields = {field: attrs.field(type=str)}
     cls = attrs.make_class("Hook", fields, bases=(Event,), frozen=True, slots=slots)
     with pytest.raises(WorkflowValidationError, match=f"Hook has a field '{field}'"):
@@ -30,7 +30,7 @@ def test_a_field_that_hides_what_the_engine_asks_of_a_class(field: str, slots: b
 
 
 @pytest.mark.parametrize("given", [7, "", None])
-def test_an_event_type_that_is_no_text(given: Any) -> None:
+def test_an_event_type_must_be_text(given: Any) -> None:
     @attrs.frozen
     class Odd(Event):
         event_type: ClassVar[str] = given
@@ -40,7 +40,7 @@ def test_an_event_type_that_is_no_text(given: Any) -> None:
 
 
 @pytest.mark.parametrize("given", ["1", 0, -1, True, 2**31, 1.0])
-def test_a_schema_version_that_is_no_number(given: Any) -> None:
+def test_a_schema_version_must_be_a_number(given: Any) -> None:
     @attrs.frozen
     class Odd(Event):
         schema_version: ClassVar[int] = given
@@ -56,7 +56,9 @@ class Good(Event):
 
 @pytest.mark.parametrize("text", ["n" * 201, "a\0b", "a\ud800", "orders ", "", 5])
 @pytest.mark.parametrize("option", ["name", "version"])
-def test_names_and_versions_that_not_every_database_holds(option: str, text: Any) -> None:
+def test_names_and_versions_that_a_database_can_not_hold_are_refused(
+    option: str, text: Any
+) -> None:
     with pytest.raises(WorkflowValidationError, match=f"{option}="):
         workflow(Good, **{option: text})
     assert workflow(Good, **{option: "n" * 200})

@@ -1,4 +1,4 @@
-"""What can come of what: which joins a fan-out fires, which a live item holds back."""
+"""The graph of a workflow: the joins that a fan-out fires, and that a live item holds back."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def test_a_fan_out_fires_the_joins_that_its_elements_lead_to() -> None:
     assert found.fired_joins(()) == ()
 
 
-def test_an_element_may_be_collected_itself() -> None:
+def test_an_element_may_be_collected_directly() -> None:
     found = graph(made("begin", StartEvent, list[A]), made("join", list[A], StopEvent))
     assert found.fired_joins((A,)) == ("join",)
     assert found.event_holds(A, False) == {"join"}
 
 
-def test_delayed_and_tuple_elements_lead_on() -> None:
+def test_delayed_and_tuple_elements_are_followed() -> None:
     found = graph(
         made("begin", StartEvent, list[Delayed[A]]),
         made("work", A, Delayed[B]),
@@ -118,7 +118,7 @@ def test_an_outer_fan_out_does_not_fire_the_join_of_an_inner_one() -> None:
     assert found.fired_joins((B,)) == ("inner",)
 
 
-def test_what_an_inner_fan_out_will_return_holds_the_outer_join_back() -> None:
+def test_the_outcome_of_an_inner_fan_out_holds_the_outer_join_back() -> None:
     found = nested()
     assert found.step_holds("split", False) == {"outer"}
     assert found.step_holds("inner", False) == {"outer"}, "a pending join is its delivery already"
@@ -126,7 +126,7 @@ def test_what_an_inner_fan_out_will_return_holds_the_outer_join_back() -> None:
     assert found.step_holds("outer", False) == frozenset()
 
 
-def test_three_levels() -> None:
+def test_joins_of_three_nested_fan_outs() -> None:
     found = graph(
         made("begin", StartEvent, list[A]),
         made("one", A, list[B]),
@@ -162,7 +162,7 @@ def test_a_recursive_fan_out_whose_leaves_come_only_from_its_own_joins() -> None
     assert found.fired_joins((A,)) == ("merge",)
 
 
-def test_a_join_may_open_a_fan_out_of_its_own() -> None:
+def test_a_join_may_start_another_fan_out() -> None:
     found = graph(
         made("begin", StartEvent, list[A]),
         made("join_a", list[A], list[B]),
@@ -175,7 +175,7 @@ def test_a_join_may_open_a_fan_out_of_its_own() -> None:
     assert found.step_holds("join_a", True) == {"top"}
 
 
-def test_a_subclass_or_a_base_of_what_is_declared_leads_on() -> None:
+def test_a_subclass_or_a_base_of_a_declared_class_is_followed() -> None:
     found = graph(
         made("begin", StartEvent, list[B]),
         made("join", list[Special], StopEvent),
@@ -228,7 +228,7 @@ def test_a_join_may_collect_failures() -> None:
     assert found.step_holds("join", False) == frozenset(), "not its own"
 
 
-def test_an_observer_of_every_event_is_no_failure_handler() -> None:
+def test_a_step_that_accepts_every_event_is_not_a_failure_handler() -> None:
     found = graph(
         made("begin", StartEvent, list[A]),
         made("work", A, None),
@@ -256,7 +256,7 @@ def test_a_question_leads_to_the_answers_that_steps_accept() -> None:
     assert found.event_holds(Answer, False) == {"join"}
 
 
-def test_at_the_root_what_a_join_returns_stays_there() -> None:
+def test_the_outcome_of_a_root_join_stays_at_the_root() -> None:
     found = graph(
         made("begin", StartEvent, A, tuple[A, A]),
         made("join_a", list[A], B),
@@ -269,7 +269,7 @@ def test_at_the_root_what_a_join_returns_stays_there() -> None:
     assert found.step_holds("join_a", True) == {"join_c"}
 
 
-def test_at_the_root_a_path_through_a_join_does_not_hold_that_join_back() -> None:
+def test_a_path_through_a_root_join_does_not_hold_that_join_back() -> None:
     found = graph(
         made("begin", StartEvent, A),
         made("join", list[A], B, StopEvent),
@@ -282,7 +282,7 @@ def test_at_the_root_a_path_through_a_join_does_not_hold_that_join_back() -> Non
     )
 
 
-def test_at_the_root_a_way_only_through_the_join_is_none() -> None:
+def test_a_path_only_through_the_root_join_itself_does_not_count() -> None:
     found = graph(
         made("begin", StartEvent, A, C),
         made("join", list[A], B, StopEvent),
@@ -294,7 +294,7 @@ def test_at_the_root_a_way_only_through_the_join_is_none() -> None:
     assert found.event_holds(A, True) == {"join", "other"}
 
 
-def test_a_stop_leads_nowhere_and_an_unknown_step_holds_nothing() -> None:
+def test_a_stop_event_and_an_unknown_step_hold_nothing_back() -> None:
     found = graph(
         made("begin", StartEvent, StopEvent),
         made("observe", Event, None),

@@ -1,4 +1,4 @@
-"""Retry policies: the numbers, the giving up, the refusals."""
+"""Retry policies: delays, giving up, and invalid options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_delays_grow_exponentially_up_to_the_longest() -> None:
     assert [policy.delay(attempt, 0.5) for attempt in range(1, 7)] == [1, 2, 4, 8, 10, 10]
 
 
-def test_jitter_is_a_fraction_of_the_delay_to_both_sides() -> None:
+def test_jitter_varies_the_delay_in_both_directions() -> None:
     policy = RetryPolicy(initial_delay=10, jitter=0.2)
     assert policy.delay(1, 0.0) == pytest.approx(8)
     assert policy.delay(1, 0.75) == pytest.approx(11)
@@ -34,11 +34,11 @@ def test_no_delay_is_negative_or_longer_than_the_longest(
     assert 0 <= policy.delay(attempt, random) <= policy.max_delay
 
 
-def test_no_initial_delay_means_none_ever() -> None:
+def test_an_initial_delay_of_zero_means_no_delays() -> None:
     assert RetryPolicy(initial_delay=0, multiplier=1e9).delay(10_000, 0.9) == 0
 
 
-def test_gives_up_when_the_attempts_are_used_up() -> None:
+def test_a_policy_gives_up_after_its_last_attempt() -> None:
     policy = RetryPolicy(max_attempts=3)
     delays = [
         policy.next_delay(ValueError(), attempt=attempt, elapsed=0, random=0.5)
@@ -47,7 +47,7 @@ def test_gives_up_when_the_attempts_are_used_up() -> None:
     assert delays == [1, 2, None, None]
 
 
-def test_gives_up_when_the_next_attempt_would_begin_too_late() -> None:
+def test_a_policy_gives_up_if_the_next_attempt_would_start_too_late() -> None:
     policy = RetryPolicy(initial_delay=2, max_elapsed=10)
     assert policy.next_delay(ValueError(), attempt=1, elapsed=8, random=0.5) == 2
     assert policy.next_delay(ValueError(), attempt=1, elapsed=8.1, random=0.5) is None
@@ -65,7 +65,7 @@ def test_gives_up_when_the_next_attempt_would_begin_too_late() -> None:
         (lambda exc: exc.args == ("y",), False),
     ],
 )
-def test_retries_what_retry_on_says(retry_on: Any, wanted: bool) -> None:
+def test_retry_on_selects_the_errors_to_retry(retry_on: Any, wanted: bool) -> None:
     policy = RetryPolicy(retry_on=retry_on)
     assert policy.wants(KeyError("x")) is wanted
     assert (
@@ -93,7 +93,7 @@ def test_retries_what_retry_on_says(retry_on: Any, wanted: bool) -> None:
         {"retry_on": (ValueError, 3)},
     ],
 )
-def test_refuses_what_makes_no_sense_and_names_it(options: dict[str, Any]) -> None:
+def test_invalid_options_of_a_policy_are_refused_by_name(options: dict[str, Any]) -> None:
     [name] = options
     with pytest.raises(ValueError, match=rf"RetryPolicy\({name}=.*expected"):
         RetryPolicy(**options)

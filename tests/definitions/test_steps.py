@@ -1,4 +1,4 @@
-"""`@step`: the function stays as it was, options are checked at once."""
+"""`@step` leaves the function unchanged, and checks options immediately."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def define(function: Any) -> StepDefinition:
     return definition
 
 
-async def test_a_step_can_be_called_as_the_function_it_is() -> None:
+async def test_a_decorated_step_is_still_a_plain_function() -> None:
     async def plain(ev: A) -> A:
         return A(ev.n + 1)
 
@@ -46,7 +46,7 @@ async def test_a_step_can_be_called_as_the_function_it_is() -> None:
     assert await marked(A(1)) == A(2)
 
 
-def test_the_definition_has_the_options() -> None:
+def test_a_definition_has_the_options_of_the_step() -> None:
     policy = RetryPolicy()
 
     @step(name="other", timeout=3, retry=policy, max_concurrency=2, handles=["x"])
@@ -94,7 +94,7 @@ def test_handles_takes_steps_too() -> None:
         {"handles": [3]},
     ],
 )
-def test_options_are_checked_at_once(options: dict[str, Any]) -> None:
+def test_options_are_checked_when_the_step_is_decorated(options: dict[str, Any]) -> None:
     with pytest.raises(WorkflowValidationError) as caught:
         step(**options)(lambda ev: ev)
     [fault] = caught.value.errors
@@ -103,7 +103,7 @@ def test_options_are_checked_at_once(options: dict[str, Any]) -> None:
     assert "expected" in fault
 
 
-def test_all_bad_options_are_told_at_once() -> None:
+def test_all_invalid_options_are_reported_together() -> None:
     with pytest.raises(WorkflowValidationError) as caught:
         step(timeout=0, max_concurrency=0)(lambda ev: ev)
     assert len(caught.value.errors) == 2
@@ -128,12 +128,12 @@ def generator(ev: A) -> Any:
         (generator, "generator function"),
     ],
 )
-def test_what_is_no_function_is_refused(candidate: Any, fault: str) -> None:
+def test_only_functions_can_be_steps(candidate: Any, fault: str) -> None:
     with pytest.raises(WorkflowValidationError, match=fault):
         step(candidate)
 
 
-def test_a_function_is_one_step_only() -> None:
+def test_a_function_can_be_only_one_step() -> None:
     @step
     async def once(ev: A) -> None:
         del ev
@@ -143,7 +143,7 @@ def test_a_function_is_one_step_only() -> None:
 
 
 class Service:
-    """With a step of each kind of method."""
+    """A class with a step of each kind of method."""
 
     def __init__(self, add: int) -> None:
         self.add = add
@@ -187,13 +187,13 @@ def test_static_and_class_methods_are_steps() -> None:
     assert is_step(Service(1).of_class)
 
 
-def test_an_unbound_method_is_told_to_be_bound() -> None:
+def test_the_error_of_an_unbound_method_says_to_bind_it() -> None:
     faults: list[str] = []
     assert define_step(Service.fetch, 0, faults) is None
     assert "[service.fetch]" in faults[0]
 
 
-def test_a_step_below_or_above_another_decorator() -> None:
+def test_a_step_works_below_and_above_another_decorator() -> None:
     def logged(function: Any) -> Any:
         @functools.wraps(function)
         def wrapper(*args: Any) -> Any:
@@ -244,7 +244,7 @@ def test_a_declared_class_stands_for_its_subclasses() -> None:
         return ev
 
     definition = define(work)
-    for _ in range(2):  # the second answer is a cached one
+    for _ in range(2):  # the second result is cached
         assert definition.plain[A]
         assert definition.plain[Special]
         assert not definition.plain[B]

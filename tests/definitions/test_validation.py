@@ -1,4 +1,4 @@
-"""A workflow that can't work is refused when it is built, with every fault at once."""
+"""A workflow that can't work is refused when it is built, with all faults in one error."""
 
 from __future__ import annotations
 
@@ -59,25 +59,25 @@ def fault(*steps: Any, **options: Any) -> str:
 
 
 def is_valid(*steps: Any, **options: Any) -> bool:
-    """Build the workflow, which raises where it is not; whether it has all its steps."""
+    """Build the workflow, which raises if it is invalid. Return whether it has all its steps."""
     built = WorkflowDefinition("w", steps, **options)
     return len(built.steps) == len(steps)
 
 
-def test_no_steps() -> None:
+def test_a_workflow_needs_steps() -> None:
     assert "no steps" in fault()
 
 
-def test_steps_that_are_no_sequence() -> None:
+def test_steps_must_be_a_sequence() -> None:
     with pytest.raises(WorkflowValidationError, match="expected a sequence of steps"):
         WorkflowDefinition("w", OK)
 
 
-def test_two_steps_of_one_name() -> None:
+def test_two_steps_with_the_same_name_are_refused() -> None:
     assert "two steps are named 'ok'" in fault(OK, made("ok", StartEvent, StopEvent))
 
 
-def test_not_a_step() -> None:
+def test_an_undecorated_function_is_refused() -> None:
     async def forgotten(ev: A) -> None:
         del ev
 
@@ -98,7 +98,7 @@ def test_faults_of_one_step_do_not_hide_those_of_others() -> None:
     assert len(found) == 4
 
 
-def test_a_fault_of_a_step_is_told_and_no_other_is_accused_of_it() -> None:
+def test_a_faulty_step_is_reported_once_and_no_other_is_blamed() -> None:
     @step
     async def bad(ev: A) -> int:
         return 3
@@ -106,14 +106,14 @@ def test_a_fault_of_a_step_is_told_and_no_other_is_accused_of_it() -> None:
     assert "return annotation is int" in fault(made("begin", StartEvent, A), bad)
 
 
-def test_an_emitted_event_that_nothing_accepts() -> None:
+def test_an_emitted_event_that_no_step_accepts_is_refused() -> None:
     assert fault(made("begin", StartEvent, A, StopEvent)) == (
         "step 'begin' returns A, which no step accepts: add a step that takes it"
     )
     assert "returns B" in fault(made("begin", StartEvent, list[B], StopEvent))
 
 
-def test_an_emitted_subclass_or_base_of_what_is_accepted_is_fine() -> None:
+def test_an_emitted_subclass_or_base_of_an_accepted_class_is_valid() -> None:
     assert is_valid(made("begin", StartEvent, Special), made("a", A, StopEvent))
     assert is_valid(made("begin", StartEvent, A), made("a", Special, StopEvent))
 
@@ -135,37 +135,37 @@ def test_stop_and_questions_need_no_acceptor_nor_answers_and_failures_an_emitter
     )
 
 
-def test_an_accepted_event_that_nothing_emits() -> None:
+def test_an_accepted_event_that_no_step_emits_is_refused() -> None:
     found = fault(OK, made("lonely", A, None))
     assert found.startswith("step 'lonely' accepts A, which no step returns")
     assert "external=[A]" in found
     assert is_valid(OK, made("lonely", A, None), external=[A])
 
 
-def test_an_external_event_feeds_those_that_accept_a_base_of_it() -> None:
+def test_an_external_event_reaches_steps_that_accept_a_base_of_it() -> None:
     assert is_valid(OK, made("lonely", A, None), external=[Special])
 
 
-def test_what_follows_a_lonely_step_is_not_accused_too() -> None:
+def test_steps_behind_an_unreachable_one_are_not_reported_too() -> None:
     assert "'lonely' accepts A" in fault(OK, made("lonely", A, B), made("next", B, StopEvent))
 
 
-def test_steps_that_feed_only_each_other() -> None:
+def test_steps_that_are_reached_only_from_each_other_are_refused() -> None:
     found = faults(OK, made("a", A, B, StopEvent), made("b", B, A))
     assert [one.split(" can't be reached")[0] for one in found] == ["step 'a'", "step 'b'"]
 
 
-def test_a_cycle_without_exit() -> None:
+def test_a_cycle_without_an_exit_is_refused() -> None:
     found = fault(made("begin", StartEvent, A), made("a", A, B), made("b", B, A))
     assert found.startswith("the cycle of 'a', 'b' has no exit")
 
 
-def test_a_step_that_only_repeats_itself() -> None:
+def test_a_step_that_only_repeats_itself_is_refused() -> None:
     assert "the cycle of 'a' has no exit" in fault(made("begin", StartEvent, A), made("a", A, A))
 
 
 @pytest.mark.parametrize("way_out", [StopEvent, None, InputRequestEvent, list[A], Event])
-def test_a_cycle_with_an_exit_is_fine(way_out: Any) -> None:
+def test_a_cycle_with_an_exit_is_valid(way_out: Any) -> None:
     assert is_valid(made("begin", StartEvent, A), made("a", A, B), made("b", B, A, way_out))
 
 
@@ -173,7 +173,7 @@ def test_the_exit_may_be_a_step_after_the_cycle() -> None:
     assert is_valid(made("begin", StartEvent, A), made("a", A, A, B), made("b", B, StopEvent))
 
 
-def test_a_join_that_nothing_feeds() -> None:
+def test_a_join_that_no_event_reaches_is_refused() -> None:
     found = fault(OK, made("join", list[A], StopEvent))
     assert "joins list[A], but no fan-out can feed it" in found
 
@@ -184,7 +184,7 @@ def test_a_join_of_the_root_needs_no_list() -> None:
     assert is_valid(OK, made("join", list[A], StopEvent), external=[A])
 
 
-def test_an_event_type_clash() -> None:
+def test_two_classes_of_one_event_type_are_refused() -> None:
     @attrs.frozen
     class Other(Event):
         event_type: ClassVar[str] = "A"
@@ -198,7 +198,7 @@ def test_an_event_type_clash() -> None:
     )
 
 
-def test_an_event_type_of_a_built_in_class() -> None:
+def test_the_event_type_of_a_built_in_class_is_refused() -> None:
     @attrs.frozen
     class Mine(Event):
         event_type: ClassVar[str] = "StopEvent"
@@ -208,13 +208,13 @@ def test_an_event_type_of_a_built_in_class() -> None:
     )
 
 
-def test_a_step_that_accepts_the_stop() -> None:
+def test_a_step_that_accepts_the_stop_event_is_refused() -> None:
     assert "accepts StopEvent, but a StopEvent ends the run" in fault(
         OK, made("after", StopEvent, None)
     )
 
 
-def test_handles_has_to_make_sense() -> None:
+def test_invalid_handles_are_refused() -> None:
     assert "does not accept StepFailedEvent" in fault(
         made("begin", StartEvent, StopEvent, handles=["ok"]), OK
     )
@@ -256,7 +256,7 @@ class Marker(Event):
         (Data, "Data has fields but is not an attrs class"),
     ],
 )
-def test_events_are_frozen_attrs_classes(event_class: Any, expected: str) -> None:
+def test_event_classes_must_be_frozen_attrs_classes(event_class: Any, expected: str) -> None:
     assert expected in fault(
         made("begin", StartEvent, event_class), made("next", event_class, StopEvent)
     )
@@ -285,25 +285,25 @@ def test_an_event_without_fields_need_not_be_attrs() -> None:
         {"types": "A"},
     ],
 )
-def test_bad_options_are_named(options: dict[str, Any]) -> None:
+def test_invalid_options_are_named(options: dict[str, Any]) -> None:
     [name] = options
     found = fault(OK, **options)
     assert found.startswith(f"{name}=")
     assert "expected" in found
 
 
-def test_a_bad_name() -> None:
+def test_an_invalid_name_is_refused() -> None:
     with pytest.raises(WorkflowValidationError, match="name=''"):
         WorkflowDefinition("", [OK])
 
 
-def test_two_value_types_of_one_name() -> None:
+def test_two_value_types_with_the_same_name_are_refused() -> None:
     one = enum.Enum("Colour", "RED")
     two = enum.Enum("Colour", "RED GREEN")
     assert "two classes 'Colour'" in fault(OK, types=[one, two])
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_all_faults_are_reported_together() -> None:
     found = faults(
         made("begin", StartEvent, A),
         made("lonely", B, None),
