@@ -1,4 +1,4 @@
-"""Wrong arguments: each public call says which and what it wants, before it has done anything."""
+"""Invalid arguments: each public call names the argument before it does anything."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def named(values: list[Any]) -> Any:
 
 
 @named(NOT_IDS)
-def test_a_run_id(value: Any) -> None:
+def test_an_invalid_run_id_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"run_id=.*1 to 200 characters"):
         WORKFLOW.run(run_id=value)
     with pytest.raises(ValueError, match=r"run_id=.*1 to 200 characters"):
@@ -82,49 +82,49 @@ def test_a_run_id(value: Any) -> None:
 
 
 @named([*NOT_SECONDS, b"1"])
-def test_a_timeout(value: Any) -> None:
+def test_an_invalid_timeout_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"timeout=.*number of seconds above 0"):
         WORKFLOW.run(timeout=value)
 
 
 @named(["fast", "SYNC", "", 1, True, b"sync", []])
-def test_a_durability(value: Any) -> None:
+def test_an_invalid_durability_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"durability=.*'sync', 'async' or 'exit'"):
         WORKFLOW.resume_from("run", store=MemoryStore(), durability=value)
 
 
 @named([0, "handler", [], {}])
-def test_an_input_handler(value: Any) -> None:
+def test_an_invalid_input_handler_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="input_handler="):
         WORKFLOW.run(input_handler=value)
 
 
 @named([0, "sqlite:///runs.db", [], MemoryStore, open_store, WORKFLOW])
-def test_a_store(value: Any) -> None:
+def test_an_invalid_store_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"store=.* is not a store: .*MemoryStore\(\)"):
         WORKFLOW.run(store=value)
     with pytest.raises(TypeError, match=r"store=.* is not a store"):
         WORKFLOW.resume_from("run", store=value)
 
 
-async def test_a_store_that_was_not_entered() -> None:
+async def test_a_store_that_was_not_entered_is_refused() -> None:
     with pytest.raises(TypeError, match="async with open_store"):
         WORKFLOW.run(store=open_store("sqlite:///runs.db"))  # type: ignore[arg-type]
 
 
-def test_resuming_from_no_store() -> None:
+def test_resuming_without_a_store_is_refused() -> None:
     with pytest.raises(TypeError, match="is not a store"):
         WORKFLOW.resume_from("run", store=None)  # type: ignore[arg-type]
 
 
 @named(["abc", 7, [("a", 1)], []])
-def test_metadata(value: Any) -> None:
+def test_invalid_metadata_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"metadata=.*mapping"):
         WORKFLOW.run(metadata=value)
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", [lambda: 1]])
-async def test_metadata_and_input_that_can_not_be_stored_leave_no_run(value: Any) -> None:
+async def test_metadata_and_input_that_can_not_be_stored_create_no_run(value: Any) -> None:
     store = MemoryStore()
     with pytest.raises(SerializationError, match="metadata"):
         await WORKFLOW.run(metadata={"deep": value}, store=store, run_id="run")
@@ -134,7 +134,7 @@ async def test_metadata_and_input_that_can_not_be_stored_leave_no_run(value: Any
         await store.get_run("run")
 
 
-async def test_what_contains_itself_can_not_be_stored() -> None:
+async def test_a_value_that_contains_itself_can_not_be_stored() -> None:
     ring: list[Any] = []
     ring.append(ring)
     with pytest.raises(SerializationError, match="contains itself"):
@@ -142,7 +142,7 @@ async def test_what_contains_itself_can_not_be_stored() -> None:
 
 
 @named([None, "{}", b"", {}, 1, Snapshot])
-def test_a_snapshot(value: Any) -> None:
+def test_an_invalid_snapshot_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"not a Snapshot: .*from_json"):
         WORKFLOW.resume(value)
     with pytest.raises(TypeError, match="not a Snapshot"):
@@ -150,7 +150,7 @@ def test_a_snapshot(value: Any) -> None:
 
 
 @named([None, 1, 1.5, []])
-def test_what_a_snapshot_is_read_from(value: Any) -> None:
+def test_a_snapshot_is_read_only_from_text_or_bytes(value: Any) -> None:
     for read in (Snapshot.from_json, Snapshot.from_msgpack):
         with pytest.raises(SerializationError):
             read(value)
@@ -160,7 +160,7 @@ def test_what_a_snapshot_is_read_from(value: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_each_call_of_a_run(kind: str, tmp_path: Any) -> None:
+async def test_each_call_of_a_run_checks_its_arguments(kind: str, tmp_path: Any) -> None:
     if kind == "memory":
         await wrong_calls(MemoryStore())
     else:
@@ -170,7 +170,8 @@ async def test_each_call_of_a_run(kind: str, tmp_path: Any) -> None:
 
 async def wrong_calls(store: Any) -> None:
     async with WORKFLOW.run(store=store, run_id="run") as run:
-        for event in (None, 1, "x", Note, [Note()], (Note(),), {"a": 1}, Delayed("x", 1)):  # type: ignore[type-var]
+        delayed = Delayed("x", 1)  # type: ignore[type-var]
+        for event in (None, 1, "x", Note, [Note()], (Note(),), {"a": 1}, delayed):
             with pytest.raises(TypeError, match=r"send\(\) takes an event"):
                 await run.send(event)  # type: ignore[arg-type]
         for event in (Foreign(), StopEvent(), Delayed(Foreign(), 1)):
@@ -213,15 +214,16 @@ async def wrong_calls(store: Any) -> None:
 
 async def run_is_parked(run: Any) -> None:
     with trio.fail_after(120):
-        while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
+        while run.status is not RunStatus.WAITING:  # noqa: ASYNC110  # no event reports it
             await trio.sleep(0.001)
 
 
-async def test_an_answer_with_a_snapshot() -> None:
+async def test_an_invalid_answer_with_a_snapshot_is_refused() -> None:
     async with WORKFLOW.run() as run:
         await run_is_parked(run)
         snapshot = await run.pause()
-    for response in (InputResponseEvent("other", 1), InputResponseEvent(3, 1)):  # type: ignore[arg-type]
+    wrong: Any = 3
+    for response in (InputResponseEvent("other", 1), InputResponseEvent(wrong, 1)):
         with pytest.raises(InputResponseError):
             await WORKFLOW.resume_with_input(snapshot, response)
     with pytest.raises(SerializationError):
@@ -229,7 +231,7 @@ async def test_an_answer_with_a_snapshot() -> None:
     assert await WORKFLOW.resume_with_input(snapshot, "yes") == "yes"
 
 
-async def test_a_reason_is_kept_whatever_text_it_is() -> None:
+async def test_any_text_is_kept_as_the_reason_of_a_cancellation() -> None:
     store = MemoryStore()
     async with WORKFLOW.run(store=store, run_id="run") as run:
         run.cancel("the file 'a\udcff' is gone")
@@ -241,7 +243,7 @@ async def test_a_reason_is_kept_whatever_text_it_is() -> None:
 
 
 @named(["1", None, -1, float("nan"), float("inf"), 1.1e11, True, [1]])
-def test_a_delay(value: Any) -> None:
+def test_an_invalid_delay_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="seconds="):
         Delayed(Note(), value)
 
@@ -259,7 +261,7 @@ WRONG_USES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("use", WRONG_USES)
-async def test_each_call_of_a_context(use: str) -> None:
+async def test_each_call_of_a_context_checks_its_arguments(use: str) -> None:
     wrong = True
 
     @step
@@ -282,7 +284,7 @@ async def test_each_call_of_a_context(use: str) -> None:
 
 
 @named([*NOT_SECONDS, None, 1.1e6])
-async def test_the_times_of_a_store(value: Any, tmp_path: Any) -> None:
+async def test_invalid_times_of_a_store_are_refused(value: Any, tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     with pytest.raises(ValueError, match="lease_ttl="):
         async with open_store(url, lease_ttl=value):
@@ -294,14 +296,14 @@ async def test_the_times_of_a_store(value: Any, tmp_path: Any) -> None:
 
 
 @named([None, 1, "", "runs.db", b"sqlite:///runs.db", "oracle://x", "nothing://x"])
-async def test_a_url(value: Any) -> None:
+async def test_an_invalid_url_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="sqlite"):
         async with open_store(value):
             raise AssertionError
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_each_query_of_a_store(kind: str, tmp_path: Any) -> None:
+async def test_each_query_of_a_store_checks_its_arguments(kind: str, tmp_path: Any) -> None:
     if kind == "memory":
         await wrong_queries(MemoryStore())
     else:

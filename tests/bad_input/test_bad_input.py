@@ -1,4 +1,4 @@
-"""Rubbish from outside: a clear error of the right class, and the run still goes on."""
+"""Invalid input from outside raises a clear, typed error, and the run can still be resumed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WORKFLOW = Workflow("orders", [begin, order, answer], history=True)
 
 
 async def taken() -> Snapshot:
-    """A snapshot with an undone delivery, an open question, state and history."""
+    """Return a snapshot with a pending delivery, an open question, state and history."""
     async with WORKFLOW.run(run_id="run") as run:
         while not run.input_requests:
             await trio.lowlevel.checkpoint()
@@ -81,7 +81,7 @@ async def goes_on(snapshot: Snapshot) -> Any:
     return await WORKFLOW.resume_with_input(snapshot, InputResponseEvent("q", "yes"))
 
 
-async def test_the_snapshot_itself_goes_on() -> None:
+async def test_the_unchanged_snapshot_resumes() -> None:
     assert await goes_on(SNAPSHOT) == "yes"
     assert await goes_on(Snapshot.from_json(json.dumps(DOCUMENT))) == "yes"
 
@@ -89,14 +89,14 @@ async def test_the_snapshot_itself_goes_on() -> None:
 @pytest.mark.parametrize(
     "rubbish", ["", "{", "[]", "null", "12", '{"version": 1}', SNAPSHOT.to_json()[:-20]]
 )
-def test_rubbish_and_truncated_snapshots(rubbish: str) -> None:
+def test_invalid_and_truncated_snapshots_are_refused(rubbish: str) -> None:
     with pytest.raises(SerializationError):
         Snapshot.from_json(rubbish)
     with pytest.raises(SerializationError):
         Snapshot.from_msgpack(rubbish.encode())
 
 
-def test_a_newer_snapshot() -> None:
+def test_a_newer_snapshot_is_refused() -> None:
     with pytest.raises(SnapshotVersionError) as caught:
         Snapshot.from_json(json.dumps({**DOCUMENT, "version": 99}))
     assert (caught.value.found, caught.value.supported) == (99, 1)
@@ -130,10 +130,8 @@ junk = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(path=st.sampled_from(PATHS), value=junk, remove=st.booleans())
-def test_a_snapshot_that_somebody_has_changed_is_refused_or_resumed(
-    path: Any, value: Any, remove: bool
-) -> None:
-    """Input from a snapshot is untrusted: it is validated, and nothing else than these errors comes of it."""
+def test_a_changed_snapshot_is_refused_or_resumed(path: Any, value: Any, remove: bool) -> None:
+    """A snapshot is untrusted input. It is validated, and raises only these errors."""
     document = json.loads(SNAPSHOT.to_json())
     place = document
     for key in path[:-1]:
@@ -152,8 +150,8 @@ def test_a_snapshot_that_somebody_has_changed_is_refused_or_resumed(
         trio.run(resume)
 
 
-async def test_a_snapshot_of_another_workflow_or_of_steps_that_are_gone() -> None:
-    """All misfits at once."""
+async def test_a_snapshot_of_another_workflow_or_of_missing_steps_is_refused() -> None:
+    """All problems are in one error."""
     with pytest.raises(IncompatibleRunError, match="'orders'"):
         await Workflow("other", [begin, order, answer]).resume(SNAPSHOT)
 
@@ -168,7 +166,7 @@ async def test_a_snapshot_of_another_workflow_or_of_steps_that_are_gone() -> Non
     assert any("'shop.Order'" in problem for problem in caught.value.problems)
 
 
-async def test_unknown_and_known_run_ids() -> None:
+async def test_unknown_and_existing_run_ids_are_refused() -> None:
     store = MemoryStore()
     with pytest.raises(RunNotFoundError, match="'nobody'"):
         await WORKFLOW.resume_from("nobody", store=store)
@@ -186,7 +184,7 @@ async def begin_asking(ev: StartEvent) -> InputRequestEvent:
     return InputRequestEvent("?", request_id="q")
 
 
-async def test_a_snapshot_is_not_resumed_over_a_store_that_is_further_on() -> None:
+async def test_a_snapshot_older_than_the_stored_run_is_not_resumed() -> None:
     asks = Workflow("asks", [begin_asking, answer])
     store = MemoryStore()
     async with asks.run(store=store, run_id="run") as run:
@@ -204,7 +202,7 @@ async def test_a_snapshot_is_not_resumed_over_a_store_that_is_further_on() -> No
     assert (await other.load_snapshot("run")).result == "no"
 
 
-async def test_a_snapshot_goes_on_in_the_store_that_is_as_far(tmp_path: Path) -> None:
+async def test_a_snapshot_as_new_as_the_stored_run_resumes(tmp_path: Path) -> None:
     asks = Workflow("asks", [begin_asking, answer])
     async with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
         with pytest.raises(InputRequiredError) as caught:
@@ -229,7 +227,8 @@ def spoil(path: Path, sql: str, *arguments: Any) -> None:
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b"\xff", SerializationError),
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b'{"f":99}', SnapshotVersionError),
         (
-            "UPDATE blazen_journal SET data = CAST(replace(data, ?, '\"zz\":') AS BLOB) WHERE seq = 2",
+            "UPDATE blazen_journal SET data = CAST(replace(data, ?, '\"zz\":') AS BLOB) "
+            "WHERE seq = 2",
             '"count":',
             SerializationError,
         ),
@@ -237,7 +236,7 @@ def spoil(path: Path, sql: str, *arguments: Any) -> None:
         ("DELETE FROM blazen_journal WHERE seq = ?", 1, StoreError),
     ],
 )
-async def test_a_stored_run_that_was_spoilt_is_refused_and_given_back(
+async def test_a_corrupt_stored_run_is_refused_and_released(
     sql: str, argument: Any, error: type[Exception], tmp_path: Path
 ) -> None:
     path = tmp_path / "runs.db"
@@ -273,7 +272,7 @@ async def spoilt_and_repaired(path: Path, sql: str, argument: Any, error: type[E
             assert await run.result() == "yes"
 
 
-async def test_an_event_of_an_older_schema_is_brought_up_to_date_or_refused() -> None:
+async def test_an_event_of_an_older_schema_is_upcast_or_refused() -> None:
 
     @attrs.frozen
     class Task(Event):
@@ -324,8 +323,8 @@ async def test_an_event_of_an_older_schema_is_brought_up_to_date_or_refused() ->
 
 
 @pytest.mark.parametrize("where", ["input", "output", "member", "sent"])
-async def test_what_can_not_be_stored_is_an_error_where_it_is_made(where: str) -> None:
-    """And nothing of the step that made it is applied."""
+async def test_a_value_that_can_not_be_stored_raises_where_it_is_given(where: str) -> None:
+    """Nothing of that step is applied."""
 
     @attrs.frozen
     class Loose(Event):

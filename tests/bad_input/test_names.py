@@ -1,4 +1,4 @@
-"""Names and texts that can't be stored: refused, or made storable, where they come in."""
+"""Names and texts that can't be stored are refused, or escaped, where they are given."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STORES = [lambda: None, MemoryStore]
 
 @pytest.mark.parametrize("make_store", STORES, ids=["in memory", "stored"])
 @pytest.mark.parametrize("how", ["set", "get", "update", "delete"])
-async def test_a_state_key_that_is_no_unicode_fails_its_step(make_store: Any, how: str) -> None:
+async def test_a_state_key_that_is_not_unicode_fails_its_step(make_store: Any, how: str) -> None:
     @step
     async def work(ev: StartEvent, ctx: Context) -> StopEvent:
         if how == "set":
@@ -42,7 +42,7 @@ async def test_a_state_key_that_is_no_unicode_fails_its_step(make_store: Any, ho
     assert isinstance(failed.value.__cause__, SerializationError)
 
 
-async def test_a_state_key_may_hold_nul() -> None:
+async def test_a_state_key_may_contain_nul() -> None:
     @step
     async def work(ev: StartEvent, ctx: Context) -> StopEvent:
         ctx.set("\0", 1)
@@ -52,7 +52,7 @@ async def test_a_state_key_may_hold_nul() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
-def test_names_that_not_every_database_takes_are_validation_errors(name: str) -> None:
+def test_names_that_a_database_can_not_hold_are_validation_errors(name: str) -> None:
     @step
     async def work(ev: StartEvent) -> StopEvent:
         raise NotImplementedError
@@ -75,7 +75,7 @@ def test_names_that_not_every_database_takes_are_validation_errors(name: str) ->
 
 
 @pytest.mark.parametrize("make_store", STORES, ids=["in memory", "stored"])
-async def test_an_error_s_message_is_escaped(make_store: Any) -> None:
+async def test_the_message_of_an_error_is_escaped(make_store: Any) -> None:
     @step
     async def work(ev: StartEvent) -> StopEvent:
         msg = "a \0 and a \ud800"

@@ -32,7 +32,7 @@ _OURS = [(table.name, column.name) for table in metadata.sorted_tables for colum
 
 
 async def _fill(url: str) -> None:
-    """Store two runs, with something in each table."""
+    """Store two runs, with rows in each table."""
     async with open_store(url) as store:
         for run_id in ("bad", "good"):
             status = RunStatus.QUEUED
@@ -49,7 +49,7 @@ async def _fill(url: str) -> None:
 
 
 def _tamper(path: Path, table: str, column: str, value: Any) -> bool:
-    """Put a value into a column of the first row; whether it may be there."""
+    """Put a value into a column of the first row. Return whether SQLite accepted it."""
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         if table == "blazen_lease":
             connection.execute(
@@ -71,7 +71,7 @@ async def _attempt(make: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def _take_up_all(store: SqlStore) -> set[str]:
-    """Do as a worker does: look, and take what can go on."""
+    """Poll and take runs, as a worker does."""
     found = set()
     for _ in range(3):
         await store.poll(["w"], ["bad", "good"])
@@ -84,14 +84,14 @@ async def _take_up_all(store: SqlStore) -> set[str]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with two runs, to be copied."""
+    """Return a file with two runs, to be copied."""
     file = tmp_path_factory.mktemp("rows") / "runs.db"
     trio.run(_fill, f"sqlite:///{file}")
     return file
 
 
 @pytest.mark.parametrize(("table", "column"), _OURS)
-async def test_a_row_with_anything_in_it(
+async def test_any_value_in_a_row_gives_a_typed_error_or_a_result(
     table: str, column: str, filled: Path, tmp_path: Path
 ) -> None:
     # The values at once: each has a file of its own, and most of the time is spent waiting. Which
@@ -136,7 +136,7 @@ async def _only(ev: StartEvent) -> StopEvent:
         "blazen_inbox SET data = 77, key = x'00'",
     ],
 )
-async def test_a_worker_ends_or_sets_aside_whatever_is_in_a_row(
+async def test_a_worker_ends_or_sets_aside_a_run_with_any_value_in_its_row(
     change: str, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"

@@ -1,4 +1,4 @@
-"""Stored runs that somebody spoilt, and databases that fail under a run: a clear error, and once mended the run goes on."""
+"""Corrupt stored runs and failing databases raise clear errors; repaired, the run resumes."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ WORKFLOW = mixed_workflow(Log(), slowness=0.0)
 
 
 async def left_halfway(store: Any, attempts: int = 25) -> None:
-    """Drive the mixed workflow so far, and leave it."""
+    """Drive the mixed workflow up to a commit, and leave it."""
     log = Log()
     with trio.CancelScope() as scope:
         async with mixed_workflow(log, slowness=0.001, history=True).run(
             INPUT, store=store, run_id="run"
         ):
-            while len(log.attempts) < attempts:  # noqa: ASYNC110  # there is nothing to wait for that tells of it
+            while len(log.attempts) < attempts:  # noqa: ASYNC110  # no event reports it
                 await trio.sleep(0.0005)
             scope.cancel()
             await trio.lowlevel.checkpoint()
@@ -77,7 +77,7 @@ def changed_entry(number: int, pattern: str, by: str) -> Callable[[StoredRun], S
 
 
 def image(stored: StoredRun) -> bytes:
-    """What is left in a run by its entries."""
+    """The data that a run's entries leave in it."""
     return b"".join(iter_state(fold(stored, PLAIN), inline=True))
 
 
@@ -85,7 +85,7 @@ COLLECTED = r'\],"close_shelf",\["close_shelf"\]'
 
 
 def is_collected(stored: StoredRun, number: int) -> bool:
-    """Whether this entry brought in an event that a join has collected and still has."""
+    """Return whether an entry brought in an event that a join still holds."""
     collects = re.search(COLLECTED, stored.entries[number][1].decode())
     return collects is not None and b'"Crate"' in image(
         changed_entry(number, '"Read"', '"Crate"')(stored)
@@ -93,7 +93,7 @@ def is_collected(stored: StoredRun, number: int) -> bool:
 
 
 async def halfway() -> tuple[StoredRun, Snapshot]:
-    """A run that is half done, and has something collected: how far it gets is a matter of time."""
+    """Return a half-done run with collected events; its progress varies with timing."""
     while True:
         store = MemoryStore()
         await left_halfway(store)
@@ -106,7 +106,7 @@ STORED, SNAPSHOT = trio.run(halfway)
 
 
 class Spoilt(MemoryStore):
-    """Gives the stored run back changed, for as long as it is spoilt."""
+    """A store that returns the stored run changed, as long as it is set to."""
 
     def __init__(self, spoil: Callable[[StoredRun], StoredRun]) -> None:
         super().__init__()
@@ -141,14 +141,14 @@ async def is_refused_and_goes_on(spoil: Callable[[StoredRun], StoredRun], error:
 
 
 @pytest.mark.parametrize("missing", [0, 1, 5, -2])
-async def test_a_journal_with_a_gap(missing: int) -> None:
+async def test_a_journal_with_a_gap_is_refused(missing: int) -> None:
     error = await is_refused_and_goes_on(
         lambda stored: entries(stored, lambda rows: rows.pop(missing) and None), StoreError
     )
     assert "gap" in str(error) or "starts with entry 2" in str(error)
 
 
-async def test_a_journal_out_of_order_or_doubled() -> None:
+async def test_a_journal_out_of_order_or_with_doubled_entries_is_refused() -> None:
     for change in (
         lambda rows: rows[::-1],
         lambda rows: rows[:4] + rows[3:],
@@ -159,7 +159,7 @@ async def test_a_journal_out_of_order_or_doubled() -> None:
         )
 
 
-async def test_no_journal_at_all() -> None:
+async def test_a_run_without_a_journal_is_refused() -> None:
     error = await is_refused_and_goes_on(
         lambda stored: attrs.evolve(stored, entries=()), StoreError
     )
@@ -179,7 +179,7 @@ async def test_no_journal_at_all() -> None:
         (r'\{"shelf":0,"books":4\}', "7", "Shelf"),
     ],
 )
-async def test_event_data_of_the_wrong_shape_names_the_event_and_the_field(
+async def test_the_error_of_invalid_event_data_names_the_event_and_the_field(
     pattern: str, by: str, told: str
 ) -> None:
     error = await is_refused_and_goes_on(changed_entry(1, pattern, by), SerializationError)
@@ -187,7 +187,7 @@ async def test_event_data_of_the_wrong_shape_names_the_event_and_the_field(
     assert told in str(error)
 
 
-async def test_events_and_steps_that_the_workflow_does_not_know() -> None:
+async def test_unknown_events_and_steps_are_refused() -> None:
     number = next(index for index in range(len(STORED.entries)) if is_collected(STORED, index))
     error = await is_refused_and_goes_on(
         changed_entry(number, '"Read"', '"Crate"'), IncompatibleRunError
@@ -199,7 +199,7 @@ async def test_events_and_steps_that_the_workflow_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("stamp", [0, 2, 99, -1, '"1"', "null", "true", "1.5", "[]"])
-async def test_an_entry_of_another_format(stamp: object) -> None:
+async def test_an_entry_of_another_format_is_refused(stamp: object) -> None:
     await is_refused_and_goes_on(
         changed_entry(3, '"f":1', f'"f":{stamp}'), (SnapshotVersionError, SerializationError)
     )
@@ -207,9 +207,9 @@ async def test_an_entry_of_another_format(stamp: object) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_journal_that_was_damaged_anywhere(data: st.DataObject) -> None:
-    """Each byte of it may be another, may be missing, or may be followed by more: nothing else than these errors comes of
-    it; or the damage changed a value into another good one.
+def test_a_journal_damaged_anywhere_gives_a_typed_error_or_resumes(data: st.DataObject) -> None:
+    """Each byte may be changed, missing, or followed by more. Only these errors are raised, unless
+    the damage changed a value into another valid one.
     """
     number = data.draw(st.integers(0, len(STORED.entries) - 1))
     seq, good = STORED.entries[number]
@@ -255,7 +255,9 @@ def damaged(good: bytes, data: st.DataObject) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_snapshot_in_msgpack_that_was_damaged_anywhere(data: st.DataObject) -> None:
+def test_a_msgpack_snapshot_damaged_anywhere_gives_a_typed_error_or_resumes(
+    data: st.DataObject,
+) -> None:
     bad = damaged(PACKED, data)
 
     async def resume() -> None:
@@ -269,14 +271,14 @@ def test_a_snapshot_in_msgpack_that_was_damaged_anywhere(data: st.DataObject) ->
 PACKED = SNAPSHOT.to_msgpack()
 
 
-async def test_the_snapshot_goes_on_from_either_form() -> None:
+async def test_a_snapshot_resumes_from_json_and_from_msgpack() -> None:
     check_result(await WORKFLOW.resume(Snapshot.from_msgpack(PACKED)))
     check_result(await WORKFLOW.resume(Snapshot.from_json(SNAPSHOT.to_json())))
 
 
 @pytest.mark.parametrize("status", [status.value for status in RunStatus])
-async def test_a_snapshot_that_lies_about_its_status(status: str) -> None:
-    """It goes on from what is undone; but that it has ended must be borne out by an end."""
+async def test_a_snapshot_with_a_false_status_resumes_or_is_refused(status: str) -> None:
+    """It resumes with its pending work. That it has ended must be supported by an end."""
     document = json.dumps({**json.loads(SNAPSHOT.to_json()), "status": status})
     if RunStatus(status).ended:
         missing = "stop" if status == "completed" else "must have an error"
@@ -301,7 +303,7 @@ async def test_nothing_that_a_snapshot_names_is_imported_or_evaluated(name: str)
     assert "antigravity" not in sys.modules
 
 
-def test_a_pickle_is_no_snapshot() -> None:
+def test_a_pickle_is_not_a_snapshot() -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return pytest.fail, ("the pickle was loaded",)
@@ -341,8 +343,8 @@ async def grow(ev: Tick, ctx: Context) -> Tick | StopEvent:
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_a_disk_that_is_full(url: str, durability: str) -> None:
-    """It fails under the run, and not where the run begins; with room made, the run goes on."""
+async def test_a_full_disk_fails_the_run_which_resumes_later(url: str, durability: str) -> None:
+    """The disk fills up during the run. Once there is room, the run resumes."""
     workflow = Workflow("grows", [begin, grow], durability=durability)
     engine = sa.create_engine(url)
     pages = 2**30
@@ -368,7 +370,7 @@ async def test_a_disk_that_is_full(url: str, durability: str) -> None:
     engine.dispose()
 
 
-async def test_a_database_that_another_program_locks_under_a_run(tmp_path: Path, url: str) -> None:
+async def test_a_database_locked_by_another_program_fails_the_run(tmp_path: Path, url: str) -> None:
     async with open_store(url, busy_timeout=0.01) as store:
         await left_halfway(store)
         async with WORKFLOW.resume_from("run", store=store) as run:
@@ -382,7 +384,7 @@ async def test_a_database_that_another_program_locks_under_a_run(tmp_path: Path,
         check_result(await WORKFLOW.resume_from("run", store=store))
 
 
-async def test_a_database_that_is_read_only(tmp_path: Path, url: str) -> None:
+async def test_a_read_only_database_is_refused(tmp_path: Path, url: str) -> None:
     async with open_store(url) as store:
         await left_halfway(store)
     async with open_store(f"sqlite:///file:{tmp_path / 'runs.db'}?mode=ro&uri=true") as store:
@@ -396,7 +398,9 @@ async def test_a_database_that_is_read_only(tmp_path: Path, url: str) -> None:
     await goes_on(url)
 
 
-async def test_a_database_of_a_newer_version_is_left_as_it_is(tmp_path: Path, url: str) -> None:
+async def test_a_database_of_a_newer_version_is_refused_and_unchanged(
+    tmp_path: Path, url: str
+) -> None:
     async with open_store(url) as store:
         await left_halfway(store)
     tamper(tmp_path, "UPDATE blazen_version SET version_num = '9999'")
@@ -406,7 +410,7 @@ async def test_a_database_of_a_newer_version_is_left_as_it_is(tmp_path: Path, ur
     await goes_on(url)
 
 
-async def test_a_row_of_a_run_whose_status_makes_no_sense(tmp_path: Path, url: str) -> None:
+async def test_a_run_row_with_an_invalid_status_is_refused(tmp_path: Path, url: str) -> None:
     async with open_store(url) as store:
         await left_halfway(store)
         with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
@@ -423,7 +427,7 @@ async def test_a_row_of_a_run_whose_status_makes_no_sense(tmp_path: Path, url: s
 
 
 @pytest.mark.parametrize("column", ["created", "updated"])
-async def test_a_row_of_a_run_whose_times_make_no_sense(
+async def test_a_run_row_with_invalid_times_is_refused(
     tmp_path: Path, url: str, column: str
 ) -> None:
     async with open_store(url) as store:

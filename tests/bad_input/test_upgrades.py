@@ -1,4 +1,4 @@
-"""A stored run, and another version of its workflow in which steps accept something else."""
+"""A stored run meets a version of its workflow whose steps accept other events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from blazen_trio import (
 
 
 class Asked(Event):
-    """What the old and the new events have in common."""
+    """The base of the old and the new events."""
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Odd(Event):
 
 
 def made(name: str, accepts: Any, *emits: Any, returns: Any = None) -> Any:
-    """A step; it fails with an exception that it is to return."""
+    """Return a step that returns a value, or raises it if it is an exception."""
 
     async def function(ev: Any) -> Any:
         if isinstance(returns, Exception):
@@ -56,7 +56,7 @@ def workflow(*steps: Any) -> Workflow:
 
 
 async def left_by(*steps: Any) -> MemoryStore:
-    """The store of a run that failed."""
+    """Return the store of a failed run."""
     store = MemoryStore()
     with pytest.raises(StepFailedError, match="down"):
         await workflow(*steps).run(store=store, run_id="run")
@@ -76,17 +76,19 @@ DOWN = RuntimeError("down")
 STOP = StopEvent("done")
 
 
-async def test_a_step_that_accepts_another_event_now() -> None:
+async def test_a_step_that_now_accepts_another_event_is_incompatible() -> None:
     store = await left_by(BEGIN, made("two", Old, StopEvent, returns=DOWN))
     assert await problems(
         store, BEGIN, made("two", New, StopEvent, returns=STOP), made("three", Old)
     ) == [
-        "a pending delivery to step 'two' holds an event of type 'Old', but the step now accepts New"
+        "a pending delivery to step 'two' holds an event of type 'Old', but the step now "
+        "accepts New"
     ]
     assert await problems(
         store, BEGIN, made("two", list[Old], StopEvent, returns=STOP), made("three", Old)
     ) == [
-        "a pending delivery to step 'two' holds one event, of type 'Old', but the step now accepts list[Old]"
+        "a pending delivery to step 'two' holds one event, of type 'Old', but the step "
+        "now accepts list[Old]"
     ]
     assert (
         await workflow(BEGIN, made("two", Asked, StopEvent, returns=STOP)).resume_from(
@@ -96,7 +98,7 @@ async def test_a_step_that_accepts_another_event_now() -> None:
     )
 
 
-async def test_a_step_that_accepts_more_now_goes_on() -> None:
+async def test_a_run_resumes_if_its_step_accepts_more_now() -> None:
     store = await left_by(BEGIN, made("two", Old, StopEvent, returns=DOWN))
     two = made("two", New | Old, StopEvent, returns=STOP)
     assert await workflow(BEGIN, two).resume_from("run", store=store) == "done"
@@ -105,11 +107,12 @@ async def test_a_step_that_accepts_more_now_goes_on() -> None:
 FAN_OUT = made("begin", StartEvent, list[Old], returns=[Old(1), Old(2)])
 
 
-async def test_a_join_that_has_collected_something_else() -> None:
+async def test_a_join_that_has_collected_other_events_is_incompatible() -> None:
     store = await left_by(FAN_OUT, made("join", list[Old], StopEvent, returns=DOWN))
     new = made("join", list[New], StopEvent, returns=STOP)
     assert await problems(store, BEGIN, made("two", Old, list[New], returns=[]), new) == [
-        "a pending delivery to step 'join' holds an event of type 'Old', but the step now accepts list[New]"
+        "a pending delivery to step 'join' holds an event of type 'Old', but the step "
+        "now accepts list[New]"
     ]
     assert await problems(store, BEGIN, made("join", Old, StopEvent, returns=STOP)) == [
         "a pending delivery to step 'join' holds a list of events, but the step now accepts Old"
@@ -118,7 +121,7 @@ async def test_a_join_that_has_collected_something_else() -> None:
     assert await workflow(FAN_OUT, join).resume_from("run", store=store) == "done"
 
 
-async def test_what_an_open_fan_out_has_collected() -> None:
+async def test_an_open_fan_out_that_has_collected_other_events_is_incompatible() -> None:
     begin = made("begin", StartEvent, list[Old | Odd], returns=[Old(1), Odd()])
     work = made("work", Odd, Old, returns=DOWN)
     store = await left_by(begin, work, made("join", list[Old], StopEvent, returns=STOP))
@@ -126,7 +129,8 @@ async def test_what_an_open_fan_out_has_collected() -> None:
     assert await problems(
         store, begin, work, other, made("join", list[New], StopEvent, returns=STOP)
     ) == [
-        "the collection of the join 'join' holds an event of type 'Old', but the step now accepts list[New]"
+        "the collection of the join 'join' holds an event of type 'Old', but the step "
+        "now accepts list[New]"
     ]
     assert await problems(store, begin, work, made("join", Old, StopEvent, returns=STOP)) == [
         "an open fan-out waits for the join 'join', but this step now accepts Old, not a list"
@@ -136,11 +140,12 @@ async def test_what_an_open_fan_out_has_collected() -> None:
     assert await workflow(begin, work, join).resume_from("run", store=store) == "done"
 
 
-async def test_a_failure_on_its_way_to_a_step_that_takes_none_now() -> None:
+async def test_a_pending_failure_of_a_step_without_a_handler_now_is_incompatible() -> None:
     two = made("two", Old, StopEvent, returns=RuntimeError("first"))
     store = await left_by(BEGIN, two, made("handler", StepFailedEvent, StopEvent, returns=DOWN))
     assert await problems(store, BEGIN, two, made("handler", New, StopEvent, returns=STOP)) == [
-        "a pending delivery to step 'handler' holds an event of type 'StepFailedEvent', but the step now accepts New"
+        "a pending delivery to step 'handler' holds an event of type 'StepFailedEvent', but the step now "
+        "accepts New"
     ]
     handler = made("handler", StepFailedEvent, StopEvent, returns=STOP)
     assert await workflow(BEGIN, two, handler).resume_from("run", store=store) == "done"

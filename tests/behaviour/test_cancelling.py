@@ -22,7 +22,7 @@ class Done(Event):
 
 
 @pytest.mark.parametrize("durability", [None, "sync", "async", "exit"])
-async def test_a_cancelled_fan_out_begins_no_further_members(durability: Any) -> None:
+async def test_a_cancelled_fan_out_starts_no_more_members(durability: Any) -> None:
     began = 0
 
     @step

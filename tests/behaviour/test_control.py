@@ -1,4 +1,4 @@
-"""Cancel, timeouts, and what Trio asks of its users' libraries."""
+"""Cancellation, timeouts, and Trio's conventions for libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from blazen_trio.testing import FaultyStore
 from tests.behaviour.events import SLOW, A, B, begin, end
 
 
-async def test_exactly_so_many_run_at_once(autojump_clock: Any) -> None:
+async def test_max_concurrency_is_reached_and_never_exceeded(autojump_clock: Any) -> None:
     """A bound costs no task per waiting delivery."""
     running = most = 0
 
@@ -59,7 +59,7 @@ async def test_exactly_so_many_run_at_once(autojump_clock: Any) -> None:
     assert most == 2
 
 
-async def test_cancel_before_the_first_turn_is_not_lost() -> None:
+async def test_a_cancel_before_the_first_turn_of_the_loop_is_not_lost() -> None:
     ran = []
 
     @step
@@ -86,8 +86,8 @@ async def test_cancel_cancels_and_awaits_the_steps(autojump_clock: Any) -> None:
         assert trio.current_time() == pytest.approx(before, abs=0.1)
 
 
-async def test_the_time_of_a_run_rides_on_its_commits(autojump_clock: Any) -> None:
-    """What has elapsed survives, and a run that timed out gets its full time again."""
+async def test_each_commit_stores_the_runs_time_at_work(autojump_clock: Any) -> None:
+    """The time at work is stored, and a run that timed out gets its full time again."""
     workflow = Workflow("slow", [begin, end], timeout=8)
     store = MemoryStore()
     with trio.move_on_after(7):
@@ -127,7 +127,7 @@ async def test_context_variables_do_not_reach_the_next_step() -> None:
 
 
 class Refuses:
-    """Can't be compared."""
+    """An object that can't be compared."""
 
     def __eq__(self, other: object) -> bool:
         raise ValueError("not with me")
@@ -136,7 +136,7 @@ class Refuses:
 
 
 class Agrees:
-    """Is equal to everything."""
+    """An object that is equal to everything."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -157,7 +157,7 @@ class Agrees:
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_any_object_set_in_a_step_ends_with_it(before: Any, after: Any) -> None:
+async def test_a_context_variable_set_in_a_step_ends_with_it(before: Any, after: Any) -> None:
     variable: contextvars.ContextVar[Any] = contextvars.ContextVar("any")
     variable.set(before)
     seen = []
@@ -231,7 +231,7 @@ async def test_public_methods_are_checkpoints() -> None:
             assert await stream.__anext__() == StopEvent("end")
 
 
-async def test_cancelled_out_of_send_means_that_it_did_not_happen() -> None:
+async def test_a_cancelled_send_has_not_happened() -> None:
     @step
     async def wait(ev: StartEvent) -> InputRequestEvent:
         return InputRequestEvent("?")
@@ -249,8 +249,8 @@ async def test_cancelled_out_of_send_means_that_it_did_not_happen() -> None:
         assert await run.result() == 2
 
 
-async def test_a_sent_event_is_named_once() -> None:
-    """A `key=` is refused twice, also after it was taken and after a resume."""
+async def test_the_key_of_a_sent_event_is_used_once() -> None:
+    """A used `key=` is refused, also after its event was taken and after a resume."""
 
     @step
     async def wait(ev: StartEvent) -> InputRequestEvent:
@@ -293,7 +293,7 @@ async def test_the_body_is_never_cancelled_by_its_run(autojump_clock: Any) -> No
     assert reached
 
 
-async def test_the_bodys_own_error_wins() -> None:
+async def test_an_error_of_the_body_takes_precedence() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         async with BROKEN.run():
             await trio.testing.wait_all_tasks_blocked()
@@ -301,7 +301,7 @@ async def test_the_bodys_own_error_wins() -> None:
     assert type(caught.value) is ZeroDivisionError
 
 
-async def test_a_group_only_where_the_body_and_the_engine_both_fail() -> None:
+async def test_a_group_is_raised_only_if_the_body_and_the_engine_both_fail() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with SLOW.run(store=FaultyStore(MemoryStore(), fail_before=2)) as run:
             run.cancel()
@@ -340,7 +340,7 @@ async def test_a_store_that_fails_stops_the_run(autojump_clock: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_comes_out_bare(error: type[BaseException]) -> None:
+def test_an_interrupt_is_raised_without_a_group(error: type[BaseException]) -> None:
     @step
     async def interrupted(ev: StartEvent) -> StopEvent:
         raise error
@@ -360,7 +360,7 @@ def test_an_interrupt_comes_out_bare(error: type[BaseException]) -> None:
 # Starting
 
 
-async def test_a_start_is_used_once() -> None:
+async def test_a_start_can_be_used_only_once() -> None:
     @step
     async def echo(ev: StartEvent) -> StopEvent:
         return StopEvent(ev.data)
@@ -403,6 +403,6 @@ def test_a_start_can_be_given_to_trio() -> None:
         {"timeout": -1},
     ],
 )
-def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any]) -> None:
+def test_invalid_arguments_are_refused_immediately(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         SLOW.run(**arguments)

@@ -1,4 +1,4 @@
-"""An attempt gets its event as it was stored, whatever others have done to the object."""
+"""An attempt gets its event as stored, whatever other code has done to the object."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_another_attempt_gets_the_same_event(stored: bool) -> None:
 
 
 @stores()
-async def test_an_attempt_that_is_run_again_for_a_conflict_gets_it_too(stored: bool) -> None:
+async def test_a_re_run_after_a_conflict_gets_the_same_event(stored: bool) -> None:
     @step
     async def begin(ev: StartEvent) -> list[Batch]:
         return [Batch([n]) for n in range(8)]
@@ -87,7 +87,7 @@ async def trio_pause() -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def test_two_steps_do_not_share_what_is_in_an_event() -> None:
+async def test_two_steps_do_not_share_the_values_of_an_event() -> None:
     @step
     async def begin(ev: StartEvent) -> Batch:
         return Batch([1, 2])
@@ -110,7 +110,7 @@ async def test_two_steps_do_not_share_what_is_in_an_event() -> None:
     assert result == [0, 3]
 
 
-async def test_a_handler_and_a_join_get_them_as_they_were_stored() -> None:
+async def test_a_failure_handler_and_a_join_get_events_as_stored() -> None:
     @step
     async def begin(ev: StartEvent) -> list[Batch]:
         return [Batch([n]) for n in range(3)]
@@ -129,7 +129,7 @@ async def test_a_handler_and_a_join_get_them_as_they_were_stored() -> None:
     assert result == [[0], [1], [2]]
 
 
-async def test_what_is_collected_is_handed_out_as_it_was_stored() -> None:
+async def test_collected_events_are_returned_as_stored() -> None:
     seen = []
 
     @step
@@ -152,7 +152,7 @@ async def test_what_is_collected_is_handed_out_as_it_was_stored() -> None:
     assert seen == [seen[0]] * 2
 
 
-async def test_what_cannot_be_changed_is_not_made_anew() -> None:
+async def test_an_immutable_event_is_not_copied() -> None:
     event = Plain(1, ("a",), "x")
     got = []
 
@@ -172,7 +172,9 @@ async def test_what_cannot_be_changed_is_not_made_anew() -> None:
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-async def test_a_child_does_not_take_the_place_of_its_parent(order: list[int]) -> None:
+async def test_a_subclass_does_not_take_the_place_of_its_base_in_a_collected_set(
+    order: list[int],
+) -> None:
     events = [Batch([1]), Special([2])]
 
     @step
@@ -188,7 +190,7 @@ async def test_a_child_does_not_take_the_place_of_its_parent(order: list[int]) -
 
 
 @stores()
-async def test_two_children_fill_both_places(stored: bool) -> None:
+async def test_two_subclasses_complete_a_collected_set(stored: bool) -> None:
     @step
     async def begin(ev: StartEvent) -> tuple[Batch, ...]:
         return Special([1]), Special([2])

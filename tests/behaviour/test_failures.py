@@ -28,7 +28,7 @@ from tests.behaviour.events import A, B
 
 
 def failing(times: int, **policy: Any) -> tuple[Workflow, list[float]]:
-    """A workflow whose only step fails so often, and when each attempt began."""
+    """Return a workflow whose only step fails this often, and the start times of its attempts."""
     began: list[float] = []
 
     @step(retry=RetryPolicy(jitter=0, **policy))
@@ -42,14 +42,16 @@ def failing(times: int, **policy: Any) -> tuple[Workflow, list[float]]:
     return Workflow("flaky", [flaky]), began
 
 
-async def test_it_succeeds_on_the_nth_attempt_after_growing_delays(autojump_clock: Any) -> None:
+async def test_a_retried_step_succeeds_after_growing_delays(autojump_clock: Any) -> None:
     workflow, began = failing(3, max_attempts=5, initial_delay=10, multiplier=3, max_delay=60)
     assert await workflow.run() == 4
     waits = [round(later - earlier) for earlier, later in itertools.pairwise(began)]
     assert waits == [10, 30, 60]
 
 
-async def test_it_gives_up_with_the_last_exception(autojump_clock: Any) -> None:
+async def test_a_step_that_uses_up_its_retries_fails_with_the_last_exception(
+    autojump_clock: Any,
+) -> None:
     workflow, began = failing(9, max_attempts=3)
     with pytest.raises(StepFailedError, match=r"after 3 attempts: OSError: failure 3") as caught:
         await workflow.run()
@@ -58,14 +60,16 @@ async def test_it_gives_up_with_the_last_exception(autojump_clock: Any) -> None:
     assert len(began) == 3
 
 
-async def test_the_budget_spans_attempts_and_no_sleep_crosses_it(autojump_clock: Any) -> None:
+async def test_the_elapsed_limit_of_a_policy_spans_all_attempts_and_delays(
+    autojump_clock: Any,
+) -> None:
     workflow, began = failing(99, max_attempts=99, initial_delay=10, multiplier=1, max_elapsed=35)
     with pytest.raises(StepFailedError):
         await workflow.run()
     assert len(began) == 4
 
 
-async def test_equal_due_times_do_not_clash(autojump_clock: Any) -> None:
+async def test_retries_due_at_the_same_time_all_run(autojump_clock: Any) -> None:
 
     @step
     async def spread(ev: StartEvent) -> list[A]:
@@ -84,7 +88,7 @@ async def test_equal_due_times_do_not_clash(autojump_clock: Any) -> None:
     assert await Workflow("equal", [spread, flaky, end]).run() == list(range(10))
 
 
-async def test_what_is_not_to_be_retried_fails_at_once(autojump_clock: Any) -> None:
+async def test_an_error_that_is_not_retried_fails_immediately(autojump_clock: Any) -> None:
     workflow, began = failing(9, retry_on=ValueError)
     with pytest.raises(StepFailedError):
         await workflow.run()
@@ -120,7 +124,7 @@ async def test_exhausted_retries_go_to_the_handler(autojump_clock: Any) -> None:
     assert seen == [StepFailedEvent("broken", StartEvent(5), "LookupError", "lost", 2)]
 
 
-async def test_scope_decides_the_handler() -> None:
+async def test_the_scope_of_a_failure_selects_its_handlers() -> None:
     """Every handler that accepts the failure gets it."""
     seen = []
 
@@ -149,7 +153,7 @@ async def test_scope_decides_the_handler() -> None:
     assert sorted(seen) == [("of_all", "one"), ("of_all", "two"), ("of_one", "one")]
 
 
-async def test_a_handlers_own_failure_fails_the_run() -> None:
+async def test_a_failure_of_a_handler_fails_the_run() -> None:
 
     @step
     async def broken(ev: StartEvent) -> StopEvent:
@@ -163,7 +167,7 @@ async def test_a_handlers_own_failure_fails_the_run() -> None:
         await Workflow("both", [broken, mend]).run()
 
 
-async def test_the_runs_timeout_names_the_active_steps(autojump_clock: Any) -> None:
+async def test_the_error_of_a_runs_timeout_names_the_steps_in_flight(autojump_clock: Any) -> None:
 
     @step
     async def slow(ev: StartEvent) -> StopEvent:
@@ -176,7 +180,7 @@ async def test_the_runs_timeout_names_the_active_steps(autojump_clock: Any) -> N
     assert caught.value.timeout == 0.05
 
 
-async def test_a_steps_timeout_bounds_one_attempt(autojump_clock: Any) -> None:
+async def test_a_step_timeout_limits_one_attempt(autojump_clock: Any) -> None:
     attempts = []
 
     @step(timeout=5, retry=RetryPolicy(max_attempts=2, jitter=0))
@@ -195,7 +199,9 @@ async def test_a_steps_timeout_bounds_one_attempt(autojump_clock: Any) -> None:
     assert caught.value.attempts == 2
 
 
-async def test_what_a_step_does_under_its_own_shield_may_come_too_late(autojump_clock: Any) -> None:
+async def test_a_shielded_step_that_ends_after_its_timeout_has_timed_out(
+    autojump_clock: Any,
+) -> None:
     @step(timeout=1)
     async def stubborn(ev: StartEvent) -> StopEvent:
         with trio.CancelScope(shield=True):
@@ -248,7 +254,7 @@ async def test_the_clean_up_of_cancelled_steps_is_awaited(autojump_clock: Any) -
     assert cleaned == [True]
 
 
-async def test_a_leaked_cancellation_is_a_failed_step_and_not_a_hang(autojump_clock: Any) -> None:
+async def test_a_leaked_cancellation_fails_the_step(autojump_clock: Any) -> None:
     leaked: list[BaseException] = []
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -282,7 +288,7 @@ async def test_a_step_that_raises_a_group_is_one_failure() -> None:
     assert isinstance(caught.value.__cause__, ExceptionGroup)
 
 
-async def test_a_failed_run_is_tried_again_with_fresh_attempts_and_the_same_keys(
+async def test_a_failed_run_resumes_with_fresh_attempts_and_the_same_keys(
     autojump_clock: Any,
 ) -> None:
     """Attempts and due times are part of the run."""
@@ -307,7 +313,7 @@ async def test_a_failed_run_is_tried_again_with_fresh_attempts_and_the_same_keys
     assert len({key for _, key in seen}) == 1
 
 
-async def test_a_retry_that_waits_survives_the_process(autojump_clock: Any) -> None:
+async def test_a_waiting_retry_survives_the_process(autojump_clock: Any) -> None:
     """The event is kept, with its attempt and its due time."""
     workflow, began = failing(1, initial_delay=50)
     store = MemoryStore()

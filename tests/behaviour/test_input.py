@@ -80,7 +80,7 @@ async def both(ev: Name | Age, ctx: Context) -> StopEvent | None:
 TWO = Workflow("two", [ask_both, both])
 
 
-async def test_a_question_is_in_the_stream_and_the_answer_ends_the_run() -> None:
+async def test_a_question_is_streamed_and_its_answer_continues_the_run() -> None:
     async with ONE.run() as run:
         async for event in run.stream():
             if isinstance(event, AskName):
@@ -102,7 +102,7 @@ async def test_a_run_parks_and_its_result_may_be_awaited_again(autojump_clock: A
 
 
 async def test_the_question_of_an_awaited_run_is_raised_and_answered_through_its_snapshot() -> None:
-    """Each step ran once."""
+    """Each step runs once."""
     RAN.clear()
     with pytest.raises(InputRequiredError) as caught:
         await ONE.run()
@@ -115,7 +115,9 @@ async def test_the_question_of_an_awaited_run_is_raised_and_answered_through_its
 
 
 @pytest.mark.parametrize("answer", ["plain", Name])
-async def test_the_handler_answers_while_the_run_goes_on(answer: Any, autojump_clock: Any) -> None:
+async def test_the_input_handler_answers_while_other_steps_run(
+    answer: Any, autojump_clock: Any
+) -> None:
     went_on = []
 
     @step
@@ -140,7 +142,7 @@ async def test_the_handler_answers_while_the_run_goes_on(answer: Any, autojump_c
     assert len(went_on) == 1
 
 
-async def test_a_handler_that_returns_none_leaves_the_question_open() -> None:
+async def test_an_input_handler_that_returns_none_leaves_the_question_open() -> None:
     async def handler(request: InputRequestEvent) -> None:
         await trio.lowlevel.checkpoint()
 
@@ -151,7 +153,7 @@ async def test_a_handler_that_returns_none_leaves_the_question_open() -> None:
         assert await run.result() == "later"
 
 
-async def test_a_handler_that_fails_fails_the_run() -> None:
+async def test_an_input_handler_that_fails_fails_the_run() -> None:
     async def handler(request: InputRequestEvent) -> None:
         raise ConnectionError("nobody there")
 
@@ -167,7 +169,7 @@ async def test_a_handler_that_fails_fails_the_run() -> None:
     assert await ONE.resume_from("run", store=store, input_handler=better) == "somebody"
 
 
-async def test_the_handler_is_asked_again_after_a_crash() -> None:
+async def test_the_input_handler_is_called_again_after_a_crash() -> None:
     async def never(request: InputRequestEvent) -> None:
         await trio.sleep_forever()
 
@@ -184,7 +186,7 @@ async def test_the_handler_is_asked_again_after_a_crash() -> None:
     assert await ONE.resume_from("run", store=store, input_handler=handler) == "at last"
 
 
-async def test_several_questions_are_told_apart_by_type_and_by_id() -> None:
+async def test_answers_are_matched_to_questions_by_type_and_by_id() -> None:
     async with TWO.run(store=MemoryStore()) as run:
         with pytest.raises(InputRequiredError) as caught:
             await run.result()
@@ -211,8 +213,8 @@ async def test_a_wrong_or_second_answer_is_refused(request_id: str) -> None:
         assert await run.result() == ["x", 1]
 
 
-async def test_an_answered_run_that_is_dropped_at_once_keeps_the_answer() -> None:
-    """What was acknowledged is there after a crash, and nothing before the wait runs again."""
+async def test_an_acknowledged_answer_survives_an_immediate_crash() -> None:
+    """An acknowledged answer is there after a crash, and no step before it runs again."""
     RAN.clear()
     store = MemoryStore()
     with trio.CancelScope() as scope:
@@ -230,8 +232,8 @@ async def test_an_answered_run_that_is_dropped_at_once_keeps_the_answer() -> Non
         assert await run.result() == ["ann", 30]
 
 
-async def test_events_for_people_need_no_acceptor() -> None:
-    """An observer may accept them all the same."""
+async def test_published_events_need_no_accepting_step() -> None:
+    """A step may still accept them."""
     seen: list[Event] = []
 
     @step

@@ -37,7 +37,7 @@ async def total(members: list[B]) -> StopEvent:
     return StopEvent([one.n for one in members])
 
 
-async def test_a_join_gets_its_members_in_order_whenever_they_came(autojump_clock: Any) -> None:
+async def test_a_join_gets_its_members_in_order_of_the_fan_out(autojump_clock: Any) -> None:
 
     @step
     async def work(ev: A) -> B:
@@ -47,7 +47,7 @@ async def test_a_join_gets_its_members_in_order_whenever_they_came(autojump_cloc
     assert await Workflow("order", [spread, work, total]).run(list(range(10))) == list(range(10))
 
 
-async def test_an_empty_fan_out_fires_its_join_with_nothing() -> None:
+async def test_an_empty_fan_out_fires_its_join_with_an_empty_list() -> None:
     @step
     async def work(ev: A) -> B:
         return B(ev.n)
@@ -59,10 +59,10 @@ async def test_an_empty_fan_out_fires_its_join_with_nothing() -> None:
     ("fails", "collected"),
     [(None, [[0, 1, 2], [0, 1, 2]]), ("work", [[0, 2], [0, 2]]), ("split", [[0, 1, 2], [9]])],
 )
-async def test_a_handler_of_failures_at_two_levels(
+async def test_a_failure_handler_at_two_levels_fires_each_join_once(
     fails: str | None, collected: list[list[int]], autojump_clock: Any
 ) -> None:
-    """Where nothing failed, the inner join is not fired in the outer fan-out, where its outcome would belong to the root."""
+    """If nothing failed, the inner join does not fire in the outer fan-out."""
 
     @step
     async def split(ev: A) -> list[B]:
@@ -98,7 +98,7 @@ async def test_a_handler_of_failures_at_two_levels(
         assert result == collected
 
 
-async def test_members_that_come_to_nothing_are_dropped() -> None:
+async def test_members_without_an_outcome_are_dropped() -> None:
     @step
     async def work(ev: A) -> B | None:
         return B(ev.n) if ev.n % 2 else None
@@ -107,7 +107,7 @@ async def test_members_that_come_to_nothing_are_dropped() -> None:
     assert await Workflow("dropped", [spread, work, total]).run([2, 4]) == []
 
 
-async def test_a_member_may_come_to_several(autojump_clock: Any) -> None:
+async def test_a_member_may_have_several_outcomes(autojump_clock: Any) -> None:
     @step
     async def work(ev: A) -> tuple[B, B]:
         return B(ev.n), B(ev.n + 1)
@@ -125,7 +125,7 @@ class Answered(InputResponseEvent):
     n: int = 0
 
 
-async def test_what_is_delayed_retried_asked_or_mended_stays_in_its_fan_out(
+async def test_delays_retries_questions_and_handled_failures_stay_in_their_fan_out(
     autojump_clock: Any,
 ) -> None:
     @step(retry=RetryPolicy(max_attempts=2, initial_delay=50, jitter=0))
@@ -156,7 +156,7 @@ async def test_what_is_delayed_retried_asked_or_mended_stays_in_its_fan_out(
     assert await workflow.run([0, 1, 2, 3, 4, 5], store=MemoryStore()) == [0, 1, 2, 3, 4, 5]
 
 
-async def test_nested_fan_outs_have_joins_of_their_own(autojump_clock: Any) -> None:
+async def test_nested_fan_outs_have_separate_joins(autojump_clock: Any) -> None:
     @step
     async def outer(ev: StartEvent) -> list[A]:
         return [A(3), A(0), A(2)]
@@ -213,7 +213,7 @@ async def test_a_recursive_fan_out_is_summed_from_the_leaves() -> None:
     assert await Workflow("tree", [plant, grow, weigh, final]).run([[[], []], [], [[], []]]) == 5
 
 
-async def test_a_join_that_fans_out_again() -> None:
+async def test_a_join_may_fan_out_again() -> None:
     @step
     async def work(ev: A) -> B:
         return B(ev.n)
@@ -250,7 +250,7 @@ async def test_two_joins_of_one_fan_out_fire_once_each() -> None:
     assert await Workflow("two", [spread, work, of_b, of_c, end]).run([1, 2]) == [[1, 2], [-1, -2]]
 
 
-async def test_a_join_in_the_root_waits_for_all_that_can_still_come(autojump_clock: Any) -> None:
+async def test_a_root_join_waits_for_every_event_that_can_still_arrive(autojump_clock: Any) -> None:
     @step
     async def begin(ev: StartEvent) -> tuple[A, A, A]:
         return A(3), A(1), A(2)
@@ -263,7 +263,7 @@ async def test_a_join_in_the_root_waits_for_all_that_can_still_come(autojump_clo
     assert await Workflow("root", [begin, work, total]).run() == [3, 1, 2]
 
 
-async def test_external_events_do_not_hold_a_root_join_back_and_may_fire_it_again() -> None:
+async def test_external_events_do_not_delay_a_root_join_and_may_fire_it_again() -> None:
     @step
     async def begin(ev: StartEvent) -> B:
         return B(1)
@@ -280,8 +280,8 @@ async def test_external_events_do_not_hold_a_root_join_back_and_may_fire_it_agai
 
 
 @pytest.mark.parametrize("width", [1000, 20_000])
-async def test_a_wide_fan_out(width: int) -> None:
-    """Linear (its cost is counted elsewhere)."""
+async def test_a_wide_fan_out_and_its_join(width: int) -> None:
+    """The cost is counted in tests/durability."""
 
     @step
     async def work(ev: A) -> B:
@@ -316,7 +316,7 @@ async def test_collect_completes_once_in_the_declared_order(autojump_clock: Any)
     assert len(completed) == 1
 
 
-async def test_other_events_neither_fill_nor_break_a_set() -> None:
+async def test_other_events_do_not_affect_a_collected_set() -> None:
 
     @step
     async def begin(ev: StartEvent) -> tuple[A, C, B]:
@@ -332,7 +332,7 @@ async def test_other_events_neither_fill_nor_break_a_set() -> None:
     assert await Workflow("others", [begin, gather]).run() == [1, 3]
 
 
-async def test_a_surplus_stays_first_in_first_out() -> None:
+async def test_surplus_events_are_collected_first_in_first_out() -> None:
     sets = []
 
     @step
@@ -350,7 +350,7 @@ async def test_a_surplus_stays_first_in_first_out() -> None:
     assert sets == [[4, 1], [5, 2]]
 
 
-async def test_collecting_failing_and_trying_again_doubles_nothing(autojump_clock: Any) -> None:
+async def test_a_retry_after_collecting_does_not_collect_twice(autojump_clock: Any) -> None:
 
     @step
     async def begin(ev: StartEvent) -> A:
@@ -368,7 +368,7 @@ async def test_collecting_failing_and_trying_again_doubles_nothing(autojump_cloc
     assert len(caught.value.half_collected) == 1
 
 
-async def test_two_that_complete_a_set_with_one_event_do_not_both_have_it(
+async def test_two_steps_can_not_complete_a_set_with_the_same_event(
     autojump_clock: Any,
 ) -> None:
     attempts = []

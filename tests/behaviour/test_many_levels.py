@@ -1,4 +1,4 @@
-"""Fan-outs within fan-outs, through thousands of levels."""
+"""Thousands of levels of nested fan-outs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def losses(evs: list[Lost]) -> StopEvent | None:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_joins_of_many_levels_are_due_by_one_transition(stored: bool) -> None:
+async def test_joins_at_many_levels_fire_in_one_transition(stored: bool) -> None:
     # Each level has a join for failures that fires only if something came, and nothing does: when
     # the innermost step is done, all levels are.
     flow = Workflow("w", [begin, grow, failed, others, losses], timeout=None)

@@ -1,4 +1,4 @@
-"""Pauses, questions and senders that meet in the same moment."""
+"""Pauses, questions and senders that coincide."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def take(ev: InputResponseEvent) -> StopEvent | None:
     return StopEvent(ev.response)
 
 
-async def test_what_becomes_due_in_a_grace_does_not_spin(
+async def test_a_timer_due_during_a_pauses_grace_does_not_busy_loop(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     looks = 0
@@ -71,7 +71,7 @@ async def test_what_becomes_due_in_a_grace_does_not_spin(
 
 
 class Schedules(trio.abc.Instrument):
-    """Counts how often tasks are scheduled."""
+    """An instrument that counts how often tasks are scheduled."""
 
     count = 0
 
@@ -79,7 +79,7 @@ class Schedules(trio.abc.Instrument):
         self.count += 1
 
 
-async def test_an_answer_sent_under_a_key_twice_is_taken_once() -> None:
+async def test_an_answer_sent_twice_with_one_key_is_taken_once() -> None:
     @step
     async def ask(ev: StartEvent) -> tuple[InputRequestEvent, InputRequestEvent]:
         return InputRequestEvent("a", request_id="q"), InputRequestEvent("b", request_id="r")
@@ -97,7 +97,7 @@ async def test_an_answer_sent_under_a_key_twice_is_taken_once() -> None:
         await run.result()
 
 
-async def test_a_handler_answers_while_the_run_is_paused(
+async def test_an_input_handler_may_answer_while_the_run_is_paused(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def handler(request: InputRequestEvent) -> Any:
@@ -113,7 +113,7 @@ async def test_a_handler_answers_while_the_run_is_paused(
         assert await run.result() == "x"
 
 
-async def test_a_handler_fails_while_the_run_is_paused(
+async def test_an_input_handler_that_fails_while_the_run_is_paused_fails_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def handler(request: InputRequestEvent) -> Any:
@@ -147,7 +147,9 @@ async def test_a_run_that_is_paused_or_parked_can_be_cancelled(
                 await run.result()
 
 
-async def test_a_step_times_out_in_a_grace(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_step_may_time_out_during_a_pauses_grace(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     attempts = []
 
     @step(timeout=5, retry=RetryPolicy(max_attempts=2, jitter=0))
@@ -165,7 +167,7 @@ async def test_a_step_times_out_in_a_grace(autojump_clock: trio.testing.MockCloc
         assert await run.result() == "x"
 
 
-async def test_a_run_that_fails_while_its_snapshot_is_taken(
+async def test_a_run_may_fail_while_its_snapshot_is_taken(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     monkeypatch.setattr("blazen_trio._concurrency._SLICE", -1.0)

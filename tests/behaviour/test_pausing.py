@@ -1,4 +1,4 @@
-"""Pausing: nothing new starts, what is in flight may finish, and whoever asked is told."""
+"""Pausing: no step starts, steps in flight may finish, and the caller gets a snapshot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from blazen_trio import (
 from tests.behaviour.events import SLOW, A, B
 
 
-async def test_pause_lets_steps_finish_and_starts_none(autojump_clock: Any) -> None:
+async def test_a_pause_lets_steps_finish_and_starts_none(autojump_clock: Any) -> None:
     began = trio.current_time()
     async with SLOW.run() as run:
         await trio.sleep(1)
@@ -34,7 +34,7 @@ async def test_pause_lets_steps_finish_and_starts_none(autojump_clock: Any) -> N
         assert await SLOW.resume(snapshot) == "end"
 
 
-async def test_after_its_grace_a_pause_cancels_what_is_in_flight(autojump_clock: Any) -> None:
+async def test_a_pause_cancels_steps_in_flight_after_its_grace(autojump_clock: Any) -> None:
     async with SLOW.run() as run:
         await trio.sleep(1)
         before = trio.current_time()
@@ -45,7 +45,7 @@ async def test_after_its_grace_a_pause_cancels_what_is_in_flight(autojump_clock:
         assert await run.result() == "end"
 
 
-async def test_a_cancelled_pause_unpauses(autojump_clock: Any) -> None:
+async def test_a_cancelled_pause_is_withdrawn(autojump_clock: Any) -> None:
     async with SLOW.run() as run:
         await trio.sleep(1)
         with trio.move_on_after(1) as scope:
@@ -71,7 +71,7 @@ async def test_a_cancelled_pause_does_not_undo_another(autojump_clock: Any) -> N
 
 
 async def test_unpause_does_nothing_to_a_run_that_is_not_paused_yet(autojump_clock: Any) -> None:
-    """Table A: it is running. Whoever pauses it may give up."""
+    """The run is still running, and the caller of `pause` may be cancelled."""
     snapshots = []
 
     async def pause(run: Run) -> None:
@@ -83,7 +83,8 @@ async def test_unpause_does_nothing_to_a_run_that_is_not_paused_yet(autojump_clo
         await trio.sleep(1)
         await run.unpause()
         await trio.sleep(3)
-        while run.status is RunStatus.RUNNING:  # noqa: ASYNC110  # to be there before those who were told
+        # To act before the tasks that wait for the pause.
+        while run.status is RunStatus.RUNNING:  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
         await run.unpause()
         assert await run.result() == "end"
@@ -92,7 +93,7 @@ async def test_unpause_does_nothing_to_a_run_that_is_not_paused_yet(autojump_clo
     )
 
 
-async def test_a_run_whose_time_is_up_while_it_is_to_be_paused_has_timed_out(
+async def test_a_run_that_uses_up_its_timeout_before_a_pause_times_out(
     autojump_clock: Any,
 ) -> None:
     async with SLOW.run(timeout=3) as run:

@@ -1,4 +1,4 @@
-"""Which step gets which event."""
+"""The routing of events to steps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_steps_run_in_the_order_of_their_events() -> None:
 
 
 @pytest.mark.parametrize(("given", "taken"), [(1, "left"), (0, "right")])
-async def test_only_the_branch_of_the_returned_type_runs(given: int, taken: str) -> None:
+async def test_only_the_steps_of_the_returned_type_run(given: int, taken: str) -> None:
     ran = []
 
     @step
@@ -110,7 +110,7 @@ async def test_each_returned_event_reaches_its_steps_and_the_first_stop_ends_the
 @pytest.mark.parametrize(
     "returned", [1, "text", {"a": 1}, [1], ("x",), object(), StartEvent, [A(), 3]]
 )
-async def test_a_step_that_returns_rubbish_is_named(returned: Any) -> None:
+async def test_the_error_of_an_invalid_return_value_names_the_step(returned: Any) -> None:
 
     @step
     async def rubbish(ev: StartEvent) -> StopEvent | list[A]:
@@ -126,7 +126,7 @@ async def test_a_step_that_returns_rubbish_is_named(returned: Any) -> None:
     assert caught.value.attempts == 1
 
 
-async def test_an_input_that_no_run_starts_with_is_refused_before_any_step() -> None:
+async def test_an_input_that_no_run_starts_with_is_refused_before_any_step_runs() -> None:
     ran = []
 
     @step
@@ -165,7 +165,7 @@ async def test_a_sent_event_reaches_every_accepting_step() -> None:
     assert set(seen) == {("one", 1), ("one", 2), ("two", 1), ("two", 2)}
 
 
-async def test_what_a_step_does_not_declare_is_an_error_where_it_sends_it() -> None:
+async def test_sending_an_undeclared_event_raises_in_the_step() -> None:
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A | StopEvent:
@@ -183,7 +183,7 @@ async def test_what_a_step_does_not_declare_is_an_error_where_it_sends_it() -> N
         await Workflow("sends", [begin, take], external=[B]).run()
 
 
-async def test_an_event_from_outside_that_nothing_accepts_is_refused_to_its_sender() -> None:
+async def test_an_external_event_that_no_step_accepts_is_refused() -> None:
 
     @step
     async def begin(ev: StartEvent) -> InputRequestEvent:
@@ -230,8 +230,8 @@ async def test_concurrent_runs_of_one_workflow_do_not_mix(autojump_clock: Any) -
     assert sorted(results) == [(number, number, f"run {number}") for number in range(20)]
 
 
-async def test_a_typed_stop_is_itself_the_result() -> None:
-    """Also of a stored run."""
+async def test_a_typed_stop_event_is_the_result() -> None:
+    """A stored run returns it, too."""
 
     @attrs.frozen
     class Report(StopEvent):
@@ -247,7 +247,7 @@ async def test_a_typed_stop_is_itself_the_result() -> None:
     assert await workflow.resume_from("run", store=store) == Report(lines=3)
 
 
-async def test_a_subclass_goes_to_those_who_accept_its_base_and_stays_what_it_is() -> None:
+async def test_a_subclass_reaches_steps_that_accept_its_base_and_keeps_its_class() -> None:
     seen = []
 
     @step
@@ -267,7 +267,7 @@ async def test_a_subclass_goes_to_those_who_accept_its_base_and_stays_what_it_is
     assert result == SubA(1, "more")
 
 
-async def test_a_list_opens_a_fan_out_and_a_tuple_does_not() -> None:
+async def test_a_list_starts_a_fan_out_and_a_tuple_does_not() -> None:
     @step
     async def begin(ev: StartEvent) -> list[A]:
         return (A(), A())  # type: ignore[return-value]
@@ -284,7 +284,7 @@ async def test_a_list_opens_a_fan_out_and_a_tuple_does_not() -> None:
 async def test_a_delayed_event_is_delivered_after_its_time(
     kind: type[Event], autojump_clock: Any
 ) -> None:
-    """Also one that stops the run."""
+    """A delayed event may also be the one that stops the run."""
 
     @step
     async def begin(ev: StartEvent) -> Delayed[A] | Delayed[StopEvent]:
@@ -299,7 +299,7 @@ async def test_a_delayed_event_is_delivered_after_its_time(
     assert trio.current_time() - before == pytest.approx(100, abs=1)
 
 
-async def test_siblings_of_a_stop_are_recorded_and_not_routed() -> None:
+async def test_events_returned_with_a_stop_event_are_recorded_and_not_routed() -> None:
     ran = []
 
     @step
@@ -336,7 +336,7 @@ async def test_an_event_may_have_any_type_name() -> None:
     assert await Workflow("named", [begin, end]).run(store=store, run_id="run") == Named(1)
 
 
-async def test_a_failing_step_reaches_the_caller() -> None:
+async def test_the_failure_of_a_step_is_raised_to_the_caller() -> None:
 
     @step
     async def broken(ev: StartEvent) -> StopEvent:
@@ -354,7 +354,7 @@ async def test_a_failing_step_reaches_the_caller() -> None:
     )
 
 
-async def test_two_steps_of_one_event_run_at_once(autojump_clock: Any) -> None:
+async def test_two_steps_of_one_event_run_concurrently(autojump_clock: Any) -> None:
     @step
     async def begin(ev: StartEvent) -> A:
         return A()

@@ -1,4 +1,4 @@
-"""The run's key/value state: a step is a transaction over it."""
+"""The key-value state of a run, over which a step is a transaction."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-async def test_every_kind_of_value_comes_back_as_itself(value: Any) -> None:
-    """From memory, and from the store."""
+async def test_every_kind_of_value_round_trips_in_the_state(value: Any) -> None:
+    """Both from memory and from the store."""
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
@@ -125,8 +125,8 @@ async def test_a_class_that_the_workflow_does_not_know_needs_its_type() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {"deep": [print]}, type("Sub", (str,), {})("x")])
-async def test_what_can_not_be_stored_is_an_error_where_it_is_set(value: Any) -> None:
-    """Also in a run without a store."""
+async def test_setting_a_value_that_can_not_be_stored_raises(value: Any) -> None:
+    """A run without a store raises, too."""
 
     @step
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
@@ -141,7 +141,7 @@ async def test_what_can_not_be_stored_is_an_error_where_it_is_set(value: Any) ->
     assert await Workflow("bad", [begin]).run() == "nothing was set"
 
 
-async def test_others_see_writes_when_the_step_commits_and_not_before(autojump_clock: Any) -> None:
+async def test_writes_are_visible_to_other_steps_only_after_the_commit(autojump_clock: Any) -> None:
     seen = []
 
     @step
@@ -165,7 +165,7 @@ async def test_others_see_writes_when_the_step_commits_and_not_before(autojump_c
     assert seen == [None, 1]
 
 
-async def test_a_failed_attempt_leaves_nothing(autojump_clock: Any) -> None:
+async def test_a_failed_attempt_changes_nothing(autojump_clock: Any) -> None:
 
     @step(retry=RetryPolicy(max_attempts=2, jitter=0))
     async def begin(ev: StartEvent, ctx: Context) -> A:
@@ -183,8 +183,8 @@ async def test_a_failed_attempt_leaves_nothing(autojump_clock: Any) -> None:
     assert await Workflow("rollback", [begin, end]).run() == (2, 1)
 
 
-async def test_read_and_set_loses_no_update_and_ends_in_turns(autojump_clock: Any) -> None:
-    """Twenty steps that all read, wait and set: each is run at most twice."""
+async def test_concurrent_read_and_set_loses_no_update(autojump_clock: Any) -> None:
+    """Each of twenty steps that read, wait and set runs at most twice."""
     attempts: list[tuple[int, str]] = []
 
     @step
@@ -205,7 +205,7 @@ async def test_read_and_set_loses_no_update_and_ends_in_turns(autojump_clock: An
     assert len({key for _, key in attempts}) == 20
 
 
-async def test_update_needs_no_second_attempt(autojump_clock: Any) -> None:
+async def test_update_never_conflicts(autojump_clock: Any) -> None:
     attempts = []
 
     @step
@@ -241,7 +241,7 @@ async def test_a_get_after_an_update_counts_as_a_read(autojump_clock: Any) -> No
 async def test_a_step_that_reads_one_key_and_writes_another_can_see_write_skew(
     autojump_clock: Any,
 ) -> None:
-    """Told in the documentation: only lost updates of a key are detected."""
+    """As documented, only lost updates of a key are detected."""
 
     @step
     async def begin(ev: StartEvent) -> tuple[A, B]:
@@ -281,7 +281,7 @@ def change_in_place_and_update(ctx: Context) -> None:
 @pytest.mark.parametrize(
     "change", [change_in_place, set_and_change_in_place, change_in_place_and_update]
 )
-async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence(
+async def test_a_value_mutated_without_set_raises(
     change: Callable[[Context], None],
 ) -> None:
     @step
@@ -299,7 +299,7 @@ async def test_a_value_changed_in_place_is_neither_kept_nor_lost_in_silence(
 
 
 @pytest.mark.parametrize("empty", [list, dict, set])
-async def test_a_default_filled_in_place_is_not_lost_in_silence(empty: Callable[[], Any]) -> None:
+async def test_a_default_mutated_without_set_raises(empty: Callable[[], Any]) -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
         found = ctx.get("seen", empty())
@@ -315,7 +315,7 @@ async def test_a_default_filled_in_place_is_not_lost_in_silence(empty: Callable[
         await workflow.run(True)
 
 
-async def test_a_value_changed_in_place_may_be_set() -> None:
+async def test_a_mutated_value_may_be_set() -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
         for number in range(3):
@@ -327,7 +327,7 @@ async def test_a_value_changed_in_place_may_be_set() -> None:
     assert await Workflow("list", [begin]).run() == [0, 1, 2]
 
 
-async def test_a_value_changed_in_place_and_set_is_a_write() -> None:
+async def test_a_mutated_and_set_value_is_a_write() -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> A:
         ctx.set("list", [1])
@@ -348,7 +348,7 @@ async def test_a_value_changed_in_place_and_set_is_a_write() -> None:
     assert await Workflow("sets", [begin, change, end]).run() == [1, 2]
 
 
-async def test_update_is_applied_to_what_the_step_has_set() -> None:
+async def test_update_applies_to_the_value_that_the_step_has_set() -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
         ctx.set("n", 10)
@@ -371,7 +371,7 @@ async def test_an_update_that_fails_fails_the_step() -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-async def test_metadata_is_read_only_and_stays() -> None:
+async def test_metadata_is_read_only_and_stored() -> None:
     @step
     async def begin(ev: StartEvent, ctx: Context) -> StopEvent:
         with pytest.raises(TypeError):
@@ -391,7 +391,7 @@ async def test_metadata_is_read_only_and_stays() -> None:
         await workflow.run(metadata={"bad": object()})
 
 
-async def test_a_context_is_not_used_after_its_step() -> None:
+async def test_a_context_can_not_be_used_after_its_step() -> None:
     kept: list[Context] = []
 
     @step

@@ -1,4 +1,4 @@
-"""What a step's function is: async, synchronous, a wrapper; and which failures are tried again."""
+"""Kinds of step functions (async, synchronous, wrapped), and the errors that are retried."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RETRY = RetryPolicy(max_attempts=3, initial_delay=0)
 
 
 def runs_it(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    """Run an async function to its end, as a loop of its own would."""
+    """Run an async function to its end, as a separate event loop would."""
 
     @functools.wraps(function)
     def wrapper(*args: Any) -> Any:
@@ -48,7 +48,9 @@ def hands_it_on(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("decorator", [runs_it, hands_it_on])
 @pytest.mark.parametrize("timeout", [None, 60])
-async def test_a_synchronous_wrapper_of_an_async_function(decorator: Any, timeout: Any) -> None:
+async def test_a_synchronous_wrapper_of_an_async_function_is_a_step(
+    decorator: Any, timeout: Any
+) -> None:
     called_in: list[Any] = []
 
     def noting(function: Any) -> Any:
@@ -70,7 +72,7 @@ async def test_a_synchronous_wrapper_of_an_async_function(decorator: Any, timeou
     assert called_in != [threading.main_thread()]
 
 
-async def test_a_coroutine_that_a_synchronous_step_returns_is_a_wrong_output() -> None:
+async def test_a_coroutine_returned_by_a_synchronous_step_is_an_invalid_output() -> None:
     attempts = []
 
     async def forgotten() -> StopEvent:
@@ -86,7 +88,7 @@ async def test_a_coroutine_that_a_synchronous_step_returns_is_a_wrong_output() -
     assert [inspect.getcoroutinestate(one) for one in attempts] == [inspect.CORO_CLOSED]
 
 
-async def test_an_event_of_a_class_that_was_defined_again() -> None:
+async def test_an_event_of_a_redefined_class_is_refused() -> None:
     old, new = (attrs.make_class("Special", [], bases=(Event,), frozen=True) for _ in range(2))
 
     @step(accepts=StartEvent, emits=old)
@@ -111,7 +113,8 @@ def test_a_retry_on_that_is_async_is_refused() -> None:
     for rule in (always, Rule()):
         with pytest.raises(ValueError, match="not async"):
             RetryPolicy(retry_on=rule)  # type: ignore[arg-type]
-    hidden = RetryPolicy(retry_on=lambda error: always(error))  # type: ignore[arg-type, return-value]
+    rule: Any = lambda error: always(error)  # noqa: E731
+    hidden = RetryPolicy(retry_on=rule)
     with pytest.raises(TypeError, match="coroutine"):
         hidden.wants(ValueError())
 
@@ -129,7 +132,7 @@ def test_retry_on_looks_into_groups() -> None:
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(ConnectionError(), 3), (ValueError(), 1)])
-async def test_what_a_steps_own_nursery_wraps_is_tried_again(
+async def test_an_error_wrapped_by_the_steps_nursery_is_retried(
     error: Exception, attempts: int
 ) -> None:
     seen = []

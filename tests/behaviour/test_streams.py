@@ -1,4 +1,4 @@
-"""What a run shows: its stream, its lifecycle events, its history."""
+"""The stream, the lifecycle events and the history of a run."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def collected(stream: Any) -> list[Any]:
     return [event async for event in stream]
 
 
-async def test_two_consumers_each_see_all() -> None:
-    """One made before the first checkpoint of the block misses nothing."""
+async def test_two_streams_each_get_every_event() -> None:
+    """A stream created before the first checkpoint of the block misses nothing."""
     seen = []
 
     async def watch(stream: Any) -> None:
@@ -55,7 +55,7 @@ async def test_two_consumers_each_see_all() -> None:
     assert seen == [[A(0), A(1), A(2), StopEvent("end")]] * 2
 
 
-async def test_one_that_falls_behind_is_told_how_far() -> None:
+async def test_a_stream_that_falls_behind_reports_the_missed_events() -> None:
     async with WORKFLOW.run(10) as run:
         stream = run.stream(buffer=4)
         await run.result()
@@ -102,7 +102,8 @@ async def test_a_sync_step_publishes_sends_and_collects() -> None:
     @step
     def gathers(ev: A, ctx: Context) -> StopEvent | None:
         found = ctx.collect(ev, [A, A])
-        return StopEvent([*sorted(one.n for one in found), ctx.get("key")]) if found else None  # type: ignore[attr-defined]
+        numbers: Any = found
+        return StopEvent([*sorted(one.n for one in numbers), ctx.get("key")]) if found else None
 
     async with Workflow("threads", [threaded, gathers]).run() as run:
         assert await collected(run.stream()) == [A(0), StopEvent([1, 2, 1])]
@@ -142,7 +143,7 @@ def kinds(history: list[HistoryRecord]) -> list[str]:
     return [record.kind for record in history]
 
 
-async def test_history_goes_on_across_a_crash(autojump_clock: Any) -> None:
+async def test_history_continues_after_a_crash(autojump_clock: Any) -> None:
     @step(retry=RetryPolicy(max_attempts=2, jitter=0))
     async def begin(ev: StartEvent, ctx: Context) -> InputRequestEvent:
         if ctx.attempt == 1:
@@ -196,7 +197,7 @@ async def test_history_goes_on_across_a_crash(autojump_clock: Any) -> None:
     )
 
 
-async def test_without_history_start_end_and_failures_are_told() -> None:
+async def test_without_history_the_start_the_end_and_failures_are_recorded() -> None:
     store = MemoryStore()
 
     @step

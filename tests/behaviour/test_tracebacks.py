@@ -1,4 +1,4 @@
-"""What a step failed with is there in another process: its traceback, as text."""
+"""The traceback of a failed step is available, as text, in other processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def look_up(password: str) -> None:
 async def failure_of(
     fail: Any, **options: Any
 ) -> tuple[StepFailedError, StepFailedError, Snapshot]:
-    """As the process that drove the run is told, as another one is, and what is stored."""
+    """Return the errors raised by the driving process and by another one, and the stored text."""
     flow = Workflow("fails", [step(name="fail", **options)(fail)])
     store = MemoryStore()
     with pytest.raises(StepFailedError) as here:
@@ -40,7 +40,7 @@ async def failure_of(
     return here.value, there.value, await store.load_snapshot("run")
 
 
-async def test_it_is_told_with_its_causes_and_without_the_engine() -> None:
+async def test_a_stored_traceback_has_causes_and_no_frames_of_the_engine() -> None:
     async def fail(ev: StartEvent) -> StopEvent:
         try:
             look_up("sesame")
@@ -69,7 +69,7 @@ async def test_it_is_told_with_its_causes_and_without_the_engine() -> None:
     assert snapshot.error == "step 'fail' of run 'run' failed: RuntimeError: no tea"
 
 
-async def test_of_a_step_in_a_thread_it_begins_with_the_step() -> None:
+async def test_the_traceback_of_a_step_in_a_thread_starts_with_the_step() -> None:
     def fail(ev: StartEvent) -> StopEvent:
         look_up("sesame")
         return StopEvent()
@@ -78,7 +78,7 @@ async def test_of_a_step_in_a_thread_it_begins_with_the_step() -> None:
     assert "in fail\n" in there.traceback.splitlines(keepends=True)[1]
 
 
-async def test_it_is_that_of_the_last_attempt(autojump_clock: Any) -> None:
+async def test_the_stored_traceback_is_that_of_the_last_attempt(autojump_clock: Any) -> None:
     attempts = []
 
     async def fail(ev: StartEvent) -> StopEvent:
@@ -89,7 +89,7 @@ async def test_it_is_that_of_the_last_attempt(autojump_clock: Any) -> None:
     assert there.traceback.endswith("OSError: failure 3\n")
 
 
-async def test_of_a_long_one_the_end_is_kept() -> None:
+async def test_the_end_of_a_long_traceback_is_kept() -> None:
     def deep(n: int) -> None:
         deeper(n + 1)
 
@@ -109,7 +109,7 @@ async def test_of_a_long_one_the_end_is_kept() -> None:
     assert there.traceback.endswith("x end\n")
 
 
-async def test_an_exception_that_can_not_be_told() -> None:
+async def test_an_exception_that_can_not_be_formatted_still_fails_the_run() -> None:
     class BadError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("never")
@@ -121,7 +121,7 @@ async def test_an_exception_that_can_not_be_told() -> None:
     assert "BadError" in there.traceback.splitlines()[-1]
 
 
-async def test_what_is_not_unicode_is_told() -> None:
+async def test_a_traceback_that_is_not_unicode_is_stored() -> None:
     async def fail(ev: StartEvent) -> StopEvent:
         raise OSError("\udcff.txt")
 
@@ -129,7 +129,7 @@ async def test_what_is_not_unicode_is_told() -> None:
     assert there.traceback.splitlines()[-1] == "OSError: \\udcff.txt"
 
 
-async def test_of_what_the_engine_refuses_it_has_no_frames() -> None:
+async def test_an_error_of_the_engine_has_no_frames() -> None:
     async def fail(ev: StartEvent) -> StopEvent:
         return StartEvent()  # type: ignore[return-value]
 
@@ -138,7 +138,7 @@ async def test_of_what_the_engine_refuses_it_has_no_frames() -> None:
     assert "File" not in there.traceback
 
 
-async def test_of_a_failing_input_handler() -> None:
+async def test_the_traceback_of_a_failing_input_handler_is_stored() -> None:
     @step
     async def ask(ev: StartEvent) -> InputRequestEvent:
         return InputRequestEvent("tea?")
@@ -156,7 +156,7 @@ async def test_of_a_failing_input_handler() -> None:
     assert "in look_up\n" in failed.value.traceback
 
 
-async def test_a_run_that_goes_on_has_none() -> None:
+async def test_a_resumed_run_has_no_traceback() -> None:
     store = MemoryStore()
     failing = True
 

@@ -1,4 +1,4 @@
-"""What is ready runs at once, however much waits already."""
+"""Ready deliveries run immediately, however many steps wait already."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def spread(_: Spread) -> list[Late]:
 
 
 @pytest.mark.parametrize("naps", [0, 1, 12, 1000])
-async def test_what_becomes_ready_beside_steps_that_wait_runs_at_once(
+async def test_new_deliveries_run_immediately_beside_waiting_steps(
     naps: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     woken: list[float] = []
@@ -81,7 +81,7 @@ async def begin_naps(ev: StartEvent) -> list[Nap]:
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_all_run_at_once_with_a_store_too(
+async def test_with_a_store_all_deliveries_run_concurrently(
     durability: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     began = trio.current_time()
@@ -90,7 +90,7 @@ async def test_all_run_at_once_with_a_store_too(
 
 
 class Slow(MemoryStore):
-    """A disk that takes a second, of which the most commits at a time are counted."""
+    """A store whose commits take a second, and which counts concurrent ones."""
 
     committing = most = 0
 
@@ -105,8 +105,10 @@ class Slow(MemoryStore):
             self.committing -= 1
 
 
-async def test_not_all_wait_for_the_disk_at_once(autojump_clock: trio.testing.MockClock) -> None:
-    """They would come back from it all in one turn of the event loop, which nobody else would have a part of."""
+async def test_the_number_of_steps_that_wait_for_the_disk_is_bounded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Otherwise all of them would resume in one turn of the event loop, and block other tasks."""
 
     @step
     async def short(_: Nap) -> Woken:

@@ -1,4 +1,4 @@
-"""The workflow whose runs are driven through chaos, and a worker for it: `python -m tests.chaos.flow URL`."""
+"""The workflow of the chaos tests, and its worker: `python -m tests.chaos.flow URL`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Both(Event):
 
 
 def count(ctx: Context) -> None:
-    """This step has an effect on its run."""
+    """Record the effect of a step on its run."""
     ctx.update(
         "effects",
         lambda effects: {**effects, ctx.step_name: effects.get(ctx.step_name, 0) + 1},

@@ -1,4 +1,4 @@
-"""Database servers of the test's own, which it may kill and start again: from the installed binaries, as a user without rights."""
+"""Database servers that a test may kill and restart, run from the installed binaries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _START_SECONDS = 300.0
 
 
 class Server:
-    """One server with its data in a folder. Killed as by a power cut (its processes, not its disk), and started again."""
+    """A server with its data in a folder. It can be killed, as by a power cut, and restarted."""
 
     def __init__(self, command: list[str], url: str, user: str | None, log: Path) -> None:
         self.url = url
@@ -33,12 +33,13 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         engine = sa.create_engine(self.url, poolclass=sa.NullPool)
         deadline = time.monotonic() + _START_SECONDS
         while True:
             if self._process is None or self._process.poll() is not None:
-                # Again, too, where it has ended: PostgreSQL does not begin while a process of the one that was killed is left.
+                # Launched again if it has ended: PostgreSQL does not start while a process of the
+                # killed server is left.
                 self._launch()
             try:
                 with engine.connect():
@@ -55,21 +56,22 @@ class Server:
             )
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End it at once. Its processes that are no part of its group see that, and end too."""
+        """Kill the server. Its processes outside of its process group notice, and end too."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, how)
             self._process.wait(_START_SECONDS)
 
     def restart(self) -> None:
-        """Kill it, and start it again."""
+        """Kill the server, and restart it."""
         self.kill()
         self.start()
 
 
 @contextlib.contextmanager
 def own_server(kind: str, folder: Path) -> Iterator[Server]:
-    """A new server with an empty database, killed afterwards; the test is skipped (or fails, see `tests.databases`) where its
-    binaries are not installed.
+    """Start a new server with an empty database, and kill it afterwards.
+
+    The test is skipped (or fails, see `tests.databases`) if its binaries are not installed.
     """
     user = _owner(folder)
     server = (_postgresql if kind == "postgresql" else _mariadb)(folder, user)
@@ -81,7 +83,10 @@ def own_server(kind: str, folder: Path) -> Iterator[Server]:
 
 
 def _owner(folder: Path) -> str | None:
-    """Servers refuse to run as root: then somebody without rights gets the folder."""
+    """Return the user to run the server as: servers refuse to run as root.
+
+    That user gets the folder. `None`: this process does not run as root.
+    """
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "mysql", "nobody"):

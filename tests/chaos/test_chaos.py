@@ -1,6 +1,4 @@
-"""Several workers on each database, killed and frozen, and the database killed under them: every run comes to its end, and every
-effect on it has happened once.
-"""
+"""Workers and their database are killed and frozen: every run ends, and has each effect once."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ PATIENCE = 300.0  # seconds for the runs to come to their ends when all is quiet
 
 
 class Workers:
-    """Worker processes; one that has ended is replaced."""
+    """Worker processes. One that has ended is replaced."""
 
     def __init__(self, url: str, log: Path) -> None:
         self._url = url
@@ -44,7 +42,7 @@ class Workers:
         self.frozen = False
 
     def keep_up(self) -> None:
-        """See to it that there are as many as there should be."""
+        """Start workers until there are `WORKERS`."""
         self._processes = [process for process in self._processes if process.poll() is None]
         while len(self._processes) < WORKERS:
             with self._log.open("ab") as log:
@@ -57,7 +55,7 @@ class Workers:
         self.deaths += 1
 
     async def freeze_one(self, random: random.Random) -> None:
-        """For longer than its lease lasts. On SQLite it may have the file all that time, whatever else is done meanwhile."""
+        """Stop a worker for longer than its lease. On SQLite, it may lock the file meanwhile."""
         process = random.choice(self._processes)
         process.send_signal(signal.SIGSTOP)
         self.freezes += 1
@@ -69,7 +67,7 @@ class Workers:
             self.frozen = False
 
     def stop(self) -> None:
-        """End them all; they drain."""
+        """Drain and end all workers."""
         for process in self._processes:
             process.send_signal(signal.SIGCONT)
             process.terminate()
@@ -78,7 +76,7 @@ class Workers:
 
 
 def hold_sqlite(file: str) -> None:
-    """Another program has the whole file for a second."""
+    """Lock the whole file for a second, as another program might."""
     connection = sqlite3.connect(file, isolation_level=None, timeout=10)
     connection.execute("BEGIN EXCLUSIVE")
     time.sleep(1)
@@ -87,7 +85,7 @@ def hold_sqlite(file: str) -> None:
 
 
 async def rage(workers: Workers, disturb: Callable[[], object], chance: random.Random) -> list[str]:
-    """Kill, freeze and disturb until the time is over and a few are dead; what was done."""
+    """Kill, freeze and disturb until the time is up and a few workers have died; count it all."""
     done: list[str] = []
     end = trio.current_time() + SECONDS
     async with trio.open_nursery() as nursery:
@@ -111,10 +109,10 @@ async def rage(workers: Workers, disturb: Callable[[], object], chance: random.R
 
 
 async def surely(act: Callable[[], Awaitable[object]]) -> None:
-    """Do what can be done again, until the store has answered.
+    """Repeat an idempotent call until the store has answered.
 
-    It may have been carried out where a COMMIT got no answer, and has not where a server, on a
-    machine that has much to do, was not back in time.
+    An earlier attempt may have succeeded if its COMMIT got no answer, and has failed if the server
+    was not back in time, as on a busy machine.
     """
     deadline = trio.current_time() + PATIENCE
     while True:
@@ -132,7 +130,7 @@ async def surely(act: Callable[[], Awaitable[object]]) -> None:
 async def through_chaos(
     url: str, workers: Workers, disturb: Callable[[], object]
 ) -> dict[str, Any]:
-    """Submit runs, send each the event that it waits for, twice, and wait for all of them. Returns their results."""
+    """Submit runs, send each its awaited event twice, and return the results of all runs."""
     chance = random.Random()
     results: dict[str, Any] = {}
     async with (
@@ -168,7 +166,7 @@ async def through_chaos(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_run_comes_to_its_end(kind: str, tmp_path: Path) -> None:
+def test_every_run_ends_correctly_under_chaos(kind: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         if kind == "sqlite":
             file = str(tmp_path / "runs.db")

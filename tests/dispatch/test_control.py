@@ -1,4 +1,4 @@
-"""How a run is driven, as a table: every combination of requests and situation, without Trio."""
+"""The control of a driven run: every combination of requests and situation, without Trio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DRIVEN = [Phase.WORKING, Phase.PAUSED, Phase.PARKED]
 
 @attrs.frozen
 class Now:
-    """A situation, and the phase in which it is."""
+    """A situation and a phase."""
 
     phase: Phase = Phase.WORKING
     in_flight: bool = False
@@ -48,7 +48,7 @@ class Now:
 FLAGS = [field.name for field in attrs.fields(Now) if field.type == "bool"]
 ENDS = {Next.CANCEL, Next.TIME_OUT, Next.STALL}
 STARTS = {Next.RUN, Next.GET_SLOT, Next.WAKE, Next.TAKE_DUE}
-"""What leads to another step's beginning."""
+"""The actions that lead to the start of another step."""
 RESTS = {Next.PARK, Next.REST, Next.PAUSE, Next.LEAVE}
 
 
@@ -70,7 +70,7 @@ def asked(
 
 
 def every() -> Iterator[tuple[dict[str, Any], Control, Now, Next]]:
-    """All that can be asked, in every situation: 5 times 4 requests, 3 phases, 2**13 flags."""
+    """Iterate over all requests in all situations: 5 times 4 requests, 3 phases, 2**13 flags."""
     values = [
         dict(zip(FLAGS, each, strict=True))
         for each in itertools.product((False, True), repeat=len(FLAGS))
@@ -84,8 +84,8 @@ def every() -> Iterator[tuple[dict[str, Any], Control, Now, Next]]:
                 yield requests, control, now, decide(control, now)
 
 
-def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
-    """Not one assertion for each: half a million of them."""
+def test_the_decision_for_every_combination_keeps_the_promises() -> None:
+    """One loop, since half a million parametrized tests would take too long."""
     broken: dict[str, Any] = {}
 
     def promise(name: str, kept: bool, *where: Any) -> None:
@@ -132,8 +132,8 @@ def test_every_combination_has_an_answer_that_keeps_the_promises() -> None:
     assert broken == {}
 
 
-def test_nothing_that_can_go_on_waits() -> None:
-    """Where no step is in flight, nothing is on its way, and nobody has asked for anything, what is ready runs."""
+def test_ready_deliveries_run_unless_something_was_requested() -> None:
+    """A ready delivery runs if no step is in flight and no commit or request is pending."""
     for requests, _, now, following in every():
         if requests["held"] or requests["cancelled"]:
             continue
@@ -186,7 +186,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("requests", "situation", "following"), TABLE)
-def test_what_comes_next(
+def test_the_next_action(
     requests: dict[str, Any], situation: dict[str, bool], following: Next
 ) -> None:
     phase = requests.get("phase", Phase.WORKING)
@@ -196,7 +196,7 @@ def test_what_comes_next(
 # Requests
 
 
-def test_each_who_wants_it_paused_is_counted_by_itself() -> None:
+def test_holds_are_independent() -> None:
     control = Control()
     mine, yours = control.hold(), control.hold()
     control.let_go((mine,))
@@ -207,7 +207,7 @@ def test_each_who_wants_it_paused_is_counted_by_itself() -> None:
     assert not control.halted
 
 
-def test_only_the_first_reason_counts() -> None:
+def test_only_the_first_reason_to_cancel_or_fail_counts() -> None:
     control = Control()
     assert control.cancel("first")
     assert not control.cancel("second")
@@ -218,7 +218,7 @@ def test_only_the_first_reason_counts() -> None:
     assert control.failure is first
 
 
-def test_what_is_asked_later_never_makes_it_stay_longer() -> None:
+def test_a_later_request_never_makes_the_run_stay_longer() -> None:
     for before, after in itertools.product(Leave, Leave):
         control = asked(leave=before)
         control.leave_at(after)
@@ -229,7 +229,7 @@ def test_what_is_asked_later_never_makes_it_stay_longer() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(Phase, Phase)))
-def test_only_the_phases_that_may_follow_do(before: Phase, after: Phase) -> None:
+def test_only_the_listed_phases_may_follow_a_phase(before: Phase, after: Phase) -> None:
     control = Control()
     control.phase = before
     if after is before or after in PHASES[before]:
@@ -241,13 +241,13 @@ def test_only_the_phases_that_may_follow_do(before: Phase, after: Phase) -> None
             control.enter(after)
 
 
-def test_every_phase_is_reached_and_all_but_the_last_are_left() -> None:
+def test_every_phase_can_be_reached_and_all_but_the_last_can_be_left() -> None:
     assert set().union(*PHASES.values()) == set(Phase)
     lasts = {phase for phase, following in PHASES.items() if not following}
     assert lasts == {Phase.LEFT, Phase.RESTING}
 
 
-def test_a_run_that_is_being_left_accepts_nothing() -> None:
+def test_a_run_that_is_being_left_accepts_no_transition() -> None:
     for phase in Phase:
         control = Control()
         control.phase = phase
@@ -255,13 +255,13 @@ def test_a_run_that_is_being_left_accepts_nothing() -> None:
         assert control.cancel(None) is (phase in DRIVEN)
 
 
-def test_a_run_that_this_process_cannot_continue_accepts_nothing() -> None:
+def test_a_run_that_this_process_can_not_continue_accepts_no_transition() -> None:
     control = Control()
     assert control.fail(OSError())
     assert not control.accepts
     assert control.halted
 
 
-def test_the_diagram_in_the_documentation_is_the_tables() -> None:
+def test_the_documentation_shows_the_diagram_of_the_phases() -> None:
     page = Path(__file__).parents[2] / "docs" / "internals" / "driving.md"
     assert f"```mermaid\n{mermaid()}\n```" in page.read_text()

@@ -1,4 +1,4 @@
-"""Feed what reads input from outside, for as many rounds as are asked for.
+"""Feed random input to everything that reads input from outside.
 
 python -m tests.fuzz                      100,000 rounds of each target
 python -m tests.fuzz --rounds 1000000 documents values
@@ -17,7 +17,7 @@ import traceback
 from tests.fuzz.targets import TARGETS
 
 SLOW = 5.0
-"""Seconds that no round may take: inputs are a few kilobytes."""
+"""The time limit of a round, in seconds; inputs are a few kilobytes."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Real snapshots of runs, and changes to them that no program makes."""
+"""Real snapshots of runs, and random changes to them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ LEAVES: list[Any] = [
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key or index) in a document."""
+    """Iterate over all pairs of a container and a key or index in a document."""
     todo = [value]
     while todo:
         one = todo.pop()

@@ -1,4 +1,4 @@
-"""What comes into a run and its database from outside: inbox messages, rows, a command's input."""
+"""Input to a run and its database: inbox messages, rows, and arguments of commands."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.messages import CANCEL, EVENT, PAUSE, RECALL, pack_event, pack_reason
 from tests.fuzz.documents import LEAVES, changed, spoilt
 
-__all__ = ["read_mail", "read_rows", "run_commands"]
+__all__ = ["read_inbox", "read_rows", "run_commands"]
 
 
 @attrs.frozen
@@ -82,8 +82,8 @@ async def _wait_until_parked(store: MemoryStore) -> None:
         await FLOW.run(store=store, run_id="run")
 
 
-def read_mail(dice: random.Random) -> None:
-    """Changed messages in an inbox: the run takes them, and its right answer, or has ended."""
+def read_inbox(dice: random.Random) -> None:
+    """Change messages in an inbox. The run takes them and its right answer, or has ended."""
     messages = [_message(dice) for _ in range(dice.randrange(1, 4))]
 
     async def feed() -> None:
@@ -147,7 +147,7 @@ _OF_BAD = "WHERE run_no = (SELECT run_no FROM blazen_run WHERE run_id = 'bad')"
 
 
 def read_rows(dice: random.Random) -> None:
-    """Changed rows of one run: whatever is asked of it, the other run is as it was."""
+    """Change rows of one run. Whatever is called on it, the other run is unaffected."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         path = shutil.copy(_filled() / "runs.db", folder)
         _tamper(path, dice)
@@ -182,7 +182,7 @@ _OPTIONS = [
 
 
 def run_commands(dice: random.Random) -> None:
-    """Arguments and input that no one meant: an exit code, and never a traceback."""
+    """Run commands with random arguments and input: an exit code, never a traceback."""
     from click.testing import CliRunner
 
     from blazen_trio._cli.app import app

@@ -1,4 +1,4 @@
-"""What is fed: each takes a die, and raises what no user of the package may get to see."""
+"""The targets. Each takes a source of randomness, and raises any error that users must not see."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blazen_trio._codec.codec import PLAIN
 from blazen_trio._codec.entries import decode_entry, encode_entry
 from blazen_trio.errors import SerializationError
 from tests.fuzz.documents import FLOW, LEAVES, changed, seeds, spoilt
-from tests.fuzz.inputs import read_mail, read_rows, run_commands
+from tests.fuzz.inputs import read_inbox, read_rows, run_commands
 from tests.strategies import CODEC, Item, Order, Point, Tick
 
 _DOCUMENTS = seeds()
@@ -34,7 +34,7 @@ def dumped(value: Any) -> bytes:
 
 
 def look_at(snapshot: Snapshot) -> None:
-    """Ask a snapshot all that can be asked of it, and write it as it may be written."""
+    """Read all attributes of a snapshot, and write it in each form."""
     assert Snapshot.from_json(snapshot.to_json()) == snapshot
     for part in ("deliveries", "collected", "fan_outs", "delayed", "history"):
         assert isinstance(getattr(snapshot, part), tuple)
@@ -53,7 +53,7 @@ def look_at(snapshot: Snapshot) -> None:
 
 
 def read_document(dice: random.Random) -> None:
-    """A changed snapshot."""
+    """Read a changed snapshot."""
     document = changed(dice.choice(_DOCUMENTS), dice)
     data = dumped(document)
     if dice.random() < 0.2:
@@ -66,7 +66,7 @@ def read_document(dice: random.Random) -> None:
 
 
 def go_on(dice: random.Random) -> None:
-    """A changed snapshot that is resumed, for as long as it does something."""
+    """Resume a changed snapshot until it waits or ends."""
     try:
         snapshot = Snapshot.from_json(dumped(changed(dice.choice(_DOCUMENTS), dice)))
     except WorkflowError:
@@ -104,7 +104,7 @@ _WIRES: list[Any] = [
 
 
 def read_values(dice: random.Random) -> None:
-    """Changed events and values: what can be read is written as what reads the same."""
+    """Read changed events and values. Whatever can be read round-trips."""
     holder = {"w": dice.choice(_WIRES + LEAVES)}
     wire = changed(holder, dice).get("w")
     data = dumped(wire)
@@ -128,7 +128,7 @@ def _write_value(codec: Any) -> Callable[[Any], Any]:
 
 
 def read_entries(dice: random.Random) -> None:
-    """Changed entries of a journal."""
+    """Read changed entries of a journal."""
     event = orjson.loads(CODEC.encode_event(Tick(1)).data)
     entry = {
         "f": 1,
@@ -159,7 +159,7 @@ TARGETS: dict[str, Callable[[random.Random], None]] = {
     "values": read_values,
     "entries": read_entries,
     "runs": go_on,
-    "mail": read_mail,
+    "inbox": read_inbox,
     "rows": read_rows,
     "commands": run_commands,
 }

@@ -1,4 +1,4 @@
-"""A few rounds of each fuzzer; `nox -s fuzz` has many."""
+"""A few rounds of each fuzzer; `nox -s fuzz` runs many."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ROUNDS = {
     "values": 1500,
     "entries": 800,
     "runs": 60,
-    "mail": 150,
+    "inbox": 150,
     "rows": 10,
     "commands": 40,
 }
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_anything_is_a_typed_error_or_a_right_result(name: str) -> None:
+def test_any_input_gives_a_typed_error_or_a_right_result(name: str) -> None:
     for seed in range(ROUNDS[name]):
         TARGETS[name](random.Random(seed))

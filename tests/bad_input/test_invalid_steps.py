@@ -1,4 +1,4 @@
-"""Steps that return, send, store and raise rubbish: the run fails by a clear error, and goes on once they are mended."""
+"""Steps that return, send, store or raise invalid values fail clearly; fixed, the run resumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Undeclared(Event):
 
 
 class Hostile:
-    """An object of which nothing can be told."""
+    """An object whose attributes and `repr` raise."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -98,7 +98,7 @@ UNSTORABLE: dict[str, Any] = {
 
 
 def mended(wrong: Any) -> tuple[Workflow, dict[str, Any]]:
-    """A workflow whose first step does `wrong` until it is mended, with retries that must not be used."""
+    """Return a workflow whose first step does `wrong` until fixed. Its retries must not be used."""
     notes: dict[str, Any] = {"mended": False, "attempts": 0}
 
     @step(retry=RetryPolicy(max_attempts=3, initial_delay=0))
@@ -133,14 +133,14 @@ async def fails_and_goes_on(wrong: Any) -> StepFailedError:
 
 
 @pytest.mark.parametrize("what", NO_EVENTS)
-async def test_what_is_returned(what: str) -> None:
+async def test_a_step_that_returns_an_invalid_value_fails(what: str) -> None:
     error = await fails_and_goes_on(lambda ctx: NO_EVENTS[what])
     assert isinstance(error, StepOutputError)
     assert "it declares Item | StopEvent | list[Item]" in str(error)
 
 
 @pytest.mark.parametrize("what", [*NO_EVENTS, "none"])
-async def test_what_is_sent(what: str) -> None:
+async def test_a_step_that_sends_an_invalid_value_fails(what: str) -> None:
     error = await fails_and_goes_on(lambda ctx: ctx.send(NO_EVENTS.get(what)))
     assert isinstance(error, StepOutputError)
     assert "'faulty' sent " in str(error)
@@ -150,7 +150,7 @@ async def test_what_is_sent(what: str) -> None:
 @pytest.mark.parametrize(
     "how", ["returned", "in a list", "sent", "delayed", "result", "set", "update", "default"]
 )
-async def test_what_can_not_be_stored(how: str, what: str) -> None:
+async def test_a_step_that_stores_an_invalid_value_fails(how: str, what: str) -> None:
     value = UNSTORABLE[what]
     uses: dict[str, Any] = {
         "returned": lambda ctx: Item(value),
@@ -209,7 +209,7 @@ RAISED = [
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("handled", [False, True])
 @pytest.mark.parametrize("attempts", [1, 2])
-async def test_what_is_raised_fails_the_step_and_not_the_engine(
+async def test_any_exception_fails_the_step_and_not_the_engine(
     error: Exception, handled: bool, attempts: int
 ) -> None:
     broken = True
@@ -244,7 +244,7 @@ async def test_what_is_raised_fails_the_step_and_not_the_engine(
 
 
 async def test_a_retry_on_that_fails_fails_the_step() -> None:
-    """And is what it failed with; the exception that it was asked about is in its context."""
+    """The step fails with the error of `retry_on`; the original one is in its context."""
     broken = True
 
     def asked(error: Exception) -> bool:
@@ -267,7 +267,7 @@ async def test_a_retry_on_that_fails_fails_the_step() -> None:
 
 
 @pytest.mark.parametrize("answer", ["object", "other question", "not async", "raises", "no text"])
-async def test_an_input_handler_that_gives_rubbish(answer: str) -> None:
+async def test_an_input_handler_that_returns_an_invalid_value_fails_the_run(answer: str) -> None:
     @step
     async def ask(ev: StartEvent) -> InputRequestEvent:
         return InputRequestEvent("well?", request_id="q")
