@@ -70,6 +70,7 @@ def thorough(session: nox.Session) -> None:
         "tests/kills",
         "tests/simulation",
         "tests/bad_input/test_rows.py",
+        "tests/runtime/test_cancelled_anywhere.py",
         "tests/stores/test_migrations.py",
     ]
     session.run(

@@ -227,8 +227,10 @@ def spoil(path: Path, sql: str, *arguments: Any) -> None:
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b"\xff", SerializationError),
         ("UPDATE blazen_journal SET data = ? WHERE seq = 2", b'{"f":99}', SnapshotVersionError),
         (
-            "UPDATE blazen_journal SET data = CAST(replace(data, ?, '\"zz\":') AS BLOB) "
-            "WHERE seq = 2",
+            (
+                "UPDATE blazen_journal SET data = CAST(replace(data, ?, '\"zz\":') AS BLOB) "
+                "WHERE seq = 2"
+            ),
             '"count":',
             SerializationError,
         ),

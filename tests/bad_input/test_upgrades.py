@@ -81,14 +81,18 @@ async def test_a_step_that_now_accepts_another_event_is_incompatible() -> None:
     assert await problems(
         store, BEGIN, made("two", New, StopEvent, returns=STOP), made("three", Old)
     ) == [
-        "a pending delivery to step 'two' holds an event of type 'Old', but the step now "
-        "accepts New"
+        (
+            "a pending delivery to step 'two' holds an event of type 'Old', but the step now "
+            "accepts New"
+        )
     ]
     assert await problems(
         store, BEGIN, made("two", list[Old], StopEvent, returns=STOP), made("three", Old)
     ) == [
-        "a pending delivery to step 'two' holds one event, of type 'Old', but the step "
-        "now accepts list[Old]"
+        (
+            "a pending delivery to step 'two' holds one event, of type 'Old', but the step "
+            "now accepts list[Old]"
+        )
     ]
     assert (
         await workflow(BEGIN, made("two", Asked, StopEvent, returns=STOP)).resume_from(
@@ -111,8 +115,10 @@ async def test_a_join_that_has_collected_other_events_is_incompatible() -> None:
     store = await left_by(FAN_OUT, made("join", list[Old], StopEvent, returns=DOWN))
     new = made("join", list[New], StopEvent, returns=STOP)
     assert await problems(store, BEGIN, made("two", Old, list[New], returns=[]), new) == [
-        "a pending delivery to step 'join' holds an event of type 'Old', but the step "
-        "now accepts list[New]"
+        (
+            "a pending delivery to step 'join' holds an event of type 'Old', but the step "
+            "now accepts list[New]"
+        )
     ]
     assert await problems(store, BEGIN, made("join", Old, StopEvent, returns=STOP)) == [
         "a pending delivery to step 'join' holds a list of events, but the step now accepts Old"
@@ -129,8 +135,10 @@ async def test_an_open_fan_out_that_has_collected_other_events_is_incompatible()
     assert await problems(
         store, begin, work, other, made("join", list[New], StopEvent, returns=STOP)
     ) == [
-        "the collection of the join 'join' holds an event of type 'Old', but the step "
-        "now accepts list[New]"
+        (
+            "the collection of the join 'join' holds an event of type 'Old', but the step "
+            "now accepts list[New]"
+        )
     ]
     assert await problems(store, begin, work, made("join", Old, StopEvent, returns=STOP)) == [
         "an open fan-out waits for the join 'join', but this step now accepts Old, not a list"
@@ -144,8 +152,10 @@ async def test_a_pending_failure_of_a_step_without_a_handler_now_is_incompatible
     two = made("two", Old, StopEvent, returns=RuntimeError("first"))
     store = await left_by(BEGIN, two, made("handler", StepFailedEvent, StopEvent, returns=DOWN))
     assert await problems(store, BEGIN, two, made("handler", New, StopEvent, returns=STOP)) == [
-        "a pending delivery to step 'handler' holds an event of type 'StepFailedEvent', but the step now "
-        "accepts New"
+        (
+            "a pending delivery to step 'handler' holds an event of type "
+            "'StepFailedEvent', but the step now accepts New"
+        )
     ]
     handler = made("handler", StepFailedEvent, StopEvent, returns=STOP)
     assert await workflow(BEGIN, two, handler).resume_from("run", store=store) == "done"

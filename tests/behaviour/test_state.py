@@ -241,7 +241,7 @@ async def test_a_get_after_an_update_counts_as_a_read(autojump_clock: Any) -> No
 async def test_a_step_that_reads_one_key_and_writes_another_can_see_write_skew(
     autojump_clock: Any,
 ) -> None:
-    """As documented, only lost updates of a key are detected."""
+    """Only lost updates of a key are detected, as documented."""
 
     @step
     async def begin(ev: StartEvent) -> tuple[A, B]:

@@ -1,4 +1,4 @@
-"""Worker processes, as a supervisor starts and ends them."""
+"""Fixtures: worker processes, and commands run in this process."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SCRIPT = "from blazen_trio._cli import main; main()"
 PATIENCE = 120.0  # seconds for what has to happen soon
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in what a shell runs in the background; the processes that are started here would ignore it, too.
+    # As in a shell's background job. The processes started here would ignore it, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Look until something is so; what it is."""
+    """Poll until a function returns something true, and return it."""
     with trio.fail_after(seconds):
         while not (found := condition()):  # noqa: ASYNC110  # it looks at another process
             await trio.sleep(0.01)
@@ -64,7 +64,7 @@ class Worker:
         return self._log.read_text()
 
     def told(self, event: str) -> dict[str, Any] | None:
-        """The line of this event, once it is there."""
+        """Return the line of this event; `None` if it is not there yet."""
         for line in self.output.splitlines(keepends=True):
             if (
                 line.endswith("\n")
@@ -89,7 +89,7 @@ class Worker:
         return self._process.poll() is None
 
     async def ends(self, seconds: float = PATIENCE) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for the end of the process. Return its exit code."""
         await until(lambda: not self.alive(), seconds)
         return self._process.returncode
 
@@ -103,7 +103,7 @@ StartWorker = Any
 
 @pytest.fixture
 def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts a worker: the database's URL and the arguments."""
+    """Return a function that starts a worker, given the database's URL and arguments."""
     workers: list[Worker] = []
 
     def start(url: str, *arguments: str, script: str = SCRIPT, folder: Path = ROOT) -> Worker:
@@ -131,7 +131,7 @@ def postgresql_url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def invoke() -> Callable[..., Result]:
-    """Runs a command in this process."""
+    """Return a function that runs a command in this process."""
     return lambda *arguments, **more: CliRunner().invoke(
         app, arguments, prog_name="blazen-trio", **more
     )
@@ -139,7 +139,10 @@ def invoke() -> Callable[..., Result]:
 
 @pytest.fixture
 def runs(sqlite_url: str, invoke: Callable[..., Result]) -> Callable[..., Result]:
-    """Runs a command of `runs` in this process, on the test's SQLite file. A traceback is one of a step, and expected."""
+    """Return a function that runs a command of `runs` in this process, on the test's SQLite file.
+
+    A traceback in its output is that of a step, and expected.
+    """
 
     def run(*arguments: str, traceback: bool = False, **more: Any) -> Result:
         done = invoke("runs", *arguments, env={"BLAZEN_TRIO_DB": sqlite_url}, **more)

@@ -1,4 +1,4 @@
-"""Workflows for worker processes. Their input is a folder, in which they write what they do."""
+"""Workflows for worker processes. Their input is a folder, in which they log what they do."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Passed(Event):
 
 
 def note(folder: str, what: str) -> None:
-    """A line of the log: what, and which process."""
+    """Write a line to the log: the kind, and the process."""
     with Path(folder, "log").open("a") as log:
         log.write(f"{what} {os.getpid()}\n")
 
 
 def noted(folder: Path) -> list[list[str]]:
-    """The log's lines so far: what, and the process's id."""
+    """Return the lines of the log so far: the kind, and the process's id."""
     log = folder / "log"
     return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
 
 
 @step
 async def gate(ev: StartEvent, ctx: Context) -> Passed:
-    """Ends once there is a file `open`."""
+    """End once there is a file `open`."""
     note(ev.data, "gate")
     ctx.update("passed", lambda count: count + 1, default=0)
     while not Path(ev.data, "open").exists():  # noqa: ASYNC110, ASYNC240

@@ -27,7 +27,7 @@ END = "<!-- End of the commands. -->\n"
 def commands(
     group: click.Group = app, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, click.Command]]:
-    """Every command, with what it is called by."""
+    """Iterate over the commands and their full names."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -36,7 +36,7 @@ def commands(
 
 
 def records(command: click.Command) -> list[tuple[str, str]]:
-    """The options of a command and their help, as `--help` shows them."""
+    """Return the options of a command and their help, as `--help` shows them."""
     context = click.Context(command)
     found = [
         param.get_help_record(context)
@@ -61,7 +61,7 @@ def listed(several: list[tuple[str, str]]) -> str:
 
 
 def described(name: str, command: click.Command) -> str:
-    """How the command is called, and what it does."""
+    """Return the usage and the description of a command."""
     usage = click.Context(command, info_name=f"blazen-trio {name}").get_usage()
     text = f"    {usage.removeprefix('Usage: ')}\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
@@ -76,7 +76,7 @@ def described(name: str, command: click.Command) -> str:
 
 
 def section() -> str:
-    """The page's list of commands. Options that most of them share come first, and only once."""
+    """Return the page's list of commands. Shared options are listed once, first."""
     every = dict(commands())
     counts = Counter(record for command in every.values() for record in records(command))
     shared = [record for record, count in counts.items() if count > len(every) / 2]
@@ -90,7 +90,7 @@ def section() -> str:
 
 
 def written(page: str) -> str:
-    """The page with its list of commands as they are today."""
+    """Return the page with the present list of commands."""
     between = re.compile(f"(?<={re.escape(START)}).*(?={re.escape(END)})", re.DOTALL)
     text, count = between.subn(lambda _: section(), page)
     assert count == 1, f"the page has no place for the commands, between {START} and {END}"

@@ -1,4 +1,4 @@
-"""Workflows whose runs the command line looks at and acts on."""
+"""Workflows whose runs the command line reads and acts on."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Square(Event):
     n: int
 
 
-# One that asks, and takes an answer of a type of its own
+# Asks, and takes an answer of its own type
 
 
 @step
@@ -80,7 +80,7 @@ async def decide(ev: Approval) -> StopEvent:
 asking = Workflow("asking", [ask, decide], version="7", history=True)
 
 
-# One that asks twice, and takes plain answers
+# Asks twice, and takes plain answers
 
 
 @step
@@ -99,7 +99,7 @@ async def both(ev: InputResponseEvent, ctx: Context) -> StopEvent | None:
 twice = Workflow("twice", [ask_twice, both])
 
 
-# One that takes answers of two types
+# Takes answers of two types
 
 
 @step
@@ -110,7 +110,7 @@ async def refuse(ev: Refusal) -> StopEvent:
 choosy = Workflow("choosy", [ask, decide, refuse])
 
 
-# One that waits for an event
+# Waits for an event
 
 
 @step
@@ -127,7 +127,7 @@ async def pay(ev: Paid, ctx: Context) -> Sold:
 paying = Workflow("paying", [receive, pay], external=[Paid], timeout=60)
 
 
-# One that is half-way in everything: members collected, one asked for, one delayed, a large value
+# Is half-way: some members are collected, one asks, one is delayed, and there is a large value
 
 
 @step
@@ -157,7 +157,7 @@ async def total(squares: list[Square], ctx: Context) -> StopEvent:
 half = Workflow("half", [spread, square, answered, total])
 
 
-# One that fails in a way of its input's choice
+# Fails in the way that its input selects
 
 
 @step
@@ -168,7 +168,7 @@ async def fail(ev: StartEvent) -> StopEvent:
 failing = Workflow("failing", [fail])
 
 
-# One that waits for a time
+# Waits for a time
 
 
 @step

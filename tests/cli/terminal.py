@@ -1,4 +1,4 @@
-"""The command line as a process: with pipes, or at a terminal."""
+"""The command line as a process, with pipes or at a terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start(url: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
 
 
 class Terminal:
-    """A process at a terminal of 100 columns, on which somebody types."""
+    """A process at a terminal of 100 columns, with input typed by the test."""
 
     def __init__(
         self, url: str, *arguments: str, environment: Mapping[str, str] | None = None
@@ -66,7 +66,7 @@ class Terminal:
         os.close(self._ours)
 
     def shows(self, text: str, times: int = 1) -> None:
-        """Wait until this is on the screen."""
+        """Wait until this text is on the screen."""
         deadline = time.monotonic() + PATIENCE
         while self.screen.count(text) < times:
             assert self._read(deadline), self.screen
@@ -75,7 +75,7 @@ class Terminal:
         os.write(self._ours, text.encode())
 
     def ends(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for the end of the process. Return its exit code."""
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             pass

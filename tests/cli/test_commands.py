@@ -1,4 +1,4 @@
-"""Exit codes and messages: one for each thing that can be wrong, without a traceback, and without a password."""
+"""Exit codes and messages of errors, without tracebacks and passwords."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def with_password(url: str, password: str) -> str:
     return sa.make_url(url).set(password=password).render_as_string(hide_password=False)
 
 
-# What is wrong with what was given
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def with_password(url: str, password: str) -> str:
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
-def test_what_is_wrong_is_told(arguments, code, message, as_json, invoke):
+def test_each_error_has_its_exit_code_and_message(arguments, code, message, as_json, invoke):
     done = invoke(*arguments, *(["--json"] if as_json else []))
     assert done.exit_code == code, done.output
     assert re.search(message, done.stderr), done.stderr
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_told(arguments, code, message, as_json, invoke):
         assert (told["event"], told["level"], told["exit_code"]) == ("error", "error", code)
 
 
-def test_a_file_that_is_no_database(tmp_path, invoke):
+def test_a_file_that_is_not_a_database_is_refused(tmp_path, invoke):
     (tmp_path / "x.db").write_text("no database " * 100)
     for arguments in (["worker", FLOW], ["db", "check"], ["db", "upgrade"]):
         done = invoke(*arguments, "--db", f"sqlite:///{tmp_path}/x.db")
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_database(tmp_path, invoke):
 
 
 @pytest.mark.parametrize("url", SERVERS, indirect=True)
-def test_a_process_says_no_more_than_its_message(url):
+def test_a_process_prints_only_the_message_of_an_error(url):
     secret = with_password(url, "sesame")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, "worker", FLOW],
@@ -171,7 +171,7 @@ def test_a_process_says_no_more_than_its_message(url):
 # Errors of the engine
 
 
-def test_errors_that_were_expected_have_their_code():
+def test_expected_errors_have_their_exit_codes():
     assert trouble(StoreError("gone")).exit_code == TEMPFAIL
     assert trouble(SchemaError("old")).exit_code == CONFIG
     group = ExceptionGroup(
@@ -228,14 +228,14 @@ def test_a_database_is_created_and_checked(url, invoke):
     assert (checked.exit_code, checked.stderr) == (0, "")
 
 
-def test_looking_creates_no_file(tmp_path, invoke):
+def test_a_command_that_only_reads_creates_no_file(tmp_path, invoke):
     for command in ("current", "check"):
         invoke("db", command, "--db", f"sqlite:///{tmp_path}/x.db")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("revision", "standing"), [("0001", "behind"), ("9999", "ahead")])
-def test_a_schema_of_another_version(url, revision, standing, invoke):
+def test_a_schema_of_another_version_is_refused(url, revision, standing, invoke):
     invoke("db", "upgrade", "--db", url)
     execute(url, "UPDATE blazen_version SET version_num = :revision", revision=revision)
     checked = invoke("db", "check", "--db", url, "--json")
@@ -262,7 +262,7 @@ async def test_the_printed_command_hides_the_password_and_is_quoted(url):
     assert "sesame" not in str(told.value)
 
 
-# What is printed
+# Output
 
 
 def test_log_records_are_lines_of_json(capsys):
@@ -280,7 +280,7 @@ def test_log_records_are_lines_of_json(capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
 
 
-def test_log_lines_for_people_do_nothing_to_a_terminal(capsys):
+def test_log_lines_contain_no_control_sequences(capsys):
     handler = make_handler(as_json=False, url=None, plain="{level} {name}: ")
     record = logging.LogRecord(
         "shop\x1b[2J", logging.WARNING, "", 0, "no \x1b[31m%s\x07", ("tea\u202e",), None
@@ -292,10 +292,14 @@ def test_log_lines_for_people_do_nothing_to_a_terminal(capsys):
     )
 
 
-def test_a_command_shows_the_warnings_of_what_it_runs_and_no_more(invoke, tmp_path, monkeypatch):
+def test_a_command_shows_only_the_warnings_of_the_users_code(invoke, tmp_path, monkeypatch):
     program = (
-        "import logging\nfrom tests.cli.flows import short as flow\nlogger = logging.getLogger('shop')\n"
-        "logger.setLevel(logging.DEBUG)\nlogger.info('unimportant')\nlogger.warning('at http://ann:sesame@h')\n"
+        "import logging\n"
+        "from tests.cli.flows import short as flow\n"
+        "logger = logging.getLogger('shop')\n"
+        "logger.setLevel(logging.DEBUG)\n"
+        "logger.info('unimportant')\n"
+        "logger.warning('at http://ann:sesame@h')\n"
     )
     (tmp_path / "noisy.py").write_text(program)
     monkeypatch.chdir(tmp_path)
@@ -304,7 +308,7 @@ def test_a_command_shows_the_warnings_of_what_it_runs_and_no_more(invoke, tmp_pa
     assert done.stderr == "blazen-trio: at http://ann:***@h\n"
 
 
-def test_help_tells_the_options_in_groups_and_the_exit_codes(invoke):
+def test_help_shows_options_in_groups_and_exit_codes(invoke):
     done = invoke("worker", "--help")
     headings = [
         "Database options:",

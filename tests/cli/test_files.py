@@ -1,4 +1,4 @@
-"""Files that commands write: whole ones, links, pipes, devices; and commands that they print."""
+"""Files that commands write, also through links and pipes, and commands that they print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLOW = "tests.cli.flows:short"
 
 @pytest.fixture
 def write(runs, invoke):
-    """Writes a file in each way there is."""
+    """Return a function that writes a file with a given command."""
     runs("submit", "short", "--run-id", "r")
 
     def write(command, path):
@@ -46,7 +46,9 @@ def test_links_and_pipes_are_written_to(command, write, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["export", "graph"])
-def test_a_file_is_put_there_whole_with_its_rights(command, write, tmp_path, monkeypatch):
+def test_a_file_is_replaced_as_a_whole_and_keeps_its_permissions(
+    command, write, tmp_path, monkeypatch
+):
     path = tmp_path / "file"
     before = os.umask(0o027)
     try:
@@ -78,7 +80,7 @@ IDS = ["--db=sqlite:////nowhere/theirs.db", "-h", "it's; $(true)", "a\nb\u202e'\
 
 
 @pytest.mark.parametrize("run_id", IDS)
-def test_the_printed_command_answers_whatever_the_ids_are(run_id, runs):
+def test_the_printed_answer_command_works_for_any_ids(run_id, runs):
     runs("submit", "half", f"--run-id={run_id}")
     assert runs("resume", "--no-ask", "--", run_id, "tests.cli.orders:half").exit_code == 5
     shown = runs("show", "--", run_id).stdout
@@ -90,7 +92,7 @@ def test_the_printed_command_answers_whatever_the_ids_are(run_id, runs):
 
 
 def in_a_shell(command):
-    """The words that a shell makes of a line."""
+    """Return the words into which a shell splits a line."""
     line = f"for word in {command}; do printf '%s\\0' \"$word\"; done"
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, env=environment)
@@ -98,7 +100,7 @@ def in_a_shell(command):
 
 
 @pytest.mark.parametrize("run_id", IDS)
-def test_the_next_page_can_be_asked_for_whatever_the_id_is(run_id, runs):
+def test_the_printed_next_page_command_works_for_any_id(run_id, runs):
     for name in (run_id, "second"):
         runs("submit", "half", f"--run-id={name}")
     told = runs("list", "--limit", "1").stderr
@@ -106,7 +108,7 @@ def test_the_next_page_can_be_asked_for_whatever_the_id_is(run_id, runs):
     assert "second" in runs("list", option).stdout
 
 
-def test_a_quoted_text_is_one_line_and_the_same_text():
+def test_a_quoted_text_is_one_line_and_means_the_same():
     for text in (*IDS, "plain", "\x1b[2J", "\U0001f642"):
         assert quoted(text).isprintable()
         assert in_a_shell(quoted(text)) == [text]

@@ -1,4 +1,4 @@
-"""`blazen-trio graph`: what is drawn, where it goes, and what is refused."""
+"""`blazen-trio graph`: its pictures, its files, and its errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOOK = "tests.pictures.drawn:book"
 
 @pytest.fixture
 def waiting(sqlite_url):
-    """A database with a run of `book` that waits for its answer; the run."""
+    """Return a run of `book` that waits for its answer."""
 
     async def run():
         async with open_store(sqlite_url) as store:
@@ -43,20 +43,20 @@ def test_a_workflow_is_printed_as_a_flowchart(invoke):
         ("a.mmd", book.to_mermaid()),
     ],
 )
-def test_the_files_name_tells_the_format(invoke, tmp_path, name, drawn):
+def test_the_file_name_selects_the_format(invoke, tmp_path, name, drawn):
     done = invoke("graph", BOOK, "--output", str(tmp_path / name))
     assert (done.exit_code, done.stdout) == (0, "")
     assert (tmp_path / name).read_text(encoding="utf-8") == drawn
 
 
-def test_the_format_that_is_asked_for_wins(invoke, tmp_path):
+def test_an_explicit_format_takes_precedence(invoke, tmp_path):
     assert invoke("graph", BOOK, "--format", "dot", "-o", str(tmp_path / "a.svg")).exit_code == 0
     assert (tmp_path / "a.svg").read_text(encoding="utf-8") == book.to_dot()
 
 
 @pytest.mark.parametrize("name", ["x.png", "x", "x.json"])
 @pytest.mark.parametrize("more", [[], ["--run", "r", "--timeline", "--db", "sqlite:///r.db"]])
-def test_a_name_that_tells_no_format_is_refused(invoke, tmp_path, name, more):
+def test_a_file_name_without_a_known_format_is_refused(invoke, tmp_path, name, more):
     done = invoke("graph", BOOK, "-o", str(tmp_path / name), *more)
     assert done.exit_code == USAGE
     assert f"{name}' has no known format: use one of .mmd, .mermaid, .dot, .gv, .svg" in done.stderr
@@ -101,7 +101,7 @@ def test_a_run_colours_the_graph(invoke, waiting):
     assert (done.exit_code, done.stdout) == (0, book.to_mermaid(snapshot))
 
 
-def test_a_runs_timeline_and_page(invoke, waiting, tmp_path):
+def test_a_timeline_and_a_page_of_a_run_are_drawn(invoke, waiting, tmp_path):
     url, _ = waiting
     done = invoke("graph", BOOK, "--run", "book-1", "--timeline", env={"BLAZEN_TRIO_DB": url})
     assert done.exit_code == 0
@@ -111,7 +111,7 @@ def test_a_runs_timeline_and_page(invoke, waiting, tmp_path):
     assert (tmp_path / "book.html").read_text(encoding="utf-8").count("<svg") == 2
 
 
-def test_the_graph_as_json(invoke, waiting, tmp_path):
+def test_a_graph_is_printed_as_json(invoke, waiting, tmp_path):
     url, _ = waiting
     plain = json.loads(invoke("graph", BOOK, "--json").stdout)
     assert invoke("graph", BOOK, "--json", "-o", str(tmp_path / "a.json")).exit_code == 0
@@ -141,13 +141,13 @@ def test_the_graph_as_json(invoke, waiting, tmp_path):
         (["--output", "/there/is/no/such/folder/a.svg"], NOINPUT, "can't be written"),
     ],
 )
-def test_what_does_not_go_together(invoke, arguments, code, message):
+def test_options_that_exclude_each_other_are_refused(invoke, arguments, code, message):
     done = invoke("graph", BOOK, *arguments)
     assert done.exit_code == code
     assert message in done.stderr
 
 
-def test_runs_that_are_not_the_workflows(invoke, waiting):
+def test_a_run_of_another_workflow_is_refused(invoke, waiting):
     url, _ = waiting
     done = invoke("graph", BOOK, "--run", "nosuch", "--db", url)
     assert done.exit_code == NOINPUT
@@ -156,7 +156,7 @@ def test_runs_that_are_not_the_workflows(invoke, waiting):
     assert f"is of workflow 'book', but tests.pictures.drawn:agent is {agent.name!r}" in done.stderr
 
 
-def test_a_target_of_several_workflows(invoke):
+def test_a_target_with_several_workflows_needs_a_name(invoke):
     done = invoke("graph", "tests.cli.flows:ALL")
     assert done.exit_code == CONFIG
     assert "has several workflows" in done.stderr

@@ -1,4 +1,4 @@
-"""What the package needs is not taken from the current folder, whatever lies there."""
+"""Modules in the current folder never replace those that the package needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ flow = Workflow("flow", [only])
 
 @pytest.mark.parametrize("name", ["alembic", "mako", "sqlalchemy"])
 @pytest.mark.parametrize("how", ["-c", "-m"])
-def test_a_project_may_have_modules_of_any_name(name, how, tmp_path):
+def test_modules_of_a_project_never_replace_those_of_the_package(name, how, tmp_path):
     package = tmp_path / name
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemError('the wrong one')\n")
@@ -61,7 +61,7 @@ def test_a_project_may_have_modules_of_any_name(name, how, tmp_path):
     assert "run_id" in json.loads(done.stdout)
 
 
-def test_all_that_is_needed_is_known():
+def test_the_list_of_needed_modules_is_complete():
     extras = {"cli", "mysql", "postgresql", "otel"}
     known = importlib.metadata.packages_distributions()
     tops = {

@@ -1,4 +1,4 @@
-"""The commands that only look, in the hands of who may not write the SQLite file, or its folder."""
+"""Read-only commands by a user who may not write the SQLite file or its folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOOKS = [
     ["db", "current"],
 ]
 
-# Holds the file open, with a commit in its log, and says so.
+# Holds the file open, with a commit in its log, and reports it.
 _WRITER = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1])
@@ -58,7 +58,7 @@ for number in itertools.count():
 
 @contextlib.contextmanager
 def nobody() -> Iterator[None]:
-    """What is done here is done by a user who owns nothing, where this one may do everything."""
+    """Run the block as a user without permissions, if this process runs as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -70,7 +70,7 @@ def nobody() -> Iterator[None]:
 
 
 class Kept:
-    """A file with two runs, in a folder of its own which everybody may read."""
+    """A file with two runs, in a folder that everyone may read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,7 +87,7 @@ class Kept:
 
     @contextlib.contextmanager
     def opened(self, program: str = _WRITER) -> Iterator[None]:
-        """Somebody has it open who may write it."""
+        """Keep the file open in a process that may write it."""
         command = [sys.executable, "-c", program, str(self.file)]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, **pipes) as process:
@@ -116,7 +116,7 @@ def kept(invoke: Callable[..., Any]) -> Iterator[Kept]:
 
 @pytest.fixture
 def look(kept: Kept, invoke: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs a command as nobody."""
+    """Return a function that runs a command as the user `nobody`."""
 
     def run(*arguments: str) -> Any:
         with nobody():
@@ -129,7 +129,7 @@ def look(kept: Kept, invoke: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("folder", "files"), [(0o555, 0o444), (0o555, 0o666), (0o777, 0o444)], ids=str
 )
-def test_looks_write_nothing(
+def test_commands_that_read_write_nothing(
     kept: Kept, look: Any, command: list[str], folder: int, files: int
 ) -> None:
     kept.allow(folder=folder, files=files)
@@ -141,7 +141,7 @@ def test_looks_write_nothing(
 
 
 @pytest.mark.parametrize("folder", [0o755, 0o777], ids=str)
-def test_what_somebody_is_writing_is_seen(kept: Kept, look: Any, folder: int) -> None:
+def test_an_open_writers_commits_are_seen(kept: Kept, look: Any, folder: int) -> None:
     with kept.opened():
         kept.allow(folder=folder, files=0o644)
         if os.geteuid() != 0:
@@ -154,9 +154,7 @@ def test_what_somebody_is_writing_is_seen(kept: Kept, look: Any, folder: int) ->
         assert look("db", "check").exit_code == 0
 
 
-def test_a_file_that_is_opened_and_closed_by_others_all_the_time_can_be_looked_at(
-    kept: Kept, look: Any
-) -> None:
+def test_a_file_that_others_keep_opening_and_closing_can_be_read(kept: Kept, look: Any) -> None:
     kept.allow(folder=0o755, files=0o644)
     with kept.opened(_BUSY):
         for _ in range(30):
@@ -165,7 +163,7 @@ def test_a_file_that_is_opened_and_closed_by_others_all_the_time_can_be_looked_a
             assert len({run["version"] for run in json.loads(done.stdout)["runs"]}) == 1
 
 
-def test_a_log_that_a_dead_process_has_left_is_read(kept: Kept, look: Any) -> None:
+def test_the_log_of_a_dead_process_is_read(kept: Kept, look: Any) -> None:
     with kept.opened():
         pass
     kept.allow(folder=0o555, files=0o444)
@@ -183,7 +181,7 @@ def test_a_log_that_a_dead_process_has_left_is_read(kept: Kept, look: Any) -> No
 
 
 @pytest.mark.parametrize("name", ["runs.db", "runs.db-wal", "runs.db-shm"])
-def test_a_file_that_must_not_be_read_is_told_by_its_name(kept: Kept, look: Any, name: str) -> None:
+def test_the_error_of_an_unreadable_file_names_it(kept: Kept, look: Any, name: str) -> None:
     with kept.opened():
         kept.allow(folder=0o555, files=0o444)
         (kept.folder / name).chmod(0)
@@ -193,7 +191,7 @@ def test_a_file_that_must_not_be_read_is_told_by_its_name(kept: Kept, look: Any,
         assert "this user can't read" in done.stderr
 
 
-def test_a_folder_that_must_not_be_entered_is_told(kept: Kept, look: Any) -> None:
+def test_the_error_of_an_inaccessible_folder_names_it(kept: Kept, look: Any) -> None:
     kept.folder.chmod(0)
     for command in (["runs", "list"], ["db", "check"], ["runs", "cancel", "half-1"]):
         done = look(*command)
@@ -201,7 +199,7 @@ def test_a_folder_that_must_not_be_entered_is_told(kept: Kept, look: Any) -> Non
         assert "Permission denied" in done.stderr
 
 
-def test_acting_says_what_it_needs(kept: Kept, look: Any) -> None:
+def test_a_command_that_writes_says_which_permission_it_needs(kept: Kept, look: Any) -> None:
     kept.allow(folder=0o555, files=0o444)
     done = look("runs", "cancel", "half-1")
     assert done.exit_code == TEMPFAIL
@@ -224,8 +222,8 @@ def test_links_and_uris_lead_to_the_file(kept: Kept, invoke: Any, uri: bool) -> 
         link.unlink()
 
 
-def test_a_backup_that_has_no_log_is_read_as_it_is(kept: Kept, invoke: Any) -> None:
-    """`VACUUM INTO` makes one, in another journal mode, which looking leaves alone."""
+def test_a_backup_without_a_log_is_read_unchanged(kept: Kept, invoke: Any) -> None:
+    """`VACUUM INTO` makes one in another journal mode, which reading does not change."""
     copy = kept.folder / "copy.db"
     with contextlib.closing(sqlite3.connect(kept.file)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))

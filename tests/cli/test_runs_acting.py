@@ -1,4 +1,4 @@
-"""What is done to runs from a shell: handed in, answered, paused, cancelled, deleted; and refused."""
+"""Commands that act on runs: submit, send, respond, pause, cancel, delete and purge."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resumed(runs: Any, run_id: str, flow: str) -> dict[str, Any]:
 # Queueing
 
 
-def test_submit(runs):
+def test_submit_queues_a_run(runs):
     done = runs(
         "submit",
         "asking",
@@ -55,7 +55,7 @@ def test_submit(runs):
     assert "run 'a' already exists" in again.stderr
 
 
-def test_submit_a_typed_start(runs):
+def test_submit_takes_a_typed_start_event(runs):
     runs(
         "submit",
         "paying",
@@ -72,7 +72,7 @@ def test_submit_a_typed_start(runs):
     }
 
 
-def test_submit_what_its_workflow_takes(runs):
+def test_submit_checks_the_input_against_the_workflow(runs):
     check = ["--workflow", f"{FLOWS}:paying"]
     runs("submit", "paying", '{"what": "tea"}', "--event-type", "Order", "--run-id", "a", *check)
     assert shown(runs, "a")["version"] == "1"  # known from the start
@@ -86,7 +86,7 @@ def test_submit_what_its_workflow_takes(runs):
 
 @pytest.fixture
 def paying(runs: Any) -> str:
-    """A run that waits for its payment."""
+    """Return a run that waits for its payment."""
     runs(
         "submit",
         "paying",
@@ -108,7 +108,7 @@ def paying(runs: Any) -> str:
     ],
     ids=["unchecked", "checked"],
 )
-def test_send(runs, paying, fields, check):
+def test_send_delivers_an_event(runs, paying, fields, check):
     sent = runs("send", paying, "Paid", fields, "--key", "k", *check)
     assert (sent.exit_code, sent.output) == (0, "sent Paid to run p\n")
     again = runs("send", paying, "Paid", fields, "--key", "k", "--json", *check)
@@ -130,7 +130,7 @@ def test_send(runs, paying, fields, check):
     assert "has ended (completed)" in late.stderr
 
 
-def test_send_later(runs, paying):
+def test_send_delivers_an_event_later(runs, paying):
     runs("send", paying, "Paid", '{"amount": 3}', "--delay", "0.2", "--workflow", f"{FLOWS}:paying")
     assert resumed(runs, paying, "paying")["status"] == "completed"
 
@@ -160,7 +160,7 @@ def ask(runs: Any, workflow: str, value: str = '"sure?"') -> None:
 
 
 @pytest.mark.parametrize("typed", [["--workflow", f"{FLOWS}:asking"], ["--event-type", "Approval"]])
-def test_respond(runs, typed):
+def test_respond_answers_a_question(runs, typed):
     ask(runs, "asking")
     done = runs("respond", "a", '[true, {"$date": "2026-01-02"}]', *typed, "--json")
     assert json.loads(done.stdout) == {"run_id": "a", "request_id": "ok"}
@@ -175,7 +175,7 @@ def test_respond(runs, typed):
     assert "has ended (completed)" in late.stderr
 
 
-def test_respond_to_one_of_two(runs):
+def test_respond_answers_one_of_two_questions(runs):
     ask(runs, "twice")
     unclear = runs("respond", "a", "1")
     assert unclear.exit_code == REFUSED
@@ -188,7 +188,7 @@ def test_respond_to_one_of_two(runs):
     assert sorted(resumed(runs, "a", "twice")["result"], key=str) == ["[1]", [1]]
 
 
-def test_answers_of_several_types(runs):
+def test_respond_needs_the_type_if_answers_have_several(runs):
     ask(runs, "choosy")
     check = ["--workflow", f"{FLOWS}:choosy"]
     unclear = runs("respond", "a", "true", *check)
@@ -213,7 +213,7 @@ def test_answers_of_several_types(runs):
 # Pausing and cancelling
 
 
-def test_pause_and_cancel_a_run_that_nobody_drives(runs):
+def test_an_undriven_run_can_be_paused_and_cancelled(runs):
     ask(runs, "asking")
     assert runs("pause", "a").output == "run a is paused\n"
     assert json.loads(runs("pause", "a", "--json").stdout) == {"run_id": "a", "status": "paused"}
@@ -234,7 +234,7 @@ def test_pause_and_cancel_a_run_that_nobody_drives(runs):
     assert "has ended (cancelled)" in paused.stderr
 
 
-def test_a_run_that_has_ended_is_not_cancelled(runs):
+def test_an_ended_run_is_not_cancelled(runs):
     ask(runs, "asking")
     runs("respond", "a", "true", "--event-type", "Approval")
     resumed(runs, "a", "asking")
@@ -242,7 +242,9 @@ def test_a_run_that_has_ended_is_not_cancelled(runs):
 
 
 @pytest.mark.parametrize("command", ["pause", "cancel"])
-async def test_what_a_worker_drives(tmp_path, sqlite_url, start_worker, runs, command):
+async def test_a_run_driven_by_a_worker_can_be_paused_and_cancelled(
+    tmp_path, sqlite_url, start_worker, runs, command
+):
     async with open_store(sqlite_url):
         pass
     invoke = lambda *arguments: trio.to_thread.run_sync(lambda: runs(*arguments))  # noqa: E731
@@ -264,7 +266,7 @@ async def test_what_a_worker_drives(tmp_path, sqlite_url, start_worker, runs, co
     wanted = RunStatus.PAUSED if command == "pause" else RunStatus.CANCELLED
     async with open_store(sqlite_url) as store:
         with trio.fail_after(120):
-            while (await store.get_run("g")).status is not wanted:  # noqa: ASYNC110  # another process's doing
+            while (await store.get_run("g")).status is not wanted:  # noqa: ASYNC110
                 await trio.sleep(0.02)
         (tmp_path / "open").touch()
         assert await gated.resume_from("g", store=store) == 1
@@ -280,7 +282,7 @@ async def open_once_asked(url, gate):
 # Deleting
 
 
-def test_delete_and_purge(runs):
+def test_delete_and_purge_remove_runs(runs):
     for number in range(3):
         runs("submit", "asking", str(number), "--run-id", f"r{number}")
     runs("cancel", "r1")
@@ -304,7 +306,7 @@ def test_delete_and_purge(runs):
 @pytest.mark.parametrize(
     "command", [["delete", "a"], ["purge", "--older-than", "0s", "--status", "queued"]]
 )
-def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
+def test_nothing_is_deleted_without_confirmation(sqlite_url, runs, command):
     runs("submit", "asking", "--run-id", "a")
     alone = runs(*command, input="y\n")
     assert alone.exit_code == USAGE
@@ -321,7 +323,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
     assert json.loads(runs("list", "--json").stdout)["runs"] == []
 
 
-# Rubbish
+# Invalid input
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,7 @@ def test_nothing_is_deleted_unasked(sqlite_url, runs, command):
         (["show", "a", "postgresql://ann:sesame@h/d"], USAGE, r"ann:***@h/d"),
     ],
 )
-def test_rubbish(runs, arguments, code, message):
+def test_invalid_commands_are_refused(runs, arguments, code, message):
     runs("submit", "asking", '"sure?"', "--run-id", "a")
     done = runs(*arguments)
     assert (done.exit_code, done.stdout) == (code, ""), done.output
@@ -385,7 +387,7 @@ def test_rubbish(runs, arguments, code, message):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_on_every_database(kind, tmp_path, invoke):
+def test_commands_work_on_every_database(kind, tmp_path, invoke):
     with fresh_database(kind, tmp_path) as url:
 
         def runs(*arguments: str) -> Any:

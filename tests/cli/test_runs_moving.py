@@ -1,4 +1,4 @@
-"""`runs export` and `runs import`: a run that goes on in another database as it would have done here."""
+"""`runs export` and `runs import`: a run resumes in another database as it would have here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HALF = "tests.cli.orders:half"
 def elsewhere(
     tmp_path: Path, invoke: Any, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Any]]:
-    """Runs a command of `runs` on another database."""
+    """Return a function that runs a command of `runs` on another database."""
     with fresh_database(getattr(request, "param", "sqlite"), tmp_path) as url:
         invoke("db", "upgrade", "--db", url)
         yield lambda *arguments, **more: invoke(
@@ -34,7 +34,7 @@ def elsewhere(
 
 @pytest.fixture
 def half_way(sqlite_url: str, runs: Any) -> str:
-    """A run with members collected, a question, a delayed event and a large value."""
+    """Return a run with collected members, a question, a delayed event and a large value."""
     runs("submit", "half", "--run-id", "half-1", "--metadata", '{"who": "ann"}')
     assert runs("resume", "half-1", HALF, "--json").exit_code == 5
     return "half-1"
@@ -46,7 +46,7 @@ def shown(runs: Any, run_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("elsewhere", KINDS, indirect=True)
 @pytest.mark.parametrize("name", ["run.json", "run.msgpack"])
-def test_a_run_goes_on_elsewhere(tmp_path, runs, half_way, elsewhere, name):
+def test_an_imported_run_resumes(tmp_path, runs, half_way, elsewhere, name):
     file = str(tmp_path / name)
     done = runs("export", half_way, "-o", file, "--json")
     told = json.loads(done.stdout)
@@ -73,7 +73,7 @@ def test_a_run_goes_on_elsewhere(tmp_path, runs, half_way, elsewhere, name):
     assert results == [[[0, 1, 4, 9], 40_000, "ann"]] * 2
 
 
-def test_a_copy_of_another_id(tmp_path, runs, half_way):
+def test_a_run_can_be_imported_with_another_id(tmp_path, runs, half_way):
     file = str(tmp_path / "run.json")
     runs("export", half_way, "--output", file)
     told = json.loads(runs("import", file, "--run-id", "half-2", "--json").stdout)
@@ -88,7 +88,7 @@ def test_a_copy_of_another_id(tmp_path, runs, half_way):
         ]
 
 
-def test_through_a_pipe(runs, half_way, elsewhere):
+def test_a_run_can_be_exported_and_imported_through_a_pipe(runs, half_way, elsewhere):
     for arguments in ([], ["--format", "msgpack"]):
         done = runs("export", half_way, *arguments)
         read = Snapshot.from_msgpack if arguments else Snapshot.from_json
@@ -98,7 +98,7 @@ def test_through_a_pipe(runs, half_way, elsewhere):
         assert elsewhere("delete", half_way, "-y").exit_code == 0
 
 
-def test_a_worker_takes_up_what_was_imported(tmp_path, sqlite_url, runs, half_way, start_worker):
+def test_a_worker_takes_an_imported_run(tmp_path, sqlite_url, runs, half_way, start_worker):
     runs("export", half_way, "-o", str(tmp_path / "run.json"))
     runs("respond", half_way, "4")
     left_out = runs("export", half_way, "-o", str(tmp_path / "late.json"))
@@ -112,10 +112,8 @@ def test_a_worker_takes_up_what_was_imported(tmp_path, sqlite_url, runs, half_wa
         assert shown(runs, run_id)["result"][0] == [0, 1, square, 9]
 
 
-def test_a_delayed_event_wakes_what_was_imported(
-    tmp_path, sqlite_url, runs, half_way, start_worker
-):
-    """Nobody acts on it: it is looked at for its time alone."""
+def test_a_delayed_event_wakes_an_imported_run(tmp_path, sqlite_url, runs, half_way, start_worker):
+    """A worker takes the run for its time alone."""
     runs("export", half_way, "-o", str(tmp_path / "run.json"))
     runs("import", str(tmp_path / "run.json"), "--run-id", "half-2")
     assert len(shown(runs, "half-2")["delayed"]) == 1
@@ -124,13 +122,13 @@ def test_a_delayed_event_wakes_what_was_imported(
     async def main() -> None:
         async with open_store(sqlite_url) as store:
             with trio.fail_after(120):
-                while (await store.load_snapshot("half-2")).delayed:  # noqa: ASYNC110  # another process's doing
+                while (await store.load_snapshot("half-2")).delayed:  # noqa: ASYNC110
                     await trio.sleep(0.05)
 
     trio.run(main)
 
 
-def test_ended_runs_are_kept_as_they_are(tmp_path, runs, elsewhere):
+def test_ended_runs_are_imported_unchanged(tmp_path, runs, elsewhere):
     runs("submit", "half", "--run-id", "a")
     runs("cancel", "a", "--reason", "no tea")
     runs("export", "a", "-o", str(tmp_path / "a"))
@@ -154,7 +152,7 @@ def test_ended_runs_are_kept_as_they_are(tmp_path, runs, elsewhere):
         ("nameless", "1 to 200 characters"),
     ],
 )
-def test_rubbish(tmp_path, runs, half_way, elsewhere, content, message):
+def test_invalid_snapshots_are_refused(tmp_path, runs, half_way, elsewhere, content, message):
     if isinstance(content, str):
         document = json.loads(runs("export", half_way).stdout)
         spoilt = {
@@ -171,7 +169,7 @@ def test_rubbish(tmp_path, runs, half_way, elsewhere, content, message):
     assert json.loads(elsewhere("list", "--json").stdout)["runs"] == []
 
 
-def test_files_that_are_not_there(tmp_path, runs, half_way):
+def test_missing_files_are_reported(tmp_path, runs, half_way):
     missing = tmp_path / "nothing"
     done = runs("import", str(missing))
     assert (done.exit_code, done.stdout) == (NOINPUT, "")
@@ -190,7 +188,7 @@ def test_files_that_are_not_there(tmp_path, runs, half_way):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_what_is_imported_is_what_a_program_exported(tmp_path, sqlite_url, elsewhere):
+def test_a_snapshot_saved_by_a_program_can_be_imported(tmp_path, sqlite_url, elsewhere):
     async def main() -> Snapshot:
         async with (
             open_store(sqlite_url) as store,

@@ -1,4 +1,4 @@
-"""`runs list`, `runs show`, `runs history`: what is stored, as it is, on one page after another, and nothing that hurts a terminal."""
+"""`runs list`, `runs show` and `runs history`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.cli.terminal import Terminal
 
 
 def submit(url: str, workflow: str, count: int) -> list[str]:
-    """Queue runs, many of them at one time."""
+    """Queue runs, many of them with the same time."""
 
     async def main() -> list[str]:
         async with (
@@ -37,7 +37,7 @@ def submit(url: str, workflow: str, count: int) -> list[str]:
 
 
 def drive(url: str, workflow: Any, value: Any, run_id: str, **more: Any) -> None:
-    """Run a workflow until it rests."""
+    """Run a workflow until it ends or waits."""
 
     async def main() -> None:
         async with open_store(url) as store:
@@ -48,7 +48,7 @@ def drive(url: str, workflow: Any, value: Any, run_id: str, **more: Any) -> None
 
 
 def pages(runs: Any, *arguments: str) -> list[list[str]]:
-    """The ids of all pages."""
+    """Return the ids on all pages."""
     found, after = [], []
     while True:
         page = json.loads(runs("list", "--json", *arguments, *after).stdout)
@@ -59,7 +59,7 @@ def pages(runs: Any, *arguments: str) -> list[list[str]]:
         after = ["--after", page["next"]]
 
 
-def test_pages_have_every_run_once(sqlite_url, runs):
+def test_the_pages_of_a_list_contain_every_run_once(sqlite_url, runs):
     ids = submit(sqlite_url, "short", 25)
     found = pages(runs, "--limit", "10")
     assert [len(page) for page in found] == [10, 10, 5]
@@ -71,7 +71,7 @@ def test_pages_have_every_run_once(sqlite_url, runs):
     assert runs("list").stderr == ""
 
 
-def test_filters(sqlite_url, runs):
+def test_a_list_can_be_filtered(sqlite_url, runs):
     queued = submit(sqlite_url, "short", 5)
     drive(sqlite_url, asking, "really?", "waits")
     drive(sqlite_url, failing, "no", "fails")
@@ -85,7 +85,7 @@ def test_filters(sqlite_url, runs):
     ]
 
 
-def test_several_statuses_are_looked_for_in_pages(sqlite_url, runs):
+def test_a_list_of_several_statuses_has_pages(sqlite_url, runs):
     queued = submit(sqlite_url, "short", 6)
     drive(sqlite_url, failing, "no", "fails")
     assert pages(runs, "--status", "failed", "--status", "completed") == [["fails"]]
@@ -96,7 +96,7 @@ def test_several_statuses_are_looked_for_in_pages(sqlite_url, runs):
     ]
 
 
-def test_a_line_of_a_run(sqlite_url, runs):
+def test_a_list_has_a_line_for_each_run(sqlite_url, runs):
     drive(sqlite_url, failing, "out of\ntea", "fails")
     [run] = json.loads(runs("list", "--json").stdout)["runs"]
     created, updated = (dt.datetime.fromisoformat(run.pop(name)) for name in ("created", "updated"))
@@ -120,7 +120,7 @@ def test_a_line_of_a_run(sqlite_url, runs):
     assert line.endswith(error.replace("\n", " "))
 
 
-def test_show_tells_all_there_is(sqlite_url, runs):
+def test_show_prints_all_that_is_stored(sqlite_url, runs):
     drive(sqlite_url, half, None, "half-1", metadata={"who": "ann"})
     told = json.loads(runs("show", "half-1", "--json").stdout)
     assert (told["status"], told["result"], told["failure"], told["error"]) == (
@@ -161,7 +161,7 @@ def test_show_tells_all_there_is(sqlite_url, runs):
     assert "x" * 40_000 in runs("show", "half-1", "--full").stdout
 
 
-def test_show_tells_what_is_undone(sqlite_url, runs):
+def test_show_prints_pending_work(sqlite_url, runs):
     submit(sqlite_url, "asking", 1)
     told = json.loads(runs("show", "asking-0", "--json").stdout)
     assert [one["event"] for one in told["delayed"]] == [
@@ -189,7 +189,7 @@ def test_show_tells_what_is_undone(sqlite_url, runs):
     assert "raise RuntimeError(str(ev.data))\n" in text
 
 
-def test_why_a_run_is_left_to_others_is_shown(sqlite_url, runs):
+def test_show_prints_why_a_run_is_left_to_other_workers(sqlite_url, runs):
     async def leave() -> None:
         async with open_store(sqlite_url) as store, open_runtime(store) as runtime:
             await runtime.submit("asking", 1, run_id="r")
@@ -203,7 +203,7 @@ def test_why_a_run_is_left_to_others_is_shown(sqlite_url, runs):
         assert json.loads(runs(*command, "--json").stdout)
 
 
-def test_a_traceback_does_nothing_to_a_terminal_and_tells_no_password(sqlite_url, runs):
+def test_a_traceback_is_shown_without_control_sequences_and_passwords(sqlite_url, runs):
     drive(sqlite_url, failing, "\x1b[2J postgresql://ann:secret@host/db", "fails")
     [_, told] = runs("show", "fails").stdout.split("\ntraceback\n")
     assert "RuntimeError: \\x1b[2J postgresql://ann:***@host/db\n" in told
@@ -211,7 +211,7 @@ def test_a_traceback_does_nothing_to_a_terminal_and_tells_no_password(sqlite_url
     assert told.endswith("RuntimeError: \x1b[2J postgresql://ann:***@host/db\n")
 
 
-def test_long_lists_are_cut_for_people_only(sqlite_url, runs, monkeypatch):
+def test_long_lists_are_cut_but_not_in_json(sqlite_url, runs, monkeypatch):
     monkeypatch.setattr("blazen_trio._cli.runs.reading._ROWS", 1)
     drive(sqlite_url, half, None, "half-1", metadata={"who": "ann"})
     count = len(json.loads(runs("show", "half-1", "--json").stdout)["collected"])
@@ -220,7 +220,7 @@ def test_long_lists_are_cut_for_people_only(sqlite_url, runs, monkeypatch):
     assert "more" not in runs("show", "half-1", "--full").stdout
 
 
-def test_history(sqlite_url, runs):
+def test_history_is_printed(sqlite_url, runs):
     drive(sqlite_url, asking, "really?", "waits")
     told = json.loads(runs("history", "waits", "--json").stdout)
     kinds = [record["kind"] for record in told["history"]]
@@ -245,7 +245,7 @@ def test_history(sqlite_url, runs):
     )
 
 
-# What must not come out
+# Passwords and control sequences
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_passwords_in_stored_errors_are_hidden(sqlite_url, runs, command, as_jso
     assert "sesame" not in done.output.replace(json.dumps({"data": SECRET}), "")
 
 
-def test_nothing_stored_acts_on_a_terminal(sqlite_url, runs):
+def test_stored_text_is_printed_without_control_sequences(sqlite_url, runs):
     evil = "\x1b[2J[red]tea\x07\u202e\x9b1m:tea:"
     drive(sqlite_url, asking, evil, "waits")
     drive(sqlite_url, failing, evil, "fails")
@@ -276,7 +276,7 @@ def test_nothing_stored_acts_on_a_terminal(sqlite_url, runs):
     assert json.loads(runs("show", "waits", "--json").stdout)["questions"][0]["prompt"] == evil
 
 
-# What is not there
+# Missing runs and databases
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_nothing_stored_acts_on_a_terminal(sqlite_url, runs):
         ["send", "-"],
     ],
 )
-def test_a_run_that_is_not_there(sqlite_url, runs, command):
+def test_a_missing_run_is_reported(sqlite_url, runs, command):
     submit(sqlite_url, "short", 1)
     arguments = [command[0], "nobody", *(["Paid"] if command[0] == "send" else command[1:])]
     done = runs(*arguments)
@@ -302,7 +302,7 @@ def test_a_run_that_is_not_there(sqlite_url, runs, command):
     )
 
 
-def test_a_cursor_that_is_not_there(sqlite_url, runs):
+def test_an_unknown_cursor_is_refused(sqlite_url, runs):
     submit(sqlite_url, "short", 1)
     done = runs("list", "--after", "nobody", "--json")
     assert done.exit_code == NOINPUT
@@ -312,14 +312,14 @@ def test_a_cursor_that_is_not_there(sqlite_url, runs):
 @pytest.mark.parametrize(
     "command", [["list"], ["show", "x"], ["cancel", "x"], ["purge", "--older-than", "1d", "-y"]]
 )
-def test_a_database_that_is_not_there_is_not_made(tmp_path, sqlite_url, runs, command):
+def test_a_missing_database_is_not_created(tmp_path, sqlite_url, runs, command):
     done = runs(*command)
     assert (done.exit_code, done.stdout) == (CONFIG, "")
     assert "the schema is missing" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_at_a_terminal_there_are_colours(sqlite_url):
+def test_output_at_a_terminal_has_colours(sqlite_url):
     submit(sqlite_url, "short", 1)
     with Terminal(sqlite_url, "runs", "list") as terminal:
         assert terminal.ends() == 0

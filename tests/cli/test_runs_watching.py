@@ -1,4 +1,4 @@
-"""`runs watch`: each change once, until the end; and `runs resume`: to the end or to a rest, also after a death."""
+"""`runs watch` until the end of a run, and `runs resume` until its end or wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLOWS = "tests.cli.orders"
 def lines_of(
     process: subprocess.Popen[str], until_status: str | None = None
 ) -> list[dict[str, Any]]:
-    """The JSON lines of a process: to its end, or to a status."""
+    """Return the JSON lines of a process up to a status, or to its end."""
     assert process.stdout is not None
     found = []
     for line in process.stdout:
@@ -34,7 +34,7 @@ def lines_of(
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """A process's exit code, and what it said on stderr."""
+    """Return the exit code of a process and its output on stderr."""
     _, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, errors
 
@@ -42,7 +42,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 # Watching
 
 
-def test_watch_tells_each_change_and_the_end(sqlite_url, runs):
+def test_watch_prints_each_change_and_the_end(sqlite_url, runs):
     runs("submit", "asking", '"sure?"', "--run-id", "a")
     watch = start(sqlite_url, "runs", "watch", "a", "--json", "--interval", "0.05")
     lines = lines_of(watch, "queued")
@@ -65,7 +65,7 @@ def test_watch_tells_each_change_and_the_end(sqlite_url, runs):
     ("answer", "status", "code"),
     [("true", "completed", 0), ('"explode"', "failed", 1), (None, "cancelled", 4)],
 )
-def test_the_exit_code_tells_how_it_ended(runs, answer, status, code):
+def test_the_exit_code_of_watch_depends_on_the_runs_end(runs, answer, status, code):
     runs("submit", "asking", "--run-id", "a")
     runs("resume", "a", f"{FLOWS}:asking")
     if answer is None:
@@ -80,7 +80,7 @@ def test_the_exit_code_tells_how_it_ended(runs, answer, status, code):
     assert json.loads(runs("watch", "a", "--json").stdout.splitlines()[-1])["status"] == status
 
 
-def test_watching_is_ended_by_a_signal(sqlite_url, runs):
+def test_a_signal_ends_watch(sqlite_url, runs):
     runs("submit", "asking", "--run-id", "a")
     watch = start(sqlite_url, "runs", "watch", "a", "--json")
     lines_of(watch, "queued")
@@ -88,7 +88,7 @@ def test_watching_is_ended_by_a_signal(sqlite_url, runs):
     assert finish(watch) == (130, "")
 
 
-def test_watching_a_run_that_is_deleted(sqlite_url, runs):
+def test_watch_ends_if_its_run_is_deleted(sqlite_url, runs):
     runs("submit", "asking", "--run-id", "a")
     watch = start(sqlite_url, "runs", "watch", "a", "--json", "--interval", "0.05")
     lines_of(watch, "queued")
@@ -97,7 +97,7 @@ def test_watching_a_run_that_is_deleted(sqlite_url, runs):
     assert (code, json.loads(errors)["exit_code"]) == (66, 66)
 
 
-def test_a_reader_that_has_enough_is_no_error(sqlite_url, runs):
+def test_a_closed_pipe_is_not_an_error(sqlite_url, runs):
     runs("submit", "asking", "--run-id", "a")
     watch = start(sqlite_url, "runs", "watch", "a", "--json", "--interval", "0.05")
     lines_of(watch, "queued")
@@ -108,7 +108,7 @@ def test_a_reader_that_has_enough_is_no_error(sqlite_url, runs):
     watch.stderr.close()
 
 
-def test_a_disk_that_is_full_is_no_bug(sqlite_url, runs):
+def test_a_full_disk_is_not_reported_as_a_bug(sqlite_url, runs):
     runs("submit", "asking", "--run-id", "a")
     with Path("/dev/full").open("w") as full:
         show = start(sqlite_url, "runs", "show", "a", stdout=full)
@@ -119,7 +119,7 @@ def test_a_disk_that_is_full_is_no_bug(sqlite_url, runs):
     show.stderr.close()
 
 
-def test_watch_at_a_terminal(sqlite_url, runs):
+def test_watch_prints_lines_at_a_terminal(sqlite_url, runs):
     runs("submit", "asking", '"sure?"', "--run-id", "a")
     with Terminal(sqlite_url, "runs", "watch", "a", "--interval", "0.05") as terminal:
         terminal.shows("queued")
@@ -135,7 +135,7 @@ def test_watch_at_a_terminal(sqlite_url, runs):
 # Resuming
 
 
-def test_resume_tells_what_became_of_it(runs):
+def test_resume_prints_the_outcome(runs):
     runs("submit", "asking", '"sure?"', "--run-id", "a")
     resting = runs("resume", "a", f"{FLOWS}:asking")
     assert resting.exit_code == 5
@@ -157,7 +157,7 @@ def test_resume_tells_what_became_of_it(runs):
     assert (again["status"], again["result"]) == ("completed", {"sold": [1]})
 
 
-def test_resume_shows_the_traceback_of_the_step_that_failed(runs):
+def test_resume_prints_the_traceback_of_the_failed_step(runs):
     runs("submit", "asking", "--run-id", "a")
     runs("resume", "a", f"{FLOWS}:asking")
     runs("respond", "a", '"explode"', "--event-type", "Approval")
@@ -176,7 +176,7 @@ def test_resume_shows_the_traceback_of_the_step_that_failed(runs):
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["plain", "json"])
-def test_what_is_logged_tells_no_password_and_does_nothing_to_a_terminal(sqlite_url, runs, as_json):
+def test_the_log_has_no_passwords_and_no_control_sequences(sqlite_url, runs, as_json):
     runs("submit", "failing", json.dumps(f"\x1b[31mred {SECRET}"), "--run-id", "a")
     # A process: pytest has handlers of its own for what is logged in its.
     code, errors = finish(start(sqlite_url, "runs", "resume", "a", f"{FLOWS}:failing", *as_json))
@@ -196,7 +196,7 @@ def test_what_is_logged_tells_no_password_and_does_nothing_to_a_terminal(sqlite_
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["plain", "json"])
-def test_resume_says_until_when_a_run_waits_for_a_time(sqlite_url, runs, as_json):
+def test_resume_prints_the_time_that_a_run_waits_for(sqlite_url, runs, as_json):
     runs("submit", "later", "--run-id", "a")
     for _ in range(2):  # it comes to wait; and it waits already
         resuming = start(sqlite_url, "runs", "resume", "a", f"{FLOWS}:later", *as_json)
@@ -218,7 +218,7 @@ def test_resume_says_until_when_a_run_waits_for_a_time(sqlite_url, runs, as_json
             )
 
 
-def test_resume_of_a_run_whose_input_its_workflow_does_not_take(runs):
+def test_resume_refuses_a_run_whose_input_the_workflow_does_not_accept(runs):
     runs("submit", "paying", "--run-id", "a")
     assert runs("pause", "a").exit_code == 0
     wrong = runs("resume", "a", f"{FLOWS}:paying", traceback=True)
@@ -226,7 +226,7 @@ def test_resume_of_a_run_whose_input_its_workflow_does_not_take(runs):
     assert "workflow 'paying' can't start with StartEvent: it starts with Order" in wrong.stdout
 
 
-def test_a_killed_run_goes_on(tmp_path, sqlite_url, runs):
+def test_a_killed_run_resumes(tmp_path, sqlite_url, runs):
     runs("submit", "gated", json.dumps(str(tmp_path)), "--run-id", "g")
     resuming = ["runs", "resume", "g", "tests.cli.flows:gated", "--json"]
     first = start(sqlite_url, *resuming)
@@ -242,7 +242,7 @@ def test_a_killed_run_goes_on(tmp_path, sqlite_url, runs):
     assert [name for name, _ in noted(tmp_path)] == ["gate", "gate", "passed"]
 
 
-def test_an_interrupted_run_stays_as_it_is(tmp_path, sqlite_url, runs):
+def test_an_interrupted_run_keeps_its_status(tmp_path, sqlite_url, runs):
     runs("submit", "gated", json.dumps(str(tmp_path)), "--run-id", "g")
     resuming = start(sqlite_url, "runs", "resume", "g", "tests.cli.flows:gated")
     trio.run(until, lambda: noted(tmp_path))
@@ -270,7 +270,7 @@ def test_questions_are_asked_at_a_terminal(sqlite_url, runs):
     assert json.loads(runs("show", "a", "--json").stdout)["result"] == [[1], "tea"]
 
 
-def test_answers_at_a_terminal_may_be_text_and_may_be_left_out(sqlite_url, runs):
+def test_answers_at_a_terminal_may_be_plain_text_or_empty(sqlite_url, runs):
     runs("submit", "twice", "--run-id", "a")
     with Terminal(sqlite_url, "runs", "resume", "a", f"{FLOWS}:twice", "--text") as terminal:
         terminal.shows("?: ")
@@ -290,7 +290,7 @@ def test_answers_at_a_terminal_may_be_text_and_may_be_left_out(sqlite_url, runs)
     assert runs("resume", "a", f"{FLOWS}:twice", "--json").exit_code == 0
 
 
-def test_an_answer_that_does_not_fit_is_asked_for_again(sqlite_url, runs):
+def test_an_invalid_answer_is_asked_for_again(sqlite_url, runs):
     runs("submit", "choosy", "--run-id", "a")
     with Terminal(sqlite_url, "runs", "resume", "a", f"{FLOWS}:choosy") as terminal:
         terminal.shows("None (JSON)")

@@ -1,4 +1,4 @@
-"""Passwords of URLs are hidden, wherever they stand, in a time that goes with the text's length."""
+"""Passwords of URLs are hidden anywhere in a text, in linear time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from blazen_trio._cli.output import hide_passwords
         ("postgresql://ann@h/d", "ann at h", "ann at h"),
     ],
 )
-def test_passwords_are_hidden(url, text, hidden):
+def test_the_password_of_a_url_is_hidden_in_text(url, text, hidden):
     assert hide_passwords(text, url) == hidden
 
 
@@ -50,7 +50,7 @@ def test_passwords_are_hidden(url, text, hidden):
         ("http://h:x http://ann@h", "http://h:x http://ann@h"),
     ],
 )
-def test_passwords_of_all_kinds_are_hidden_and_nothing_else(text, hidden):
+def test_only_passwords_are_hidden(text, hidden):
     assert hide_passwords(text) == hidden
 
 
@@ -71,7 +71,7 @@ def test_passwords_of_all_kinds_are_hidden_and_nothing_else(text, hidden):
     ],
 )
 @pytest.mark.parametrize("end", ["", "@", ")" * 100_000 + "x"], ids=["nothing", "at", "brackets"])
-def test_hiding_takes_a_time_that_goes_with_the_length(piece, end):
+def test_hiding_passwords_takes_linear_time(piece, end):
     began = time.perf_counter()
     hide_passwords(piece * 100_000 + end, "pg://ann:sesame@h")
     assert time.perf_counter() - began < 60  # some tenths; by the square it would be many minutes

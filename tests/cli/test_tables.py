@@ -1,4 +1,4 @@
-"""Tables at terminals of any width: ids and statuses are read whole, on one line, and what is left is for the rest."""
+"""Tables at terminals of any width: one line per row, with whole ids and statuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONG = "the payment service answered with something that nobody could make sense
 
 
 def lines(url, width, *arguments, code=0):
-    """What a command shows at a terminal of this width, without colours."""
+    """Return the output of a command at a terminal of this width, without colours."""
     more = {"COLUMNS": str(width), "NO_COLOR": "1"}
     with Terminal(url, *arguments, environment=more) as terminal:
         assert terminal.ends() == code
@@ -30,7 +30,7 @@ def lines(url, width, *arguments, code=0):
 
 @pytest.fixture
 def failed(sqlite_url):
-    """A database with two runs that have failed, at length."""
+    """Return a database with two failed runs that have long errors."""
 
     async def main():
         async with open_store(sqlite_url) as store:
@@ -43,7 +43,7 @@ def failed(sqlite_url):
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_a_list_of_failed_runs_is_a_line_for_each(failed, width):
+def test_a_list_has_one_line_for_each_failed_run(failed, width):
     heading, *rows = lines(failed, width, "runs", "list")
     names = heading.split()
     assert names[:3] == ["ID", "WORKFLOW", "STATUS"]
@@ -60,7 +60,7 @@ def test_a_list_of_failed_runs_is_a_line_for_each(failed, width):
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_a_history_is_a_line_for_each_record(failed, width):
+def test_a_history_has_one_line_for_each_record(failed, width):
     heading, *rows = lines(failed, width, "runs", "history", IDS[0])
     kind, step, error = (heading.index(name) for name in ("KIND", "STEP", "ERROR"))
     kinds = [row[kind:step].strip() for row in rows]
@@ -70,18 +70,18 @@ def test_a_history_is_a_line_for_each_record(failed, width):
     assert all(len(row) <= width for row in rows)
 
 
-def test_what_is_watched_is_a_line_for_each_record(failed):
+def test_watch_prints_one_line_for_each_record(failed):
     shown = lines(failed, 80, "runs", "watch", IDS[0], code=1)
     place = next(index for index, line in enumerate(shown) if line.startswith("TIME"))
     kinds = [line.split()[1] for line in shown[place + 1 : place + 5]]
     assert kinds == ["workflow_started", "step_dispatched", "step_failed", "workflow_failed"]
 
 
-# How a table is fitted
+# Fitting a table
 
 
 def fitted(width, **settings):
-    """A table of one row at a terminal of this width."""
+    """Return a table of one row at a terminal of this width."""
     text = io.StringIO()
     made = table(
         "ID",
@@ -123,13 +123,13 @@ GIVES_WAY = (
         (10, "i" * 10),
     ],
 )
-def test_columns_give_way_one_after_the_other(width, row):
+def test_columns_are_dropped_one_after_another(width, row):
     assert fitted(width, gives_way=GIVES_WAY)[1:] == [row]
 
 
-def test_what_may_not_be_hidden_goes_on_in_the_next_line():
+def test_a_column_that_must_be_shown_is_wrapped():
     assert fitted(6, gives_way=GIVES_WAY) == ["ID", "iiiiii", "iiii"]
 
 
-def test_without_a_word_the_last_column_is_cut():
+def test_a_last_column_without_spaces_is_cut():
     assert fitted(55)[1] == f"{'i' * 10}  {'n' * 10}  2026-01-02 03:04  {'e' * 12}…"

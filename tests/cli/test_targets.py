@@ -1,4 +1,4 @@
-"""Which workflows a target names, and what is said where it names none."""
+"""Targets: the workflows that they name, and the errors of those that name none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NONE: Any = None
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current directory, whose modules are forgotten afterwards."""
+    """Return the current directory, whose modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     before = set(sys.modules)
@@ -38,7 +38,7 @@ def load(*texts: str) -> list[Any]:
     return load_workflows(parse_targets(NONE, NONE, texts))
 
 
-def test_a_workflow_a_list_and_a_dotted_attribute():
+def test_a_target_may_be_a_workflow_a_list_or_a_dotted_attribute():
     assert load(f"{FLOWS}:short") == [flows.short]
     assert load(f"{FLOWS}:ALL") == flows.ALL
     assert load(f"{FLOWS}:Shop.gated", f"{FLOWS}:gated", f"{FLOWS}:ALL") == [
@@ -69,7 +69,10 @@ def test_the_current_directory_can_be_imported_from(folder):
         ),
         (
             f"{FLOWS}:gone",
-            f"has no attribute 'gone'; its workflows are {FLOWS}:gated, {FLOWS}:short, {FLOWS}:poison",
+            (
+                "has no attribute 'gone'; its workflows are "
+                f"{FLOWS}:gated, {FLOWS}:short, {FLOWS}:poison"
+            ),
         ),
         (
             f"{FLOWS}:Shop.gone",
@@ -85,12 +88,12 @@ def test_the_current_directory_can_be_imported_from(folder):
         ("blazen_trio:__version__", "is a str, .*the module has no workflows"),
     ],
 )
-def test_what_is_not_there(target, message):
+def test_a_missing_target_is_reported(target, message):
     with pytest.raises(ConfigError, match=message):
         load(target)
 
 
-def test_two_workflows_of_one_name():
+def test_two_workflows_with_the_same_name_are_refused():
     with pytest.raises(
         ConfigError, match=rf"{FLOWS}:ALL\[0\] and {FLOWS}:Shop.other are two .*'gated'"
     ):
@@ -114,7 +117,7 @@ def test_two_workflows_of_one_name():
         ("flows = []", "faulty:flows is empty"),
     ],
 )
-def test_a_module_at_fault(program, message, folder):
+def test_an_error_in_a_targets_module_is_reported(program, message, folder):
     (folder / "faulty.py").write_text(program)
     with pytest.raises(ConfigError, match=message):
         load("faulty:flows")
@@ -123,17 +126,17 @@ def test_a_module_at_fault(program, message, folder):
 @pytest.mark.parametrize(
     "text", ["flows", "flows:", ":flow", "flows:a b", "a-b:flow", "flows:x()", ""]
 )
-def test_what_is_no_target(text):
+def test_an_invalid_target_is_refused(text):
     with pytest.raises(click.BadParameter, match=r"not of the form package\.module:workflow$"):
         load(text)
 
 
-def test_a_file_is_no_module():
+def test_a_file_name_is_not_a_target():
     with pytest.raises(click.BadParameter, match=r"as for import: shop\.flows:ticks"):
         load("./shop/flows.py:ticks")
 
 
-def test_a_target_is_told_as_it_was_given():
+def test_errors_show_a_target_as_it_was_given():
     assert str(Target("shop.flows", "Shop.ticks")) == "shop.flows:Shop.ticks"
 
 
@@ -147,7 +150,10 @@ def test_without_the_extra_one_line_says_what_to_install():
 
 
 def test_importing_the_package_loads_nothing_of_the_command_line():
-    program = "import sys, blazen_trio, blazen_trio.testing; sys.exit(sorted({'click', 'rich'} & set(sys.modules)) or 0)"
+    program = (
+        "import sys, blazen_trio, blazen_trio.testing; "
+        "sys.exit(sorted({'click', 'rich'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

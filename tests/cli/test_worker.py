@@ -1,4 +1,4 @@
-"""A worker process: it serves, drains, is killed, and shares the work with others."""
+"""Worker processes serve, drain, share the work, and are killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLOWS = "tests.cli.flows:ALL"
 
 @asynccontextmanager
 async def front_end(url: str) -> AsyncIterator[tuple[Any, Any]]:
-    """A process that knows no steps."""
+    """A runtime without workflows, as another process may have."""
     async with (
         open_store(url, migrate=True) as store,
         open_runtime(store, poll_interval=0.05) as runtime,
@@ -34,14 +34,16 @@ async def front_end(url: str) -> AsyncIterator[tuple[Any, Any]]:
 
 
 async def begun(folder: Path, what: str, times: int = 1) -> str:
-    """Wait until the log has so many lines of this; the process of the last one."""
+    """Wait until the log has this many lines of a kind. Return the process of the last one."""
     lines = await until(
         lambda: [pid for name, pid in noted(folder) if name == what][times - 1 : times]
     )
     return lines[0]
 
 
-async def test_a_first_signal_drains(tmp_path: Path, sqlite_url: str, start_worker: Any) -> None:
+async def test_the_first_signal_drains_a_worker(
+    tmp_path: Path, sqlite_url: str, start_worker: Any
+) -> None:
     async with front_end(sqlite_url) as (store, front):
         worker = start_worker(sqlite_url, FLOWS)
         started = await worker.tells("started")
@@ -59,7 +61,7 @@ async def test_a_first_signal_drains(tmp_path: Path, sqlite_url: str, start_work
 
         ended = worker.told("ended")
         assert (ended["taken"], ended["ended"], ended["left"], ended["exit_code"]) == (2, 1, 1, 0)
-        # The step in flight has committed; the next one, and the run that came late, are left to others.
+        # The step in flight has committed. The next one and the late run are left to others.
         assert [name for name, _ in noted(tmp_path)] == ["gate"]
         assert (await store.get_run(late)).status is RunStatus.QUEUED
         assert await gated.resume_from(run_id, store=store) == 1
@@ -85,7 +87,7 @@ async def test_steps_longer_than_the_grace_are_cancelled(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_at_once(
+async def test_the_second_signal_ends_a_worker_immediately(
     number: int, tmp_path: Path, sqlite_url: str, start_worker: Any
 ) -> None:
     async with front_end(sqlite_url) as (store, front):
@@ -103,7 +105,7 @@ async def test_a_second_signal_ends_at_once(
         assert await gated.resume_from(run_id, store=store) == 1
 
 
-async def test_a_signal_while_a_module_is_imported(
+async def test_a_signal_during_the_import_of_a_module_ends_the_worker(
     tmp_path: Path, sqlite_url: str, start_worker: Any
 ) -> None:
     program = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(600)\n"
@@ -116,7 +118,7 @@ async def test_a_signal_while_a_module_is_imported(
     assert len(worker.output.splitlines()) == 1
 
 
-async def test_a_signal_while_the_database_is_opened(start_worker: Any) -> None:
+async def test_a_signal_while_the_database_is_opened_ends_the_worker(start_worker: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://ann:sesame@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2"
         worker = start_worker(url, FLOWS)
@@ -155,7 +157,7 @@ async def test_workers_share_the_work(server_url: str, start_worker: Any) -> Non
         assert {info.status for info in await store.list_runs()} == {RunStatus.COMPLETED}
 
 
-async def test_the_runs_of_a_killed_worker_go_on_in_another(
+async def test_the_runs_of_a_killed_worker_resume_in_another(
     tmp_path: Path, postgresql_url: str, start_worker: Any
 ) -> None:
     async with front_end(postgresql_url) as (_, front):
@@ -203,7 +205,7 @@ async def test_a_run_that_kills_its_workers_is_set_aside(
 
 @pytest.fixture
 def doomed_url(tmp_path: Path) -> Iterator[str]:
-    """A database that the test drops."""
+    """Yield the URL of a database that the test may drop."""
     with fresh_database("postgresql", tmp_path) as url:
         yield url
         execute(_URLS["postgresql"], f"CREATE DATABASE {database_of(url)}")  # to be dropped here
@@ -213,7 +215,7 @@ def database_of(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-async def test_a_worker_whose_database_has_gone_asks_to_be_started_again(
+async def test_a_worker_whose_database_is_gone_exits_to_be_restarted(
     doomed_url: str, start_worker: Any
 ) -> None:
     impatient = (
@@ -227,9 +229,8 @@ async def test_a_worker_whose_database_has_gone_asks_to_be_started_again(
     assert await worker.ends() == 75, worker.output
     error = worker.told("error")
     assert error["exit_code"] == 75
-    # Which of these it meets is up to the moment at which it looks. While the server is dropping the
-    # database, which takes a checkpoint, it answers nobody who connects to it; on a busy disk that
-    # outlasts a connection's timeout.
+    # The error depends on the moment of the poll. While the server drops the database, which takes
+    # a checkpoint, it accepts no connections; on a busy disk, that outlasts their timeout.
     told = ("no such database", "the connection was lost", "no server answers")
     assert any(text in error["message"] for text in told), worker.output
     assert "Traceback" not in worker.output, worker.output

@@ -1,4 +1,4 @@
-"""What happens to a run while its dispatcher waits for a commit of its own."""
+"""Events, failures and ends that occur while the dispatcher waits for its own commit."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -14,19 +13,8 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.forked import FORKS
 from tests.kills.child import Order, run
-
-FORKS = multiprocessing.get_context("forkserver")
-# pytest too, since each child imports the module that its parent was started with.
-FORKS.set_forkserver_preload(
-    [
-        "pytest",
-        "tests.kills.child",
-        "blazen_trio._stores.sql.store",
-        "alembic.operations",
-        "sqlite3",
-    ]
-)
 
 
 @attrs.define

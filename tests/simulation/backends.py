@@ -177,11 +177,14 @@ class InSqlite:
                 holder.this_process = staticmethod(
                     lambda: holder("host", "boot", "pids", _writing[0], 1)
                 )  # type: ignore[method-assign,assignment]
-                holder.known_dead = lambda self: self.pid in backend._dead  # type: ignore[method-assign]
+                holder.known_dead = (  # type: ignore[method-assign]
+                    lambda self: self.pid in backend._dead
+                )
                 trio.to_thread.run_sync = _run_here  # type: ignore[assignment]
                 yield backend
             finally:
-                holder.this_process, holder.known_dead = this_process, known_dead  # type: ignore[method-assign]
+                holder.this_process = this_process  # type: ignore[method-assign]
+                holder.known_dead = known_dead  # type: ignore[method-assign]
                 trio.to_thread.run_sync = run_sync
                 backend._stack.close()
 

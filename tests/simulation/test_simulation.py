@@ -22,7 +22,7 @@ from tests.simulation.invariants import BrokenError
 from tests.simulation.storage import Opening
 from tests.simulation.world import CALM, Plan, simulate
 
-SEEDS = int(os.environ.get("BLAZEN_TRIO_SIMULATION_SEEDS", "16"))
+SEEDS = int(os.environ.get("BLAZEN_TRIO_SIMULATION_SEEDS", "10"))
 SQL_SEEDS = SEEDS // 5
 CRASH_POINTS = SEEDS
 

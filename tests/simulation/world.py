@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -285,7 +286,8 @@ class World(trio.abc.Instrument):
 
     async def _answer(self, front: Runtime, opening: Opening, run_id: str) -> None:
         with trio.fail_after(PATIENCE):
-            while not (await insist(lambda: opening.load_snapshot(run_id))).input_requests:  # noqa: ASYNC110
+            load = partial(opening.load_snapshot, run_id)
+            while not (await insist(load)).input_requests:  # noqa: ASYNC110
                 await trio.sleep(self._chance.uniform(0.5, 5.0))
 
         async def respond() -> None:

@@ -383,7 +383,8 @@ class Driver:
         self.note(entry)
 
     def answer(self, question: Question) -> None:
-        response = Answer(question.request_id, "yes", depth=question.event.depth)  # type: ignore[attr-defined]
+        asked: Any = question.event
+        response = Answer(question.request_id, "yes", depth=asked.depth)
         entry = self.machine.answered(response, self.family.codec.encode_event, self.moment())
         self.consume(question, [response])
         self.note(entry)

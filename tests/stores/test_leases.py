@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,10 +16,8 @@ from blazen_trio._state.status import RunStatus
 from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio.errors import RunLockedError, StaleRunError
 from tests.databases import SERVERS, an_engine, execute, mark_holders_dead
+from tests.forked import program
 from tests.stores.by_id import ById, open_by_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _NEW = NewRun("w", "1", 1.0)
 
@@ -65,51 +60,26 @@ trio.run(main)
 """
 
 
-@contextmanager
-def _process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *args],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _ask(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-
-
-def _hear(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
 async def test_only_one_of_two_processes_drives_a_run(url: str) -> None:
     async with open_by_id(url, migrate=True) as store:
         await store.create(NewRun("w", "1", 1.0), Commit("r", [(1, b"")], release=True))
-    with _process(_RACER, url) as one, _process(_RACER, url) as two:
+    with program(_RACER, url) as one, program(_RACER, url) as two:
         for process in (one, two):
-            _ask(process, "go")
-        assert sorted([_hear(one), _hear(two)]) == ["drives", "refused"]
+            process.ask("go")
+        assert sorted([one.hear(), two.hear()]) == ["drives", "refused"]
 
 
 async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
     # The lease lasts longer than any test, so only the death of the process can end it.
-    with _process(_DRIVER, url, "3600") as driver:
-        assert _hear(driver) == "drives"
-        _ask(driver, "2")
-        assert _hear(driver) == "stored"
+    with program(_DRIVER, url, "3600") as driver:
+        assert driver.hear() == "drives"
+        driver.ask("2")
+        assert driver.hear() == "stored"
         async with open_by_id(url, migrate=True) as store:
             with pytest.raises(RunLockedError, match=f"process {driver.pid}") as refusal:
                 await store.claim("r")
             assert str(driver.pid) in refusal.value.owner
-            driver.kill()  # not waited for, so it may still exist as a zombie
+            driver.kill()  # not awaited, so it may still exist as a zombie
             with trio.fail_after(120):
                 while True:
                     try:
@@ -123,16 +93,16 @@ async def test_a_killed_driver_is_replaced_at_once(url: str) -> None:
 
 
 async def test_a_stopped_driver_that_was_replaced_writes_nothing_when_it_wakes(url: str) -> None:
-    with _process(_DRIVER, url, "3600") as driver:
-        assert _hear(driver) == "drives"
+    with program(_DRIVER, url, "3600") as driver:
+        assert driver.hear() == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
-        _ask(driver, "2")
+        driver.ask("2")
         async with open_by_id(url, lease_ttl=0.3, migrate=True) as store:
             _expire_all(url)
             await store.claim("r")
             await store.commit(Commit("r", [(2, b"by us")]))
             os.kill(driver.pid, signal.SIGCONT)
-            assert _hear(driver) == "StaleRunError"
+            assert driver.hear() == "StaleRunError"
             assert list((await store.load("r")).entries) == [(1, b"by the child"), (2, b"by us")]
 
 
@@ -288,8 +258,8 @@ async def test_an_expired_lease_of_a_living_process_is_not_taken_over(url: str) 
 
 @pytest.mark.parametrize("how", ["claim", "take", "poll", "delete"])
 async def test_a_store_that_waits_long_enough_takes_over(url: str, how: str) -> None:
-    with _process(_DRIVER, url, "3600") as driver:
-        assert _hear(driver) == "drives"
+    with program(_DRIVER, url, "3600") as driver:
+        assert driver.hear() == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
         async with open_by_id(url, lease_ttl=0.5) as store:
             _expire_all(url)
@@ -303,7 +273,7 @@ async def test_a_store_that_waits_long_enough_takes_over(url: str, how: str) -> 
                 elif how == "delete":
                     await store.delete_run("r")
                 else:
-                    while not (await store.poll(["w"])).ready:  # noqa: ASYNC110  # a look tells no more
+                    while not (await store.poll(["w"])).ready:  # noqa: ASYNC110
                         await trio.sleep(0.05)
                     assert [run.info.run_id for run in await store.take(["w"], 1)] == ["r"]
             if how != "delete":
@@ -311,8 +281,8 @@ async def test_a_store_that_waits_long_enough_takes_over(url: str, how: str) -> 
 
 
 async def test_waiting_for_a_lease_to_be_declared_dead_can_be_cancelled(url: str) -> None:
-    with _process(_DRIVER, url, "3600") as driver:
-        assert _hear(driver) == "drives"
+    with program(_DRIVER, url, "3600") as driver:
+        assert driver.hear() == "drives"
         os.kill(driver.pid, signal.SIGSTOP)
         async with open_by_id(url, lease_ttl=3600.0) as store:
             _expire_all(url)
@@ -358,10 +328,10 @@ _KEEPS_THE_GIL = _DRIVER.replace(
 
 async def test_a_process_that_keeps_its_gil_is_not_declared_dead(url: str, tmp_path: Path) -> None:
     done = tmp_path / "done"
-    with _process(_KEEPS_THE_GIL, url, "0.5", str(done)) as driver:
-        assert _hear(driver) == "drives"
-        _ask(driver, "keep")
-        assert _hear(driver) == "keeps"
+    with program(_KEEPS_THE_GIL, url, "0.5", str(done)) as driver:
+        assert driver.hear() == "drives"
+        driver.ask("keep")
+        assert driver.hear() == "keeps"
         async with open_by_id(url, lease_ttl=0.5) as store:
             with trio.move_on_after(3):
                 while True:
@@ -372,5 +342,5 @@ async def test_a_process_that_keeps_its_gil_is_not_declared_dead(url: str, tmp_p
             with trio.fail_after(60), pytest.raises(RunLockedError, match=str(driver.pid)):
                 await store.claim("r")
             done.touch()
-            _ask(driver, "2")
-            assert _hear(driver) == "stored"
+            driver.ask("2")
+            assert driver.hear() == "stored"
