@@ -20,7 +20,7 @@ from blazen_trio._stores.protocol import Commit, NewRun
 from blazen_trio._stores.sql import polling
 from blazen_trio.errors import StaleRunError, StoreError
 from blazen_trio.testing.promises import Heard
-from tests.databases import an_engine, execute
+from tests.databases import SERVERS, an_engine, execute
 from tests.runtime.test_idle_costs import listened_to, plans
 
 if TYPE_CHECKING:
@@ -166,12 +166,11 @@ async def test_a_flood_is_delivered_in_pages_and_does_not_delay_other_runs(url: 
         assert len({mail.id for mail in flooded.mail}) == 300
 
 
+@pytest.mark.parametrize("kind", SERVERS)  # SQLite has one writer at a time
 async def test_rows_that_commit_late_are_delivered_too(url: str) -> None:
     """A row gets its id when it is written, and is visible once it is committed."""
     async with open_store(url, migrate=True) as store:
         heard = Heard(await _create(store))
-        if "sqlite" in url:
-            pytest.skip("SQLite has one writer at a time")
         with an_engine(url) as engine, engine.connect() as connection:
             begun = connection.begin()
             early = await store.post("a", "event", b"early", connection=connection)
