@@ -56,6 +56,12 @@ def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     return _escaped((yield))
 
 
+def pytest_unconfigure() -> None:
+    """Drop the databases that this process has kept for other tests."""
+    if (databases := sys.modules.get("tests.databases")) is not None:
+        databases.drop_spare_databases()
+
+
 def pytest_keyboard_interrupt() -> None:
     """Give the other processes 2 seconds to clean up after Ctrl-C, instead of pytest-xdist's 10."""
     if (manager := sys.modules.get("xdist.workermanage")) is not None:

@@ -36,7 +36,7 @@ _URLS = {
 }
 # Allow several statements in one packet, and count the rows found instead of those changed.
 _CLIENT_FLAGS = 0x10000 | 0x2
-_DROP = {"postgresql": "DROP DATABASE {} WITH (FORCE)", "mariadb": "DROP DATABASE {}"}
+_DROP = {"postgresql": "DROP DATABASE IF EXISTS {} WITH (FORCE)", "mariadb": "DROP DATABASE {}"}
 # A statement that the frontend sends, with or without parameters. Matches its first line.
 _STATEMENT = re.compile(r'\tF\t\d+\t(?:Query\t|Parse\t "") "(.*?)(?:" ?[\d ]*)?$')
 WRITER_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -60,11 +60,47 @@ def fresh_database(kind: str, folder: Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite:///{folder}/{name}.db"
         return
-    _run(kind, f"CREATE DATABASE {name}")
+    if kind == "postgresql" and _SPARE:
+        name = _SPARE.pop()
+    else:
+        _run(kind, f"CREATE DATABASE {name}")
+    url = sa.make_url(_URLS[kind]).set(database=name).render_as_string(hide_password=False)
     try:
-        yield sa.make_url(_URLS[kind]).set(database=name).render_as_string(hide_password=False)
+        yield url
     finally:
-        execute(_URLS[kind], _DROP[kind].format(name))
+        if kind == "postgresql" and _is_empty_again(url):
+            _SPARE.append(name)
+        else:
+            execute(_URLS[kind], _DROP[kind].format(name))
+
+
+_SPARE: list[str] = []
+"""PostgreSQL databases of this process that no test uses now.
+
+Creating one copies a thousand files, and dropping it makes the server write a checkpoint.
+"""
+
+
+def _is_empty_again(url: str) -> bool:
+    """Empty a PostgreSQL database. Return `False` if the test has dropped it."""
+    empty = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+        DROP SCHEMA public CASCADE;
+        CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+        GRANT USAGE ON SCHEMA public TO PUBLIC;
+    """
+    try:
+        execute(url, f"{empty} ALTER DATABASE {sa.make_url(url).database} RESET ALL")
+    except sa.exc.DBAPIError:
+        return False
+    return True
+
+
+def drop_spare_databases() -> None:
+    """Drop the databases that were kept for other tests of this process."""
+    while _SPARE:
+        execute(_URLS["postgresql"], _DROP["postgresql"].format(_SPARE.pop()))
 
 
 def _run(kind: str, statement: str) -> None:

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "blazen_trio"
 
@@ -102,25 +100,24 @@ def test_every_module_is_in_a_layer():
     assert {layer_of(path) for path in FILES} <= set(LAYERS)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_layers_import_downward_only(path):
-    own = LAYERS.index(layer_of(path))
+def test_layers_import_downward_only():
     upward = [
-        f"{path.name}:{line} imports {layer}"
+        f"{path.relative_to(ROOT)}:{line} imports {layer}"
+        for path in FILES
         for line, layer in layers_imported(path)
-        if LAYERS.index(layer) > own
+        if LAYERS.index(layer) > LAYERS.index(layer_of(path))
     ]
     assert upward == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_layers_that_may_import_trio_and_sql_do(path):
-    libraries = {module.partition(".")[0] for _, module in imported_by(path, types=False)}
-    if layer_of(path) in PURE:
-        assert "trio" not in libraries
-    if "sql" not in path.relative_to(PACKAGE).parts:
-        assert not libraries & {"sqlalchemy", "alembic", "sqlite3"}
-    assert not libraries & {"pickle", "marshal", "shelve", "asyncio", "anyio"}
+def test_only_the_layers_that_may_import_trio_and_sql_do():
+    for path in FILES:
+        libraries = {module.partition(".")[0] for _, module in imported_by(path, types=False)}
+        if layer_of(path) in PURE:
+            assert "trio" not in libraries, path
+        if "sql" not in path.relative_to(PACKAGE).parts:
+            assert not libraries & {"sqlalchemy", "alembic", "sqlite3"}, path
+        assert not libraries & {"pickle", "marshal", "shelve", "asyncio", "anyio"}, path
 
 
 def test_there_are_no_import_cycles():
@@ -198,8 +195,12 @@ def own_private_names(tree: ast.AST) -> set[str]:
     return {name for name in found if is_private(name)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_modules_do_not_use_each_others_private_names(path):
+def test_modules_do_not_use_each_others_private_names():
+    assert set().union(*map(private_names_reached, FILES)) - ALLOWED == set()
+
+
+def private_names_reached(path: Path) -> set[str]:
+    """Return the uses of private names that a module does not define itself."""
     tree = ast.parse(path.read_text())
     own = own_private_names(tree)
     reached = {
@@ -219,7 +220,7 @@ def test_modules_do_not_use_each_others_private_names(path):
         for alias in node.names
         if is_private(alias.name) and alias.name not in set(LAYERS)
     }
-    assert reached - ALLOWED == set()
+    return reached
 
 
 ALLOWED = {
