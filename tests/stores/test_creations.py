@@ -39,6 +39,16 @@ async def _create_all(store: ById, run_ids: Iterable[str], **more: Any) -> list[
     return refused
 
 
+def _batches(statements: list[str]) -> list[list[str]]:
+    """Split statements behind each COMMIT."""
+    batches: list[list[str]] = [[]]
+    for statement in statements:
+        batches[-1].append(statement)
+        if statement == "COMMIT":
+            batches.append([])
+    return batches[:-1]
+
+
 @pytest.mark.parametrize(
     ("kind", "statements_of_a_batch"),
     [
@@ -64,7 +74,12 @@ async def test_creations_and_ends_share_their_round_trips(
             assert await _create_all(store, ids) == []
             batches = store.statistics().batches - before.batches
             assert batches <= 2
-            assert [each.split()[0] for each in statements()] == statements_of_a_batch * batches
+            shapes = _batches([each.split()[0] for each in statements()])
+            assert len(shapes) == batches
+            # A database returns the number of a single row, so a batch of one need not look for it.
+            of_one = statements_of_a_batch.copy()
+            del of_one[len(of_one) - 3]
+            assert all(shape in (statements_of_a_batch, of_one) for shape in shapes)
             # Each has its own number and entry, in whatever order the database numbered them.
             for number, run_id in enumerate(ids):
                 assert list((await store.load(run_id)).entries) == [(1, b"%d" % number)]
