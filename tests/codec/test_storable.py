@@ -178,11 +178,11 @@ class Give:
 def test_a_field_that_can_never_be_stored_is_reported_when_the_workflow_is_built(
     type_: Any, where: str, named: str
 ) -> None:
-    with pytest.warns(UnstorableFieldWarning) as told:
+    with pytest.warns(UnstorableFieldWarning) as caught:
         built(type_)
-    [fault] = [str(each.message) for each in told]
+    [fault] = [str(each.message) for each in caught]
     assert f"'carrying': event 'Carries': the field Carries.{where} is annotated " in fault
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     assert named in fault.partition(": no value")[0]
     assert "or Any, if" in fault
 
@@ -200,9 +200,9 @@ def test_all_faults_are_reported_together() -> None:
     @step(accepts=[Two], emits=[StopEvent])
     async def end(ev: Any) -> Any: ...
 
-    with pytest.warns(UnstorableFieldWarning) as told:
+    with pytest.warns(UnstorableFieldWarning) as caught:
         Workflow("w", [begin, end])
-    assert [str(each.message).partition("the field ")[2].split()[0] for each in told] == [
+    assert [str(each.message).partition("the field ")[2].split()[0] for each in caught] == [
         "Two.a",
         "Two.c",
     ]
