@@ -1,4 +1,4 @@
-"""Annotations, including postponed and local ones, tell what a step accepts and returns."""
+"""Annotations, including postponed and local ones, say what a step accepts and returns."""
 
 from __future__ import annotations
 

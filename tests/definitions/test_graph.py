@@ -121,7 +121,7 @@ def test_an_outer_fan_out_does_not_fire_the_join_of_an_inner_one() -> None:
 def test_the_outcome_of_an_inner_fan_out_holds_the_outer_join_back() -> None:
     found = nested()
     assert found.step_holds("split", False) == {"outer"}
-    assert found.step_holds("inner", False) == {"outer"}, "a pending join is its delivery already"
+    assert found.step_holds("inner", False) == {"outer"}, "a pending join already is a delivery"
     assert found.step_holds("work", False) == {"inner"}, "what a join returns leaves its level"
     assert found.step_holds("outer", False) == frozenset()
 
@@ -183,7 +183,7 @@ def test_a_subclass_or_a_base_of_a_declared_class_is_followed() -> None:
     )
     assert found.fired_joins((B,)) == ("join",), "a B may be a Special"
     assert found.event_holds(Special, False) == {"join"}
-    assert found.event_holds(B, False) == frozenset(), "this one is a B and nothing more special"
+    assert found.event_holds(B, False) == frozenset(), "this event is exactly a B"
 
 
 def test_a_failure_leads_to_what_its_handler_returns() -> None:
@@ -196,9 +196,9 @@ def test_a_failure_leads_to_what_its_handler_returns() -> None:
     )
     assert found.fired_joins((A,)) == ("join",)
     assert found.step_holds("work", False) == {"join"}
-    assert found.step_holds("log", False) == frozenset(), "the handler does not handle it"
+    assert found.step_holds("log", False) == frozenset(), "the handler does not name this step"
     assert found.step_holds("care", False) == {"join"}
-    assert found.joins_if_any((A,)) == (), "it is how one learns of none"
+    assert found.joins_if_any((A,)) == (), "the join also fires if nothing failed"
 
 
 def test_a_failure_of_an_outer_step_does_not_fire_an_inner_join_with_nothing() -> None:
@@ -225,7 +225,7 @@ def test_a_join_may_collect_failures() -> None:
     )
     assert found.step_holds("work", False) == {"join"}
     assert found.step_holds("log", False) == {"join"}
-    assert found.step_holds("join", False) == frozenset(), "not its own"
+    assert found.step_holds("join", False) == frozenset(), "a join does not collect its own failure"
 
 
 def test_a_step_that_accepts_every_event_is_not_a_failure_handler() -> None:
@@ -278,7 +278,7 @@ def test_a_path_through_a_root_join_does_not_hold_that_join_back() -> None:
     assert found.step_holds("begin", True) == {"join"}
     assert found.step_holds("again", True) == {"join"}
     assert found.step_holds("join", True) == {"join"}, (
-        "its own delivery will return a B, and that an A"
+        "its own delivery returns a B, which leads to an A"
     )
 
 
