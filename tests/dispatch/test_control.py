@@ -98,37 +98,39 @@ def test_the_decision_for_every_combination_keeps_the_promises() -> None:
         stopped = held or cancelled or leave is Leave.AFTER_STEPS
         promise("halted says so", control.halted is (stopped or now.phase is Phase.PAUSED), where)
         if following in STARTS:
-            promise("no step starts that was not to", not stopped, where)
+            promise("no step starts in a stopped run", not stopped, where)
             promise("no step starts in a paused run", now.phase is not Phase.PAUSED, where)
             promise("no step starts out of time", not now.out_of_time, where)
         if following in ENDS | RESTS:
             promise("steps in flight are waited for", not now.in_flight, where)
         if following in RESTS | {Next.STALL}:
-            promise("what is decided is seen to the disk first", not now.deciding, where)
+            promise("decisions are durable first", not now.deciding, where)
         if following in {Next.PARK, Next.REST, Next.STALL}:
-            promise("what is ready, or due, runs first", not (now.ready or now.due), where)
+            promise("ready and due deliveries run first", not (now.ready or now.due), where)
         if following is Next.STALL and not (
             leave >= Leave.ONCE_ASKED and now.phase is Phase.PARKED
         ):
             promise(
-                "nothing can come to a stalled run",
+                "a stalled run expects nothing",
                 not (now.timers or now.questions or now.external),
                 where,
             )
         if following is Next.LEAVE:
-            promise("only who was told to leave does", leave > Leave.NEVER, where)
+            promise("only a run asked to leave does", leave > Leave.NEVER, where)
         if following is Next.REST:
-            promise("only who may rest does", now.may_rest and now.phase is Phase.PARKED, where)
+            promise(
+                "only a run that may rest does", now.may_rest and now.phase is Phase.PARKED, where
+            )
         if following is Next.RUN:
-            promise("who runs has a slot", now.slot and now.ready, where)
+            promise("a running run has a slot", now.slot and now.ready, where)
         if following is Next.GET_SLOT:
-            promise("who has a slot asks for none", not now.slot, where)
+            promise("a run with a slot requests none", not now.slot, where)
         if following is Next.CANCEL:
-            promise("only what was cancelled is", cancelled, where)
+            promise("only a cancelled run is cancelled", cancelled, where)
         if following is Next.TIME_OUT:
-            promise("only what is out of time times out", now.out_of_time, where)
+            promise("only a run that is out of time times out", now.out_of_time, where)
         if following is Next.PAUSE:
-            promise("only what is held is paused", held and now.phase is not Phase.PAUSED, where)
+            promise("only a held run is paused", held and now.phase is not Phase.PAUSED, where)
     assert broken == {}
 
 
