@@ -27,7 +27,7 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[CheckpointStore]:
             yield store
 
 
-async def undone_keys(store: Any, run_id: str) -> set[str] | None:
+async def pending_keys(store: Any, run_id: str) -> set[str] | None:
     """Return the idempotency keys of the deliveries pending on disk; `None`: there is no run."""
     try:
         snapshot = await store.load_snapshot(run_id)
@@ -45,15 +45,15 @@ async def crash_and_resume(
     workflow = mixed_workflow(first, durability=durability)
     with pytest.raises(StoreError, match="severed"):
         await workflow.run(INPUT, store=faulty, run_id=run_id)
-    undone = await undone_keys(store, run_id)
+    pending = await pending_keys(store, run_id)
     again = mixed_workflow(second, durability=durability)
-    if undone is None:
+    if pending is None:
         check_result(await again.run(INPUT, store=store, run_id=run_id))
         return second
     check_result(await again.resume_from(run_id, store=store))
     begun_before = {key for key, _ in first.attempts}
     redone = {key for key, _ in second.attempts} & begun_before
-    assert redone <= undone, "a step whose commit was on disk ran again"
+    assert redone <= pending, "a step whose commit was on disk ran again"
     return second
 
 

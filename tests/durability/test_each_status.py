@@ -247,7 +247,7 @@ async def test_the_end_of_the_block_in_each_status(
 ) -> None:
     async with opened(kind, tmp_path) as store:
         timeout = 0.01 if status == "timed_out" else 100
-        told: BaseException | None = None
+        caught: BaseException | None = None
         try:
             async with WORKFLOW.run(status, store=store, run_id="run", timeout=timeout) as run:
                 if status == "paused":
@@ -255,9 +255,9 @@ async def test_the_end_of_the_block_in_each_status(
                 elif status == "cancelled":
                     run.cancel()
         except Exception as error:  # its type is checked below
-            told = error
+            caught = error
         ends: dict[str, Any] = {"waiting": InputRequiredError, **ERRORS, "cancelled": None}
-        assert type(told) is (ends.get(status) or type(None))
+        assert type(caught) is (ends.get(status) or type(None))
         assert run.status.value == ("completed" if status == "running" else status)
 
 

@@ -44,13 +44,13 @@ on_each_store = pytest.mark.parametrize("kind", ["memory", "sqlite"])
 in_each_mode = pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 KILLED_IN = {
     # status -> the outcome of resume_from in a new process
-    "running": "goes on",
-    "paused": "goes on",
-    "waiting": "goes on, parks again",
+    "running": "resumes",
+    "paused": "resumes",
+    "waiting": "resumes, parks again",
     "completed": "recorded result",
     "failed": "tries again",
     "timed_out": "tries again",
-    "cancelled": "goes on",
+    "cancelled": "resumes",
 }
 
 
@@ -69,7 +69,7 @@ class World:
     """The world outside the run, which the steps read and change."""
 
     def __init__(self) -> None:
-        self.mended = False
+        self.fixed = False
         self.attempts: list[Attempt] = []
 
     def workflow(self) -> Workflow:
@@ -80,7 +80,7 @@ class World:
         @step(retry=RetryPolicy(max_attempts=2, initial_delay=0.001))
         async def work(ev: Work, ctx: Context) -> StopEvent:
             self.attempts.append(Attempt(ctx.idempotency_key, ctx.attempt))
-            if not self.mended:
+            if not self.fixed:
                 if ev.status == "failed":
                     msg = "broken"
                     raise OSError(msg)
@@ -133,7 +133,7 @@ async def test_a_run_resumes_after_its_process_was_killed_in_each_status(
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
     before, world.attempts = world.attempts, []
-    world.mended = True
+    world.fixed = True
     async with storage.opened() as store:
         # Its status is unchanged.
         assert (await store.get_run("run")).status is RunStatus(status)
@@ -169,13 +169,13 @@ async def test_a_run_killed_repeatedly_ends_the_same_way(
     for process in range(500):
         log = Log()
         async with storage.opened() as store:
-            undone = await undone_keys(store)
+            pending = await pending_keys(store)
             crash: dict[str, Any] = {"fail_before" if process % 2 else "fail_after": every}
             faulty = FaultyStore(store, **crash)
             workflow = mixed_workflow(log, durability=durability, slowness=0.0005)
             start = (
                 workflow.run(INPUT, store=faulty, run_id="run")
-                if undone is None
+                if pending is None
                 else workflow.resume_from("run", store=faulty)
             )
             try:
@@ -183,7 +183,7 @@ async def test_a_run_killed_repeatedly_ends_the_same_way(
             except StoreError:
                 result = None
             redone = {key for key, _ in log.attempts} & began
-            assert redone <= (undone or set()), "a step whose commit was on disk ran again"
+            assert redone <= (pending or set()), "a step whose commit was on disk ran again"
             began |= {key for key, _ in log.attempts}
             if result is not None:
                 check_result(result)
@@ -200,7 +200,7 @@ async def test_a_run_killed_repeatedly_ends_the_same_way(
         assert process > 10
 
 
-async def undone_keys(store: Any) -> set[str] | None:
+async def pending_keys(store: Any) -> set[str] | None:
     """Return the idempotency keys of the deliveries pending on disk; `None`: there is no run."""
     try:
         snapshot = await store.load_snapshot("run")

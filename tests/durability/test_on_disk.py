@@ -110,7 +110,7 @@ async def test_a_commit_is_as_durable_as_promised_before_the_next_step_starts(
         if durability == "sync":
             assert not any(behind), "an output ran before its commit was on disk"
         if durability == "exit":
-            assert all(behind), "something was written that nobody asked for"
+            assert all(behind), "something was written without a request"
         assert (await stage.on_disk()).result == "end"
 
 

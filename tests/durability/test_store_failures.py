@@ -93,7 +93,7 @@ CALLS = {
 
 
 async def until_asked(run: Run) -> None:
-    while not run.input_requests:  # noqa: ASYNC110  # nothing tells of it
+    while not run.input_requests:  # noqa: ASYNC110  # no event reports it
         await trio.lowlevel.checkpoint()
 
 
@@ -111,13 +111,13 @@ async def test_a_call_whose_commit_fails_raises_and_so_do_all_later_calls(
         faulty.fail_next()
         with pytest.raises(StoreError, match="severed"):
             await CALLS[call](run)
-        told = []
+        errors = []
         for name in ("result", "send", "respond", "pause", "result"):
             with pytest.raises(StoreError, match="severed") as caught:
                 await CALLS[name](run)
             assert caught.value.run_id == "run"
-            told.append(caught.value)
-        assert len({id(error) for error in told}) == len(told)
+            errors.append(caught.value)
+        assert len({id(error) for error in errors}) == len(errors)
         assert CANCELLED == ["slow"], "a step in flight was not cancelled and awaited"
     # The stored run is as it was before, and resumes.
     stored = await store.load_snapshot("run")
