@@ -65,7 +65,7 @@ def read_document(dice: random.Random) -> None:
     look_at(snapshot)
 
 
-def go_on(dice: random.Random) -> None:
+def resume_snapshot(dice: random.Random) -> None:
     """Resume a changed snapshot until it waits or ends."""
     try:
         snapshot = Snapshot.from_json(dumped(changed(dice.choice(_DOCUMENTS), dice)))
@@ -158,7 +158,7 @@ TARGETS: dict[str, Callable[[random.Random], None]] = {
     "documents": read_document,
     "values": read_values,
     "entries": read_entries,
-    "runs": go_on,
+    "runs": resume_snapshot,
     "inbox": read_inbox,
     "rows": read_rows,
     "commands": run_commands,
