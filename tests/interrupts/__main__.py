@@ -19,7 +19,7 @@ def main() -> int:
     for name in options.names or SCENARIOS:
         attempts = 0
         found = sweep(SCENARIOS[name], first=options.first, every=options.every)
-        for attempts, attempt in enumerate(found, 1):  # noqa: B007  # told at the end
+        for attempts, attempt in enumerate(found, 1):  # noqa: B007  # reported at the end
             if attempt.fault is not None:
                 faults += 1
                 print(f"{name}, interrupted at {attempt.at}, {attempt.line}:\n{attempt.fault}")

@@ -1,9 +1,8 @@
-"""Interrupts a scenario by Ctrl-C at each line of the package, one line per attempt.
+"""Interrupt a scenario by Ctrl-C at each line of the package, one line per attempt.
 
-Each attempt is a process of its own: it counts the lines of `blazen_trio` that the main thread
-comes to, raises SIGINT at one of them, as a Ctrl-C would that came there, and tells how it ended.
-The program has to end, by a KeyboardInterrupt and nothing else; and what was acknowledged before
-that is on disk.
+Each attempt is a separate process. It counts the lines of `blazen_trio` that the main thread
+reaches, raises SIGINT at one of them, as a Ctrl-C there would, and reports the outcome. The program
+has to end with a KeyboardInterrupt and nothing else, and everything acknowledged before is on disk.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class Scenario:
     """A program to be interrupted.
 
     Attributes:
-        main: It, given an empty folder of its own, and what to call with what was acknowledged. A
-            nursery of its own makes a group of the KeyboardInterrupt, which is right then.
-        check: Raises where something that was acknowledged is not in the folder. Called after each
-            attempt, however that has ended.
-        prepare: Is called before, in an attempt's process: to load what is loaded late.
-        grouped: Whether `main` has nurseries of its own.
+        main: The program. Its arguments are an empty folder and a function that records an
+            acknowledgement.
+        check: Raises if something acknowledged is not in the folder. Called after each attempt,
+            whatever its outcome.
+        prepare: Called once before the attempts, to import modules that are imported late.
+        grouped: Whether `main` has its own nurseries, which wrap the KeyboardInterrupt in a group.
     """
 
     main: Callable[[Path, Callable[[str], None]], Awaitable[None]]
@@ -57,9 +56,9 @@ class Attempt:
     """The end of an interrupted scenario.
 
     Attributes:
-        at: At which line, counted from 1.
-        line: That line, as "file:number"; `None`: the scenario has ended before.
-        fault: What is wrong with that; `None`: it is as it should be.
+        at: The number of the interrupted line, counted from 1.
+        line: The line, as "file:number"; `None`: the scenario ended before.
+        fault: The fault that was found, if any.
     """
 
     at: int
@@ -74,13 +73,13 @@ def sweep(
     every: int = 1,
     patience: float = 30.0,
 ) -> Iterator[Attempt]:
-    """Interrupt a scenario at each `every`-th line from the `first` on, until it has no more.
+    """Interrupt a scenario at each `every`-th line from the `first` on, up to its last.
 
     Args:
-        scenario: What is run.
+        scenario: The scenario to interrupt.
         first: The first line.
         every: The distance to the next.
-        patience: After how many seconds an attempt hangs, and is killed.
+        patience: The number of seconds after which an attempt counts as hung, and is killed.
     """
     scenario.prepare()
     at = first
@@ -100,10 +99,10 @@ def _attempt(scenario: Scenario, at: int, patience: float) -> Attempt:
     if child == 0:
         os.close(reading)
         try:
-            told = _run(scenario, at, folder)
-        except BaseException:  # noqa: ASYNC103  # told to the parent
-            told = (None, traceback.format_exc())
-        os.write(writing, json.dumps(told).encode())
+            report = _run(scenario, at, folder)
+        except BaseException:  # noqa: ASYNC103  # reported to the parent
+            report = (None, traceback.format_exc())
+        os.write(writing, json.dumps(report).encode())
         os._exit(0)
     os.close(writing)
     try:
@@ -114,25 +113,25 @@ def _attempt(scenario: Scenario, at: int, patience: float) -> Attempt:
 
 
 def _outcome(child: int, reading: int, at: int, patience: float) -> Attempt:
-    told = b""
+    report = b""
     until = time.monotonic() + patience
     while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
         part = os.read(reading, 65536)
         if not part:
             break
-        told += part
+        report += part
     else:
         os.kill(child, signal.SIGABRT)  # it prints its threads' stacks
     os.waitpid(child, 0)
     try:
-        line, fault = json.loads(told)
+        line, fault = json.loads(report)
     except ValueError:
-        line, fault = "", "it hangs, or was killed: see what it printed"
+        line, fault = "", "it hung, or was killed: see its output"
     return Attempt(at, line, fault)
 
 
 def _run(scenario: Scenario, at: int, folder: Path) -> tuple[str | None, str | None]:
-    """Run a scenario in this process; return the line that was interrupted, and what went wrong."""
+    """Run a scenario in this process; return the interrupted line and the fault, if any."""
     faulthandler.enable()
     unraisable: list[str] = []
     sys.unraisablehook = lambda given: unraisable.append(repr(given.exc_value or given.err_msg))
@@ -155,19 +154,19 @@ def _run(scenario: Scenario, at: int, folder: Path) -> tuple[str | None, str | N
         try:
             scenario.check(folder, acknowledged)
         except Exception as error:  # reported
-            fault = _told(error)
+            fault = _formatted(error)
     return interrupt.line, fault
 
 
 def _judge(scenario: Scenario, line: str | None, ended: BaseException | None) -> str | None:
     if line is None:
-        return None if ended is None else f"not interrupted: {_told(ended)}"
+        return None if ended is None else f"not interrupted: {_formatted(ended)}"
     if ended is None:
         return "the interrupt was lost"
     leaves = list(_leaves(ended)) if scenario.grouped else [ended]
     if all(type(leaf) is KeyboardInterrupt for leaf in leaves):
         return None
-    return _told(ended)
+    return _formatted(ended)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -178,7 +177,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _told(error: BaseException) -> str:
+def _formatted(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 

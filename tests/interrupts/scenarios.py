@@ -65,7 +65,7 @@ _waits = Workflow("waits", [wait, finish], external=[Approved])
 
 
 def _load() -> None:
-    """Load what the store loads late, so that its lines are not counted."""
+    """Import the modules that the store imports late, so that their lines are not counted."""
     for name in (
         "alembic.operations",
         "blazen_trio._stores.sql.opening",
