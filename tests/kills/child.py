@@ -34,13 +34,13 @@ class Order:
     Attributes:
         url: The database.
         log: The log's path.
-        durability: The run's.
-        run_id: The run, to be gone on with, or begun.
-        lease_ttl: Seconds.
-        slowness: Seconds that a step of the mixed workflow sleeps.
-        ticks: With a number, the run is a chain of so many, instead of the mixed workflow.
+        durability: The durability of the run.
+        run_id: The run to resume, or to start if it is not stored.
+        lease_ttl: The lifetime of the lease, in seconds.
+        slowness: The seconds that a step of the mixed workflow sleeps.
+        ticks: If not 0, the run is a chain of this many ticks instead of the mixed workflow.
         acknowledge: The chain's tick at which to call `snapshot`.
-        standing: Whether that tick waits for the call to return. If not, the chain continues.
+        standing: If true, that tick waits for the call to return; else the chain continues.
         hold: The chain's tick that does not end.
     """
 

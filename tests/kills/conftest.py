@@ -74,7 +74,7 @@ class Scene:
             for pid, what, words in self.lines()
             if int(pid) == child.pid and what in ("result", "error")
         ]
-        assert words, f"the child ended with {child.exitcode}, and said nothing"
+        assert words, f"the child ended with {child.exitcode}, without a report"
         return words[-1]
 
 

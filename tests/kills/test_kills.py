@@ -59,11 +59,11 @@ class Ledger:
         self.redone += len(since & self.in_flight)
         self.in_flight -= since
 
-    def kill(self, attempts: list[str], undone: set[str]) -> None:
+    def kill(self, attempts: list[str], pending: set[str]) -> None:
         """Record a kill, after which these deliveries are pending on disk."""
         self.seen = len(attempts)
-        self.committed |= set(attempts) - undone
-        self.in_flight |= set(attempts) & undone
+        self.committed |= set(attempts) - pending
+        self.in_flight |= set(attempts) & pending
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -73,8 +73,8 @@ async def test_a_run_killed_repeatedly_ends_correctly(scene: Scene, seed: int) -
     kills_inside = 0
     while True:
         child = scene.start()
-        begun = ledger.seen + chance.randint(4, 30)
-        if not scene.wait(child, lambda begun=begun: len(scene.attempts()) >= begun):
+        started = ledger.seen + chance.randint(4, 30)
+        if not scene.wait(child, lambda started=started: len(scene.attempts()) >= started):
             break
         scene.kill(child, chance)
         ledger.check(scene.attempts())
@@ -171,8 +171,8 @@ async def test_a_run_with_every_feature_and_less_durability_ends_correctly(
     chance = random.Random(durability)
     for _ in range(3):
         child = scene.start(durability=durability)
-        begun = len(scene.attempts()) + chance.randint(3, 25)
-        if not scene.wait(child, lambda begun=begun: len(scene.attempts()) >= begun):
+        started = len(scene.attempts()) + chance.randint(3, 25)
+        if not scene.wait(child, lambda started=started: len(scene.attempts()) >= started):
             break
         scene.kill(child, chance)
     child = scene.start(durability=durability)
